@@ -1,0 +1,424 @@
+//! Keys that notice when they are stale, the table that issues them, and side tables at the same keys.
+//!
+//! The kernel reports events by a number that was given to it earlier, and wakers, timers and user
+//! handles outlive what they point at. So a key is an index plus a generation: a lookup compares the
+//! whole key with the one in the slot, and a stale key finds nothing.
+//!
+//! Invariant: an index is *live* (slot holds a value under exactly one key), *retired* (removed in this
+//! batch, the slot is kept empty) or *free*. Retired becomes free only in [`KeySlab::reclaim`], at the
+//! end of a turn, so that no event of one batch can meet a newer owner of the same index.
+//!
+//! Touched by one worker only. Lookup is one bounds check and one 64-bit compare; insert and remove are
+//! O(1) and do not allocate once the table has seen its peak.
+
+use std::fmt;
+
+use slab::Slab;
+
+const INDEX_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 32;
+
+/// The largest index of a key, and so one less than the most values one [`KeySlab`] holds: 16 777 215.
+pub const INDEX_MAX: usize = (1 << INDEX_BITS) - 1;
+
+const _: () = assert!(INDEX_BITS + GENERATION_BITS + u8::BITS == u64::BITS);
+
+/// The name of one value in one table: table (8 bits), generation (32 bits), index (24 bits).
+///
+/// Fits the 64 bits of user data that epoll and io_uring carry. Shown as `t1:i7g3`: table 1, index 7,
+/// generation 3. The order is by table, then generation, then index, and means nothing beyond that.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(u64);
+
+impl Key {
+    /// Puts a key together. Keys that shall be found come from [`KeySlab::insert_with`].
+    ///
+    /// # Panics
+    /// If `index` is above [`INDEX_MAX`].
+    #[inline]
+    pub const fn new(table: u8, generation: u32, index: usize) -> Self {
+        assert!(index <= INDEX_MAX, "an index has 24 bits");
+        Self(
+            (table as u64) << (GENERATION_BITS + INDEX_BITS)
+                | (generation as u64) << INDEX_BITS
+                | index as u64,
+        )
+    }
+
+    /// The key as the kernel carries it.
+    #[inline]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The key that [`Key::to_bits`] came from. Any number is a key; one that was never issued finds nothing.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Which table issued it.
+    #[inline]
+    pub const fn table(self) -> u8 {
+        (self.0 >> (GENERATION_BITS + INDEX_BITS)) as u8
+    }
+
+    /// Which slot of the table, `0..=INDEX_MAX`.
+    #[inline]
+    pub const fn index(self) -> usize {
+        (self.0 as usize) & INDEX_MAX
+    }
+
+    /// Which owner of the slot. Comes round after 2^32 inserts into the table.
+    #[inline]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> INDEX_BITS) as u32
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}:i{}g{}", self.table(), self.index(), self.generation())
+    }
+}
+
+/// A table of values that issues the keys to them.
+pub struct KeySlab<T> {
+    slots: Slab<Slot<T>>,
+    /// Indexes whose slot is occupied in `slots` but holds no value; each at most once.
+    retired: Vec<u32>,
+    slots_max: usize,
+    /// The generation of the newest key. One counter for all slots: it needs no memory in free ones.
+    generation: u32,
+    table: u8,
+}
+
+/// `value` is `None` only while the index is retired.
+struct Slot<T> {
+    key: Key,
+    value: Option<T>,
+}
+
+impl<T> KeySlab<T> {
+    /// An empty table whose keys carry `table`. Allocates nothing yet.
+    #[inline]
+    pub const fn new(table: u8) -> Self {
+        Self::with_limit(table, INDEX_MAX + 1)
+    }
+
+    /// An empty table that holds at most `values_max` values, those retired in this batch included.
+    ///
+    /// # Panics
+    /// If `values_max` is more than the indexes there are, `INDEX_MAX + 1`.
+    pub const fn with_limit(table: u8, values_max: usize) -> Self {
+        assert!(values_max <= INDEX_MAX + 1, "an index has 24 bits");
+        Self { slots: Slab::new(), retired: Vec::new(), slots_max: values_max, generation: 0, table }
+    }
+
+    /// Stores what `make` returns for the key it is given, and returns that key; `None` if the table is
+    /// full, in which case `make` is not called.
+    ///
+    /// The index is the one freed last (its memory is warm). O(1), amortised.
+    #[inline]
+    pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Option<Key> {
+        if self.slots.len() == self.slots_max {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.slots.vacant_entry();
+        let key = Key::new(self.table, self.generation, slot.key());
+        slot.insert(Slot { key, value: Some(make(key)) });
+        Some(key)
+    }
+
+    /// The value, if the key is not stale.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.index()) {
+            Some(slot) if slot.key == key => slot.value.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The value to change, if the key is not stale.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index()) {
+            Some(slot) if slot.key == key => slot.value.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Whether the key still finds something.
+    #[inline]
+    pub fn contains(&self, key: Key) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Takes the value out; from here on the key is stale. The index is retired until [`KeySlab::reclaim`].
+    #[inline]
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let slot = self.slots.get_mut(key.index()).filter(|slot| slot.key == key)?;
+        let value = slot.value.take()?;
+        self.retired.push(key.index() as u32);
+        Some(value)
+    }
+
+    /// Lets retired indexes be used again. Called between batches of events. O(retired).
+    pub fn reclaim(&mut self) {
+        for index in self.retired.drain(..) {
+            let slot = self.slots.remove(index as usize);
+            debug_assert!(slot.value.is_none(), "only retired slots are reclaimed");
+        }
+    }
+
+    /// How many values there are; retired ones do not count.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.retired.len()
+    }
+
+    /// Whether there is no value.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All values with their keys, by index. O(peak of the table).
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots.iter().filter_map(|(_, slot)| slot.value.as_ref().map(|value| (slot.key, value)))
+    }
+
+    /// All keys that are not stale, by index. O(peak of the table).
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.iter().map(|(key, _)| key)
+    }
+}
+
+/// Values stored at keys that some [`KeySlab`]s issued, one slot for each index of each table.
+///
+/// For the floor that keeps its own state for somebody else's things. O(1) without hashing; memory
+/// follows the highest index ever stored per table and is not given back before the map is dropped.
+pub struct KeyMap<T> {
+    /// By table, then by index.
+    tables: Vec<Vec<Option<(u32, T)>>>,
+    len: usize,
+}
+
+impl<T> KeyMap<T> {
+    /// An empty map. Allocates nothing yet.
+    #[inline]
+    pub const fn new() -> Self {
+        Self { tables: Vec::new(), len: 0 }
+    }
+
+    /// Stores a value and returns the one that it displaced: under this key, or under a stale key with
+    /// the same table and index, whose owner is gone.
+    pub fn insert(&mut self, key: Key, value: T) -> Option<T> {
+        let table = key.table() as usize;
+        if self.tables.len() <= table {
+            self.tables.resize_with(table + 1, Vec::new);
+        }
+        let slots = &mut self.tables[table];
+        if slots.len() <= key.index() {
+            slots.resize_with(key.index() + 1, || None);
+        }
+        let displaced = slots[key.index()].replace((key.generation(), value));
+        self.len += usize::from(displaced.is_none());
+        displaced.map(|(_, value)| value)
+    }
+
+    /// The value stored under exactly this key.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.tables.get(key.table() as usize)?.get(key.index())? {
+            Some((generation, value)) if *generation == key.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value stored under exactly this key, to change.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.tables.get_mut(key.table() as usize)?.get_mut(key.index())? {
+            Some((generation, value)) if *generation == key.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes the value out.
+    #[inline]
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let slot = self.tables.get_mut(key.table() as usize)?.get_mut(key.index())?;
+        let (_, value) = slot.take_if(|(generation, _)| *generation == key.generation())?;
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// How many values there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no value.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All values with their keys, by table and index. O(highest index of each table).
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.tables.iter().enumerate().flat_map(|(table, slots)| {
+            slots.iter().enumerate().filter_map(move |(index, slot)| {
+                let (generation, value) = slot.as_ref()?;
+                Some((Key::new(table as u8, *generation, index), value))
+            })
+        })
+    }
+}
+
+impl<T> Default for KeyMap<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_key_shows_its_parts_and_survives_the_kernel() {
+        let key = Key::new(1, 3, 7);
+        assert_eq!(format!("{key:?}"), "t1:i7g3");
+        assert_eq!(Key::from_bits(key.to_bits()), key);
+
+        let last = Key::new(u8::MAX, u32::MAX, INDEX_MAX);
+        assert_eq!(last.to_bits(), u64::MAX);
+        assert_eq!((last.table(), last.generation(), last.index()), (u8::MAX, u32::MAX, INDEX_MAX));
+    }
+
+    #[test]
+    fn a_removed_key_finds_nothing() {
+        let mut slab = KeySlab::new(0);
+        let key = slab.insert_with(|_| "a").unwrap();
+        assert_eq!(slab.remove(key), Some("a"));
+        assert_eq!(slab.get(key), None);
+        assert_eq!(slab.get_mut(key), None);
+        assert_eq!(slab.remove(key), None);
+        assert!(slab.is_empty() && slab.keys().next().is_none());
+    }
+
+    #[test]
+    fn an_index_is_not_used_again_before_the_batch_ends() {
+        let mut slab = KeySlab::new(0);
+        let old = slab.insert_with(|_| 1).unwrap();
+        slab.remove(old);
+
+        let same_batch = slab.insert_with(|_| 2).unwrap();
+        slab.reclaim();
+        let next_batch = slab.insert_with(|_| 3).unwrap();
+
+        assert_ne!(same_batch.index(), old.index());
+        assert_eq!(next_batch.index(), old.index());
+        assert!(!slab.contains(old), "the generation has moved on");
+        assert_eq!((slab.get(same_batch), slab.get(next_batch)), (Some(&2), Some(&3)));
+    }
+
+    #[test]
+    fn a_key_of_another_table_finds_nothing() {
+        let (mut here, mut there) = (KeySlab::new(1), KeySlab::new(2));
+        let key = here.insert_with(|key| key).unwrap();
+        there.insert_with(|key| key);
+        assert_eq!(here.get(key), Some(&key), "the value was made for its key");
+        assert_eq!(there.get(key), None);
+    }
+
+    #[test]
+    fn a_full_table_makes_nothing() {
+        let mut slab = KeySlab::with_limit(0, 2);
+        let first = slab.insert_with(|_| ()).unwrap();
+        slab.insert_with(|_| ()).unwrap();
+        assert_eq!(slab.insert_with(|_| unreachable!("there is no room")), None);
+
+        slab.remove(first);
+        assert_eq!(slab.insert_with(|_| ()), None, "a retired index is not free yet");
+        slab.reclaim();
+        assert!(slab.insert_with(|_| ()).is_some());
+    }
+
+    #[test]
+    fn generations_wrap() {
+        let mut slab = KeySlab { generation: u32::MAX, ..KeySlab::new(0) };
+        let key = slab.insert_with(|_| 'x').unwrap();
+        assert_eq!((key.generation(), slab.get(key)), (0, Some(&'x')));
+    }
+
+    #[test]
+    fn a_map_does_not_mix_owners_of_one_index() {
+        let mut map = KeyMap::new();
+        let (old, new) = (Key::new(2, 1, 5), Key::new(2, 2, 5));
+        assert_eq!(map.insert(old, "old"), None);
+        assert_eq!(map.get(new), None);
+        assert_eq!(map.remove(new), None);
+
+        assert_eq!(map.insert(new, "new"), Some("old"), "what is displaced comes back");
+
+        assert_eq!((map.get(old), map.len()), (None, 1));
+        assert_eq!(map.get_mut(new), Some(&mut "new"));
+        assert_eq!(map.iter().collect::<Vec<_>>(), [(new, &"new")]);
+        assert_eq!((map.remove(new), map.len()), (Some("new"), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn tables_and_maps_behave_like_ordered_maps(steps in prop::collection::vec((0..8u8, any::<u16>()), 1..200)) {
+            let mut slabs = [KeySlab::new(0), KeySlab::new(3)];
+            let mut map = KeyMap::new();
+            let mut model = BTreeMap::<Key, u16>::new();
+            let mut issued = Vec::<Key>::new();
+            for (kind, value) in steps {
+                let picked = issued.get(value as usize % issued.len().max(1)).copied();
+                match (kind, picked) {
+                    (0..=2, _) => {
+                        let key = slabs[usize::from(kind == 0)].insert_with(|_| value).unwrap();
+                        prop_assert!(!issued.contains(&key), "never issued twice");
+                        map.insert(key, value);
+                        model.insert(key, value);
+                        issued.push(key);
+                    }
+                    (3..=4, Some(key)) => {
+                        let removed = model.remove(&key);
+                        prop_assert_eq!(slabs[usize::from(key.table() == 3)].remove(key), removed);
+                        prop_assert_eq!(map.remove(key), removed);
+                    }
+                    (5..=6, Some(key)) => {
+                        let slab = &mut slabs[usize::from(key.table() == 3)];
+                        let mut expected = model.get_mut(&key);
+                        prop_assert_eq!(slab.get_mut(key), expected.as_deref_mut());
+                        prop_assert_eq!(map.get(key), expected.as_deref());
+                        if let Some(expected) = expected {
+                            *expected = !value;
+                            *slab.get_mut(key).unwrap() = !value;
+                            *map.get_mut(key).unwrap() = !value;
+                        }
+                    }
+                    _ => slabs.iter_mut().for_each(KeySlab::reclaim),
+                }
+                prop_assert_eq!(slabs[0].len() + slabs[1].len(), model.len());
+                prop_assert_eq!(map.len(), model.len());
+            }
+            let mut left: Vec<_> = slabs.iter().flat_map(KeySlab::iter).map(|(key, value)| (key, *value)).collect();
+            left.sort();
+            prop_assert_eq!(&left, &model.clone().into_iter().collect::<Vec<_>>());
+            let mut left: Vec<_> = map.iter().map(|(key, value)| (key, *value)).collect();
+            left.sort();
+            prop_assert_eq!(left, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

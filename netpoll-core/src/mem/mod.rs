@@ -1,0 +1,17 @@
+//! Memory of one worker: keys that notice when they are stale, pooled blocks, and the two queues
+//! made of blocks.
+//!
+//! Everything here belongs to exactly one worker and is touched by its thread only, so there is no
+//! lock and no atomic. Nothing here knows a file descriptor, a socket or a waker.
+
+mod block;
+mod key;
+mod pool;
+mod read_buffer;
+mod write_queue;
+
+pub use block::Block;
+pub use key::{INDEX_MAX, Key, KeyMap, KeySlab};
+pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Pool, PoolCounts};
+pub use read_buffer::ReadBuffer;
+pub use write_queue::{COPY_MAX, WriteQueue};

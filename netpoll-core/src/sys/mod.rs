@@ -1,0 +1,88 @@
+//! Linux as it is, typed: one function per system call, nothing decided here.
+//!
+//! This is the lowest floor and the only room of the poller path with `unsafe`. It knows nothing of
+//! the rest of the crate. Descriptors come in as [`BorrowedFd`](std::os::fd::BorrowedFd) and go out as
+//! [`OwnedFd`](std::os::fd::OwnedFd), so none is used after it was closed and none is lost.
+//!
+//! Invariant: every descriptor made here is close-on-exec, and every socket is non-blocking as well.
+//! A call that the kernel refused returns the kernel's own [`io::Error`]; nothing is retried unless the
+//! function says so. Where `socket2` or `std` have the call already, they are used; what is left over is
+//! listed, with its rules, in `docs/UNSAFE.md`.
+
+use std::io;
+
+mod cpu;
+mod epoll;
+mod eventfd;
+mod fork;
+mod limits;
+mod reserve;
+mod signal;
+mod socket;
+mod sockopt;
+
+pub use cpu::{allowed_cpus, pin_current_thread, quota};
+pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, Timeout};
+pub use eventfd::EventFd;
+pub use fork::{is_child, watch};
+pub use limits::{open_files, raise_open_files};
+pub use reserve::ReserveFd;
+pub use signal::StopSignals;
+pub use socket::{
+    ListenOptions, accept, connect, listen, local_addr, recv, reset_on_close, send, send_vectored,
+    shutdown_write, take_error, unacknowledged_bytes,
+};
+pub use sockopt::{attach_reuseport_cpu_steering, set_keepalive};
+
+/// What a system call returned: `-1` is the error in `errno`, anything else is the value.
+///
+/// To be called before anything else can touch `errno`.
+#[inline]
+fn checked(returned: libc::c_int) -> io::Result<libc::c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
+
+/// The same for calls that return a number of bytes.
+#[inline]
+fn checked_bytes(returned: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// The same for syscall(2).
+#[inline]
+fn checked_long(returned: libc::c_long) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// All source text under `directory`.
+    fn source(directory: &Path) -> String {
+        let mut text = String::new();
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            text += &if path.is_dir() { source(&path) } else { fs::read_to_string(path).unwrap() };
+        }
+        text
+    }
+
+    #[test]
+    fn every_test_that_a_safety_note_names_exists() {
+        let text = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sys"));
+        let notes = text.lines().filter(|line| line.trim_start().starts_with("// "));
+        let named: Vec<&str> = notes
+            .filter_map(|line| line.split_once("(test: ").or(line.split_once("(tests: ")))
+            .flat_map(|(_, names)| names.split('`').skip(1).step_by(2))
+            .collect();
+
+        assert!(named.len() > 30, "found only {} names", named.len());
+        for name in named {
+            assert!(text.contains(&format!("fn {name}()")), "{name} is named, but does not exist");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! TCP sockets: listen, accept, connect, and moving bytes.
+//!
+//! Every socket is non-blocking and close-on-exec from birth. The hot calls ([`accept`], [`recv`],
+//! [`send`], [`send_vectored`]) are one system call each, inlined, without a retry: on a non-blocking
+//! socket `EINTR` does not happen and `EAGAIN` is an answer. `MSG_NOSIGNAL` keeps `SIGPIPE` away.
+//!
+//! [`recv`] and [`send`] go through syscall(2): the C library's own wrappers are cancellation points, which
+//! costs a process with threads two atomic exchanges a call. Every argument is as wide as a register.
+//!
+//! Cost of the set-up calls: [`listen`] 5 to 8 system calls, [`connect`] 3 to 5, the others one.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use libc::c_int;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::sockopt::set_int;
+use super::{checked, checked_bytes, checked_long};
+
+/// No peer address is asked for or given.
+const NO_ADDRESS: *const libc::sockaddr = std::ptr::null();
+
+/// How to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait for `accept`; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// Several listeners share the address and the kernel spreads connections over them.
+    pub reuse_port: bool,
+    /// Report a connection only when it has sent something, or after about this time; rounded up to
+    /// whole seconds.
+    pub defer_accept: Option<Duration>,
+    /// Accept data in the SYN, with at most this many such connections pending. Takes effect only when
+    /// `net.ipv4.tcp_fastopen` has bit 2 set.
+    pub fast_open: Option<u32>,
+}
+
+/// A TCP socket that listens on `addr`; port 0 takes a free one, see [`local_addr`].
+///
+/// `SO_REUSEADDR` is set, so a restart does not wait for old connections. `TCP_NODELAY` is set here
+/// because accepted sockets inherit it: nothing is left to set on the accept path. Whether an IPv6
+/// wildcard also takes IPv4 is left to `net.ipv6.bindv6only`.
+///
+/// # Errors
+/// The kernel's: `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` for a port below 1024, `EAFNOSUPPORT`, `EMFILE`.
+pub fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = new_stream(addr)?;
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    let socket = OwnedFd::from(socket);
+    let fd = socket.as_fd();
+    if let Some(time) = options.defer_accept {
+        let seconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(c_int::MAX);
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+    }
+    if let Some(pending_max) = options.fast_open {
+        let pending_max = c_int::try_from(pending_max).unwrap_or(c_int::MAX);
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending_max)?;
+    }
+    SockRef::from(&socket).listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// The address that the socket is bound to.
+///
+/// # Errors
+/// The kernel's, or `EAFNOSUPPORT` when the socket has no IP address.
+pub fn local_addr(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    SockRef::from(&socket).local_addr()?.as_socket().ok_or_else(not_ip)
+}
+
+/// Takes one connection from the listener's queue, and says who it is.
+///
+/// # Errors
+/// The kernel's: `EAGAIN` when the queue is empty; `ECONNABORTED`, `EPROTO` and the like when that one
+/// connection is already gone; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` when this machine is short (the
+/// connection stays queued). `EAFNOSUPPORT` when the peer has no IP address; it is then closed.
+#[inline]
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut address = RawAddress([0; RawAddress::BYTES]);
+    let mut length = RawAddress::BYTES as libc::socklen_t;
+    let place = (&raw mut address).cast::<libc::sockaddr>();
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: accept4(2) writes at most `*length` bytes at `place`, and the true length to `length`.
+    // `address` is that large, aligned for every sockaddr, and any bytes are valid in it; both locals
+    // outlive the call. (test: `an_accepted_connection_comes_with_its_peer_address`)
+    let raw = checked(unsafe { libc::accept4(listener.as_raw_fd(), place, &raw mut length, flags) })?;
+    // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns. The line above has just got it from
+    // the kernel, and `raw` is not used again. (test: `an_accepted_socket_closes_when_dropped`)
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    Ok((socket, address.decode().ok_or_else(not_ip)?))
+}
+
+/// Receives into `into`; 0 is the peer's FIN (or an empty `into`).
+///
+/// # Errors
+/// The kernel's: `EAGAIN` when there is nothing yet, `ECONNRESET`, `ETIMEDOUT`.
+#[inline]
+pub fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    let (start, len) = (into.as_mut_ptr(), into.len());
+    let raw = socket.as_raw_fd();
+    // SAFETY: recvfrom(2) without an address writes at most `len` bytes from `start` on. Both come from one `&mut [u8]`, borrowed
+    // exclusively during the call. (test: `received_bytes_stay_inside_the_buffer`)
+    checked_long(unsafe { libc::syscall(libc::SYS_recvfrom, raw, start, len, 0, NO_ADDRESS, NO_ADDRESS) })
+}
+
+/// Sends the start of `bytes` and returns how many were taken, possibly fewer than all.
+///
+/// # Errors
+/// The kernel's: `EAGAIN` when the send buffer is full, `EPIPE` after the write side was shut down,
+/// `ECONNRESET`.
+#[inline]
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let (start, len) = (bytes.as_ptr(), bytes.len());
+    let (raw, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
+    // SAFETY: sendto(2) without an address reads `len` bytes from `start` on. Both come from one `&[u8]`, borrowed during the
+    // call; the kernel copies. (test: `what_is_sent_is_received`)
+    checked_long(unsafe { libc::syscall(libc::SYS_sendto, raw, start, len, flags, NO_ADDRESS, 0_usize) })
+}
+
+/// Sends the start of `slices`, one after the other, in one `sendmsg`; returns the bytes taken.
+///
+/// # Errors
+/// As [`send`]; `EMSGSIZE` for more than 1024 slices (`UIO_MAXIOV`).
+#[inline]
+pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: `msghdr` is plain C data, integers and pointers; all zeroes is a valid one, and the only way
+    // to fill the private padding some libcs have. (test: `slices_are_sent_in_order`)
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // The cast drops `const`; sendmsg(2) only reads. `IoSlice` is an `iovec` by std's promise.
+    message.msg_iov = slices.as_ptr().cast_mut().cast();
+    message.msg_iovlen = slices.len() as _;
+    // SAFETY: sendmsg(2) reads `message` and `msg_iovlen` iovecs from `msg_iov` on, and the bytes they name.
+    // Length and pointer come from one slice; each `IoSlice` borrows its bytes beyond the call; name and
+    // control are null with length 0. (test: `slices_are_sent_in_order`)
+    checked_bytes(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
+}
+
+/// Begins a connection to `addr`, from `bind` if given, with `TCP_NODELAY`.
+///
+/// It is established when the socket becomes writable and [`take_error`] has nothing. With port 0 in
+/// `bind` the port is picked while connecting (`IP_BIND_ADDRESS_NO_PORT`), so that one source address
+/// serves 28 thousand connections *per destination*, not in all.
+///
+/// # Errors
+/// The kernel's, except `EINPROGRESS`: `EADDRNOTAVAIL`, `ENETUNREACH`, `EMFILE`. A quick refusal may come
+/// as `ECONNREFUSED` here instead of as the pending error.
+pub fn connect(addr: SocketAddr, bind: Option<SocketAddr>) -> io::Result<OwnedFd> {
+    let socket = new_stream(addr)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = bind {
+        if source.port() == 0 {
+            let fd = socket.as_fd();
+            set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        }
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// The socket's pending error, which is thereby cleared.
+///
+/// # Errors
+/// The kernel's, when it cannot be asked.
+pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    SockRef::from(&socket).take_error()
+}
+
+/// Sends a FIN behind everything that was sent; receiving goes on.
+///
+/// # Errors
+/// The kernel's: `ENOTCONN` when the connection is gone already.
+pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).shutdown(Shutdown::Write)
+}
+
+/// Bytes that were sent and that the peer has not acknowledged (`SIOCOUTQ`).
+///
+/// # Errors
+/// The kernel's; none are known for a connected socket.
+pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: tcp(7): SIOCOUTQ (the same number as TIOCOUTQ) writes one int, and `bytes` is one that outlives
+    // the call. (test: `bytes_that_the_peer_does_not_read_are_unacknowledged_in_the_end`)
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Makes the coming close a reset: unsent bytes are dropped and the peer gets a RST (`SO_LINGER` 0).
+///
+/// # Errors
+/// The kernel's; none are known for a healthy socket.
+pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))
+}
+
+fn new_stream(addr: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+#[cold]
+fn not_ip() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
+}
+
+/// A `sockaddr_in` or `sockaddr_in6` as the bytes that the kernel wrote.
+#[repr(C, align(8))]
+struct RawAddress([u8; RawAddress::BYTES]);
+
+// Where `decode` finds the fields.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(libc::sockaddr_in, sin_port) == 2);
+    assert!(offset_of!(libc::sockaddr_in, sin_addr) == 4);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_port) == 2);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_flowinfo) == 4);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_addr) == 8);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_scope_id) == 24);
+    assert!(align_of::<RawAddress>() >= align_of::<libc::sockaddr_in6>());
+    assert!(RawAddress::BYTES >= size_of::<libc::sockaddr_in>());
+};
+
+impl RawAddress {
+    const BYTES: usize = size_of::<libc::sockaddr_in6>();
+
+    #[inline]
+    fn at<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let mut field = [0; N];
+        field.copy_from_slice(&self.0[offset..offset + N]);
+        field
+    }
+
+    #[inline]
+    fn decode(&self) -> Option<SocketAddr> {
+        let port = u16::from_be_bytes(self.at(2));
+        match c_int::from(u16::from_ne_bytes(self.at(0))) {
+            libc::AF_INET => {
+                let ip = Ipv4Addr::from(self.at::<4>(4));
+                Some(SocketAddrV4::new(ip, port).into())
+            }
+            libc::AF_INET6 => {
+                let ip = Ipv6Addr::from(self.at::<16>(8));
+                let flow = u32::from_ne_bytes(self.at(4));
+                let scope = u32::from_ne_bytes(self.at(24));
+                Some(SocketAddrV6::new(ip, port, flow, scope).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

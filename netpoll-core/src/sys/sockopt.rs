@@ -1,0 +1,152 @@
+//! Socket options that tune, rather than decide whether things work. One system call each, except
+//! [`set_keepalive`] with four.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use libc::c_int;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::checked;
+
+/// Asks the peer for a sign of life after `idle` of silence, then every `interval`, and gives the
+/// connection up (`ETIMEDOUT`) after `count` probes without answer. Whole seconds, 1 to 32767.
+///
+/// # Errors
+/// The kernel's: `EINVAL` out of range.
+pub fn set_keepalive(
+    socket: BorrowedFd<'_>,
+    idle: Duration,
+    interval: Duration,
+    count: u32,
+) -> io::Result<()> {
+    let params = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+    SockRef::from(&socket).set_tcp_keepalive(&params)
+}
+
+/// Gives each new connection to the listener of the CPU that its packets arrive on.
+///
+/// Of the `workers` sockets that listen on this address with `SO_REUSEPORT`, in the order in which they
+/// called `listen`, number `cpu % workers` gets it. Set it on any one of them, after all listen. It pays
+/// only when worker n is pinned to CPU n and the network card spreads its queues alike.
+///
+/// # Errors
+/// The kernel's: `EINVAL` when `workers` is zero, `ENOMEM`.
+///
+/// Linux 4.5, socket(7) `SO_ATTACH_REUSEPORT_CBPF`.
+pub fn attach_reuseport_cpu_steering(listener: BorrowedFd<'_>, workers: u32) -> io::Result<()> {
+    let mut program = cpu_modulo(workers);
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: this option reads one `sock_fprog` of `length` bytes, and `len` instructions from `filter` on.
+    // Both are locals with exactly these sizes that outlive the call; the kernel verifies and copies the
+    // program. (test: `steering_picks_the_listener_of_the_cpu`)
+    checked(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            length,
+        )
+    })?;
+    Ok(())
+}
+
+/// `ld cpu; mod #workers; ret a` in classic BPF (networking/filter.rst of the kernel).
+fn cpu_modulo(workers: u32) -> [libc::sock_filter; 3] {
+    let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers),
+        instruction(libc::BPF_RET | libc::BPF_A, 0),
+    ]
+}
+
+/// The CPU that handled the connection's last packet, if one did.
+///
+/// # Errors
+/// The kernel's; none are known for a healthy socket.
+#[cfg(test)]
+pub fn incoming_cpu(socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+    // The kernel says -1 for "none yet", which `socket2` passes on as a huge number.
+    let cpu = SockRef::from(&socket).cpu_affinity()?;
+    Ok((cpu <= c_int::MAX as usize).then_some(cpu))
+}
+
+/// Sets an option whose value is an `int`.
+pub(super) fn set_int(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let (place, length) = ((&raw const value).cast(), size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: setsockopt(2) reads `length` bytes at `place`: the parameter `value`, an initialised c_int that
+    // outlives the call. An option that wants more answers EINVAL. (test: `a_listener_defers_and_fast_opens`)
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, place, length) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::thread;
+
+    use super::super::cpu;
+    use super::super::socket::{self, ListenOptions};
+    use super::super::testing::{LOOPBACK, PLAIN, Pair, accept, until};
+    use super::*;
+
+    fn listeners(count: usize) -> Vec<OwnedFd> {
+        let shared = ListenOptions { reuse_port: true, ..PLAIN };
+        let first = socket::listen(LOOPBACK, &shared).unwrap();
+        let addr = socket::local_addr(first.as_fd()).unwrap();
+        let others = (1..count).map(|_| socket::listen(addr, &shared).unwrap());
+        std::iter::once(first).chain(others).collect()
+    }
+
+    #[test]
+    fn steering_picks_the_listener_of_the_cpu() {
+        // On loopback a SYN is handled on the CPU that sends it. A thread of its own, because it is pinned.
+        let pinned = || {
+            for cpu in cpu::allowed_cpus().unwrap() {
+                cpu::pin_current_thread(cpu).unwrap();
+                let listeners = listeners(3);
+                let addr = socket::local_addr(listeners[0].as_fd()).unwrap();
+                attach_reuseport_cpu_steering(listeners[0].as_fd(), 3).unwrap();
+
+                let clients: Vec<_> = (0..8).map(|_| socket::connect(addr, None).unwrap()).collect();
+
+                for client in &clients {
+                    until(client.as_fd(), libc::EPOLLOUT);
+                }
+                for _ in &clients {
+                    let (server, _) = accept(&listeners[cpu % 3]).unwrap();
+                    assert_eq!(incoming_cpu(server.as_fd()).unwrap(), Some(cpu));
+                }
+            }
+        };
+        thread::spawn(pinned).join().unwrap();
+    }
+
+    #[test]
+    fn steering_to_no_worker_is_refused() {
+        let error = attach_reuseport_cpu_steering(listeners(1)[0].as_fd(), 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_socket_without_packets_has_no_incoming_cpu() {
+        assert_eq!(incoming_cpu(listeners(1)[0].as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn keepalive_is_set_as_asked() {
+        let pair = Pair::new();
+        set_keepalive(pair.server.as_fd(), Duration::from_secs(61), Duration::from_secs(7), 3).unwrap();
+
+        let socket = SockRef::from(&pair.server);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(61));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+}

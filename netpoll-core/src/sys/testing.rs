@@ -1,0 +1,119 @@
+//! What the tests of this room share: connected sockets, waiting without sleeping, and child processes.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::epoll::{Epoll, Event, Events, Timeout};
+use super::socket::{self, ListenOptions};
+
+pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+pub const PLAIN: ListenOptions =
+    ListenOptions { backlog: 16, reuse_port: false, defer_accept: None, fast_open: None };
+
+/// Two ends of a connection, both settled.
+pub struct Pair {
+    pub client: OwnedFd,
+    pub server: OwnedFd,
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
+        let client = socket::connect(socket::local_addr(listener.as_fd()).unwrap(), None).unwrap();
+        let (server, _) = accept(&listener).unwrap();
+        until(client.as_fd(), libc::EPOLLOUT);
+        Pair { client, server }
+    }
+}
+
+/// Waits until one of `bits` is reported, at most ten seconds, and returns what was.
+pub fn until(fd: BorrowedFd<'_>, bits: libc::c_int) -> Event {
+    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(1));
+    epoll.add(fd, bits as u32, 0).unwrap();
+    let count = epoll.wait(&mut events, 1, Timeout::After(Duration::from_secs(10))).unwrap();
+    assert_eq!(count, 1, "nothing happened for ten seconds");
+    events.get(0)
+}
+
+/// Accepts once there is something to accept.
+pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    until(listener.as_fd(), libc::EPOLLIN);
+    socket::accept(listener.as_fd())
+}
+
+/// Receives once there is something to receive.
+pub fn recv(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+    until(fd.as_fd(), libc::EPOLLIN);
+    let mut bytes = vec![0; 4096];
+    let count = socket::recv(fd.as_fd(), &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// `O_CLOEXEC` and the like, as the kernel shows them (proc(5), fdinfo).
+pub fn open_flags(fd: BorrowedFd<'_>) -> libc::c_int {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    libc::c_int::from_str_radix(flags.trim(), 8).unwrap()
+}
+
+/// Runs the test called `name` again, alone in a process of its own, and returns how that went; `None`
+/// when this is that process. For tests that change what the whole process shares.
+pub fn in_child(name: &str) -> Option<Output> {
+    const CHILD: &str = "NETPOLL_TEST_CHILD";
+    let name = name.split_once("::").unwrap().1; // without the crate
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        return None;
+    }
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    test.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, name);
+    Some(test.output().unwrap())
+}
+
+/// The child ran exactly this test, and it passed.
+pub fn assert_passed(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+}
+
+/// The rest of the test runs in a process of its own.
+macro_rules! alone {
+    ($name:ident) => {
+        if let Some(output) = $crate::sys::testing::in_child(concat!(module_path!(), "::", stringify!($name)))
+        {
+            return $crate::sys::testing::assert_passed(&output);
+        }
+    };
+}
+pub(super) use alone;
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// Interrupts whatever `work` sleeps in, over and over. Alone in a process: it replaces SIGALRM's handler.
+pub fn interrupted<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: signal(2) takes a static function; this one does nothing, which is async-signal-safe.
+    // (test: `an_interrupted_wait_has_no_events`)
+    unsafe { libc::signal(libc::SIGALRM, do_nothing as *const () as libc::sighandler_t) };
+    // SAFETY: pthread_self(3) has no preconditions. (test: `an_interrupted_wait_has_no_events`)
+    let worker = unsafe { libc::pthread_self() };
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                // SAFETY: pthread_kill(3) wants a thread that has not ended; `worker` is the one that waits
+                // for this one at the end of the scope. (test: `an_interrupted_wait_has_no_events`)
+                unsafe { libc::pthread_kill(worker, libc::SIGALRM) };
+                thread::yield_now();
+            }
+        });
+        let result = work();
+        is_done.store(true, Ordering::Relaxed);
+        result
+    })
+}

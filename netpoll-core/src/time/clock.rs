@@ -1,0 +1,210 @@
+//! The clock of one worker, read once a turn.
+//!
+//! Between two refreshes time stands still: everything that happens in one turn happens at the same
+//! instant, and asking for it is a load. The only place that reads `CLOCK_MONOTONIC` or the wall clock.
+//!
+//! Invariant: `now` never goes back. Touched by its worker only. A refresh is one vDSO call (two when a
+//! second of the wall clock has ended).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// A point in time: nanoseconds since the runtime, or the simulated world, was made.
+///
+/// Instants of all workers of one runtime can be compared, those of two runtimes cannot. The range is 584 years.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// When the clock was made.
+    pub const ZERO: Instant = Instant(0);
+
+    /// The last instant there is, for "never".
+    pub const MAX: Instant = Instant(u64::MAX);
+
+    /// This many nanoseconds after the clock was made.
+    #[inline]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock was made.
+    #[inline]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the clock was made, rounded down.
+    #[inline]
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// The instant `after` later, or [`Instant::MAX`] if that is out of range.
+    #[inline]
+    pub const fn saturating_add(self, after: Duration) -> Self {
+        let nanos =
+            after.as_secs().saturating_mul(NANOS_PER_SECOND).saturating_add(after.subsec_nanos() as u64);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// The time from `earlier` to this; zero if `earlier` is later.
+    #[inline]
+    pub const fn duration_since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Where a worker gets the time from. Clones show the same time.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    now: Instant,
+    /// The wall clock at `now`.
+    unix_seconds: u64,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Monotonic {
+        base: std::time::Instant,
+        /// When `unix_seconds` is to be read again: the wall clock's next full second.
+        next_second: Instant,
+    },
+    Manual {
+        start_unix_seconds: u64,
+    },
+}
+
+impl Clock {
+    /// The system's monotonic clock. Starts at [`Instant::ZERO`].
+    pub fn monotonic() -> Self {
+        let source = Source::Monotonic { base: std::time::Instant::now(), next_second: Instant::ZERO };
+        let mut clock = Self { now: Instant::ZERO, unix_seconds: 0, source };
+        clock.refresh();
+        clock
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it. Starts at [`Instant::ZERO`], when the
+    /// wall clock shows `start_unix_seconds`.
+    pub fn manual(start_unix_seconds: u64) -> Self {
+        let source = Source::Manual { start_unix_seconds };
+        Self { now: Instant::ZERO, unix_seconds: start_unix_seconds, source }
+    }
+
+    /// The instant of the last refresh. A load.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The wall clock at the last refresh: whole seconds since 1970, for the `Date` header. A load.
+    ///
+    /// It is read again whenever one of its seconds has ended, so a step of the wall clock shows up within
+    /// a second; unlike [`Clock::now`] it may go back then. Zero if the wall clock shows a time before 1970.
+    #[inline]
+    pub fn unix_seconds(&self) -> u64 {
+        self.unix_seconds
+    }
+
+    /// Reads the clock and returns the new [`Clock::now`]. A manual clock stays where it is.
+    #[inline]
+    pub fn refresh(&mut self) -> Instant {
+        if let Source::Monotonic { base, next_second } = &mut self.source {
+            self.now = self.now.max(Instant::ZERO.saturating_add(base.elapsed()));
+            if self.now >= *next_second {
+                let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.unix_seconds = wall.as_secs();
+                *next_second = self.now.saturating_add(until_next_second(wall));
+            }
+        }
+        self.now
+    }
+
+    /// Moves a manual clock.
+    ///
+    /// # Panics
+    /// If the clock is the system's.
+    pub fn advance(&mut self, by: Duration) {
+        let Source::Manual { start_unix_seconds } = self.source else {
+            panic!("only a manual clock can be moved");
+        };
+        self.now = self.now.saturating_add(by);
+        self.unix_seconds = start_unix_seconds.saturating_add(self.now.as_nanos() / NANOS_PER_SECOND);
+    }
+}
+
+/// From `wall`, the time since 1970, to its next full second. More than zero.
+const fn until_next_second(wall: Duration) -> Duration {
+    Duration::from_nanos(NANOS_PER_SECOND - wall.subsec_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_stands_still_between_refreshes() {
+        let mut clock = Clock::monotonic();
+        let before = clock.now();
+        assert_eq!(clock.now(), before);
+        let mut last = before;
+        for _ in 0..1000 {
+            let now = clock.refresh();
+            assert!(now >= last && now == clock.now());
+            last = now;
+        }
+        assert!(last > before);
+    }
+
+    #[test]
+    fn a_monotonic_clock_shows_the_wall_clocks_second() {
+        let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let (before, clock, after) = (seconds(), Clock::monotonic(), seconds());
+        assert!((before..=after).contains(&clock.unix_seconds()));
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_again_at_its_next_full_second() {
+        assert_eq!(until_next_second(Duration::new(5, 999_999_999)), Duration::from_nanos(1));
+        assert_eq!(until_next_second(Duration::new(5, 0)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_second_that_has_ended_is_not_shown_again() {
+        let mut clock = Clock::monotonic();
+        clock.unix_seconds = 7;
+        let Source::Monotonic { next_second, .. } = &mut clock.source else { panic!("made monotonic") };
+        *next_second = Instant::ZERO;
+        clock.refresh();
+        assert!(clock.unix_seconds() > 1_500_000_000, "read from the wall clock");
+    }
+
+    #[test]
+    fn a_manual_clock_moves_by_hand_only() {
+        let mut clock = Clock::manual(1000);
+        assert_eq!((clock.refresh(), clock.unix_seconds()), (Instant::ZERO, 1000));
+        clock.advance(Duration::from_millis(1999));
+        assert_eq!((clock.now().as_millis(), clock.unix_seconds()), (1999, 1001));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((clock.refresh().as_nanos(), clock.unix_seconds()), (2_000_000_000, 1002));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Instant::MAX);
+    }
+
+    #[test]
+    #[should_panic = "only a manual clock can be moved"]
+    fn the_systems_clock_cannot_be_moved() {
+        Clock::monotonic().advance(Duration::ZERO);
+    }
+
+    #[test]
+    fn instants_saturate() {
+        let (early, late) = (Instant::from_nanos(5), Instant::from_nanos(12));
+        assert_eq!(late.duration_since(early), Duration::from_nanos(7));
+        assert_eq!(early.duration_since(late), Duration::ZERO);
+        assert_eq!(early.saturating_add(Duration::from_nanos(7)), late);
+        assert_eq!(late.saturating_add(Duration::MAX), Instant::MAX);
+    }
+}
