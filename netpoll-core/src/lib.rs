@@ -1,31 +1,151 @@
-//! The lowest floors of netpoll-core: system calls, memory and time.
+//! A thread-per-core reactor for network servers and clients on Linux.
+//!
+//! One worker per CPU, each with its own edge-triggered epoll, connections, timers and buffers. A connection
+//! lives and dies on one worker, so its callbacks take no lock and its state need not be `Send`.
+//!
+//! # A protocol
+//!
+//! A [`Protocol`] is one value per connection and is called back when something happens to it. What it sends
+//! is queued and leaves in one system call when the callback has returned; what it does not consume is
+//! kept, and offered again in front of the bytes that follow.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+//!
+//! /// Answers each line with its length.
+//! struct Lengths;
+//!
+//! impl Protocol for Lengths {
+//!     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+//!         conn.set_deadline(Duration::from_secs(60)); // then `deadline` is called, which closes
+//!         Flow::Continue
+//!     }
+//!
+//!     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+//!         while let Some(end) = input.bytes().iter().position(|byte| *byte == b'\n') {
+//!             if conn.is_backed_up() {
+//!                 return Flow::Yield; // the peer does not read: the rest is offered when it has
+//!             }
+//!             input.advance(end + 1);
+//!             conn.send(format!("{end}\n").as_bytes());
+//!         }
+//!         conn.set_deadline(Duration::from_secs(60));
+//!         Flow::Continue
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     // Until SIGINT or SIGTERM; then connections get ten seconds to end.
+//!     let report = Runtime::builder().listen("127.0.0.1:7000", |_worker| |_peer| Lengths)?.run()?;
+//!     println!("{report}\n{}", report.stats);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Builder`] has every setting with its default; [`ConnLimits`] bounds what one connection may hold and how long
+//! it may take. [`Builder::start`] returns at once, with a [`Running`] to stop it by and a [`Handle`] for other
+//! threads: counters ([`Stats`]), bytes to a connection by its [`ConnId`], outgoing connections. Inside a callback
+//! [`Conn::commands`] does the same for other connections, and [`Conn::waker`] brings this one back when
+//! something elsewhere is ready.
+//!
+//! A callback must not block: everything else on its worker waits for it. If it panics, its connection
+//! is reset and counted, and no other notices.
+//!
+//! # The same protocol without a network
+//!
+//! [`sim`] runs a worker on a simulated network, in one thread, with a clock that the test moves. Everything from the
+//! driver contract up is the real code. With [`sim::Faults`] reads and writes arrive in pieces, late or
+//! not yet; a failure repeats with its seed.
+//!
+//! ```
+//! use netpoll_core::sim::{Faults, Options, Sim};
+//! # use netpoll_core::{Conn, Flow, Input, Protocol};
+//! # struct Echo;
+//! # impl Protocol for Echo {
+//! #     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+//! #         conn.send(input.bytes());
+//! #         input.advance_all();
+//! #         Flow::Continue
+//! #     }
+//! # }
+//!
+//! let mut options = Options::default();
+//! (options.seed, options.faults) = (7, Faults::stormy());
+//! let mut sim = Sim::new(options);
+//! let listener = sim.listen(|_peer| Echo);
+//! let peer = sim.connect(listener);
+//! sim.send(peer, b"hello");
+//! sim.finish(peer);
+//! sim.run();
+//! assert_eq!(sim.take_received(peer), b"hello", "whatever the pieces were");
+//! assert!(sim.is_closed(peer));
+//! ```
+//!
+//! # Floors
+//!
+//! Knowledge points down this list only; `tests/floors.rs` reads the sources and says so.
+//!
+//! | floor | rooms | what they know |
+//! |---|---|---|
+//! | 5 | `runtime` | threads, CPUs, signals, start and end |
+//! | 4 | `conn` | callbacks, limits, deadlines, every way to end |
+//! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; wakers |
+//! | 2 | `driver` | when bytes come and go: epoll, or a seed |
+//! | 1 | `mem`, `time` | keys, pooled blocks, queues; the clock and the wheel |
+//! | 0 | `sys` | Linux, and all unsafe code |
+//!
+//! # Features
+//!
+//! - `tracing`: long turns, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
+//!   Without it the same facts are in the counters, except for failed pinning.
+//! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
+//!
+//! Both are off by default.
 
+#![cfg_attr(not(loom), warn(missing_docs))]
+
+mod conn;
+mod driver;
+#[cfg(not(feature = "tracing"))]
+mod log;
+#[cfg(feature = "tracing")]
+#[path = "log_tracing.rs"]
+mod log;
 #[cfg_attr(
     not(feature = "internals"),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "whole data structures: the floors above and the fuzz models use all of them"
-    )
+    allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
 )]
 mod mem;
+mod reactor;
+mod runtime;
 #[expect(unsafe_code, reason = "the system calls; see docs/UNSAFE.md")]
-#[allow(dead_code, unused_imports, reason = "used by the floors above")]
 mod sys;
+mod task;
 #[cfg_attr(
     not(feature = "internals"),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "whole data structures: the floors above and the fuzz models use all of them"
-    )
+    allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
 )]
 mod time;
+
+pub use conn::{Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Peer, Protocol};
+pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
+pub use runtime::{Builder, Handle, Keepalive, Report, Running, Runtime, Setup, WorkerInfo, Workers};
+pub use sys::{open_files, raise_open_files};
+pub use time::Instant;
+
+/// A worker on a simulated network: test a protocol without sockets, and repeat every failure by its seed.
+pub mod sim {
+    pub use crate::driver::Faults;
+    pub use crate::runtime::{ListenerId, Options, PeerId, Sim};
+}
 
 /// The inner rooms, for the fuzz targets and the benches. Not part of the public API.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::mem::*;
+    pub use crate::reactor::{Bell, Mailbox, Sender};
     pub use crate::time::*;
 }

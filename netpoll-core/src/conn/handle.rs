@@ -1,0 +1,188 @@
+//! A connection as its callbacks see it.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::commands::Commands;
+use super::stream::Stream;
+use super::{ConnLimits, Context};
+use crate::mem::Key;
+use crate::task::WakeTarget;
+use crate::time::Instant;
+
+/// Names a connection, on any thread, for ever: once it is gone the name finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    pub(crate) worker: u16,
+    pub(crate) key: Key,
+}
+
+impl ConnId {
+    /// The worker that owns the connection.
+    #[must_use]
+    pub fn worker(self) -> usize {
+        usize::from(self.worker)
+    }
+}
+
+/// The connection that a callback is about.
+///
+/// Output goes into a queue and leaves in one system call when the callback has returned.
+pub struct Conn<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) cx: &'a mut Context,
+    pub(super) key: Key,
+}
+
+impl Conn<'_> {
+    /// A name for this connection that other connections and threads can use.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        ConnId { worker: self.cx.worker, key: self.key }
+    }
+
+    /// The worker that this connection lives on, counted from zero.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        usize::from(self.cx.worker)
+    }
+
+    /// The time at which this turn's work began. Free: the clock is read once a turn.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.cx.agenda.clock.now()
+    }
+
+    /// Seconds since 1970, from the same reading.
+    #[inline]
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        self.cx.agenda.clock.unix_seconds()
+    }
+
+    /// Queues a copy of these bytes.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.out.write(&mut self.cx.agenda.pool, bytes);
+    }
+
+    /// Queues bytes that live for ever. Above 4 KiB they are not copied.
+    #[inline]
+    pub fn send_static(&mut self, bytes: &'static [u8]) {
+        self.stream.out.write_static(&mut self.cx.agenda.pool, bytes);
+    }
+
+    /// Queues shared bytes. Above 4 KiB they are not copied, however many connections send them.
+    #[inline]
+    pub fn send_shared(&mut self, bytes: Bytes) {
+        self.stream.out.write_shared(&mut self.cx.agenda.pool, bytes);
+    }
+
+    /// Writes straight into the queue's last block, which has room for `reserve` bytes at least.
+    ///
+    /// The vector already holds queued bytes: append to it; what this call appended may be truncated
+    /// again, or patched. Writing more than `reserve` grows the block by reallocation.
+    ///
+    /// # Panics
+    /// If `write` leaves the vector shorter than it found it.
+    #[inline]
+    pub fn append<R>(&mut self, reserve: usize, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.stream.out.append(&mut self.cx.agenda.pool, reserve, write)
+    }
+
+    /// Bytes that were queued and have not left.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.stream.waiting_bytes()
+    }
+
+    /// More is queued than [`ConnLimits::write_high_bytes`]. When this callback has returned, the
+    /// connection is not read until the queue has fallen to low water, which is when `drained` comes.
+    #[inline]
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.stream.waiting_bytes() > self.cx.limits.write_high_bytes
+    }
+
+    /// The peer has sent all it will send.
+    #[must_use]
+    pub fn is_finished_by_peer(&self) -> bool {
+        self.stream.is_finished()
+    }
+
+    /// Calls `deadline` so long after now. A connection has one deadline; this replaces it. In the common
+    /// case, a deadline later than the last one, this is a store.
+    #[inline]
+    pub fn set_deadline(&mut self, after: Duration) {
+        let now = self.now();
+        self.set_deadline_at(now.saturating_add(after));
+    }
+
+    /// Calls `deadline` at this time, or in the next turn if it has passed.
+    #[inline]
+    pub fn set_deadline_at(&mut self, at: Instant) {
+        let agenda = &mut self.cx.agenda;
+        let now = agenda.clock.now();
+        self.stream.deadlines.set_protocol(&mut agenda.timers, now, self.key, at);
+    }
+
+    /// No `deadline` call, until one is set again.
+    #[inline]
+    pub fn clear_deadline(&mut self) {
+        self.stream.deadlines.clear_protocol();
+    }
+
+    /// A waker that leads to `woken` on this connection, from any thread. One allocation at the first
+    /// call; a burst of wakes is one `woken`.
+    pub fn waker(&mut self) -> Waker {
+        let (key, cx) = (self.key, &self.cx);
+        self.stream.wake.get_or_insert_with(|| WakeTarget::new(key, Arc::clone(&cx.wakes))).waker()
+    }
+
+    /// What to do to other connections once this callback has returned.
+    pub fn commands(&mut self) -> &mut Commands {
+        &mut self.cx.commands
+    }
+
+    /// The runtime is shutting down gracefully: finish and close.
+    #[inline]
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.cx.stopping
+    }
+
+    /// Messages of this connection that a protocol should handle before it returns
+    /// [`Flow::Yield`](crate::Flow::Yield): the events of the poll budget, `usize::MAX` if it is unlimited.
+    #[inline]
+    #[must_use]
+    pub fn turn_budget(&self) -> usize {
+        self.cx.agenda.turn_budget
+    }
+
+    /// The limits of this worker's connections.
+    #[must_use]
+    pub fn limits(&self) -> &ConnLimits {
+        &self.cx.limits
+    }
+
+    /// The counters of this worker, as of its last turn for what the driver counts.
+    #[must_use]
+    pub fn worker_stats(&self) -> &crate::Stats {
+        &self.cx.agenda.stats
+    }
+
+    /// Adds answered requests to the ledger, which divides everything else by them.
+    #[inline]
+    pub fn count_requests(&mut self, requests: u64) {
+        self.cx.agenda.stats.requests += requests;
+    }
+
+    /// Counts a panic that the protocol caught itself.
+    pub fn count_panic(&mut self) {
+        self.cx.agenda.stats.panics += 1;
+    }
+}

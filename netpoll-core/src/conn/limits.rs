@@ -1,0 +1,52 @@
+//! Limits of one connection: each with a name, a default, a unit and a reason.
+
+use std::time::Duration;
+
+/// Bounds on what one connection may hold and how long it may take.
+///
+/// ```
+/// use netpoll_core::ConnLimits;
+/// let limits = ConnLimits { write_high_bytes: 1 << 20, ..ConnLimits::default() };
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnLimits {
+    /// Connections of one worker; more are closed as they are accepted. Default 1 000 000: the slab
+    /// holds 16 million, and a connection without buffers costs about 200 bytes. Outgoing connections count, but
+    /// are not refused.
+    pub connections_max: usize,
+    /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow
+    /// reader then costs a bounded amount, and one large answer still fits. It stops input, not output: what a
+    /// callback, a command or another thread sends beyond it is queued all the same.
+    pub write_high_bytes: usize,
+    /// Queued output, in bytes, at which reading goes on. Default 64 KiB, a quarter of high water, so
+    /// that the two do not chase each other.
+    pub write_low_bytes: usize,
+    /// Least rate at which a peer has to take output that waits for it, in bytes per second. Default 256:
+    /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Zero cuts nobody.
+    pub write_rate_min: u32,
+    /// How long output may wait before the rate is looked at, and how often from then on. Default 10 s.
+    pub write_grace: Duration,
+    /// Unconsumed input, in bytes, above which a connection is cut. Default 1 MiB. A protocol that needs
+    /// larger messages consumes them piece by piece.
+    pub input_bytes_max: usize,
+    /// Input, in bytes, discarded after [`Flow::Linger`](crate::Flow::Linger). Default 256 KiB: what is in
+    /// flight at 20 Mbit/s over 100 ms.
+    pub linger_bytes_max: usize,
+    /// How long a lingering close waits for the peer. Default 2 s: a few round trips and a retransmission.
+    pub linger_time_max: Duration,
+}
+
+impl Default for ConnLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            write_high_bytes: 256 * 1024,
+            write_low_bytes: 64 * 1024,
+            write_rate_min: 256,
+            write_grace: Duration::from_secs(10),
+            input_bytes_max: 1024 * 1024,
+            linger_bytes_max: 256 * 1024,
+            linger_time_max: Duration::from_secs(2),
+        }
+    }
+}

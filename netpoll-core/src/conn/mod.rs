@@ -1,0 +1,36 @@
+//! Connections: callbacks, deadlines, back-pressure and every way to end.
+//!
+//! A [`Protocol`] sees bytes and queues bytes; nothing here knows a socket, only keys and the driver's
+//! order-taking half. All of it belongs to one worker thread.
+
+mod commands;
+mod deadline;
+mod handle;
+mod limits;
+mod listener;
+mod protocol;
+mod stream;
+mod table;
+
+use std::sync::Arc;
+
+use crate::reactor::Agenda;
+use crate::task::Deliver;
+
+pub use commands::{Command, Commands, ConnectOptions, Start};
+pub use handle::{Conn, ConnId};
+pub use limits::ConnLimits;
+pub use listener::Listeners;
+pub use protocol::{Flow, Input, Lost, Peer, Protocol};
+pub use table::{Dial, Tables};
+
+/// What the connections of one worker share.
+pub struct Context {
+    pub agenda: Agenda,
+    pub commands: Commands,
+    pub limits: ConnLimits,
+    pub worker: u16,
+    /// A graceful drain is under way.
+    pub stopping: bool,
+    pub wakes: Arc<dyn Deliver>,
+}

@@ -1,0 +1,186 @@
+//! What a user of the fast lane writes: callbacks on one connection.
+//!
+//! One value per connection, stored inline in its slot and called without dynamic dispatch inside its
+//! table. Callbacks never nest: what one wants of another connection is a command, carried out later.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Conn;
+
+/// Callbacks of one connection.
+///
+/// None of them may block: the worker serves all its other connections on the same thread. A panic costs
+/// this connection (it is reset, and counted in [`Stats::panics`](crate::Stats::panics)) and no other.
+///
+/// ```
+/// use netpoll_core::{Conn, Flow, Input, Protocol};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+///         conn.send(input.bytes());
+///         input.advance_all();
+///         Flow::Continue
+///     }
+/// }
+/// ```
+pub trait Protocol: Sized + 'static {
+    /// The connection is open, accepted or connected. Called once, first.
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Continue
+    }
+
+    /// Bytes are there. What is not consumed is kept, and offered again in front of the bytes that follow.
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
+
+    /// The peer has sent all it will send. `input` is what was never consumed. The peer may still read:
+    /// what is queued leaves in any case, and after `Flow::Continue` more can be queued later.
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let _ = (conn, input);
+        Flow::Close
+    }
+
+    /// The queue was above high water ([`Conn::is_backed_up`]) and has fallen to low water: there is room
+    /// again. Comes once for each time, in a later turn even if everything left at once.
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Continue
+    }
+
+    /// The deadline that was set has passed. It is cleared; set it again if wanted.
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Close
+    }
+
+    /// A waker of this connection ([`Conn::waker`]) was woken. May also come for no reason.
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Continue
+    }
+
+    /// The runtime is shutting down gracefully. A connection that is in the middle of something may go
+    /// on until the drain deadline; it sees [`Conn::is_stopping`] and should close when done.
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Close
+    }
+
+    /// The last call: the connection is gone. The value is dropped next.
+    ///
+    /// It comes without `opened` when an outgoing connection could not be made ([`Lost::ConnectFailed`]) or an
+    /// accepted one could not be registered. A protocol for which the worker has no slot left (16 million
+    /// connections of its type) is dropped without any call.
+    fn lost(&mut self, reason: Lost) {
+        let _ = reason;
+    }
+}
+
+/// What a callback wants for its connection next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on reading. Ends a pause.
+    Continue,
+    /// No more `received` until another callback returns `Continue`. The bytes wait in the kernel, and
+    /// the peer feels it.
+    Pause,
+    /// Go on, but let others come first: the rest of the input is offered again in the next turn.
+    Yield,
+    /// Send what is queued, then close. If the peer sent bytes that were not read, the kernel answers
+    /// with a reset, which may destroy what the peer has not read yet: then use `Linger`.
+    Close,
+    /// Send what is queued, end our direction, discard what the peer still sends until it ends too
+    /// ([`ConnLimits::linger_bytes_max`](crate::ConnLimits::linger_bytes_max) and
+    /// [`linger_time_max`](crate::ConnLimits::linger_time_max) at most), then close. For refusals, while the
+    /// peer is still talking.
+    Linger,
+    /// Close with a reset, now. What is queued is lost.
+    Reset,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Lost {
+    /// We closed it, as a callback asked.
+    Closed,
+    /// We reset it, as a callback asked.
+    Reset,
+    /// The stream failed, by the peer's reset for example. The kernel's error.
+    Failed(io::Error),
+    /// The outgoing connection could not be made. The kernel's error, or `TimedOut` from our own deadline.
+    ConnectFailed(io::Error),
+    /// The peer read too slowly for too long, see [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min).
+    Stalled,
+    /// More input was left unconsumed than [`ConnLimits::input_bytes_max`](crate::ConnLimits::input_bytes_max).
+    InputOverflow,
+    /// A callback panicked.
+    Panicked,
+    /// The drain deadline passed while it was still open, or the drain began while it was connecting.
+    Cut,
+}
+
+/// Input on offer. Not consuming it is fine: it is kept.
+#[derive(Debug)]
+pub struct Input<'a> {
+    bytes: &'a [u8],
+    consumed: usize,
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, consumed: 0 }
+    }
+
+    pub(crate) fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// What is there and not consumed. Borrowed from the read block, not from `self`: it can be held
+    /// while the input advances.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    /// Consumes so many bytes.
+    ///
+    /// # Panics
+    /// If fewer are there.
+    #[inline]
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.len(), "advanced past the input");
+        self.consumed += bytes;
+    }
+
+    /// Consumes everything.
+    #[inline]
+    pub fn advance_all(&mut self) {
+        self.consumed = self.bytes.len();
+    }
+
+    /// Bytes not consumed.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    /// Nothing is left.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Who connected, as the accept function sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The peer's address.
+    pub addr: SocketAddr,
+}

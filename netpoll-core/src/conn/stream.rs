@@ -1,0 +1,410 @@
+//! What the machinery knows of one connection, whatever its protocol: queue, remainder, deadlines, phase.
+//!
+//! The callbacks' wishes ([`Flow`]) become orders to the driver here. Invariants:
+//! - input is *held* (the driver told to pause) exactly while the protocol paused, yielded, the queue
+//!   is above high water, or a plain close is under way;
+//! - a connection stands on the ready list, and on the dirty list, at most once: its mark says so;
+//! - an idle connection owns no block: queue and remainder are empty, and then they own nothing.
+//!
+//! A [`End`] that comes back means that the connection is over; its table does the rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::deadline::{Deadlines, Passed};
+use super::{ConnLimits, Flow, Lost};
+use crate::driver::{Close, Demand, Flushed, Io};
+use crate::mem::{Key, ReadBuffer, WriteQueue};
+use crate::reactor::Agenda;
+use crate::task::WakeTarget;
+use crate::time::Instant;
+
+/// The protocol paused reading.
+const PAUSED: u8 = 1;
+/// The protocol gave way; input is offered again in the next turn.
+const YIELDED: u8 = 1 << 1;
+/// The queue passed high water and has not come down yet.
+const BACKED_UP: u8 = 1 << 2;
+/// The driver was told to pause.
+const HELD: u8 = 1 << 3;
+/// The remainder was not offered since input was let go: offer it without new bytes.
+const OFFER: u8 = 1 << 4;
+/// The peer has sent all it will send.
+const ENDED: u8 = 1 << 5;
+const ON_READY_LIST: u8 = 1 << 6;
+const ON_DIRTY_LIST: u8 = 1 << 7;
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Connecting,
+    Open,
+    /// Close as soon as everything has been sent.
+    Closing,
+    /// End our direction as soon as everything has been sent; input is discarded.
+    Finishing,
+    /// Our direction is ended; input is discarded until the peer ends too.
+    Lingering,
+}
+
+/// How a connection ends.
+pub struct End {
+    pub how: Close,
+    pub reason: Lost,
+}
+
+impl End {
+    pub fn closed() -> Self {
+        Self { how: Close::Now, reason: Lost::Closed }
+    }
+
+    pub fn failed(error: std::io::Error) -> Self {
+        Self { how: Close::Now, reason: Lost::Failed(error) }
+    }
+
+    pub fn reset(reason: Lost) -> Self {
+        Self { how: Close::Reset, reason }
+    }
+}
+
+/// What the machinery itself waits for: a connect, output that the peer does not take, a lingering close.
+struct Guard {
+    at: Instant,
+    /// Progress of output since the last look.
+    sent_bytes: u64,
+    unacknowledged_bytes: usize,
+}
+
+/// One connection, without its protocol.
+pub struct Stream {
+    pub out: WriteQueue,
+    pub input: ReadBuffer,
+    pub deadlines: Deadlines,
+    pub wake: Option<Arc<WakeTarget>>,
+    /// Few connections have one at a time, so it is not part of the slot.
+    guard: Option<Box<Guard>>,
+    /// Bytes that a completion driver took and has not sent yet.
+    in_flight: u32,
+    discarded: u32,
+    pub phase: Phase,
+    bits: u8,
+}
+
+// With its generation (8 B) and the driver's part (16 B) a slot is at most 128 B, plus the protocol's own state.
+const _: () = assert!(size_of::<Stream>() <= 104);
+
+impl Stream {
+    pub fn new(phase: Phase) -> Self {
+        Self {
+            out: WriteQueue::new(),
+            input: ReadBuffer::new(),
+            deadlines: Deadlines::new(),
+            wake: None,
+            guard: None,
+            in_flight: 0,
+            discarded: 0,
+            phase,
+            bits: 0,
+        }
+    }
+
+    #[inline]
+    fn has(&self, bits: u8) -> bool {
+        self.bits & bits != 0
+    }
+
+    #[inline]
+    fn mark(&mut self, bit: u8, on: bool) {
+        self.bits = if on { self.bits | bit } else { self.bits & !bit };
+    }
+
+    /// Input is being held back.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.has(HELD)
+    }
+
+    /// Bytes that wait to leave.
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.queued_bytes() + self.in_flight as usize
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.has(ENDED)
+    }
+
+    pub fn set_finished(&mut self) {
+        self.mark(ENDED, true);
+    }
+
+    pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {
+        if !self.has(ON_READY_LIST) {
+            self.mark(ON_READY_LIST, true);
+            agenda.ready.push(key);
+        }
+    }
+
+    pub fn push_dirty(&mut self, agenda: &mut Agenda, key: Key) {
+        if !self.has(ON_DIRTY_LIST) {
+            self.mark(ON_DIRTY_LIST, true);
+            agenda.dirty.push_back(key);
+        }
+    }
+
+    /// Left the dirty list.
+    pub fn left_dirty_list(&mut self) {
+        self.mark(ON_DIRTY_LIST, false);
+    }
+
+    /// Left the ready list. True when the remainder of the input is to be offered now.
+    pub fn left_ready_list(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) -> bool {
+        self.mark(YIELDED, false);
+        self.rein(agenda, io, key);
+        self.mark(ON_READY_LIST, false);
+        let offer = self.has(OFFER) && !self.is_held() && self.phase == Phase::Open;
+        if offer {
+            self.mark(OFFER, false);
+        }
+        offer && !self.input.is_empty()
+    }
+
+    /// Turns what a callback wants into marks and orders. Output is not flushed here.
+    #[inline]
+    pub fn steer(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, flow: Flow) -> Option<End> {
+        match flow {
+            Flow::Continue => {
+                if !self.has(PAUSED) {
+                    return None;
+                }
+                self.mark(PAUSED, false);
+            }
+            Flow::Pause => self.mark(PAUSED, true),
+            Flow::Yield => {
+                agenda.stats.yields += 1;
+                self.mark(PAUSED, false);
+                self.mark(YIELDED, true);
+                self.push_ready(agenda, key);
+            }
+            Flow::Close => self.phase = Phase::Closing,
+            Flow::Linger if self.has(ENDED) => self.phase = Phase::Closing,
+            Flow::Linger => {
+                self.phase = Phase::Finishing;
+                self.input.clear(&mut agenda.pool);
+            }
+            Flow::Reset => return Some(End::reset(Lost::Reset)),
+        }
+        self.rein(agenda, io, key);
+        None
+    }
+
+    /// Lets input go on after the queue has drained, unless something else holds it.
+    pub fn let_go(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        self.rein(agenda, io, key);
+    }
+
+    /// Brings the driver in line with whether input may flow.
+    fn rein(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        let hold = match self.phase {
+            Phase::Open => self.has(PAUSED | YIELDED | BACKED_UP),
+            Phase::Closing => true,
+            Phase::Connecting | Phase::Finishing | Phase::Lingering => false,
+        };
+        if hold == self.is_held() {
+            return;
+        }
+        self.mark(HELD, hold);
+        let demand = if hold { Demand::Pause } else { Demand::Flow };
+        let waiting = io.receive(key, demand);
+        if !hold {
+            let offer = !self.input.is_empty();
+            self.mark(OFFER, offer);
+            if waiting || offer {
+                self.push_ready(agenda, key);
+            }
+        }
+    }
+
+    /// Sends what is queued and draws the consequences of how far it went.
+    #[inline]
+    pub fn flush(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+    ) -> Option<End> {
+        if !self.out.is_empty() {
+            let queued = self.out.queued_bytes();
+            // Looked at before the flush: a protocol that saw `is_backed_up` and stopped waits for `drained`.
+            let backs_up = queued + self.in_flight as usize > limits.write_high_bytes
+                && self.phase == Phase::Open
+                && !self.has(BACKED_UP);
+            match io.flush(key, &mut self.out, &mut agenda.pool) {
+                Flushed::Done if backs_up => {
+                    // All of it left at once; `drained` comes when others have had their turn.
+                    self.back_up(agenda, io, key);
+                    self.push_ready(agenda, key);
+                }
+                Flushed::Done => {}
+                Flushed::Blocked { in_flight } => {
+                    self.in_flight += in_flight as u32;
+                    let left = queued - self.out.queued_bytes() - in_flight;
+                    self.stalled(agenda, limits, io, key, left);
+                    if backs_up {
+                        agenda.stats.backed_up += 1;
+                        self.back_up(agenda, io, key);
+                    }
+                }
+                Flushed::Failed(error) => return Some(End::failed(error)),
+            }
+        }
+        if self.phase == Phase::Open && self.guard.is_none() {
+            return None;
+        }
+        self.flushed(agenda, limits, io, key)
+    }
+
+    /// Bytes of an earlier flush left. True when the protocol is to be told that there is room again.
+    pub fn sent(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+        bytes: usize,
+    ) -> Result<bool, End> {
+        self.in_flight -= bytes as u32;
+        if let Some(guard) = &mut self.guard {
+            guard.sent_bytes += bytes as u64;
+        }
+        if let Some(end) = self.flush(agenda, limits, io, key) {
+            return Err(end);
+        }
+        Ok(self.take_room(limits))
+    }
+
+    /// True once when the queue has come down to low water: the protocol is to be told.
+    pub fn take_room(&mut self, limits: &ConnLimits) -> bool {
+        let room = self.has(BACKED_UP) && self.waiting_bytes() <= limits.write_low_bytes;
+        if room {
+            self.mark(BACKED_UP, false);
+        }
+        room && self.phase == Phase::Open
+    }
+
+    /// Holds the input back until `drained`.
+    fn back_up(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        self.mark(BACKED_UP, true);
+        self.rein(agenda, io, key);
+    }
+
+    /// Output waits: watch whether the peer takes it.
+    fn stalled(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+        sent_bytes: usize,
+    ) {
+        match &mut self.guard {
+            Some(guard) => guard.sent_bytes += sent_bytes as u64,
+            None => {
+                let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+                self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
+            }
+        }
+    }
+
+    fn flushed(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+    ) -> Option<End> {
+        if self.waiting_bytes() > 0 {
+            return None;
+        }
+        if self.phase == Phase::Lingering {
+            return None;
+        }
+        self.guard = None;
+        match self.phase {
+            Phase::Closing => Some(End::closed()),
+            Phase::Finishing if self.has(ENDED) => Some(End::closed()),
+            Phase::Finishing => {
+                io.finish(key);
+                self.phase = Phase::Lingering;
+                self.guard(agenda, key, limits.linger_time_max);
+                None
+            }
+            Phase::Connecting | Phase::Open | Phase::Lingering => None,
+        }
+    }
+
+    /// Input of a connection that is over as far as its protocol is concerned.
+    pub fn discard(&mut self, limits: &ConnLimits, bytes: usize) -> Option<End> {
+        self.discarded = self.discarded.saturating_add(bytes as u32);
+        (self.discarded as usize > limits.linger_bytes_max).then(End::closed)
+    }
+
+    /// The machinery's own deadline passed.
+    pub fn guard_passed(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+    ) -> Option<End> {
+        if self.phase == Phase::Connecting {
+            return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
+        }
+        if self.phase == Phase::Lingering {
+            return Some(End::closed());
+        }
+        let guard = self.guard.take()?;
+        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+        // What left our queue and what the peer's kernel acknowledged of what had left before.
+        let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
+            .saturating_sub(unacknowledged_bytes as u64);
+        let least = u64::from(limits.write_rate_min) * limits.write_grace.as_secs().max(1);
+        if taken < least {
+            agenda.stats.stalled += 1;
+            return Some(End::reset(Lost::Stalled));
+        }
+        self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
+        None
+    }
+
+    /// Sets the machinery's own deadline.
+    pub fn guard(&mut self, agenda: &mut Agenda, key: Key, after: Duration) {
+        self.watch(agenda, key, after, 0);
+    }
+
+    fn watch(&mut self, agenda: &mut Agenda, key: Key, after: Duration, unacknowledged_bytes: usize) {
+        let now = agenda.clock.now();
+        let at = now.saturating_add(after);
+        self.deadlines.set_guard(&mut agenda.timers, now, key, at);
+        self.guard = Some(Box::new(Guard { at, sent_bytes: 0, unacknowledged_bytes }));
+    }
+
+    /// The machinery has nothing to wait for.
+    pub fn clear_guard(&mut self) {
+        self.guard = None;
+    }
+
+    /// The wheel's entry came up: which deadline passed, and whether it came up early.
+    pub fn timer_came_up(&mut self, agenda: &mut Agenda, key: Key) -> (Passed, bool) {
+        let now = agenda.clock.now();
+        let guard = self.guard.as_ref().map(|guard| guard.at);
+        self.deadlines.came_up(&mut agenda.timers, now, key, guard)
+    }
+
+    /// Gives back everything that is borrowed from the worker.
+    pub fn release(&mut self, agenda: &mut Agenda) {
+        self.out.clear(&mut agenda.pool);
+        self.input.clear(&mut agenda.pool);
+        self.deadlines.disarm(&mut agenda.timers);
+    }
+}

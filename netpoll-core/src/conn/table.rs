@@ -1,0 +1,471 @@
+//! All connections of one protocol on one worker, and the way from an event to a callback.
+//!
+//! One virtual call leads into a table; from there everything is monomorphised for its protocol. A table
+//! never calls a callback while another of its callbacks runs: effects on others are commands.
+
+use std::any::{Any, TypeId};
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+
+use super::commands::{ConnectOptions, Start};
+use super::deadline::Passed;
+use super::stream::{End, Phase, Stream};
+use super::{Conn, Context, Flow, Input, Lost, Protocol};
+use crate::driver::{HangUp, Io, Verdict};
+use crate::mem::{Key, KeySlab, ReadBuffer};
+
+/// When output of a callback leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// Right after the callback: the connection's own event.
+    Now,
+    /// Before the worker waits: mail, wakers and timers, which may add more until then.
+    BeforeWait,
+}
+
+/// A table, whatever its protocol.
+pub trait Table: Any {
+    fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
+    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
+    fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
+    fn unfinished(&mut self, cx: &mut Context, key: Key);
+    /// Goes on with a connection from the ready list; true when the driver should read more of it.
+    fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool;
+    fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn send(&mut self, cx: &mut Context, key: Key, bytes: Bytes);
+    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
+    fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
+    /// Resets what is still open and returns how many that were.
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    fn reclaim(&mut self);
+    fn len(&self) -> usize;
+}
+
+/// The tables of one worker. Table 0 is the worker's own.
+pub struct Tables {
+    tables: Vec<Box<dyn Table>>,
+    protocols: Vec<TypeId>,
+}
+
+impl Tables {
+    /// Keys of this table number name listeners, not connections.
+    pub const LISTENERS: u8 = 0;
+
+    pub fn new() -> Self {
+        Self { tables: Vec::new(), protocols: Vec::new() }
+    }
+
+    /// The table of a protocol, made at its first use.
+    ///
+    /// # Panics
+    /// With more than 254 protocols on one worker.
+    pub fn of<P: Protocol>(&mut self) -> &mut Connections<P> {
+        let wanted = TypeId::of::<P>();
+        let index = self.protocols.iter().position(|protocol| *protocol == wanted).unwrap_or_else(|| {
+            let number = u8::try_from(self.tables.len() + 1).expect("at most 254 protocols on a worker");
+            assert!(number < u8::MAX, "at most 254 protocols on a worker");
+            self.tables.push(Box::new(Connections::<P>::new(number)));
+            self.protocols.push(wanted);
+            self.tables.len() - 1
+        });
+        let table: &mut dyn Any = self.tables[index].as_mut();
+        table.downcast_mut().expect("a table holds the protocol that it was made for")
+    }
+
+    /// The table that a key belongs to.
+    #[inline]
+    pub fn get(&mut self, key: Key) -> Option<&mut dyn Table> {
+        let table = self.tables.get_mut(usize::from(key.table()).wrapping_sub(1))?;
+        Some(table.as_mut())
+    }
+
+    pub fn each(&mut self) -> impl Iterator<Item = &mut Box<dyn Table>> {
+        self.tables.iter_mut()
+    }
+
+    /// Connections in all tables.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.len()).sum()
+    }
+
+    pub fn reclaim(&mut self) {
+        for table in &mut self.tables {
+            table.reclaim();
+        }
+    }
+}
+
+struct Slot<P> {
+    stream: Stream,
+    protocol: P,
+}
+
+impl<P: Protocol> Slot<P> {
+    /// One callback and its consequences.
+    #[inline]
+    fn call(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        flush: Flush,
+        callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
+    ) -> Option<End> {
+        let Self { stream, protocol } = self;
+        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, key })));
+        self.settle(cx, io, key, flush, called)
+    }
+
+    /// Offers the remainder, or the chunk when there is none, and keeps what is not consumed.
+    #[inline]
+    fn offer(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        chunk: &[u8],
+        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
+    ) -> Option<End> {
+        let Self { stream, protocol } = self;
+        // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
+        let mut kept = std::mem::take(&mut stream.input);
+        if !kept.is_empty() {
+            keep(&mut kept, cx, chunk);
+        }
+        let bytes = if kept.is_empty() { chunk } else { kept.bytes() };
+        let mut input = Input::new(bytes);
+        let called =
+            catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, key }, &mut input)));
+        let consumed = input.consumed();
+        if !kept.is_empty() {
+            kept.advance(&mut cx.agenda.pool, consumed);
+        } else if consumed < chunk.len() {
+            keep(&mut kept, cx, &chunk[consumed..]);
+        }
+        let kept_bytes = kept.len();
+        self.stream.input = kept;
+        if kept_bytes > cx.limits.input_bytes_max && self.stream.phase == Phase::Open {
+            cx.agenda.stats.input_overflows += 1;
+            return Some(End::reset(Lost::InputOverflow));
+        }
+        self.settle(cx, io, key, Flush::Now, called)
+    }
+
+    #[inline]
+    fn settle(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        flush: Flush,
+        called: std::thread::Result<Flow>,
+    ) -> Option<End> {
+        let Ok(flow) = called else {
+            cx.agenda.stats.panics += 1;
+            crate::log::panicked(&key);
+            return Some(End::reset(Lost::Panicked));
+        };
+        if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
+            return Some(end);
+        }
+        match flush {
+            Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
+            Flush::BeforeWait => {
+                self.stream.push_dirty(&mut cx.agenda, key);
+                None
+            }
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.stream.is_held() { Verdict::Stop } else { Verdict::Continue }
+    }
+}
+
+/// Copies input that nobody consumed.
+#[cold]
+fn keep(kept: &mut ReadBuffer, cx: &mut Context, bytes: &[u8]) {
+    kept.append(&mut cx.agenda.pool, bytes);
+    cx.agenda.stats.copied_bytes += bytes.len() as u64;
+}
+
+/// The connections of one protocol.
+pub struct Connections<P> {
+    slots: KeySlab<Slot<P>>,
+}
+
+impl<P: Protocol> Connections<P> {
+    fn new(number: u8) -> Self {
+        Self { slots: KeySlab::new(number) }
+    }
+
+    /// Makes room for an accepted connection. `None` when the table is full.
+    pub fn admit(&mut self, protocol: P) -> Option<Key> {
+        self.slots.insert_with(|_| Slot { stream: Stream::new(Phase::Open), protocol })
+    }
+
+    fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
+        let Dial { to, options, protocol } = dial;
+        let stream = Stream::new(Phase::Connecting);
+        let Some(key) = self.slots.insert_with(|_| Slot { stream, protocol }) else {
+            return;
+        };
+        match io.connect(key, to, options.from) {
+            Ok(()) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.stream.guard(&mut cx.agenda, key, options.timeout);
+                }
+            }
+            Err(error) => self.end(cx, io, key, End::reset(Lost::ConnectFailed(error))),
+        }
+    }
+
+    /// Ends the connection if its callback said so. True when it lives on.
+    #[inline]
+    fn done(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: Option<End>) -> bool {
+        let alive = end.is_none();
+        if let Some(end) = end {
+            self.end(cx, io, key, end);
+        }
+        alive
+    }
+
+    fn call(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        flush: Flush,
+        callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let end = slot.call(cx, io, key, flush, callback);
+        self.done(cx, io, key, end)
+    }
+
+    /// Tells the protocol that there is room again. True when the connection may be read.
+    fn drained(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let end = slot.call(cx, io, key, Flush::Now, P::drained);
+        if end.is_some() {
+            return self.done(cx, io, key, end);
+        }
+        slot.stream.let_go(&mut cx.agenda, io, key);
+        slot.verdict() == Verdict::Continue
+    }
+
+    /// Takes a connection out, closes it and tells its protocol.
+    #[cold]
+    fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        io.close(key, end.how);
+        let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
+        stream.release(&mut cx.agenda);
+        let stats = &mut cx.agenda.stats;
+        match &end.reason {
+            Lost::ConnectFailed(_) => stats.connect_failures += 1,
+            Lost::Failed(_) => {
+                stats.failed += 1;
+                stats.closed += 1;
+            }
+            _ if stream.phase == Phase::Connecting => stats.connect_failures += 1,
+            _ => stats.closed += 1,
+        }
+        // The user's `lost` and `Drop` run here; a panic in them must not take the worker along.
+        let dropped = catch_unwind(AssertUnwindSafe(move || {
+            protocol.lost(end.reason);
+            drop(protocol);
+        }));
+        if dropped.is_err() {
+            cx.agenda.stats.panics += 1;
+            crate::log::panicked(&key);
+        }
+    }
+}
+
+impl<P: Protocol> Table for Connections<P> {
+    fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        let connecting = stream.phase == Phase::Connecting;
+        match result {
+            Ok(()) => {
+                if connecting {
+                    cx.agenda.stats.connected += 1;
+                    stream.clear_guard();
+                    stream.phase = Phase::Open;
+                }
+                self.call(cx, io, key, Flush::Now, P::opened);
+            }
+            Err(error) if connecting => {
+                self.end(cx, io, key, End::reset(Lost::ConnectFailed(error)));
+            }
+            Err(error) => self.end(cx, io, key, End::failed(error)),
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+        let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
+        let end = if slot.stream.phase == Phase::Open {
+            slot.offer(cx, io, key, chunk, P::received)
+        } else {
+            slot.stream.discard(&cx.limits, chunk.len())
+        };
+        match end {
+            None => slot.verdict(),
+            Some(end) => {
+                self.end(cx, io, key, end);
+                Verdict::Gone
+            }
+        }
+    }
+
+    fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        match stream.sent(&mut cx.agenda, &cx.limits, io, key, bytes) {
+            Err(end) => self.end(cx, io, key, end),
+            Ok(false) => {}
+            Ok(true) => {
+                self.drained(cx, io, key);
+            }
+        }
+    }
+
+    fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match how {
+            HangUp::Failed(error) => self.end(cx, io, key, End::failed(error)),
+            HangUp::Eof => {
+                slot.stream.set_finished();
+                match slot.stream.phase {
+                    Phase::Open => {
+                        let end = slot.offer(cx, io, key, &[], P::eof);
+                        self.done(cx, io, key, end);
+                    }
+                    Phase::Lingering => self.end(cx, io, key, End::closed()),
+                    Phase::Connecting | Phase::Closing | Phase::Finishing => {}
+                }
+            }
+        }
+    }
+
+    fn unfinished(&mut self, cx: &mut Context, key: Key) {
+        if let Some(Slot { stream, .. }) = self.slots.get_mut(key) {
+            stream.push_ready(&mut cx.agenda, key);
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let offer = slot.stream.left_ready_list(&mut cx.agenda, io, key);
+        if slot.stream.take_room(&cx.limits) {
+            return self.drained(cx, io, key);
+        }
+        if offer {
+            let end = slot.offer(cx, io, key, &[], P::received);
+            if end.is_some() {
+                return self.done(cx, io, key, end);
+            }
+        }
+        slot.verdict() == Verdict::Continue
+    }
+
+    fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        stream.left_dirty_list();
+        if let Some(end) = stream.flush(&mut cx.agenda, &cx.limits, io, key) {
+            self.end(cx, io, key, end);
+        }
+    }
+
+    fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        let (passed, moved) = stream.timer_came_up(&mut cx.agenda, key);
+        cx.agenda.stats.timers_moved += u64::from(moved);
+        cx.agenda.stats.timers_fired += u64::from(passed != Passed::Neither);
+        match passed {
+            Passed::Neither => {}
+            Passed::Guard => {
+                if let Some(end) = stream.guard_passed(&mut cx.agenda, &cx.limits, io, key) {
+                    self.end(cx, io, key, end);
+                }
+            }
+            Passed::Protocol if stream.phase == Phase::Open => {
+                self.call(cx, io, key, Flush::BeforeWait, P::deadline);
+            }
+            Passed::Protocol => {}
+        }
+    }
+
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        if let Some(wake) = &stream.wake {
+            wake.arrived();
+        }
+        if stream.phase == Phase::Open {
+            self.call(cx, io, key, Flush::BeforeWait, P::woken);
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context, key: Key, bytes: Bytes) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        if stream.phase == Phase::Open {
+            stream.out.write_shared(&mut cx.agenda.pool, bytes);
+            stream.push_dirty(&mut cx.agenda, key);
+        }
+    }
+
+    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {
+        if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open || reset) {
+            let flow = if reset { Flow::Reset } else { Flow::Linger };
+            self.call(cx, io, key, Flush::BeforeWait, |_, _| flow);
+        }
+    }
+
+    fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io) {
+        let keys: Vec<Key> = self.slots.keys().collect();
+        for key in keys {
+            match self.slots.get(key).map(|slot| slot.stream.phase) {
+                Some(Phase::Open) => {
+                    self.call(cx, io, key, Flush::BeforeWait, P::stopping);
+                }
+                Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
+                _ => {}
+            }
+        }
+    }
+
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize {
+        let keys: Vec<Key> = self.slots.keys().collect();
+        for key in &keys {
+            self.end(cx, io, *key, End::reset(Lost::Cut));
+        }
+        keys.len()
+    }
+
+    fn reclaim(&mut self) {
+        self.slots.reclaim();
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// An outgoing connection that has not been started.
+pub struct Dial<P> {
+    pub to: SocketAddr,
+    pub options: ConnectOptions,
+    pub protocol: P,
+}
+
+impl<P: Protocol> Start for Dial<P> {
+    fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io) {
+        tables.of::<P>().connect(cx, io, *self);
+    }
+}

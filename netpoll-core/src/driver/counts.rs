@@ -1,0 +1,38 @@
+//! What a driver counts: its system calls by kind, and bytes.
+//!
+//! Plain integers with one writer; the turn publishes them. An increment is one instruction.
+
+/// Work done by one driver since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IoCounts {
+    /// `epoll_wait` and `epoll_pwait2`.
+    pub syscalls_wait: u64,
+    /// `recv`.
+    pub syscalls_recv: u64,
+    /// `send` and `sendmsg`.
+    pub syscalls_send: u64,
+    /// `accept4`.
+    pub syscalls_accept: u64,
+    /// `epoll_ctl`.
+    pub syscalls_ctl: u64,
+    /// `close`.
+    pub syscalls_close: u64,
+    /// `shutdown`.
+    pub syscalls_shutdown: u64,
+    /// `socket` and `connect`.
+    pub syscalls_connect: u64,
+    /// `setsockopt`, `getsockopt`, `ioctl` and what refills the reserve descriptor.
+    pub syscalls_other: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Sends that the peer's window or our socket buffer cut short.
+    pub sends_blocked: u64,
+    /// Reads that found nothing.
+    pub receives_empty: u64,
+    /// Reads that ended because the connection's share of the turn was used up.
+    pub quantum_hits: u64,
+    /// Times that the process or the system had no descriptor left for an accepted peer.
+    pub descriptors_exhausted: u64,
+}

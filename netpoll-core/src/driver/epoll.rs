@@ -1,0 +1,104 @@
+//! Linux epoll, edge-triggered, one registration per connection.
+//!
+//! Write interest is registered from the start: in edge-triggered mode it costs nothing, and no
+//! `epoll_ctl` is ever needed to add it. The event array is allocated once, at its maximum; the poll
+//! budget only chooses how much of it one wait may fill.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::readiness::{Readiness, Register, Scratch, Streams};
+use super::{Driver, Io, Limits, Sink, Wait, Waited};
+use crate::mem::Key;
+use crate::sys::{self, EventFd, Events};
+
+/// The bell's token: a key that no table issues (all ones).
+const BELL: u64 = u64::MAX;
+
+/// How an epoll driver is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct EpollOptions {
+    /// Length of the event array: the most that any budget can take in one wait.
+    pub events_max: usize,
+    /// Kernel busy polling (`EPIOCSPARAMS`): microseconds, packets per poll, prefer.
+    pub busy_poll: Option<(u32, u16, bool)>,
+}
+
+/// The driver for Linux.
+pub struct Epoll {
+    streams: Streams<sys::Epoll>,
+    events: Events,
+    events_max: usize,
+    scratch: Scratch,
+    /// Kept open: a closed eventfd leaves the epoll set.
+    _bell: Arc<EventFd>,
+}
+
+impl Epoll {
+    /// `bell` ends a wait from another thread.
+    ///
+    /// # Errors
+    /// No descriptor left, or kernel busy polling asked of a kernel that lacks it (before 6.9).
+    pub fn new(options: EpollOptions, bell: Arc<EventFd>) -> io::Result<Self> {
+        let epoll = sys::Epoll::new()?;
+        if let Some((usecs, budget, prefer)) = options.busy_poll {
+            epoll.set_busy_poll(usecs, budget, prefer)?;
+        }
+        epoll.add(bell.as_fd(), sys::EDGE_IN, BELL)?;
+        Ok(Self {
+            streams: Streams::new(epoll)?,
+            events: Events::with_capacity(options.events_max),
+            events_max: options.events_max,
+            scratch: Scratch::new(),
+            _bell: bell,
+        })
+    }
+}
+
+impl Register for sys::Epoll {
+    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        self.add(fd, sys::EDGE_STREAM, key.to_bits())
+    }
+
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        self.add(fd, sys::EDGE_IN, key.to_bits())
+    }
+}
+
+impl Driver for Epoll {
+    fn io(&mut self) -> &mut dyn Io {
+        &mut self.streams
+    }
+
+    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited> {
+        let timeout = match wait {
+            Wait::Poll => sys::Timeout::Now,
+            Wait::Block(None) => sys::Timeout::Never,
+            Wait::Block(Some(time)) => sys::Timeout::After(time),
+        };
+        let events_max = limits.events.clamp(1, self.events_max);
+        self.streams.counts.syscalls_wait += 1;
+        let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
+        sink.awake(wait != Wait::Poll);
+        for index in 0..events {
+            let event = self.events.get(index);
+            if event.data == BELL {
+                sink.rung();
+                continue;
+            }
+            let now = Readiness {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
+                failed: event.is_error(),
+            };
+            self.streams.ready(&mut self.scratch, limits, sink, Key::from_bits(event.data), now);
+        }
+        Ok(Waited { events, saturated: events == events_max })
+    }
+
+    fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
+        self.streams.resume(&mut self.scratch, limits, sink, key);
+    }
+}

@@ -1,0 +1,181 @@
+//! The contract between the kernel (or its stand-in) and everything above it.
+//!
+//! Readiness and completion meet here and nowhere else: the floors above see *bytes arrived*,
+//! *bytes left*, *accepted*, *hung up*, never "readable". A driver has two halves. [`Driver`] waits
+//! and delivers; only the reactor drives it. [`Io`] takes orders and may be called from inside a
+//! delivery, so that an answer leaves right after the callback that made it.
+//!
+//! Invariants that every driver keeps:
+//! - a key is never reported after [`Io::close`] returned for it;
+//! - a chunk is handed on once, in order, and the end of the stream comes after the last chunk;
+//! - a source that stopped with input left is either paused or reported [`Sink::unfinished`];
+//! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns.
+//!
+//! `Io` is called through a vtable (two indirect calls per connection event, about a nanosecond
+//! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
+
+mod counts;
+mod epoll;
+mod readiness;
+mod sim;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::mem::{Key, Pool, WriteQueue};
+
+pub use counts::IoCounts;
+pub use epoll::{Epoll, EpollOptions};
+pub use sim::{Faults, SimDriver, SimNet};
+
+/// The half that waits and delivers.
+pub trait Driver {
+    /// The half that takes orders.
+    fn io(&mut self) -> &mut dyn Io;
+
+    /// Waits as told, then delivers at most `limits.events` events to `sink`.
+    ///
+    /// [`Sink::awake`] comes first, so that the clock is fresh before anything is delivered.
+    ///
+    /// # Errors
+    /// Only what makes further waiting pointless; an error of one source goes to that source.
+    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited>;
+
+    /// Delivers more of a source that stopped with input left.
+    fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S);
+}
+
+/// The half that takes orders, callable from inside a delivery.
+pub trait Io {
+    /// Starts to accept on a listening socket.
+    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
+
+    /// Starts a connection; its outcome is [`Sink::opened`].
+    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
+
+    /// Takes over a connected stream and registers it, once for its whole life.
+    fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
+
+    /// Lets input flow or holds it back in the kernel. True when input may be waiting already:
+    /// the caller then owes a [`Driver::resume`].
+    fn receive(&mut self, key: Key, demand: Demand) -> bool;
+
+    /// Sends what is queued, as far as the peer takes it.
+    fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;
+
+    /// Ends our direction of the stream (FIN). Everything queued must have been sent.
+    fn finish(&mut self, key: Key);
+
+    /// Bytes that left the queue and that the peer has not acknowledged, if the driver can tell.
+    fn unacknowledged(&mut self, key: Key) -> Option<usize>;
+
+    /// Forgets the source and closes its socket.
+    fn close(&mut self, key: Key, how: Close);
+
+    /// What was done so far.
+    fn counts(&self) -> &IoCounts;
+}
+
+/// What a driver reports. The worker implements it, once.
+pub trait Sink {
+    /// The wait is over; `slept` tells whether it may have taken time.
+    fn awake(&mut self, slept: bool);
+    /// Where blocks go back to that a driver took out of a queue.
+    fn pool(&mut self) -> &mut Pool;
+    /// Another thread rang the bell.
+    fn rung(&mut self);
+    /// A peer was accepted. The key to open it under, or `None` to turn it away.
+    /// An error means that accepting stopped: the listener is paused until told to flow again.
+    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key>;
+    /// A stream is ready for use, or could not be made so (the driver has forgotten it then).
+    fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
+    /// Bytes arrived.
+    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
+    fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize);
+    /// The peer ended its direction or the stream failed. A failed source still needs a close.
+    fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp);
+    /// The source used up its share of this turn and has to be resumed in the next.
+    fn unfinished(&mut self, key: Key);
+}
+
+/// Bounds on one turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events taken from the kernel.
+    pub events: usize,
+    /// Bytes read from one connection.
+    pub read_bytes: usize,
+    /// Peers accepted from one listener.
+    pub accepts: usize,
+}
+
+/// How to wait for the first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Only look.
+    Poll,
+    /// Sleep until something happens, at most so long; `None` for ever.
+    Block(Option<Duration>),
+}
+
+/// What a wait brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Waited {
+    /// Events delivered, the bell included.
+    pub events: usize,
+    /// The bound on events was reached: more may be waiting.
+    pub saturated: bool,
+}
+
+/// What the receiver of a chunk wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// More, now.
+    Continue,
+    /// No more for now: the source was paused, or waits on the ready list.
+    Stop,
+    /// The source was closed while its chunk was handled.
+    Gone,
+}
+
+/// Whether input may flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Deliver what arrives.
+    Flow,
+    /// Leave it in the kernel.
+    Pause,
+}
+
+/// How a socket is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// `close(2)`: FIN, or RST when unread input remains.
+    Now,
+    /// RST in any case (`SO_LINGER` zero).
+    Reset,
+}
+
+/// How the other side went away.
+#[derive(Debug)]
+pub enum HangUp {
+    /// The peer's FIN: it may still read.
+    Eof,
+    /// The stream is dead.
+    Failed(io::Error),
+}
+
+/// What became of a flush.
+#[derive(Debug)]
+pub enum Flushed {
+    /// The queue is empty and nothing is under way.
+    Done,
+    /// The peer does not take more now; [`Sink::sent`] follows. `in_flight` bytes were taken from the
+    /// queue and are not yet sent (zero for a poller, which leaves them queued).
+    Blocked { in_flight: usize },
+    /// The stream is dead.
+    Failed(io::Error),
+}

@@ -1,0 +1,408 @@
+//! The stream engine for pollers: turns "readable" and "writable" into bytes.
+//!
+//! Edge-triggered readiness is reported once, so the engine remembers it. Invariant: a source whose
+//! READABLE bit is clear has been drained, and the poller will report the next byte; a source whose bit
+//! is set is being read, is paused, or was reported unfinished. The bit is cleared in two
+//! places only: after a read that returned less than was asked for, and after `EAGAIN`.
+//!
+//! A short read means drained, which saves the `EAGAIN` read, unless the peer's end was reported
+//! as well: then reading goes on to the end, or a FIN that came with data would be lost.
+//!
+//! Cost per keep-alive request: one `recv`, one `send`, a share of one wait.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::{Close, Demand, Flushed, HangUp, Io, IoCounts, Limits, Sink, Verdict};
+use crate::mem::{Key, KeyMap, Pool, WriteQueue};
+use crate::sys;
+
+/// One `recv` asks for this much: the default read quantum, so that one read fills one turn's share.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Segments per `sendmsg`. Past this the copy of the vector costs more than a second call.
+const SLICES_MAX: usize = 64;
+
+const READABLE: u8 = 1;
+const PAUSED: u8 = 1 << 1;
+/// The poller reported RDHUP, HUP or ERR: read to the end.
+const ENDING: u8 = 1 << 2;
+/// The end of input was delivered.
+const ENDED: u8 = 1 << 3;
+/// A send was cut short; the next OUT edge matters.
+const BLOCKED: u8 = 1 << 4;
+const CONNECTING: u8 = 1 << 5;
+const LISTENER: u8 = 1 << 6;
+
+/// What a poller reports about one source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Readiness {
+    /// Input or a new peer may be there.
+    pub readable: bool,
+    /// There may be room to send, or a connect has ended.
+    pub writable: bool,
+    /// RDHUP, HUP or ERR.
+    pub ending: bool,
+    /// ERR: the stream is dead.
+    pub failed: bool,
+}
+
+/// What the engine needs from a poller.
+pub trait Register {
+    /// Reports edges of a stream under this key from now on.
+    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Reports new peers of a listener under this key from now on.
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+}
+
+struct Source {
+    fd: OwnedFd,
+    bits: u8,
+}
+
+impl Source {
+    fn has(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+}
+
+/// The order-taking half of a poller: sockets and what is known about each.
+pub struct Streams<R> {
+    poller: R,
+    sources: KeyMap<Source>,
+    reserve: sys::ReserveFd,
+    pub(super) counts: IoCounts,
+}
+
+/// Where reads land: one block per worker, hot in the cache.
+pub struct Scratch(Box<[u8]>);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(vec![0; SCRATCH_BYTES].into_boxed_slice())
+    }
+}
+
+impl<R: Register> Streams<R> {
+    /// # Errors
+    /// When no descriptor is left to hold in reserve.
+    pub fn new(poller: R) -> io::Result<Self> {
+        Ok(Self {
+            poller,
+            sources: KeyMap::new(),
+            reserve: sys::ReserveFd::new()?,
+            counts: IoCounts::default(),
+        })
+    }
+
+    pub fn poller(&self) -> &R {
+        &self.poller
+    }
+
+    /// Handles what the poller reported about one source.
+    pub fn ready<S: Sink>(
+        &mut self,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+        now: Readiness,
+    ) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        if source.has(LISTENER) {
+            source.bits |= READABLE;
+            return self.accept(limits, sink, key);
+        }
+        if source.has(CONNECTING) {
+            if now.writable || now.ending {
+                self.connected(sink, key);
+            }
+            let Some(source) = self.sources.get(key) else { return };
+            if source.has(CONNECTING) {
+                return;
+            }
+        }
+        let Some(source) = self.sources.get_mut(key) else { return };
+        if now.readable || now.ending {
+            source.bits |= READABLE;
+        }
+        if now.ending {
+            source.bits |= ENDING;
+        }
+        let unblocked = now.writable && source.has(BLOCKED);
+        if unblocked {
+            source.bits &= !BLOCKED;
+        }
+        // A dead stream that nobody reads would stay unnoticed until the next write.
+        let dead_unread = now.failed && source.has(PAUSED | ENDED);
+        if unblocked {
+            sink.sent(self, key, 0);
+        }
+        if dead_unread {
+            let Some(source) = self.sources.get(key) else { return };
+            self.counts.syscalls_other += 1;
+            let error = sys::take_error(source.fd.as_fd()).ok().flatten();
+            let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+            return sink.hung_up(self, key, HangUp::Failed(error));
+        }
+        if now.readable || now.ending {
+            self.read(scratch, limits, sink, key);
+        }
+    }
+
+    /// Delivers more of a source that stopped with input left.
+    pub fn resume<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+        match self.sources.get(key) {
+            Some(source) if source.has(LISTENER) => self.accept(limits, sink, key),
+            Some(_) => self.read(scratch, limits, sink, key),
+            None => {}
+        }
+    }
+
+    fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+        let mut left = limits.read_bytes;
+        // Looked up again after every delivery: the receiver may have closed or paused the source.
+        while let Some(source) = self.sources.get_mut(key) {
+            if source.bits & (READABLE | PAUSED | ENDED | CONNECTING) != READABLE {
+                return;
+            }
+            if left == 0 {
+                self.counts.quantum_hits += 1;
+                return sink.unfinished(key);
+            }
+            let room = left.min(scratch.0.len());
+            self.counts.syscalls_recv += 1;
+            match sys::recv(source.fd.as_fd(), &mut scratch.0[..room]) {
+                Ok(0) => {
+                    source.bits = (source.bits | ENDED) & !READABLE;
+                    return sink.hung_up(self, key, HangUp::Eof);
+                }
+                Ok(bytes) => {
+                    let drained = bytes < room && !source.has(ENDING);
+                    if drained {
+                        source.bits &= !READABLE;
+                    }
+                    left -= bytes;
+                    self.counts.received_bytes += bytes as u64;
+                    match sink.received(self, key, &scratch.0[..bytes]) {
+                        Verdict::Continue if drained => return,
+                        Verdict::Continue => {}
+                        Verdict::Stop | Verdict::Gone => return,
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    source.bits &= !READABLE;
+                    self.counts.receives_empty += 1;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    source.bits = (source.bits | ENDED) & !READABLE;
+                    return sink.hung_up(self, key, HangUp::Failed(error));
+                }
+            }
+        }
+    }
+
+    fn accept<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
+        let mut left = limits.accepts;
+        while let Some(source) = self.sources.get_mut(key) {
+            if source.bits & (READABLE | PAUSED) != READABLE {
+                return;
+            }
+            if left == 0 {
+                return sink.unfinished(key);
+            }
+            left -= 1;
+            self.counts.syscalls_accept += 1;
+            match sys::accept(source.fd.as_fd()) {
+                Ok((socket, peer)) => self.admit(sink, key, socket, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.bits &= !READABLE,
+                // The peer went away while it was queued, or a signal came: the next one may be fine.
+                Err(error) if is_transient(&error) => {}
+                Err(error) => {
+                    source.bits |= PAUSED;
+                    if is_exhaustion(&error) {
+                        self.counts.descriptors_exhausted += 1;
+                        self.shed_one(key);
+                    }
+                    sink.accepted(self, key, Err(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: SocketAddr) {
+        match sink.accepted(self, listener, Ok(peer)) {
+            Some(key) => {
+                let result = self.adopt(key, socket);
+                sink.opened(self, key, result);
+            }
+            None => {
+                self.counts.syscalls_close += 1;
+                drop(socket);
+            }
+        }
+    }
+
+    /// Gives the reserve descriptor to one queued peer and closes it, so that the peer learns at
+    /// once instead of waiting in a queue that does not move.
+    fn shed_one(&mut self, listener: Key) {
+        let Some(source) = self.sources.get(listener) else { return };
+        self.reserve.release();
+        self.counts.syscalls_accept += 1;
+        if let Ok((socket, _)) = sys::accept(source.fd.as_fd()) {
+            self.counts.syscalls_close += 1;
+            drop(socket);
+        }
+        self.counts.syscalls_other += 2;
+        // Without a reserve the next peer waits in the queue until a descriptor is free: no harm.
+        let _ = self.reserve.refill();
+    }
+
+    fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.bits &= !CONNECTING;
+        self.counts.syscalls_other += 1;
+        let result = match sys::take_error(source.fd.as_fd()) {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.sources.remove(key);
+            self.counts.syscalls_close += 1;
+        }
+        sink.opened(self, key, result);
+    }
+
+    fn insert(&mut self, key: Key, fd: OwnedFd, bits: u8) {
+        let replaced = self.sources.insert(key, Source { fd, bits });
+        assert!(replaced.is_none(), "a key names one source at a time");
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+        || matches!(
+            error.raw_os_error(),
+            // accept(2): errors already pending on the new socket are passed on by Linux.
+            Some(
+                libc::EPROTO
+                    | libc::ENETDOWN
+                    | libc::ENOPROTOOPT
+                    | libc::EHOSTDOWN
+                    | libc::ENONET
+                    | libc::EHOSTUNREACH
+                    | libc::ENETUNREACH
+                    | libc::EPERM
+            )
+        )
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+impl<R: Register> Io for Streams<R> {
+    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_listener(socket.as_fd(), key)?;
+        self.insert(key, socket, LISTENER);
+        Ok(())
+    }
+
+    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
+        self.counts.syscalls_connect += 2;
+        let socket = sys::connect(to, from)?;
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_stream(socket.as_fd(), key)?;
+        self.insert(key, socket, CONNECTING);
+        Ok(())
+    }
+
+    fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_stream(socket.as_fd(), key)?;
+        self.insert(key, socket, 0);
+        Ok(())
+    }
+
+    fn receive(&mut self, key: Key, demand: Demand) -> bool {
+        let Some(source) = self.sources.get_mut(key) else { return false };
+        match demand {
+            Demand::Pause => source.bits |= PAUSED,
+            Demand::Flow => source.bits &= !PAUSED,
+        }
+        demand == Demand::Flow && source.bits & (READABLE | ENDED) == READABLE
+    }
+
+    fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
+        let Some(source) = self.sources.get_mut(key) else {
+            return Flushed::Failed(io::ErrorKind::NotConnected.into());
+        };
+        if source.has(BLOCKED | CONNECTING) {
+            return Flushed::Blocked { in_flight: 0 };
+        }
+        while !queue.is_empty() {
+            self.counts.syscalls_send += 1;
+            let asked;
+            let sent = if queue.is_single() {
+                let front = queue.front();
+                asked = front.len();
+                sys::send(source.fd.as_fd(), front)
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let filled = queue.slices(&mut slices);
+                asked = slices[..filled].iter().map(|slice| slice.len()).sum();
+                sys::send_vectored(source.fd.as_fd(), &slices[..filled])
+            };
+            match sent {
+                Ok(bytes) => {
+                    self.counts.sent_bytes += bytes as u64;
+                    queue.consume(pool, bytes);
+                    if bytes < asked {
+                        source.bits |= BLOCKED;
+                        self.counts.sends_blocked += 1;
+                        return Flushed::Blocked { in_flight: 0 };
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    source.bits |= BLOCKED;
+                    self.counts.sends_blocked += 1;
+                    return Flushed::Blocked { in_flight: 0 };
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Flushed::Failed(error),
+            }
+        }
+        Flushed::Done
+    }
+
+    fn finish(&mut self, key: Key) {
+        let Some(source) = self.sources.get(key) else { return };
+        self.counts.syscalls_shutdown += 1;
+        // ENOTCONN: the peer was faster, and there is nobody left to tell.
+        let _ = sys::shutdown_write(source.fd.as_fd());
+    }
+
+    fn unacknowledged(&mut self, key: Key) -> Option<usize> {
+        let source = self.sources.get(key)?;
+        self.counts.syscalls_other += 1;
+        sys::unacknowledged_bytes(source.fd.as_fd()).ok()
+    }
+
+    fn close(&mut self, key: Key, how: Close) {
+        let Some(source) = self.sources.remove(key) else { return };
+        if how == Close::Reset {
+            self.counts.syscalls_other += 1;
+            // A socket that is gone already cannot be reset; closing it is all that is left.
+            let _ = sys::reset_on_close(source.fd.as_fd());
+        }
+        self.counts.syscalls_close += 1;
+    }
+
+    fn counts(&self) -> &IoCounts {
+        &self.counts
+    }
+}

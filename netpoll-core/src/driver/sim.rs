@@ -1,0 +1,538 @@
+//! A driver with a seed instead of a kernel.
+//!
+//! It is shaped like a completion interface: output is taken out of the queue and reported as sent
+//! later, input arrives in chunks that the driver chooses. Together with the pollers it proves that nothing above
+//! the contract depends on readiness. The same seed and the same calls give the same run, to the byte.
+//!
+//! The other end of every link belongs to the test, through [`SimNet`].
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use super::{Close, Demand, Driver, Flushed, HangUp, Io, IoCounts, Limits, Sink, Verdict, Wait, Waited};
+use crate::mem::{Key, KeyMap, Pool, WriteQueue};
+
+/// How often the network misbehaves, each in thousandths. Zero is never, 1000 always.
+///
+/// The default is a perfect network: whole chunks, immediate sends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Faults {
+    /// Input arrives in pieces of random length.
+    pub partial_receives: u16,
+    /// Output leaves in pieces of random length, later.
+    pub partial_sends: u16,
+    /// A connection stops delivering with input left, and has to be resumed.
+    pub interrupted_receives: u16,
+    /// Nothing is delivered for a connection in this turn.
+    pub delays: u16,
+    /// Accepting fails for want of a descriptor (EMFILE).
+    pub descriptor_shortages: u16,
+    /// Room to send is announced although nothing was sent.
+    pub spurious_sent: u16,
+}
+
+impl Faults {
+    /// A perfect network.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            partial_receives: 0,
+            partial_sends: 0,
+            interrupted_receives: 0,
+            delays: 0,
+            descriptor_shortages: 0,
+            spurious_sent: 0,
+        }
+    }
+
+    /// Everything that goes wrong goes wrong often.
+    #[must_use]
+    pub const fn stormy() -> Self {
+        Self {
+            partial_receives: 700,
+            partial_sends: 600,
+            interrupted_receives: 300,
+            delays: 300,
+            descriptor_shortages: 100,
+            spurious_sent: 100,
+        }
+    }
+}
+
+/// Sebastiano Vigna's SplitMix64: tiny, and good enough to shuffle a network.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn happens(&mut self, per_mille: u16) -> bool {
+        per_mille > 0 && self.below(1000) < usize::from(per_mille)
+    }
+
+    /// All of it, or a part of at least one.
+    fn part(&mut self, whole: usize, per_mille: u16) -> usize {
+        if whole > 1 && self.happens(per_mille) { 1 + self.below(whole - 1) } else { whole }
+    }
+}
+
+/// Bytes that a peer's socket buffer takes while the peer does not read.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Waits in the accept queue of a listener.
+    Queued(Key),
+    /// We connect; the peer has not answered.
+    Dialing(Key),
+    Open(Key),
+    /// Our side is closed.
+    Gone,
+}
+
+/// One connection in the simulated network, seen from the test.
+pub struct Link {
+    state: State,
+    to_us: VecDeque<u8>,
+    /// What the peer has read.
+    pub received: Vec<u8>,
+    /// In the peer's socket buffer.
+    unread: Vec<u8>,
+    in_flight: WriteQueue,
+    peer_reads: bool,
+    peer_finished: bool,
+    peer_reset: bool,
+    end_delivered: bool,
+    paused: bool,
+    interrupted: bool,
+    we_finished: bool,
+    we_reset: bool,
+    refused: bool,
+}
+
+impl Link {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            to_us: VecDeque::new(),
+            received: Vec::new(),
+            unread: Vec::new(),
+            in_flight: WriteQueue::new(),
+            peer_reads: true,
+            peer_finished: false,
+            peer_reset: false,
+            end_delivered: false,
+            paused: false,
+            interrupted: false,
+            we_finished: false,
+            we_reset: false,
+            refused: false,
+        }
+    }
+
+    /// The peer sees the end of our direction, or a reset.
+    pub fn is_closed(&self) -> bool {
+        self.we_reset || ((self.we_finished || self.state == State::Gone) && self.unread.is_empty())
+    }
+
+    pub fn is_reset(&self) -> bool {
+        self.we_reset
+    }
+}
+
+#[derive(Default)]
+struct Net {
+    links: Vec<Link>,
+    by_key: KeyMap<usize>,
+    listeners: KeyMap<bool>,
+    dialed: Vec<(usize, SocketAddr)>,
+    refuse: bool,
+    faults: Faults,
+}
+
+/// The network as the test sees it. Cheap to clone; all clones are the same network.
+#[derive(Clone)]
+pub struct SimNet {
+    net: Rc<RefCell<Net>>,
+}
+
+impl SimNet {
+    pub fn new(faults: Faults) -> Self {
+        Self { net: Rc::new(RefCell::new(Net { faults, ..Net::default() })) }
+    }
+
+    /// A peer connects to a listener; it waits there until it is accepted.
+    pub fn connect(&self, listener: Key) -> usize {
+        let mut net = self.net.borrow_mut();
+        net.links.push(Link::new(State::Queued(listener)));
+        net.links.len() - 1
+    }
+
+    /// Nothing goes wrong here.
+    pub fn is_perfect(&self) -> bool {
+        self.net.borrow().faults == Faults::none()
+    }
+
+    /// Looks at one link.
+    pub fn link<R>(&self, link: usize, look: impl FnOnce(&mut Link) -> R) -> R {
+        look(&mut self.net.borrow_mut().links[link])
+    }
+
+    pub fn send(&self, link: usize, bytes: &[u8]) {
+        self.link(link, |link| link.to_us.extend(bytes));
+    }
+
+    pub fn finish(&self, link: usize) {
+        self.link(link, |link| link.peer_finished = true);
+    }
+
+    pub fn reset(&self, link: usize) {
+        self.link(link, |link| link.peer_reset = true);
+    }
+
+    pub fn read(&self, link: usize, reads: bool) {
+        self.link(link, |link| {
+            link.peer_reads = reads;
+            if reads {
+                link.received.append(&mut link.unread);
+            }
+        });
+    }
+
+    /// Outgoing connections since the last call.
+    pub fn take_dialed(&self) -> Vec<(usize, SocketAddr)> {
+        std::mem::take(&mut self.net.borrow_mut().dialed)
+    }
+
+    /// Whether outgoing connections are refused from now on.
+    pub fn refuse(&self, refuse: bool) {
+        self.net.borrow_mut().refuse = refuse;
+    }
+}
+
+struct SimIo {
+    net: SimNet,
+    counts: IoCounts,
+    /// Output of closed links, until its blocks can go back to the pool.
+    dead: Vec<WriteQueue>,
+}
+
+/// A driver without a kernel.
+pub struct SimDriver {
+    io: SimIo,
+    random: Random,
+    chunk: Vec<u8>,
+}
+
+/// What happens next on one link. Decided with the network borrowed, delivered without.
+enum Next {
+    Nothing,
+    Accept(Key),
+    Opened(Key, io::Result<()>),
+    Sent(Key, usize),
+    Chunk(Key),
+    End(Key, HangUp),
+    Interrupted(Key),
+}
+
+impl SimDriver {
+    pub fn new(net: SimNet, seed: u64) -> Self {
+        Self {
+            io: SimIo { net, counts: IoCounts::default(), dead: Vec::new() },
+            random: Random(seed),
+            chunk: Vec::new(),
+        }
+    }
+
+    fn next(&mut self, index: usize, limits: &Limits, pool: &mut Pool) -> Next {
+        let Self { io, random, chunk } = self;
+        let mut guard = io.net.net.borrow_mut();
+        let net = &mut *guard;
+        let faults = net.faults;
+        let link = &mut net.links[index];
+        if random.happens(faults.delays) {
+            return Next::Nothing;
+        }
+        let key = match link.state {
+            State::Gone => return Next::Nothing,
+            State::Queued(listener) => {
+                let accepts = net.listeners.get(listener).copied().unwrap_or(false);
+                return if accepts { Next::Accept(listener) } else { Next::Nothing };
+            }
+            State::Dialing(key) if link.refused || net.refuse => {
+                link.state = State::Gone;
+                net.by_key.remove(key);
+                return Next::Opened(key, Err(io::ErrorKind::ConnectionRefused.into()));
+            }
+            State::Dialing(key) => {
+                link.state = State::Open(key);
+                return Next::Opened(key, Ok(()));
+            }
+            State::Open(key) => key,
+        };
+        if link.peer_reset && !link.end_delivered {
+            link.end_delivered = true;
+            return Next::End(key, HangUp::Failed(io::ErrorKind::ConnectionReset.into()));
+        }
+        if !link.in_flight.is_empty() {
+            let room = if link.peer_reads { usize::MAX } else { WINDOW_BYTES - link.unread.len() };
+            let left = link.in_flight.queued_bytes().min(room);
+            let bytes = random.part(left, faults.partial_sends);
+            take_in(link, bytes, pool);
+            if bytes > 0 {
+                io.counts.sent_bytes += bytes as u64;
+                return Next::Sent(key, bytes);
+            }
+        } else if random.happens(faults.spurious_sent) {
+            return Next::Sent(key, 0);
+        }
+        if link.paused || link.interrupted || link.end_delivered {
+            return Next::Nothing;
+        }
+        if link.to_us.is_empty() {
+            if link.peer_finished {
+                link.end_delivered = true;
+                return Next::End(key, HangUp::Eof);
+            }
+            return Next::Nothing;
+        }
+        if random.happens(faults.interrupted_receives) {
+            link.interrupted = true;
+            return Next::Interrupted(key);
+        }
+        let most = link.to_us.len().min(limits.read_bytes).min(64 * 1024);
+        let bytes = random.part(most, faults.partial_receives);
+        chunk.clear();
+        let (front, back) = link.to_us.as_slices();
+        let first = bytes.min(front.len());
+        chunk.extend_from_slice(&front[..first]);
+        chunk.extend_from_slice(&back[..bytes - first]);
+        link.to_us.drain(..bytes);
+        io.counts.syscalls_recv += 1;
+        io.counts.received_bytes += bytes as u64;
+        Next::Chunk(key)
+    }
+
+    fn deliver<S: Sink>(&mut self, index: usize, next: Next, sink: &mut S) {
+        match next {
+            Next::Nothing => {}
+            Next::Accept(listener) => self.accept(index, listener, sink),
+            Next::Opened(key, result) => sink.opened(&mut self.io, key, result),
+            Next::Sent(key, bytes) => sink.sent(&mut self.io, key, bytes),
+            Next::End(key, how) => sink.hung_up(&mut self.io, key, how),
+            Next::Interrupted(key) => sink.unfinished(key),
+            Next::Chunk(key) => {
+                let chunk = std::mem::take(&mut self.chunk);
+                // Stop is remembered by the pause that came with it, or by `unfinished`.
+                let _: Verdict = sink.received(&mut self.io, key, &chunk);
+                self.chunk = chunk;
+            }
+        }
+    }
+
+    fn accept<S: Sink>(&mut self, index: usize, listener: Key, sink: &mut S) {
+        self.io.counts.syscalls_accept += 1;
+        let shortage = self.io.net.net.borrow().faults.descriptor_shortages;
+        if self.random.happens(shortage) {
+            self.io.counts.descriptors_exhausted += 1;
+            if let Some(accepts) = self.io.net.net.borrow_mut().listeners.get_mut(listener) {
+                *accepts = false;
+            }
+            sink.accepted(&mut self.io, listener, Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            return;
+        }
+        // A port per link, so that peers can be told apart.
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (index % 60_000) as u16));
+        match sink.accepted(&mut self.io, listener, Ok(peer)) {
+            Some(key) => {
+                self.io.open(index, key, State::Open(key));
+                sink.opened(&mut self.io, key, Ok(()));
+            }
+            None => self.io.net.link(index, |link| link.state = State::Gone),
+        }
+    }
+}
+
+/// So many bytes of what is in flight reach the peer.
+fn take_in(link: &mut Link, bytes: usize, pool: &mut Pool) {
+    let mut left = bytes;
+    while left > 0 {
+        let front = link.in_flight.front();
+        let part = front.len().min(left);
+        let into = if link.peer_reads { &mut link.received } else { &mut link.unread };
+        into.extend_from_slice(&front[..part]);
+        link.in_flight.consume(pool, part);
+        left -= part;
+    }
+}
+
+impl SimIo {
+    fn open(&mut self, index: usize, key: Key, state: State) {
+        let mut net = self.net.net.borrow_mut();
+        net.links[index].state = state;
+        net.by_key.insert(key, index);
+    }
+
+    fn with<R>(&mut self, key: Key, act: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        let mut net = self.net.net.borrow_mut();
+        let index = *net.by_key.get(key)?;
+        Some(act(&mut net.links[index]))
+    }
+}
+
+impl Io for SimIo {
+    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+        drop(socket);
+        self.net.net.borrow_mut().listeners.insert(key, true);
+        Ok(())
+    }
+
+    fn connect(&mut self, key: Key, to: SocketAddr, _from: Option<SocketAddr>) -> io::Result<()> {
+        let mut net = self.net.net.borrow_mut();
+        net.links.push(Link::new(State::Dialing(key)));
+        let index = net.links.len() - 1;
+        net.by_key.insert(key, index);
+        net.dialed.push((index, to));
+        Ok(())
+    }
+
+    fn adopt(&mut self, _key: Key, _socket: OwnedFd) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the simulated network has no real sockets"))
+    }
+
+    fn receive(&mut self, key: Key, demand: Demand) -> bool {
+        let mut net = self.net.net.borrow_mut();
+        if let Some(accepts) = net.listeners.get_mut(key) {
+            *accepts = demand == Demand::Flow;
+            return false;
+        }
+        drop(net);
+        self.with(key, |link| {
+            link.paused = demand == Demand::Pause;
+            !link.paused && link.interrupted
+        })
+        .unwrap_or(false)
+    }
+
+    fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
+        self.counts.syscalls_send += 1;
+        let slow = self.net.net.borrow().faults.partial_sends > 0;
+        let mut sent = 0;
+        let flushed = self.with(key, |link| {
+            if link.peer_reset {
+                return Flushed::Failed(io::ErrorKind::ConnectionReset.into());
+            }
+            if link.we_finished {
+                return Flushed::Failed(io::ErrorKind::BrokenPipe.into());
+            }
+            if !slow && link.peer_reads && link.in_flight.is_empty() {
+                sent = queue.queued_bytes();
+                let mut slices = [IoSlice::new(&[]); 16];
+                while !queue.is_empty() {
+                    let filled = queue.slices(&mut slices);
+                    let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
+                    for slice in &slices[..filled] {
+                        link.received.extend_from_slice(slice);
+                    }
+                    slices = [IoSlice::new(&[]); 16];
+                    queue.consume(pool, bytes);
+                }
+                return Flushed::Done;
+            }
+            if !link.in_flight.is_empty() {
+                // One send at a time, as an io_uring driver does it: the rest stays in the queue.
+                return Flushed::Blocked { in_flight: 0 };
+            }
+            let in_flight = queue.queued_bytes();
+            link.in_flight = queue.take();
+            Flushed::Blocked { in_flight }
+        });
+        self.counts.sent_bytes += sent as u64;
+        flushed.unwrap_or_else(|| Flushed::Failed(io::ErrorKind::NotConnected.into()))
+    }
+
+    fn finish(&mut self, key: Key) {
+        self.counts.syscalls_shutdown += 1;
+        self.with(key, |link| link.we_finished = true);
+    }
+
+    fn unacknowledged(&mut self, key: Key) -> Option<usize> {
+        self.with(key, |link| link.unread.len())
+    }
+
+    fn close(&mut self, key: Key, how: Close) {
+        self.counts.syscalls_close += 1;
+        let mut net = self.net.net.borrow_mut();
+        if net.listeners.remove(key).is_some() {
+            return;
+        }
+        let Some(index) = net.by_key.remove(key) else { return };
+        let link = &mut net.links[index];
+        link.state = State::Gone;
+        // Linux resets when unread input is thrown away with the socket.
+        link.we_reset |= how == Close::Reset || !link.to_us.is_empty();
+        link.to_us.clear();
+        self.dead.push(link.in_flight.take());
+    }
+
+    fn counts(&self) -> &IoCounts {
+        &self.counts
+    }
+}
+
+impl SimDriver {
+    /// Starts to accept peers that connect to this key.
+    pub fn listen(&mut self, key: Key) {
+        self.io.net.net.borrow_mut().listeners.insert(key, true);
+    }
+}
+
+impl Driver for SimDriver {
+    fn io(&mut self) -> &mut dyn Io {
+        &mut self.io
+    }
+
+    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited> {
+        self.io.counts.syscalls_wait += 1;
+        sink.awake(wait != Wait::Poll);
+        for mut queue in self.io.dead.drain(..) {
+            queue.clear(sink.pool());
+        }
+        let links = self.io.net.net.borrow().links.len();
+        let start = self.random.below(links);
+        let mut events = 0;
+        for offset in 0..links {
+            let index = (start + offset) % links;
+            let next = self.next(index, limits, sink.pool());
+            if matches!(next, Next::Nothing) {
+                continue;
+            }
+            // A false alarm is no progress: a world that only has those is at rest.
+            events += usize::from(!matches!(next, Next::Sent(_, 0)));
+            self.deliver(index, next, sink);
+            if events == limits.events {
+                return Ok(Waited { events, saturated: true });
+            }
+        }
+        Ok(Waited { events, saturated: false })
+    }
+
+    fn resume<S: Sink>(&mut self, key: Key, _limits: &Limits, _sink: &mut S) {
+        // Delivery goes on in the next wait, which follows at once.
+        self.io.with(key, |link| link.interrupted = false);
+    }
+}

@@ -1,0 +1,9 @@
+//! Warnings, in a build without the `tracing` feature: none. The facts are in the counters.
+
+use std::io;
+use std::time::Duration;
+
+pub fn long_turn(_busy: Duration) {}
+pub fn accept_paused(_error: &io::Error, _pause: Duration) {}
+pub fn panicked(_connection: &dyn std::fmt::Debug) {}
+pub fn pinning_failed(_cpu: usize, _error: &io::Error) {}

@@ -1,0 +1,20 @@
+//! Warnings, through `tracing`.
+
+use std::io;
+use std::time::Duration;
+
+pub fn long_turn(busy: Duration) {
+    tracing::warn!(?busy, "a turn was long: a callback blocks or computes for too long");
+}
+
+pub fn accept_paused(error: &io::Error, pause: Duration) {
+    tracing::warn!(%error, ?pause, "accepting is paused");
+}
+
+pub fn panicked(connection: &dyn std::fmt::Debug) {
+    tracing::error!(?connection, "a callback panicked; its connection was reset");
+}
+
+pub fn pinning_failed(cpu: usize, error: &io::Error) {
+    tracing::warn!(cpu, %error, "the worker could not be pinned");
+}

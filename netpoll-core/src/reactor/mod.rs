@@ -1,0 +1,25 @@
+//! The loop of one worker: what a turn does, how much of it, and how it waits.
+//!
+//! Everything here is owned by one thread; the mailbox's sending side and the published counters are the
+//! only things that other threads touch.
+
+mod budget;
+mod mailbox;
+mod ready_list;
+mod setting;
+mod stats;
+#[cfg(not(loom))]
+mod sync;
+#[cfg(loom)]
+#[path = "sync_loom.rs"]
+mod sync;
+mod turn;
+mod wait;
+
+pub use budget::{Budget, EVENTS_MAX};
+pub use mailbox::{Bell, Mailbox, Sender};
+pub use ready_list::ReadyList;
+pub use setting::ParseSettingError;
+pub use stats::{Published, Stats};
+pub use turn::{Agenda, Host, Reactor};
+pub use wait::{SPIN_MAX, WaitStrategy};

@@ -1,0 +1,240 @@
+//! What one worker has done: the ledger.
+//!
+//! The worker counts in plain integers and publishes them once a turn; any thread reads the published
+//! copy. One writer, relaxed stores, no cross-core read-modify-write: a turn pays about one store per
+//! counter, a request pays nothing. Figures of one snapshot may be a turn apart from each other.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! ledger {
+    ($($(#[doc = $doc:expr])+ $field:ident,)*) => {
+        /// Counters of one worker, or the sum over several, since start.
+        ///
+        /// All of them only grow. [`Stats::since`] gives the difference of two snapshots, which is how
+        /// to get figures per request for a known load.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[doc = $doc])+ pub $field: u64,)*
+        }
+
+        impl Stats {
+            /// Name and value of every counter, in a fixed order, for exporters.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field)),*].into_iter()
+            }
+
+            /// Adds another worker's counters to these.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+
+            /// What was counted after `earlier` was taken.
+            #[must_use]
+            pub fn since(&self, earlier: &Self) -> Self {
+                Self { $($field: self.$field.wrapping_sub(earlier.$field),)* }
+            }
+        }
+
+        /// The copy of a worker's counters that other threads read.
+        #[derive(Default)]
+        pub struct Published {
+            $($field: AtomicU64,)*
+        }
+
+        impl Published {
+            /// By the worker that owns the counters, once a turn.
+            pub fn store(&self, stats: &Stats) {
+                $(self.$field.store(stats.$field, Relaxed);)*
+            }
+
+            /// By anybody.
+            pub fn load(&self) -> Stats {
+                Stats { $($field: self.$field.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+ledger! {
+    /// Requests answered, as the protocol above counts them (`Conn::count_requests`).
+    requests,
+    /// System calls that waited for events (`epoll_wait`, `epoll_pwait2`).
+    syscalls_wait,
+    /// `recv` calls.
+    syscalls_recv,
+    /// `send` and `sendmsg` calls.
+    syscalls_send,
+    /// `accept4` calls.
+    syscalls_accept,
+    /// `epoll_ctl` calls: one for each connection, none for its requests.
+    syscalls_ctl,
+    /// `close` calls.
+    syscalls_close,
+    /// `shutdown` calls.
+    syscalls_shutdown,
+    /// `socket` and `connect` calls.
+    syscalls_connect,
+    /// `write` calls to an eventfd to wake a worker.
+    syscalls_wake,
+    /// `setsockopt`, `getsockopt`, `ioctl` and the reserve descriptor's `eventfd` and `close`.
+    syscalls_other,
+    /// Turns of the loop.
+    turns,
+    /// Turns that waited without a bound or until a deadline.
+    waits_blocked,
+    /// Turns that only looked, because work was left.
+    waits_polled,
+    /// Turns that only looked, because the wait strategy was spinning.
+    waits_spun,
+    /// Spins that an event ended before the worker would have slept.
+    spins_paid,
+    /// Spins that ended in sleep.
+    spins_unpaid,
+    /// Events delivered by the driver. Divided by the waits this is the batching factor.
+    events,
+    /// Waits that brought as many events as the budget allows.
+    waits_saturated,
+    /// Events per turn that the poll budget allows now (a gauge; summed over workers).
+    budget_events,
+    /// Bytes received from peers.
+    received_bytes,
+    /// Bytes sent to peers.
+    sent_bytes,
+    /// Bytes of input copied because a callback left them unconsumed.
+    copied_bytes,
+    /// Blocks taken from the buffer pool's free lists.
+    pool_hits,
+    /// Blocks that had to be allocated.
+    pool_misses,
+    /// Sources resumed from the ready list.
+    ready_resumed,
+    /// Reads cut off because the connection's share of the turn was used up.
+    quantum_hits,
+    /// Times that a protocol gave way to others with input left (`Flow::Yield`).
+    yields,
+    /// Reads that found nothing.
+    receives_empty,
+    /// Sends cut short by the peer's window.
+    sends_blocked,
+    /// Wake-ups sent to this worker by a system call.
+    wakeups_sent,
+    /// Wake-ups of this worker that needed none, because it was awake or already told.
+    wakeups_suppressed,
+    /// Letters taken from the mailbox.
+    letters,
+    /// Timers that fired.
+    timers_fired,
+    /// Timers that came up early because activity had moved the deadline.
+    timers_moved,
+    /// Connections accepted.
+    accepted,
+    /// Outgoing connections established.
+    connected,
+    /// Outgoing connections that failed or timed out.
+    connect_failures,
+    /// Connections turned away: limit reached, or the accept function panicked.
+    shed,
+    /// Times that no file descriptor was left for a peer (EMFILE, ENFILE, ENOMEM, ENOBUFS).
+    descriptors_exhausted,
+    /// Connections that ended, for whatever reason.
+    closed,
+    /// Connections that ended by a failure of the stream, such as the peer's reset.
+    failed,
+    /// Connections cut because the peer read too slowly.
+    stalled,
+    /// Connections cut because unconsumed input reached its limit.
+    input_overflows,
+    /// Times that a connection's queue passed high water and its reading was paused.
+    backed_up,
+    /// Panics caught in callbacks; each cost one connection.
+    panics,
+    /// Turns whose work took at least the long-turn limit (10 ms by default).
+    long_turns,
+    /// Time spent in turns, waiting not included, in nanoseconds.
+    busy_nanos,
+}
+
+impl Stats {
+    /// System calls of all kinds.
+    #[must_use]
+    pub fn syscalls(&self) -> u64 {
+        self.syscalls_wait
+            + self.syscalls_recv
+            + self.syscalls_send
+            + self.syscalls_accept
+            + self.syscalls_ctl
+            + self.syscalls_close
+            + self.syscalls_shutdown
+            + self.syscalls_connect
+            + self.syscalls_wake
+            + self.syscalls_other
+    }
+
+    /// Connections that were open when these counters were read.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        (self.accepted + self.connected).saturating_sub(self.closed)
+    }
+
+    /// A figure divided by the requests answered; zero before the first request.
+    #[must_use]
+    pub fn per_request(&self, figure: u64) -> f64 {
+        if self.requests == 0 { 0.0 } else { figure as f64 / self.requests as f64 }
+    }
+
+    /// Events delivered per wait; zero before the first wait.
+    #[must_use]
+    pub fn events_per_wait(&self) -> f64 {
+        let waits = self.waits_blocked + self.waits_polled + self.waits_spun;
+        if waits == 0 { 0.0 } else { self.events as f64 / waits as f64 }
+    }
+}
+
+/// The ledger line: what a request cost.
+impl std::fmt::Display for Stats {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} requests; per request: {:.3} syscalls, {:.1} B copied, {:.4} pool blocks allocated, \
+             {:.4} wake-ups; {:.2} events per wait",
+            self.requests,
+            self.per_request(self.syscalls()),
+            self.per_request(self.copied_bytes),
+            self.per_request(self.pool_misses),
+            self.per_request(self.wakeups_sent),
+            self.events_per_wait(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_what_others_read() {
+        let stats = Stats { requests: 3, busy_nanos: 7, ..Stats::default() };
+        let published = Published::default();
+        published.store(&stats);
+        assert_eq!(published.load(), stats);
+    }
+
+    #[test]
+    fn a_difference_leaves_what_came_later() {
+        let earlier = Stats { requests: 3, ..Stats::default() };
+        let mut later = earlier;
+        later.merge(&Stats { requests: 4, events: 1, ..Stats::default() });
+        let between = later.since(&earlier);
+        assert_eq!((between.requests, between.events), (4, 1));
+    }
+
+    #[test]
+    fn every_counter_has_a_field_name_once() {
+        let mut names: Vec<_> = Stats::default().fields().map(|(name, _)| name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,270 @@
+//! One turn, from the first letter to the last counter. The only place that knows all of it.
+//!
+//! Order matters: what other threads and earlier events left is done before the worker waits, and
+//! output made by mail, wakers and timers leaves in one flush per connection just before the wait.
+//! The clock is read when a turn's work begins (after a wait that may have slept) and when it ends; in between,
+//! everybody uses the same reading.
+//!
+//! A turn that finds work left over waits with a zero timeout: new events join, nobody sleeps on work.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::budget::Controller;
+use super::wait::{Decision, Waiting};
+use super::{Budget, Mailbox, Published, ReadyList, Stats, WaitStrategy};
+use crate::driver::{Driver, Io, Limits, Sink, Wait, Waited};
+use crate::mem::{Key, Pool};
+use crate::time::{Clock, Instant, Wheel};
+
+/// Letters taken from the mailbox in one turn. Four times the default budget of events: most letters are a wake or
+/// a short send, and cost less than an event with its system calls.
+const LETTERS_PER_TURN: usize = 256;
+/// Timers fired in one turn, so that a jump of the clock does not stop the loop.
+const TIMERS_PER_TURN: usize = 1024;
+
+/// What a worker still has to do, and what every callback may use.
+pub struct Agenda {
+    pub clock: Clock,
+    pub pool: Pool,
+    pub timers: Wheel<Key>,
+    pub ready: ReadyList,
+    /// Connections with output to flush before the next wait; each is marked and here once.
+    pub dirty: VecDeque<Key>,
+    pub stats: Stats,
+    /// Messages of one connection that fit a turn: the poll budget's events.
+    pub turn_budget: usize,
+    /// Work of a turn above which it counts as long.
+    pub long_turn: Duration,
+}
+
+impl Agenda {
+    pub fn new(clock: Clock, pool_retain_bytes: usize, long_turn: Duration) -> Self {
+        Self {
+            clock,
+            pool: Pool::new(pool_retain_bytes),
+            timers: Wheel::new(),
+            ready: ReadyList::default(),
+            dirty: VecDeque::new(),
+            stats: Stats::default(),
+            turn_budget: usize::MAX,
+            long_turn,
+        }
+    }
+}
+
+/// What the loop asks of the floors above. The worker implements it.
+pub trait Host: Sink {
+    type Letter;
+
+    fn agenda(&mut self) -> &mut Agenda;
+    /// Opens one letter.
+    fn letter(&mut self, io: &mut dyn Io, letter: Self::Letter);
+    /// Goes on with a source from the ready list. True when the driver should deliver more of it.
+    fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool;
+    /// Sends what a connection has queued.
+    fn flush(&mut self, io: &mut dyn Io, key: Key);
+    /// A timer of this key came up.
+    fn expired(&mut self, io: &mut dyn Io, key: Key);
+    /// Frees what died during the turn.
+    fn reclaim(&mut self);
+    /// Nothing is left to do, ever.
+    fn is_finished(&self) -> bool;
+}
+
+/// A driver and everything that decides how it is turned.
+pub struct Reactor<D, L> {
+    driver: D,
+    mailbox: Mailbox<L>,
+    budget: Controller,
+    waiting: Waiting,
+    published: Arc<Published>,
+    work_began: Instant,
+    waited: Waited,
+    due: Vec<Key>,
+}
+
+impl<D: Driver, L> Reactor<D, L> {
+    pub fn new(
+        driver: D,
+        mailbox: Mailbox<L>,
+        budget: Budget,
+        strategy: WaitStrategy,
+        published: Arc<Published>,
+    ) -> Self {
+        Self {
+            driver,
+            mailbox,
+            budget: Controller::new(budget),
+            waiting: Waiting::new(strategy),
+            published,
+            work_began: Instant::ZERO,
+            waited: Waited::default(),
+            due: Vec::new(),
+        }
+    }
+
+    pub fn driver(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// The order-taking half of the driver.
+    pub fn driver_io(&mut self) -> &mut dyn Io {
+        self.driver.io()
+    }
+
+    /// Turns until the host is finished.
+    ///
+    /// # Errors
+    /// The driver can no longer wait.
+    pub fn run<H: Host<Letter = L>>(&mut self, host: &mut H) -> io::Result<()> {
+        host.agenda().clock.refresh();
+        while !host.is_finished() {
+            self.turn(host, true)?;
+        }
+        // What the last turn did.
+        let busy = host.agenda().clock.refresh().duration_since(self.work_began);
+        self.observe_work(host, busy);
+        Ok(())
+    }
+
+    /// One turn. Without `may_sleep` it only looks. The number of things done tells whether to go on.
+    ///
+    /// # Errors
+    /// The driver can no longer wait.
+    pub fn turn<H: Host<Letter = L>>(&mut self, host: &mut H, may_sleep: bool) -> io::Result<usize> {
+        let limits = self.budget.limits();
+        host.agenda().turn_budget = self.budget.messages();
+        let mut done = self.drain_mailbox(host);
+        done += self.resume_ready(host, &limits);
+        self.flush_dirty(host);
+
+        // A host that has just finished has nothing to wait for.
+        let work_left =
+            !may_sleep || !host.agenda().ready.is_empty() || !self.mailbox.is_empty() || host.is_finished();
+        let ended = host.agenda().clock.refresh();
+        let busy = ended.duration_since(self.work_began);
+        let (wait, asleep) = self.choose_wait(host, work_left, ended);
+        self.budget.observe(self.waited, busy);
+        self.observe_work(host, busy);
+
+        let waited = self.driver.wait(&limits, wait, host)?;
+        if asleep {
+            self.mailbox.awake();
+        }
+        let now = host.agenda().clock.now();
+        self.work_began = now;
+
+        done += waited.events + self.expire(host, now);
+        host.reclaim();
+        self.waiting.observe(now, waited.events);
+        let stats = &mut host.agenda().stats;
+        stats.events += waited.events as u64;
+        stats.waits_saturated += u64::from(waited.saturated);
+        self.waited = waited;
+        Ok(done)
+    }
+
+    fn drain_mailbox<H: Host<Letter = L>>(&mut self, host: &mut H) -> usize {
+        let mut letters = 0;
+        while letters < LETTERS_PER_TURN {
+            let Some(letter) = self.mailbox.take() else { break };
+            letters += 1;
+            host.letter(self.driver.io(), letter);
+        }
+        host.agenda().stats.letters += letters as u64;
+        letters
+    }
+
+    /// Each source that was on the list when the turn began gets one share.
+    fn resume_ready<H: Host<Letter = L>>(&mut self, host: &mut H, limits: &Limits) -> usize {
+        let budget = host.agenda().ready.len().min(limits.events);
+        for _ in 0..budget {
+            let Some(key) = host.agenda().ready.pop() else { break };
+            host.agenda().stats.ready_resumed += 1;
+            if host.resume(self.driver.io(), key) {
+                self.driver.resume(key, limits, host);
+            }
+        }
+        budget
+    }
+
+    fn flush_dirty<H: Host<Letter = L>>(&mut self, host: &mut H) {
+        while let Some(key) = host.agenda().dirty.pop_front() {
+            host.flush(self.driver.io(), key);
+        }
+    }
+
+    fn choose_wait<H: Host<Letter = L>>(
+        &mut self,
+        host: &mut H,
+        work_left: bool,
+        now: Instant,
+    ) -> (Wait, bool) {
+        let agenda = host.agenda();
+        if work_left {
+            agenda.stats.waits_polled += 1;
+            return (Wait::Poll, false);
+        }
+        if self.waiting.decide(now) == Decision::Look {
+            agenda.stats.waits_spun += 1;
+            return (Wait::Poll, false);
+        }
+        let bound = agenda.timers.next_deadline().map(|deadline| deadline.duration_since(now));
+        if bound == Some(Duration::ZERO) || !self.mailbox.may_sleep() {
+            self.mailbox.awake();
+            agenda.stats.waits_polled += 1;
+            return (Wait::Poll, false);
+        }
+        agenda.stats.waits_blocked += 1;
+        (Wait::Block(bound), true)
+    }
+
+    fn expire<H: Host<Letter = L>>(&mut self, host: &mut H, now: Instant) -> usize {
+        let mut due = std::mem::take(&mut self.due);
+        let fired = host.agenda().timers.expire(now, TIMERS_PER_TURN, |key| due.push(key));
+        for key in due.drain(..) {
+            host.expired(self.driver.io(), key);
+        }
+        self.due = due;
+        fired
+    }
+
+    fn observe_work<H: Host<Letter = L>>(&mut self, host: &mut H, busy: Duration) {
+        let events = self.budget.events() as u64;
+        let (rung, suppressed) = self.mailbox.wakeups();
+        let (paid, unpaid) = (self.waiting.paid_count, self.waiting.unpaid_count);
+        let io = *self.driver.io().counts();
+        let agenda = host.agenda();
+        let pool = agenda.pool.counts();
+        let stats = &mut agenda.stats;
+        stats.turns += 1;
+        stats.busy_nanos += busy.as_nanos() as u64;
+        if busy >= agenda.long_turn {
+            stats.long_turns += 1;
+            crate::log::long_turn(busy);
+        }
+        stats.budget_events = events;
+        (stats.wakeups_sent, stats.wakeups_suppressed, stats.syscalls_wake) = (rung, suppressed, rung);
+        (stats.spins_paid, stats.spins_unpaid) = (paid, unpaid);
+        (stats.pool_hits, stats.pool_misses) = (pool.hits, pool.misses);
+        stats.syscalls_wait = io.syscalls_wait;
+        stats.syscalls_recv = io.syscalls_recv;
+        stats.syscalls_send = io.syscalls_send;
+        stats.syscalls_accept = io.syscalls_accept;
+        stats.syscalls_ctl = io.syscalls_ctl;
+        stats.syscalls_close = io.syscalls_close;
+        stats.syscalls_shutdown = io.syscalls_shutdown;
+        stats.syscalls_connect = io.syscalls_connect;
+        stats.syscalls_other = io.syscalls_other;
+        stats.received_bytes = io.received_bytes;
+        stats.sent_bytes = io.sent_bytes;
+        stats.sends_blocked = io.sends_blocked;
+        stats.receives_empty = io.receives_empty;
+        stats.quantum_hits = io.quantum_hits;
+        stats.descriptors_exhausted = io.descriptors_exhausted;
+        self.published.store(stats);
+    }
+}

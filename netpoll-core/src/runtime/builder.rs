@@ -1,0 +1,269 @@
+//! Every knob of a runtime, with its default and its reason.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use super::Running;
+use super::handle::Handle;
+use super::placement::Workers;
+use super::shutdown::Report;
+use crate::conn::{Commands, ConnLimits, Listeners, Peer, Protocol};
+use crate::mem::Key;
+use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
+
+/// What a worker is told about itself when its protocols are made.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its number, from zero.
+    pub index: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The CPU that it was to be pinned to, if any.
+    pub cpu: Option<usize>,
+    /// A way to all workers, for protocols that show counters or talk across workers.
+    pub handle: Handle,
+}
+
+/// When the kernel probes a silent peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe. Whole seconds, 1 to 32767; fractions are dropped.
+    pub idle: Duration,
+    /// Time between probes. Whole seconds, 1 to 32767; fractions are dropped.
+    pub interval: Duration,
+    /// Probes without an answer after which the connection has failed, 1 to 127.
+    pub probes: u32,
+}
+
+type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> Key + Send + Sync>;
+type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) + Send + Sync>;
+
+pub(super) struct Listen {
+    pub addr: SocketAddr,
+    pub add: AddListener,
+}
+
+/// Settings of a runtime. Made by [`Runtime::builder`](crate::Runtime::builder).
+pub struct Builder {
+    pub(super) workers: Workers,
+    pub(super) pin: bool,
+    pub(super) budget: Budget,
+    pub(super) wait: WaitStrategy,
+    pub(super) limits: ConnLimits,
+    pub(super) backlog: i32,
+    pub(super) defer_accept: Option<Duration>,
+    pub(super) keepalive: Option<Keepalive>,
+    pub(super) steer_by_cpu: bool,
+    pub(super) share_port: bool,
+    pub(super) pool_bytes_max: usize,
+    pub(super) long_turn: Duration,
+    pub(super) drain_within: Duration,
+    pub(super) stop_on_signals: bool,
+    pub(super) listeners: Vec<Listen>,
+    pub(super) on_start: Vec<OnStart>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            workers: Workers::Auto,
+            pin: true,
+            budget: Budget::default(),
+            wait: WaitStrategy::default(),
+            limits: ConnLimits::default(),
+            backlog: 4096,
+            defer_accept: None,
+            keepalive: None,
+            steer_by_cpu: false,
+            share_port: false,
+            pool_bytes_max: 4 * 1024 * 1024,
+            long_turn: Duration::from_millis(10),
+            drain_within: Duration::from_secs(10),
+            stop_on_signals: false,
+            listeners: Vec::new(),
+            on_start: Vec::new(),
+        }
+    }
+
+    /// How many workers, and on which CPUs. Default [`Workers::Auto`].
+    #[must_use]
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Whether workers are pinned to their CPUs. Default true, if there is a CPU for each; CPUs named with
+    /// [`Workers::Cpus`] are always pinned to. A pinned worker keeps its caches; turn it off where
+    /// other processes are pinned to the same CPUs.
+    #[must_use]
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// How much one turn takes from the kernel. Default [`Budget::fixed`] with 64 events.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How a worker waits when it has nothing to do. Default [`WaitStrategy::Block`]. A strategy that
+    /// spins becomes `Block` with one CPU, a CPU quota, or more workers than CPUs.
+    #[must_use]
+    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
+        self.wait = strategy;
+        self
+    }
+
+    /// Bounds on each connection. Default [`ConnLimits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: ConnLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Connections that the kernel queues for one listener before it drops new ones. Default 4096; the kernel
+    /// lowers it to `net.core.somaxconn`.
+    #[must_use]
+    pub fn backlog(mut self, connections: i32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Accepts a connection only when its first bytes are there, or this time has passed
+    /// (`TCP_DEFER_ACCEPT`, rounded up to whole seconds). Default off. For protocols in which the client speaks
+    /// first: it saves a wake-up for each connection, and a silent one costs no slot until then.
+    #[must_use]
+    pub fn defer_accept(mut self, at_most: Duration) -> Self {
+        self.defer_accept = Some(at_most);
+        self
+    }
+
+    /// Has the kernel probe silent peers of accepted connections (`SO_KEEPALIVE`), and end the connection of one
+    /// that is gone. Default off: deadlines of the protocol do it sooner. Set once on the listener, so an
+    /// accepted connection costs no system call. Values out of range are an error of [`start`](Self::start).
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = Some(keepalive);
+        self
+    }
+
+    /// Gives a connection to the worker on the CPU that its first packet came in on (a classic BPF
+    /// program on the listeners). Default off: the kernel then spreads by a hash of the addresses. Right when
+    /// the network card has a queue for each CPU; on loopback the client's CPU decides.
+    ///
+    /// It needs a worker on each CPU, in order; `start` says so otherwise.
+    #[must_use]
+    pub fn steer_by_cpu(mut self, steer: bool) -> Self {
+        self.steer_by_cpu = steer;
+        self
+    }
+
+    /// Lets another process of the same user listen on the same port at the same time, for restarts without
+    /// a gap. Default off: a port that is taken is an error.
+    #[must_use]
+    pub fn share_port(mut self, share: bool) -> Self {
+        self.share_port = share;
+        self
+    }
+
+    /// Bytes of free buffers that one worker keeps. Default 4 MiB: a thousand answers of 4 KiB at once. What is in
+    /// use comes on top and is bounded by the limits of the connections. Zero frees every buffer after use, which
+    /// costs an allocation for each answer.
+    #[must_use]
+    pub fn pool_bytes_max(mut self, bytes: usize) -> Self {
+        self.pool_bytes_max = bytes;
+        self
+    }
+
+    /// Work of one turn from which on it counts as long ([`Stats::long_turns`](crate::Stats::long_turns)).
+    /// Default 10 ms: nothing that a callback should do takes as long.
+    #[must_use]
+    pub fn long_turn(mut self, from: Duration) -> Self {
+        self.long_turn = from;
+        self
+    }
+
+    /// How long [`run`](Self::run) and [`Running::wait`] give connections to end before they are reset. Default 10 s.
+    #[must_use]
+    pub fn drain_within(mut self, time: Duration) -> Self {
+        self.drain_within = time;
+        self
+    }
+
+    /// Has SIGINT and SIGTERM end [`Running::wait`]. Default off; [`run`](Self::run) turns it on. The handlers are
+    /// installed before anything listens, so no signal comes too early. A second signal kills.
+    #[must_use]
+    pub fn stop_on_signals(mut self, stop: bool) -> Self {
+        self.stop_on_signals = stop;
+        self
+    }
+
+    /// Listens on an address. `protocols` is called on each worker, at its start, and returns what makes a
+    /// protocol for each peer there; that and the protocols may be `!Send`.
+    ///
+    /// Each worker has a socket of its own on the port (`SO_REUSEPORT`), bound by `start`.
+    /// Of several addresses that a name resolves to the first is taken. Port 0 lets the kernel choose, see
+    /// [`Running::local_addrs`]. Can be called several times.
+    ///
+    /// # Errors
+    /// The address cannot be resolved.
+    pub fn listen<A, F, M, P>(mut self, addr: A, protocols: F) -> io::Result<Self>
+    where
+        A: ToSocketAddrs,
+        F: Fn(&WorkerInfo) -> M + Send + Sync + 'static,
+        M: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
+        let addr = addr
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address"))?;
+        let add: AddListener = Box::new(move |info, listeners| listeners.add(protocols(info)));
+        self.listeners.push(Listen { addr, add });
+        Ok(self)
+    }
+
+    /// Called on each worker at its start, for outgoing connections. Default nothing; each call adds one.
+    #[must_use]
+    pub fn on_start(mut self, start: impl Fn(&WorkerInfo, &mut Commands) + Send + Sync + 'static) -> Self {
+        self.on_start.push(Box::new(start));
+        self
+    }
+
+    /// Starts the workers and returns.
+    ///
+    /// # Errors
+    /// A setting that contradicts itself (`InvalidInput`), a port that is taken (`AddrInUse`) or may not
+    /// be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers
+    /// that another runtime of this process has installed.
+    pub fn start(self) -> io::Result<Running> {
+        self.check()?;
+        Running::start(self)
+    }
+
+    /// Starts the workers, waits for SIGINT or SIGTERM, drains, and reports. A second signal kills.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start); a worker that ended by itself.
+    pub fn run(self) -> io::Result<Report> {
+        self.stop_on_signals(true).start()?.wait()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let invalid = |message: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        if self.limits.write_low_bytes > self.limits.write_high_bytes {
+            return invalid("write_low_bytes is above write_high_bytes");
+        }
+        if self.limits.connections_max == 0 {
+            return invalid("connections_max is zero");
+        }
+        match self.wait {
+            WaitStrategy::Spin(time) if time > SPIN_MAX => invalid("a spin is at most 10 µs"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Workers as threads: placed, started, watched and brought to an end together.
+//!
+//! Everything that can fail is done before any worker serves: sockets are bound and drivers made
+//! first, and `start` returns the first error. A worker that ends by itself brings the others down.
+
+mod builder;
+mod handle;
+mod placement;
+mod shutdown;
+mod worker;
+mod world;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::conn::{Commands, Context};
+use crate::driver::{Driver, Epoll, EpollOptions};
+use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Published, Reactor, Sender, WaitStrategy};
+use crate::sys::{self, EventFd};
+use crate::time::Clock;
+
+pub use builder::{Builder, Keepalive, WorkerInfo};
+pub use handle::{Handle, Setup};
+pub use placement::Workers;
+pub use shutdown::Report;
+pub use world::{ListenerId, Options, PeerId, Sim};
+
+use placement::Placement;
+use worker::{Letter, Wakes, Worker};
+
+/// A thread-per-core runtime. Start here.
+///
+/// ```no_run
+/// # use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+/// #         conn.send(input.bytes());
+/// #         input.advance_all();
+/// #         Flow::Continue
+/// #     }
+/// # }
+/// # fn main() -> std::io::Result<()> {
+/// Runtime::builder().listen("127.0.0.1:7000", |_worker| |_peer| Echo)?.run()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub enum Runtime {}
+
+impl Runtime {
+    /// Settings with their defaults.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+/// A runtime whose workers are running. Dropping it cuts all connections and waits for the workers.
+pub struct Running {
+    handle: Handle,
+    addrs: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<io::Result<u64>>>,
+    /// Rung by every worker that ends.
+    ended: Arc<EventFd>,
+    signals: Option<sys::StopSignals>,
+    drain_within: Duration,
+}
+
+impl Running {
+    fn start(settings: Builder) -> io::Result<Self> {
+        sys::watch()?;
+        let signals = if settings.stop_on_signals { Some(sys::StopSignals::install()?) } else { None };
+        let drain_within = settings.drain_within;
+        let placement = Placement::find(&settings.workers, settings.pin)?;
+        let count = placement.cpus.len();
+        if count > usize::from(u16::MAX) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "at most 65535 workers"));
+        }
+        if settings.steer_by_cpu && !placement.matches_cpus {
+            let message = "steering by CPU needs a pinned worker on each CPU, in order";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let (sockets, addrs) = bind_all(&settings, count)?;
+        let wait = placement.wait(settings.wait);
+        let settings = Arc::new(settings);
+        let ended = Arc::new(EventFd::new()?);
+
+        let mut bells = Vec::new();
+        for _ in 0..count {
+            bells.push(Arc::new(EventFd::new()?));
+        }
+        let mailboxes: Vec<_> = bells.iter().map(|bell| Mailbox::new(Arc::clone(bell))).collect();
+        let workers: Arc<[Sender<Letter>]> = mailboxes.iter().map(Mailbox::sender).collect();
+        let published: Arc<[Arc<Published>]> = (0..count).map(|_| Arc::default()).collect();
+        let setup = Arc::new(Setup {
+            backend: "epoll",
+            cpus: placement.cpus.clone(),
+            wait,
+            budget: settings.budget.clone(),
+        });
+        let handle = Handle { workers, published, setup };
+
+        let mut running = Self { handle, addrs, threads: Vec::new(), ended, signals, drain_within };
+        // One origin for all workers, so that their instants can be compared.
+        let clock = Clock::monotonic();
+        let (ready, started) = mpsc::channel();
+        let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
+        for (index, (((mailbox, bell), sockets), cpu)) in parts.enumerate() {
+            let seat = Seat {
+                info: WorkerInfo { index, workers: count, cpu: *cpu, handle: running.handle.clone() },
+                settings: Arc::clone(&settings),
+                wait,
+                clock: clock.clone(),
+                mailbox,
+                bell,
+                sockets,
+            };
+            let (ready, ended) = (ready.clone(), Arc::clone(&running.ended));
+            let thread = std::thread::Builder::new().name(format!("netpoll-{index}")).spawn(move || {
+                let _farewell = Farewell(ended);
+                seat.take(&ready)
+            })?;
+            running.threads.push(thread);
+        }
+        drop(ready);
+        for _ in 0..count {
+            // A worker that died before it reported has dropped its sender.
+            let outcome = started.recv().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            outcome?;
+        }
+        Ok(running)
+    }
+
+    /// A way to the workers from other threads.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Where it listens, in the order of the `listen` calls, with the ports that the kernel chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Waits for SIGINT or SIGTERM, if [`Builder::stop_on_signals`] is on, or for the end of a drain that
+    /// [`Handle::drain`] began, and gives the rest of the connections [`Builder::drain_within`] to end.
+    ///
+    /// # Errors
+    /// A worker ended by itself.
+    pub fn wait(self) -> io::Result<Report> {
+        // Either somebody wants an end or a worker has come to one: in both cases the rest is drained.
+        match &self.signals {
+            Some(signals) => {
+                signals.wait(self.ended.as_fd(), sys::Timeout::Never)?;
+            }
+            None => self.ended.wait()?,
+        }
+        let within = self.drain_within;
+        self.stop(within)
+    }
+
+    /// Drains, waits for the workers, and reports. What is still open after `within` is reset.
+    ///
+    /// # Errors
+    /// A worker had ended by itself, by a panic or because the kernel refused to wait.
+    pub fn stop(mut self, within: Duration) -> io::Result<Report> {
+        let mut clock = Clock::monotonic();
+        let open = self.handle.stats().open();
+        self.handle.drain(within);
+        let cut = self.join()?;
+        let took = clock.refresh().duration_since(crate::time::Instant::ZERO);
+        Ok(Report { took, open, cut, stats: self.handle.stats() })
+    }
+
+    fn join(&mut self) -> io::Result<u64> {
+        let mut cut = 0;
+        let mut failure = None;
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(count)) => cut += count,
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => failure = Some(io::Error::other("a worker panicked")),
+            }
+        }
+        failure.map_or(Ok(cut), Err)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() && !sys::is_child() {
+            self.handle.drain(Duration::ZERO);
+            // Whoever wants to know how it ended calls `stop`.
+            let _ = self.join();
+        }
+    }
+}
+
+/// Tells the waiting main thread that a worker has ended, whichever way.
+struct Farewell(Arc<EventFd>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // The only error is a full counter, and then it has been rung.
+        let _ = self.0.signal();
+    }
+}
+
+/// Everything that one worker thread starts with.
+struct Seat {
+    info: WorkerInfo,
+    settings: Arc<Builder>,
+    wait: WaitStrategy,
+    clock: Clock,
+    mailbox: Mailbox<Letter>,
+    bell: Arc<EventFd>,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Seat {
+    /// Pins, then allocates, then serves until the drain is over. The number of connections cut.
+    fn take(self, ready: &mpsc::Sender<io::Result<()>>) -> io::Result<u64> {
+        let (mut reactor, mut worker) = match self.prepare() {
+            Ok(parts) => {
+                // The receiver waits for all workers unless another one failed first.
+                let _ = ready.send(Ok(()));
+                parts
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return Ok(0);
+            }
+        };
+        reactor.run(&mut worker)?;
+        Ok(worker.cut as u64)
+    }
+
+    fn prepare(self) -> io::Result<(Reactor<Epoll, Letter>, Worker)> {
+        if let Some(cpu) = self.info.cpu
+            && let Err(error) = sys::pin_current_thread(cpu)
+        {
+            crate::log::pinning_failed(cpu, &error);
+        }
+        let settings = &self.settings;
+        let busy_poll = match self.wait {
+            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
+            _ => None,
+        };
+        let driver = Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, self.bell)?;
+        let published = Arc::clone(&self.info.handle.published[self.info.index]);
+        let wakes = Arc::new(Wakes(self.mailbox.sender()));
+        let context = Context {
+            agenda: Agenda::new(self.clock, settings.pool_bytes_max, settings.long_turn),
+            commands: Commands::default(),
+            limits: settings.limits,
+            worker: self.info.index as u16,
+            stopping: false,
+            wakes,
+        };
+        let mut worker = Worker::new(context, self.info.handle.workers.to_vec());
+        let mut reactor = Reactor::new(driver, self.mailbox, settings.budget.clone(), self.wait, published);
+        for (listen, socket) in settings.listeners.iter().zip(self.sockets) {
+            let key = (listen.add)(&self.info, &mut worker.listeners);
+            reactor.driver().io().listen(key, socket)?;
+        }
+        for start in &settings.on_start {
+            start(&self.info, &mut worker.cx.commands);
+        }
+        worker.begin(reactor.driver().io());
+        Ok((reactor, worker))
+    }
+}
+
+/// Binds every listener once for each worker. The sockets of worker `i` are in the order of `listen` calls.
+fn bind_all(settings: &Builder, workers: usize) -> io::Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>)> {
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addrs = Vec::new();
+    for listen in &settings.listeners {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", listen.addr))
+        };
+        let reuse_port = workers > 1 || settings.share_port;
+        let options = sys::ListenOptions {
+            backlog: settings.backlog,
+            reuse_port,
+            defer_accept: settings.defer_accept,
+            fast_open: None,
+        };
+        if reuse_port && !settings.share_port && listen.addr.port() != 0 {
+            // With SO_REUSEPORT the kernel would share the port with a stranger of the same user.
+            let alone = sys::ListenOptions { reuse_port: false, ..options };
+            drop(sys::listen(listen.addr, &alone).map_err(named)?);
+        }
+        let mut addr = listen.addr;
+        for worker in &mut sockets {
+            let socket = sys::listen(addr, &options).map_err(named)?;
+            addr = sys::local_addr(socket.as_fd())?;
+            if let Some(Keepalive { idle, interval, probes }) = settings.keepalive {
+                sys::set_keepalive(socket.as_fd(), idle, interval, probes).map_err(named)?;
+            }
+            worker.push(socket);
+        }
+        if settings.steer_by_cpu
+            && workers > 1
+            && let Some(first) = sockets[0].last()
+        {
+            // Once, after all are bound: the program returns an index into the group, in bind order.
+            sys::attach_reuseport_cpu_steering(first.as_fd(), workers as u32)?;
+        }
+        addrs.push(addr);
+    }
+    Ok((sockets, addrs))
+}

@@ -1,0 +1,30 @@
+//! The end of a runtime, and what it reports.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::reactor::Stats;
+
+/// How a runtime ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Report {
+    /// How long the drain took.
+    pub took: Duration,
+    /// Connections that were open when it began.
+    pub open: u64,
+    /// Connections that the drain deadline cut.
+    pub cut: u64,
+    /// The counters of the whole run.
+    pub stats: Stats,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "drained {} connections in {:.1?}, {} of them cut by the deadline",
+            self.open, self.took, self.cut
+        )
+    }
+}

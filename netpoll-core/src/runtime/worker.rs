@@ -1,0 +1,270 @@
+//! One worker: it owns its connections, hears from its driver and opens its mail.
+//!
+//! The only implementation of [`Sink`] and [`Host`]; it sends each event to the table of its key and
+//! carries out the commands that the callback left. No other thread touches any of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::conn::{Command, ConnId, Context, Listeners, Start, Tables};
+use crate::driver::{HangUp, Io, Sink, Verdict};
+use crate::mem::{Key, Pool};
+use crate::reactor::{Agenda, Bell, Host, Sender};
+use crate::sys::{self, EventFd};
+use crate::task::Deliver;
+
+/// The timer of the drain deadline: a key that no table issues.
+const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);
+
+/// What other threads may ask of a worker.
+pub enum Letter {
+    /// A waker of this connection was woken.
+    Woken(Key),
+    Send {
+        to: Key,
+        bytes: Bytes,
+    },
+    Close {
+        key: Key,
+        reset: bool,
+    },
+    Connect(Box<dyn Start + Send>),
+    /// Drain; cut what is left after this time.
+    Stop {
+        within: Duration,
+    },
+}
+
+/// Wakers reach their worker through its mailbox.
+pub struct Wakes(pub Sender<Letter>);
+
+impl Deliver for Wakes {
+    fn deliver(&self, key: Key) {
+        self.0.send(Letter::Woken(key));
+    }
+}
+
+/// The bell of a driver without other threads: there is nobody to wake.
+pub struct Silent;
+
+impl Bell for Silent {
+    fn ring(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Bell for std::sync::Arc<EventFd> {
+    fn ring(&self) -> io::Result<()> {
+        self.signal()
+    }
+}
+
+/// The state of one worker.
+pub struct Worker {
+    pub cx: Context,
+    pub tables: Tables,
+    pub listeners: Listeners,
+    /// Mailboxes of all workers, in order.
+    pub workers: Vec<Sender<Letter>>,
+    /// Connections that the drain deadline cut.
+    pub cut: usize,
+}
+
+impl Worker {
+    pub fn new(cx: Context, workers: Vec<Sender<Letter>>) -> Self {
+        Self { cx, tables: Tables::new(), listeners: Listeners::new(), workers, cut: 0 }
+    }
+
+    /// Carries out what was asked for before the first turn.
+    pub fn begin(&mut self, io: &mut dyn Io) {
+        self.obey(io);
+    }
+
+    /// Carries out what callbacks asked for, including what that leads to.
+    #[inline]
+    fn obey(&mut self, io: &mut dyn Io) {
+        if !self.cx.commands.is_empty() {
+            self.obey_all(io);
+        }
+    }
+
+    #[cold]
+    fn obey_all(&mut self, io: &mut dyn Io) {
+        while !self.cx.commands.is_empty() {
+            for command in self.cx.commands.take() {
+                match command {
+                    Command::Send { to, bytes } if to.worker == self.cx.worker => self.send(to.key, bytes),
+                    Command::Send { to, bytes } => self.tell(to, Letter::Send { to: to.key, bytes }),
+                    Command::Close { id, reset } if id.worker == self.cx.worker => {
+                        self.close(io, id.key, reset);
+                    }
+                    Command::Close { id, reset } => self.tell(id, Letter::Close { key: id.key, reset }),
+                    Command::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
+                }
+            }
+        }
+    }
+
+    /// To the worker of a connection. A name from another runtime may have none here.
+    fn tell(&self, id: ConnId, letter: Letter) {
+        if let Some(worker) = self.workers.get(usize::from(id.worker)) {
+            worker.send(letter);
+        }
+    }
+
+    fn send(&mut self, to: Key, bytes: Bytes) {
+        if let Some(table) = self.tables.get(to) {
+            table.send(&mut self.cx, to, bytes);
+        }
+    }
+
+    fn close(&mut self, io: &mut dyn Io, key: Key, reset: bool) {
+        if let Some(table) = self.tables.get(key) {
+            table.close(&mut self.cx, io, key, reset);
+        }
+    }
+
+    fn stop(&mut self, io: &mut dyn Io, within: Duration) {
+        if self.cx.stopping {
+            return;
+        }
+        self.cx.stopping = true;
+        let now = self.cx.agenda.clock.now();
+        self.cx.agenda.timers.insert(now, now.saturating_add(within), DRAIN_DEADLINE);
+        self.listeners.close_all(&mut self.cx, io);
+        for table in self.tables.each() {
+            table.stop_all(&mut self.cx, io);
+        }
+    }
+
+    fn cut(&mut self, io: &mut dyn Io) {
+        self.listeners.cut_all(io);
+        for table in self.tables.each() {
+            self.cut += table.cut_all(&mut self.cx, io);
+        }
+    }
+}
+
+impl Sink for Worker {
+    fn awake(&mut self, slept: bool) {
+        if slept {
+            self.cx.agenda.clock.refresh();
+        }
+    }
+
+    fn pool(&mut self) -> &mut Pool {
+        &mut self.cx.agenda.pool
+    }
+
+    fn rung(&mut self) {
+        // The mailbox is looked at in every turn; the bell only ends the wait.
+    }
+
+    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {
+        let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, listener, peer);
+        self.obey(io);
+        admitted
+    }
+
+    fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>) {
+        if let Some(table) = self.tables.get(key) {
+            table.opened(&mut self.cx, io, key, result);
+            self.obey(io);
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+        let Some(table) = self.tables.get(key) else { return Verdict::Gone };
+        let verdict = table.received(&mut self.cx, io, key, chunk);
+        self.obey(io);
+        verdict
+    }
+
+    fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize) {
+        if let Some(table) = self.tables.get(key) {
+            table.sent(&mut self.cx, io, key, bytes);
+            self.obey(io);
+        }
+    }
+
+    fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp) {
+        if let Some(table) = self.tables.get(key) {
+            table.hung_up(&mut self.cx, io, key, how);
+            self.obey(io);
+        }
+    }
+
+    fn unfinished(&mut self, key: Key) {
+        if key.table() == Tables::LISTENERS {
+            self.listeners.unfinished(&mut self.cx, key);
+        } else if let Some(table) = self.tables.get(key) {
+            table.unfinished(&mut self.cx, key);
+        }
+    }
+}
+
+impl Host for Worker {
+    type Letter = Letter;
+
+    fn agenda(&mut self) -> &mut Agenda {
+        &mut self.cx.agenda
+    }
+
+    fn letter(&mut self, io: &mut dyn Io, letter: Letter) {
+        match letter {
+            Letter::Woken(key) => {
+                if let Some(table) = self.tables.get(key) {
+                    table.woken(&mut self.cx, io, key);
+                }
+            }
+            Letter::Send { to, bytes } => self.send(to, bytes),
+            Letter::Close { key, reset } => self.close(io, key, reset),
+            Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
+            Letter::Stop { within } => self.stop(io, within),
+        }
+        self.obey(io);
+    }
+
+    fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool {
+        if key.table() == Tables::LISTENERS {
+            return self.listeners.resume(&mut self.cx, io, key);
+        }
+        let Some(table) = self.tables.get(key) else { return false };
+        let more = table.resume(&mut self.cx, io, key);
+        self.obey(io);
+        more
+    }
+
+    fn flush(&mut self, io: &mut dyn Io, key: Key) {
+        if let Some(table) = self.tables.get(key) {
+            table.flush(&mut self.cx, io, key);
+            self.obey(io);
+        }
+    }
+
+    fn expired(&mut self, io: &mut dyn Io, key: Key) {
+        if key == DRAIN_DEADLINE {
+            self.cut(io);
+        } else if key.table() == Tables::LISTENERS {
+            self.listeners.expired(&mut self.cx, io, key);
+        } else if let Some(table) = self.tables.get(key) {
+            table.expired(&mut self.cx, io, key);
+        }
+        self.obey(io);
+    }
+
+    fn reclaim(&mut self) {
+        self.tables.reclaim();
+        self.listeners.reclaim();
+    }
+
+    fn is_finished(&self) -> bool {
+        // Asked in every turn: a callback that forked must not run this loop twice on one epoll set.
+        assert!(!sys::is_child(), "a netpoll worker was used in a forked child: start it after the fork");
+        self.cx.stopping && self.listeners.is_empty() && self.tables.len() == 0
+    }
+}

@@ -1,0 +1,374 @@
+//! What the network and the system do to a server, on real sockets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use netpoll_core::{
+    Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime, Workers,
+};
+
+use crate::support::Echo;
+
+/// A server of one worker whose connections report their end.
+fn server<P: Protocol + Clone + Send + Sync>(protocol: P) -> Running {
+    Runtime::builder()
+        .workers(Workers::Count(1))
+        .listen("127.0.0.1:0", move |_worker| {
+            let protocol = protocol.clone();
+            move |_peer| protocol.clone()
+        })
+        .unwrap()
+        .start()
+        .unwrap()
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Tells the test what happens to a connection.
+#[derive(Clone)]
+struct Reporter(mpsc::Sender<String>);
+
+impl Reporter {
+    fn pair() -> (Self, mpsc::Receiver<String>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    fn say(&self, what: String) {
+        // The test may have ended before the server.
+        let _ = self.0.send(what);
+    }
+}
+
+impl Protocol for Reporter {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.say("opened".to_owned());
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let bytes = input.bytes();
+        input.advance_all();
+        match bytes {
+            b"pause" => {
+                self.say("paused".to_owned());
+                return Flow::Pause;
+            }
+            b"flood" => conn.send(&vec![b'x'; 16 << 20]),
+            b"panic" => panic!("asked to"),
+            _ => conn.send(bytes),
+        }
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        self.say(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn a_reset_at_each_stage_leaves_no_connection_behind() {
+    let (reporter, reports) = Reporter::pair();
+    let server = server(reporter);
+    let addr = server.local_addrs()[0];
+    for stage in ["connected", "sending", "paused", "flooded"] {
+        let mut stream = connect(addr);
+        assert_eq!(reports.recv().unwrap(), "opened");
+        match stage {
+            "sending" => stream.write_all(b"some").unwrap(),
+            "paused" => {
+                stream.write_all(b"pause").unwrap();
+                assert_eq!(reports.recv().unwrap(), "paused");
+            }
+            "flooded" => {
+                stream.write_all(b"flood").unwrap();
+                stream.read_exact(&mut [0; 1024]).unwrap();
+            }
+            _ => {}
+        }
+        reset(stream);
+        let end = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(end.starts_with("Failed"), "{stage}: {end}");
+    }
+    let report = server.stop(Duration::from_secs(5)).unwrap();
+    assert_eq!((report.stats.open(), report.cut), (0, 0));
+    assert_eq!(report.stats.failed, 4);
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_cut_and_others_are_served_meanwhile() {
+    let (reporter, reports) = Reporter::pair();
+    let limits = ConnLimits { write_grace: Duration::from_secs(1), ..ConnLimits::default() };
+    let server = Runtime::builder()
+        .workers(Workers::Count(1))
+        .limits(limits)
+        .listen("127.0.0.1:0", move |_worker| {
+            let reporter = reporter.clone();
+            move |_peer| reporter.clone()
+        })
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut slow = connect(server.local_addrs()[0]);
+    slow.write_all(b"flood").unwrap();
+    let mut other = connect(server.local_addrs()[0]);
+    other.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    other.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    loop {
+        let report = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+        if report == "Stalled" {
+            break;
+        }
+        assert_eq!(report, "opened");
+    }
+    let report = server.stop(Duration::from_secs(5)).unwrap();
+    assert_eq!((report.stats.stalled, report.stats.open(), report.cut), (1, 0, 0));
+}
+
+#[test]
+fn a_slow_reader_that_does_read_gets_everything() {
+    let (reporter, _reports) = Reporter::pair();
+    let server = server(reporter);
+    let mut stream = connect(server.local_addrs()[0]);
+    stream.write_all(b"flood").unwrap();
+    let mut left = 16 << 20;
+    let mut block = [0; 8192];
+    while left > 0 {
+        left -= stream.read(&mut block).unwrap();
+    }
+    assert!(server.handle().stats().sends_blocked > 0);
+}
+
+#[test]
+fn a_storm_of_connections_is_served_and_forgotten() {
+    let server = server_of_echo();
+    let addr = server.local_addrs()[0];
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                for _ in 0..250 {
+                    let mut stream = connect(addr);
+                    stream.write_all(b"x").unwrap();
+                    stream.read_exact(&mut [0]).unwrap();
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let report = server.stop(Duration::from_secs(10)).unwrap();
+    assert_eq!((report.stats.accepted, report.stats.closed, report.cut), (1000, 1000, 0));
+    assert_eq!(report.stats.syscalls_ctl, 1000 + 1, "one registration for each connection and the listener");
+}
+
+fn server_of_echo() -> Running {
+    Runtime::builder()
+        .workers(Workers::Count(1))
+        .listen("127.0.0.1:0", |_worker| |_peer| Echo)
+        .unwrap()
+        .start()
+        .unwrap()
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_it() {
+    let server = server_of_echo();
+    let addr = server.local_addrs()[0];
+    for workers in [1, 2] {
+        let again = Runtime::builder()
+            .workers(Workers::Count(workers))
+            .listen(addr, |_worker| |_peer| Echo)
+            .unwrap()
+            .start();
+        let error = again.err().expect("the port is taken");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    }
+}
+
+/// Connects to a server and reports how that went.
+struct Client(mpsc::Sender<(Option<ConnId>, String)>);
+
+impl Protocol for Client {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = self.0.send((Some(conn.id()), "opened".to_owned()));
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let text = String::from_utf8_lossy(input.bytes()).into_owned();
+        input.advance_all();
+        let _ = self.0.send((Some(conn.id()), text));
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        let _ = self.0.send((None, format!("{reason:?}")));
+    }
+}
+
+#[test]
+fn an_outgoing_connection_talks_to_a_server_from_any_thread() {
+    let server = server_of_echo();
+    let clients = Runtime::builder().workers(Workers::Count(2)).start().unwrap();
+    let (sender, reports) = mpsc::channel();
+    let to = server.local_addrs()[0];
+    clients.handle().connect(1, to, ConnectOptions::default(), Client(sender));
+    let (id, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(what, "opened");
+    let id = id.unwrap();
+    assert_eq!(id.worker(), 1);
+
+    clients.handle().send(id, Bytes::from_static(b"hello"));
+    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap().1, "hello");
+    clients.handle().close(id);
+    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap().1, "Closed");
+    clients.handle().send(id, Bytes::from_static(b"to nobody"));
+    assert_eq!(clients.stop(Duration::from_secs(5)).unwrap().stats.connected, 1);
+}
+
+#[test]
+fn a_refused_outgoing_connection_says_so() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = unused.local_addr().unwrap();
+    drop(unused);
+    let clients = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
+    let (sender, reports) = mpsc::channel();
+    clients.handle().connect(0, to, ConnectOptions::default(), Client(sender));
+    let (_, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(what.contains("ConnectFailed") && what.contains("refused"), "{what}");
+}
+
+#[test]
+fn an_outgoing_connection_that_nobody_answers_times_out() {
+    // A listener with a full queue ignores further SYNs.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let to = socket.local_addr().unwrap().as_socket().unwrap();
+    let clients = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
+    let (sender, reports) = mpsc::channel();
+    let options = ConnectOptions { timeout: Duration::from_millis(300), ..ConnectOptions::default() };
+    for _ in 0..8 {
+        clients.handle().connect(0, to, options, Client(sender.clone()));
+    }
+    loop {
+        let (_, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+        if what.contains("ConnectFailed") {
+            assert!(what.contains("TimedOut") || what.contains("timed out"), "{what}");
+            break;
+        }
+    }
+}
+
+/// Runs one test of this program in a process of its own, under a shell command that sets limits first.
+fn alone(test: &str, limits: &str) {
+    let program = std::env::current_exe().unwrap();
+    let script = format!("{limits} exec \"$0\" --exact {test} --ignored --nocapture --test-threads=1");
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(program)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test}: {status}");
+}
+
+#[test]
+fn running_out_of_descriptors_sheds_and_recovers() {
+    alone("hardship::with_few_descriptors", "ulimit -n 40;");
+}
+
+/// Run by `running_out_of_descriptors_sheds_and_recovers` with 40 descriptors.
+#[test]
+#[ignore = "needs a process of its own"]
+fn with_few_descriptors() {
+    let server = server_of_echo();
+    let addr = server.local_addrs()[0];
+    let mut first = connect(addr);
+    first.write_all(b"a").unwrap();
+    first.read_exact(&mut [0]).unwrap();
+    // Client and server share the limit: the client's ends run out of descriptors on both sides.
+    let mut crowd = Vec::new();
+    while let Ok(stream) = TcpStream::connect(addr) {
+        crowd.push(stream);
+    }
+    let mut wait = 0;
+    while server.handle().stats().descriptors_exhausted == 0 {
+        std::thread::yield_now();
+        wait += 1;
+        assert!(wait < 100_000_000, "the server never ran out");
+    }
+    first.write_all(b"b").unwrap();
+    first.read_exact(&mut [0]).unwrap();
+
+    crowd.clear();
+    // Until the server has seen the crowd go, it may shed whoever comes; then it serves again.
+    let served = (0..10_000).any(|_| {
+        TcpStream::connect(addr)
+            .is_ok_and(|mut late| late.write_all(b"c").and_then(|()| late.read_exact(&mut [0])).is_ok())
+    });
+    assert!(served, "nobody is served after the shortage");
+    let stats = server.handle().stats();
+    assert!(stats.descriptors_exhausted < 100, "it pauses instead of spinning: {stats:?}");
+}
+
+#[test]
+fn a_runtime_used_in_a_forked_child_panics_clearly() {
+    alone("hardship::forks", "");
+}
+
+/// Run by `a_runtime_used_in_a_forked_child_panics_clearly`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks() {
+    let server = server_of_echo();
+    // The child only runs a closure that must panic; nothing in it touches the parent's sockets.
+    let outcome = forked(|| {
+        let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.handle().stats()));
+        used.err().is_some_and(|panic| {
+            panic.downcast_ref::<&str>().is_some_and(|text| text.contains("forked child"))
+        })
+    });
+    assert!(outcome, "the child did not panic, or not clearly");
+    assert_eq!(server.handle().stats().panics, 0);
+}
+
+/// Whether `check` is true in a forked child.
+fn forked(check: impl FnOnce() -> bool) -> bool {
+    #[expect(unsafe_code, reason = "fork(2) has no safe form")]
+    // SAFETY: the child runs `check`, which takes no lock that another thread may have held: it reads
+    // atomics and panics. It ends with _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = i32::from(!check());
+        #[expect(unsafe_code, reason = "_exit(2) has no safe form")]
+        // SAFETY: _exit takes no memory of ours.
+        unsafe {
+            libc::_exit(code)
+        }
+    }
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "waitpid(2) has no safe form")]
+    // SAFETY: waitpid writes one int, and `status` is one that outlives the call.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    waited == child && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}

@@ -1,0 +1,6 @@
+//! What a user of the crate is promised, through its front door.
+
+mod fast_lane;
+mod hardship;
+mod simulated;
+mod support;

@@ -1,0 +1,287 @@
+//! The connection machinery on the simulated network: every callback and every way to end.
+
+use std::time::Duration;
+
+use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
+use netpoll_core::{Budget, ConnLimits, ConnectOptions};
+
+use crate::support::{Echo, Log, Recorder};
+
+fn world(options: Options) -> (Sim, ListenerId, Log) {
+    let log = Log::default();
+    let mut sim = Sim::new(options);
+    let listener = sim.listen({
+        let log = log.clone();
+        move |_peer| Recorder::new(&log)
+    });
+    (sim, listener, log)
+}
+
+fn connected() -> (Sim, PeerId, Log) {
+    let (mut sim, listener, log) = world(Options::default());
+    let peer = sim.connect(listener);
+    sim.run();
+    (sim, peer, log)
+}
+
+fn log_of(log: &Log) -> Vec<String> {
+    log.borrow().clone()
+}
+
+#[test]
+fn lines_are_answered_in_order_and_in_one_flush_each() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"a\nb\nc\n");
+    sim.run();
+    assert_eq!(sim.take_received(peer), b"<a><b><c>");
+    assert_eq!(log_of(&log), ["opened", "a", "b", "c"]);
+}
+
+#[test]
+fn what_is_not_consumed_comes_back_in_front_of_new_bytes() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"hel");
+    sim.run();
+    sim.send(peer, b"lo\n");
+    sim.run();
+    assert_eq!(log_of(&log), ["opened", "partial 3", "hello"]);
+    assert_eq!(sim.blocks_in_use(), 0, "an idle connection owns no buffer");
+}
+
+#[test]
+fn the_end_comes_after_all_bytes_and_the_last_answer_still_leaves() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"a\nrest");
+    sim.finish(peer);
+    sim.run();
+    assert_eq!(sim.take_received(peer), b"<a>bye");
+    assert_eq!(log_of(&log), ["opened", "a", "partial 4", "eof 4", "lost Closed"]);
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+}
+
+#[test]
+fn a_paused_connection_is_not_read_until_a_callback_continues() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"soon\npause\nafter\n");
+    sim.run();
+    assert_eq!(log_of(&log), ["opened", "soon", "pause"]);
+    sim.advance(Duration::from_millis(60));
+    assert_eq!(log_of(&log)[3..], ["deadline", "after"]);
+    assert_eq!(sim.take_received(peer), b"<soon><pause>late<after>");
+}
+
+#[test]
+fn a_slow_reader_is_held_back_and_goes_on_when_there_is_room() {
+    let (mut sim, peer, log) = connected();
+    sim.stop_reading(peer);
+    sim.send(peer, b"large\nnext\n");
+    sim.run();
+    assert_eq!(log_of(&log), ["opened", "large"], "what follows waits");
+    assert_eq!(sim.stats().backed_up, 1);
+
+    sim.start_reading(peer);
+    sim.run();
+    assert_eq!(log_of(&log)[2..], ["drained", "next"]);
+    assert_eq!(sim.take_received(peer).len(), "<large><next>".len() + (1 << 20));
+}
+
+#[test]
+fn a_peer_that_does_not_read_at_all_is_cut() {
+    let (mut sim, peer, log) = connected();
+    sim.stop_reading(peer);
+    sim.send(peer, b"large\n");
+    sim.advance(Duration::from_secs(25));
+    assert_eq!(log_of(&log).last().unwrap(), "lost Stalled");
+    assert!(sim.is_reset(peer));
+    assert_eq!((sim.stats().stalled, sim.blocks_in_use()), (1, 0));
+}
+
+#[test]
+fn a_lingering_close_discards_what_still_comes() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"linger\nmore and more\n");
+    sim.run();
+    assert_eq!(sim.take_received(peer), b"<linger>");
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+    sim.send(peer, b"even more");
+    sim.run();
+    assert_eq!(sim.open(), 1, "it waits for the peer");
+    sim.finish(peer);
+    sim.run();
+    assert_eq!(log_of(&log), ["opened", "linger", "lost Closed"]);
+    assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn a_lingering_close_ends_by_itself_after_two_seconds() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"linger\n");
+    sim.advance(Duration::from_millis(1990));
+    assert_eq!(sim.open(), 1);
+    sim.advance(Duration::from_millis(20));
+    assert_eq!(sim.open(), 0);
+    assert_eq!(log_of(&log).last().unwrap(), "lost Closed");
+}
+
+#[test]
+fn a_lingering_close_discards_only_so_much() {
+    let (mut sim, peer, _log) = connected();
+    sim.send(peer, b"linger\n");
+    sim.send(peer, &vec![0; 400 * 1024]);
+    sim.run();
+    assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn a_panic_costs_its_own_connection_only() {
+    let (mut sim, listener, log) = world(Options::default());
+    let (bad, good) = (sim.connect(listener), sim.connect(listener));
+    sim.send(bad, b"panic\n");
+    sim.send(good, b"fine\n");
+    sim.run();
+    assert!(sim.is_reset(bad));
+    assert_eq!(sim.take_received(good), b"<fine>");
+    assert_eq!((sim.stats().panics, sim.open()), (1, 1));
+    assert!(log_of(&log).contains(&"lost Panicked".to_owned()));
+}
+
+#[test]
+fn a_peers_reset_ends_the_connection_even_while_it_is_paused() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, b"pause\n");
+    sim.run();
+    sim.reset(peer);
+    sim.run();
+    assert!(log_of(&log).last().unwrap().starts_with("lost Failed"));
+    assert_eq!((sim.open(), sim.stats().failed), (0, 1));
+}
+
+#[test]
+fn unconsumed_input_has_a_limit() {
+    let (mut sim, peer, log) = connected();
+    sim.send(peer, &vec![b'x'; 3 << 20]);
+    sim.run();
+    assert_eq!(log_of(&log).last().unwrap(), "lost InputOverflow");
+    assert_eq!((sim.stats().input_overflows, sim.blocks_in_use()), (1, 0));
+}
+
+#[test]
+fn connections_over_the_limit_are_turned_away() {
+    let limits = ConnLimits { connections_max: 2, ..ConnLimits::default() };
+    let mut options = Options::default();
+    options.limits = limits;
+    let (mut sim, listener, _log) = world(options);
+    let peers = [(); 3].map(|()| sim.connect(listener));
+    sim.run();
+    assert_eq!((sim.open(), sim.stats().shed), (2, 1));
+    assert_eq!(peers.iter().filter(|peer| sim.is_closed(**peer)).count(), 1);
+}
+
+#[test]
+fn a_drain_tells_every_connection_and_lets_queued_output_leave() {
+    let (mut sim, peer, log) = connected();
+    sim.begin_drain(Duration::from_secs(5));
+    sim.run();
+    assert_eq!(sim.take_received(peer), b"stop");
+    assert_eq!(log_of(&log), ["opened", "stopping", "lost Closed"]);
+    assert!(sim.is_finished());
+}
+
+#[test]
+fn a_drain_takes_in_who_already_stands_in_the_queue() {
+    let (mut sim, listener, _log) = world(Options::default());
+    let late = sim.connect(listener);
+    sim.send(late, b"me too\n");
+    sim.begin_drain(Duration::from_secs(5));
+    sim.run();
+    assert_eq!(sim.take_received(late), b"<me too>");
+}
+
+#[test]
+fn the_drain_deadline_cuts_what_is_left() {
+    let (mut sim, peer, log) = connected();
+    sim.stop_reading(peer);
+    sim.send(peer, b"large\n");
+    sim.run();
+    sim.begin_drain(Duration::from_secs(1));
+    sim.advance(Duration::from_millis(1100));
+    assert_eq!(log_of(&log).last().unwrap(), "lost Cut");
+    assert!(sim.is_finished() && sim.is_reset(peer));
+}
+
+#[test]
+fn an_outgoing_connection_opens_or_says_why_not() {
+    let (mut sim, _listener, log) = world(Options::default());
+    let to = "10.0.0.1:80".parse().unwrap();
+    sim.commands().connect(to, ConnectOptions::default(), Recorder::new(&log));
+    sim.run();
+    let dialed = sim.take_dialed();
+    assert_eq!(dialed[0].1, to);
+    assert_eq!(log_of(&log), ["opened"]);
+
+    sim.refuse_connections(true);
+    sim.commands().connect(to, ConnectOptions::default(), Recorder::new(&log));
+    sim.run();
+    assert!(log_of(&log)[1].contains("ConnectFailed") && log_of(&log)[1].contains("ConnectionRefused"));
+    assert_eq!(sim.stats().connect_failures, 1);
+}
+
+#[test]
+fn a_flooding_peer_gives_way_to_a_quiet_one_in_every_turn() {
+    let mut options = Options::default();
+    options.budget = Budget::fixed(64).read_bytes(1024);
+    let mut sim = Sim::new(options);
+    let listener = sim.listen(|_peer| Echo);
+    let (flood, quiet) = (sim.connect(listener), sim.connect(listener));
+    sim.turn();
+    sim.send(flood, &vec![b'x'; 1 << 20]);
+    sim.send(quiet, b"ping");
+    sim.turn();
+    assert_eq!(sim.take_received(quiet), b"ping");
+    assert!(sim.take_received(flood).len() <= 2048);
+}
+
+#[test]
+fn a_stormy_network_changes_timing_and_nothing_else() {
+    for seed in 0..100 {
+        let mut options = Options::default();
+        (options.seed, options.faults) = (seed, Faults::stormy());
+        let (mut sim, listener, _log) = world(options);
+        let mut expected = Vec::new();
+        let peers: Vec<PeerId> = (0..4).map(|_| sim.connect(listener)).collect();
+        for line in 0..20 {
+            let text = format!("seed {seed} line {line}");
+            expected.extend(format!("<{text}>").into_bytes());
+            for peer in &peers {
+                sim.send(*peer, format!("{text}\n").as_bytes());
+            }
+            sim.turn();
+        }
+        for peer in &peers {
+            sim.finish(*peer);
+        }
+        sim.advance(Duration::from_secs(3));
+        expected.extend(b"bye");
+        for peer in &peers {
+            let received = sim.take_received(*peer);
+            assert_eq!(received, expected, "seed {seed}: {}", String::from_utf8_lossy(&received));
+        }
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut options = Options::default();
+        (options.seed, options.faults) = (seed, Faults::stormy());
+        let (mut sim, listener, log) = world(options);
+        let peer = sim.connect(listener);
+        sim.send(peer, b"one\ntwo\nthree and the rest of it\n");
+        sim.finish(peer);
+        sim.advance(Duration::from_secs(3));
+        (log_of(&log), sim.stats())
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7).1, run(8).1);
+}

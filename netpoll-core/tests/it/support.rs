@@ -1,0 +1,96 @@
+//! Protocols and helpers that the stories share.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+
+/// Sends back what it gets.
+pub struct Echo;
+
+impl Protocol for Echo {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(input.bytes());
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+/// What happened to a connection, in order.
+pub type Log = Rc<RefCell<Vec<String>>>;
+
+/// Writes down each callback; answers lines, and obeys the ones that are commands.
+pub struct Recorder {
+    pub log: Log,
+}
+
+impl Recorder {
+    pub fn new(log: &Log) -> Self {
+        Self { log: Rc::clone(log) }
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.log.borrow_mut().push(what.into());
+    }
+}
+
+impl Protocol for Recorder {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.note("opened");
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let Some(end) = input.bytes().iter().position(|byte| *byte == b'\n') else {
+            self.note(format!("partial {}", input.len()));
+            return Flow::Continue;
+        };
+        let line = String::from_utf8_lossy(&input.bytes()[..end]).into_owned();
+        input.advance(end + 1);
+        self.note(line.clone());
+        conn.send(format!("<{line}>").as_bytes());
+        match line.as_str() {
+            "pause" => Flow::Pause,
+            "close" => Flow::Close,
+            "linger" => Flow::Linger,
+            "reset" => Flow::Reset,
+            "panic" => panic!("asked to"),
+            "soon" => {
+                conn.set_deadline(std::time::Duration::from_millis(50));
+                Flow::Yield
+            }
+            "large" => {
+                conn.send(&vec![b'x'; 1 << 20]);
+                Flow::Yield
+            }
+            _ => Flow::Yield,
+        }
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.note(format!("eof {}", input.len()));
+        conn.send(b"bye");
+        Flow::Close
+    }
+
+    fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.note("drained");
+        Flow::Continue
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.note("deadline");
+        conn.send(b"late");
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.note("stopping");
+        conn.send(b"stop");
+        Flow::Close
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        self.note(format!("lost {reason:?}"));
+    }
+}
