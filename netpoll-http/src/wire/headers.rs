@@ -1,0 +1,364 @@
+//! Where the headers of one head are, as numbers instead of references.
+//!
+//! An index borrows nothing, so a synchronous handler reads it together with the read block, and an
+//! asynchronous one keeps a clone next to its own copy of the head.
+//!
+//! Invariant: an entry below `count` is a range of the head that was parsed last; entries from `count`
+//! on are left over from earlier heads and never read. That is why a worker keeps one index for all
+//! its heads: starting a new one writes a dozen bytes and does not clear 64 entries.
+
+/// How many headers an index holds; the upper bound of [`Limits::headers_max`](super::Limits).
+pub const HEADERS_MAX: usize = 64;
+
+/// Headers whose position is noted while parsing, so that looking one up is a load instead of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Known {
+    /// `Host`
+    Host,
+    /// `Connection`
+    Connection,
+    /// `Content-Length`
+    ContentLength,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+    /// `Expect`
+    Expect,
+    /// `Upgrade`
+    Upgrade,
+    /// `Content-Type`
+    ContentType,
+    /// `Cookie`
+    Cookie,
+}
+
+const KNOWN: usize = 8;
+const ABSENT: u8 = u8::MAX;
+const _: () = assert!(HEADERS_MAX < ABSENT as usize);
+
+impl Known {
+    /// The known header whose name and colon `line` begins with, in any case, and the bytes of that name.
+    #[inline(always)]
+    pub(super) fn of_line(line: &[u8]) -> (Option<Known>, usize) {
+        let Some(first) = line.first() else { return (None, 0) };
+        match first | 0x20 {
+            b'h' if begins(line, b"host:") => (Some(Known::Host), 4),
+            b'c' if begins(line, b"connection:") => (Some(Known::Connection), 10),
+            b'c' if begins(line, b"content-length:") => (Some(Known::ContentLength), 14),
+            b'c' if begins(line, b"content-type:") => (Some(Known::ContentType), 12),
+            b'c' if begins(line, b"cookie:") => (Some(Known::Cookie), 6),
+            b'e' if begins(line, b"expect:") => (Some(Known::Expect), 6),
+            b'u' if begins(line, b"upgrade:") => (Some(Known::Upgrade), 7),
+            b't' if begins(line, b"transfer-encoding:") => (Some(Known::TransferEncoding), 17),
+            _ => (None, 0),
+        }
+    }
+
+    /// Where in the index the header's first line is noted.
+    #[inline]
+    fn slot(self) -> usize {
+        self as usize
+    }
+}
+
+/// True if `line` begins with a lower-case pattern, in any case.
+///
+/// Compares words; the last one may overlap. Exact for any bytes: a bit is ignored in place of letters only.
+#[inline(always)]
+pub(super) fn begins<const N: usize>(line: &[u8], pattern: &[u8; N]) -> bool {
+    const { assert!(N >= 4 && N <= 24) };
+    let Some(line) = line.first_chunk::<N>() else { return false };
+    if N < 8 {
+        let is_same = |start: usize| {
+            let word = line[start..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+            word | letters(pattern, start) as u32 == letter_word(pattern, start) as u32
+        };
+        return is_same(0) && is_same(N - 4);
+    }
+    let is_same = |start: usize| {
+        let word = line[start..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        word | letters(pattern, start) == letter_word(pattern, start)
+    };
+    is_same(0) && is_same(N - 8) && (N <= 16 || is_same(8))
+}
+
+/// Up to eight bytes of a pattern.
+#[inline(always)]
+const fn letter_word<const N: usize>(pattern: &[u8; N], start: usize) -> u64 {
+    let (mut word, mut at) = (0, 0);
+    while at < 8 && start + at < N {
+        word |= (pattern[start + at] as u64) << (8 * at);
+        at += 1;
+    }
+    word
+}
+
+/// The bit that tells a lower-case letter from its upper-case one, for each letter of these.
+#[inline(always)]
+const fn letters<const N: usize>(pattern: &[u8; N], start: usize) -> u64 {
+    let (mut word, mut at) = (0, 0);
+    while at < 8 && start + at < N {
+        if pattern[start + at].is_ascii_lowercase() {
+            word |= 0x20 << (8 * at);
+        }
+        at += 1;
+    }
+    word
+}
+
+/// Ranges of one header line, relative to the start of the head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    name_start: u16,
+    name_len: u16,
+    value_start: u16,
+    value_len: u16,
+}
+
+impl Entry {
+    /// Notes where name and value are in a head, which is at most 65535 bytes long.
+    #[inline(always)]
+    pub(super) fn new(name_start: usize, name_len: usize, value_start: usize, value_len: usize) -> Entry {
+        Entry {
+            name_start: name_start as u16,
+            name_len: name_len as u16,
+            value_start: value_start as u16,
+            value_len: value_len as u16,
+        }
+    }
+
+    #[inline]
+    fn name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.name_start);
+        &head[start..start + usize::from(self.name_len)]
+    }
+
+    /// The line from its name on, with what follows it.
+    fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[usize::from(self.name_start)..]
+    }
+
+    #[inline]
+    fn value<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.value_start);
+        &head[start..start + usize::from(self.value_len)]
+    }
+}
+
+/// Positions of up to 64 headers in a head that is kept elsewhere.
+///
+/// About half a KiB inline, no allocation. The methods take the head that the index was made for;
+/// with other bytes they give nonsense or panic, so prefer [`Head`](super::Head), which keeps the two together.
+#[derive(Clone, Debug)]
+pub struct HeaderIndex {
+    count: u8,
+    /// Bit `Known as u8`: that header has more than one line.
+    repeated: u8,
+    /// The first line of each known header, or `ABSENT`.
+    known: [u8; KNOWN],
+    entries: [Entry; HEADERS_MAX],
+}
+
+impl Default for HeaderIndex {
+    fn default() -> Self {
+        HeaderIndex::new()
+    }
+}
+
+impl HeaderIndex {
+    /// An empty index. Clears half a KiB: make one per worker, not one per request.
+    pub fn new() -> HeaderIndex {
+        HeaderIndex {
+            count: 0,
+            repeated: 0,
+            known: [ABSENT; KNOWN],
+            entries: [Entry::default(); HEADERS_MAX],
+        }
+    }
+
+    /// Forgets the previous head.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+        self.repeated = 0;
+        self.known = [ABSENT; KNOWN];
+    }
+
+    /// Notes header `at`. The caller counts, and says so at the end.
+    #[inline(always)]
+    pub(super) fn note(&mut self, at: usize, known: Option<Known>, entry: Entry) {
+        self.entries[at] = entry;
+        if let Some(known) = known {
+            let first = &mut self.known[known.slot()];
+            if *first == ABSENT {
+                *first = at as u8;
+            } else {
+                self.repeated |= 1 << known.slot();
+            }
+        }
+    }
+
+    /// Makes the first `count` entries the headers of the head.
+    #[inline(always)]
+    pub(super) fn set_count(&mut self, count: usize) {
+        debug_assert!(count <= HEADERS_MAX);
+        self.count = count as u8;
+    }
+
+    /// How many header lines there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// True when the head has no header line.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The value of the first line of a known header. O(1).
+    #[inline]
+    pub fn known<'a>(&self, head: &'a [u8], known: Known) -> Option<&'a [u8]> {
+        match self.known[known.slot()] {
+            ABSENT => None,
+            at => Some(self.entries[usize::from(at)].value(head)),
+        }
+    }
+
+    /// True when a known header is there.
+    #[inline]
+    pub fn has(&self, known: Known) -> bool {
+        self.known[known.slot()] != ABSENT
+    }
+
+    /// True when a known header has more than one line.
+    #[inline]
+    pub fn is_repeated(&self, known: Known) -> bool {
+        self.repeated & (1 << known.slot()) != 0
+    }
+
+    /// Every line of a known header, in order.
+    #[inline]
+    pub fn known_lines<'a>(&self, head: &'a [u8], known: Known) -> impl Iterator<Item = &'a [u8]> {
+        let first = self.known[known.slot()];
+        let (first, rest) = if first == ABSENT {
+            (0, 0)
+        } else if self.is_repeated(known) {
+            (usize::from(first), self.len())
+        } else {
+            (usize::from(first), usize::from(first) + 1)
+        };
+        self.entries[first..rest.max(first)]
+            .iter()
+            .filter(move |entry| Known::of_line(entry.line(head)).0 == Some(known))
+            .map(move |entry| entry.value(head))
+    }
+
+    /// The value of the first header with this name, in any case. O(headers).
+    pub fn get<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        self.all(head, name).next()
+    }
+
+    /// The values of all headers with this name, in any case and in order.
+    pub fn all<'a>(&self, head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.filled()
+            .iter()
+            .filter(move |entry| {
+                usize::from(entry.name_len) == name.len()
+                    && entry.name(head).eq_ignore_ascii_case(name.as_bytes())
+            })
+            .map(move |entry| entry.value(head))
+    }
+
+    /// All headers in order: name as it was sent, value without white space around it.
+    pub fn iter<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.filled().iter().map(move |entry| {
+            // Names are tokens, hence ASCII: the default is for a head that the index was not made for.
+            (std::str::from_utf8(entry.name(head)).unwrap_or_default(), entry.value(head))
+        })
+    }
+
+    fn filled(&self) -> &[Entry] {
+        &self.entries[..self.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indexed(head: &'static str) -> HeaderIndex {
+        let mut index = HeaderIndex::new();
+        index.clear();
+        for line in head.lines() {
+            let (name, value) = line.split_once(':').expect("name:value");
+            let start = name.as_ptr().addr() - head.as_ptr().addr();
+            let entry = Entry::new(start, name.len(), start + name.len() + 1, value.len());
+            index.note(index.len(), Known::of_line(line.as_bytes()).0, entry);
+            index.set_count(index.len() + 1);
+        }
+        index
+    }
+
+    #[test]
+    fn a_header_is_found_in_any_case() {
+        let head = "HOST:a\nX-Id:7\ncookie:c";
+        let index = indexed(head);
+        let head = head.as_bytes();
+        assert_eq!(index.known(head, Known::Host), Some(&b"a"[..]));
+        assert_eq!(index.get(head, "x-ID"), Some(&b"7"[..]));
+        assert_eq!(index.get(head, "x-idd"), None);
+        assert_eq!(index.known(head, Known::Expect), None);
+        assert_eq!(index.iter(head).count(), 3);
+    }
+
+    #[test]
+    fn a_repeated_header_keeps_all_its_lines_in_order() {
+        let head = "Connection:a\nX:1\nconnection:b\nconnectiom:c";
+        let index = indexed(head);
+        let lines: Vec<_> = index.known_lines(head.as_bytes(), Known::Connection).collect();
+        assert!(index.is_repeated(Known::Connection));
+        assert_eq!(lines, [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_used_index_forgets_the_previous_head() {
+        let mut index = indexed("Host:a\nHost:b");
+        index.clear();
+        assert!(index.is_empty() && !index.has(Known::Host) && !index.is_repeated(Known::Host));
+        assert_eq!(index.known_lines(b"", Known::Host).count(), 0);
+    }
+
+    #[test]
+    fn a_known_name_differs_from_all_others() {
+        const NAMES: [(&str, Known); KNOWN] = [
+            ("host", Known::Host),
+            ("connection", Known::Connection),
+            ("content-length", Known::ContentLength),
+            ("transfer-encoding", Known::TransferEncoding),
+            ("expect", Known::Expect),
+            ("upgrade", Known::Upgrade),
+            ("content-type", Known::ContentType),
+            ("cookie", Known::Cookie),
+        ];
+        for (name, known) in NAMES {
+            let line = format!("{name}:");
+            for at in 0..line.len() {
+                for byte in 0..=255 {
+                    let mut line = line.clone().into_bytes();
+                    let is_same = line[at].eq_ignore_ascii_case(&byte);
+                    line[at] = byte;
+                    let expected = if is_same { (Some(known), name.len()) } else { (None, 0) };
+                    assert_eq!(Known::of_line(&line), expected, "{}", line.escape_ascii());
+                    assert_eq!(Known::of_line(&[&line, &b" 1\r\n\r\n"[..]].concat()), expected);
+                }
+                assert_eq!(Known::of_line(&line.as_bytes()[..at]), (None, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn an_underscore_makes_another_name() {
+        let index = indexed("Content_Length:1\nTransfer_Encoding:chunked");
+        assert!(!index.has(Known::ContentLength) && !index.has(Known::TransferEncoding));
+    }
+}

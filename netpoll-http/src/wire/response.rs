@@ -1,0 +1,365 @@
+//! Answer heads and chunk framing, appended to a `Vec<u8>` that the caller flushes.
+//!
+//! Invariant: what is appended is one well-formed head, and its framing fits its status: no length and
+//! no coding with 1xx, 204 and 304. A header that would split the head is refused, never cut or escaped.
+//!
+//! Cost of the usual head: five copies, three of them of constant size. The status line, Server and a
+//! common Content-Type are one constant; the date comes rendered; only the length has digits to make.
+
+use std::fmt;
+
+use http::StatusCode;
+
+use super::date::DateBytes;
+use super::error::WireError;
+use super::framing::{is_token_byte, is_value_byte};
+
+/// The Content-Type of an answer. The named ones are one constant together with `200 OK`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType<'a> {
+    /// No Content-Type line.
+    None,
+    /// `text/plain`
+    Plain,
+    /// `text/plain; charset=utf-8`
+    Text,
+    /// `text/html; charset=utf-8`
+    Html,
+    /// `application/json`
+    Json,
+    /// `application/octet-stream`
+    Bytes,
+    /// Any other one; must be a valid header value, or nothing is written.
+    Other(&'a str),
+}
+
+/// What the answer says about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Nothing: the connection stays open in HTTP/1.1.
+    Unsaid,
+    /// `Connection: close`
+    Close,
+    /// `Connection: keep-alive`, which an HTTP/1.0 client has to be told.
+    KeepAlive,
+    /// `Connection: upgrade`, with the 101.
+    Upgrade,
+}
+
+/// How the end of the answer's body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// `Content-Length: n`
+    Known(u64),
+    /// `Transfer-Encoding: chunked`; not for HTTP/1.0.
+    Chunked,
+    /// Neither: no body, or it ends with the connection.
+    Unsaid,
+    /// A Content-Length that is filled in with [`patch_length`] when the body has been written.
+    Deferred,
+}
+
+/// Everything in a head that is not a free header.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    /// Any status; its reason phrase is the registered one, or empty.
+    pub status: StatusCode,
+    /// What the body is.
+    pub content_type: ContentType<'a>,
+    /// The current date, see [`DateCache`](super::DateCache).
+    pub date: &'a DateBytes,
+    /// What to say about the connection.
+    pub connection: Connection,
+    /// How the body ends; ignored with 1xx, 204 and 304, which have no body.
+    pub length: Length,
+}
+
+/// Where ten spaces wait for the digits of a deferred length: an index into the `Vec` that the head went to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a deferred length has to be patched"]
+pub struct LengthSlot(usize);
+
+/// A header name that is not a token, or a value with CR, LF, NUL or another control character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidHeader;
+
+impl fmt::Display for InvalidHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a header name is not a token, or a header value contains a control character")
+    }
+}
+
+impl std::error::Error for InvalidHeader {}
+
+const LENGTH_DIGITS: usize = 10;
+/// Bytes that a head without free headers and with a short Content-Type needs: what to reserve.
+pub const HEAD_BYTES_USUAL: usize = 256;
+
+/// Appends a whole head, empty line included. The slot is there if the length was deferred.
+#[inline]
+pub fn head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
+    let slot = open_head(out, head);
+    close_head(out);
+    slot
+}
+
+/// Appends a head without its empty line: [`header`] may follow, [`close_head`] must.
+#[inline]
+pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
+    out.reserve(HEAD_BYTES_USUAL);
+    start(out, head.status, head.content_type);
+    out.extend_from_slice(head.date);
+    match head.connection {
+        Connection::Unsaid => {}
+        Connection::Close => out.extend_from_slice(b"\r\nConnection: close"),
+        Connection::KeepAlive => out.extend_from_slice(b"\r\nConnection: keep-alive"),
+        Connection::Upgrade => out.extend_from_slice(b"\r\nConnection: upgrade"),
+    }
+    match head.length {
+        Length::Unsaid => out.extend_from_slice(b"\r\n"),
+        _ if is_bodiless(head.status) => out.extend_from_slice(b"\r\n"),
+        Length::Known(length) => {
+            out.extend_from_slice(b"\r\nContent-Length: ");
+            decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked => out.extend_from_slice(b"\r\nTransfer-Encoding: chunked\r\n"),
+        Length::Deferred => {
+            // White space before a value is optional and skipped by every client (RFC 9112 section 5).
+            out.extend_from_slice(b"\r\nContent-Length:          0\r\n");
+            return Some(LengthSlot(out.len() - 2 - LENGTH_DIGITS));
+        }
+    }
+    None
+}
+
+/// Ends a head that [`open_head`] began.
+#[inline]
+pub fn close_head(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// True for the statuses that never have a body: 1xx, 204 and 304.
+#[inline]
+pub fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 100..=199 | 204 | 304)
+}
+
+/// Fills in a deferred length. `out` is the `Vec` that the head went to, nothing removed before the slot.
+///
+/// # Panics
+/// If the length has more than ten digits, or the slot is not from this `Vec`.
+#[inline]
+pub fn patch_length(out: &mut [u8], slot: LengthSlot, length: u64) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(length).as_bytes();
+    let field = &mut out[slot.0..slot.0 + LENGTH_DIGITS];
+    assert!(matches!(field, [b' ', .., b'0']), "the slot of a deferred length, patched once");
+    field[LENGTH_DIGITS - digits.len()..].copy_from_slice(digits);
+}
+
+/// Appends one header line.
+///
+/// # Errors
+/// [`InvalidHeader`]; then nothing was appended.
+pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), InvalidHeader> {
+    if name.is_empty() || !name.bytes().all(is_token_byte) || !value.iter().copied().all(is_value_byte) {
+        return Err(InvalidHeader);
+    }
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// True for the headers that the encoder writes itself, and that a handler must not add a second time.
+pub fn is_reserved(name: &str) -> bool {
+    const RESERVED: [&str; 5] = ["connection", "content-length", "date", "server", "transfer-encoding"];
+    RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
+}
+
+/// `100 Continue`, whole. Only for a client that speaks HTTP/1.1.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Appends a whole answer to a framing error: its sentence as the body, and `Connection: close`.
+///
+/// Not for a [silent](WireError::is_silent) one.
+pub fn refuse(out: &mut Vec<u8>, error: WireError, date: &DateBytes) {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = error.reason().as_bytes();
+    let length = Length::Known(reason.len() as u64);
+    let refusal =
+        ResponseHead { status, content_type: ContentType::Text, date, connection: Connection::Close, length };
+    head(out, &refusal);
+    out.extend_from_slice(reason);
+}
+
+/// Appends data as one chunk; nothing if it is empty, because an empty chunk ends the body.
+pub fn chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if !data.is_empty() {
+        out.reserve(data.len() + 20);
+        chunk_start(out, data.len());
+        out.extend_from_slice(data);
+        chunk_end(out);
+    }
+}
+
+/// Appends the size line of a chunk whose data travels by another way; [`chunk_end`] must follow the data.
+///
+/// # Panics
+/// If `data_bytes` is zero: that would end the body.
+pub fn chunk_start(out: &mut Vec<u8>, data_bytes: usize) {
+    assert!(data_bytes > 0, "an empty chunk ends the body");
+    let digits = (data_bytes.ilog2() / 4 + 1) as usize;
+    out.extend((0..digits).rev().map(|digit| HEX[data_bytes >> (digit * 4) & 15]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what follows the data of a chunk.
+pub fn chunk_end(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends whatever `write` appends as one chunk; nothing if it appends nothing. No second buffer.
+///
+/// `write` may not remove what was there before it.
+///
+/// # Panics
+/// If `write` appends 4 GiB or more, or removes earlier bytes.
+pub fn chunk_with<R>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let start = out.len();
+    out.extend_from_slice(b"00000000\r\n");
+    let data_start = out.len();
+    let result = write(out);
+    assert!(out.len() >= data_start, "a chunk writer only appends");
+    match out.len() - data_start {
+        0 => out.truncate(start),
+        data_bytes => {
+            assert!(u32::try_from(data_bytes).is_ok(), "a chunk below 4 GiB");
+            for digit in 0..8 {
+                out[start + 7 - digit] = HEX[data_bytes >> (digit * 4) & 15];
+            }
+            chunk_end(out);
+        }
+    }
+    result
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The end of a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends the end of a chunked body.
+pub fn last_chunk(out: &mut Vec<u8>) {
+    out.extend_from_slice(LAST_CHUNK);
+}
+
+macro_rules! status_line {
+    ($status:literal) => {
+        concat!("HTTP/1.1 ", $status, "\r\nServer: netpoll\r\n")
+    };
+}
+
+/// Appends a number. Up to four digits, which most bodies have, are copied as one word.
+#[inline]
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    if number >= 10_000 {
+        return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+    let number = number as u32;
+    let digits = [number / 1000, number / 100 % 10, number / 10 % 10, number % 10].map(|digit| digit as u8);
+    let leading = match number {
+        0..10 => 3,
+        10..100 => 2,
+        100..1000 => 1,
+        _ => 0,
+    };
+    let word = (u32::from_le_bytes(digits) + u32::from_le_bytes([b'0'; 4])) >> (8 * leading);
+    let end = out.len() + 4 - leading as usize;
+    out.extend_from_slice(&word.to_le_bytes());
+    out.truncate(end);
+}
+
+/// Appends status line, Server and Content-Type, and the name of the date.
+#[inline]
+fn start(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
+    macro_rules! ok {
+        ($content_type:literal) => {
+            concat!(status_line!("200 OK"), "Content-Type: ", $content_type, "\r\nDate: ").as_bytes()
+        };
+    }
+    if status != StatusCode::OK {
+        return start_slowly(out, status, content_type);
+    }
+    // Each length is known where it is copied, which makes the copy a few moves instead of a call.
+    match content_type {
+        ContentType::None => out.extend_from_slice(concat!(status_line!("200 OK"), "Date: ").as_bytes()),
+        ContentType::Plain => out.extend_from_slice(ok!("text/plain")),
+        ContentType::Text => out.extend_from_slice(ok!("text/plain; charset=utf-8")),
+        ContentType::Html => out.extend_from_slice(ok!("text/html; charset=utf-8")),
+        ContentType::Json => out.extend_from_slice(ok!("application/json")),
+        ContentType::Bytes => out.extend_from_slice(ok!("application/octet-stream")),
+        ContentType::Other(_) => start_slowly(out, status, content_type),
+    }
+}
+
+fn start_slowly(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
+    match status_line(status.as_u16()) {
+        Some(line) => out.extend_from_slice(line.as_bytes()),
+        None => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(status.as_str().as_bytes());
+            out.extend_from_slice(b" \r\nServer: netpoll\r\n");
+        }
+    }
+    let value = match content_type {
+        ContentType::None => "",
+        ContentType::Plain => "text/plain",
+        ContentType::Text => "text/plain; charset=utf-8",
+        ContentType::Html => "text/html; charset=utf-8",
+        ContentType::Json => "application/json",
+        ContentType::Bytes => "application/octet-stream",
+        ContentType::Other(value) => value,
+    };
+    if !value.is_empty() && value.bytes().all(is_value_byte) {
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"Date: ");
+}
+
+macro_rules! status_lines {
+    ($($code:literal $reason:literal)*) => {
+        /// Status line and Server of a registered status.
+        fn status_line(code: u16) -> Option<&'static str> {
+            match code {
+                $($code => Some(concat!("HTTP/1.1 ", $code, " ", $reason, "\r\nServer: netpoll\r\n")),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+// The IANA registry of HTTP status codes.
+status_lines! {
+    100 "Continue" 101 "Switching Protocols" 102 "Processing" 103 "Early Hints"
+    200 "OK" 201 "Created" 202 "Accepted" 203 "Non-Authoritative Information" 204 "No Content"
+    205 "Reset Content" 206 "Partial Content" 207 "Multi-Status" 208 "Already Reported" 226 "IM Used"
+    300 "Multiple Choices" 301 "Moved Permanently" 302 "Found" 303 "See Other" 304 "Not Modified"
+    305 "Use Proxy" 307 "Temporary Redirect" 308 "Permanent Redirect"
+    400 "Bad Request" 401 "Unauthorized" 402 "Payment Required" 403 "Forbidden" 404 "Not Found"
+    405 "Method Not Allowed" 406 "Not Acceptable" 407 "Proxy Authentication Required"
+    408 "Request Timeout" 409 "Conflict" 410 "Gone" 411 "Length Required" 412 "Precondition Failed"
+    413 "Content Too Large" 414 "URI Too Long" 415 "Unsupported Media Type" 416 "Range Not Satisfiable"
+    417 "Expectation Failed" 418 "I'm a teapot" 421 "Misdirected Request" 422 "Unprocessable Content"
+    423 "Locked" 424 "Failed Dependency" 425 "Too Early" 426 "Upgrade Required"
+    428 "Precondition Required" 429 "Too Many Requests" 431 "Request Header Fields Too Large"
+    451 "Unavailable For Legal Reasons"
+    500 "Internal Server Error" 501 "Not Implemented" 502 "Bad Gateway" 503 "Service Unavailable"
+    504 "Gateway Timeout" 505 "HTTP Version Not Supported" 506 "Variant Also Negotiates"
+    507 "Insufficient Storage" 508 "Loop Detected" 510 "Not Extended" 511 "Network Authentication Required"
+}

@@ -1,0 +1,214 @@
+//! Answer heads, chunk framing and refusals.
+
+use http::StatusCode;
+
+use super::super::response::*;
+use super::*;
+
+const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+fn written(status: u16, content_type: ContentType<'_>, connection: Connection, length: Length) -> String {
+    let status = StatusCode::from_u16(status).unwrap();
+    let mut out = Vec::new();
+    let slot = head(&mut out, &ResponseHead { status, content_type, date: DATE, connection, length });
+    assert_eq!(slot.is_some(), length == Length::Deferred && !is_bodiless(status));
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_usual_answer_has_server_type_date_and_length() {
+    assert_eq!(
+        written(200, ContentType::Plain, Connection::Unsaid, Length::Known(13)),
+        "HTTP/1.1 200 OK\r\nServer: netpoll\r\nContent-Type: text/plain\r\n\
+         Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 13\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_head_says_the_same_whether_it_is_a_constant_or_put_together() {
+    let types = [
+        (ContentType::Plain, "text/plain"),
+        (ContentType::Text, "text/plain; charset=utf-8"),
+        (ContentType::Html, "text/html; charset=utf-8"),
+        (ContentType::Json, "application/json"),
+        (ContentType::Bytes, "application/octet-stream"),
+        (ContentType::None, ""),
+    ];
+    for (named, text) in types {
+        for status in [200, 201, 404] {
+            let of = |content_type| written(status, content_type, Connection::Unsaid, Length::Known(0));
+            assert_eq!(of(named), of(ContentType::Other(text)));
+        }
+    }
+}
+
+#[test]
+fn every_status_has_its_line() {
+    for code in 100..=999 {
+        let status = StatusCode::from_u16(code).unwrap();
+        let head = written(code, ContentType::None, Connection::Unsaid, Length::Unsaid);
+        let line = head.lines().next().unwrap();
+        // The crate `http` spells these in its own way; ours is the registry's.
+        let reason = match code {
+            203 => "Non-Authoritative Information",
+            413 => "Content Too Large",
+            422 => "Unprocessable Content",
+            _ => status.canonical_reason().unwrap_or(""),
+        };
+        assert_eq!(line, format!("HTTP/1.1 {code} {reason}"));
+        assert!(head.contains("\r\nServer: netpoll\r\n") && head.ends_with("GMT\r\n\r\n"));
+    }
+}
+
+#[test]
+fn every_answer_has_one_date() {
+    for status in [101, 200, 204, 304, 404, 500] {
+        let head = written(status, ContentType::Json, Connection::Close, Length::Known(2));
+        assert_eq!(head.matches("\r\nDate: ").count(), 1);
+    }
+}
+
+#[test]
+fn statuses_without_a_body_get_no_length_and_no_encoding() {
+    for status in [100, 101, 103, 199, 204, 304] {
+        for length in [Length::Known(5), Length::Chunked, Length::Deferred, Length::Unsaid] {
+            let head = written(status, ContentType::None, Connection::Unsaid, length);
+            assert!(!head.contains("Content-Length") && !head.contains("Transfer-Encoding"), "{head}");
+        }
+    }
+}
+
+#[test]
+fn the_connection_is_mentioned_when_asked() {
+    let of = |connection| written(200, ContentType::None, connection, Length::Known(0));
+    assert!(!of(Connection::Unsaid).contains("Connection"));
+    assert!(of(Connection::Close).contains("\r\nConnection: close\r\n"));
+    assert!(of(Connection::KeepAlive).contains("\r\nConnection: keep-alive\r\n"));
+    assert!(of(Connection::Upgrade).contains("\r\nConnection: upgrade\r\n"));
+}
+
+#[test]
+fn a_deferred_length_is_filled_in_behind_spaces() {
+    for (length, field) in
+        [(0, "         0"), (7, "         7"), (12345, "     12345"), (9_999_999_999, "9999999999")]
+    {
+        let mut out = b"earlier answer".to_vec();
+        let deferred = ResponseHead {
+            status: StatusCode::OK,
+            content_type: ContentType::Json,
+            date: DATE,
+            connection: Connection::Unsaid,
+            length: Length::Deferred,
+        };
+        let slot = head(&mut out, &deferred).expect("a slot");
+        out.extend_from_slice(b"body");
+        patch_length(&mut out, slot, length);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(&format!("\r\nContent-Length: {field}\r\n\r\nbody")), "{text}");
+    }
+}
+
+#[test]
+fn every_length_is_written_in_decimal() {
+    let lengths = (0..12_000).chain([99_999, 100_000, 4_294_967_295, 4_294_967_296, u64::MAX]);
+    for length in lengths {
+        let answer = written(200, ContentType::None, Connection::Unsaid, Length::Known(length));
+        assert!(answer.ends_with(&format!("\r\nContent-Length: {length}\r\n\r\n")), "{length}: {answer}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the slot of a deferred length")]
+fn a_length_of_another_buffer_is_not_patched() {
+    let mut out = Vec::new();
+    let slot = open_head(
+        &mut out,
+        &ResponseHead {
+            status: StatusCode::OK,
+            content_type: ContentType::None,
+            date: DATE,
+            connection: Connection::Unsaid,
+            length: Length::Deferred,
+        },
+    )
+    .expect("a slot");
+    out.rotate_left(1);
+    patch_length(&mut out, slot, 1);
+}
+
+#[test]
+fn free_headers_go_between_the_head_and_its_empty_line() {
+    let mut out = Vec::new();
+    let open = ResponseHead {
+        status: StatusCode::OK,
+        content_type: ContentType::None,
+        date: DATE,
+        connection: Connection::Unsaid,
+        length: Length::Unsaid,
+    };
+    assert!(open_head(&mut out, &open).is_none());
+    header(&mut out, "X-Id", b"a\tb \xff").unwrap();
+    close_head(&mut out);
+    assert!(out.ends_with(b" GMT\r\nX-Id: a\tb \xff\r\n\r\n"));
+}
+
+#[test]
+fn a_header_that_would_split_the_answer_is_refused_whole() {
+    for (name, value) in [
+        ("X", &b"a\r\nSet-Cookie: b"[..]),
+        ("X", b"a\nb"),
+        ("X", b"a\rb"),
+        ("X", b"a\0b"),
+        ("X", b"a\x7f"),
+        ("X\r\nY", b"a"),
+        ("X:", b"a"),
+        ("", b"a"),
+        ("X Y", b"a"),
+        ("\u{e4}", b"a"),
+    ] {
+        let mut out = b"before".to_vec();
+        assert_eq!(header(&mut out, name, value), Err(InvalidHeader), "{name:?}");
+        assert_eq!(out, b"before");
+    }
+    let split = ContentType::Other("text/plain\r\nX: y");
+    assert!(!written(200, split, Connection::Unsaid, Length::Known(0)).contains("text/plain"));
+}
+
+#[test]
+fn headers_that_the_encoder_writes_are_reserved() {
+    assert!(is_reserved("content-LENGTH") && is_reserved("Transfer-Encoding") && !is_reserved("X"));
+}
+
+#[test]
+fn chunks_are_what_the_decoder_reads() {
+    for len in [1, 9, 15, 16, 255, 256, 4096, 70_000] {
+        let data = vec![b'x'; len];
+        let mut out = Vec::new();
+        chunk(&mut out, &data);
+        chunk(&mut out, b"");
+        chunk_with(&mut out, |out| out.extend_from_slice(&data));
+        chunk_with(&mut out, |_| {});
+        last_chunk(&mut out);
+        assert!(out.starts_with(format!("{len:x}\r\n").as_bytes()));
+
+        let mut decoded = Vec::new();
+        let done = Decoder::new().decode(&out, &mut decoded, 1 << 20).unwrap();
+        assert_eq!(done, Decoded { consumed: out.len(), done: true });
+        assert_eq!(decoded, [&data[..], &data[..]].concat());
+    }
+}
+
+#[test]
+fn a_refusal_says_what_was_wrong_and_that_the_connection_closes() {
+    for &violation in Violation::ALL {
+        let error = WireError::from(violation);
+        let mut out = Vec::new();
+        refuse(&mut out, error, DATE);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {} ", error.status())));
+        assert!(head.contains("\r\nConnection: close"));
+        assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())));
+        assert_eq!(body, error.reason());
+    }
+}
