@@ -1,9 +1,80 @@
-//! The bytes of HTTP/1.1, without I/O.
+//! A thin, strict and fast HTTP/1.1 layer on [`netpoll_core`].
+//!
+//! ```no_run
+//! use netpoll_http::{Request, Router, Server};
+//!
+//! fn main() -> std::io::Result<()> {
+//!     Server::bind("127.0.0.1:8080")?
+//!         .serve(|_worker| Router::new().get("/", |_: &Request| "Hello, World!"))?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A handler borrows its request where it landed (`&Request`, synchronous) or owns it (`Request`, `async`),
+//! and returns anything that is [`IntoResponse`]. `?` turns a bad parameter, bad JSON, or an error of
+//! the program into an [`Error`] that says what was wrong:
+//!
+//! ```
+//! use netpoll_http::{App, Error, Json, Request, Router, StatusCode};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Order {
+//!     id: u64,
+//! }
+//! # fn find(id: u64) -> Result<Order, Error> { Ok(Order { id }) }
+//! # async fn insert(order: Order) -> Result<Order, Error> { Ok(order) }
+//!
+//! let app = App::new(|_worker| {
+//!     Router::new()
+//!         .get("/orders/{id}", move |req: &Request| find(req.param("id")?).map(Json))
+//!         .post("/orders", async move |req: Request| {
+//!             let order: Order = req.json()?;
+//!             Ok((StatusCode::CREATED, Json(insert(order).await?)))
+//!         })
+//! });
+//!
+//! let client = app.test(); // in memory: no socket, no clock
+//! assert_eq!(client.get("/orders/7").text(), r#"{"id":7}"#);
+//! assert_eq!(client.get("/orders/x").text(), "path parameter `id`: invalid digit found in string");
+//! assert_eq!(client.post_json("/orders", &Order { id: 8 }).status, StatusCode::CREATED);
+//! ```
+//!
+//! # Floors
+//!
+//! Knowledge points down this list only: `server`, `test` → [`router`] → `handler`, `layer` → `h1` → `message` →
+//! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
+//! up through [`Service`].
+//!
+//! # Strict
+//!
+//! Whatever RFC 9112 lets two parties read in two ways is refused: one answer, then the connection
+//! closes, and nothing behind it is served. There are no lenient switches.
 
 #![forbid(unsafe_code)]
 
-#[allow(dead_code, unused_imports, reason = "used by the floors above")]
+mod h1;
+mod handler;
+mod layer;
+mod message;
+pub mod router;
+mod server;
+mod test;
+// The room is complete by itself: a few pieces (chunk writing by halves, file paths) wait for their users.
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;
+
+pub use h1::{Limits, Route, Service};
+pub use handler::{Endpoint, Handler};
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+pub use layer::{RateLimit, Verdict};
+#[cfg(feature = "json")]
+pub use message::Json;
+pub use message::{
+    Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response, RouteId,
+};
+pub use router::{Params, Router};
+pub use server::{App, Report, Running, Server, Worker};
+pub use test::{TestClient, TestConnection, TestRequest, TestResponse};
 
 /// Opens the inner rooms to the fuzz targets and the benches. Not part of the public API.
 #[cfg(feature = "internals")]
@@ -14,3 +85,8 @@ pub mod internals {
         pub use crate::wire::*;
     }
 }
+
+/// The code on the front page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

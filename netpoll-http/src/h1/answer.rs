@@ -1,0 +1,213 @@
+//! From an answer to the next request: what could not be written at once.
+//!
+//! A handler that waits is polled once where it was called; only if it is not ready it is kept, and
+//! polled again when its waker was woken. A stream is pulled while the write queue has room.
+//!
+//! Invariant: between two answers the phase is [`Phase::Idle`] or [`Phase::Skip`], and it leaves
+//! [`Phase::Waiting`] and [`Phase::Streaming`] only when the answer is complete or the connection ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use netpoll_core::{Conn, Flow};
+
+use super::{Exchange, Http1, Phase, Service, Step};
+use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest};
+use crate::wire::response as encode;
+
+/// What to reserve for one pull of a stream.
+const PULL_BYTES: usize = 4096;
+
+/// A handler that is not ready.
+pub(super) struct Waiting {
+    exchange: Exchange,
+    pending: Pending,
+}
+
+/// An answer that is made while it is sent.
+pub(super) struct Streaming {
+    outflow: Outflow,
+    keep_alive: bool,
+}
+
+impl<S: Service> Http1<S> {
+    /// Does what is left of an answer, as far as it can be done now.
+    #[inline]
+    pub(super) fn settle(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        replied: Replied,
+        rest: Rest,
+    ) -> Step {
+        if !matches!(rest, Rest::Nothing) {
+            return self.settle_rest(conn, exchange, replied, rest);
+        }
+        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+    }
+
+    #[inline(never)]
+    fn settle_rest(&mut self, conn: &mut Conn<'_>, exchange: Exchange, replied: Replied, rest: Rest) -> Step {
+        match rest {
+            Rest::Nothing => {}
+            Rest::Static(bytes) => conn.send_static(bytes),
+            Rest::Shared(bytes) => conn.send_shared(bytes),
+            Rest::Stream(outflow) => {
+                // A stream may run for long; its peer's patience is the core's to watch.
+                conn.clear_deadline();
+                self.phase =
+                    Phase::Streaming(Box::new(Streaming { outflow, keep_alive: replied.keep_alive }));
+                return self.go_on_streaming(conn);
+            }
+            Rest::Future(pending) => {
+                // From the call on, and not extended by polls.
+                conn.set_deadline(self.worker.limits.handler_timeout);
+                return self.poll(conn, exchange, pending);
+            }
+        }
+        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+    }
+
+    /// Polls a handler, and answers if it is ready.
+    fn poll(&mut self, conn: &mut Conn<'_>, exchange: Exchange, mut pending: Pending) -> Step {
+        let waker = conn.waker();
+        let mut context = Context::from_waker(&waker);
+        let worker = Rc::clone(&self.worker);
+        let mut rest = Rest::Nothing;
+        let replied = match catch_unwind(AssertUnwindSafe(|| pending.poll(&mut context))) {
+            Ok(Poll::Pending) => {
+                self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending }));
+                return Step::Stop(Flow::Pause);
+            }
+            Ok(Poll::Ready(answer)) => {
+                worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| {
+                    answer.respond(reply)
+                })
+            }
+            Err(_) => {
+                conn.count_panic();
+                let closing = Exchange { keep_alive: false, ..exchange };
+                worker.write(conn, &closing, None, &mut rest, |reply| {
+                    reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR))
+                })
+            }
+        };
+        self.settle(conn, exchange, replied, rest)
+    }
+
+    /// Gives up on a handler: dropping its future is what cancels it.
+    #[cold]
+    pub(super) fn give_up_waiting(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            unreachable!("called in this phase")
+        };
+        let Waiting { exchange, pending } = *waiting;
+        let exchange = Exchange { keep_alive: false, ..exchange };
+        let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make");
+        let worker = Rc::clone(&self.worker);
+        let mut rest = Rest::Nothing;
+        let replied =
+            worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| reply.fail(late));
+        // The program's own destructors run here.
+        if catch_unwind(AssertUnwindSafe(move || drop(pending))).is_err() {
+            conn.count_panic();
+        }
+        match self.settle(conn, exchange, replied, rest) {
+            Step::Stop(flow) => flow,
+            Step::Next => Flow::Linger,
+        }
+    }
+
+    /// Polls the handler again.
+    pub(super) fn go_on_waiting(&mut self, conn: &mut Conn<'_>) -> Step {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Waiting(waiting) => {
+                let Waiting { exchange, pending } = *waiting;
+                self.poll(conn, exchange, pending)
+            }
+            _ => unreachable!("called in this phase"),
+        }
+    }
+
+    /// Pulls the stream until it is done, or waits, or the write queue is full.
+    pub(super) fn go_on_streaming(&mut self, conn: &mut Conn<'_>) -> Step {
+        let Phase::Streaming(streaming) = &mut self.phase else { unreachable!("called in this phase") };
+        let framing = streaming.outflow.framing;
+        let waker = conn.waker();
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if conn.is_backed_up() {
+                // `drained` goes on, when there is room and others have had their turn.
+                return Step::Stop(Flow::Pause);
+            }
+            let outflow = &mut streaming.outflow;
+            let (pulled, bytes) = conn.append(PULL_BYTES, |out| {
+                let start = out.len();
+                (outflow.pull(&mut context, out), out.len() - start)
+            });
+            match pulled {
+                Ok(Pull::More) => {
+                    if bytes == 0 {
+                        // Others get their turn before it is asked again.
+                        waker.wake_by_ref();
+                        return Step::Stop(Flow::Pause);
+                    }
+                }
+                Ok(Pull::Wait) => return Step::Stop(Flow::Pause),
+                Ok(Pull::Done) => break,
+                Ok(Pull::Failed) => return Step::Stop(abort(framing)),
+                Err(Panicked) => {
+                    conn.count_panic();
+                    return Step::Stop(abort(framing));
+                }
+            }
+        }
+        if framing == OutFraming::Chunked {
+            conn.append(encode::LAST_CHUNK.len(), encode::last_chunk);
+        }
+        let keep_alive = streaming.keep_alive;
+        self.phase = Phase::Idle;
+        if keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+    }
+}
+
+/// How to make the peer notice that the answer is incomplete: where the framing shows it, the bytes that
+/// were sent may arrive; where only the end of the connection does, it must not look like a good one.
+fn abort(framing: OutFraming) -> Flow {
+    match framing {
+        OutFraming::Chunked | OutFraming::Remaining(_) => Flow::Close,
+        OutFraming::UntilClose => Flow::Reset,
+    }
+}
+
+struct Panicked;
+
+impl Outflow {
+    /// Appends the next piece with its framing.
+    fn pull(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Pull, Panicked> {
+        let stream = &mut self.stream;
+        let mut pull = |out: &mut Vec<u8>| {
+            catch_unwind(AssertUnwindSafe(|| stream.pull(context, &mut BodyBuf::new(out))))
+                .map_err(|_| Panicked)
+        };
+        match &mut self.framing {
+            OutFraming::Chunked => encode::chunk_with(out, pull),
+            OutFraming::UntilClose => pull(out),
+            OutFraming::Remaining(0) => Ok(Pull::Done),
+            OutFraming::Remaining(left) => {
+                let start = out.len();
+                let pulled = pull(out)?;
+                let owed = usize::try_from(*left).unwrap_or(usize::MAX);
+                out.truncate(start.saturating_add(owed));
+                *left -= (out.len() - start) as u64;
+                Ok(match pulled {
+                    _ if *left == 0 => Pull::Done,
+                    Pull::Done => Pull::Failed,
+                    pulled => pulled,
+                })
+            }
+        }
+    }
+}

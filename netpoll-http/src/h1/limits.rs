@@ -1,0 +1,71 @@
+//! Every limit of a connection, with its default and the reason for it.
+
+use std::time::Duration;
+
+/// The limits of a connection. Reaching one is an answer (408, 413, 414, 431, 503) or a silent close.
+///
+/// How slowly a peer may read, and how much may be queued for it, is the core's
+/// [`ConnLimits`](netpoll_core::ConnLimits). A streamed answer may go on for as long as its peer keeps up.
+///
+/// ```
+/// use netpoll_http::Limits;
+///
+/// let mut limits = Limits::default();
+/// limits.body_bytes_max = 64 * 1024;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a request head, from the request line to the empty line. Default 16 KiB, at most 65 535 (a larger
+    /// value counts as that); beyond it 431.
+    ///
+    /// Browsers send 1–2 KiB, with large cookies 8 KiB. A head is kept in memory until it is complete.
+    pub head_bytes_max: usize,
+    /// Header lines of a request. Default and maximum 64 (a larger value counts as that); beyond it 431.
+    pub headers_max: usize,
+    /// Bytes of a request target. Default 8192 (RFC 9112 asks for at least 8000); beyond it 414.
+    pub target_bytes_max: usize,
+    /// Bytes of a request body. Default 1 MiB; beyond it 413. A route can set its own.
+    ///
+    /// A body is complete before its handler runs, so this is memory per upload in progress; it grows with what
+    /// arrives.
+    pub body_bytes_max: usize,
+    /// How long a head may take from its first byte. Default 10 s; then 408. Dripping does not extend it.
+    pub head_timeout: Duration,
+    /// How long a connection may be silent before its first request and between two. Default 75 s; then it is closed
+    /// silently.
+    ///
+    /// Longer than the 60 s that common proxies keep their side, so that they and not we close first.
+    pub idle_timeout: Duration,
+    /// Bytes per second that a body must come at, on average. Default 256; slower is 408.
+    pub body_bytes_per_second_min: u32,
+    /// How long a body may take before its rate counts. Default 5 s.
+    pub body_grace: Duration,
+    /// How long an asynchronous handler may take. Default 30 s; then its future is dropped, which cancels it, and
+    /// the answer is 503.
+    ///
+    /// A backend that never answers would otherwise hold the connection for ever.
+    pub handler_timeout: Duration,
+    /// Requests of one connection that are answered before others get their turn. Default `None`: as many as
+    /// the core's poll budget has events ([`Conn::turn_budget`](netpoll_core::Conn::turn_budget)), which is 64.
+    ///
+    /// A peer that pipelines without end then costs the others no more than a turn full of events.
+    pub requests_per_turn: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 16 * 1024,
+            headers_max: 64,
+            target_bytes_max: 8 * 1024,
+            body_bytes_max: 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_bytes_per_second_min: 256,
+            body_grace: Duration::from_secs(5),
+            handler_timeout: Duration::from_secs(30),
+            requests_per_turn: None,
+        }
+    }
+}

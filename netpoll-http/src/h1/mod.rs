@@ -1,0 +1,245 @@
+//! The HTTP/1.1 connection: bytes in, requests to the service, answers into the write queue.
+//!
+//! A state machine with one phase at a time. Requests are parsed where they landed, answered in order,
+//! and all answers to what arrived together leave together, because the core flushes once after the callback.
+//! What a request needs beyond one callback (a body that is still coming, a handler that waits, a stream)
+//! is boxed while it lasts; between requests a connection owns nothing but this struct.
+//!
+//! Invariant: at most one request is in progress, and input is looked at only when none is. So
+//! answers cannot be reordered, and bytes behind an error, a close or a refusal are never taken for a
+//! request.
+
+mod answer;
+mod limits;
+mod request;
+mod service;
+mod upload;
+mod worker;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use netpoll_core::{Conn, Flow, Input, Protocol};
+
+use self::answer::{Streaming, Waiting};
+use self::upload::{Skip, Upload};
+use crate::message::RouteId;
+use crate::wire::{Head, Method, Scan};
+
+pub use limits::Limits;
+pub use service::{Route, Service};
+pub(crate) use worker::Worker;
+
+/// One connection.
+pub(crate) struct Http1<S: Service> {
+    worker: Rc<Worker<S>>,
+    peer: SocketAddr,
+    scan: Scan,
+    phase: Phase,
+    /// The peer has finished sending; it still gets its answers.
+    half_closed: bool,
+    /// Input was left for a later callback.
+    is_behind: bool,
+}
+
+/// What the connection is doing.
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// A head began to arrive; its deadline is running.
+    Head,
+    /// A body is arriving.
+    Upload(Box<Upload>),
+    /// A body is arriving that nobody wants.
+    Skip(Box<Skip>),
+    /// The handler has not finished.
+    Waiting(Box<Waiting>),
+    /// The answer is made while it is sent.
+    Streaming(Box<Streaming>),
+}
+
+/// What is to be remembered of a request until it is answered.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    route: Option<RouteId>,
+    head_only: bool,
+    is_http10: bool,
+    /// The connection may stay open behind this request.
+    keep_alive: bool,
+}
+
+impl Exchange {
+    #[inline]
+    fn new(head: &Head<'_>, route: Option<RouteId>) -> Self {
+        Self {
+            route,
+            head_only: head.method == Method::Head,
+            is_http10: head.minor_version == 0,
+            keep_alive: head.keep_alive,
+        }
+    }
+}
+
+/// How serving goes on.
+enum Step {
+    /// With what is left of the input.
+    Next,
+    /// Not now.
+    Stop(Flow),
+}
+
+impl<S: Service> Http1<S> {
+    pub(crate) fn new(worker: Rc<Worker<S>>, peer: SocketAddr) -> Self {
+        Self { worker, peer, scan: Scan::default(), phase: Phase::Idle, half_closed: false, is_behind: false }
+    }
+
+    /// Serves what is in the input until it is used up or something has to be waited for.
+    fn serve(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let mut requests_left = self.worker.limits.requests_per_turn.unwrap_or_else(|| conn.turn_budget());
+        loop {
+            let step = match &self.phase {
+                Phase::Idle | Phase::Head => {
+                    if input.is_empty() {
+                        return self.rest(conn);
+                    }
+                    // With a full queue the core holds the input until there is room, and offers it then.
+                    if requests_left == 0 || conn.is_backed_up() {
+                        return Flow::Yield;
+                    }
+                    requests_left -= 1;
+                    self.next_request(conn, input)
+                }
+                Phase::Upload(_) | Phase::Skip(_) if input.is_empty() => return Flow::Continue,
+                Phase::Upload(_) => self.go_on_with_upload(conn, input),
+                Phase::Skip(_) => self.go_on_skipping(conn, input),
+                Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
+            };
+            if let Step::Stop(flow) = step {
+                return flow;
+            }
+        }
+    }
+
+    /// Between requests, with nothing left to serve.
+    #[inline]
+    fn rest(&mut self, conn: &mut Conn<'_>) -> Flow {
+        if self.half_closed || conn.is_stopping() {
+            return Flow::Close;
+        }
+        self.phase = Phase::Idle;
+        conn.set_deadline(self.worker.limits.idle_timeout);
+        Flow::Continue
+    }
+
+    /// Serves, and notes whether input stays behind that is to be offered again.
+    #[inline]
+    fn serve_and_note(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let flow = self.serve(conn, input);
+        self.is_behind = matches!(flow, Flow::Pause | Flow::Yield) && !input.is_empty();
+        match flow {
+            // A head or a body that is never going to be complete.
+            Flow::Continue if self.half_closed => Flow::Close,
+            flow => flow,
+        }
+    }
+
+    /// The flow of a callback that had nothing to do: the one that holds already.
+    fn unchanged(&self) -> Flow {
+        match self.phase {
+            Phase::Waiting(_) | Phase::Streaming(_) => Flow::Pause,
+            _ if self.is_behind => Flow::Yield,
+            _ => Flow::Continue,
+        }
+    }
+
+    /// The flow after a callback finished the request in progress.
+    fn resume(&mut self, conn: &mut Conn<'_>, step: Step) -> Flow {
+        match step {
+            Step::Stop(flow) => flow,
+            // What is left of the input is offered again, because a pause ends.
+            Step::Next if self.is_behind => Flow::Continue,
+            Step::Next => self.rest(conn),
+        }
+    }
+}
+
+impl<S: Service> Protocol for Http1<S> {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.set_deadline(self.worker.limits.idle_timeout);
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.serve_and_note(conn, input)
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.half_closed = true;
+        self.serve_and_note(conn, input)
+    }
+
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match self.phase {
+            Phase::Streaming(_) => {
+                let step = self.go_on_streaming(conn);
+                self.resume(conn, step)
+            }
+            Phase::Waiting(_) => Flow::Pause,
+            _ => Flow::Continue,
+        }
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let step = match self.phase {
+            Phase::Waiting(_) => self.go_on_waiting(conn),
+            Phase::Streaming(_) => self.go_on_streaming(conn),
+            _ => return self.unchanged(),
+        };
+        self.resume(conn, step)
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match self.phase {
+            Phase::Waiting(_) => self.give_up_waiting(conn),
+            Phase::Streaming(_) => Flow::Pause,
+            Phase::Head | Phase::Upload(_) => self.time_out(conn),
+            // Not idle but slow: how long a peer may take to read is the core's to say.
+            Phase::Idle if conn.queued_bytes() > 0 || self.is_behind => {
+                conn.set_deadline(self.worker.limits.idle_timeout);
+                self.unchanged()
+            }
+            Phase::Idle | Phase::Skip(_) => Flow::Close,
+        }
+    }
+
+    fn stopping(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        match self.phase {
+            Phase::Idle if !self.is_behind => Flow::Close,
+            _ => self.unchanged(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Params, Replied, Reply, Request};
+
+    struct Nothing;
+    impl Service for Nothing {
+        fn find(&self, _method: &str, _path: &[u8], _params: &mut Params) -> Route<'_> {
+            Route::NotFound
+        }
+        fn methods(&self) -> &str {
+            ""
+        }
+        fn call(&self, _route: RouteId, _request: &Request<'_>, reply: Reply<'_>) -> Replied {
+            reply.empty(http::StatusCode::OK)
+        }
+    }
+
+    #[test]
+    fn a_connection_between_requests_is_at_most_96_bytes() {
+        assert!(size_of::<Http1<Nothing>>() <= 96, "{}", size_of::<Http1<Nothing>>());
+    }
+}

@@ -1,0 +1,208 @@
+//! From a head to its route, its body and its handler.
+//!
+//! Invariant: a request's bytes are consumed before its handler runs, and its body either was consumed
+//! with it, or is being received or skipped, or the connection closes. Body bytes are never parsed as
+//! a head.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use http::header::ALLOW;
+use http::{HeaderValue, StatusCode};
+use netpoll_core::{Conn, Flow, Input};
+
+use super::{Exchange, Http1, Phase, Route, Service, Step, Worker};
+use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest};
+use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
+
+/// Bodies that nobody read are skipped up to this size, so that the connection stays usable; a longer one
+/// costs more than a new connection.
+pub(super) const SKIP_BYTES_MAX: u64 = 64 * 1024;
+
+/// What is done with a request, once its head is there.
+enum Plan {
+    /// Answer without a handler and without the body.
+    Answer(Response),
+    /// The same for an error, which hooks get to see.
+    Refuse(Error),
+    /// A hook panicked.
+    Apologise,
+    /// Call the handler with this body.
+    Call(usize),
+    /// Receive the body first.
+    Receive(usize),
+}
+
+impl<S: Service> Http1<S> {
+    /// Reads a head, and answers it if its body is there as well.
+    #[inline]
+    pub(super) fn next_request(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
+        let worker = Rc::clone(&self.worker);
+        let mut index = worker.index.borrow_mut();
+        let head = match wire::parse(input.bytes(), &mut self.scan, &worker.wire_limits, &mut index) {
+            Ok(Progress::Done(head)) => head,
+            Ok(Progress::Partial { skip }) => {
+                input.advance(skip);
+                return Step::Stop(self.wait_for_head(conn, input.is_empty()));
+            }
+            Err(error) => return Step::Stop(self.refuse(conn, error)),
+        };
+        input.advance(head.consumed());
+        if !matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::Idle;
+        }
+        conn.count_requests(1);
+
+        let mut params = Params::new();
+        let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
+        let route = if let Route::To(route) = found { Some(route) } else { None };
+        let mut exchange = Exchange::new(&head, route);
+        let origin = Origin { peer: self.peer, arrived: conn.now() };
+        let request = Request::borrowed(&head, &params, &[], &origin);
+
+        let mut rest = Rest::Nothing;
+        let replied = match plan(&worker, found, &head, &request, input) {
+            Plan::Call(body_bytes) => {
+                let body = &input.bytes()[..body_bytes];
+                input.advance(body_bytes);
+                let request = Request::borrowed(&head, &params, body, &origin);
+                let Route::To(route) = found else { unreachable!("only a route is called") };
+                let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
+                worker.write(conn, &exchange, Some(&request), &mut rest, call)
+            }
+            Plan::Receive(body_bytes_max) => {
+                if head.expect_continue && input.is_empty() {
+                    conn.send_static(encode::CONTINUE);
+                }
+                self.begin_upload(conn, &head, &params, exchange, body_bytes_max);
+                return Step::Next;
+            }
+            Plan::Apologise => {
+                conn.count_panic();
+                exchange.keep_alive = false;
+                let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
+                worker.write(conn, &exchange, None, &mut rest, |reply| reply.fail(apology))
+            }
+            Plan::Answer(response) => {
+                let is_stream = matches!(response.body, Body::Stream { .. });
+                exchange.keep_alive &= !head.framing.has_body() || (may_skip(&head, input) && !is_stream);
+                let replied =
+                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.send(response));
+                self.skip_body(conn, head.framing, replied.keep_alive);
+                replied
+            }
+            Plan::Refuse(error) => {
+                exchange.keep_alive &=
+                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(&head, input);
+                let replied =
+                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(error));
+                self.skip_body(conn, head.framing, replied.keep_alive);
+                replied
+            }
+        };
+        drop(index);
+        self.settle(conn, exchange, replied, rest)
+    }
+
+    fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
+        match self.phase {
+            _ if is_empty => self.rest(conn),
+            Phase::Head => Flow::Continue,
+            _ => {
+                // From the first byte on, and not extended by later ones.
+                conn.set_deadline(self.worker.limits.head_timeout);
+                self.phase = Phase::Head;
+                Flow::Continue
+            }
+        }
+    }
+
+    /// Answers a framing error; nothing that follows is looked at.
+    #[cold]
+    pub(super) fn refuse(&mut self, conn: &mut Conn<'_>, error: WireError) -> Flow {
+        if error.is_silent() {
+            return Flow::Close;
+        }
+        self.worker.refuse(conn, error);
+        Flow::Linger
+    }
+
+    /// Answers 408 to a head or a body that took too long.
+    #[cold]
+    pub(super) fn time_out(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let exchange = Exchange { route: None, head_only: false, is_http10: false, keep_alive: false };
+        let late = Error::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive");
+        let mut rest = Rest::Nothing;
+        let replied = self.worker.clone().write(conn, &exchange, None, &mut rest, |reply| reply.fail(late));
+        match self.settle(conn, exchange, replied, rest) {
+            Step::Stop(flow) => flow,
+            Step::Next => Flow::Linger,
+        }
+    }
+}
+
+/// Decides what to do with a request, from its head alone.
+#[inline]
+fn plan<S: Service>(
+    worker: &Worker<S>,
+    found: Route<'_>,
+    head: &Head<'_>,
+    request: &Request<'_>,
+    input: &Input<'_>,
+) -> Plan {
+    let route = if let Route::To(route) = found { Some(route) } else { None };
+    match catch_unwind(AssertUnwindSafe(|| worker.service.before(route, request))) {
+        Ok(None) => {}
+        Ok(Some(response)) => return Plan::Answer(response),
+        Err(_) => return Plan::Apologise,
+    }
+    let Some(route) = route else { return without_route(worker, found, head) };
+    let length = match head.framing {
+        Framing::None => return Plan::Call(0),
+        Framing::Length(length) => length,
+        Framing::Chunked => 0,
+    };
+    let body_bytes_max = worker.service.body_bytes_max(route).unwrap_or(worker.limits.body_bytes_max);
+    if length > body_bytes_max as u64 {
+        let message = format!("the request body may have at most {body_bytes_max} bytes");
+        return Plan::Refuse(Error::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    match head.framing {
+        Framing::Length(length) if length <= input.len() as u64 => Plan::Call(length as usize),
+        _ => Plan::Receive(body_bytes_max),
+    }
+}
+
+/// The answer to a request that no handler is for.
+#[cold]
+fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'_>) -> Plan {
+    let allow = match found {
+        Route::MethodNotAllowed(allow) => allow,
+        _ if head.path_bytes() == b"*" => worker.service.methods(),
+        _ => "",
+    };
+    let with_allow = |mut response: Response| {
+        // Method names are tokens, so they are a valid value.
+        if let Ok(value) = HeaderValue::from_str(allow) {
+            response.headers.insert(ALLOW, value);
+        }
+        Plan::Answer(response)
+    };
+    match head.method {
+        Method::Other => Plan::Refuse(Error::from(StatusCode::NOT_IMPLEMENTED)),
+        Method::Options if !allow.is_empty() || head.path_bytes() == b"*" => {
+            with_allow(Response::new(StatusCode::NO_CONTENT))
+        }
+        _ if !allow.is_empty() => {
+            with_allow(Response::text("Method Not Allowed").status(StatusCode::METHOD_NOT_ALLOWED))
+        }
+        _ => Plan::Refuse(Error::from(StatusCode::NOT_FOUND)),
+    }
+}
+
+/// Whether the body may be skipped to keep the connection: it is short, and the peer is sending it,
+/// which it is not if it waits for a 100 that will not come.
+fn may_skip(head: &Head<'_>, input: &Input<'_>) -> bool {
+    let is_short = !matches!(head.framing, Framing::Length(length) if length > SKIP_BYTES_MAX);
+    is_short && !(head.expect_continue && input.is_empty())
+}

@@ -1,0 +1,74 @@
+//! What a connection asks of the program above it.
+//!
+//! The connection is generic over this trait, so from the parser to the handler a compile-time route
+//! table is one call without a pointer in between. A [`Router`](crate::Router) has one, to its handler.
+
+use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
+
+/// What a service says about a method and a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// The route to take; the parameters are filled in.
+    To(RouteId),
+    /// The path is known, the method is not: 405 with this `Allow` value.
+    MethodNotAllowed(&'a str),
+    /// Nothing has this path: 404.
+    NotFound,
+}
+
+/// Answers the requests of a connection: a [`Router`](crate::Router), or what [`routes!`](crate::routes)
+/// makes.
+///
+/// A request is looked up when its head is there and called when its body is, which may be later. A
+/// service of one's own can be as small as this:
+///
+/// ```
+/// use netpoll_http::{App, Params, Replied, Reply, Request, Route, RouteId, Service, StatusCode};
+///
+/// struct EchoPath;
+/// impl Service for EchoPath {
+///     fn find(&self, _method: &str, _path: &[u8], _params: &mut Params) -> Route<'_> {
+///         Route::To(RouteId(0))
+///     }
+///     fn methods(&self) -> &str {
+///         "GET, HEAD"
+///     }
+///     fn call(&self, _route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+///         reply.bytes(StatusCode::OK, "text/plain", request.path().as_bytes())
+///     }
+/// }
+/// assert_eq!(App::new(|_| EchoPath).test().get("/a/b").text(), "/a/b");
+/// ```
+pub trait Service: 'static {
+    /// Finds the route of a method and a raw path, and fills in its parameters.
+    ///
+    /// The path is printable ASCII; it comes as bytes because text would have to be checked once more.
+    fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_>;
+
+    /// The methods that any of the routes has, for `OPTIONS *`: `GET, HEAD, POST`.
+    fn methods(&self) -> &str;
+
+    /// The largest body of a route in bytes, if it differs from
+    /// [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
+    fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {
+        None
+    }
+
+    /// Looks at a head before its body is read; an answer ends the request.
+    ///
+    /// `route` is `None` for requests that found none. The request's body is empty.
+    fn before(&self, _route: Option<RouteId>, _request: &Request<'_>) -> Option<Response> {
+        None
+    }
+
+    /// Whether [`after`](Self::after) does anything for this route.
+    fn has_after(&self, _route: Option<RouteId>) -> bool {
+        false
+    }
+
+    /// May change an answer before it leaves.
+    fn after(&self, _route: Option<RouteId>, _request: &Request<'_>, _parts: &mut Parts) {}
+
+    /// Calls the route's handler.
+    fn call(&self, route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+}

@@ -1,0 +1,166 @@
+//! Bodies that did not arrive together with their head.
+//!
+//! A wanted body is collected behind a copy of its head, and the two become the owned request that the
+//! handler gets. The memory grows with what arrived, never with what was announced. An unwanted one is
+//! counted and dropped.
+//!
+//! Invariant: a handler never sees a part of a body. Whatever ends a body early (an error in its
+//! framing, its limit, its deadline, the peer's FIN) ends the connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use netpoll_core::{Conn, Flow, Input, Instant};
+
+use super::request::SKIP_BYTES_MAX;
+use super::{Exchange, Http1, Phase, Service, Step};
+use crate::message::{Origin, Owned, Params, Request, Rest};
+use crate::wire::{Decoder, Framing, Head, HeadParts, HeaderIndex, WireError};
+
+/// A body on its way, with its head.
+pub(super) struct Upload {
+    exchange: Exchange,
+    /// The head, then what has arrived of the body.
+    bytes: Vec<u8>,
+    head_bytes: usize,
+    parts: HeadParts,
+    index: HeaderIndex,
+    params: Params,
+    incoming: Incoming,
+    body_bytes_max: usize,
+    started: Instant,
+}
+
+/// A body on its way to nowhere.
+pub(super) struct Skip {
+    incoming: Incoming,
+}
+
+/// What is still to come of a body.
+enum Incoming {
+    Length(u64),
+    Chunked(Decoder),
+}
+
+impl Incoming {
+    fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::new()),
+        }
+    }
+
+    /// Takes what belongs to the body off the input; true when the body is complete.
+    fn take(
+        &mut self,
+        input: &mut Input<'_>,
+        body_bytes_max: u64,
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<bool, WireError> {
+        match self {
+            Self::Length(left) => {
+                let taken = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                data(&input.bytes()[..taken]);
+                input.advance(taken);
+                *left -= taken as u64;
+                Ok(*left == 0)
+            }
+            Self::Chunked(decoder) => {
+                let decoded = decoder.decode_with(input.bytes(), body_bytes_max, data)?;
+                input.advance(decoded.consumed);
+                Ok(decoded.done)
+            }
+        }
+    }
+}
+
+impl<S: Service> Http1<S> {
+    /// Keeps the head and waits for the body.
+    pub(super) fn begin_upload(
+        &mut self,
+        conn: &mut Conn<'_>,
+        head: &Head<'_>,
+        params: &Params,
+        exchange: Exchange,
+        body_bytes_max: usize,
+    ) {
+        conn.set_deadline(self.worker.limits.body_grace);
+        self.phase = Phase::Upload(Box::new(Upload {
+            exchange,
+            bytes: head.bytes.to_vec(),
+            head_bytes: head.bytes.len(),
+            parts: head.parts(),
+            index: head.index().clone(),
+            params: *params,
+            incoming: Incoming::new(head.framing),
+            body_bytes_max,
+            started: conn.now(),
+        }));
+    }
+
+    /// Takes in more of the body, and calls the handler when it is complete.
+    pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
+        let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
+        let bytes = &mut upload.bytes;
+        let taken =
+            upload.incoming.take(input, upload.body_bytes_max as u64, |data| bytes.extend_from_slice(data));
+        match taken {
+            Err(error) => Step::Stop(self.refuse(conn, error)),
+            Ok(false) => {
+                let received = (bytes.len() - upload.head_bytes) as u64;
+                let limits = &self.worker.limits;
+                // Late is who is behind the minimum rate, counted from the end of the grace period.
+                let rate = u64::from(limits.body_bytes_per_second_min.max(1));
+                let earned = Duration::from_millis(received.saturating_mul(1000) / rate);
+                conn.set_deadline_at(upload.started.saturating_add(limits.body_grace).saturating_add(earned));
+                Step::Next
+            }
+            Ok(true) => match std::mem::replace(&mut self.phase, Phase::Idle) {
+                Phase::Upload(upload) => self.finish_upload(conn, *upload),
+                _ => unreachable!("the phase was looked at above"),
+            },
+        }
+    }
+
+    fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
+        let exchange = upload.exchange;
+        let request = Request::from(Owned {
+            bytes: Bytes::from(upload.bytes),
+            head_bytes: upload.head_bytes,
+            parts: upload.parts,
+            index: upload.index,
+            params: upload.params,
+            origin: Origin { peer: self.peer, arrived: upload.started },
+        });
+        let worker = std::rc::Rc::clone(&self.worker);
+        let route = exchange.route.expect("only bodies of routes are received");
+        let mut rest = Rest::Nothing;
+        let replied = worker.write(conn, &exchange, Some(&request), &mut rest, |reply| {
+            worker.service.call(route, &request, reply)
+        });
+        self.settle(conn, exchange, replied, rest)
+    }
+
+    /// Begins to drop a body that was answered without being read.
+    pub(super) fn skip_body(&mut self, conn: &mut Conn<'_>, framing: Framing, keep_alive: bool) {
+        if keep_alive && framing.has_body() {
+            conn.set_deadline(self.worker.limits.head_timeout);
+            self.phase = Phase::Skip(Box::new(Skip { incoming: Incoming::new(framing) }));
+        }
+    }
+
+    /// Drops more of an unwanted body.
+    pub(super) fn go_on_skipping(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
+        let Phase::Skip(skip) = &mut self.phase else { unreachable!("called in this phase") };
+        match skip.incoming.take(input, SKIP_BYTES_MAX, |_| ()) {
+            // The request was answered, so there is nothing left to say.
+            Err(_) => Step::Stop(Flow::Linger),
+            Ok(false) => Step::Next,
+            Ok(true) => {
+                self.phase = Phase::Idle;
+                Step::Next
+            }
+        }
+    }
+}

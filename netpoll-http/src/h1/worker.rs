@@ -1,0 +1,136 @@
+//! What all connections of one worker share: the service, the limits, and three small caches.
+//!
+//! Invariant: nothing in here is borrowed across a callback. A handler runs while `index` and `date`
+//! are borrowed, and cannot reach them: it only holds the request and the reply.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http::StatusCode;
+use netpoll_core::Conn;
+
+use super::{Exchange, Limits, Service};
+use crate::message::{After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State};
+use crate::wire::{self, DateCache, HeaderIndex, WireError, response as encode};
+
+/// The least to reserve for an answer: a head and a short body.
+const RESERVE_MIN: usize = encode::HEAD_BYTES_USUAL;
+/// The most to reserve ahead; larger answers grow their block.
+const RESERVE_MAX: usize = 16 * 1024;
+
+/// One worker's service and what its connections share.
+pub(crate) struct Worker<S> {
+    pub(super) service: S,
+    pub(super) limits: Limits,
+    pub(super) wire_limits: wire::Limits,
+    /// Header positions of the request at hand.
+    pub(super) index: RefCell<HeaderIndex>,
+    date: RefCell<DateCache>,
+    /// Bytes that recent answers had: follows them up at once and down slowly, so that an answer fits
+    /// the block that it starts in and a warm worker allocates nothing.
+    answer_bytes: Cell<usize>,
+}
+
+impl<S: Service> Worker<S> {
+    pub(crate) fn new(service: S, limits: Limits) -> Self {
+        let wire_limits = wire::Limits {
+            head_bytes_max: limits.head_bytes_max,
+            headers_max: limits.headers_max,
+            target_bytes_max: limits.target_bytes_max,
+        };
+        Self {
+            service,
+            limits,
+            wire_limits,
+            index: RefCell::new(HeaderIndex::new()),
+            date: RefCell::new(DateCache::new()),
+            answer_bytes: Cell::new(RESERVE_MIN),
+        }
+    }
+
+    /// Lets `answer` write into the write queue, with everything that it has to fit.
+    ///
+    /// A panic takes back what was written, answers 500 and closes the connection.
+    #[inline]
+    pub(super) fn write(
+        &self,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: Option<&Request<'_>>,
+        rest: &mut Rest,
+        answer: impl FnOnce(Reply<'_>) -> Replied,
+    ) -> Replied {
+        let mut date = self.date.borrow_mut();
+        let after = match request {
+            Some(request) if self.service.has_after(exchange.route) => {
+                Some(After { hooks: self, route: exchange.route, request })
+            }
+            _ => None,
+        };
+        let facts = Facts {
+            head_only: exchange.head_only,
+            is_http10: exchange.is_http10,
+            keep_alive: exchange.keep_alive && !conn.is_stopping(),
+            date: date.at(conn.unix_seconds()),
+            after,
+        };
+        let (replied, bytes) = conn.append(self.answer_bytes.get(), |out| {
+            let start = out.len();
+            let mut headers = None;
+            let replied = catch_unwind(AssertUnwindSafe(|| {
+                let mut state = State::new(&mut *out, &mut *rest, &mut headers, &facts);
+                answer(Reply::new(&mut state))
+            }))
+            .ok();
+            // A handler can only have answered with its own reply; anything else is a mistake of it.
+            let is_answered = |_: &Replied| out.len() > start || matches!(rest, Rest::Future(_));
+            let replied = replied.filter(is_answered);
+            if replied.is_none() {
+                *rest = Rest::Nothing;
+                out.truncate(start);
+                apologise(out, &facts);
+            }
+            (replied, out.len() - start)
+        });
+        self.note_answer(bytes);
+        replied.unwrap_or_else(|| {
+            conn.count_panic();
+            Replied { keep_alive: false }
+        })
+    }
+
+    /// Answers a framing error.
+    #[cold]
+    pub(super) fn refuse(&self, conn: &mut Conn<'_>, error: WireError) {
+        let mut date = self.date.borrow_mut();
+        let date = date.at(conn.unix_seconds());
+        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, date));
+    }
+
+    #[inline]
+    fn note_answer(&self, bytes: usize) {
+        let usual = self.answer_bytes.get();
+        if bytes > usual {
+            // Some slack, because the next one is rarely the same to the byte.
+            self.answer_bytes.set((bytes + bytes / 8).min(RESERVE_MAX));
+        } else {
+            self.answer_bytes.set((usual - usual / 256).max(RESERVE_MIN));
+        }
+    }
+}
+
+impl<S: Service> AfterHooks for Worker<S> {
+    fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
+        self.service.after(route, request, parts);
+    }
+}
+
+/// Writes 500 without hooks, since one of them may be what panicked.
+#[cold]
+fn apologise(out: &mut Vec<u8>, facts: &Facts<'_>) {
+    let facts = Facts { keep_alive: false, after: None, ..*facts };
+    let mut rest = Rest::Nothing;
+    let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
+    let _: Replied = Reply::new(&mut State::new(out, &mut rest, &mut None, &facts)).fail(apology);
+    debug_assert!(matches!(rest, Rest::Nothing), "a short text is written at once");
+}

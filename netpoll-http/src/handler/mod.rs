@@ -1,0 +1,148 @@
+//! From a closure to something that a route can hold.
+//!
+//! Three shapes of function are handlers, told apart by a marker type that the compiler infers:
+//!
+//! | shape | request | cost |
+//! |---|---|---|
+//! | `Fn(&Request) -> impl IntoResponse` | borrowed | nothing is allocated |
+//! | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
+//! | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
+//!
+//! Invariant: a handler answers exactly once, because a [`Reply`] is used up by answering. It runs on
+//! the worker of its connection, so it need not be `Send`, and it must not block.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
+
+/// A function that answers requests. `M` is a marker that is inferred.
+///
+/// Closures annotate their arguments, because the compiler cannot guess the lifetime of a request:
+///
+/// ```
+/// use netpoll_http::{Error, Reply, Request, Router, StatusCode};
+///
+/// async fn lookup(id: u64) -> Result<String, Error> {
+///     Ok(format!("order {id}"))
+/// }
+///
+/// let router = Router::new()
+///     .get("/", |_: &Request| "hello")
+///     .get("/orders/{id}", async |req: Request| lookup(req.param("id")?).await)
+///     .post("/echo", |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "", req.body()));
+/// # drop(router);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not a handler",
+    note = "a handler is `|req: &Request| ..`, `async |req: Request| ..` or `|req: &Request, reply: Reply| ..`",
+    note = "with its arguments annotated like this, `'static` captures, and a result that is `IntoResponse`",
+    note = "a `Result` must be `Result<_, netpoll_http::Error>`; write `impl From<YourError> for Error` for `?`"
+)]
+pub trait Handler<M>: 'static {
+    /// What a route holds.
+    type Endpoint: Endpoint;
+
+    /// Makes the handler ready to be held by a route.
+    fn into_endpoint(self) -> Self::Endpoint;
+}
+
+/// A handler as a route holds it.
+pub trait Endpoint: 'static {
+    /// Answers one request.
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+}
+
+/// Marks `Fn(&Request) -> R`.
+#[derive(Debug)]
+pub struct Synchronous<R>(PhantomData<fn() -> R>);
+
+/// Marks `async Fn(Request) -> R`.
+#[derive(Debug)]
+pub struct Asynchronous<R>(PhantomData<fn() -> R>);
+
+/// Marks `Fn(&Request, Reply) -> Replied`.
+#[derive(Debug)]
+pub struct Direct(());
+
+/// Holds a synchronous handler.
+#[derive(Debug)]
+pub struct SynchronousEndpoint<F, R>(F, PhantomData<fn() -> R>);
+
+impl<F, R> Handler<Synchronous<R>> for F
+where
+    F: Fn(&Request<'_>) -> R + 'static,
+    R: IntoResponse,
+{
+    type Endpoint = SynchronousEndpoint<F, R>;
+
+    fn into_endpoint(self) -> Self::Endpoint {
+        SynchronousEndpoint(self, PhantomData)
+    }
+}
+
+impl<F, R> Endpoint for SynchronousEndpoint<F, R>
+where
+    F: Fn(&Request<'_>) -> R + 'static,
+    R: IntoResponse,
+{
+    #[inline]
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        (self.0)(request).respond(reply)
+    }
+}
+
+/// Holds an asynchronous handler, shared with its futures.
+#[derive(Debug)]
+pub struct AsynchronousEndpoint<F, R>(Rc<F>, PhantomData<fn() -> R>);
+
+impl<F, R> Handler<Asynchronous<R>> for F
+where
+    F: AsyncFn(Request<'static>) -> R + 'static,
+    R: IntoResponse,
+{
+    type Endpoint = AsynchronousEndpoint<F, R>;
+
+    fn into_endpoint(self) -> Self::Endpoint {
+        AsynchronousEndpoint(Rc::new(self), PhantomData)
+    }
+}
+
+impl<F, R> Endpoint for AsynchronousEndpoint<F, R>
+where
+    F: AsyncFn(Request<'static>) -> R + 'static,
+    R: IntoResponse,
+{
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        let handler = Rc::clone(&self.0);
+        let request = request.to_owned();
+        let kept = reply.needs_request().then(|| request.clone());
+        reply.later(Pending::new(async move { handler(request).await }, kept))
+    }
+}
+
+/// Holds a handler that writes its answer itself.
+#[derive(Debug)]
+pub struct DirectEndpoint<F>(F);
+
+impl<F> Handler<Direct> for F
+where
+    F: Fn(&Request<'_>, Reply<'_>) -> Replied + 'static,
+{
+    type Endpoint = DirectEndpoint<F>;
+
+    fn into_endpoint(self) -> Self::Endpoint {
+        DirectEndpoint(self)
+    }
+}
+
+impl<F> Endpoint for DirectEndpoint<F>
+where
+    F: Fn(&Request<'_>, Reply<'_>) -> Replied + 'static,
+{
+    #[inline]
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        (self.0)(request, reply)
+    }
+}

@@ -1,0 +1,88 @@
+//! Hooks around handlers: look at a request before it is handled, change an answer before it leaves.
+//!
+//! Invariant: the first `before` hook that answers ends the request; later ones and the handler do not
+//! run, `after` hooks do. `after` hooks run once for each head that leaves, in reverse order of adding, so
+//! that the hook added first is the outermost on both ways.
+//!
+//! Hooks run on the worker, synchronously. With none added a request pays one test for an empty list.
+
+mod rate_limit;
+
+use std::fmt;
+
+use crate::message::{Error, IntoResponse, Parts, Request, Response};
+
+pub use rate_limit::RateLimit;
+
+type Before = Box<dyn Fn(&Request<'_>) -> Option<Response>>;
+type After = Box<dyn Fn(&Request<'_>, &mut Parts)>;
+
+/// The hooks of one group of routes.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    before: Vec<Before>,
+    after: Vec<After>,
+}
+
+impl Hooks {
+    pub(crate) fn add_before<V: Verdict>(&mut self, hook: impl Fn(&Request<'_>) -> V + 'static) {
+        self.before.push(Box::new(move |request| hook(request).into_answer()));
+    }
+
+    pub(crate) fn add_after(&mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) {
+        self.after.push(Box::new(hook));
+    }
+
+    #[inline]
+    pub(crate) fn has_after(&self) -> bool {
+        !self.after.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn before(&self, request: &Request<'_>) -> Option<Response> {
+        self.before.iter().find_map(|hook| hook(request))
+    }
+
+    pub(crate) fn after(&self, request: &Request<'_>, parts: &mut Parts) {
+        for hook in self.after.iter().rev() {
+            hook(request, parts);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hooks({} before, {} after)", self.before.len(), self.after.len())
+    }
+}
+
+/// What a `before` hook may return: go on, or an answer.
+pub trait Verdict {
+    /// The answer that ends the request, or `None` to go on.
+    fn into_answer(self) -> Option<Response>;
+}
+
+/// Goes on: the hook only looked.
+impl Verdict for () {
+    fn into_answer(self) -> Option<Response> {
+        None
+    }
+}
+
+/// Goes on without an answer.
+impl Verdict for Option<Response> {
+    fn into_answer(self) -> Option<Response> {
+        self
+    }
+}
+
+/// Goes on, or answers with the error.
+impl Verdict for Result<(), Error> {
+    fn into_answer(self) -> Option<Response> {
+        self.err().map(IntoResponse::into_response)
+    }
+}

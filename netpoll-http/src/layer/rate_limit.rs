@@ -1,0 +1,164 @@
+//! A limit on how often one address may ask, shared by all workers.
+//!
+//! One word per address: the time at which its bucket would be full again (the generic cell rate
+//! algorithm). Addresses are hashed into a table of fixed size, so memory is bounded whoever asks; two that share a
+//! place share a limit, which is the strict side. No lock: a request costs one hash and one exchange
+//! on a word that only its own address (and who shares the place) touches.
+//!
+//! Invariant: a place never lies further ahead of now than the burst is long.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+
+use crate::message::{Error, Request};
+
+/// Places for addresses: 65 536, half a mebibyte in all. With ten thousand addresses active at once, one
+/// in seven shares its place.
+const PLACES: usize = 1 << 16;
+
+/// A limit per client address, for a [`before`](crate::Router::before) hook: 429 with `Retry-After` beyond it.
+///
+/// Make one for the whole server and clone it into the router of each worker: all clones count together.
+/// IPv6 addresses are taken by their /64 network, which is what one client gets.
+///
+/// ```
+/// use netpoll_http::{App, RateLimit, Request, Router};
+///
+/// let limit = RateLimit::per_address(100, 2); // a hundred a second, two at once
+/// let client = App::new(move |_worker| {
+///     let limit = limit.clone();
+///     Router::new().get("/", |_: &Request| "hello").before(move |req: &Request| limit.check(req))
+/// })
+/// .test();
+/// assert_eq!(client.get("/").status, 200);
+/// assert_eq!(client.get("/").status, 200);
+/// assert_eq!(client.get("/").status, 429);
+/// ```
+///
+/// Behind a proxy every request has the proxy's address: limit there instead.
+#[derive(Clone)]
+pub struct RateLimit {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Nanoseconds on the runtime's clock at which the bucket is full again.
+    full_again: Box<[AtomicU64]>,
+    hasher: RandomState,
+    /// Time that one request uses up.
+    step_nanos: u64,
+    /// How far ahead of now a bucket may be.
+    burst_nanos: u64,
+}
+
+impl RateLimit {
+    /// So many requests per second of each address in the long run, and `burst` at once.
+    ///
+    /// # Panics
+    /// If one of them is zero, or the rate is above a thousand million, where a request would take no time.
+    #[must_use]
+    pub fn per_address(requests_per_second: u32, burst: u32) -> Self {
+        assert!(requests_per_second > 0 && burst > 0, "a limit of zero lets nobody in");
+        assert!(requests_per_second <= 1_000_000_000, "a rate is at most one request per nanosecond");
+        let step_nanos = 1_000_000_000 / u64::from(requests_per_second);
+        let full_again = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
+        let burst_nanos = step_nanos * u64::from(burst);
+        Self { shared: Arc::new(Shared { full_again, hasher: RandomState::new(), step_nanos, burst_nanos }) }
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After` if its address is over the limit; the request is not counted then.
+    pub fn check(&self, request: &Request<'_>) -> Result<(), Error> {
+        let wait = self.shared.take(request.peer().ip(), request.arrived().as_nanos());
+        wait.map_or(Ok(()), |wait| Err(too_many(wait)))
+    }
+}
+
+impl Shared {
+    /// How long to wait if there is no room now.
+    fn take(&self, address: IpAddr, now: u64) -> Option<Duration> {
+        let place = self.hasher.hash_one(network(address)) as usize % PLACES;
+        // Only this word is decided upon, and nothing else is published with it: relaxed is enough.
+        let taken = self.full_again[place].fetch_update(Relaxed, Relaxed, |full_again| {
+            let next = full_again.max(now) + self.step_nanos;
+            (next - now <= self.burst_nanos).then_some(next)
+        });
+        let full_again = taken.err()?;
+        Some(Duration::from_nanos(full_again + self.step_nanos - self.burst_nanos - now))
+    }
+}
+
+/// What one client has: an IPv4 address, or an IPv6 network.
+fn network(address: IpAddr) -> [u8; 8] {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            [0, 0, 0, 0, a, b, c, d]
+        }
+        IpAddr::V6(ip) => ip.octets().first_chunk().copied().unwrap_or_default(),
+    }
+}
+
+#[cold]
+fn too_many(wait: Duration) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Error::new(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address")
+        .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { step_nanos, burst_nanos, .. } = *self.shared;
+        let (rate, burst) = (1_000_000_000 / step_nanos, burst_nanos / step_nanos);
+        write!(f, "RateLimit({rate}/s, {burst} at once)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn allowed(limit: &RateLimit, address: &str, now: u64) -> bool {
+        limit.shared.take(address.parse().unwrap(), now).is_none()
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_holds() {
+        let limit = RateLimit::per_address(10, 5);
+        let at_once = (0..20).filter(|_| allowed(&limit, "10.0.0.1", SECOND)).count();
+        assert_eq!(at_once, 5);
+        let in_ten_seconds =
+            (0..1000).filter(|step| allowed(&limit, "10.0.0.1", SECOND + step * SECOND / 100)).count();
+        assert_eq!(in_ten_seconds, 99, "ten a second from the first tenth on");
+    }
+
+    #[test]
+    fn addresses_have_limits_of_their_own_and_ipv6_networks_share_one() {
+        let limit = RateLimit::per_address(1, 1);
+        assert!(allowed(&limit, "2001:db8::1", 0) && !allowed(&limit, "2001:db8::2", 0));
+        assert!(allowed(&limit, "2001:db8:0:1::1", 0) || limit.shared.full_again.len() == 1);
+        assert!(allowed(&limit, "10.0.0.1", 0) && !allowed(&limit, "::ffff:10.0.0.1", 0));
+    }
+
+    #[test]
+    fn whoever_is_refused_is_told_when_to_come_back() {
+        let limit = RateLimit::per_address(1, 2);
+        let address = "10.0.0.1".parse().unwrap();
+        assert_eq!(limit.shared.take(address, 0), None);
+        assert_eq!(limit.shared.take(address, 0), None);
+        assert_eq!(limit.shared.take(address, 0), Some(Duration::from_secs(1)));
+        assert_eq!(limit.shared.take(address, SECOND / 4), Some(Duration::from_millis(750)));
+        assert_eq!(limit.shared.take(address, SECOND), None);
+    }
+}

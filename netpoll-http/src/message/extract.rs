@@ -1,0 +1,138 @@
+//! Typed values out of a request, and errors that say which value was wrong.
+//!
+//! Path and query values are percent-decoded once, then parsed with [`FromStr`]; nothing is allocated
+//! unless there is something to decode. The error of a failed parse becomes a 400 with the name of the
+//! value in it, so that whoever called the API can see what to change.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::{Error, Request};
+use crate::wire::target;
+
+impl Request<'_> {
+    /// A path parameter, percent-decoded and parsed.
+    ///
+    /// # Errors
+    /// 400 that names the parameter and says why its text was refused; 500 when the route's pattern has no
+    /// parameter of that name, which is a mistake in the program.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Request, Router};
+    ///
+    /// let router = |_: &_| Router::new().get("/double/{n}", |req: &Request| {
+    ///     let n: u32 = req.param("n")?;
+    ///     Ok((2 * n).to_string())
+    /// });
+    /// let client = App::new(router).test();
+    /// assert_eq!(client.get("/double/21").text(), "42");
+    /// assert_eq!(client.get("/double/x").text(), "path parameter `n`: invalid digit found in string");
+    /// ```
+    pub fn param<T>(&self, name: &str) -> Result<T, Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        let raw = self
+            .param_str(name)
+            .ok_or_else(|| Error::internal(format!("the route has no path parameter `{name}`")))?;
+        parse(target::decode_segment(raw), "path parameter", name)
+    }
+
+    /// A path parameter as it was sent, still percent-encoded. `None` when the pattern has none of that name.
+    pub fn param_str(&self, name: &str) -> Option<&str> {
+        self.params().get(name, self.path())
+    }
+
+    /// The value of the first query pair with this name, percent-decoded and parsed.
+    ///
+    /// # Errors
+    /// 400 that names the pair when it is missing or its text was refused.
+    pub fn query<T>(&self, name: &str) -> Result<T, Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        self.query_opt(name)?
+            .ok_or_else(|| Error::bad_request(format!("query parameter `{name}` is missing")))
+    }
+
+    /// Like [`query`](Self::query), but `None` when there is no such pair.
+    ///
+    /// # Errors
+    /// 400 that names the pair when its text was refused.
+    pub fn query_opt<T>(&self, name: &str) -> Result<Option<T>, Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        let Some(query) = self.query_str() else { return Ok(None) };
+        match target::query_value(query, name).transpose() {
+            None => Ok(None),
+            Some(value) => parse(value, "query parameter", name).map(Some),
+        }
+    }
+
+    /// All query pairs in their order, percent-decoded. Pairs that cannot be decoded are left out.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        target::query_pairs(self.query_str().unwrap_or_default()).filter_map(Result::ok)
+    }
+
+    /// The body as text.
+    ///
+    /// # Errors
+    /// 400 when it is not UTF-8.
+    pub fn text(&self) -> Result<&str, Error> {
+        std::str::from_utf8(self.body()).map_err(|error| Error::bad_request(format!("request body: {error}")))
+    }
+
+    /// The body as JSON. `T` may borrow from the request.
+    ///
+    /// # Errors
+    /// 415 unless the content type is `application/json` or ends in `+json`; 400 with line and column when
+    /// the body is not what `T` needs. A body over the limit was answered 413 before the handler ran.
+    #[cfg(feature = "json")]
+    pub fn json<'b, T: serde::Deserialize<'b>>(&'b self) -> Result<T, Error> {
+        let content_type = self.content_type();
+        if !content_type.is_some_and(is_json) {
+            let got = content_type.unwrap_or("nothing");
+            return Err(Error::new(
+                http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("expected `content-type: application/json`, got {got}"),
+            ));
+        }
+        serde_json::from_slice(self.body())
+            .map_err(|error| Error::bad_request(format!("request body: {error}")))
+    }
+}
+
+fn parse<T>(decoded: Result<Cow<'_, str>, target::DecodeError>, what: &str, name: &str) -> Result<T, Error>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let refused = |why: &dyn Display| Error::bad_request(format!("{what} `{name}`: {why}"));
+    let text = decoded.map_err(|error| refused(&error))?;
+    text.parse().map_err(|error| refused(&error))
+}
+
+/// `application/json`, or any type with the `+json` suffix (RFC 6839).
+#[cfg(feature = "json")]
+fn is_json(content_type: &str) -> bool {
+    let suffix = content_type.len().checked_sub(5).and_then(|at| content_type.get(at..));
+    content_type.eq_ignore_ascii_case("application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+}
+
+#[cfg(all(test, feature = "json"))]
+mod tests {
+    use super::is_json;
+
+    #[test]
+    fn json_is_known_by_its_name_and_by_its_suffix() {
+        assert!(is_json("application/json") && is_json("Application/JSON"));
+        assert!(is_json("application/problem+json"));
+        assert!(!is_json("text/plain") && !is_json("json") && !is_json("application/jsonp") && !is_json("é"));
+    }
+}

@@ -1,0 +1,35 @@
+//! Requests and answers, without a socket in sight.
+//!
+//! Above the wire, below everything that knows connections or routes. A request is a view of bytes that
+//! passed the wire's checks; an answer is written into a `Vec<u8>` that somebody else flushes.
+
+mod body;
+mod error;
+mod extract;
+mod into_response;
+#[cfg(feature = "json")]
+mod json;
+mod params;
+mod pending;
+mod reply;
+mod request;
+mod response;
+
+pub use body::{Body, BodyBuf, BodyStream, Pull};
+pub use error::Error;
+pub use into_response::IntoResponse;
+#[cfg(feature = "json")]
+pub use json::Json;
+pub(crate) use params::PATH_BYTES_MAX;
+pub(crate) use params::intern;
+pub use params::{PARAMS_MAX, Params};
+pub(crate) use pending::Pending;
+pub(crate) use reply::{After, AfterHooks, Facts, OutFraming, Outflow, Rest, State};
+pub use reply::{Replied, Reply};
+pub use request::Request;
+pub(crate) use request::{Origin, Owned};
+pub use response::{Parts, Response};
+
+/// The number of a route in the table that found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteId(pub u32);

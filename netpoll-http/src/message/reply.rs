@@ -1,0 +1,333 @@
+//! Where an answer is written: the end of the connection's write queue.
+//!
+//! A [`Reply`] is handed to whoever answers a request and is used up by answering, so a request is answered
+//! exactly once; what comes back, [`Replied`], proves it. What cannot be written at once (a large body, a
+//! stream, a future) is left in a [`Rest`] beside the queue.
+//!
+//! Invariant: bytes below `start` are other answers and are never touched. A head leaves through
+//! [`Reply::begin`] only, so that the framing always fits the request, and `after` hooks see every head.
+//! The usual answer costs its memcpys: no [`Response`] is made, nothing is allocated.
+
+mod head;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId};
+use crate::wire::date::DateBytes;
+use crate::wire::{ContentType, Length};
+
+use self::head::named;
+
+/// Bodies up to this size are copied behind their head; larger ones are queued as they are.
+///
+/// The write queue draws the same line: two buffers in one system call cost more than copying 4 KiB.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// What an answer has to fit.
+pub(crate) struct Facts<'a> {
+    /// The request was HEAD: a head with the length of a body, and no body.
+    pub(crate) head_only: bool,
+    /// The request was HTTP/1.0: no chunks, and keep-alive has to be said.
+    pub(crate) is_http10: bool,
+    /// The connection stays open after this answer.
+    pub(crate) keep_alive: bool,
+    pub(crate) date: &'a DateBytes,
+    /// Hooks that see every head before it leaves.
+    pub(crate) after: Option<After<'a>>,
+}
+
+/// The hooks of a route together with the request that is being answered.
+#[derive(Clone, Copy)]
+pub(crate) struct After<'a> {
+    pub(crate) hooks: &'a dyn AfterHooks,
+    pub(crate) route: Option<RouteId>,
+    pub(crate) request: &'a Request<'a>,
+}
+
+/// Implemented above: what changes an answer before it leaves.
+pub(crate) trait AfterHooks {
+    fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts);
+}
+
+/// The place where the answer to one request goes.
+///
+/// Handlers that take one write straight into the connection's write queue:
+///
+/// ```
+/// use netpoll_http::{App, Reply, Request, Router, StatusCode};
+///
+/// let echo = |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "text/plain", req.body());
+/// let client = App::new(move |_| Router::new().post("/echo", echo)).test();
+/// assert_eq!(client.post("/echo", "hello").text(), "hello");
+/// ```
+pub struct Reply<'a> {
+    /// One pointer: a reply goes through several hands, and moving more than a register between them costs
+    /// as much as writing the answer.
+    state: &'a mut State<'a>,
+}
+
+/// What a reply is made of. It has nothing to drop, so that it can be lent for as long as it lives.
+pub(crate) struct State<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where what cannot be written at once is left; nothing is there yet.
+    rest: &'a mut Rest,
+    facts: &'a Facts<'a>,
+    /// Headers that were added before the answer; most answers have none.
+    headers: &'a mut Option<Box<HeaderMap>>,
+    /// Wins over the status of the answer itself, unless that is an error.
+    status: Option<StatusCode>,
+    keep_alive: bool,
+}
+
+impl<'a> State<'a> {
+    #[inline]
+    pub(crate) fn new(
+        out: &'a mut Vec<u8>,
+        rest: &'a mut Rest,
+        headers: &'a mut Option<Box<HeaderMap>>,
+        facts: &'a Facts<'a>,
+    ) -> Self {
+        Self { out, rest, facts, headers, status: None, keep_alive: facts.keep_alive }
+    }
+}
+
+/// Proof that a request was answered.
+#[must_use = "return it from the handler"]
+pub struct Replied {
+    pub(crate) keep_alive: bool,
+}
+
+/// What of an answer is not in the write queue yet.
+pub(crate) enum Rest {
+    Nothing,
+    Static(&'static [u8]),
+    Shared(Bytes),
+    Stream(Outflow),
+    /// Nothing was written: the handler is asynchronous and has not been polled.
+    Future(Pending),
+}
+
+/// A stream and how its end is marked.
+pub(crate) struct Outflow {
+    pub(crate) stream: Box<dyn BodyStream>,
+    pub(crate) framing: OutFraming,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutFraming {
+    Chunked,
+    /// Bytes that are still owed.
+    Remaining(u64),
+    UntilClose,
+}
+
+impl<'a> Reply<'a> {
+    #[inline]
+    pub(crate) fn new(state: &'a mut State<'a>) -> Self {
+        Self { state }
+    }
+
+    /// Adds a header to the answer that is going to be sent; it replaces those of the same name in the
+    /// answer itself.
+    ///
+    /// The types of `http` cannot hold CR, LF or NUL, so nobody can write a second header into a value.
+    #[must_use]
+    pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        self.state.headers.get_or_insert_default().append(name, value);
+        self
+    }
+
+    /// Answers with this status unless the answer itself is an error (4xx, 5xx).
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        self.state.status.get_or_insert(status);
+        self
+    }
+
+    /// Closes the connection after this answer, and says so in it.
+    #[must_use]
+    pub fn close(self) -> Self {
+        self.state.keep_alive = false;
+        self
+    }
+
+    /// Sends a response value.
+    pub fn send(mut self, response: Response) -> Replied {
+        let Response { status, headers, body } = response;
+        let length = match body.length() {
+            Some(length) => Length::Known(length),
+            None if self.state.facts.head_only => Length::Unsaid,
+            None if self.state.facts.is_http10 => {
+                self.state.keep_alive = false;
+                Length::Unsaid
+            }
+            None => Length::Chunked,
+        };
+        let begun = if headers.is_empty() {
+            self.begin(status, ContentType::None, length)
+        } else {
+            self.begin_slowly(Parts { status, headers, error: None }, length)
+        };
+        if !begun.has_body {
+            return self.done();
+        }
+        match body {
+            Body::Empty => self.done(),
+            Body::Static(bytes) => self.finish_static(bytes),
+            Body::Shared(bytes) => self.finish_shared(bytes),
+            Body::Owned(bytes) => self.finish_owned(bytes),
+            Body::Stream { stream, length: known } => {
+                let framing = match (known, length) {
+                    (Some(length), _) => OutFraming::Remaining(length),
+                    (None, Length::Chunked) => OutFraming::Chunked,
+                    (None, _) => OutFraming::UntilClose,
+                };
+                self.leave(Rest::Stream(Outflow { stream, framing }))
+            }
+        }
+    }
+
+    /// Sends bytes, copied straight to the write queue. Allocates nothing.
+    ///
+    /// A `content_type` that is empty or not a valid header value is left out.
+    #[inline]
+    pub fn bytes(mut self, status: StatusCode, content_type: &str, body: &[u8]) -> Replied {
+        let length = Length::Known(body.len() as u64);
+        if self.begin(status, named(content_type), length).has_body {
+            self.state.out.extend_from_slice(body);
+        }
+        self.done()
+    }
+
+    /// Sends what `write` appends to the write queue; the `Content-Length` is filled in afterwards.
+    #[inline]
+    pub fn write(
+        mut self,
+        status: StatusCode,
+        content_type: &str,
+        write: impl FnOnce(&mut BodyBuf<'_>),
+    ) -> Replied {
+        let begun = self.begin(status, named(content_type), Length::Deferred);
+        let start = self.state.out.len();
+        write(&mut BodyBuf::new(self.state.out));
+        self.patch(begun, start);
+        self.done()
+    }
+
+    /// Sends a value as JSON, serialised straight into the write queue.
+    ///
+    /// A value that cannot be serialised (a map with keys that are no strings, an error in its own
+    /// `Serialize`) is answered with 500.
+    #[cfg(feature = "json")]
+    #[inline]
+    pub fn json<T: serde::Serialize + ?Sized>(mut self, status: StatusCode, value: &T) -> Replied {
+        let before = self.state.out.len();
+        let begun = self.begin(status, ContentType::Json, Length::Deferred);
+        let start = self.state.out.len();
+        match serde_json::to_writer(&mut *self.state.out, value) {
+            Ok(()) => {
+                self.patch(begun, start);
+                self.done()
+            }
+            Err(error) => {
+                self.state.out.truncate(before);
+                self.fail(Error::internal(error))
+            }
+        }
+    }
+
+    /// Sends an error: its status, its headers and its message as text. Hooks see the error itself.
+    #[cold]
+    pub fn fail(mut self, mut error: Error) -> Replied {
+        let headers = error.take_headers();
+        let (status, message) = (error.status(), error.take_message());
+        let length = Length::Known(message.len() as u64);
+        let begun = if headers.is_empty() && self.is_plain() {
+            self.begin(status, ContentType::Text, length)
+        } else {
+            let mut parts = Parts { status, headers, error: Some(error.with_message(message.clone())) };
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            parts.headers.entry(CONTENT_TYPE).or_insert(text);
+            self.begin_slowly(parts, length)
+        };
+        if begun.has_body {
+            self.state.out.extend_from_slice(message.as_bytes());
+        }
+        self.done()
+    }
+
+    #[inline]
+    pub(crate) fn text_static(mut self, body: &'static str) -> Replied {
+        let length = Length::Known(body.len() as u64);
+        let begun = self.begin(StatusCode::OK, ContentType::Text, length);
+        if begun.has_body { self.finish_static(body.as_bytes()) } else { self.done() }
+    }
+
+    #[inline]
+    pub(crate) fn owned(mut self, content_type: ContentType<'_>, body: Vec<u8>) -> Replied {
+        let length = Length::Known(body.len() as u64);
+        let begun = self.begin(StatusCode::OK, content_type, length);
+        if begun.has_body { self.finish_owned(body) } else { self.done() }
+    }
+
+    #[inline]
+    pub(crate) fn shared(mut self, content_type: ContentType<'_>, body: Bytes) -> Replied {
+        let length = Length::Known(body.len() as u64);
+        let begun = self.begin(StatusCode::OK, content_type, length);
+        if begun.has_body { self.finish_shared(body) } else { self.done() }
+    }
+
+    #[inline]
+    pub(crate) fn empty(mut self, status: StatusCode) -> Replied {
+        self.begin(status, ContentType::None, Length::Known(0));
+        self.done()
+    }
+
+    /// Leaves the answer to a future, which the connection polls.
+    pub(crate) fn later(self, pending: Pending) -> Replied {
+        self.leave(Rest::Future(pending))
+    }
+
+    /// Whether somebody is going to need the request after the handler has consumed it.
+    pub(crate) fn needs_request(&self) -> bool {
+        self.state.facts.after.is_some()
+    }
+
+    #[inline]
+    fn finish_static(self, body: &'static [u8]) -> Replied {
+        if body.len() > COPY_BYTES_MAX {
+            return self.leave(Rest::Static(body));
+        }
+        self.state.out.extend_from_slice(body);
+        self.done()
+    }
+
+    #[inline]
+    fn finish_owned(self, body: Vec<u8>) -> Replied {
+        if body.len() > COPY_BYTES_MAX {
+            return self.leave(Rest::Shared(Bytes::from(body)));
+        }
+        self.state.out.extend_from_slice(&body);
+        self.done()
+    }
+
+    #[inline]
+    fn finish_shared(self, body: Bytes) -> Replied {
+        if body.len() > COPY_BYTES_MAX {
+            return self.leave(Rest::Shared(body));
+        }
+        self.state.out.extend_from_slice(&body);
+        self.done()
+    }
+
+    #[inline]
+    fn done(self) -> Replied {
+        Replied { keep_alive: self.state.keep_alive }
+    }
+
+    fn leave(self, rest: Rest) -> Replied {
+        *self.state.rest = rest;
+        self.done()
+    }
+}

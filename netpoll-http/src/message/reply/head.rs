@@ -1,0 +1,150 @@
+//! The head of an answer: the one place where it is written.
+//!
+//! The usual head has no free headers and no hooks, and is one call of the encoder. Any other is
+//! collected first, shown to the hooks, and then written line by line.
+//!
+//! Invariant: the framing fits the request and the status that goes out, whatever hooks have made of it:
+//! [`Begun::has_body`] decides, after them, whether body bytes may follow.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::Reply;
+use crate::message::Parts;
+use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
+use crate::wire::{Connection, ContentType, Length};
+
+/// A head that was written.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) slot: Option<LengthSlot>,
+    /// Whether a body follows: neither the request nor the status forbids one.
+    pub(super) has_body: bool,
+}
+
+impl<'a> Reply<'a> {
+    /// Drops the body that was written behind `start` if the answer has none, else fills in its length.
+    #[inline]
+    pub(super) fn patch(&mut self, begun: Begun, start: usize) {
+        if let Some(slot) = begun.slot {
+            let length = (self.state.out.len() - start) as u64;
+            encode::patch_length(self.state.out, slot, length);
+        }
+        if !begun.has_body {
+            self.state.out.truncate(start);
+        }
+    }
+
+    /// The status that goes out. An answer that turned out to be an error stays one.
+    #[inline]
+    fn effective(&self, status: StatusCode) -> StatusCode {
+        let status = match self.state.status {
+            Some(outer) if status.as_u16() < 400 => outer,
+            _ => status,
+        };
+        final_status(status)
+    }
+
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.state.facts.after.is_none() && self.state.headers.is_none()
+    }
+
+    /// Writes the head of an answer without headers of its own.
+    #[inline]
+    pub(super) fn begin(
+        &mut self,
+        status: StatusCode,
+        content_type: ContentType<'_>,
+        length: Length,
+    ) -> Begun {
+        if self.is_plain() {
+            let status = self.effective(status);
+            let slot = encode::head(self.state.out, &self.head(status, content_type, length));
+            return Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) };
+        }
+        self.begin_collected(status, content_type, length)
+    }
+
+    #[cold]
+    fn begin_collected(
+        &mut self,
+        status: StatusCode,
+        content_type: ContentType<'_>,
+        length: Length,
+    ) -> Begun {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_str(text(content_type))
+            && !value.is_empty()
+        {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        self.begin_slowly(Parts { status, headers, error: None }, length)
+    }
+
+    /// Writes a head with free headers, after the hooks have seen it. With [`begin`](Self::begin) the only way
+    /// for a head to leave.
+    #[cold]
+    pub(super) fn begin_slowly(&mut self, mut parts: Parts, length: Length) -> Begun {
+        parts.status = self.effective(parts.status);
+        if let Some(headers) = self.state.headers.take() {
+            // Replaces headers of the same name: the answer's own content type was only a default.
+            parts.headers.extend(*headers);
+        }
+        if let Some(after) = self.state.facts.after {
+            after.hooks.after(after.route, after.request, &mut parts);
+        }
+        let status = final_status(parts.status);
+        let slot = encode::open_head(self.state.out, &self.head(status, ContentType::None, length));
+        for (name, value) in &parts.headers {
+            if !encode::is_reserved(name.as_str()) {
+                // `http` let the name and the value pass, and its rules are not wider than ours.
+                let _ = encode::header(self.state.out, name.as_str(), value.as_bytes());
+            }
+        }
+        encode::close_head(self.state.out);
+        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) }
+    }
+
+    #[inline]
+    fn head<'h>(&self, status: StatusCode, content_type: ContentType<'h>, length: Length) -> ResponseHead<'h>
+    where
+        'a: 'h,
+    {
+        let connection = match (self.state.keep_alive, self.state.facts.is_http10) {
+            (true, false) => Connection::Unsaid,
+            (true, true) => Connection::KeepAlive,
+            (false, _) => Connection::Close,
+        };
+        ResponseHead { status, content_type, date: self.state.facts.date, connection, length }
+    }
+}
+
+/// The types for which the encoder has a constant.
+#[inline]
+pub(super) fn named(content_type: &str) -> ContentType<'_> {
+    match content_type {
+        "" => ContentType::None,
+        "text/plain" => ContentType::Plain,
+        "application/json" => ContentType::Json,
+        other => ContentType::Other(other),
+    }
+}
+
+fn text(content_type: ContentType<'_>) -> &str {
+    match content_type {
+        ContentType::None => "",
+        ContentType::Plain => "text/plain",
+        ContentType::Text => "text/plain; charset=utf-8",
+        ContentType::Html => "text/html; charset=utf-8",
+        ContentType::Json => "application/json",
+        ContentType::Bytes => "application/octet-stream",
+        ContentType::Other(other) => other,
+    }
+}
+
+/// 1xx is no answer: the peer would wait for the real one.
+#[inline]
+fn final_status(status: StatusCode) -> StatusCode {
+    if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status }
+}

@@ -1,0 +1,286 @@
+//! A request, borrowed from the read block or owned.
+//!
+//! A synchronous handler sees a request where it landed: head and body are slices of the worker's read
+//! block, headers are positions in it, nothing was copied and nothing allocated. An asynchronous handler
+//! outlives the block, so it gets one right-sized copy of head and body with the same positions.
+//!
+//! Invariant: a request only exists for a head that passed every check of [`wire`](crate::wire), and
+//! its body is complete, except in `before` hooks, where it is empty.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Version};
+use netpoll_core::Instant;
+
+use super::{Error, Params};
+use crate::wire::{self, Head, HeadParts, HeaderIndex, Known};
+
+/// A request: borrowed as `&Request<'_>` by synchronous handlers, owned as `Request<'static>` by
+/// asynchronous ones. In closures the lifetime is left out: `|req: &Request|`, `async |req: Request|`.
+///
+/// Text that came from the peer is returned as it came; what decodes says so. Cloning an owned request
+/// is cheap (a reference count), cloning a borrowed one too (references); [`to_owned`](Self::to_owned) is
+/// what copies.
+#[derive(Clone)]
+pub struct Request<'a> {
+    inner: Inner<'a>,
+}
+
+#[derive(Clone)]
+enum Inner<'a> {
+    Borrowed(Borrowed<'a>),
+    Owned(Arc<Owned>),
+}
+
+#[derive(Clone, Copy)]
+struct Borrowed<'a> {
+    head: &'a Head<'a>,
+    params: &'a Params,
+    body: &'a [u8],
+    origin: &'a Origin,
+}
+
+/// Where a request came from, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) peer: SocketAddr,
+    pub(crate) arrived: Instant,
+}
+
+/// A request that outlives the read block.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    /// The head, then the body. `head_bytes <= bytes.len()`.
+    pub(crate) bytes: Bytes,
+    pub(crate) head_bytes: usize,
+    pub(crate) parts: HeadParts,
+    pub(crate) index: HeaderIndex,
+    pub(crate) params: Params,
+    pub(crate) origin: Origin,
+}
+
+impl Owned {
+    fn head(&self) -> Head<'_> {
+        self.parts.head(&self.bytes[..self.head_bytes], &self.index)
+    }
+}
+
+impl From<Owned> for Request<'static> {
+    fn from(owned: Owned) -> Self {
+        Self { inner: Inner::Owned(Arc::new(owned)) }
+    }
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn borrowed(
+        head: &'a Head<'a>,
+        params: &'a Params,
+        body: &'a [u8],
+        origin: &'a Origin,
+    ) -> Self {
+        Self { inner: Inner::Borrowed(Borrowed { head, params, body, origin }) }
+    }
+
+    /// The head; for an owned request put together from its positions, which checks that its texts are UTF-8.
+    #[inline]
+    fn head(&self) -> Cow<'_, Head<'_>> {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => Cow::Borrowed(borrowed.head),
+            Inner::Owned(owned) => Cow::Owned(owned.head()),
+        }
+    }
+
+    pub(super) fn params(&self) -> &Params {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => borrowed.params,
+            Inner::Owned(owned) => &owned.params,
+        }
+    }
+
+    /// The method. Comparing with a constant is cheap: `req.method() == Method::GET`.
+    pub fn method(&self) -> Method {
+        match self.head().method {
+            wire::Method::Get => Method::GET,
+            wire::Method::Head => Method::HEAD,
+            wire::Method::Post => Method::POST,
+            wire::Method::Put => Method::PUT,
+            wire::Method::Delete => Method::DELETE,
+            wire::Method::Options => Method::OPTIONS,
+            wire::Method::Patch => Method::PATCH,
+            wire::Method::Trace => Method::TRACE,
+            // The wire let it pass, so it is a token and `from_bytes` takes it.
+            wire::Method::Other => Method::from_bytes(self.method_str().as_bytes()).unwrap_or_default(),
+        }
+    }
+
+    /// The method as it was sent; case matters.
+    pub fn method_str(&self) -> &str {
+        self.head().method_name()
+    }
+
+    /// The target as it was sent: path and query, or an absolute URL, or `*`.
+    pub fn target(&self) -> &str {
+        self.head().target()
+    }
+
+    /// The path as it was sent, still percent-encoded. Starts with `/`, or is `*` (with OPTIONS only).
+    pub fn path(&self) -> &str {
+        self.head().path()
+    }
+
+    /// The query string behind `?` as it was sent; `None` without a `?`.
+    pub fn query_str(&self) -> Option<&str> {
+        self.head().query()
+    }
+
+    /// HTTP/1.0 or HTTP/1.1.
+    pub fn version(&self) -> Version {
+        if self.head().minor_version == 0 { Version::HTTP_10 } else { Version::HTTP_11 }
+    }
+
+    /// The host, with its port if it has one: from an absolute target, else from `Host`.
+    ///
+    /// `None` in HTTP/1.0 only; a 1.1 request without it was refused.
+    pub fn host(&self) -> Option<&str> {
+        self.head().authority()
+    }
+
+    /// The address of the other end of the socket; behind a proxy that is the proxy's.
+    pub fn peer(&self) -> SocketAddr {
+        self.origin().peer
+    }
+
+    /// When the turn began in which the request was complete enough to look at: its head for one whose body
+    /// came later. Instants of all workers of a server can be compared.
+    pub fn arrived(&self) -> Instant {
+        self.origin().arrived
+    }
+
+    fn origin(&self) -> &Origin {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => borrowed.origin,
+            Inner::Owned(owned) => &owned.origin,
+        }
+    }
+
+    /// Whether the peer lets the connection stay open: the version's default, as changed by `Connection`.
+    pub fn keep_alive(&self) -> bool {
+        self.head().keep_alive
+    }
+
+    /// The value of the first header with this name, in any case. Looks through the headers one by one.
+    pub fn header(&self, name: impl AsRef<str>) -> Option<&[u8]> {
+        let (head, index) = self.lines();
+        index.get(head, name.as_ref())
+    }
+
+    /// The value of the first header with this name if it is UTF-8.
+    pub fn header_str(&self, name: impl AsRef<str>) -> Option<&str> {
+        std::str::from_utf8(self.header(name)?).ok()
+    }
+
+    /// All headers in the order in which they came, names as they were sent.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let (head, index) = self.lines();
+        index.iter(head)
+    }
+
+    /// The media type of the body without parameters, as it was sent: `application/json`.
+    pub fn content_type(&self) -> Option<&str> {
+        let value = std::str::from_utf8(self.known(Known::ContentType)?).ok()?;
+        Some(value.split_once(';').map_or(value, |(essence, _)| essence).trim_ascii())
+    }
+
+    /// The value of the first cookie with this name, as it was sent.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let (head, index) = self.lines();
+        let mut pairs = index.known_lines(head, Known::Cookie).flat_map(wire::target::cookie_pairs);
+        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// The complete body.
+    pub fn body(&self) -> &[u8] {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => borrowed.body,
+            Inner::Owned(owned) => &owned.bytes[owned.head_bytes..],
+        }
+    }
+
+    /// The complete body to keep: shared if the request is owned, else a copy.
+    pub fn body_bytes(&self) -> Bytes {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => Bytes::copy_from_slice(borrowed.body),
+            Inner::Owned(owned) => owned.bytes.slice(owned.head_bytes..),
+        }
+    }
+
+    /// A request that can be kept. Copies head and body in one piece unless it is owned already.
+    pub fn to_owned(&self) -> Request<'static> {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => {
+                let head = borrowed.head;
+                let mut bytes = Vec::with_capacity(head.bytes.len() + borrowed.body.len());
+                bytes.extend_from_slice(head.bytes);
+                bytes.extend_from_slice(borrowed.body);
+                Request::from(Owned {
+                    bytes: Bytes::from(bytes),
+                    head_bytes: head.bytes.len(),
+                    parts: head.parts(),
+                    index: head.index().clone(),
+                    params: *borrowed.params,
+                    origin: *borrowed.origin,
+                })
+            }
+            Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },
+        }
+    }
+
+    /// The same request in the types of the `http` crate, for libraries that work on those.
+    ///
+    /// Allocates a header map; the body is shared if the request is owned.
+    ///
+    /// # Errors
+    /// 400 when `http` does not take the target as a URI; it is narrower than HTTP there.
+    pub fn into_http(self) -> Result<http::Request<Bytes>, Error> {
+        let mut request = http::Request::builder()
+            .method(self.method())
+            .uri(self.target())
+            .version(self.version())
+            .body(self.body_bytes())
+            .map_err(|error| Error::bad_request(format!("request target: {error}")))?;
+        for (name, value) in self.headers() {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(http::Error::from)?;
+            let value = HeaderValue::from_bytes(value).map_err(http::Error::from)?;
+            request.headers_mut().append(name, value);
+        }
+        Ok(request)
+    }
+
+    fn known(&self, known: Known) -> Option<&[u8]> {
+        let (head, index) = self.lines();
+        index.known(head, known)
+    }
+
+    fn lines(&self) -> (&[u8], &HeaderIndex) {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => (borrowed.head.bytes, borrowed.head.index()),
+            Inner::Owned(owned) => (&owned.bytes[..owned.head_bytes], &owned.index),
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = self.head();
+        f.debug_struct("Request")
+            .field("method", &head.method_name())
+            .field("target", &head.target())
+            .field("peer", &self.peer())
+            .field("body_bytes", &self.body().len())
+            .finish_non_exhaustive()
+    }
+}

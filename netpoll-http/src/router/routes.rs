@@ -1,0 +1,188 @@
+//! The compile-time router: [`routes!`](crate::routes), handlers wired to a checked table.
+//!
+//! The patterns are checked and sorted by the compiler, see [`route_table!`](crate::route_table); the handlers
+//! are a list whose type names each of them, so that the way from the parser to a handler has no
+//! pointer in it.
+//!
+//! Invariant: the list has as many handlers as the table has routes, in the same order; the macro
+//! makes both from one list.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::{Found, Table};
+use crate::h1::{Route, Service};
+use crate::handler::Endpoint;
+use crate::layer::{Hooks, Verdict};
+use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
+
+/// Makes a [`Service`](crate::Service) from routes that are known at compile time.
+///
+/// Same patterns, same rules and same handlers as [`Router`](crate::Router); a flawed or conflicting
+/// pattern does not compile. Handlers may capture, so call it in the factory, once per worker.
+///
+/// ```
+/// use netpoll_http::{App, Json, Request, routes};
+///
+/// let client = App::new(|_| {
+///     let greeting = String::from("hello");
+///     routes! {
+///         GET "/" => |_: &Request| "Hello, World!",
+///         GET "/greet/{name}" => move |req: &Request| {
+///             let name: String = req.param("name")?;
+///             Ok(format!("{greeting}, {name}"))
+///         },
+///         POST "/orders" => async |req: Request| Ok(Json(req.json::<u32>()?)),
+///     }
+/// })
+/// .test();
+/// assert_eq!(client.get("/greet/Ada").text(), "hello, Ada");
+/// assert_eq!(client.get("/orders").header("allow"), Some("POST"));
+/// ```
+#[macro_export]
+macro_rules! routes {
+    (@handlers) => { () };
+    (@handlers $handler:expr $(, $rest:expr)*) => {
+        ($crate::Handler::into_endpoint($handler), $crate::routes!(@handlers $($rest),*))
+    };
+    ($($method:ident $pattern:literal => $handler:expr),* $(,)?) => {{
+        $crate::route_table! { struct Routes { $($method $pattern),* } }
+        $crate::router::TableRouter::<Routes, _>::new($crate::routes!(@handlers $($handler),*))
+    }};
+}
+
+/// A compile-time table with its handlers; made by [`routes!`](crate::routes).
+pub struct TableRouter<T, H> {
+    handlers: H,
+    hooks: Hooks,
+    methods: String,
+    body_bytes_max: Option<usize>,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T: Table, H: Endpoints> TableRouter<T, H> {
+    /// Puts handlers to the routes of a table, in the same order.
+    ///
+    /// # Panics
+    /// When there are more or fewer handlers than routes.
+    pub fn new(handlers: H) -> Self {
+        let routes = T::routes().list();
+        assert_eq!(routes.len(), H::COUNT, "one handler for each route of the table");
+        let mut methods: Vec<&str> = Vec::new();
+        for route in routes {
+            for name in [route.method(), if route.method() == "GET" { "HEAD" } else { route.method() }] {
+                if !methods.contains(&name) {
+                    methods.push(name);
+                }
+            }
+        }
+        Self {
+            handlers,
+            hooks: Hooks::default(),
+            methods: methods.join(", "),
+            body_bytes_max: None,
+            table: PhantomData,
+        }
+    }
+
+    /// The largest body, in bytes, that these routes take; beyond it 413.
+    ///
+    /// Default: [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
+    #[must_use]
+    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
+        self.body_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Adds a hook before all handlers, see [`Router::before`](crate::Router::before).
+    #[must_use]
+    pub fn before<V: Verdict>(mut self, hook: impl Fn(&Request<'_>) -> V + 'static) -> Self {
+        self.hooks.add_before(hook);
+        self
+    }
+
+    /// Adds a hook after all answers, see [`Router::after`](crate::Router::after).
+    #[must_use]
+    pub fn after(mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) -> Self {
+        self.hooks.add_after(hook);
+        self
+    }
+}
+
+impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
+    #[inline]
+    fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_> {
+        // The table compares text; a path that is none has no route, and the wire lets none pass.
+        let Ok(path) = std::str::from_utf8(path) else { return Route::NotFound };
+        match T::find(method, path, params) {
+            Found::Route(number) => Route::To(RouteId(number as u32)),
+            Found::MethodNotAllowed(allow) => Route::MethodNotAllowed(allow),
+            Found::NotFound => Route::NotFound,
+        }
+    }
+
+    fn methods(&self) -> &str {
+        &self.methods
+    }
+
+    #[inline]
+    fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {
+        self.body_bytes_max
+    }
+
+    #[inline]
+    fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
+        self.hooks.before(request)
+    }
+
+    #[inline]
+    fn has_after(&self, _route: Option<RouteId>) -> bool {
+        self.hooks.has_after()
+    }
+
+    fn after(&self, _route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
+        self.hooks.after(request, parts);
+    }
+
+    #[inline]
+    fn call(&self, route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        self.handlers.call(route.0, request, reply)
+    }
+}
+
+impl<T: Table, H> fmt::Debug for TableRouter<T, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = T::routes().list().iter().map(|route| format!("{} {}", route.method(), route.pattern()));
+        f.debug_list().entries(routes).finish()
+    }
+}
+
+/// Handlers in a row: `(first, (second, (third, ())))`.
+pub trait Endpoints: 'static {
+    /// How many there are.
+    const COUNT: usize;
+
+    /// Calls the one with this number, from zero.
+    fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+}
+
+impl Endpoints for () {
+    const COUNT: usize = 0;
+
+    fn call(&self, _number: u32, _request: &Request<'_>, _reply: Reply<'_>) -> Replied {
+        unreachable!("a table finds only numbers that it has")
+    }
+}
+
+impl<E: Endpoint, Rest: Endpoints> Endpoints for (E, Rest) {
+    const COUNT: usize = 1 + Rest::COUNT;
+
+    // The chain of comparisons folds into one switch once it is inlined into itself.
+    #[inline(always)]
+    fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        match number {
+            0 => self.0.call(request, reply),
+            _ => self.1.call(number - 1, request, reply),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! An HTTP server: an address, limits, and a service for each worker.
+//!
+//! A [`Server`] says where and how, an [`App`] what as well. The same app runs until a signal, in the
+//! background, or in memory for tests.
+//!
+//! Invariant: a service belongs to one worker and is made on it, so nothing in it needs a lock, and what
+//! it captures need not be `Send`.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+
+use netpoll_core::sim::Options;
+use netpoll_core::{Builder, Handle, Peer, Runtime, WorkerInfo, Workers};
+
+use crate::h1::{self, Http1, Limits, Service};
+use crate::test::TestClient;
+
+pub use netpoll_core::Report;
+
+/// The worker that a service is made for.
+#[derive(Clone)]
+pub struct Worker {
+    info: WorkerInfo,
+}
+
+impl Worker {
+    /// Which worker, from zero.
+    pub fn index(&self) -> usize {
+        self.info.index
+    }
+
+    /// How many workers there are.
+    pub fn count(&self) -> usize {
+        self.info.workers
+    }
+
+    /// The CPU that it was to be pinned to, if any.
+    pub fn cpu(&self) -> Option<usize> {
+        self.info.cpu
+    }
+
+    /// A way to all workers from any thread: counters, sending to connections, draining.
+    pub fn handle(&self) -> &Handle {
+        &self.info.handle
+    }
+}
+
+impl From<&WorkerInfo> for Worker {
+    fn from(info: &WorkerInfo) -> Self {
+        Self { info: info.clone() }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index())
+            .field("cpu", &self.cpu())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An HTTP server that is being put together.
+///
+/// ```no_run
+/// use netpoll_http::{Request, Router, Server};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let report = Server::bind("127.0.0.1:8080")?
+///     .workers(2)
+///     .serve(|worker| {
+///         let index = worker.index();
+///         Router::new().get("/", move |_: &Request| format!("worker {index}"))
+///     })?;
+/// eprintln!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Server {
+    addr: SocketAddr,
+    limits: Limits,
+    builder: Builder,
+}
+
+impl Server {
+    /// A server for this address, which is resolved now; the sockets open when the server starts.
+    ///
+    /// Takes what [`ToSocketAddrs`] takes: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`]. Of
+    /// several addresses the first is used. Port 0 lets the kernel choose, see [`Running::addr`].
+    ///
+    /// # Errors
+    /// When the address is malformed or its name cannot be resolved; the error names it.
+    pub fn bind(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr:?}: {error}"));
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let addr = addr.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none)).map_err(named)?;
+        Ok(Self { addr, limits: Limits::default(), builder: Runtime::builder() })
+    }
+
+    /// The limits of every connection. Default: [`Limits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// So many workers; zero is taken as one. Default: one for each CPU that the process may use.
+    #[must_use]
+    pub fn workers(self, count: usize) -> Self {
+        self.runtime(|builder| builder.workers(Workers::Count(count)))
+    }
+
+    /// One worker on each of these CPUs, pinned to it. A CPU that may not be used is an error when it starts.
+    #[must_use]
+    pub fn cpus(self, cpus: impl IntoIterator<Item = usize>) -> Self {
+        let cpus = cpus.into_iter().collect();
+        self.runtime(|builder| builder.workers(Workers::Cpus(cpus)))
+    }
+
+    /// Any other setting of the runtime below: poll budget, waiting, backlog, other listeners.
+    #[must_use]
+    pub fn runtime(mut self, change: impl FnOnce(Builder) -> Builder) -> Self {
+        self.builder = change(self.builder);
+        self
+    }
+
+    /// Serves until SIGINT or SIGTERM, then drains: connections between requests close, busy ones answer and
+    /// then close. The factory runs once on each worker.
+    ///
+    /// # Errors
+    /// Those of [`App::serve`].
+    pub fn serve<S, F>(self, factory: F) -> io::Result<Report>
+    where
+        S: Service,
+        F: Fn(&Worker) -> S + Send + Sync + 'static,
+    {
+        self.app(factory).serve()
+    }
+
+    /// The server together with what it serves.
+    pub fn app<S, F>(self, factory: F) -> App<F>
+    where
+        S: Service,
+        F: Fn(&Worker) -> S + Send + Sync + 'static,
+    {
+        App { server: Ok(self), factory }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addr", &self.addr)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server and the factory of what it serves.
+#[derive(Debug)]
+pub struct App<F> {
+    /// Or the limits, when there is no address to serve on.
+    server: Result<Server, Limits>,
+    factory: F,
+}
+
+impl<F, S> App<F>
+where
+    F: Fn(&Worker) -> S + Send + Sync + 'static,
+    S: Service,
+{
+    /// An app without an address, for [`test`](Self::test).
+    pub fn new(factory: F) -> Self {
+        Self { server: Err(Limits::default()), factory }
+    }
+
+    /// The limits of every connection. Default: [`Limits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        match &mut self.server {
+            Ok(server) => server.limits = limits,
+            Err(known) => *known = limits,
+        }
+        self
+    }
+
+    /// Serves until SIGINT or SIGTERM, then drains.
+    ///
+    /// # Errors
+    /// `AddrInUse` when the address is taken, `PermissionDenied` for ports that need a privilege; no descriptors
+    /// or threads left; a setting that contradicts itself, or no address at all (`InvalidInput`).
+    pub fn serve(self) -> io::Result<Report> {
+        self.listen()?.run()
+    }
+
+    /// Serves in the background until it is stopped or dropped.
+    ///
+    /// # Errors
+    /// Those of [`serve`](Self::serve).
+    pub fn start(self) -> io::Result<Running> {
+        Ok(Running { inner: self.listen()?.start()? })
+    }
+
+    /// The same service in memory: no socket, one worker, and a clock that stands still until it is advanced.
+    ///
+    /// The [`Limits`] are those of the app. What was set with [`Server::runtime`] does not count here; a poll budget
+    /// or other connection limits go into the options of [`test_with`](Self::test_with).
+    pub fn test(self) -> TestClient {
+        self.test_with(Options::default())
+    }
+
+    /// Like [`test`](Self::test), on a network that misbehaves as told; a failure repeats with its seed.
+    ///
+    /// ```
+    /// use netpoll_core::sim::Options;
+    /// use netpoll_http::{App, Request, Router};
+    ///
+    /// let mut options = Options::default();
+    /// options.seed = 7;
+    /// options.faults.partial_receives = 700; // in thousandths
+    /// options.faults.partial_sends = 700;
+    /// let client = App::new(|_| Router::new().get("/", |_: &Request| "hello")).test_with(options);
+    /// assert_eq!(client.get("/").text(), "hello");
+    /// ```
+    pub fn test_with(self, options: Options) -> TestClient {
+        let limits = match self.server {
+            Ok(server) => server.limits,
+            Err(limits) => limits,
+        };
+        TestClient::new(|info| accept((self.factory)(&Worker::from(info)), limits), options)
+    }
+
+    fn listen(self) -> io::Result<Builder> {
+        let server = self.server.map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "this app has no address: use Server::bind(..)?.app(..)",
+            )
+        })?;
+        let Server { addr, limits, builder } = server;
+        let factory = self.factory;
+        let builder = builder
+            .listen(addr, move |info: &WorkerInfo| accept(factory(&Worker::from(info)), limits.clone()))?;
+        Ok(builder)
+    }
+}
+
+/// What makes the connections of one worker.
+pub(crate) fn accept<S: Service>(service: S, limits: Limits) -> impl FnMut(Peer) -> Http1<S> + 'static {
+    let worker = Rc::new(h1::Worker::new(service, limits));
+    move |peer| Http1::new(Rc::clone(&worker), peer.addr)
+}
+
+/// A server in the background. Dropping it cuts its connections and waits for its workers.
+pub struct Running {
+    inner: netpoll_core::Running,
+}
+
+impl Running {
+    /// The address it listens on, with the port that the kernel chose.
+    ///
+    /// # Panics
+    /// Never: a server has one listener of its own at least.
+    pub fn addr(&self) -> SocketAddr {
+        // The server's own listener is added last, after those of `Server::runtime`.
+        *self.inner.local_addrs().last().expect("a server listens")
+    }
+
+    /// A way to the running workers from any thread: counters, sending to connections, draining.
+    pub fn handle(&self) -> &Handle {
+        self.inner.handle()
+    }
+
+    /// Waits for SIGINT or SIGTERM, if [`Builder::stop_on_signals`] is on, or for a drain that
+    /// [`Handle::drain`] began; then drains, within [`Builder::drain_within`], and reports.
+    ///
+    /// ```no_run
+    /// use netpoll_http::{Request, Router, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let running = Server::bind("127.0.0.1:0")?
+    ///     .runtime(|builder| builder.stop_on_signals(true))
+    ///     .app(|_worker| Router::new().get("/", |_: &Request| "Hello, World!"))
+    ///     .start()?;
+    /// println!("http://{}", running.addr());
+    /// println!("{}", running.wait()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When a worker had ended by itself.
+    pub fn wait(self) -> io::Result<Report> {
+        self.inner.wait()
+    }
+
+    /// Drains, waits for the workers and reports. What is still open after `within` is cut.
+    ///
+    /// # Errors
+    /// When a worker had ended by itself.
+    pub fn stop(self, within: Duration) -> io::Result<Report> {
+        self.inner.stop(within)
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}

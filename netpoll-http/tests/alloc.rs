@@ -1,0 +1,104 @@
+//! How many allocations a request costs, counted by the allocator itself.
+//!
+//! A binary of its own with one test, because the count is the process's.
+
+#![expect(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use netpoll_http::{App, Json, Reply, Request, Router, StatusCode, TestConnection};
+use serde::{Deserialize, Serialize};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on to `System`, which keeps the trait's rules; counting touches no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise about `layout` is the one that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System` with this layout, because all of ours do.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`; the caller's promise about `bytes` is the one that `System` asks for.
+        unsafe { System.realloc(pointer, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[derive(Deserialize, Serialize)]
+struct Order {
+    item: u64,
+    count: u32,
+}
+
+const ROUNDS: u64 = 200;
+
+/// Allocations of one request on a warm keep-alive connection, simulated network included.
+fn allocations(connection: &mut TestConnection, request: &[u8]) -> f64 {
+    let mut received = Vec::with_capacity(1 << 20);
+    let mut round = || {
+        connection.send(request);
+        received.clear();
+        connection.drain_received(&mut received);
+        assert!(received.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(&received));
+    };
+    for _ in 0..ROUNDS {
+        round();
+    }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..ROUNDS {
+        round();
+    }
+    (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / ROUNDS as f64
+}
+
+#[test]
+fn a_warm_synchronous_request_allocates_nothing() {
+    let client = App::new(|_| {
+        Router::new()
+            .get("/", |_: &Request| "Hello, World!")
+            .get("/orders/{id}", |req: &Request| {
+                Ok(Json(Order { item: req.param("id")?, count: req.query("count")? }))
+            })
+            .get("/large", |_: &Request| Json([[7_u64; 32]; 32]))
+            .post("/orders", |req: &Request| Ok((StatusCode::CREATED, Json(req.json::<Order>()?))))
+            .post("/echo", |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "", req.body()))
+            .get("/async", async |_: Request| "hello")
+    })
+    .test();
+    let mut connection = client.connect();
+    let head = "Host: a\r\nUser-Agent: test\r\nAccept: */*\r\n";
+
+    for (what, request) in [
+        ("text", format!("GET / HTTP/1.1\r\n{head}\r\n")),
+        ("text, pipelined", format!("GET / HTTP/1.1\r\n{head}\r\n").repeat(16)),
+        ("parameters and JSON", format!("GET /orders/7?count=3 HTTP/1.1\r\n{head}\r\n")),
+        ("4 KiB of JSON", format!("GET /large HTTP/1.1\r\n{head}\r\n")),
+        ("echo", format!("POST /echo HTTP/1.1\r\n{head}Content-Length: 5\r\n\r\nhello")),
+        (
+            "JSON both ways",
+            format!(
+                "POST /orders HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: 20\r\n\r\n\
+                 {{\"item\":1,\"count\":2}}"
+            ),
+        ),
+    ] {
+        assert_eq!(allocations(&mut connection, request.as_bytes()), 0.0, "{what}");
+    }
+
+    // The copy of the request, its shared owner, the future, and the answer behind a pointer.
+    let asynchronous = allocations(&mut connection, format!("GET /async HTTP/1.1\r\n{head}\r\n").as_bytes());
+    assert!(asynchronous <= 4.0, "{asynchronous} for an asynchronous handler that is ready at once");
+}

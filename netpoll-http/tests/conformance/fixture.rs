@@ -1,0 +1,125 @@
+//! The service that the cases are written for; the routes are listed in `cases`.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+use netpoll_http::{App, Limits, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker};
+
+use crate::answer::{self, Answer};
+use crate::cases::CANARY_BODY;
+
+/// The routes of the table.
+pub fn router() -> Router {
+    let router = Router::new()
+        .get("/", |_: &Request| "hello")
+        .get("/canary", |_: &Request| CANARY_BODY)
+        .get("/header", echo_header)
+        .post("/header", echo_header)
+        .get("/host", |req: &Request| req.host().unwrap_or("none").to_owned())
+        .get("/path/{*rest}", |req: &Request| req.path().to_owned())
+        .post("/small", |req: &Request| req.body().to_vec())
+        .body_bytes_max(16);
+    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    methods.into_iter().fold(router, |router, method| {
+        let method = method.parse().expect("a method");
+        router.on(method, "/echo", |req: &Request, reply: Reply| {
+            reply.bytes(StatusCode::OK, "application/octet-stream", req.body())
+        })
+    })
+}
+
+fn echo_header(req: &Request<'_>) -> Option<Vec<u8>> {
+    req.header("x-echo").map(<[u8]>::to_vec)
+}
+
+/// The routes of the table in memory.
+pub fn client() -> TestClient {
+    client_with(|_| router())
+}
+
+/// A service in memory, with the default limits.
+pub fn client_with(factory: impl Fn(&Worker) -> Router + Send + Sync + 'static) -> TestClient {
+    App::new(factory).test()
+}
+
+/// The routes of the table in memory, with other limits.
+pub fn client_limited(change: impl FnOnce(&mut Limits)) -> TestClient {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    App::new(|_: &Worker| router()).limits(limits).test()
+}
+
+/// Something that a handler waits for until a test lets it go.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<Mutex<Door>>);
+
+#[derive(Default)]
+struct Door {
+    is_open: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Gate {
+    /// Lets everybody through, now and later.
+    pub fn open(&self) {
+        let mut door = self.0.lock().expect("nobody panics with the door in hand");
+        door.is_open = true;
+        door.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Lets nobody through any more.
+    pub fn close(&self) {
+        self.0.lock().expect("nobody panics with the door in hand").is_open = false;
+    }
+
+    /// Waits until the gate is open.
+    pub async fn pass(&self) {
+        poll_fn(|context| {
+            let mut door = self.0.lock().expect("nobody panics with the door in hand");
+            if door.is_open {
+                return Poll::Ready(());
+            }
+            door.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// The routes of the table, and `GET /gated` which answers `through` when the gate is open.
+pub fn gated(gate: &Gate) -> TestClient {
+    let gate = gate.clone();
+    client_with(move |_| {
+        let gate = gate.clone();
+        router().get("/gated", async move |_: Request| {
+            gate.pass().await;
+            "through"
+        })
+    })
+}
+
+/// `GET target` with a Host.
+pub fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+}
+
+/// All answers that came, none of them to HEAD.
+pub fn answers(connection: &mut TestConnection) -> Vec<Answer> {
+    let bytes = connection.received();
+    match answer::read(&bytes, &[], connection.is_closed()) {
+        Ok(answers) => answers,
+        Err(error) => panic!("{error}: {}", bytes.escape_ascii()),
+    }
+}
+
+/// Their statuses.
+pub fn statuses(connection: &mut TestConnection) -> Vec<u16> {
+    answers(connection).iter().map(|answer| answer.status).collect()
+}
+
+/// Their bodies, as text.
+pub fn bodies(connection: &mut TestConnection) -> Vec<String> {
+    let text = |answer: Answer| String::from_utf8(answer.body).expect("a text");
+    answers(connection).into_iter().map(text).collect()
+}

@@ -1,0 +1,59 @@
+//! What the server does with raw bytes, rule by rule.
+//!
+//! `cases` is the table: requests as bytes, and what has to come back. Every row of it is a test in
+//! memory, where each request is also cut in two at every byte and sent byte by byte, and a test over a real socket. What
+//! a table of single exchanges cannot say (time, volume, slow peers, broken handlers, drain) is written
+//! out in the other files.
+
+mod answer;
+mod cases;
+mod fixture;
+mod run;
+mod target;
+mod verdict;
+
+mod chunked;
+mod cuts;
+mod drain;
+mod expect;
+mod fields;
+mod framing;
+mod handlers;
+mod headers;
+mod persistence;
+mod pipelining;
+mod request_line;
+mod responses;
+mod time;
+mod vanishing;
+mod volume;
+
+/// Makes two tests of each named row: in memory and over a socket.
+macro_rules! conforms {
+    ($group:ident: $($row:ident)*) => {
+        mod in_memory {
+            $(#[test] fn $row() { crate::run::in_memory(&crate::cases::$group::$row()); })*
+        }
+        mod over_tcp {
+            $(#[test] fn $row() { crate::run::over_tcp(&crate::cases::$group::$row()); })*
+        }
+        #[test]
+        fn every_row_of_the_table_is_tested() {
+            let rows: Vec<&str> = crate::cases::$group::ROWS.iter().map(|row| row.name).collect();
+            assert_eq!(rows, [$(stringify!($row)),*]);
+        }
+    };
+}
+use conforms;
+
+#[test]
+fn every_row_has_cases_with_different_names() {
+    for row in cases::all_rows() {
+        let cases = (row.cases)();
+        let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!(!names.is_empty() && names.len() == cases.len(), "{}", row.name);
+        assert!(!row.basis.is_empty(), "{}", row.name);
+    }
+}

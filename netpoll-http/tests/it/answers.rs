@@ -1,0 +1,272 @@
+//! What handlers may return, and what leaves.
+
+use bytes::Bytes;
+use netpoll_http::{
+    Body, Error, HeaderValue, Json, Method, Reply, Request, Response, Router, StatusCode, header,
+};
+use serde::Serialize;
+
+use crate::{client, text};
+
+struct Sold;
+
+impl From<Sold> for Error {
+    fn from(_: Sold) -> Self {
+        Error::new(StatusCode::CONFLICT, "sold")
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("60"))
+    }
+}
+
+#[derive(Serialize)]
+struct Point {
+    x: i32,
+    y: i32,
+}
+
+#[test]
+fn a_static_text_leaves_as_one_head_and_its_bytes() {
+    let client = client(|| Router::new().get("/", |_: &Request| "Hello, World!"));
+    assert_eq!(
+        text(&client.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
+        "HTTP/1.1 200 OK\r\nServer: netpoll\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 13\r\n\r\nHello, World!"
+    );
+}
+
+#[test]
+fn each_kind_of_answer_has_its_status_and_type() {
+    let client = client(|| {
+        Router::new()
+            .get("/string", |_: &Request| String::from("s"))
+            .get("/bytes", |_: &Request| Bytes::from_static(b"b"))
+            .get("/vec", |_: &Request| vec![1_u8, 2])
+            .get("/json", |_: &Request| Json(Point { x: 1, y: -2 }))
+            .get("/unit", |_: &Request| ())
+            .get("/status", |_: &Request| StatusCode::ACCEPTED)
+            .get("/pair", |_: &Request| (StatusCode::CREATED, "made"))
+            .get("/none", |_: &Request| None::<&str>)
+            .get("/html", |_: &Request| Response::html("<p>"))
+    });
+    let seen = |path: &str| {
+        let response = client.get(path);
+        let kind = response.header("content-type").unwrap_or("-").to_owned();
+        (response.status.as_u16(), kind, response.body)
+    };
+    let plain = || "text/plain; charset=utf-8".to_owned();
+    let octets = || "application/octet-stream".to_owned();
+    assert_eq!(seen("/string"), (200, plain(), b"s".to_vec()));
+    assert_eq!(seen("/bytes"), (200, octets(), b"b".to_vec()));
+    assert_eq!(seen("/vec"), (200, octets(), vec![1, 2]));
+    assert_eq!(seen("/json"), (200, "application/json".to_owned(), br#"{"x":1,"y":-2}"#.to_vec()));
+    assert_eq!(seen("/unit"), (204, "-".to_owned(), Vec::new()));
+    assert_eq!(seen("/status"), (202, "-".to_owned(), Vec::new()));
+    assert_eq!(seen("/pair"), (201, plain(), b"made".to_vec()));
+    assert_eq!(seen("/none"), (404, plain(), b"Not Found".to_vec()));
+    assert_eq!(seen("/html"), (200, "text/html; charset=utf-8".to_owned(), b"<p>".to_vec()));
+}
+
+#[test]
+fn a_body_of_any_size_and_kind_arrives_whole_and_in_order() {
+    let client = client(|| {
+        Router::new()
+            .get("/static", |_: &Request| Response::bytes(Body::Static(&[7; 300_000])))
+            .get("/shared", |_: &Request| Bytes::from(vec![8; 300_000]))
+            .get("/owned", |_: &Request| vec![9; 300_000])
+            .get("/small", |_: &Request| "small")
+    });
+    let mut connection = client.connect();
+    connection.send(
+        b"GET /static HTTP/1.1\r\nHost: a\r\n\r\nGET /small HTTP/1.1\r\nHost: a\r\n\r\n\
+          GET /shared HTTP/1.1\r\nHost: a\r\n\r\nGET /owned HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    let mut body = || connection.response().expect("an answer").body;
+    assert_eq!(body(), [7; 300_000]);
+    assert_eq!(body(), b"small");
+    assert_eq!(body(), [8; 300_000]);
+    assert_eq!(body(), [9; 300_000]);
+}
+
+#[test]
+fn the_programs_own_error_becomes_an_answer_with_its_headers() {
+    let client = client(|| {
+        Router::new().get("/", |_: &Request| {
+            Err::<(), Sold>(Sold)?;
+            Ok("never")
+        })
+    });
+    let response = client.get("/");
+    assert_eq!((response.status, response.text()), (StatusCode::CONFLICT, "sold"));
+    assert_eq!(response.header("retry-after"), Some("60"));
+}
+
+#[test]
+fn an_inner_error_keeps_its_status_inside_a_pair() {
+    let client = client(|| {
+        Router::new()
+            .get("/direct", |_: &Request| (StatusCode::CREATED, Err::<&str, Error>(Sold.into())))
+            .get("/option", |_: &Request| (StatusCode::CREATED, None::<&str>))
+    });
+    assert_eq!(client.get("/direct").status, StatusCode::CONFLICT);
+    assert_eq!(client.get("/option").status, StatusCode::NOT_FOUND);
+}
+
+#[test]
+fn a_value_that_cannot_be_serialised_is_a_500_and_nothing_of_it_leaves() {
+    struct Broken;
+    impl Serialize for Broken {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::{Error as _, SerializeSeq};
+            let mut items = serializer.serialize_seq(None)?;
+            items.serialize_element("half of it")?;
+            Err(S::Error::custom("the rest is missing"))
+        }
+    }
+    let client = client(|| {
+        Router::new()
+            .get("/", |_: &Request| Json(Broken))
+            .get("/created", |_: &Request| (StatusCode::CREATED, Json(Broken)))
+    });
+    for path in ["/", "/created"] {
+        let response = client.get(path);
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.text(), "internal server error");
+    }
+}
+
+#[test]
+fn a_deferred_length_is_right_for_small_and_large_json() {
+    let client = client(|| Router::new().get("/{n}", |req: &Request| Ok(Json(vec![7_u8; req.param("n")?]))));
+    for n in [0_usize, 1, 1000, 100_000] {
+        let response = client.get(&format!("/{n}"));
+        assert_eq!(response.json::<Vec<u8>>().len(), n);
+        let length = response.header("content-length").map(|length| length.trim().parse());
+        assert_eq!(length, Some(Ok(response.body.len())));
+    }
+}
+
+#[test]
+fn a_direct_handler_writes_its_answer_itself() {
+    let client = client(|| {
+        Router::new()
+            .post("/echo", |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "image/png", req.body()))
+            .get("/write", |_: &Request, reply: Reply| {
+                reply.with_header(header::ETAG, HeaderValue::from_static("\"7\"")).write(
+                    StatusCode::ACCEPTED,
+                    "text/csv",
+                    |out| {
+                        for n in 0..3 {
+                            out.extend(format!("{n};").as_bytes());
+                        }
+                    },
+                )
+            })
+            .get("/close", |_: &Request, reply: Reply| reply.close().json(StatusCode::OK, &[1, 2]))
+    });
+    let echo = client.post("/echo", "bytes");
+    assert_eq!((echo.header("content-type"), echo.text()), (Some("image/png"), "bytes"));
+
+    let written = client.get("/write");
+    assert_eq!((written.status, written.text()), (StatusCode::ACCEPTED, "0;1;2;"));
+    assert_eq!((written.header("content-type"), written.header("etag")), (Some("text/csv"), Some("\"7\"")));
+    assert_eq!(written.header("content-length").map(str::trim), Some("6"));
+
+    let mut connection = client.connect();
+    connection.send(b"GET /close HTTP/1.1\r\nHost: a\r\n\r\nGET /close HTTP/1.1\r\nHost: a\r\n\r\n");
+    let closing = connection.response().expect("an answer");
+    assert_eq!((closing.header("connection"), closing.text()), (Some("close"), "[1,2]"));
+    assert!(connection.response().is_none() && connection.is_closed());
+}
+
+#[test]
+fn framing_headers_of_a_response_value_are_ignored() {
+    let client = client(|| {
+        Router::new().get("/", |_: &Request| {
+            Response::text("four")
+                .header("content-length", "40")?
+                .header("transfer-encoding", "chunked")?
+                .header("connection", "upgrade")?
+                .header("x-kept", "yes")
+        })
+    });
+    let response = client.get("/");
+    assert_eq!(response.text(), "four");
+    assert_eq!(response.header("x-kept"), Some("yes"));
+    assert_eq!((response.header("transfer-encoding"), response.header("connection")), (None, None));
+}
+
+#[test]
+fn a_header_that_would_split_the_response_is_refused_at_the_api() {
+    for (name, value) in [("x", "a\r\nb: c"), ("x", "a\nb"), ("x", "a\0"), ("x\r\ny", "a"), ("", "a")] {
+        let refused = Response::text("").header(name, value);
+        assert!(refused.is_err_and(|error| error.status() == StatusCode::INTERNAL_SERVER_ERROR), "{value:?}");
+    }
+}
+
+#[test]
+fn head_has_the_length_of_the_body_and_not_the_body() {
+    let client = client(|| {
+        Router::new()
+            .get("/text", |_: &Request| "four")
+            .get("/json", |_: &Request| Json([1, 2, 3]))
+            .get("/large", |_: &Request| vec![0; 100_000])
+            .get("/direct", |_: &Request, reply: Reply| reply.bytes(StatusCode::OK, "", b"direct"))
+            .get("/missing", |_: &Request| Err::<(), _>(Error::not_found("nothing")))
+    });
+    for (path, length) in
+        [("/text", "4"), ("/json", "7"), ("/large", "100000"), ("/direct", "6"), ("/missing", "7")]
+    {
+        let bytes = client.raw(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert!(bytes.ends_with(b"\r\n\r\n"), "{path}: no body");
+        assert_eq!(
+            client.request(Method::HEAD, path).send().header("content-length").map(str::trim),
+            Some(length)
+        );
+    }
+}
+
+#[test]
+fn statuses_without_a_body_get_none_and_no_length() {
+    let client = client(|| {
+        Router::new()
+            .get("/204", |_: &Request| (StatusCode::NO_CONTENT, "text"))
+            .get("/304", |_: &Request| (StatusCode::NOT_MODIFIED, Json(1)))
+            .get("/after", |_: &Request| "after")
+    });
+    for path in ["/204", "/304"] {
+        let mut connection = client.connect();
+        connection.send(
+            format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n")
+                .as_bytes(),
+        );
+        let response = connection.response().expect("an answer");
+        assert_eq!((response.header("content-length"), response.header("transfer-encoding")), (None, None));
+        assert_eq!(connection.response().expect("the next answer").text(), "after");
+    }
+}
+
+#[test]
+fn an_informational_status_is_no_answer_and_becomes_a_500() {
+    let client = client(|| Router::new().get("/", |_: &Request| StatusCode::CONTINUE));
+    assert_eq!(client.get("/").status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[test]
+fn a_content_type_of_the_programs_own_replaces_the_usual_one() {
+    let problem = HeaderValue::from_static("application/problem+json");
+    let client = client(move || {
+        let (for_error, for_reply) = (problem.clone(), problem.clone());
+        Router::new()
+            .get("/error", move |_: &Request| {
+                Err::<(), _>(Error::bad_request("{}").with_header(header::CONTENT_TYPE, for_error.clone()))
+            })
+            .get("/reply", move |_: &Request, reply: Reply| {
+                reply.with_header(header::CONTENT_TYPE, for_reply.clone()).json(StatusCode::OK, &1)
+            })
+    });
+    for path in ["/error", "/reply"] {
+        let response = client.get(path);
+        let types: Vec<_> = response.headers.iter().filter(|(name, _)| name == "content-type").collect();
+        assert_eq!(types.len(), 1, "{path}");
+        assert_eq!(types[0].1, "application/problem+json", "{path}");
+    }
+}

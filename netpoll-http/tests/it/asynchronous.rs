@@ -1,0 +1,196 @@
+//! Handlers that wait.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use netpoll_http::{App, Error, Json, Request, Router, StatusCode, TestClient};
+
+/// Lets a test decide when handlers go on.
+#[derive(Default)]
+struct Gate {
+    open: bool,
+    wakers: Vec<Waker>,
+}
+
+thread_local!(static GATE: Rc<RefCell<Gate>> = Rc::default());
+
+async fn gate() {
+    poll_fn(|context| {
+        GATE.with(|gate| {
+            let mut gate = gate.borrow_mut();
+            if gate.open {
+                return Poll::Ready(());
+            }
+            gate.wakers.push(context.waker().clone());
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+fn open_gate() {
+    let wakers = GATE.with(|gate| {
+        let mut gate = gate.borrow_mut();
+        gate.open = true;
+        std::mem::take(&mut gate.wakers)
+    });
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+async fn named(req: Request<'_>) -> Result<String, Error> {
+    gate().await;
+    req.param("id")
+}
+
+struct NoteDrop(Rc<RefCell<bool>>);
+impl Drop for NoteDrop {
+    fn drop(&mut self) {
+        *self.0.borrow_mut() = true;
+    }
+}
+
+thread_local!(static DROPPED: Rc<RefCell<bool>> = Rc::default());
+
+fn waiting() -> TestClient {
+    App::new(|_| {
+        Router::new()
+            .get("/now", async |_: Request| "now")
+            .get("/later/{id}", named)
+            .get("/sync", |_: &Request| "sync")
+            .post("/sum", async |req: Request| {
+                gate().await;
+                let numbers: Vec<u32> = req.json()?;
+                Ok((StatusCode::CREATED, Json(numbers.iter().sum::<u32>())))
+            })
+            .get("/panics", async |_: Request| {
+                gate().await;
+                if true {
+                    panic!("in a future");
+                }
+                "never"
+            })
+            .get("/held", async |_: Request| {
+                let _note = NoteDrop(DROPPED.with(Rc::clone));
+                gate().await;
+                "held"
+            })
+    })
+    .test()
+}
+
+#[test]
+fn a_handler_that_is_ready_at_once_answers_at_once() {
+    assert_eq!(waiting().get("/now").text(), "now");
+}
+
+#[test]
+fn a_waiting_handler_answers_when_it_is_woken() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /later/7 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.received(), b"");
+    open_gate();
+    client.run();
+    assert_eq!(connection.response().expect("an answer").text(), "7");
+}
+
+#[test]
+fn the_order_of_pipelined_requests_is_kept_behind_a_waiting_one() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(
+        b"GET /sync HTTP/1.1\r\nHost: a\r\n\r\nGET /later/8 HTTP/1.1\r\nHost: a\r\n\r\nGET /sync HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    assert_eq!(connection.response().expect("the first").text(), "sync");
+    assert!(connection.response().is_none(), "the third waits for the second");
+    open_gate();
+    client.run();
+    assert_eq!(connection.response().expect("the second").text(), "8");
+    assert_eq!(connection.response().expect("the third").text(), "sync");
+}
+
+#[test]
+fn an_owned_request_keeps_its_body_while_the_handler_waits() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(
+        b"POST /sum HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n[1,2",
+    );
+    connection.send(b",3]GET /now HTTP/1.1\r\nHost: a\r\n\r\n");
+    open_gate();
+    client.run();
+    let response = connection.response().expect("an answer");
+    assert_eq!((response.status, response.text()), (StatusCode::CREATED, "6"));
+    assert_eq!(connection.response().expect("the next").text(), "now");
+}
+
+#[test]
+fn a_handler_that_never_answers_is_dropped_and_answered_for() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /now HTTP/1.1\r\nHost: a\r\n\r\nGET /held HTTP/1.1\r\nHost: a\r\n\r\nGET /now HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("the first").text(), "now");
+    connection.advance(Duration::from_millis(29_900));
+    assert!(connection.response().is_none() && !*DROPPED.with(Rc::clone).borrow());
+
+    connection.advance(Duration::from_millis(200));
+    let late = connection.response().expect("an answer");
+    assert_eq!((late.status, late.header("connection")), (StatusCode::SERVICE_UNAVAILABLE, Some("close")));
+    assert!(*DROPPED.with(Rc::clone).borrow(), "its future is gone");
+    assert!(connection.response().is_none() && connection.is_closed(), "nothing behind it is served");
+}
+
+#[test]
+fn a_client_that_has_finished_sending_still_gets_the_answer_of_a_waiting_handler() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /later/10 HTTP/1.1\r\nHost: a\r\n\r\nGET /sync HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.finish();
+    assert!(!connection.is_closed());
+    open_gate();
+    client.run();
+    assert_eq!(connection.response().expect("an answer").text(), "10");
+    assert_eq!(connection.response().expect("the pipelined one").text(), "sync");
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn a_connection_that_is_lost_drops_its_waiting_handler() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!DROPPED.with(|dropped| *dropped.borrow()));
+    connection.reset();
+    assert!(DROPPED.with(|dropped| *dropped.borrow()));
+}
+
+#[test]
+fn a_panic_in_a_waiting_handler_is_a_500_and_the_worker_lives() {
+    let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /panics HTTP/1.1\r\nHost: a\r\n\r\n");
+    open_gate();
+    client.run();
+    let response = connection.response().expect("an answer");
+    assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.header("connection"), Some("close"));
+    assert!(connection.is_closed());
+    assert_eq!(client.get("/now").text(), "now");
+}
+
+#[test]
+fn a_drain_waits_for_the_answer_of_a_waiting_handler() {
+    let client = waiting();
+    let (mut busy, idle) = (client.connect(), client.connect());
+    busy.send(b"GET /later/11 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.begin_drain(std::time::Duration::from_secs(5));
+    assert!(idle.is_closed() && !busy.is_closed());
+    open_gate();
+    client.run();
+    let response = busy.response().expect("an answer");
+    assert_eq!((response.text(), response.header("connection")), ("11", Some("close")));
+    assert!(busy.is_closed());
+}

@@ -1,0 +1,193 @@
+//! Request bodies: whole, in pieces, too large, unwanted.
+
+use std::time::Duration;
+
+use netpoll_http::{App, Limits, Reply, Request, Router, StatusCode, TestClient};
+
+use crate::text;
+
+fn echo() -> TestClient {
+    let mut limits = Limits::default();
+    limits.body_bytes_max = 100_000;
+    App::new(|_| {
+        Router::new()
+            .post("/echo", |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "", req.body()))
+            .post("/small", |req: &Request| req.body().len().to_string())
+            .body_bytes_max(5)
+            .post("/later", async |req: Request| req.body().len().to_string())
+            .get("/", |_: &Request| "root")
+    })
+    .limits(limits)
+    .test()
+}
+
+#[test]
+fn a_body_may_come_in_any_pieces() {
+    let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello worldGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for cut in 1..request.len() {
+        let client = echo();
+        let mut connection = client.connect();
+        connection.send(&request[..cut]);
+        connection.send(&request[cut..]);
+        assert_eq!(connection.response().expect("an answer").text(), "hello world", "cut at {cut}");
+        assert_eq!(connection.response().expect("the next").text(), "root", "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_chunked_body_may_come_in_any_pieces() {
+    let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n6\r\n world\r\n0\r\nX-T: 1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for cut in 1..request.len() {
+        let client = echo();
+        let mut connection = client.connect();
+        connection.send(&request[..cut]);
+        connection.send(&request[cut..]);
+        assert_eq!(connection.response().expect("an answer").text(), "hello world", "cut at {cut}");
+        assert_eq!(connection.response().expect("the next").text(), "root", "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_body_byte_by_byte_is_the_same_body() {
+    let client = echo();
+    let mut connection = client.connect();
+    for byte in b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" {
+        connection.send(&[*byte]);
+    }
+    assert_eq!(connection.response().expect("an answer").text(), "3");
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_before_it_is_read() {
+    for (path, length) in [("/echo", 100_001), ("/small", 6)] {
+        let client = echo();
+        let mut connection = client.connect();
+        connection.send(
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        let bytes = connection.received();
+        assert!(bytes.starts_with(b"HTTP/1.1 413 "), "{}", text(&bytes));
+        assert!(text(&bytes).ends_with(&format!("at most {} bytes", length - 1)));
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
+fn a_chunked_body_over_the_limit_of_its_route_is_refused() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(
+        b"POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n",
+    );
+    assert!(connection.received().starts_with(b"HTTP/1.1 413 "));
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn continue_is_said_once_and_only_while_the_body_is_not_there() {
+    let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    let client = echo();
+    let mut waits = client.connect();
+    waits.send(head);
+    assert_eq!(waits.received(), b"HTTP/1.1 100 Continue\r\n\r\n");
+    waits.send(b"fo");
+    waits.send(b"ur");
+    assert_eq!(waits.response().expect("an answer").text(), "four");
+
+    let mut sends = client.connect();
+    sends.send(&[head, &b"fo"[..]].concat());
+    assert_eq!(sends.received(), b"");
+    sends.send(b"ur");
+    assert!(sends.received().starts_with(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn an_unwanted_short_body_is_skipped_and_the_connection_goes_on() {
+    for body in ["Content-Length: 4\r\n\r\nGET ", "Transfer-Encoding: chunked\r\n\r\n4\r\nGET \r\n0\r\n\r\n"]
+    {
+        let request = format!("POST /nowhere HTTP/1.1\r\nHost: a\r\n{body}GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        for cut in 1..request.len() {
+            let client = echo();
+            let mut connection = client.connect();
+            connection.send(&request.as_bytes()[..cut]);
+            connection.send(&request.as_bytes()[cut..]);
+            assert_eq!(connection.response().expect("an answer").status, StatusCode::NOT_FOUND);
+            assert_eq!(connection.response().expect("the next").text(), "root");
+            assert!(connection.response().is_none());
+        }
+    }
+}
+
+#[test]
+fn an_unwanted_long_body_ends_the_connection() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = connection.response().expect("an answer");
+    assert_eq!((response.status, response.header("connection")), (StatusCode::NOT_FOUND, Some("close")));
+    assert!(connection.response().is_none() && connection.is_closed());
+}
+
+#[test]
+fn a_broken_chunk_is_answered_once_and_nothing_after_it_is_served() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::BAD_REQUEST);
+    assert!(connection.response().is_none() && connection.is_closed());
+}
+
+#[test]
+fn a_peer_that_ends_inside_a_body_gets_no_2xx() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nfo");
+    connection.finish();
+    assert_eq!(connection.received(), b"");
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn a_body_slower_than_the_minimum_rate_is_a_408() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n");
+    connection.send(&[b'x'; 512]);
+    // 512 bytes earn two seconds at 256 B/s, behind five seconds of grace.
+    connection.advance(Duration::from_millis(6900));
+    assert_eq!(connection.received(), b"");
+    connection.advance(Duration::from_millis(200));
+    let response = connection.response().expect("an answer");
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (StatusCode::REQUEST_TIMEOUT, Some("close"))
+    );
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn a_body_at_the_minimum_rate_may_take_its_time() {
+    let client = echo();
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 7680\r\n\r\n");
+    for _ in 0..30 {
+        connection.advance(Duration::from_secs(1));
+        connection.send(&[b'x'; 256]);
+    }
+    assert_eq!(connection.response().expect("an answer").body.len(), 7680);
+}
+
+#[test]
+fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
+    let mut limits = Limits::default();
+    limits.body_bytes_max = usize::MAX;
+    let app = App::new(|_| Router::new().post("/", |_: &Request| "taken")).limits(limits);
+    let client = app.test();
+    let mut connection = client.connect();
+    connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n");
+    connection.send(b"a few bytes");
+    assert_eq!(connection.received(), b"", "still waiting, and still alive");
+}

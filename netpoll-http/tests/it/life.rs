@@ -1,0 +1,191 @@
+//! The life of a connection: persistence, pipelining, back-pressure, panics, endings.
+
+use std::time::Duration;
+
+use netpoll_http::{Json, Request, Router, StatusCode, TestClient};
+
+use crate::{client, text};
+
+fn site() -> TestClient {
+    client(|| {
+        Router::new()
+            .get("/", |_: &Request| "root")
+            .get("/{n}", |req: &Request| req.param::<String>("n"))
+            .get("/kib/{n}", |req: &Request| Ok("x".repeat(1024 * req.param::<usize>("n")?)))
+            .get("/panic", |_: &Request| {
+                if true {
+                    panic!("in a handler");
+                }
+                Json(1)
+            })
+    })
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_with_one_write() {
+    let client = site();
+    let mut connection = client.connect();
+    let before = client.stats().syscalls_send;
+    let requests: String = (0..50).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    connection.send(requests.as_bytes());
+    for n in 0..50 {
+        assert_eq!(connection.response().expect("an answer").text(), n.to_string());
+    }
+    assert_eq!(client.stats().syscalls_send - before, 1);
+}
+
+#[test]
+fn requests_byte_by_byte_are_the_same_requests() {
+    let mut connection = site().connect();
+    for byte in b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n" {
+        connection.send(&[*byte]);
+    }
+    assert_eq!(connection.response().expect("an answer").text(), "1");
+    assert_eq!(connection.response().expect("an answer").text(), "2");
+}
+
+#[test]
+fn connection_close_is_answered_said_and_done() {
+    let mut connection = site().connect();
+    connection
+        .send(b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = connection.response().expect("an answer");
+    assert_eq!((response.header("connection"), response.text()), (Some("close"), "1"));
+    assert!(connection.response().is_none() && connection.is_closed() && !connection.is_reset());
+}
+
+#[test]
+fn http_1_0_closes_unless_it_asks_to_stay() {
+    let mut leaves = site().connect();
+    leaves.send(b"GET /1 HTTP/1.0\r\n\r\n");
+    assert_eq!(leaves.response().expect("an answer").header("connection"), Some("close"));
+    assert!(leaves.is_closed());
+
+    let mut stays = site().connect();
+    stays.send(b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(stays.response().expect("an answer").header("connection"), Some("keep-alive"));
+    assert!(!stays.is_closed());
+}
+
+#[test]
+fn a_framing_error_is_answered_after_the_requests_before_it_and_ends_everything() {
+    let mut connection = site().connect();
+    connection.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost : a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("the first").text(), "1");
+    let refusal = connection.response().expect("the refusal");
+    assert_eq!((refusal.status, refusal.header("connection")), (StatusCode::BAD_REQUEST, Some("close")));
+    assert_eq!(refusal.text(), "There is white space between a header name and its colon.");
+    assert!(connection.response().is_none() && connection.is_closed());
+}
+
+#[test]
+fn a_tls_handshake_is_closed_without_an_answer() {
+    let mut connection = site().connect();
+    connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    assert_eq!(connection.received(), b"");
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn a_panic_in_a_handler_is_a_500_that_closes_and_the_worker_lives() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /panic HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("the first").text(), "1");
+    let apology = connection.response().expect("the apology");
+    assert_eq!(
+        (apology.status, apology.header("connection")),
+        (StatusCode::INTERNAL_SERVER_ERROR, Some("close"))
+    );
+    assert!(connection.response().is_none() && connection.is_closed());
+    assert_eq!(client.get("/").text(), "root");
+    assert_eq!(client.stats().panics, 1);
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_answers() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(&b"GET /kib/64 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20));
+    connection.finish();
+    connection.start_reading();
+    for n in 0..20 {
+        assert_eq!(connection.response().unwrap_or_else(|| panic!("answer {n}")).body.len(), 64 * 1024);
+    }
+    assert!(connection.is_closed() && !connection.is_reset());
+}
+
+#[test]
+fn a_client_that_ends_inside_a_head_is_closed() {
+    let mut connection = site().connect();
+    connection.send(b"GET / HTTP/1.1\r\nHo");
+    connection.finish();
+    assert!(connection.is_closed());
+    assert_eq!(connection.received(), b"");
+}
+
+#[test]
+fn a_slow_reader_stops_being_read_and_later_gets_everything() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    for _ in 0..40 {
+        connection.send(b"GET /kib/64 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    let answered = client.stats().requests;
+    assert!(answered < 10, "{answered} answers of 64 KiB for a peer that does not read");
+    connection.start_reading();
+    for n in 0..40 {
+        assert_eq!(connection.response().unwrap_or_else(|| panic!("answer {n}")).body.len(), 64 * 1024);
+    }
+}
+
+#[test]
+fn an_idle_connection_holds_no_buffer() {
+    let client = site();
+    let mut connections: Vec<_> = (0..10).map(|_| client.connect()).collect();
+    for connection in &mut connections {
+        connection.send(b"GET /kib/20 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(connection.response().is_some());
+    }
+    assert_eq!((client.open(), client.blocks_in_use()), (10, 0));
+}
+
+#[test]
+fn a_drain_closes_idle_connections_and_lets_a_request_in_hand_finish() {
+    let client = site();
+    let (idle, mut busy) = (client.connect(), client.connect());
+    busy.send(b"GET /1 HTTP/1.1\r\nHo");
+    client.begin_drain(Duration::from_secs(5));
+    assert!(idle.is_closed() && !busy.is_closed());
+    busy.send(b"st: a\r\n\r\n");
+    let response = busy.response().expect("an answer");
+    assert_eq!((response.text(), response.header("connection")), ("1", Some("close")));
+    assert!(busy.is_closed());
+}
+
+#[test]
+fn the_date_follows_the_clock() {
+    let client = site();
+    let mut connection = client.connect();
+    let mut date = || {
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = connection.response().expect("an answer");
+        response.header("date").expect("a date").to_owned()
+    };
+    let first = date();
+    client.advance(Duration::from_secs(3));
+    assert_eq!(
+        (first.as_str(), date().as_str()),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:40 GMT")
+    );
+}
+
+#[test]
+fn the_answer_to_a_refused_request_has_one_date_and_one_length() {
+    let bytes = site().raw(b"GET / HTTP/2.0\r\n\r\n");
+    let head = text(&bytes);
+    assert!(head.starts_with("HTTP/1.1 505 "));
+    assert_eq!((head.matches("Date: ").count(), head.matches("Content-Length: ").count()), (1, 1));
+}

@@ -1,0 +1,25 @@
+//! What netpoll-http promises, through the front door: bytes in, bytes out, named by behaviour.
+
+mod answers;
+mod asynchronous;
+mod bodies;
+mod extracting;
+mod hooks;
+mod life;
+mod limits;
+mod routing;
+mod server;
+mod storms;
+mod streaming;
+
+use netpoll_http::TestClient;
+
+/// A client of a router that every test builds for itself.
+fn client(router: impl Fn() -> netpoll_http::Router + Send + Sync + 'static) -> TestClient {
+    netpoll_http::App::new(move |_| router()).test()
+}
+
+/// What came back, as text.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the answer is ASCII")
+}

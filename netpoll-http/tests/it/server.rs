@@ -1,0 +1,50 @@
+//! A server on real sockets.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use netpoll_http::{App, Request, Router, Server};
+
+#[test]
+fn a_server_answers_on_a_real_socket_and_reports_what_it_did() {
+    let running = Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .workers(1)
+        .app(|worker| {
+            let index = worker.index();
+            Router::new().get("/", move |_: &Request| format!("worker {index}"))
+        })
+        .start()
+        .expect("a server");
+
+    let mut stream = TcpStream::connect(running.addr()).expect("a connection");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, then the end");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nworker 0"), "{answer}");
+    drop(stream);
+
+    let report = running.stop(Duration::from_secs(5)).expect("a report");
+    assert_eq!(report.stats.requests, 1);
+}
+
+#[test]
+fn an_address_that_makes_no_sense_is_named_in_the_error() {
+    let error = Server::bind("127.0.0.1:notaport").expect_err("not an address");
+    assert!(error.to_string().contains("127.0.0.1:notaport"), "{error}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_and_not_a_second_listener() {
+    let app = |addr: &str| Server::bind(addr).expect("an address").workers(1).app(|_| Router::new());
+    let first = app("127.0.0.1:0").start().expect("a server");
+    let error = app(&first.addr().to_string()).start().expect_err("the port is taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn an_app_without_an_address_cannot_serve() {
+    let error = App::new(|_| Router::new()).start().expect_err("nowhere to listen");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}

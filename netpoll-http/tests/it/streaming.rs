@@ -1,0 +1,183 @@
+//! Bodies that are made while they are sent.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use netpoll_http::{App, Body, BodyBuf, Method, Pull, Request, Response, Router, TestClient};
+
+use crate::{client, text};
+
+fn streams() -> TestClient {
+    client(|| {
+        Router::new()
+            .get("/chunks", |_: &Request| Response::text(Body::chunks(["one", "", "two"])))
+            .get("/sized", |_: &Request| Response::text(Body::sized_stream(6, pieces(["abc", "def"]))))
+            .get("/more", |_: &Request| Response::text(Body::sized_stream(4, pieces(["abc", "def"]))))
+            .get("/less", |_: &Request| Response::text(Body::sized_stream(9, pieces(["abc", "def"]))))
+            .get("/empty", |_: &Request| Response::text(Body::sized_stream(0, pieces([]))))
+            .get("/fails", |_: &Request| {
+                Response::text(Body::stream(|_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                    out.extend(b"half");
+                    Pull::Failed
+                }))
+            })
+            .get("/panics", |_: &Request| {
+                Response::text(Body::stream(|_: &mut Context<'_>, _: &mut BodyBuf<'_>| panic!("in a stream")))
+            })
+            .get("/after", |_: &Request| "after")
+    })
+}
+
+fn pieces<const N: usize>(
+    pieces: [&'static str; N],
+) -> impl FnMut(&mut Context<'_>, &mut BodyBuf<'_>) -> Pull + 'static {
+    let mut pieces = pieces.into_iter();
+    move |_, out| match pieces.next() {
+        Some(piece) => {
+            out.extend(piece.as_bytes());
+            Pull::More
+        }
+        None => Pull::Done,
+    }
+}
+
+#[test]
+fn a_stream_of_unknown_length_is_chunked_and_the_connection_goes_on() {
+    let mut connection = streams().connect();
+    connection.send(b"GET /chunks HTTP/1.1\r\nHost: a\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = connection.response().expect("an answer");
+    assert_eq!(response.header("transfer-encoding"), Some("chunked"));
+    assert_eq!((response.header("content-length"), response.text()), (None, "onetwo"));
+    assert_eq!(connection.response().expect("the next").text(), "after");
+}
+
+#[test]
+fn a_stream_to_http_1_0_ends_with_the_connection() {
+    let mut connection = streams().connect();
+    connection.send(b"GET /chunks HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let bytes = connection.received();
+    let (head, body) = text(&bytes).split_once("\r\n\r\n").expect("a head");
+    assert_eq!(body, "onetwo");
+    assert!(head.contains("\r\nConnection: close") && !head.contains("chunked"), "{head}");
+    assert!(connection.is_closed() && !connection.is_reset());
+}
+
+#[test]
+fn a_stream_of_known_length_has_that_length() {
+    let response = streams().get("/sized");
+    assert_eq!((response.header("content-length"), response.text()), (Some("6"), "abcdef"));
+    assert_eq!(streams().get("/empty").text(), "");
+}
+
+#[test]
+fn a_stream_that_writes_more_than_its_length_is_cut() {
+    let mut connection = streams().connect();
+    connection.send(b"GET /more HTTP/1.1\r\nHost: a\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("an answer").text(), "abcd");
+    assert_eq!(connection.response().expect("the next").text(), "after");
+}
+
+#[test]
+fn a_stream_that_ends_early_ends_the_connection() {
+    for path in ["/less", "/fails", "/panics"] {
+        let mut connection = streams().connect();
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert!(connection.response().is_none(), "{path}: no complete answer");
+        assert!(connection.is_closed(), "{path}");
+    }
+}
+
+#[test]
+fn a_stream_that_fails_on_http_1_0_is_reset_so_that_it_cannot_look_complete() {
+    let mut connection = streams().connect();
+    connection.send(b"GET /fails HTTP/1.0\r\n\r\n");
+    assert!(connection.is_reset());
+}
+
+#[test]
+fn head_does_not_start_a_stream() {
+    let response = streams().request(Method::HEAD, "/fails").send();
+    assert_eq!((response.header("transfer-encoding"), response.header("content-length")), (None, None));
+    assert_eq!(streams().request(Method::HEAD, "/sized").send().header("content-length"), Some("6"));
+}
+
+#[test]
+fn a_stream_is_pulled_only_as_fast_as_the_peer_reads() {
+    thread_local!(static PULLED: Cell<usize> = const { Cell::new(0) });
+    let client = client(|| {
+        Router::new().get("/", |_: &Request| {
+            let mut left = 4096;
+            Response::bytes(Body::stream(move |_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                PULLED.set(PULLED.get() + 1);
+                out.extend(&[b'x'; 1024]);
+                left -= 1;
+                if left == 0 { Pull::Done } else { Pull::More }
+            }))
+        })
+    });
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let while_stuck = PULLED.get();
+    assert!(while_stuck < 512, "{while_stuck} KiB for a peer that does not read");
+
+    connection.start_reading();
+    assert_eq!(connection.response().expect("an answer").body.len(), 4096 * 1024);
+    assert_eq!(client.blocks_in_use(), 0, "an idle connection holds no buffer");
+}
+
+#[test]
+fn a_waiting_stream_goes_on_when_it_is_woken() {
+    type Shared = Rc<RefCell<(Vec<&'static str>, Option<Waker>)>>;
+    thread_local!(static FEED: Shared = Rc::default());
+    let app = App::new(|_| {
+        Router::new().get("/events", |_: &Request| {
+            Response::text(Body::stream(|context: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                FEED.with_borrow_feed(|(events, waker)| match events.pop() {
+                    Some("end") => Pull::Done,
+                    Some(event) => {
+                        out.extend(event.as_bytes());
+                        Pull::More
+                    }
+                    None => {
+                        *waker = Some(context.waker().clone());
+                        Pull::Wait
+                    }
+                })
+            }))
+        })
+    });
+    trait Feed {
+        fn with_borrow_feed<R>(
+            &'static self,
+            f: impl FnOnce(&mut (Vec<&'static str>, Option<Waker>)) -> R,
+        ) -> R;
+    }
+    impl Feed for std::thread::LocalKey<Shared> {
+        fn with_borrow_feed<R>(
+            &'static self,
+            f: impl FnOnce(&mut (Vec<&'static str>, Option<Waker>)) -> R,
+        ) -> R {
+            self.with(|shared| f(&mut shared.borrow_mut()))
+        }
+    }
+    let push = |event| {
+        let waker = FEED.with_borrow_feed(|(events, waker)| {
+            events.push(event);
+            waker.take()
+        });
+        waker.expect("the stream waits").wake();
+    };
+
+    let client = app.test();
+    let mut connection = client.connect();
+    connection.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text(&connection.received()).ends_with("\r\n\r\n"), "the head leaves at once");
+    push("first");
+    client.run();
+    assert_eq!(text(&connection.received()), "00000005\r\nfirst\r\n");
+    push("end");
+    client.run();
+    assert_eq!(text(&connection.received()), "0\r\n\r\n");
+}
