@@ -1,0 +1,71 @@
+//! The routes, and what all workers share behind them.
+//!
+//! Each worker has a router of its own; what they share is behind one `Arc` and locked in small pieces.
+//! The plain endpoints (`/plaintext`, `/json`, `/echo`) touch none of it.
+
+use std::sync::Arc;
+
+use netpoll_core::Handle;
+use netpoll_http::{Json, Method, RateLimit, Replied, Reply, Request, Router, StatusCode};
+use serde::Serialize;
+
+use crate::login::{self, Platform};
+use crate::orders::{self, Orders};
+use crate::session::{self, Sessions};
+use crate::stats;
+
+/// What the workers share.
+pub struct App<P> {
+    pub platform: P,
+    pub sessions: Sessions,
+    pub orders: Orders,
+}
+
+impl<P: Platform> App<P> {
+    pub fn new(platform: P) -> Self {
+        Self { platform, sessions: Sessions::new(), orders: Orders::new() }
+    }
+}
+
+#[derive(Serialize)]
+struct Message {
+    message: &'static str,
+}
+
+/// The routes of one worker.
+pub fn router<P: Platform>(app: &Arc<App<P>>, workers: &Handle, limit: Option<&RateLimit>) -> Router {
+    let (logged_in, workers) = (Arc::clone(app), workers.clone());
+    let router = Router::new()
+        .get("/plaintext", |_: &Request, reply: Reply| {
+            reply.bytes(StatusCode::OK, "text/plain", b"Hello, World!")
+        })
+        .get("/json", |_: &Request| Json(Message { message: "Hello, World!" }))
+        .get("/healthz", |_: &Request| "ok\n")
+        .get("/stats", move |req: &Request| stats::show(&workers, req))
+        .post("/login", async move |req: Request| login::login(&logged_in, &req).await)
+        .get("/me", with(app, session::me))
+        .post("/orders", with(app, orders::create))
+        .get("/orders", with(app, orders::list))
+        .get("/orders/{id}", with(app, orders::show))
+        .post("/orders/{id}/cancel", with(app, orders::cancel));
+    let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    let router = methods.into_iter().fold(router, |router, method| router.on(method, "/echo", echo));
+    match limit.cloned() {
+        Some(limit) => router.before(move |req: &Request| limit.check(req)),
+        None => router,
+    }
+}
+
+/// A handler together with what it needs of the app.
+fn with<P: Platform, R: 'static>(
+    app: &Arc<App<P>>,
+    handler: fn(&App<P>, &Request<'_>) -> R,
+) -> impl Fn(&Request<'_>) -> R + 'static {
+    let app = Arc::clone(app);
+    move |request: &Request<'_>| handler(&app, request)
+}
+
+/// From the read block straight into the write queue.
+fn echo(req: &Request<'_>, reply: Reply<'_>) -> Replied {
+    reply.bytes(StatusCode::OK, "application/octet-stream", req.body())
+}

@@ -1,0 +1,143 @@
+//! The backend of a mini-program: login through the platform, sessions, orders, and the ledger.
+//!
+//! Run it with `cargo run --release`. It prints where it listens and two `curl` lines to try; Ctrl-C
+//! drains it and prints what it did. `--help` lists the options.
+//!
+//! | file | story |
+//! |---|---|
+//! | `options` | the command line |
+//! | `app` | the routes |
+//! | `login` | a code from the mini-program becomes a session |
+//! | `session` | who is who, for two hours |
+//! | `orders` | what users order |
+//! | `stats` | the ledger as JSON and as a page |
+//!
+//! Everything is kept in memory and bounded by a named limit; nothing survives a restart.
+
+mod app;
+mod login;
+mod options;
+mod orders;
+mod session;
+mod stats;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use netpoll_http::{RateLimit, Server};
+
+use crate::app::App;
+use crate::login::StandIn;
+use crate::options::{Command, HELP, Options};
+
+/// Descriptors without which it is not worth starting: workers, listeners, and a few dozen connections.
+const DESCRIPTORS_MIN: u64 = 64;
+/// Descriptors that are asked for: one for each connection of a large server.
+const DESCRIPTORS_WANTED: u64 = 1 << 20;
+
+/// Why the program ends early: one line for standard error, and the exit code.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl From<options::Wrong> for Failure {
+    fn from(wrong: options::Wrong) -> Self {
+        Self { message: format!("{wrong}; --help lists the options"), code: 2 }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // A setting that this machine does not have, such as a CPU, is the caller's to change.
+        let code = if error.kind() == io::ErrorKind::InvalidInput { 2 } else { 1 };
+        Self { message: error.to_string(), code }
+    }
+}
+
+fn main() -> ExitCode {
+    let ended = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => {
+            say(HELP);
+            Ok(())
+        }
+        Ok(Command::Serve(options)) => serve(&options),
+        Err(wrong) => Err(wrong.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("mini-program: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn serve(options: &Options) -> Result<(), Failure> {
+    let descriptors = netpoll_core::raise_open_files(DESCRIPTORS_WANTED)?;
+    if descriptors < DESCRIPTORS_MIN {
+        let message = format!(
+            "{descriptors} file descriptors are allowed and {DESCRIPTORS_MIN} are needed: raise `ulimit -n`"
+        );
+        return Err(Failure { message, code: 1 });
+    }
+
+    let limit = options.rate_limit.map(|rate| RateLimit::per_address(rate, rate));
+    let served = Arc::new(App::new(StandIn::start()?));
+    let running = Server::bind(options.addr)?
+        .limits(options.limits.clone())
+        .runtime(|builder| options.apply(builder))
+        .app(move |worker| app::router(&served, worker.handle(), limit.as_ref()))
+        .start()?;
+
+    let addr = running.addr();
+    let setup = running.handle().setup().clone();
+    let workers = match setup.cpus.len() {
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
+    };
+    say(&format!(
+        "mini-program listens on http://{addr} ({workers}, budget {}, wait {}, backend {})\n{}",
+        setup.budget,
+        setup.wait,
+        setup.backend,
+        to_try(addr),
+    ));
+    let report = running.wait()?;
+    say(&format!("{report}\n{}\n", report.stats));
+    Ok(())
+}
+
+/// Two lines to paste into a shell on the same machine.
+fn to_try(mut addr: SocketAddr) -> String {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!(
+        "Try it, and end it with Ctrl-C:\n  \
+         curl 'http://{addr}/json'\n  \
+         curl 'http://{addr}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
+    )
+}
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_to_try_name_an_address_that_can_be_connected_to() {
+        assert!(to_try("0.0.0.0:80".parse().unwrap()).contains("'http://127.0.0.1:80/json'"));
+        assert!(to_try("[::]:80".parse().unwrap()).contains("'http://[::1]:80/json'"));
+        assert!(to_try("10.0.0.1:80".parse().unwrap()).contains("'http://10.0.0.1:80/json'"));
+    }
+}

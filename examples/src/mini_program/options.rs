@@ -1,0 +1,272 @@
+//! The command line: text in, settings or one clear sentence out.
+//!
+//! Nothing is opened or started here; whatever is wrong with an option is found before anything else
+//! happens.
+
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use netpoll_core::{Budget, Builder, ConnLimits, WaitStrategy, Workers};
+use netpoll_http::Limits;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+The backend of a mini-program on netpoll: login, orders, and a ledger.
+
+Usage: mini-program [OPTIONS]
+
+Where and how it runs:
+  --addr HOST:PORT         where to listen; port 0 lets the kernel choose [127.0.0.1:8080]
+  --workers N              worker threads [one for each CPU that may be used]
+  --cpus LIST              one worker pinned to each of these CPUs, such as 0,2-3
+  --budget N|adaptive|unlimited
+                           events that one turn takes from the kernel [64]
+  --wait block|spin|hybrid|busy-poll
+                           how a worker waits for events [block]
+  --drain SECONDS          time for connections to end after Ctrl-C or SIGTERM [10]
+
+Limits of each connection:
+  --head-timeout SECONDS   for a request head, from its first byte [10]
+  --idle-timeout SECONDS   of silence between requests [75]
+  --body-bytes-max BYTES   of a request body [1048576]
+  --requests-per-turn N    answered before other connections come first [the budget]
+  --connections-max N      open at a time on one worker [1000000]
+  --handler-timeout SECONDS
+                           for an asynchronous handler [30]
+
+Limits of each client address:
+  --rate-limit N           requests a second, and at once; 429 beyond it [none]
+
+  --help                   print this
+
+Endpoints:
+  POST /login              {\"code\":\"demo-NAME\"} becomes a session token, and a cookie
+  GET  /me                 who the session belongs to
+  POST /orders             {\"item\":\"tea\",\"quantity\":2,\"note\":\"hot\"}
+  GET  /orders             ?page=1&size=20, newest first
+  GET  /orders/{id}        POST /orders/{id}/cancel
+  GET  /plaintext, /json, /healthz, /stats        any method: /echo
+";
+
+/// Where CPU lists end: the most CPUs that Linux supports.
+const CPU_MAX: usize = 8191;
+/// What the command line asks for.
+pub enum Command {
+    Help,
+    Serve(Box<Options>),
+}
+
+/// Settings of the server.
+pub struct Options {
+    pub addr: SocketAddr,
+    pub limits: Limits,
+    drain: Duration,
+    workers: Option<usize>,
+    cpus: Option<Vec<usize>>,
+    budget: Budget,
+    wait: WaitStrategy,
+    connections_max: usize,
+    pub rate_limit: Option<u32>,
+}
+
+/// What is wrong with the command line.
+#[derive(Debug)]
+pub struct Wrong(String);
+
+impl Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<lexopt::Error> for Wrong {
+    fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Reads the arguments behind the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Wrong> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut options = Options {
+        addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        limits: Limits::default(),
+        drain: Duration::from_secs(10),
+        workers: None,
+        cpus: None,
+        budget: Budget::default(),
+        wait: WaitStrategy::default(),
+        connections_max: ConnLimits::default().connections_max,
+        rate_limit: None,
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("addr") => options.addr = value(&mut parser, "--addr", address)?,
+            Long("workers") => options.workers = Some(value(&mut parser, "--workers", at_least_one)?),
+            Long("cpus") => options.cpus = Some(value(&mut parser, "--cpus", cpu_list)?),
+            Long("budget") => options.budget = value(&mut parser, "--budget", parsed)?,
+            Long("wait") => options.wait = value(&mut parser, "--wait", parsed)?,
+            Long("drain") => options.drain = value(&mut parser, "--drain", seconds)?,
+            Long("head-timeout") => {
+                options.limits.head_timeout = value(&mut parser, "--head-timeout", seconds)?;
+            }
+            Long("idle-timeout") => {
+                options.limits.idle_timeout = value(&mut parser, "--idle-timeout", seconds)?;
+            }
+            Long("handler-timeout") => {
+                options.limits.handler_timeout = value(&mut parser, "--handler-timeout", seconds)?;
+            }
+            Long("rate-limit") => {
+                let rate: NonZeroU32 = value(&mut parser, "--rate-limit", parsed)?;
+                options.rate_limit = Some(rate.get());
+            }
+            Long("body-bytes-max") => {
+                options.limits.body_bytes_max = value(&mut parser, "--body-bytes-max", parsed)?;
+            }
+            Long("requests-per-turn") => {
+                let count = value(&mut parser, "--requests-per-turn", at_least_one)?;
+                options.limits.requests_per_turn = Some(count);
+            }
+            Long("connections-max") => {
+                options.connections_max = value(&mut parser, "--connections-max", at_least_one)?;
+            }
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    match (&options.workers, &options.cpus) {
+        (Some(workers), Some(cpus)) if *workers != cpus.len() => {
+            Err(Wrong(format!("--workers {workers} does not fit the {} CPUs of --cpus", cpus.len())))
+        }
+        _ => Ok(Command::Serve(Box::new(options))),
+    }
+}
+
+impl Options {
+    /// Hands the settings of the runtime to it.
+    pub fn apply(&self, builder: Builder) -> Builder {
+        let workers = match (&self.cpus, self.workers) {
+            (Some(cpus), _) => Workers::Cpus(cpus.clone()),
+            (None, Some(count)) => Workers::Count(count),
+            (None, None) => Workers::Auto,
+        };
+        builder
+            .workers(workers)
+            .budget(self.budget.clone())
+            .wait(self.wait)
+            .drain_within(self.drain)
+            .stop_on_signals(true)
+            .limits(ConnLimits { connections_max: self.connections_max, ..ConnLimits::default() })
+    }
+}
+
+/// The value of an option; an error names the option and the text.
+fn value<T>(
+    parser: &mut lexopt::Parser,
+    name: &str,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, Wrong> {
+    let text = parser.value()?.string()?;
+    read(&text).map_err(|why| Wrong(format!("{name} {text:?}: {why}")))
+}
+
+/// Anything that reads itself from text.
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match parsed(text)? {
+        0 => Err("must be at least 1".to_owned()),
+        count => Ok(count),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(parsed(text)?).map_err(|error| error.to_string())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut addrs = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    addrs.next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+/// `0,2-3` is CPUs 0, 2 and 3.
+fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range: (usize, usize) = (parsed(first)?, parsed(last)?);
+        if range.1 > CPU_MAX {
+            return Err(format!("there is no CPU above {CPU_MAX}"));
+        }
+        if range.0 > range.1 {
+            return Err(format!("{part} runs backwards"));
+        }
+        for cpu in range.0..=range.1 {
+            if cpus.contains(&cpu) {
+                return Err(format!("CPU {cpu} is named twice"));
+            }
+            cpus.push(cpu);
+        }
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Options, String> {
+        match parse(line.split_whitespace().map(OsString::from)) {
+            Ok(Command::Serve(options)) => Ok(*options),
+            Ok(Command::Help) => Err("help".to_owned()),
+            Err(wrong) => Err(wrong.to_string()),
+        }
+    }
+
+    #[test]
+    fn without_options_it_listens_on_port_8080_of_this_machine_only() {
+        assert_eq!(read("").unwrap().addr.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn cpu_lists_hold_numbers_and_ranges() {
+        assert_eq!(read("--cpus 0,2-4").unwrap().cpus, Some(vec![0, 2, 3, 4]));
+        assert_eq!(read("--cpus=7 --workers=1").unwrap().cpus, Some(vec![7]));
+        for wrong in ["--cpus 3-1", "--cpus 1,1", "--cpus 0-9999999", "--cpus ,", "--cpus x"] {
+            assert!(read(wrong).err().unwrap().starts_with("--cpus"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_fractions_but_not_be_negative() {
+        assert_eq!(read("--drain 0.25").unwrap().drain, Duration::from_millis(250));
+        assert!(read("--drain=-1").is_err() && read("--drain nan").is_err() && read("--drain 1e99").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_option_in_it() {
+        let said = |line: &str| read(line).err().unwrap();
+        assert_eq!(said("--workers 0"), "--workers \"0\": must be at least 1");
+        assert!(said("--wait never").starts_with("--wait \"never\": `never` is not one of `block`"));
+        assert!(said("--budget 0").starts_with("--budget \"0\": `0` is not a number of events from 1"));
+        assert_eq!(said("--workers 2 --cpus 0"), "--workers 2 does not fit the 1 CPUs of --cpus");
+        assert!(said("--colour").contains("--colour") && said("--addr").contains("--addr"));
+        assert!(said("stray").contains("stray"));
+    }
+
+    #[test]
+    fn help_names_every_option() {
+        let source = include_str!("options.rs");
+        let names = source.split("Long(\"").skip(1).filter_map(|rest| rest.split_once('"'));
+        for (name, _) in names.filter(|(name, _)| !name.is_empty() && name.is_ascii()) {
+            assert!(HELP.contains(&format!("--{name}")), "--{name}");
+        }
+    }
+}

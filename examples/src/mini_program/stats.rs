@@ -1,0 +1,148 @@
+//! The ledger, `GET /stats`: every counter of the runtime, as JSON for programs and as a page for people.
+//!
+//! Reading it costs the workers nothing: they publish their counters once a turn. So the figures are those
+//! of the last turn that is over, and the request that asks is not in them.
+
+use std::fmt::Write as _;
+
+use netpoll_core::{Handle, Stats};
+use netpoll_http::{Error, IntoResponse, Json, Request, Response};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// `GET /stats`
+pub fn show(workers: &Handle, req: &Request<'_>) -> Result<Response, Error> {
+    let ledger = Ledger::read(workers);
+    let response = if prefers_html(req.header_str("accept").unwrap_or_default()) {
+        Response::html(ledger.page())
+    } else {
+        Json(ledger).into_response()
+    };
+    response.header("cache-control", "no-store")?.header("vary", "accept")
+}
+
+/// The counters of all workers, and of each.
+struct Ledger {
+    total: Stats,
+    per_worker: Vec<Stats>,
+}
+
+impl Ledger {
+    fn read(handle: &Handle) -> Self {
+        let per_worker: Vec<Stats> =
+            (0..handle.workers()).map(|worker| handle.worker_stats(worker)).collect();
+        let mut total = Stats::default();
+        for stats in &per_worker {
+            total.merge(stats);
+        }
+        Self { total, per_worker }
+    }
+
+    fn page(&self) -> String {
+        let mut page = String::with_capacity(8 * 1024);
+        page.push_str(
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Ledger</title>\
+             <meta name=viewport content='width=device-width'>\
+             <style>body{font:1rem system-ui;margin:2rem}td,th{padding:.1rem 1rem;text-align:right}\
+             td:first-child,th:first-child{text-align:left}tr:nth-child(odd){background:#8881}</style>",
+        );
+        let workers: String = (0..self.per_worker.len()).map(|index| format!("<th>worker {index}")).collect();
+        // Writing to a string cannot fail.
+        let _ = write!(page, "<h1>Ledger</h1><p>{}<table><tr><th>counter<th>all{workers}", self.total);
+        let rows = self.per_worker.iter().map(|stats| figures(stats).collect::<Vec<_>>());
+        let columns: Vec<_> = rows.collect();
+        for (row, (name, total)) in figures(&self.total).enumerate() {
+            let _ = write!(page, "<tr><td>{name}<td>{total}");
+            for column in &columns {
+                let _ = write!(page, "<td>{}", column[row].1);
+            }
+        }
+        page.push_str("</table>\n");
+        page
+    }
+}
+
+/// Every counter, and what follows from several of them.
+fn figures(stats: &Stats) -> impl Iterator<Item = (&'static str, u64)> {
+    stats.fields().chain([("open", stats.open()), ("syscalls_total", stats.syscalls())])
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, figure) in figures(&self.total) {
+            map.serialize_entry(name, &figure)?;
+        }
+        map.serialize_entry("syscalls_per_request", &self.total.per_request(self.total.syscalls()))?;
+        let workers: Vec<Worker<'_>> = self.per_worker.iter().map(Worker).collect();
+        map.serialize_entry("per_worker", &workers)?;
+        map.end()
+    }
+}
+
+struct Worker<'a>(&'a Stats);
+
+impl Serialize for Worker<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(figures(self.0))
+    }
+}
+
+/// Whether an `Accept` value likes HTML better than JSON (RFC 9110, 12.5.1). Browsers do.
+fn prefers_html(accept: &str) -> bool {
+    quality(accept, "text/html") > quality(accept, "application/json")
+}
+
+/// The weight of a media type in thousandths: that of the most specific range that has it.
+fn quality(accept: &str, media_type: &str) -> u16 {
+    let group = media_type.split_once('/').map_or("", |(group, _)| group);
+    let mut best = (0, 0);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let specific = match name.split_once('/') {
+            Some(("*", "*")) => 1,
+            Some((named, "*")) if named.eq_ignore_ascii_case(group) => 2,
+            Some(_) if name.eq_ignore_ascii_case(media_type) => 3,
+            _ => continue,
+        };
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
+        let weight = (weight.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u16;
+        if specific > best.0 {
+            best = (specific, weight);
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_get_the_page_and_programs_get_json() {
+        assert!(prefers_html("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+        assert!(prefers_html("application/json;q=0.5, text/*"));
+        for json in
+            ["", "*/*", "application/json", "text/html;q=0.1,application/json;q=0.2", "text/html;q=x,*/*"]
+        {
+            assert!(!prefers_html(json), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_flat_json_with_one_object_for_each_worker() {
+        let mut worker = Stats::default();
+        (worker.requests, worker.syscalls_recv, worker.syscalls_ctl) = (4, 6, 2);
+        let ledger = Ledger { total: worker, per_worker: vec![worker] };
+        let json = serde_json::to_value(&ledger).unwrap();
+        assert_eq!((json["requests"].as_u64(), json["syscalls_total"].as_u64()), (Some(4), Some(8)));
+        assert_eq!(json["syscalls_per_request"].as_f64(), Some(2.0));
+        assert_eq!(json["per_worker"][0]["syscalls_ctl"].as_u64(), Some(2));
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_each_counter() {
+        let ledger = Ledger { total: Stats::default(), per_worker: vec![Stats::default(); 2] };
+        assert_eq!(ledger.page().matches("<tr><td>").count(), figures(&ledger.total).count());
+    }
+}

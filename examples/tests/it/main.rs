@@ -1,0 +1,6 @@
+//! Each program is started once, talked to, and ended by SIGTERM, as a reader would.
+
+mod mini_program;
+mod refusals;
+mod small;
+mod support;

@@ -1,0 +1,122 @@
+//! The small examples do what their first comments say.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
+
+use crate::support::{Answer, PATIENCE, Program, send_request};
+
+fn start(path: &str) -> Program {
+    Program::start(path, &["127.0.0.1:0"])
+}
+
+#[test]
+fn hello_says_hello_and_is_at_most_15_lines_long() {
+    assert!(include_str!("../../src/bin/hello.rs").lines().count() <= 15);
+    let program = start(env!("CARGO_BIN_EXE_hello"));
+    assert_eq!(program.get("/").said(), (200, "Hello, World!"));
+    assert!(program.terminate().1.success());
+}
+
+#[test]
+fn echo_sends_back_everything_even_behind_the_end() {
+    let program = start(env!("CARGO_BIN_EXE_echo"));
+    let sent: Vec<u8> = (0..1 << 20).map(|index: u32| (index.wrapping_mul(40_503) >> 16) as u8).collect();
+    let mut stream = program.connect();
+    let mut writer = stream.try_clone().unwrap();
+    let mut back = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut back).unwrap();
+    });
+    assert!(back == sent, "{} bytes of {}", back.len(), sent.len());
+
+    let (printed, status) = program.terminate();
+    assert!(status.success() && printed.contains("system calls for each connection"), "{printed}");
+}
+
+/// Sends everything, ends, and returns what came back.
+fn told(program: &Program, bytes: &[u8]) -> String {
+    let mut stream = program.connect();
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).unwrap();
+    back
+}
+
+#[test]
+fn line_protocol_answers_every_line_even_one_without_its_end() {
+    let program = start(env!("CARGO_BIN_EXE_line_protocol"));
+    assert_eq!(told(&program, b"SET tea hot and sweet\nGET tea\r\nDEL tea\nDEL tea\nGET tea"), {
+        "OK\nhot and sweet\nOK\nNONE\nNONE\n"
+    });
+    assert_eq!(told(&program, b"SET a 1\nGET a"), "OK\n1\n", "as the first comment says");
+    assert_eq!(told(&program, b"GET a"), "1\n", "another connection, maybe of another worker");
+    assert_eq!(told(&program, b"BREW tea\n"), "ERR say SET key value, GET key or DEL key\n");
+    assert_eq!(told(&program, &[b'x'; 1500]), "ERR a line has at most 1024 bytes\n");
+
+    let mut flood = "SET big ".to_owned() + &"y".repeat(1000) + "\n";
+    flood.push_str(&"GET big\n".repeat(10_000));
+    let mut stream = program.connect();
+    let mut writer = stream.try_clone().unwrap();
+    let mut back = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            writer.write_all(flood.as_bytes()).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut back).unwrap();
+    });
+    assert_eq!(back.len(), 3 + 10_000 * 1001, "answers far beyond the queue's limit all arrive");
+
+    let (printed, status) = program.terminate();
+    assert!(status.success() && printed.contains("10010 requests"), "{printed}");
+}
+
+#[test]
+fn graceful_shutdown_lets_a_request_in_flight_finish_and_refuses_new_ones() {
+    let mut program = start(env!("CARGO_BIN_EXE_graceful_shutdown"));
+    let mut idle = program.connect();
+    send_request(&mut idle, "GET", "/", &[], "");
+    assert_eq!(Answer::read(&mut idle).said(), (200, "try /slow\n"));
+    let mut busy = program.connect();
+    send_request(&mut busy, "GET", "/slow/1", &[], "");
+    assert_eq!(program.line(), "working for 1 s\n");
+
+    program.ask_to_end();
+
+    let asked = Instant::now();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "a connection between requests is closed");
+    // Each worker closes its listener by itself, in its next turns.
+    while TcpStream::connect(program.addr).is_ok() {
+        assert!(asked.elapsed() < PATIENCE, "new connections are refused");
+    }
+    let answer = Answer::read(&mut busy);
+    assert_eq!(answer.said(), (200, "done\n"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    let (printed, status) = program.wait();
+    assert!(status.success(), "{printed}");
+    assert!(printed.starts_with("drained 2 connections") && printed.contains(" 0 of them cut"), "{printed}");
+}
+
+#[test]
+fn static_routes_knows_its_routes_their_parameters_and_their_methods() {
+    let program = start(env!("CARGO_BIN_EXE_static_routes"));
+    assert_eq!(program.get("/double/21").said(), (200, "42\n"));
+    assert_eq!(program.get("/double/x").status, 400);
+    assert_eq!(program.get("/files/css/site.css").said(), (200, "css/site.css\n"));
+    assert_eq!(program.get("/worker").said(), (200, "0"));
+    assert_eq!(program.request("POST", "/sum/a", &[], "5").said(), (200, "a: 5\n"));
+    assert_eq!(program.request("POST", "/sum/a", &[], "-7").said(), (200, "a: -2\n"));
+    assert_eq!(program.request("POST", "/sum/a", &[], "x").status, 400);
+    assert_eq!(program.get("/nowhere").status, 404);
+    let refused = program.request("PUT", "/double/21", &[], "");
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
+    assert!(program.terminate().1.success());
+}
