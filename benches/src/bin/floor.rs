@@ -1,0 +1,181 @@
+//! The least a server can do: count blank lines, send that many constant answers.
+//!
+//! Everything a general server adds (parsing, routing, deadlines, limits) is measured against this. One thread,
+//! edge-triggered epoll without write interest, one 64 KiB read buffer for all, one `recv` and one `send` per
+//! readable event, no second `recv` after a short one. Answers carry Server, Date, Content-Type and
+//! Content-Length as in TechEmpower's plaintext test; the Date is that of the start, because a floor asks no
+//! clock. It serves bodiless requests only and never closes a connection of its own accord.
+//!
+//! Invariant: a connection that owes bytes (`owed > 0`) is watched for writability and not read.
+//! Use: `floor --port 8080 [--cpu 0]`.
+
+use benches::scan::Tail;
+use benches::sys::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Epoll, epoll_event};
+use benches::{known_options, option, sys};
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+const LISTENER: u64 = u64::MAX;
+const READ_BYTES: usize = 64 * 1024;
+/// Answers sent at once: as many as 16 pipelined requests of 64 bytes that fill the read buffer ask for.
+const ANSWERS: usize = 1024;
+const WATCH: i32 = EPOLLIN | EPOLLRDHUP | EPOLLET;
+
+struct Conn {
+    stream: TcpStream,
+    tail: Tail,
+    /// Bytes of answers that the socket has not taken yet.
+    owed: usize,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    known_options(&args, &["--port", "--cpu"], &[])?;
+    if args.iter().any(|arg| arg == "--cpu") {
+        sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;
+    }
+    sys::raise_open_files(20_100)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, option(&args, "--port", 8080)?))?;
+    sys::set_backlog(&listener, 4096)?;
+    listener.set_nonblocking(true)?;
+    serve(&listener)?;
+    Ok(())
+}
+
+fn serve(listener: &TcpListener) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nServer: floor\r\nDate: {}\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!",
+        http_date(unix_seconds()),
+    );
+    let answers = Answers { one: answer.len(), bytes: answer.repeat(ANSWERS).into_bytes() };
+    let epoll = Epoll::new()?;
+    epoll.add(listener, EPOLLIN | EPOLLET, LISTENER)?;
+    let mut conns: Vec<Option<Conn>> = Vec::new();
+    let mut events = [epoll_event { events: 0, u64: 0 }; 512];
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let ready = epoll.wait(&mut events, -1)?;
+        for event in &events[..ready] {
+            if event.u64 == LISTENER {
+                accept(listener, &epoll, &mut conns)?;
+                continue;
+            }
+            let index = usize::try_from(event.u64).expect("an index of ours");
+            let Some(conn) = conns[index].as_mut() else { continue };
+            if serve_one(conn, index, &epoll, &answers, &mut buffer).is_err() {
+                conns[index] = None;
+            }
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, epoll: &Epoll, conns: &mut Vec<Option<Conn>>) -> io::Result<()> {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => return Err(error),
+        };
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        // The descriptor number is the index: the kernel hands out the smallest free one.
+        let index = usize::try_from(stream.as_raw_fd()).expect("not negative");
+        epoll.add(&stream, WATCH, index as u64)?;
+        if conns.len() <= index {
+            conns.resize_with(index + 1, || None);
+        }
+        conns[index] = Some(Conn { stream, tail: Tail::default(), owed: 0 });
+    }
+}
+
+/// One event: an error means that the connection is over.
+fn serve_one(
+    conn: &mut Conn,
+    index: usize,
+    epoll: &Epoll,
+    answers: &Answers,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    if conn.owed > 0 {
+        if !answers.send(conn)? {
+            return Ok(());
+        }
+        epoll.modify(&conn.stream, WATCH, index as u64)?;
+    }
+    loop {
+        let read = match (&conn.stream).read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        conn.owed += conn.tail.count_ends(&buffer[..read]) * answers.one;
+        if conn.owed > 0 && !answers.send(conn)? {
+            return epoll.modify(&conn.stream, WATCH | EPOLLOUT, index as u64);
+        }
+        if read < buffer.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// The same answer many times over, so that any number of them is one slice.
+struct Answers {
+    one: usize,
+    bytes: Vec<u8>,
+}
+
+impl Answers {
+    /// Sends what `conn` owes; false when the socket is full.
+    fn send(&self, conn: &mut Conn) -> io::Result<bool> {
+        while conn.owed > 0 {
+            // A whole number of answers was owed at first, so the rest tells where in an answer we stopped.
+            let from = (self.one - conn.owed % self.one) % self.one;
+            let until = self.bytes.len().min(from + conn.owed);
+            match (&conn.stream).write(&self.bytes[from..until]) {
+                Ok(sent) => conn.owed -= sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+/// An HTTP date (RFC 9110, section 5.6.7); days to date as in Howard Hinnant's `civil_from_days`.
+fn http_date(unix_seconds: u64) -> String {
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let year = era * 400 + year_of_era + u64::from(from_march >= 10);
+    let week_day =
+        ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).expect("below 7")];
+    let month = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"]
+        [usize::try_from(from_march).expect("below 12")];
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{week_day}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT"); // the example of RFC 9110
+        assert_eq!(http_date(1_709_164_799), "Wed, 28 Feb 2024 23:59:59 GMT");
+        assert_eq!(http_date(1_709_164_800), "Thu, 29 Feb 2024 00:00:00 GMT");
+    }
+}

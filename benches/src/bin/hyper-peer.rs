@@ -1,0 +1,63 @@
+//! hyper 1 as it is used when it has to be fast: the peer for user-space CPU per request.
+//!
+//! HTTP/1 with `pipeline_flush`, a tokio current-thread runtime and mimalloc, as in hyper's own TechEmpower
+//! entry. Date comes from hyper's cached clock. One thread. Needs feature `peers`.
+//! Use: `hyper-peer --port 8080 [--cpu 0]`.
+
+use benches::{known_options, option, sys};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue, SERVER};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, server::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::Ipv4Addr;
+use tokio::net::{TcpListener, TcpStream};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    known_options(&args, &["--port", "--cpu"], &[])?;
+    if args.iter().any(|arg| arg == "--cpu") {
+        sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;
+    }
+    sys::raise_open_files(20_100)?;
+    let port = option(&args, "--port", 8080)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(tokio::task::LocalSet::new().run_until(serve(port)))
+}
+
+async fn serve(port: u16) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    sys::set_backlog(&listener, 4096)?;
+    let mut http = http1::Builder::new();
+    http.pipeline_flush(true);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::task::spawn_local(connection(http.clone(), stream));
+    }
+}
+
+async fn connection(http: http1::Builder, stream: TcpStream) {
+    if stream.set_nodelay(true).is_ok() {
+        // A client that hangs up in the middle is no news here.
+        drop(http.serve_connection(TokioIo::new(stream), service_fn(answer)).await);
+    }
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, kind, body) = match request.uri().path() {
+        "/plaintext" => (StatusCode::OK, "text/plain", "Hello, World!"),
+        "/json" => (StatusCode::OK, "application/json", "{\"message\":\"Hello, World!\"}"),
+        _ => (StatusCode::NOT_FOUND, "text/plain", ""),
+    };
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(SERVER, HeaderValue::from_static("hyper"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
+}

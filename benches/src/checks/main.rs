@@ -1,0 +1,188 @@
+//! `cargo bench-checks`: the figures that the project promises, measured, as one table.
+//!
+//! It builds what it needs, starts servers with one worker on core 0 and the load client on core 1, and prints a
+//! row per check: the figure, its bound, the smallest and largest round, kept and dropped rounds, and the steal.
+//! How each figure is made is in the header of its file; how rounds are kept in `rounds.rs`. Everything listens on
+//! 127.0.0.1 on free ports, is bounded in count and time, and is ended by pid, also when something fails.
+//!
+//! Options (defaults in brackets):
+//! `--only 3,4,5,7,8,13` which checks; `--rounds` \[11\] kept rounds for each comparison; `--seconds` \[1\] of each
+//! load run; `--json` one JSON object per row, on standard output, instead of the table;
+//! `--server "CMD {port} {budget}"` the server to judge \[mini-program\]; `--floor "CMD {port}"` what to compare
+//! it with \[floor\]; `--hyper "CMD {port}"` \[hyper-peer\]; `--no-hyper`; `--path` \[/plaintext\];
+//! `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a core at which a round is dropped;
+//! `--programs DIR` use the programs there and build nothing; `--verbose` progress on standard error.
+//! Exit status: 0 all passed or skipped, 1 one failed or was too noisy to say, 2 could not measure.
+
+mod compare;
+mod fairness;
+mod idle;
+mod proc;
+mod process;
+mod rounds;
+mod start;
+mod syscalls;
+mod table;
+
+use benches::{known_options, option, sys};
+use process::{LOAD_CPU, Load, Template};
+use std::error::Error;
+use std::fmt::Arguments;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use table::{Row, Verdict};
+
+/// Why something could not be measured, for people.
+pub type Failure = Box<dyn Error>;
+
+const OPTIONS: [&str; 10] = [
+    "--only",
+    "--rounds",
+    "--seconds",
+    "--server",
+    "--floor",
+    "--hyper",
+    "--path",
+    "--steal-max",
+    "--other-max",
+    "--programs",
+];
+
+/// How to measure.
+pub struct Plan {
+    /// Kept rounds that make a comparison.
+    pub rounds: usize,
+    /// Length of each load run.
+    pub seconds: f64,
+    /// Share of a core, both cores added up, that may be stolen in a round.
+    pub steal_max: f64,
+    /// Share of a core that processes other than ours may use in a round.
+    pub other_max: f64,
+    /// The unit of /proc/stat and /proc/PID/stat (USER_HZ).
+    pub ticks_per_second: f64,
+    /// What to ask for.
+    pub path: String,
+    programs: PathBuf,
+    verbose: bool,
+}
+
+impl Plan {
+    /// The load client with the options that all runs share.
+    pub fn load(&self) -> Load<'_> {
+        Load { programs: &self.programs, path: &self.path }
+    }
+
+    /// Progress for whoever watches.
+    pub fn say(&self, what: Arguments<'_>) {
+        if self.verbose {
+            eprintln!("{what}");
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("checks: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool, Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    known_options(&args, &OPTIONS, &["--json", "--no-hyper", "--verbose"])?;
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let only: String = option(&args, "--only", "3,4,5,7,8,13".into())?;
+    let only = only.split(',').map(str::parse).collect::<Result<Vec<u8>, _>>()?;
+    let programs = if has("--programs") {
+        option(&args, "--programs", PathBuf::new())?
+    } else {
+        build(!has("--server"), !has("--no-hyper"))?
+    };
+    let program = |name: &'static str, rest: &str, flag: &str| -> Result<Template, Failure> {
+        let default = format!("{} {rest}", programs.join(name).display());
+        Ok(Template { name, command: option(&args, flag, default)? })
+    };
+    let server_options = "--addr 127.0.0.1:{port} --workers 1 --cpus 0 --budget {budget}";
+    let mut server = program("mini-program", server_options, "--server")?;
+    if has("--server") {
+        server.name = "the server";
+    }
+    let floor = program("floor", "--port {port}", "--floor")?;
+    let hyper = program("hyper-peer", "--port {port}", "--hyper")?;
+    let plan = Plan {
+        rounds: option(&args, "--rounds", 11_usize)?.clamp(1, 100),
+        seconds: option(&args, "--seconds", 1.0_f64)?.clamp(0.2, 30.0),
+        steal_max: option(&args, "--steal-max", 0.05)?,
+        other_max: option(&args, "--other-max", 0.10)?,
+        ticks_per_second: 100.0, // part of the kernel's interface on x86 and ARM
+        path: option(&args, "--path", "/plaintext".into())?,
+        programs: programs.clone(),
+        verbose: has("--verbose"),
+    };
+
+    sys::raise_open_files(20_064)?;
+    sys::pin_current_thread(&[LOAD_CPU])?;
+    if !has("--json") {
+        Row::print_head();
+    }
+    let mut good = true;
+    let mut show = |rows: Vec<Row>| {
+        for row in rows.iter().filter(|row| only.contains(&row.check)) {
+            good &= matches!(row.verdict(), Verdict::Pass | Verdict::Skipped);
+            if has("--json") {
+                println!("{}", row.to_json());
+            } else {
+                row.print();
+            }
+        }
+    };
+    if only.contains(&3) {
+        show(syscalls::check(&plan, &server)?);
+    }
+    if only.contains(&4) || only.contains(&5) {
+        let hyper = (only.contains(&5) && !has("--no-hyper")).then_some(&hyper);
+        show(compare::check(&plan, &server, &floor, hyper)?);
+    }
+    if only.contains(&7) {
+        show(idle::check(&plan, &server)?);
+    }
+    if only.contains(&8) {
+        show(fairness::check(&plan, &server)?);
+    }
+    if only.contains(&13) {
+        show(start::check(&plan, &server)?);
+    }
+    Ok(good)
+}
+
+/// Builds the programs in release mode; the directory they are in, which is ours.
+fn build(mini_program: bool, peers: bool) -> Result<PathBuf, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut packages = vec![vec!["-p", "benches", "--bins"]];
+    if peers {
+        packages[0].extend(["--features", "peers"]);
+    }
+    if mini_program {
+        packages.push(vec!["-p", "examples", "--bin", "mini-program"]);
+    }
+    for package in packages {
+        let status = Command::new(&cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--manifest-path",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            ])
+            .args(package)
+            .status()?;
+        if !status.success() {
+            return Err("a program does not build".into());
+        }
+    }
+    Ok(std::env::current_exe()?.parent().ok_or("no directory")?.to_path_buf())
+}

@@ -1,0 +1,173 @@
+//! Servers and clients as child processes: started pinned, ended by pid, also when the runner fails or is killed.
+//!
+//! A child inherits the affinity that the runner has while it spawns it, so a server needs no pinning of its
+//! own. `Drop` kills and reaps; the kernel kills what is left when the runner itself is killed.
+
+use crate::Failure;
+use benches::sys;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The core of the server, and that of the load client and of the runner.
+pub const SERVER_CPU: usize = 0;
+pub const LOAD_CPU: usize = 1;
+
+/// How a server is started: a command line with `{port}` and, where it knows one, `{budget}`.
+#[derive(Clone, Debug)]
+pub struct Template {
+    pub name: &'static str,
+    pub command: String,
+}
+
+impl Template {
+    /// Whether the turn budget can be chosen.
+    pub fn has_budget(&self) -> bool {
+        self.command.contains("{budget}")
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    /// From before `fork` until the first answer had been read.
+    pub first_answer: Duration,
+}
+
+impl Server {
+    /// Starts it on its core and waits for its first answer.
+    pub fn start(template: &Template, budget: &str, path: &str) -> Result<Self, Failure> {
+        let port = free_port()?;
+        let words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
+        let mut words = words.split_whitespace();
+        let mut command = Command::new(words.next().ok_or("an empty server command")?);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
+        sys::pin_current_thread(&[SERVER_CPU])?;
+        let begin = Instant::now();
+        let child = sys::dies_with_us(&mut command).spawn();
+        sys::pin_current_thread(&[LOAD_CPU])?;
+        let child = child.map_err(|error| format!("{}: {error}", template.command))?;
+        let mut server = Self { child, port, first_answer: Duration::ZERO };
+        while let Err(error) = get(port, path) {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(format!("{} ended at once: {status}", template.name).into());
+            }
+            if begin.elapsed() > Duration::from_secs(5) {
+                return Err(format!("{} gives no answer: {error}", template.name).into());
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        server.first_answer = begin.elapsed();
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn end(child: &mut Child) {
+    // Both fail only if it is gone already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The body of one GET; anything but a whole 200 answer is an error.
+pub fn get(port: u16, path: &str) -> Result<Vec<u8>, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        if let Some(head_end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = str::from_utf8(&answer[..head_end])?.to_ascii_lowercase();
+            if !head.starts_with("http/1.1 200") {
+                return Err(format!("{path}: {}", head.lines().next().unwrap_or("")).into());
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.ok_or("no Content-Length")?.trim().parse()?;
+            if answer.len() >= head_end + 4 + length {
+                return Ok(answer[head_end + 4..head_end + 4 + length].to_vec());
+            }
+        }
+        match stream.read(&mut piece)? {
+            0 => return Err("the connection ended within an answer".into()),
+            read => answer.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+/// A load client that holds connections until it is dropped.
+pub struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
+}
+
+/// Where the programs of this crate are, and the options that every load run gets.
+pub struct Load<'a> {
+    pub programs: &'a Path,
+    pub path: &'a str,
+}
+
+impl Load<'_> {
+    fn command(&self, port: u16, options: &str) -> Command {
+        let mut command = Command::new(self.programs.join("load"));
+        command.args([
+            "--to",
+            &format!("127.0.0.1:{port}"),
+            "--path",
+            self.path,
+            "--cpu",
+            &LOAD_CPU.to_string(),
+        ]);
+        command.args(options.split_whitespace());
+        sys::dies_with_us(&mut command);
+        command
+    }
+
+    /// Runs it to its end; what it printed.
+    pub fn run(&self, port: u16, options: &str) -> Result<Value, Failure> {
+        let output = self.command(port, options).stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            return Err(format!("load {options}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Starts it with `--hold` and waits until all connections have had their answer; how many they are.
+    pub fn hold(&self, port: u16, options: &str) -> Result<(Held, u64), Failure> {
+        let mut command = self.command(port, options);
+        command.arg("--hold").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut held = Held(command.spawn()?);
+        let mut line = String::new();
+        BufReader::new(held.0.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
+        let report: Value = serde_json::from_str(&line).map_err(|_| "the load client failed, see above")?;
+        Ok((held, number(&report, "connections")? as u64))
+    }
+}
+
+/// A number from a JSON object.
+pub fn number(report: &Value, key: &str) -> Result<f64, Failure> {
+    Ok(report.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no number {key:?} in {report}"))?)
+}

@@ -1,0 +1,91 @@
+//! Check 3: system calls per request, as the server itself counts them, and as a tracer sees them.
+//!
+//! The server's counters come from `GET /stats`: a JSON object with `requests`, `syscalls_total` and, for the
+//! note, `syscalls` (a count for each kind). The difference over a load run is what counts, so neither start-up
+//! nor the question itself matters. Where a server has no /stats, the tracer's figure is judged instead.
+//! `perf` is preferred as the tracer: it slows the server little. `strace` stops the server at each call, hence more
+//! requests wait at each turn and the figure comes out lower than without it.
+
+use crate::process::{Load, Server, Template, get, number};
+use crate::table::{Row, digits};
+use crate::{Failure, Plan};
+use benches::sys;
+use serde_json::Value;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const WORKLOADS: [(&str, &str, f64); 2] =
+    [("64 connections", "--connections 64", 2.25), ("64 x16 pipelined", "--connections 64 --depth 16", 0.15)];
+
+pub fn check(plan: &Plan, template: &Template) -> Result<Vec<Row>, Failure> {
+    let server = Server::start(template, "64", &plan.path)?;
+    let load = plan.load();
+    let mut rows = Vec::new();
+    for (name, options, bound) in WORKLOADS {
+        let options = format!("{options} --seconds {}", plan.seconds);
+        load.run(server.port, &options)?;
+        let own = own_count(&server, &load, &options);
+        let traced =
+            ["perf", "strace"].into_iter().find_map(|tracer| traced(tracer, &server, &load, &options).ok());
+        let (figure, mut note) = match (own, &traced) {
+            (Ok((figure, kinds)), _) => (Some(figure), kinds),
+            (Err(error), Some((_, figure))) => (Some(*figure), format!("no counters of its own ({error})")),
+            (Err(error), None) => (None, format!("no counters of its own ({error}), no tracer")),
+        };
+        if let Some((tracer, figure)) = traced {
+            note += &format!("; {tracer}: {}", digits(figure));
+        }
+        rows.push(Row { figure, note, ..Row::new(3, format!("system calls/request, {name}"), "", bound) });
+    }
+    Ok(rows)
+}
+
+fn own_count(server: &Server, load: &Load<'_>, options: &str) -> Result<(f64, String), Failure> {
+    let stats = || -> Result<Value, Failure> { Ok(serde_json::from_slice(&get(server.port, "/stats")?)?) };
+    let before = stats()?;
+    load.run(server.port, options)?;
+    let after = stats()?;
+    let grown = |key: &str| -> Result<f64, Failure> { Ok(number(&after, key)? - number(&before, key)?) };
+    let requests = grown("requests")?;
+    let mut kinds = Vec::new();
+    if let (Some(before), Some(after)) = (before["syscalls"].as_object(), after["syscalls"].as_object()) {
+        for (kind, count) in after {
+            let earlier = before.get(kind).and_then(Value::as_f64).unwrap_or(0.0);
+            let each = (count.as_f64().unwrap_or(0.0) - earlier) / requests;
+            if each >= 0.0005 {
+                kinds.push(format!("{kind} {}", digits(each)));
+            }
+        }
+    }
+    Ok((grown("syscalls_total")? / requests, kinds.join(", ")))
+}
+
+/// Attaches `tracer`, runs the load, and reads the tracer's report.
+fn traced(
+    tracer: &'static str,
+    server: &Server,
+    load: &Load<'_>,
+    options: &str,
+) -> Result<(&'static str, f64), Failure> {
+    let pid = server.pid().to_string();
+    let mut command = Command::new(tracer);
+    match tracer {
+        "perf" => command.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &pid]),
+        _ => command.args(["-c", "-f", "-p", &pid]),
+    };
+    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = sys::dies_with_us(&mut command).spawn()?;
+    // No signal tells when a tracer has attached. What it misses before is missing from the count only.
+    std::thread::sleep(Duration::from_millis(300));
+    let report = load.run(server.port, options);
+    sys::interrupt(&child)?;
+    let output = child.wait_with_output()?;
+    let requests = number(&report?, "requests")?;
+    let calls = String::from_utf8_lossy(&output.stderr).lines().find_map(|line| match tracer {
+        "perf" => line.contains("sys_enter").then(|| line.split(',').next()?.parse::<f64>().ok())?,
+        // "100.00  0.123  1  12345  [errors] total"
+        _ => line.trim_end().ends_with(" total").then(|| line.split_whitespace().nth(3)?.parse().ok())?,
+    });
+    let calls = calls.filter(|&calls| calls > 0.0).ok_or_else(|| format!("{tracer} counted nothing"))?;
+    Ok((tracer, calls / requests))
+}

@@ -1,0 +1,42 @@
+//! What the bench programs share: the kernel calls that `std` does not offer, and the clock.
+//!
+//! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client) and
+//! `checks` (the runner, `cargo bench-checks`). They talk to each other over 127.0.0.1 and as processes only,
+//! so any of them can be swapped for somebody else's.
+
+pub mod sampler;
+pub mod scan;
+pub mod sys;
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// The value after option `name`, parsed, or `default` where the option is absent.
+///
+/// # Errors
+/// A sentence for the user: the value is missing or does not parse.
+pub fn option<T: FromStr<Err: Display>>(args: &[String], name: &str, default: T) -> Result<T, String> {
+    let Some(at) = args.iter().position(|arg| arg == name) else { return Ok(default) };
+    let value = args.get(at + 1).ok_or_else(|| format!("{name} wants a value"))?;
+    value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
+/// Refuses words that are none of `options` (which take a value) and none of `switches` (which do not).
+///
+/// # Errors
+/// A sentence for the user that names the word.
+pub fn known_options(args: &[String], options: &[&str], switches: &[&str]) -> Result<(), String> {
+    let mut rest = args.iter();
+    while let Some(word) = rest.next() {
+        if options.contains(&word.as_str()) {
+            rest.next();
+        } else if !switches.contains(&word.as_str()) {
+            return Err(format!(
+                "unknown option {word}; known: {} {}",
+                options.join(" "),
+                switches.join(" ")
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! The kernel calls that `std` does not offer: epoll, affinity, limits. All unsafe code of the crate but one line.
+//!
+//! Every wrapper is one system call; errors are the kernel's. Safe to use from any thread.
+#![expect(
+    unsafe_code,
+    reason = "plain system calls; the bench programs must not borrow the runtime they judge"
+)]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+pub use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
+
+/// An epoll instance; closed when dropped.
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// A new instance, closed on exec.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptors or no memory left.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: takes no pointer.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel has just given us this descriptor, nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Watches `source` for `bits`, reported with `data`. Closing the source ends it.
+    ///
+    /// # Errors
+    /// The kernel's: watched already, or no watches left.
+    pub fn add(&self, source: impl AsFd, bits: i32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, &source, bits, data)
+    }
+
+    /// Changes what `source` is watched for.
+    ///
+    /// # Errors
+    /// The kernel's: not watched.
+    pub fn modify(&self, source: impl AsFd, bits: i32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, &source, bits, data)
+    }
+
+    fn control(&self, operation: i32, source: &impl AsFd, bits: i32, data: u64) -> io::Result<()> {
+        let mut event = epoll_event { events: bits.cast_unsigned(), u64: data };
+        let source = source.as_fd().as_raw_fd();
+        // SAFETY: `event` lives through the call, which copies it; both descriptors are borrowed, hence open.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, source, &raw mut event) }).map(drop)
+    }
+
+    /// Waits until something happens or `timeout_ms` passed (-1: for ever); how many of `events` were filled.
+    ///
+    /// # Errors
+    /// The kernel's; being interrupted counts as no events.
+    pub fn wait(&self, events: &mut [epoll_event], timeout_ms: i32) -> io::Result<usize> {
+        let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
+        // SAFETY: the kernel writes at most `room` events, and the slice has that many.
+        match check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, timeout_ms) }) {
+            Ok(filled) => Ok(filled.cast_unsigned() as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Receives up to so many bytes and throws them away without copying them (`MSG_TRUNC`, tcp(7)); 0 is the end.
+///
+/// # Errors
+/// The kernel's: nothing to receive, or a connection that is gone.
+pub fn discard(stream: impl AsFd, bytes_max: usize) -> io::Result<usize> {
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: with MSG_TRUNC, recv(2) on a TCP socket writes nothing, so no memory has to be there.
+    let bytes = unsafe { libc::recv(stream.as_fd().as_raw_fd(), nowhere, bytes_max, libc::MSG_TRUNC) };
+    usize::try_from(bytes).map_err(|_| io::Error::last_os_error())
+}
+
+/// Lets `listener` queue up to `backlog` connections that nobody has accepted yet (`std` asks for 128).
+///
+/// # Errors
+/// The kernel's: not a listening socket.
+pub fn set_backlog(listener: impl AsFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: takes no pointer; a second listen(2) on a listening socket only changes the backlog.
+    check(unsafe { libc::listen(listener.as_fd().as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Runs the calling thread, and what it starts from now on, on these CPUs only.
+///
+/// # Errors
+/// The kernel's: none of the CPUs is online and allowed.
+pub fn pin_current_thread(cpus: &[usize]) -> io::Result<()> {
+    // SAFETY: cpu_set_t is a bit array, for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE.cast_unsigned() as usize) {
+        // SAFETY: `cpu` is below CPU_SETSIZE, the number of bits in the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: the pointer and the size are those of `set`; 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }).map(drop)
+}
+
+/// Raises the limit of open descriptors towards `want`, for this process and those it starts; what it is now.
+///
+/// # Errors
+/// The kernel's. A hard limit below `want` is not an error.
+pub fn raise_open_files(want: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in `limit`, which lives through the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    if limit.rlim_max < want {
+        let higher = libc::rlimit { rlim_cur: want, rlim_max: want };
+        // SAFETY: the kernel only reads `higher`, which lives through the call.
+        if check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const higher) }).is_ok() {
+            return Ok(want);
+        }
+    }
+    limit.rlim_cur = limit.rlim_max.min(want.max(limit.rlim_cur));
+    // SAFETY: the kernel only reads `limit`, which lives through the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Has the kernel kill the process that `command` starts when the thread that started it ends.
+pub fn dies_with_us(command: &mut Command) -> &mut Command {
+    let ask = || {
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
+    };
+    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// Sends SIGINT, which the tracers take as "print your counts and end".
+///
+/// # Errors
+/// The kernel's: no such process.
+pub fn interrupt(child: &std::process::Child) -> io::Result<()> {
+    let pid = child.id().cast_signed();
+    // SAFETY: takes no pointer. The pid is that of a child which has not been waited for, so it is not reused.
+    check(unsafe { libc::kill(pid, libc::SIGINT) }).map(drop)
+}
+
+fn check(returned: i32) -> io::Result<i32> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
