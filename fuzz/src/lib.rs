@@ -1,0 +1,28 @@
+//! What each fuzz target does with its bytes, callable from plain tests.
+
+pub mod framing_chunked;
+pub mod key_slab;
+pub mod request_head;
+pub mod target_query;
+pub mod timer_wheel;
+pub mod write_queue;
+
+#[cfg(test)]
+mod replay {
+    /// Runs every kept input of one target.
+    fn corpus(target: &str, run: fn(&[u8])) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(&folder).expect("the corpus folder is there") {
+            let path = entry.expect("a folder entry").path();
+            run(&std::fs::read(&path).expect("a readable input"));
+            inputs += 1;
+        }
+        assert!(inputs > 0, "no kept input for {target}");
+    }
+
+    macro_rules! replayed {
+        ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
+    }
+    replayed!(framing_chunked key_slab request_head target_query timer_wheel write_queue);
+}

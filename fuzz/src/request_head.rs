@@ -1,0 +1,151 @@
+//! A head means the same however it arrives, and what is accepted has one reading.
+
+use netpoll_http::internals::wire::{
+    Framing, Head, HeaderIndex, Known, Limits, Method, Progress, Scan, Violation, parse,
+};
+
+/// Bytes of a head and what a second, slow and naive reading of it needs.
+type Verdict = Result<Option<usize>, Violation>;
+
+fn trickle(bytes: &[u8], mut step: impl FnMut() -> usize, limits: &Limits) -> Verdict {
+    let (mut scan, mut index) = (Scan::default(), HeaderIndex::new());
+    let (mut start, mut end) = (0, 0);
+    while end < bytes.len() {
+        end = bytes.len().min(end + step());
+        match parse(&bytes[start..end], &mut scan, limits, &mut index) {
+            Ok(Progress::Partial { skip }) => start += skip,
+            Ok(Progress::Done(head)) => return Ok(Some(start + head.consumed())),
+            Err(error) => return Err(error.violation()),
+        }
+    }
+    Ok(None)
+}
+
+/// The first byte picks limits and the size of reads, the others are what the peer sends.
+///
+/// # Panics
+/// If two ways of cutting disagree, or an accepted head breaks a rule.
+pub fn run(data: &[u8]) {
+    let Some((&choice, bytes)) = data.split_first() else { return };
+    let limits = match choice & 1 {
+        0 => Limits::default(),
+        _ => Limits { head_bytes_max: 96, headers_max: 4, target_bytes_max: 24 },
+    };
+    let mut index = HeaderIndex::new();
+    let whole = match parse(bytes, &mut Scan::default(), &limits, &mut index) {
+        Ok(Progress::Partial { skip }) => {
+            assert!(bytes[..skip].iter().all(|byte| b"\r\n".contains(byte)) && skip <= 8);
+            compare(bytes, &limits, None, false);
+            Ok(None)
+        }
+        Ok(Progress::Done(head)) => {
+            let bytes = head.bytes;
+            assert!(head.skipped <= 8 && bytes.len() <= limits.head_bytes_max);
+            check(&head, bytes);
+            compare(&data[1..], &limits, Some(&head), false);
+            let (copy, index) = (bytes.to_vec(), head.index().clone());
+            let copy = head.parts().head(&copy, &index);
+            assert_eq!(
+                (copy.method_name(), copy.target(), copy.path(), copy.query(), copy.authority()),
+                (head.method_name(), head.target(), head.path(), head.query(), head.authority())
+            );
+            Ok(Some(head.consumed()))
+        }
+        Err(error) => Err(error.violation()),
+    };
+    let read_bytes = usize::from(choice >> 1) % 9 + 1;
+    for step in [1, read_bytes] {
+        let split = trickle(bytes, || step, &limits);
+        assert!(same(&split, &whole), "{step}: {split:?} {whole:?}");
+    }
+}
+
+/// White space behind a header name gets one of two sentences: which depends on what is seen behind it.
+fn same(split: &Verdict, whole: &Verdict) -> bool {
+    let blank = [Violation::SpaceBeforeColon, Violation::BadHeaderName];
+    match (split, whole) {
+        (Err(split), Err(whole)) => split == whole || (blank.contains(split) && blank.contains(whole)),
+        (split, whole) => split == whole,
+    }
+}
+
+/// Holds a verdict against httparse. It is more lenient in what it takes, and must never be stricter.
+fn compare(bytes: &[u8], limits: &Limits, whole: Option<&Head<'_>>, refused: bool) {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers[..limits.headers_max]);
+    match (request.parse(bytes), whole) {
+        (Ok(httparse::Status::Complete(len)), Some(head)) => {
+            assert_eq!(len, head.consumed());
+            assert_eq!((request.method, request.path), (Some(head.method_name()), Some(head.target())));
+            assert_eq!(request.version, Some(head.minor_version));
+            assert!(request.headers.iter().map(|header| (header.name, header.value)).eq(head.headers()));
+        }
+        (other, Some(_)) => panic!("taken, but {other:?}"),
+        (Ok(httparse::Status::Complete(_)), None) => assert!(refused, "complete"),
+        // It refuses a version before we know which of two errors that is.
+        (Err(httparse::Error::Version), None) => {}
+        (Err(error), None) => assert!(refused, "{error:?}"),
+        (Ok(httparse::Status::Partial), None) => {}
+    }
+}
+
+/// Reads an accepted head again, line by line, and compares.
+fn check(head: &Head<'_>, bytes: &[u8]) {
+    let text = bytes.strip_suffix(b"\r\n\r\n").expect("a head ends with an empty line");
+    let mut lines = Vec::new();
+    for line in text.split(|&byte| byte == b'\n') {
+        lines.push(line.strip_suffix(b"\r").unwrap_or(line));
+    }
+    let line_ends = bytes.windows(2).filter(|pair| pair == b"\r\n").count();
+    assert_eq!(line_ends, lines.len() + 1, "every LF is part of a CRLF");
+    assert_eq!(bytes.iter().filter(|&&byte| byte == b'\r').count(), line_ends, "every CR, too");
+    assert!(!bytes.iter().any(|&byte| byte == 0x7f || (byte < b' ' && !b"\t\r\n".contains(&byte))));
+
+    let request_line = format!("{} {} HTTP/1.{}", head.method_name(), head.target(), head.minor_version);
+    assert_eq!(lines[0], request_line.as_bytes());
+    assert!(head.target().bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#'));
+    assert!(head.path().starts_with('/') || (head.path() == "*" && head.method == Method::Options));
+    assert!(!head.path().contains('?') && head.minor_version <= 1);
+
+    let mut fields = Vec::new();
+    for line in &lines[1..] {
+        let colon = line.iter().position(|&byte| byte == b':').expect("a colon");
+        let value = String::from_utf8_lossy(&line[colon + 1..]);
+        let value = value.trim_matches([' ', '\t']).to_owned();
+        fields.push((String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase(), value));
+    }
+    let seen: Vec<_> = head
+        .headers()
+        .map(|(name, value)| (name.to_ascii_lowercase(), String::from_utf8_lossy(value).into_owned()))
+        .collect();
+    assert_eq!(seen, fields);
+
+    let all = |name: &str| -> Vec<&str> {
+        fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str()).collect()
+    };
+    let hosts = all("host");
+    assert!(hosts.len() == 1 || (hosts.is_empty() && head.minor_version == 0));
+    assert_eq!(head.known(Known::Host).is_some(), !hosts.is_empty());
+    assert!(head.authority().is_none_or(|host| !host.contains(['/', '@', ' ', '?', '#'])));
+    let lengths = all("content-length");
+    let codings = all("transfer-encoding");
+    match head.framing {
+        Framing::None => assert!(lengths.is_empty() && codings.is_empty()),
+        Framing::Length(length) => {
+            assert!(codings.is_empty() && lengths.len() == 1);
+            assert!(lengths[0].bytes().all(|byte| byte.is_ascii_digit()));
+            assert_eq!(lengths[0].trim_start_matches('0').parse().unwrap_or(0), length);
+        }
+        Framing::Chunked => {
+            assert!(lengths.is_empty() && head.minor_version == 1);
+            assert_eq!(codings.join(",").to_ascii_lowercase(), "chunked");
+        }
+    }
+    let options = all("connection").join(",").to_ascii_lowercase();
+    let option = |name: &str| options.split(',').any(|option| option.trim_matches([' ', '\t']) == name);
+    assert_eq!(head.keep_alive, !option("close") && (head.minor_version == 1 || option("keep-alive")));
+    let may_upgrade = head.minor_version == 1 && option("upgrade") && !all("upgrade").is_empty();
+    assert_eq!(head.upgrade, may_upgrade);
+    let expects = head.minor_version == 1 && !all("expect").is_empty();
+    assert_eq!(head.expect_continue, expects && head.framing.has_body());
+}
