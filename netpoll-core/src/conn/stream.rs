@@ -225,7 +225,7 @@ impl Stream {
     }
 
     /// Sends what is queued and draws the consequences of how far it went.
-    #[inline]
+    #[inline(always)]
     pub fn flush(
         &mut self,
         agenda: &mut Agenda,

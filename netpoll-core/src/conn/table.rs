@@ -123,7 +123,7 @@ impl<P: Protocol> Slot<P> {
     }
 
     /// Offers the remainder, or the chunk when there is none, and keeps what is not consumed.
-    #[inline]
+    #[inline(always)]
     fn offer(
         &mut self,
         cx: &mut Context,
@@ -157,7 +157,7 @@ impl<P: Protocol> Slot<P> {
         self.settle(cx, io, key, Flush::Now, called)
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(
         &mut self,
         cx: &mut Context,

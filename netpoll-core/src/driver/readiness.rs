@@ -109,6 +109,11 @@ impl<R: Register> Streams<R> {
         now: Readiness,
     ) {
         let Some(source) = self.sources.get_mut(key) else { return };
+        // Nearly every event: bytes have come on a stream that nothing else is to be said about.
+        if source.bits & !READABLE == 0 && now.readable && !now.ending {
+            source.bits |= READABLE;
+            return self.read(scratch, limits, sink, key);
+        }
         if source.has(LISTENER) {
             source.bits |= READABLE;
             return self.accept(limits, sink, key);

@@ -42,10 +42,11 @@ impl<S: Service> Http1<S> {
         replied: Replied,
         rest: Rest,
     ) -> Step {
-        if !matches!(rest, Rest::Nothing) {
-            return self.settle_rest(conn, exchange, replied, rest);
+        match rest {
+            Rest::Nothing if replied.keep_alive => Step::Next,
+            Rest::Nothing => Step::Stop(Flow::Linger),
+            rest => self.settle_rest(conn, exchange, replied, rest),
         }
-        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
     }
 
     #[inline(never)]

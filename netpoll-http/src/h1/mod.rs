@@ -126,7 +126,9 @@ impl<S: Service> Http1<S> {
         if self.half_closed || conn.is_stopping() {
             return Flow::Close;
         }
-        self.phase = Phase::Idle;
+        if !matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::Idle;
+        }
         conn.set_deadline(self.worker.limits.idle_timeout);
         Flow::Continue
     }

@@ -51,7 +51,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Writes the head of an answer without headers of its own.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(
         &mut self,
         status: StatusCode,
