@@ -59,6 +59,21 @@ pub enum Length {
     Deferred,
 }
 
+impl<'a> ContentType<'a> {
+    /// The header's value; empty for none.
+    pub fn value(self) -> &'a str {
+        match self {
+            ContentType::None => "",
+            ContentType::Plain => "text/plain",
+            ContentType::Text => "text/plain; charset=utf-8",
+            ContentType::Html => "text/html; charset=utf-8",
+            ContentType::Json => "application/json",
+            ContentType::Bytes => "application/octet-stream",
+            ContentType::Other(value) => value,
+        }
+    }
+}
+
 /// Everything in a head that is not a free header.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'a> {
@@ -315,15 +330,7 @@ fn start_slowly(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType
             out.extend_from_slice(b" \r\nServer: netpoll\r\n");
         }
     }
-    let value = match content_type {
-        ContentType::None => "",
-        ContentType::Plain => "text/plain",
-        ContentType::Text => "text/plain; charset=utf-8",
-        ContentType::Html => "text/html; charset=utf-8",
-        ContentType::Json => "application/json",
-        ContentType::Bytes => "application/octet-stream",
-        ContentType::Other(value) => value,
-    };
+    let value = content_type.value();
     if !value.is_empty() && value.bytes().all(is_value_byte) {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(value.as_bytes());

@@ -74,7 +74,7 @@ impl<'a> Reply<'a> {
         length: Length,
     ) -> Begun {
         let mut headers = HeaderMap::new();
-        if let Ok(value) = HeaderValue::from_str(text(content_type))
+        if let Ok(value) = HeaderValue::from_str(content_type.value())
             && !value.is_empty()
         {
             headers.insert(CONTENT_TYPE, value);
@@ -128,18 +128,6 @@ pub(super) fn named(content_type: &str) -> ContentType<'_> {
         "text/plain" => ContentType::Plain,
         "application/json" => ContentType::Json,
         other => ContentType::Other(other),
-    }
-}
-
-fn text(content_type: ContentType<'_>) -> &str {
-    match content_type {
-        ContentType::None => "",
-        ContentType::Plain => "text/plain",
-        ContentType::Text => "text/plain; charset=utf-8",
-        ContentType::Html => "text/html; charset=utf-8",
-        ContentType::Json => "application/json",
-        ContentType::Bytes => "application/octet-stream",
-        ContentType::Other(other) => other,
     }
 }
 
