@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnLimits {
     /// Connections of one worker; more are closed as they are accepted. Default 1 000 000: the slab
-    /// holds 16 million, and a connection without buffers costs about 200 bytes. Outgoing connections count, but
+    /// holds 16 million, and a connection without buffers costs about 250 bytes with HTTP on it. Outgoing connections count, but
     /// are not refused.
     pub connections_max: usize,
     /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow

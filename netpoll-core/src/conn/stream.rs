@@ -197,13 +197,8 @@ impl Stream {
         None
     }
 
-    /// Lets input go on after the queue has drained, unless something else holds it.
-    pub fn let_go(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
-        self.rein(agenda, io, key);
-    }
-
     /// Brings the driver in line with whether input may flow.
-    fn rein(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+    pub fn rein(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
         let hold = match self.phase {
             Phase::Open => self.has(PAUSED | YIELDED | BACKED_UP),
             Phase::Closing => true,

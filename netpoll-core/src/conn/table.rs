@@ -256,7 +256,7 @@ impl<P: Protocol> Connections<P> {
         if end.is_some() {
             return self.done(cx, io, key, end);
         }
-        slot.stream.let_go(&mut cx.agenda, io, key);
+        slot.stream.rein(&mut cx.agenda, io, key);
         slot.verdict() == Verdict::Continue
     }
 
