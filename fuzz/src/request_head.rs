@@ -1,14 +1,14 @@
 //! A head means the same however it arrives, and what is accepted has one reading.
 
 use netpoll_http::internals::wire::{
-    Framing, Head, HeaderIndex, Known, Limits, Method, Progress, Scan, Violation, parse,
+    Framing, Head, HeadIndex, Known, Limits, Method, Progress, Scan, Violation, parse,
 };
 
 /// Bytes of a head and what a second, slow and naive reading of it needs.
 type Verdict = Result<Option<usize>, Violation>;
 
 fn trickle(bytes: &[u8], mut step: impl FnMut() -> usize, limits: &Limits) -> Verdict {
-    let (mut scan, mut index) = (Scan::default(), HeaderIndex::new());
+    let (mut scan, mut index) = (Scan::default(), HeadIndex::new());
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
         end = bytes.len().min(end + step());
@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
         0 => Limits::default(),
         _ => Limits { head_bytes_max: 96, headers_max: 4, target_bytes_max: 24 },
     };
-    let mut index = HeaderIndex::new();
+    let mut index = HeadIndex::new();
     let whole = match parse(bytes, &mut Scan::default(), &limits, &mut index) {
         Ok(Progress::Partial { skip }) => {
             assert!(bytes[..skip].iter().all(|byte| b"\r\n".contains(byte)) && skip <= 8);
@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
             check(&head, bytes);
             compare(&data[1..], &limits, Some(&head), false);
             let (copy, index) = (bytes.to_vec(), head.index().clone());
-            let copy = head.parts().head(&copy, &index);
+            let copy = Head::new(&copy, &index);
             assert_eq!(
                 (copy.method_name(), copy.target(), copy.path(), copy.query(), copy.authority()),
                 (head.method_name(), head.target(), head.path(), head.query(), head.authority())

@@ -11,7 +11,10 @@
 //!
 //! Use: `load --to 127.0.0.1:8080 [--path /plaintext] [--connections 64] [--depth 1] [--seconds 1]
 //! [--requests 0 (no bound)] [--pause-us 0 (between answer and next request)] [--flood 0|1] [--cpu N]
-//! [--sources 1 (addresses 127.0.0.2.. to connect from)] [--hold]`
+//! [--sources 1 (addresses 127.0.0.2.. to connect from)] [--spin] [--hold]`
+//! With `--spin` it never sleeps while it measures. Whoever sends to a thread that sleeps pays for waking it, on
+//! virtual machines several us, and how often this one sleeps depends on how fast the server is: servers that
+//! are compared by their CPU time would pay for being slower than the client twice.
 //! Prints one JSON object. `--hold` sends one request per connection, prints, and keeps the connections open
 //! until its standard input ends or `--seconds` have passed. Connects to 127.0.0.0/8 only.
 
@@ -49,6 +52,7 @@ struct Options {
     pause: Duration,
     flood: bool,
     sources: usize,
+    spin: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -65,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "--cpu",
         "--sources",
     ];
-    known_options(&args, &names, &["--hold"])?;
+    known_options(&args, &names, &["--hold", "--spin"])?;
     let options = Options::parse(&args)?;
     if args.iter().any(|arg| arg == "--cpu") {
         sys::pin_current_thread(&[option(&args, "--cpu", 1)?])?;
@@ -102,6 +106,7 @@ impl Options {
             pause: Duration::from_micros(option(args, "--pause-us", 0)?),
             flood: option(args, "--flood", 0_u8)? > 0,
             sources: option(args, "--sources", 1)?,
+            spin: args.iter().any(|arg| arg == "--spin"),
         };
         if !to.ip().is_loopback() {
             return Err(format!("{to} is not a loopback address").into());
@@ -153,6 +158,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
         let timeout_ms = match &flood {
+            _ if options.spin && measured.is_none() => 0,
             Some(flood) if flood.is_ready(measured.is_none()) => 0,
             _ if measured.is_some() => 10,
             _ => polite.timeout_ms(now),

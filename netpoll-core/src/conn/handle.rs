@@ -95,6 +95,7 @@ impl Conn<'_> {
     }
 
     /// Bytes that were queued and have not left.
+    #[inline]
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.stream.waiting_bytes()

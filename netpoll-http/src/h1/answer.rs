@@ -42,11 +42,12 @@ impl<S: Service> Http1<S> {
         replied: Replied,
         rest: Rest,
     ) -> Step {
-        match rest {
-            Rest::Nothing if replied.keep_alive => Step::Next,
-            Rest::Nothing => Step::Stop(Flow::Linger),
-            rest => self.settle_rest(conn, exchange, replied, rest),
+        if !matches!(rest, Rest::Nothing) {
+            return self.settle_rest(conn, exchange, replied, rest);
         }
+        // Nothing to drop, which the compiler does not see.
+        std::mem::forget(rest);
+        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
     }
 
     #[inline(never)]

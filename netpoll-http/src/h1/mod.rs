@@ -137,6 +137,7 @@ impl<S: Service> Http1<S> {
     #[inline]
     fn serve_and_note(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         let flow = self.serve(conn, input);
+        self.worker.note_batch(conn.queued_bytes());
         self.is_behind = matches!(flow, Flow::Pause | Flow::Yield) && !input.is_empty();
         match flow {
             // A head or a body that is never going to be complete.

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode};
 use netpoll_core::{Conn, Flow, Input};
 
 use super::{Exchange, Http1, Phase, Route, Service, Step, Worker};
-use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest};
+use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId};
 use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
 
 /// Bodies that nobody read are skipped up to this size, so that the connection stays usable; a longer one
@@ -39,13 +39,18 @@ impl<S: Service> Http1<S> {
     pub(super) fn next_request(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let worker = Rc::clone(&self.worker);
         let mut index = worker.index.borrow_mut();
-        let head = match wire::parse(input.bytes(), &mut self.scan, &worker.wire_limits, &mut index) {
-            Ok(Progress::Done(head)) => head,
-            Ok(Progress::Partial { skip }) => {
-                input.advance(skip);
-                return Step::Stop(self.wait_for_head(conn, input.is_empty()));
-            }
-            Err(error) => return Step::Stop(self.refuse(conn, error)),
+        let bytes = input.bytes();
+        let limits = &worker.wire_limits;
+        let head = match wire::parse_whole(bytes, &self.scan, limits, &mut index) {
+            Some(head_len) => Head::new(&bytes[..head_len], &index),
+            None => match wire::parse_slowly(bytes, &mut self.scan, limits, &mut index) {
+                Ok(Progress::Done(head)) => head,
+                Ok(Progress::Partial { skip }) => {
+                    input.advance(skip);
+                    return Step::Stop(self.wait_for_head(conn, input.is_empty()));
+                }
+                Err(error) => return Step::Stop(self.refuse(conn, error)),
+            },
         };
         input.advance(head.consumed());
         if !matches!(self.phase, Phase::Idle) {
@@ -55,17 +60,43 @@ impl<S: Service> Http1<S> {
 
         let mut params = Params::new();
         let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-        let route = if let Route::To(route) = found { Some(route) } else { None };
-        let mut exchange = Exchange::new(&head, route);
         let origin = Origin { peer: self.peer, arrived: conn.now() };
-        let request = Request::borrowed(&head, &params, &[], &origin);
-
+        let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
+            return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
+        };
+        let exchange = Exchange::new(&head, Some(route));
+        let body = &input.bytes()[..body_bytes];
+        input.advance(body_bytes);
+        let request = Request::borrowed(&head, &params, body, &origin);
         let mut rest = Rest::Nothing;
-        let replied = match plan(&worker, found, &head, &request, input) {
+        let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
+        let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+        drop(index);
+        self.settle(conn, exchange, replied, rest)
+    }
+
+    /// Serves a request that hooks have to see first, that has no handler, or whose body is on its way.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "what its caller has found out so far")]
+    fn serve_unusual(
+        &mut self,
+        conn: &mut Conn<'_>,
+        input: &mut Input<'_>,
+        worker: &Worker<S>,
+        found: Route<'_>,
+        head: &Head<'_>,
+        params: &Params,
+        origin: &Origin,
+    ) -> Step {
+        let route = if let Route::To(route) = found { Some(route) } else { None };
+        let mut exchange = Exchange::new(head, route);
+        let request = Request::borrowed(head, params, &[], origin);
+        let mut rest = Rest::Nothing;
+        let replied = match plan(worker, found, head, &request, input) {
             Plan::Call(body_bytes) => {
                 let body = &input.bytes()[..body_bytes];
                 input.advance(body_bytes);
-                let request = Request::borrowed(&head, &params, body, &origin);
+                let request = Request::borrowed(head, params, body, origin);
                 let Route::To(route) = found else { unreachable!("only a route is called") };
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
                 worker.write(conn, &exchange, Some(&request), &mut rest, call)
@@ -74,7 +105,7 @@ impl<S: Service> Http1<S> {
                 if head.expect_continue && input.is_empty() {
                     conn.send_static(encode::CONTINUE);
                 }
-                self.begin_upload(conn, &head, &params, exchange, body_bytes_max);
+                self.begin_upload(conn, head, params, exchange, body_bytes_max);
                 return Step::Next;
             }
             Plan::Apologise => {
@@ -85,7 +116,7 @@ impl<S: Service> Http1<S> {
             }
             Plan::Answer(response) => {
                 let is_stream = matches!(response.body, Body::Stream { .. });
-                exchange.keep_alive &= !head.framing.has_body() || (may_skip(&head, input) && !is_stream);
+                exchange.keep_alive &= !head.framing.has_body() || (may_skip(head, input) && !is_stream);
                 let replied =
                     worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.send(response));
                 self.skip_body(conn, head.framing, replied.keep_alive);
@@ -93,14 +124,13 @@ impl<S: Service> Http1<S> {
             }
             Plan::Refuse(error) => {
                 exchange.keep_alive &=
-                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(&head, input);
+                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(head, input);
                 let replied =
                     worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(error));
                 self.skip_body(conn, head.framing, replied.keep_alive);
                 replied
             }
         };
-        drop(index);
         self.settle(conn, exchange, replied, rest)
     }
 
@@ -141,8 +171,31 @@ impl<S: Service> Http1<S> {
     }
 }
 
+/// The route of the usual request, and the bytes of its body, which have arrived: nothing else is to be
+/// looked at before its handler is called.
+#[inline(always)]
+fn at_hand<S: Service>(
+    worker: &Worker<S>,
+    found: Route<'_>,
+    head: &Head<'_>,
+    input: &Input<'_>,
+) -> Option<(RouteId, usize)> {
+    let Route::To(route) = found else { return None };
+    if worker.service.has_before(Some(route)) {
+        return None;
+    }
+    match head.framing {
+        Framing::None => Some((route, 0)),
+        Framing::Length(length) => {
+            let body_bytes_max = worker.body_bytes_max(route);
+            let is_at_hand = length <= body_bytes_max as u64 && length <= input.len() as u64;
+            is_at_hand.then_some((route, length as usize))
+        }
+        Framing::Chunked => None,
+    }
+}
+
 /// Decides what to do with a request, from its head alone.
-#[inline]
 fn plan<S: Service>(
     worker: &Worker<S>,
     found: Route<'_>,
@@ -162,7 +215,7 @@ fn plan<S: Service>(
         Framing::Length(length) => length,
         Framing::Chunked => 0,
     };
-    let body_bytes_max = worker.service.body_bytes_max(route).unwrap_or(worker.limits.body_bytes_max);
+    let body_bytes_max = worker.body_bytes_max(route);
     if length > body_bytes_max as u64 {
         let message = format!("the request body may have at most {body_bytes_max} bytes");
         return Plan::Refuse(Error::new(StatusCode::PAYLOAD_TOO_LARGE, message));

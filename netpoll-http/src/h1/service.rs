@@ -61,6 +61,12 @@ pub trait Service: 'static {
         None
     }
 
+    /// Whether [`before`](Self::before) does anything for this route. Requests of a route without it, the
+    /// default being that it has one, take a shorter way.
+    fn has_before(&self, _route: Option<RouteId>) -> bool {
+        true
+    }
+
     /// Whether [`after`](Self::after) does anything for this route.
     fn has_after(&self, _route: Option<RouteId>) -> bool {
         false

@@ -15,7 +15,7 @@ use netpoll_core::{Conn, Flow, Input, Instant};
 use super::request::SKIP_BYTES_MAX;
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
-use crate::wire::{Decoder, Framing, Head, HeadParts, HeaderIndex, WireError};
+use crate::wire::{Decoder, Framing, Head, HeadIndex, WireError};
 
 /// A body on its way, with its head.
 pub(super) struct Upload {
@@ -23,8 +23,7 @@ pub(super) struct Upload {
     /// The head, then what has arrived of the body.
     bytes: Vec<u8>,
     head_bytes: usize,
-    parts: HeadParts,
-    index: HeaderIndex,
+    index: HeadIndex,
     params: Params,
     incoming: Incoming,
     body_bytes_max: usize,
@@ -90,7 +89,6 @@ impl<S: Service> Http1<S> {
             exchange,
             bytes: head.bytes.to_vec(),
             head_bytes: head.bytes.len(),
-            parts: head.parts(),
             index: head.index().clone(),
             params: *params,
             incoming: Incoming::new(head.framing),
@@ -128,7 +126,6 @@ impl<S: Service> Http1<S> {
         let request = Request::from(Owned {
             bytes: Bytes::from(upload.bytes),
             head_bytes: upload.head_bytes,
-            parts: upload.parts,
             index: upload.index,
             params: upload.params,
             origin: Origin { peer: self.peer, arrived: upload.started },

@@ -1,6 +1,6 @@
 //! What all connections of one worker share: the service, the limits, and three small caches.
 //!
-//! Invariant: nothing in here is borrowed across a callback. A handler runs while `index` and `date`
+//! Invariant: nothing in here is borrowed across a callback. A handler runs while `index` and `starts`
 //! are borrowed, and cannot reach them: it only holds the request and the reply.
 
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use netpoll_core::Conn;
 
 use super::{Exchange, Limits, Service};
 use crate::message::{After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State};
-use crate::wire::{self, DateCache, HeaderIndex, WireError, response as encode};
+use crate::wire::{self, HeadIndex, HeadStarts, WireError, response as encode};
 
 /// The least to reserve for an answer: a head and a short body.
 const RESERVE_MIN: usize = encode::HEAD_BYTES_USUAL;
@@ -24,11 +24,13 @@ pub(crate) struct Worker<S> {
     pub(super) limits: Limits,
     pub(super) wire_limits: wire::Limits,
     /// Header positions of the request at hand.
-    pub(super) index: RefCell<HeaderIndex>,
-    date: RefCell<DateCache>,
-    /// Bytes that recent answers had: follows them up at once and down slowly, so that an answer fits
-    /// the block that it starts in and a warm worker allocates nothing.
-    answer_bytes: Cell<usize>,
+    pub(super) index: RefCell<HeadIndex>,
+    starts: RefCell<HeadStarts>,
+    /// Bytes that recent answers had, so that an answer fits the block that it starts in and a warm worker
+    /// allocates nothing.
+    answer_bytes: Usual,
+    /// Bytes that were queued together lately, so that they share a block and leave in a plain `send`.
+    batch_bytes: Usual,
 }
 
 impl<S: Service> Worker<S> {
@@ -42,10 +44,17 @@ impl<S: Service> Worker<S> {
             service,
             limits,
             wire_limits,
-            index: RefCell::new(HeaderIndex::new()),
-            date: RefCell::new(DateCache::new()),
-            answer_bytes: Cell::new(RESERVE_MIN),
+            index: RefCell::new(HeadIndex::new()),
+            starts: RefCell::new(HeadStarts::new()),
+            answer_bytes: Usual::new(),
+            batch_bytes: Usual::new(),
         }
+    }
+
+    /// The largest body that a route takes.
+    #[inline]
+    pub(super) fn body_bytes_max(&self, route: RouteId) -> usize {
+        self.service.body_bytes_max(route).unwrap_or(self.limits.body_bytes_max)
     }
 
     /// Lets `answer` write into the write queue, with everything that it has to fit.
@@ -60,21 +69,18 @@ impl<S: Service> Worker<S> {
         rest: &mut Rest,
         answer: impl FnOnce(Reply<'_>) -> Replied,
     ) -> Replied {
-        let mut date = self.date.borrow_mut();
+        let mut starts = self.starts.borrow_mut();
         let after = match request {
             Some(request) if self.service.has_after(exchange.route) => {
                 Some(After { hooks: self, route: exchange.route, request })
             }
             _ => None,
         };
-        let facts = Facts {
-            head_only: exchange.head_only,
-            is_http10: exchange.is_http10,
-            keep_alive: exchange.keep_alive && !conn.is_stopping(),
-            date: date.at(conn.unix_seconds()),
-            after,
-        };
-        let (replied, bytes) = conn.append(self.answer_bytes.get(), |out| {
+        let keep_alive = exchange.keep_alive && !conn.is_stopping();
+        let starts = starts.at(conn.unix_seconds());
+        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after);
+        let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
+        let (replied, bytes) = conn.append(usual.get(), |out| {
             let start = out.len();
             let mut headers = None;
             let replied = catch_unwind(AssertUnwindSafe(|| {
@@ -92,7 +98,7 @@ impl<S: Service> Worker<S> {
             }
             (replied, out.len() - start)
         });
-        self.note_answer(bytes);
+        self.answer_bytes.note(bytes);
         replied.unwrap_or_else(|| {
             conn.count_panic();
             Replied { keep_alive: false }
@@ -102,19 +108,39 @@ impl<S: Service> Worker<S> {
     /// Answers a framing error.
     #[cold]
     pub(super) fn refuse(&self, conn: &mut Conn<'_>, error: WireError) {
-        let mut date = self.date.borrow_mut();
-        let date = date.at(conn.unix_seconds());
-        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, date));
+        let mut starts = self.starts.borrow_mut();
+        let starts = starts.at(conn.unix_seconds());
+        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, starts));
+    }
+
+    /// Notes how much a callback has queued.
+    #[inline]
+    pub(super) fn note_batch(&self, queued_bytes: usize) {
+        self.batch_bytes.note(queued_bytes);
+    }
+}
+
+/// What to reserve for something of which many were seen: follows their size up at once and down slowly.
+struct Usual(Cell<usize>);
+
+impl Usual {
+    fn new() -> Self {
+        Self(Cell::new(RESERVE_MIN))
     }
 
     #[inline]
-    fn note_answer(&self, bytes: usize) {
-        let usual = self.answer_bytes.get();
+    fn get(&self) -> usize {
+        self.0.get()
+    }
+
+    #[inline]
+    fn note(&self, bytes: usize) {
+        let usual = self.0.get();
         if bytes > usual {
             // Some slack, because the next one is rarely the same to the byte.
-            self.answer_bytes.set((bytes + bytes / 8).min(RESERVE_MAX));
+            self.0.set((bytes + bytes / 8).min(RESERVE_MAX));
         } else {
-            self.answer_bytes.set((usual - usual / 256).max(RESERVE_MIN));
+            self.0.set((usual - usual / 256).max(RESERVE_MIN));
         }
     }
 }
@@ -128,7 +154,7 @@ impl<S: Service> AfterHooks for Worker<S> {
 /// Writes 500 without hooks, since one of them may be what panicked.
 #[cold]
 fn apologise(out: &mut Vec<u8>, facts: &Facts<'_>) {
-    let facts = Facts { keep_alive: false, after: None, ..*facts };
+    let facts = Facts::new(facts.head_only, facts.is_http10, false, facts.starts, None);
     let mut rest = Rest::Nothing;
     let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
     let _: Replied = Reply::new(&mut State::new(out, &mut rest, &mut None, &facts)).fail(apology);

@@ -15,8 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId};
-use crate::wire::date::DateBytes;
-use crate::wire::{ContentType, Length};
+use crate::wire::{ContentType, HeadStarts, Length};
 
 use self::head::named;
 
@@ -33,9 +32,25 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_http10: bool,
     /// The connection stays open after this answer.
     pub(crate) keep_alive: bool,
-    pub(crate) date: &'a DateBytes,
+    pub(crate) starts: &'a HeadStarts,
     /// Hooks that see every head before it leaves.
     pub(crate) after: Option<After<'a>>,
+    /// Neither HEAD nor HTTP/1.0, and no hooks.
+    is_usual: bool,
+}
+
+impl<'a> Facts<'a> {
+    #[inline]
+    pub(crate) fn new(
+        head_only: bool,
+        is_http10: bool,
+        keep_alive: bool,
+        starts: &'a HeadStarts,
+        after: Option<After<'a>>,
+    ) -> Self {
+        let is_usual = !head_only && !is_http10 && after.is_none();
+        Self { head_only, is_http10, keep_alive, starts, after, is_usual }
+    }
 }
 
 /// The hooks of a route together with the request that is being answered.

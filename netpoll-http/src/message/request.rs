@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use netpoll_core::Instant;
 
 use super::{Error, Params};
-use crate::wire::{self, Head, HeadParts, HeaderIndex, Known};
+use crate::wire::{self, Head, HeadIndex, Known};
 
 /// A request: borrowed as `&Request<'_>` by synchronous handlers, owned as `Request<'static>` by
 /// asynchronous ones. In closures the lifetime is left out: `|req: &Request|`, `async |req: Request|`.
@@ -57,15 +57,14 @@ pub(crate) struct Owned {
     /// The head, then the body. `head_bytes <= bytes.len()`.
     pub(crate) bytes: Bytes,
     pub(crate) head_bytes: usize,
-    pub(crate) parts: HeadParts,
-    pub(crate) index: HeaderIndex,
+    pub(crate) index: HeadIndex,
     pub(crate) params: Params,
     pub(crate) origin: Origin,
 }
 
 impl Owned {
     fn head(&self) -> Head<'_> {
-        self.parts.head(&self.bytes[..self.head_bytes], &self.index)
+        Head::new(&self.bytes[..self.head_bytes], &self.index)
     }
 }
 
@@ -229,7 +228,6 @@ impl<'a> Request<'a> {
                 Request::from(Owned {
                     bytes: Bytes::from(bytes),
                     head_bytes: head.bytes.len(),
-                    parts: head.parts(),
                     index: head.index().clone(),
                     params: *borrowed.params,
                     origin: *borrowed.origin,
@@ -265,7 +263,7 @@ impl<'a> Request<'a> {
         index.known(head, known)
     }
 
-    fn lines(&self) -> (&[u8], &HeaderIndex) {
+    fn lines(&self) -> (&[u8], &HeadIndex) {
         match &self.inner {
             Inner::Borrowed(borrowed) => (borrowed.head.bytes, borrowed.head.index()),
             Inner::Owned(owned) => (&owned.bytes[..owned.head_bytes], &owned.index),

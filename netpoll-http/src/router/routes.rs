@@ -131,6 +131,11 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
     }
 
     #[inline]
+    fn has_before(&self, _route: Option<RouteId>) -> bool {
+        !self.hooks.is_empty()
+    }
+
+    #[inline]
     fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
         self.hooks.before(request)
     }

@@ -61,6 +61,18 @@ pub(super) fn tag(text: &[u8]) -> u64 {
     word ^ (text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Whether two texts of equal tags are equal. The tags have settled the last eight bytes, if the lengths agree.
+#[inline]
+pub(super) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let (Some(a_first), Some(b_first)) = (a.first_chunk::<8>(), b.first_chunk::<8>()) else {
+        // Below eight bytes the tag and the length are the text.
+        return a.len() == b.len();
+    };
+    a.len() == b.len()
+        && u64::from_le_bytes(*a_first) == u64::from_le_bytes(*b_first)
+        && (a.len() <= 16 || a[8..] == b[8..])
+}
+
 /// The first eight bytes, the first one lowest, zeros behind a shorter text.
 #[inline]
 pub(super) fn head(text: &[u8]) -> u64 {
@@ -95,6 +107,24 @@ mod tests {
         #[test]
         fn short_texts_of_one_length_have_their_own_tags(a in "[a-z]{1,8}", b in "[a-z]{1,8}") {
             prop_assert_eq!(a == b, a.len() == b.len() && tag(a.as_bytes()) == tag(b.as_bytes()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equal_tags_and_the_comparison_decide(
+            a in prop::collection::vec(0_u8..3, 0..40),
+            b in prop::collection::vec(0_u8..3, 0..40),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let says = |a: &[u8], b: &[u8]| tag(a) == tag(b) && is_same(a, b);
+            prop_assert_eq!(says(&a, &b), a == b);
+            prop_assert!(says(&a, &a.clone()));
+            if !a.is_empty() {
+                let mut other = a.clone();
+                other[at.index(a.len())] ^= 4;
+                prop_assert!(!says(&a, &other));
+            }
         }
     }
 

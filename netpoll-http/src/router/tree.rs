@@ -1,15 +1,15 @@
 //! The run-time router.
 //!
-//! Paths without parameters live in one sorted list, the others in a trie with one level per segment.
-//! The list is asked first, which is right: a path of literals only beats every other match.
+//! Paths without parameters live in one hash table, the others in a trie with one level per segment.
+//! The table is asked first, which is right: a path of literals only beats every other match.
 //!
-//! Invariant: a shape (a pattern without its names) has exactly one leaf, reached through the list
+//! Invariant: a shape (a pattern without its names) has exactly one leaf, reached through the table
 //! or through the trie, never both. Built by `insert`, read by `find`, which allocates nothing and
 //! visits each trie node at most once, whatever the path.
 
 use super::Found;
 use super::pattern::{Flaw, Pattern, Segment};
-use super::scan::{segment_end, tag};
+use super::scan::{is_same, segment_end, tag};
 use crate::message::{PATH_BYTES_MAX, Params, intern};
 use http::Method;
 use std::fmt;
@@ -17,8 +17,8 @@ use std::fmt;
 /// Routes from method and path to a `T`, built at run time. The rules are in the
 /// [module's header](super).
 ///
-/// Finding a path without parameters costs a binary search over numbers; others, a search among the
-/// children of each segment. Neither allocates, hashes or locks.
+/// Finding a path without parameters costs a look into a hash table; others, one for each segment. Only
+/// the length and eight bytes are hashed. Nothing is allocated or locked.
 ///
 /// ```
 /// use http::Method;
@@ -231,34 +231,57 @@ impl Node {
     }
 }
 
-/// Texts with a number each. Finding one is a binary search over tags and one comparison of bytes.
+/// Texts with a number each: a hash table by tags, at most half full.
 #[derive(Clone, Debug, Default)]
 struct Texts {
-    /// Sorted; line by line with `entries`. Equal tags stand in the order of insertion.
-    tags: Vec<u64>,
-    entries: Vec<(Box<[u8]>, u32)>,
+    /// Places in `entries`, or `NO_ENTRY`. A power of two of them, or none. An entry stands in its home, which
+    /// its tag names, or in one of the slots behind it, and no slot between the two is empty.
+    slots: Vec<u32>,
+    entries: Vec<Entry>,
 }
+
+#[derive(Clone, Debug)]
+struct Entry {
+    tag: u64,
+    text: Box<[u8]>,
+    number: u32,
+}
+
+const NO_ENTRY: u32 = u32::MAX;
 
 impl Texts {
     fn is_empty(&self) -> bool {
-        self.tags.is_empty()
+        self.entries.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, text: &[u8]) -> Option<u32> {
-        if self.is_empty() {
-            return None;
-        }
         let tag = tag(text);
-        let mut at = self.tags.partition_point(|known| *known < tag);
-        // One turn, but for long texts that agree in length and last bytes.
-        while self.tags.get(at) == Some(&tag) {
-            if *self.entries[at].0 == *text {
-                return Some(self.entries[at].1);
-            }
-            at += 1;
+        let entry = self.entry(home(tag))?;
+        if entry.tag == tag && is_same(&entry.text, text) {
+            return Some(entry.number);
         }
-        None
+        self.find_behind(tag, text)
+    }
+
+    /// What stands in a slot, counted on beyond the last one.
+    #[inline(always)]
+    fn entry(&self, at: usize) -> Option<&Entry> {
+        let slot = *self.slots.get(at & self.slots.len().wrapping_sub(1))?;
+        // `NO_ENTRY` is out of range.
+        self.entries.get(slot as usize)
+    }
+
+    #[inline(never)]
+    fn find_behind(&self, tag: u64, text: &[u8]) -> Option<u32> {
+        let mut at = home(tag);
+        loop {
+            at += 1;
+            let entry = self.entry(at)?;
+            if entry.tag == tag && is_same(&entry.text, text) {
+                return Some(entry.number);
+            }
+        }
     }
 
     fn find_or_insert(&mut self, text: &str, fresh: u32) -> u32 {
@@ -266,11 +289,25 @@ impl Texts {
         if let Some(number) = self.find(text) {
             return number;
         }
-        let place = self.tags.partition_point(|known| *known <= tag(text));
-        self.tags.insert(place, tag(text));
-        self.entries.insert(place, (text.into(), fresh));
+        self.entries.push(Entry { tag: tag(text), text: text.into(), number: fresh });
+        self.slots = vec![NO_ENTRY; (2 * self.entries.len()).next_power_of_two()];
+        for (place, entry) in self.entries.iter().enumerate() {
+            let mask = self.slots.len() - 1;
+            let mut at = home(entry.tag) & mask;
+            while self.slots[at] != NO_ENTRY {
+                at = (at + 1) & mask;
+            }
+            self.slots[at] = place as u32;
+        }
         fresh
     }
+}
+
+/// Where to look for a tag first, still to be cut to the number of slots.
+#[inline]
+fn home(tag: u64) -> usize {
+    // The multiplier is odd and has bits everywhere; the upper half of the product depends on all of the tag.
+    (tag.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as usize
 }
 
 /// All methods of one shape.

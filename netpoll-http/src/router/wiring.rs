@@ -204,6 +204,11 @@ impl Service for Router {
     }
 
     #[inline]
+    fn has_before(&self, route: Option<RouteId>) -> bool {
+        !self.hooks.is_empty() || !self.groups(route).is_empty()
+    }
+
+    #[inline]
     fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
         let groups = self.groups(route).iter().rev();
         self.hooks.before(request).or_else(|| groups.into_iter().find_map(|group| group.before(request)))
@@ -211,7 +216,8 @@ impl Service for Router {
 
     #[inline]
     fn has_after(&self, route: Option<RouteId>) -> bool {
-        self.hooks.has_after() || self.groups(route).iter().any(|group| group.has_after())
+        self.has_before(route)
+            && (self.hooks.has_after() || self.groups(route).iter().any(|group| group.has_after()))
     }
 
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {

@@ -1,40 +1,7 @@
-//! The Date header: rendered once per second, copied otherwise.
-//!
-//! The clock is handed in as seconds, so a worker pays one comparison per answer and no system call.
+//! The Date header, rendered from a Unix time.
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that is sent (RFC 9110 section 5.6.7).
 pub type DateBytes = [u8; 29];
-
-/// The current date as header bytes. One per worker.
-#[derive(Clone, Debug)]
-pub struct DateCache {
-    second: u64,
-    /// `imf_fixdate(second)`.
-    bytes: DateBytes,
-}
-
-impl Default for DateCache {
-    fn default() -> Self {
-        DateCache::new()
-    }
-}
-
-impl DateCache {
-    /// A cache that holds the start of 1970.
-    pub fn new() -> DateCache {
-        DateCache { second: 0, bytes: imf_fixdate(0) }
-    }
-
-    /// The date of a Unix time in seconds. A comparison, unless the second has changed.
-    #[inline]
-    pub fn at(&mut self, unix_seconds: u64) -> &DateBytes {
-        if self.second != unix_seconds {
-            self.second = unix_seconds;
-            self.bytes = imf_fixdate(unix_seconds);
-        }
-        &self.bytes
-    }
-}
 
 /// The last second that four digits of a year can name.
 const SECONDS_MAX: u64 = 253_402_300_799;
@@ -102,14 +69,6 @@ mod tests {
     #[test]
     fn a_time_beyond_the_year_9999_is_shown_as_its_last_second() {
         assert_eq!(&imf_fixdate(u64::MAX), b"Fri, 31 Dec 9999 23:59:59 GMT");
-    }
-
-    #[test]
-    fn the_cache_follows_the_clock_in_both_directions() {
-        let mut cache = DateCache::new();
-        for second in [0, 1, 1, 1_000_000_000, 5] {
-            assert_eq!(*cache.at(second), imf_fixdate(second));
-        }
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //! plain `chunked`. Costs a load per absent header; values are read once.
 
 use super::error::Violation;
-use super::headers::{HeaderIndex, Known, begins};
+use super::headers::{HeadIndex, Known, begins};
 
 /// How the body of a request is delimited (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ impl Framing {
 }
 
 /// Decides how the body is delimited.
-#[inline]
-pub(super) fn framing(index: &HeaderIndex, head: &[u8], minor_version: u8) -> Result<Framing, Violation> {
+#[inline(always)]
+pub(super) fn framing(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Framing, Violation> {
     if index.has(Known::TransferEncoding) {
         return chunked(index, head, minor_version);
     }
@@ -55,7 +55,7 @@ const BODY_MAX: u64 = i64::MAX as u64;
 
 /// Checks that the transfer codings of all lines together are exactly one plain `chunked`.
 #[cold]
-fn chunked(index: &HeaderIndex, head: &[u8], minor_version: u8) -> Result<Framing, Violation> {
+fn chunked(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Framing, Violation> {
     if index.has(Known::ContentLength) {
         return Err(Violation::LengthAndEncoding);
     }
@@ -89,7 +89,7 @@ pub(super) struct ConnectionOptions {
 
 /// Collects the options of all Connection lines; unknown ones have no effect on us.
 #[inline(always)]
-pub(super) fn connection_options(index: &HeaderIndex, head: &[u8]) -> ConnectionOptions {
+pub(super) fn connection_options(index: &HeadIndex, head: &[u8]) -> ConnectionOptions {
     match index.known(head, Known::Connection) {
         None => ConnectionOptions::default(),
         Some(value)
@@ -102,7 +102,7 @@ pub(super) fn connection_options(index: &HeaderIndex, head: &[u8]) -> Connection
 }
 
 #[inline(never)]
-fn all_connection_options(index: &HeaderIndex, head: &[u8]) -> ConnectionOptions {
+fn all_connection_options(index: &HeadIndex, head: &[u8]) -> ConnectionOptions {
     let mut options = ConnectionOptions::default();
     for option in index.known_lines(head, Known::Connection).flat_map(elements) {
         options.close |= option.eq_ignore_ascii_case(b"close");
@@ -113,12 +113,8 @@ fn all_connection_options(index: &HeaderIndex, head: &[u8]) -> ConnectionOptions
 }
 
 /// True when the client waits for `100 Continue`; an error for any other expectation.
-#[inline]
-pub(super) fn expects_continue(
-    index: &HeaderIndex,
-    head: &[u8],
-    minor_version: u8,
-) -> Result<bool, Violation> {
+#[inline(always)]
+pub(super) fn expects_continue(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<bool, Violation> {
     // RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.
     if minor_version == 0 || !index.has(Known::Expect) {
         return Ok(false);

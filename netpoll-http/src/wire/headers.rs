@@ -1,11 +1,14 @@
-//! Where the headers of one head are, as numbers instead of references.
+//! What was found out about one head, as positions instead of references.
 //!
 //! An index borrows nothing, so a synchronous handler reads it together with the read block, and an
 //! asynchronous one keeps a clone next to its own copy of the head.
 //!
 //! Invariant: an entry below `count` is a range of the head that was parsed last; entries from `count`
 //! on are left over from earlier heads and never read. That is why a worker keeps one index for all
-//! its heads: starting a new one writes a dozen bytes and does not clear 64 entries.
+//! its heads: starting a new one writes a dozen bytes and does not clear 64 entries, and what was found
+//! out is written where it is read later, instead of being moved there.
+
+use super::request::{HeadParts, Span};
 
 /// How many headers an index holds; the upper bound of [`Limits::headers_max`](super::Limits).
 pub const HEADERS_MAX: usize = 64;
@@ -33,31 +36,47 @@ pub enum Known {
 }
 
 const KNOWN: usize = 8;
+/// The slot of all other headers.
+const OTHER: usize = KNOWN;
 const ABSENT: u8 = u8::MAX;
 const _: () = assert!(HEADERS_MAX < ABSENT as usize);
 
 impl Known {
-    /// The known header whose name and colon `line` begins with, in any case, and the bytes of that name.
+    /// The slot of the header whose name and colon `line` begins with, in any case, and the bytes of that
+    /// name; `None` if it is not a known one.
     #[inline(always)]
-    pub(super) fn of_line(line: &[u8]) -> (Option<Known>, usize) {
-        let Some(first) = line.first() else { return (None, 0) };
-        match first | 0x20 {
-            b'h' if begins(line, b"host:") => (Some(Known::Host), 4),
-            b'c' if begins(line, b"connection:") => (Some(Known::Connection), 10),
-            b'c' if begins(line, b"content-length:") => (Some(Known::ContentLength), 14),
-            b'c' if begins(line, b"content-type:") => (Some(Known::ContentType), 12),
-            b'c' if begins(line, b"cookie:") => (Some(Known::Cookie), 6),
-            b'e' if begins(line, b"expect:") => (Some(Known::Expect), 6),
-            b'u' if begins(line, b"upgrade:") => (Some(Known::Upgrade), 7),
-            b't' if begins(line, b"transfer-encoding:") => (Some(Known::TransferEncoding), 17),
-            _ => (None, 0),
+    pub(super) fn of_line(line: &[u8]) -> Option<(Slot, usize)> {
+        let known = |known: Known, name_len| Some((known.slot(), name_len));
+        match line.first()? | 0x20 {
+            b'h' if begins(line, b"host:") => known(Known::Host, 4),
+            b'c' if begins(line, b"connection:") => known(Known::Connection, 10),
+            b'c' if begins(line, b"content-length:") => known(Known::ContentLength, 14),
+            b'c' if begins(line, b"content-type:") => known(Known::ContentType, 12),
+            b'c' if begins(line, b"cookie:") => known(Known::Cookie, 6),
+            b'e' if begins(line, b"expect:") => known(Known::Expect, 6),
+            b'u' if begins(line, b"upgrade:") => known(Known::Upgrade, 7),
+            b't' if begins(line, b"transfer-encoding:") => known(Known::TransferEncoding, 17),
+            _ => None,
         }
     }
 
     /// Where in the index the header's first line is noted.
     #[inline]
-    fn slot(self) -> usize {
-        self as usize
+    fn slot(self) -> Slot {
+        Slot(self as u8)
+    }
+}
+
+/// A known header, or all others together: `0..=OTHER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(u8);
+
+impl Slot {
+    pub(super) const OTHER: Slot = Slot(OTHER as u8);
+
+    #[inline(always)]
+    fn at(self) -> usize {
+        usize::from(self.0)
     }
 }
 
@@ -69,17 +88,21 @@ pub(super) fn begins<const N: usize>(line: &[u8], pattern: &[u8; N]) -> bool {
     const { assert!(N >= 4 && N <= 24) };
     let Some(line) = line.first_chunk::<N>() else { return false };
     if N < 8 {
-        let is_same = |start: usize| {
-            let word = line[start..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
-            word | letters(pattern, start) as u32 == letter_word(pattern, start) as u32
-        };
-        return is_same(0) && is_same(N - 4);
+        return has_half_word(line, pattern, 0) && has_half_word(line, pattern, N - 4);
     }
-    let is_same = |start: usize| {
-        let word = line[start..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        word | letters(pattern, start) == letter_word(pattern, start)
-    };
-    is_same(0) && is_same(N - 8) && (N <= 16 || is_same(8))
+    has_word(line, pattern, 0) && has_word(line, pattern, N - 8) && (N <= 16 || has_word(line, pattern, 8))
+}
+
+#[inline(always)]
+fn has_word<const N: usize>(line: &[u8; N], pattern: &[u8; N], start: usize) -> bool {
+    let word = line[start..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    word | letters(pattern, start) == letter_word(pattern, start)
+}
+
+#[inline(always)]
+fn has_half_word<const N: usize>(line: &[u8; N], pattern: &[u8; N], start: usize) -> bool {
+    let word = line[start..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    word | letters(pattern, start) as u32 == letter_word(pattern, start) as u32
 }
 
 /// Up to eight bytes of a pattern.
@@ -147,31 +170,33 @@ impl Entry {
 
 /// Positions of up to 64 headers in a head that is kept elsewhere.
 ///
-/// About half a KiB inline, no allocation. The methods take the head that the index was made for;
+/// About 600 bytes inline, no allocation. The methods take the head that the index was made for;
 /// with other bytes they give nonsense or panic, so prefer [`Head`](super::Head), which keeps the two together.
 #[derive(Clone, Debug)]
-pub struct HeaderIndex {
+pub struct HeadIndex {
+    parts: HeadParts,
     count: u8,
-    /// Bit `Known as u8`: that header has more than one line.
-    repeated: u8,
-    /// The first line of each known header, or `ABSENT`.
-    known: [u8; KNOWN],
+    /// Bit of a slot: that header has more than one line.
+    repeated: u16,
+    /// The first line of each known header, or `ABSENT`; behind them, of the others.
+    known: [u8; KNOWN + 1],
     entries: [Entry; HEADERS_MAX],
 }
 
-impl Default for HeaderIndex {
+impl Default for HeadIndex {
     fn default() -> Self {
-        HeaderIndex::new()
+        HeadIndex::new()
     }
 }
 
-impl HeaderIndex {
+impl HeadIndex {
     /// An empty index. Clears half a KiB: make one per worker, not one per request.
-    pub fn new() -> HeaderIndex {
-        HeaderIndex {
+    pub fn new() -> HeadIndex {
+        HeadIndex {
+            parts: HeadParts::NONE,
             count: 0,
             repeated: 0,
-            known: [ABSENT; KNOWN],
+            known: [ABSENT; KNOWN + 1],
             entries: [Entry::default(); HEADERS_MAX],
         }
     }
@@ -181,20 +206,18 @@ impl HeaderIndex {
     pub(super) fn clear(&mut self) {
         self.count = 0;
         self.repeated = 0;
-        self.known = [ABSENT; KNOWN];
+        self.known = [ABSENT; KNOWN + 1];
     }
 
     /// Notes header `at`. The caller counts, and says so at the end.
     #[inline(always)]
-    pub(super) fn note(&mut self, at: usize, known: Option<Known>, entry: Entry) {
+    pub(super) fn note(&mut self, at: usize, slot: Slot, entry: Entry) {
         self.entries[at] = entry;
-        if let Some(known) = known {
-            let first = &mut self.known[known.slot()];
-            if *first == ABSENT {
-                *first = at as u8;
-            } else {
-                self.repeated |= 1 << known.slot();
-            }
+        let first = &mut self.known[slot.at()];
+        if *first == ABSENT {
+            *first = at as u8;
+        } else {
+            self.repeated |= 1 << slot.0;
         }
     }
 
@@ -203,6 +226,17 @@ impl HeaderIndex {
     pub(super) fn set_count(&mut self, count: usize) {
         debug_assert!(count <= HEADERS_MAX);
         self.count = count as u8;
+    }
+
+    /// What the head says besides its headers.
+    #[inline]
+    pub(super) fn parts(&self) -> &HeadParts {
+        &self.parts
+    }
+
+    #[inline(always)]
+    pub(super) fn set_parts(&mut self, parts: HeadParts) {
+        self.parts = parts;
     }
 
     /// How many header lines there are.
@@ -218,28 +252,40 @@ impl HeaderIndex {
     /// The value of the first line of a known header. O(1).
     #[inline]
     pub fn known<'a>(&self, head: &'a [u8], known: Known) -> Option<&'a [u8]> {
-        match self.known[known.slot()] {
+        match self.known[known.slot().at()] {
             ABSENT => None,
             at => Some(self.entries[usize::from(at)].value(head)),
+        }
+    }
+
+    /// Where the value of the first line of a known header is.
+    #[inline]
+    pub(super) fn known_span(&self, known: Known) -> Option<Span> {
+        match self.known[known.slot().at()] {
+            ABSENT => None,
+            at => {
+                let entry = &self.entries[usize::from(at)];
+                Some((entry.value_start, entry.value_start + entry.value_len))
+            }
         }
     }
 
     /// True when a known header is there.
     #[inline]
     pub fn has(&self, known: Known) -> bool {
-        self.known[known.slot()] != ABSENT
+        self.known[known.slot().at()] != ABSENT
     }
 
     /// True when a known header has more than one line.
     #[inline]
     pub fn is_repeated(&self, known: Known) -> bool {
-        self.repeated & (1 << known.slot()) != 0
+        self.repeated & (1 << known.slot().0) != 0
     }
 
     /// Every line of a known header, in order.
     #[inline]
     pub fn known_lines<'a>(&self, head: &'a [u8], known: Known) -> impl Iterator<Item = &'a [u8]> {
-        let first = self.known[known.slot()];
+        let first = self.known[known.slot().at()];
         let (first, rest) = if first == ABSENT {
             (0, 0)
         } else if self.is_repeated(known) {
@@ -249,7 +295,9 @@ impl HeaderIndex {
         };
         self.entries[first..rest.max(first)]
             .iter()
-            .filter(move |entry| Known::of_line(entry.line(head)).0 == Some(known))
+            .filter(move |entry| {
+                Known::of_line(entry.line(head)).is_some_and(|(slot, _)| slot == known.slot())
+            })
             .map(move |entry| entry.value(head))
     }
 
@@ -286,14 +334,15 @@ impl HeaderIndex {
 mod tests {
     use super::*;
 
-    fn indexed(head: &'static str) -> HeaderIndex {
-        let mut index = HeaderIndex::new();
+    fn indexed(head: &'static str) -> HeadIndex {
+        let mut index = HeadIndex::new();
         index.clear();
         for line in head.lines() {
             let (name, value) = line.split_once(':').expect("name:value");
             let start = name.as_ptr().addr() - head.as_ptr().addr();
             let entry = Entry::new(start, name.len(), start + name.len() + 1, value.len());
-            index.note(index.len(), Known::of_line(line.as_bytes()).0, entry);
+            let slot = Known::of_line(line.as_bytes()).map_or(Slot::OTHER, |(slot, _)| slot);
+            index.note(index.len(), slot, entry);
             index.set_count(index.len() + 1);
         }
         index
@@ -347,11 +396,11 @@ mod tests {
                     let mut line = line.clone().into_bytes();
                     let is_same = line[at].eq_ignore_ascii_case(&byte);
                     line[at] = byte;
-                    let expected = if is_same { (Some(known), name.len()) } else { (None, 0) };
+                    let expected = is_same.then_some((known.slot(), name.len()));
                     assert_eq!(Known::of_line(&line), expected, "{}", line.escape_ascii());
                     assert_eq!(Known::of_line(&[&line, &b" 1\r\n\r\n"[..]].concat()), expected);
                 }
-                assert_eq!(Known::of_line(&line.as_bytes()[..at]), (None, 0));
+                assert_eq!(Known::of_line(&line.as_bytes()[..at]), None);
             }
         }
     }

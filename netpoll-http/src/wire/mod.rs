@@ -17,16 +17,17 @@ mod partial;
 pub mod request;
 pub mod response;
 mod scan;
+mod starts;
 pub mod target;
 
 #[cfg(test)]
 mod tests;
 
 pub use chunked::{Decoded, Decoder};
-pub use date::DateCache;
 pub use error::{Violation, WireError};
 pub use framing::Framing;
-pub use headers::{HeaderIndex, Known};
-pub use parse::parse;
-pub use request::{Head, HeadParts, Limits, Method, Progress, Scan};
+pub use headers::{HeadIndex, Known};
+pub use parse::{parse, parse_slowly, parse_whole};
+pub use request::{Head, Limits, Method, Progress, Scan};
 pub use response::{Connection, ContentType, InvalidHeader, Length, LengthSlot, ResponseHead};
+pub use starts::HeadStarts;

@@ -14,9 +14,9 @@
 
 use super::error::{Violation, WireError};
 use super::framing;
-use super::headers::{Entry, HEADERS_MAX, HeaderIndex, Known};
+use super::headers::{Entry, HEADERS_MAX, HeadIndex, Known, Slot};
 use super::partial::{self, METHOD_BYTES_MAX};
-use super::request::{Head, HeadParts, Limits, Method, Progress, Scan, span};
+use super::request::{Head, HeadParts, Limits, Method, Progress, Scan, Span};
 use super::scan;
 use super::target;
 
@@ -37,25 +37,42 @@ pub fn parse<'a>(
     bytes: &'a [u8],
     scan: &mut Scan,
     limits: &Limits,
-    index: &'a mut HeaderIndex,
+    index: &'a mut HeadIndex,
 ) -> Result<Progress<'a>, WireError> {
-    if scan.scanned == 0
-        && let Some(parts) = read(bytes, limits, index)
-    {
-        let head = complete(bytes, 0, &parts, index)?;
-        *scan = Scan::default();
-        return Ok(Progress::Done(head));
+    match parse_whole(bytes, scan, limits, index) {
+        Some(head_len) => Ok(Progress::Done(Head::new(&bytes[..head_len], index))),
+        None => parse_slowly(bytes, scan, limits, index),
     }
-    parse_slowly(bytes, scan, limits, index)
 }
 
-/// The same for heads that are incomplete, broken, or behind empty lines.
+/// [`parse`] for the usual head, which is whole and valid: its length. For all others `None`, and
+/// [`parse_slowly`] says what they are.
+///
+/// Apart, because a caller in a hurry keeps a length in a register, and a [`Progress`] in memory.
+#[inline(always)]
+pub fn parse_whole(bytes: &[u8], scan: &Scan, limits: &Limits, index: &mut HeadIndex) -> Option<usize> {
+    if !scan.is_fresh() {
+        return None;
+    }
+    let line = read(bytes, limits, index)?;
+    if bytes[line.target_start] != b'/' {
+        return None;
+    }
+    let authority = host(index, bytes, line.minor_version).ok()?;
+    complete(&line, line.origin_form(authority), index, bytes).ok()?;
+    Some(line.head_len)
+}
+
+/// [`parse`] for heads that are incomplete, broken, behind empty lines, or of an unusual form.
+///
+/// # Errors
+/// The first rule that the peer broke.
 #[cold]
-fn parse_slowly<'a>(
+pub fn parse_slowly<'a>(
     bytes: &'a [u8],
     scan: &mut Scan,
     limits: &Limits,
-    index: &'a mut HeaderIndex,
+    index: &'a mut HeadIndex,
 ) -> Result<Progress<'a>, WireError> {
     let skip = if scan.scanned == 0 { skip_empty_lines(bytes, scan)? } else { 0 };
     let bytes = &bytes[skip..];
@@ -72,12 +89,15 @@ fn parse_slowly<'a>(
             Ok(Progress::Partial { skip })
         };
     }
-    let Some(parts) = read(window, limits, index) else {
+    let Some(line) = read(window, limits, index) else {
         debug_assert!(false, "examined to its end, but not read: {}", window.escape_ascii());
         return Err(Violation::BadRequestLine.into());
     };
-    let head = complete(window, skip, &parts, index)?;
+    let spans = spans(&line, window, index)?;
+    complete(&line, spans, index, window)?;
     *scan = Scan::default();
+    let mut head = Head::new(&window[..line.head_len], index);
+    head.skipped = skip;
     Ok(Progress::Done(head))
 }
 
@@ -108,24 +128,52 @@ fn skip_empty_lines(bytes: &[u8], scan: &mut Scan) -> Result<usize, Violation> {
     }
 }
 
-/// The parts of a head whose bytes are all in their place.
-struct Parts<'a> {
+/// The request line of a head whose bytes are all in their place.
+struct Line {
     method: Method,
-    method_name: &'a [u8],
-    target: &'a [u8],
+    method_len: usize,
+    target_start: usize,
+    target_len: usize,
     /// The bytes of the target before the first `?`.
     path_len: usize,
     minor_version: u8,
     head_len: usize,
 }
 
+/// Where the parts of a target are, and the authority, from wherever it is.
+struct Spans {
+    path: Span,
+    query: Option<Span>,
+    authority: Span,
+}
+
+impl Line {
+    fn target(&self) -> Span {
+        span(self.target_start, self.target_len)
+    }
+
+    /// The spans of a target that begins with a slash.
+    #[inline(always)]
+    fn origin_form(&self, authority: Span) -> Spans {
+        let path_end = self.target_start + self.path_len;
+        let query = (self.path_len < self.target_len)
+            .then(|| span(path_end + 1, self.target_len - self.path_len - 1));
+        Spans { path: span(self.target_start, self.path_len), query, authority }
+    }
+}
+
+/// Positions in a head, which has at most 65535 bytes.
+#[inline(always)]
+fn span(start: usize, len: usize) -> Span {
+    (start as u16, (start + len) as u16)
+}
+
 /// Takes a complete head apart; None if it is not one, for whatever reason.
 #[inline(always)]
-fn read<'a>(window: &'a [u8], limits: &Limits, index: &mut HeaderIndex) -> Option<Parts<'a>> {
+fn read(window: &[u8], limits: &Limits, index: &mut HeadIndex) -> Option<Line> {
     let (method, method_len) = method(window)?;
-    let (method_name, behind) = window.split_at_checked(method_len)?;
-    let (_space, target) = behind.split_first()?;
-    let (path_len, mut behind) = scan::path(target)?;
+    let target_start = method_len + 1;
+    let (path_len, mut behind) = scan::path(window.get(target_start..)?)?;
     let mut target_len = path_len;
     if behind.first() == Some(&b'?') {
         let query_len;
@@ -135,7 +183,6 @@ fn read<'a>(window: &'a [u8], limits: &Limits, index: &mut HeaderIndex) -> Optio
     if target_len == 0 || target_len > limits.target_bytes_max {
         return None;
     }
-    let target = target.get(..target_len)?;
     let (line_end, mut line) = behind.split_first_chunk::<11>()?;
     let minor_version = minor_version(line_end)?;
 
@@ -156,10 +203,11 @@ fn read<'a>(window: &'a [u8], limits: &Limits, index: &mut HeaderIndex) -> Optio
     index.set_count(count);
     let head_len = window.len() - line.len();
     // Also what keeps positions within their 16 bits.
-    (head_len <= head_bytes_max(limits)).then_some(Parts {
+    (head_len <= head_bytes_max(limits)).then_some(Line {
         method,
-        method_name,
-        target,
+        method_len,
+        target_start,
+        target_len,
         path_len,
         minor_version,
         head_len,
@@ -215,12 +263,12 @@ fn header<'a>(
     window_len: usize,
     line: &'a [u8],
     at: usize,
-    index: &mut HeaderIndex,
+    index: &mut HeadIndex,
 ) -> Option<(&'a [u8], bool)> {
-    let (known, mut name_len) = Known::of_line(line);
-    if known.is_none() {
-        name_len = self::name_len(line)?;
-    }
+    let (slot, name_len) = match Known::of_line(line) {
+        Some(known) => known,
+        None => (Slot::OTHER, name_len(line)?),
+    };
     let mut value = line.get(name_len + 1..)?;
     match value {
         // One space is what everybody sends.
@@ -231,7 +279,7 @@ fn header<'a>(
     if value.get(value_len.wrapping_sub(1)).is_some_and(|&last| last <= b' ') {
         value_len -= blanks_at_end(&value[..value_len]);
     }
-    index.note(at, known, Entry::new(window_len - line.len(), name_len, window_len - value.len(), value_len));
+    index.note(at, slot, Entry::new(window_len - line.len(), name_len, window_len - value.len(), value_len));
     let (ends, behind_both) = behind.split_first_chunk::<4>()?;
     let ends = u32::from_le_bytes(*ends);
     if ends == u32::from_le_bytes(*b"\r\n\r\n") {
@@ -257,42 +305,55 @@ fn blanks_at_end(value: &[u8]) -> usize {
     value.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
-/// Makes a head of its parts, or finds the rule that they break together.
+/// Notes what a head says besides its headers, or finds the rule that they break together.
 #[inline(always)]
-fn complete<'a>(
-    window: &'a [u8],
-    skipped: usize,
-    parts: &Parts<'a>,
-    index: &'a HeaderIndex,
-) -> Result<Head<'a>, Violation> {
-    let &Parts { method, minor_version, .. } = parts;
-    let bytes = &window[..parts.head_len];
-    let target = parts.target;
-    let (authority, path, query) = if target.first() == Some(&b'/') {
-        let (path, query) = target.split_at(parts.path_len);
-        (None, path, query.get(1..))
-    } else {
-        let target::Parts { authority, path, query } = target::split(text(target)?, method)?;
-        (authority, path.as_bytes(), query.map(str::as_bytes))
-    };
-    let host = host(index, bytes, minor_version)?;
-    let framing = framing::framing(index, bytes, minor_version)?;
-    let options = framing::connection_options(index, bytes);
-    let expects = framing::expects_continue(index, bytes, minor_version)?;
-    let parts = HeadParts {
+fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> Result<(), Violation> {
+    let &Line { method, minor_version, .. } = line;
+    let head = &window[..line.head_len];
+    let framing = framing::framing(index, head, minor_version)?;
+    let options = framing::connection_options(index, head);
+    let expects = framing::expects_continue(index, head, minor_version)?;
+    let Spans { path, query, authority } = spans;
+    index.set_parts(HeadParts {
         method,
         minor_version,
         keep_alive: !options.close && (minor_version == 1 || options.keep_alive),
         expect_continue: expects && framing.has_body(),
         upgrade: options.upgrade && minor_version == 1 && index.has(Known::Upgrade),
-        method_name: (0, parts.method_name.len() as u16),
-        target: span(bytes, target),
-        path: span(bytes, path),
-        query: query.map(|query| span(bytes, query)),
-        authority: span(bytes, authority.unwrap_or(host)),
+        method_name: span(0, line.method_len),
+        target: line.target(),
+        path,
+        query,
+        authority,
         framing,
+    });
+    Ok(())
+}
+
+/// Where the parts of a target of any form are.
+fn spans(line: &Line, window: &[u8], index: &HeadIndex) -> Result<Spans, Violation> {
+    let bytes = &window[line.target_start..][..line.target_len];
+    if bytes.first() == Some(&b'/') {
+        return Ok(line.origin_form(host(index, window, line.minor_version)?));
+    }
+    let target = target::split(text(bytes)?, line.method)?;
+    let host = host(index, window, line.minor_version)?;
+    let within = |part: &str| {
+        let start = part.as_ptr().addr() - window.as_ptr().addr();
+        debug_assert!(start + part.len() <= line.head_len, "a part of other bytes");
+        span(start, part.len())
     };
-    Ok(Head { bytes, index, parts, skipped })
+    Ok(Spans {
+        path: within(target.path),
+        query: target.query.map(within),
+        authority: match target.authority {
+            Some(authority) => {
+                let start = authority.as_ptr().addr() - window.as_ptr().addr();
+                span(start, authority.len())
+            }
+            None => host,
+        },
+    })
 }
 
 /// A part of the request line as text. It is ASCII, so this does not fail.
@@ -302,12 +363,14 @@ fn text(part: &[u8]) -> Result<&str, Violation> {
 
 /// The one Host, checked; empty when HTTP/1.0 has none.
 #[inline(always)]
-fn host<'a>(index: &HeaderIndex, head: &'a [u8], minor_version: u8) -> Result<&'a [u8], Violation> {
-    match index.known(head, Known::Host) {
-        None if minor_version == 0 => Ok(b""),
+fn host(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Span, Violation> {
+    match index.known_span(Known::Host) {
+        None if minor_version == 0 => Ok((0, 0)),
         None => Err(Violation::NoHost),
         Some(_) if index.is_repeated(Known::Host) => Err(Violation::TwoHosts),
-        Some(host) if target::is_authority(host) => Ok(host),
+        Some((start, end)) if target::is_authority(&head[usize::from(start)..usize::from(end)]) => {
+            Ok((start, end))
+        }
         Some(_) => Err(Violation::BadHost),
     }
 }

@@ -1,13 +1,13 @@
 //! What a request head says, and what is remembered of one that is not complete yet.
 //!
 //! Invariant: a [`Head`] exists only for bytes that passed every check of `parse`, so nobody
-//! above looks at them a second time. It borrows the bytes and the index of the headers; [`HeadParts`] is
-//! the same without the borrow, for requests that outlive the read block.
+//! above looks at them a second time. It borrows the bytes and the index, which holds everything that was
+//! found out about them as positions: a request that outlives the read block copies both.
 
 use std::ops::Deref;
 
 use super::framing::Framing;
-use super::headers::{HEADERS_MAX, HeaderIndex, Known};
+use super::headers::{HEADERS_MAX, HeadIndex, Known};
 
 /// Upper bounds of one request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,14 @@ pub struct Scan {
     pub(super) headers: u8,
     /// Empty lines skipped so far.
     pub(super) empty_lines: u8,
+}
+
+impl Scan {
+    /// Whether nothing of the next head has been seen.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.scanned == 0 && self.empty_lines == 0
+    }
 }
 
 const _: () = assert!(size_of::<Scan>() <= 8);
@@ -137,15 +145,14 @@ impl Method {
     }
 }
 
-/// A valid request head, borrowed from the bytes it came in and the index of its headers.
+/// A valid request head, borrowed from the bytes it came in and the index of its parts.
 ///
-/// Its parts are positions, and can be read as if they were its own fields.
+/// The parts can be read as if they were its own fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// The head from its first byte to the end of its empty line.
     pub bytes: &'a [u8],
-    pub(super) index: &'a HeaderIndex,
-    pub(super) parts: HeadParts,
+    index: &'a HeadIndex,
     /// Bytes of empty lines before the head.
     pub skipped: usize,
 }
@@ -155,11 +162,17 @@ impl Deref for Head<'_> {
 
     #[inline]
     fn deref(&self) -> &HeadParts {
-        &self.parts
+        self.index.parts()
     }
 }
 
 impl<'a> Head<'a> {
+    /// The head that `index` was made for, or a copy of both. Copies nothing.
+    #[inline]
+    pub fn new(bytes: &'a [u8], index: &'a HeadIndex) -> Self {
+        Head { bytes, index, skipped: 0 }
+    }
+
     /// Bytes to drop from the input: the empty lines and the head.
     #[inline]
     pub fn consumed(&self) -> usize {
@@ -168,7 +181,7 @@ impl<'a> Head<'a> {
 
     /// The request target as it was sent: ASCII without space, controls or `#`.
     pub fn target(&self) -> &'a str {
-        text(self.slice(self.parts.target))
+        text(self.slice(self.target))
     }
 
     /// The path of the target, still percent-encoded: starts with `/`, or is `*`.
@@ -179,27 +192,27 @@ impl<'a> Head<'a> {
     /// The bytes of the path, which are printable ASCII.
     #[inline]
     pub fn path_bytes(&self) -> &'a [u8] {
-        self.slice(self.parts.path)
+        self.slice(self.path)
     }
 
     /// What follows the first `?`, still encoded.
     pub fn query(&self) -> Option<&'a str> {
-        self.parts.query.map(|query| text(self.slice(query)))
+        self.query.map(|query| text(self.slice(query)))
     }
 
     /// The method as it was sent.
     #[inline]
     pub fn method_name(&self) -> &'a str {
-        match self.parts.method.name() {
+        match self.method.name() {
             Some(name) => name,
-            None => text(self.slice(self.parts.method_name)),
+            None => text(self.slice(self.method_name)),
         }
     }
 
     /// The host, with its port if it has one: from an absolute target, else from Host. None in HTTP/1.0 only.
     pub fn authority(&self) -> Option<&'a str> {
         // It was checked to be ASCII; it is empty when there is none.
-        std::str::from_utf8(self.slice(self.parts.authority)).ok().filter(|authority| !authority.is_empty())
+        std::str::from_utf8(self.slice(self.authority)).ok().filter(|authority| !authority.is_empty())
     }
 
     /// The value of the first header with this name, in any case. O(headers).
@@ -218,14 +231,9 @@ impl<'a> Head<'a> {
         self.index.iter(self.bytes)
     }
 
-    /// The positions of the headers, to be cloned next to a copy of [`bytes`](Head::bytes).
-    pub fn index(&self) -> &'a HeaderIndex {
+    /// What was found out about the bytes, to be cloned next to a copy of [`bytes`](Head::bytes).
+    pub fn index(&self) -> &'a HeadIndex {
         self.index
-    }
-
-    /// Everything but the borrowed bytes; [`HeadParts::head`] turns it back.
-    pub fn parts(&self) -> HeadParts {
-        self.parts
     }
 
     #[inline]
@@ -239,9 +247,7 @@ fn text(part: &[u8]) -> &str {
     std::str::from_utf8(part).unwrap_or_default()
 }
 
-/// A [`Head`] without its bytes: for a request that outlives the read block.
-///
-/// Copy `head.bytes` and `head.index()`, keep these parts, and put the three together again on demand.
+/// What a head says besides its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadParts {
     /// The method, if it is one of the usual ones.
@@ -267,17 +273,19 @@ pub struct HeadParts {
 /// Start and end of a part of the head, which has at most 65535 bytes.
 pub(super) type Span = (u16, u16);
 
-/// Where `part`, which lies in `bytes`, lies there.
-#[inline]
-pub(super) fn span(bytes: &[u8], part: &[u8]) -> Span {
-    let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-    debug_assert!(part.is_empty() || start + part.len() <= bytes.len(), "a part of other bytes");
-    if part.is_empty() { (0, 0) } else { (start as u16, (start + part.len()) as u16) }
-}
-
 impl HeadParts {
-    /// The head over a copy of its bytes and index. Allocates nothing.
-    pub fn head<'b>(&self, bytes: &'b [u8], index: &'b HeaderIndex) -> Head<'b> {
-        Head { bytes, index, parts: *self, skipped: 0 }
-    }
+    /// The parts of no head.
+    pub(super) const NONE: HeadParts = HeadParts {
+        method: Method::Other,
+        minor_version: 0,
+        keep_alive: false,
+        expect_continue: false,
+        upgrade: false,
+        method_name: (0, 0),
+        target: (0, 0),
+        path: (0, 0),
+        query: None,
+        authority: (0, 0),
+        framing: Framing::None,
+    };
 }

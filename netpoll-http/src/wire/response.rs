@@ -3,18 +3,18 @@
 //! Invariant: what is appended is one well-formed head, and its framing fits its status: no length and
 //! no coding with 1xx, 204 and 304. A header that would split the head is refused, never cut or escaped.
 //!
-//! Cost of the usual head: five copies, three of them of constant size. The status line, Server and a
-//! common Content-Type are one constant; the date comes rendered; only the length has digits to make.
+//! Cost of the usual head: two copies of constant size. All but the length comes rendered from
+//! [`HeadStarts`].
 
 use std::fmt;
 
 use http::StatusCode;
 
-use super::date::DateBytes;
 use super::error::WireError;
 use super::framing::{is_token_byte, is_value_byte};
+use super::starts::{HeadStarts, LENGTH_NAME};
 
-/// The Content-Type of an answer. The named ones are one constant together with `200 OK`.
+/// The Content-Type of an answer. The beginnings of heads with the named ones are kept rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType<'a> {
     /// No Content-Type line.
@@ -81,8 +81,8 @@ pub struct ResponseHead<'a> {
     pub status: StatusCode,
     /// What the body is.
     pub content_type: ContentType<'a>,
-    /// The current date, see [`DateCache`](super::DateCache).
-    pub date: &'a DateBytes,
+    /// Beginnings of heads with the current date.
+    pub starts: &'a HeadStarts,
     /// What to say about the connection.
     pub connection: Connection,
     /// How the body ends; ignored with 1xx, 204 and 304, which have no body.
@@ -107,23 +107,62 @@ impl fmt::Display for InvalidHeader {
 impl std::error::Error for InvalidHeader {}
 
 const LENGTH_DIGITS: usize = 10;
+/// Where digits are going to be. White space before a value is optional and skipped by every client (RFC
+/// 9112 section 5).
+const NO_LENGTH: &[u8; LENGTH_DIGITS] = b"         0";
+/// Below it a length has at most four digits, which most bodies' have.
+const SHORT: u32 = 10_000;
 /// Bytes that a head without free headers and with a short Content-Type needs: what to reserve.
 pub const HEAD_BYTES_USUAL: usize = 256;
 
 /// Appends a whole head, empty line included. The slot is there if the length was deferred.
-#[inline]
 pub fn head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
     let slot = open_head(out, head);
     close_head(out);
     slot
 }
 
+/// Appends a whole head if it is a usual one: 200 with a named content type and a length, on a connection
+/// of which nothing has to be said. `None`, and nothing appended, if it is not.
+///
+/// The same bytes as from [`head`], by way of [`HeadStarts`].
+#[inline(always)]
+pub fn usual_head(
+    out: &mut Vec<u8>,
+    starts: &HeadStarts,
+    status: StatusCode,
+    content_type: ContentType<'_>,
+    length: Length,
+) -> Option<Option<LengthSlot>> {
+    let start = starts.usual(status, content_type)?;
+    // Copies of constant size are a few moves each; what was copied too much is cut off again.
+    let end = out.len() + start.len;
+    match length {
+        Length::Known(length) if length < u64::from(SHORT) => {
+            let (digits, len) = short_decimal(length as u32);
+            let digits_and_end = u64::from(digits) | u64::from(u32::from_le_bytes(*b"\r\n\r\n")) << (8 * len);
+            out.extend_from_slice(&start.bytes);
+            out.truncate(end);
+            out.extend_from_slice(&digits_and_end.to_le_bytes());
+            out.truncate(end + len + 4);
+            Some(None)
+        }
+        Length::Deferred => {
+            out.extend_from_slice(&start.bytes);
+            out.truncate(end);
+            out.extend_from_slice(NO_LENGTH);
+            out.extend_from_slice(b"\r\n\r\n");
+            Some(Some(LengthSlot(end)))
+        }
+        _ => None,
+    }
+}
+
 /// Appends a head without its empty line: [`header`] may follow, [`close_head`] must.
-#[inline]
 pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
     out.reserve(HEAD_BYTES_USUAL);
     start(out, head.status, head.content_type);
-    out.extend_from_slice(head.date);
+    out.extend_from_slice(head.starts.date());
     match head.connection {
         Connection::Unsaid => {}
         Connection::Close => out.extend_from_slice(b"\r\nConnection: close"),
@@ -134,14 +173,15 @@ pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlo
         Length::Unsaid => out.extend_from_slice(b"\r\n"),
         _ if is_bodiless(head.status) => out.extend_from_slice(b"\r\n"),
         Length::Known(length) => {
-            out.extend_from_slice(b"\r\nContent-Length: ");
-            decimal(out, length);
+            out.extend_from_slice(LENGTH_NAME);
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         Length::Chunked => out.extend_from_slice(b"\r\nTransfer-Encoding: chunked\r\n"),
         Length::Deferred => {
-            // White space before a value is optional and skipped by every client (RFC 9112 section 5).
-            out.extend_from_slice(b"\r\nContent-Length:          0\r\n");
+            out.extend_from_slice(LENGTH_NAME);
+            out.extend_from_slice(NO_LENGTH);
+            out.extend_from_slice(b"\r\n");
             return Some(LengthSlot(out.len() - 2 - LENGTH_DIGITS));
         }
     }
@@ -201,12 +241,17 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Appends a whole answer to a framing error: its sentence as the body, and `Connection: close`.
 ///
 /// Not for a [silent](WireError::is_silent) one.
-pub fn refuse(out: &mut Vec<u8>, error: WireError, date: &DateBytes) {
+pub fn refuse(out: &mut Vec<u8>, error: WireError, starts: &HeadStarts) {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let reason = error.reason().as_bytes();
     let length = Length::Known(reason.len() as u64);
-    let refusal =
-        ResponseHead { status, content_type: ContentType::Text, date, connection: Connection::Close, length };
+    let refusal = ResponseHead {
+        status,
+        content_type: ContentType::Text,
+        starts,
+        connection: Connection::Close,
+        length,
+    };
     head(out, &refusal);
     out.extend_from_slice(reason);
 }
@@ -272,19 +317,10 @@ pub fn last_chunk(out: &mut Vec<u8>) {
     out.extend_from_slice(LAST_CHUNK);
 }
 
-macro_rules! status_line {
-    ($status:literal) => {
-        concat!("HTTP/1.1 ", $status, "\r\nServer: netpoll\r\n")
-    };
-}
-
-/// Appends a number. Up to four digits, which most bodies have, are copied as one word.
+/// Up to four digits as one word, the first one lowest, and how many they are.
 #[inline]
-fn decimal(out: &mut Vec<u8>, number: u64) {
-    if number >= 10_000 {
-        return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    }
-    let number = number as u32;
+fn short_decimal(number: u32) -> (u32, usize) {
+    debug_assert!(number < SHORT);
     let digits = [number / 1000, number / 100 % 10, number / 10 % 10, number % 10].map(|digit| digit as u8);
     let leading = match number {
         0..10 => 3,
@@ -293,35 +329,11 @@ fn decimal(out: &mut Vec<u8>, number: u64) {
         _ => 0,
     };
     let word = (u32::from_le_bytes(digits) + u32::from_le_bytes([b'0'; 4])) >> (8 * leading);
-    let end = out.len() + 4 - leading as usize;
-    out.extend_from_slice(&word.to_le_bytes());
-    out.truncate(end);
+    (word, 4 - leading as usize)
 }
 
 /// Appends status line, Server and Content-Type, and the name of the date.
-#[inline]
-fn start(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
-    macro_rules! ok {
-        ($content_type:literal) => {
-            concat!(status_line!("200 OK"), "Content-Type: ", $content_type, "\r\nDate: ").as_bytes()
-        };
-    }
-    if status != StatusCode::OK {
-        return start_slowly(out, status, content_type);
-    }
-    // Each length is known where it is copied, which makes the copy a few moves instead of a call.
-    match content_type {
-        ContentType::None => out.extend_from_slice(concat!(status_line!("200 OK"), "Date: ").as_bytes()),
-        ContentType::Plain => out.extend_from_slice(ok!("text/plain")),
-        ContentType::Text => out.extend_from_slice(ok!("text/plain; charset=utf-8")),
-        ContentType::Html => out.extend_from_slice(ok!("text/html; charset=utf-8")),
-        ContentType::Json => out.extend_from_slice(ok!("application/json")),
-        ContentType::Bytes => out.extend_from_slice(ok!("application/octet-stream")),
-        ContentType::Other(_) => start_slowly(out, status, content_type),
-    }
-}
-
-fn start_slowly(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
+pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
     match status_line(status.as_u16()) {
         Some(line) => out.extend_from_slice(line.as_bytes()),
         None => {

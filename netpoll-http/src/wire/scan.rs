@@ -57,33 +57,66 @@ pub(super) fn token(input: &[u8]) -> Option<Run<'_>> {
     run(input, input, marks, is_token_byte, is_token_byte)
 }
 
-/// The bytes of a host name without escapes; all of them when the input ends first.
+/// The letters, digits, hyphens and dots that the input begins with: what most host names consist of.
 #[inline(always)]
-pub(super) fn host_len(input: &[u8], is_host_byte: impl Fn(u8) -> bool) -> usize {
-    let mut rest = input;
-    while let Some((word, behind)) = rest.split_first_chunk() {
-        let word = u64::from_le_bytes(*word);
-        if (no_letter(word) | word) & TOPS != 0 {
-            break;
+pub(super) fn plain_host_len(input: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = input[at..].first_chunk() {
+        let marked = no_plain_host(u64::from_le_bytes(*word));
+        if marked != 0 {
+            return at + marked.trailing_zeros() as usize / 8;
         }
-        rest = behind;
+        at += 8;
     }
-    let left = rest.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(rest.len());
-    input.len() - rest.len() + left
+    // What is left moves to the low end; the zeros above it are marked.
+    let left = input.len() - at;
+    let word = match (input.last_chunk(), input.first_chunk(), input.last_chunk()) {
+        _ if left == 0 => return at,
+        (Some(word), ..) => u64::from_le_bytes(*word) >> (64 - 8 * left),
+        (None, Some(low), Some(high)) => {
+            u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << (8 * (left - 4))
+        }
+        _ => input.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    };
+    at + no_plain_host(word).trailing_zeros() as usize / 8
+}
+
+/// The top bits of the bytes that are neither letters nor digits, hyphens or dots. Exact.
+#[inline(always)]
+fn no_plain_host(word: u64) -> u64 {
+    let low = low_bits(word);
+    let from_hyphen = low + (u64::from(0x80 - b'-') * ONES);
+    let above_9 = low + (u64::from(0x7f - b'9') * ONES);
+    let no_slash = (low ^ (u64::from(b'/') * ONES)) + (0x7f * ONES);
+    ((no_letter(word) & (!from_hyphen | above_9 | !no_slash)) | word) & TOPS
 }
 
 /// The bytes before the first that no value contains; None when the input ends first.
 #[inline(always)]
 pub(super) fn value(input: &[u8]) -> Option<Run<'_>> {
-    let marks = |word: u64| less(word, b' ') | above(word, 0x7e) | word;
     let mut rest = input;
     while let Some((block, behind)) = rest.split_first_chunk::<16>() {
-        if block.iter().fold(false, |any, &byte| any | (byte < b' ') | (byte == 0x7f)) {
-            break;
+        let ends = |byte: u8| (byte < b' ') | (byte == 0x7f);
+        if !block.iter().fold(false, |any, &byte| any | ends(byte)) {
+            rest = behind;
+            continue;
         }
-        rest = behind;
+        let marked = u128::from_le_bytes(block.map(|byte| if ends(byte) { 0xff } else { 0 }));
+        rest = &rest[marked.trailing_zeros() as usize / 8..];
+        if rest.first() != Some(&b'\t') {
+            return Some((input.len() - rest.len(), rest));
+        }
+        break;
     }
-    run(input, rest, marks, |byte| byte == b'\t' || byte > 0x7f, is_value_byte)
+    value_slowly(input, rest)
+}
+
+/// The same without blocks: near the end of the input, and from a tab on.
+#[inline(never)]
+fn value_slowly<'a>(input: &[u8], rest: &'a [u8]) -> Option<Run<'a>> {
+    let marks = |word: u64| less(word, b' ') | above(word, 0x7e) | word;
+    let (len, end) = run(rest, rest, marks, |byte| byte == b'\t' || byte > 0x7f, is_value_byte)?;
+    Some((input.len() - rest.len() + len, end))
 }
 
 /// Finds the first byte that is not `within` the run; before `rest` there is none.
@@ -218,15 +251,16 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_as_long_as_its_bytes_say() {
-        let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
+    fn a_plain_host_is_as_long_as_its_bytes_say() {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
         for len in 0..40 {
+            assert_eq!(plain_host_len(&vec![b'0'; len]), len);
             for at in 0..len {
                 for byte in 0..=255 {
                     let mut input = vec![b'Z'; len];
                     input[at] = byte;
-                    let expected = if is_host_byte(byte) { len } else { at };
-                    assert_eq!(host_len(&input, is_host_byte), expected, "{byte:#x} at {at} of {len}");
+                    let expected = if is_plain(byte) { len } else { at };
+                    assert_eq!(plain_host_len(&input), expected, "{byte:#x} at {at} of {len}");
                 }
             }
         }

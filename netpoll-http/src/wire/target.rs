@@ -72,24 +72,22 @@ fn split_absolute(target: &str) -> Result<Parts<'_>, Violation> {
 }
 
 /// Checks `uri-host [":" port]` with a host that is not empty (RFC 9110 sections 4.2.1 and 7.2).
-#[inline]
+#[inline(always)]
 pub(super) fn is_authority(authority: &[u8]) -> bool {
     if authority.first() == Some(&b'[') {
         return is_ip_literal(authority);
     }
-    let name = scan::host_len(authority, |byte| HOST_BYTES[usize::from(byte)]);
-    let name_is_plain = name > 0;
+    let name = scan::plain_host_len(authority);
     match authority.get(name) {
-        None => name_is_plain,
-        Some(b':') => name_is_plain && is_port(&authority[name + 1..]),
-        Some(b'%') => is_encoded_name(authority),
-        Some(_) => false,
+        None => name > 0,
+        Some(b':') => name > 0 && is_port(&authority[name + 1..]),
+        Some(_) => is_unusual_name(authority),
     }
 }
 
-/// A name with percent escapes: legal, and never seen outside of tests.
+/// A name with other marks or percent escapes: legal, and hardly ever seen.
 #[cold]
-fn is_encoded_name(authority: &[u8]) -> bool {
+fn is_unusual_name(authority: &[u8]) -> bool {
     let end = authority.iter().position(|&byte| byte == b':').unwrap_or(authority.len());
     let (mut name, port) = authority.split_at(end);
     while let [first, rest @ ..] = name {
@@ -99,7 +97,7 @@ fn is_encoded_name(authority: &[u8]) -> bool {
             _ => return false,
         };
     }
-    port.is_empty() || is_port(&port[1..])
+    end > 0 && (port.is_empty() || is_port(&port[1..]))
 }
 
 #[cold]

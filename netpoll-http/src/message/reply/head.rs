@@ -58,12 +58,27 @@ impl<'a> Reply<'a> {
         content_type: ContentType<'_>,
         length: Length,
     ) -> Begun {
-        if self.is_plain() {
-            let status = self.effective(status);
-            let slot = encode::head(self.state.out, &self.head(status, content_type, length));
-            return Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) };
+        let state = &mut *self.state;
+        if state.status.is_none()
+            && state.keep_alive
+            && state.facts.is_usual
+            && state.headers.is_none()
+            && let Some(slot) =
+                encode::usual_head(state.out, state.facts.starts, status, content_type, length)
+        {
+            return Begun { slot, has_body: true };
         }
-        self.begin_collected(status, content_type, length)
+        self.begin_unusual(status, content_type, length)
+    }
+
+    #[inline(never)]
+    fn begin_unusual(&mut self, status: StatusCode, content_type: ContentType<'_>, length: Length) -> Begun {
+        if !self.is_plain() {
+            return self.begin_collected(status, content_type, length);
+        }
+        let status = self.effective(status);
+        let slot = encode::head(self.state.out, &self.head(status, content_type, length));
+        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) }
     }
 
     #[cold]
@@ -116,7 +131,7 @@ impl<'a> Reply<'a> {
             (true, true) => Connection::KeepAlive,
             (false, _) => Connection::Close,
         };
-        ResponseHead { status, content_type, date: self.state.facts.date, connection, length }
+        ResponseHead { status, content_type, starts: self.state.facts.starts, connection, length }
     }
 }
 

@@ -5,12 +5,17 @@ use http::StatusCode;
 use super::super::response::*;
 use super::*;
 
-const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+/// With the date of the examples, Sun, 06 Nov 1994 08:49:37 GMT.
+fn starts() -> HeadStarts {
+    let mut starts = HeadStarts::new();
+    starts.at(784_111_777);
+    starts
+}
 
 fn written(status: u16, content_type: ContentType<'_>, connection: Connection, length: Length) -> String {
     let status = StatusCode::from_u16(status).unwrap();
     let mut out = Vec::new();
-    let slot = head(&mut out, &ResponseHead { status, content_type, date: DATE, connection, length });
+    let slot = head(&mut out, &ResponseHead { status, content_type, starts: &starts(), connection, length });
     assert_eq!(slot.is_some(), length == Length::Deferred && !is_bodiless(status));
     String::from_utf8(out).unwrap()
 }
@@ -96,7 +101,7 @@ fn a_deferred_length_is_filled_in_behind_spaces() {
         let deferred = ResponseHead {
             status: StatusCode::OK,
             content_type: ContentType::Json,
-            date: DATE,
+            starts: &starts(),
             connection: Connection::Unsaid,
             length: Length::Deferred,
         };
@@ -105,6 +110,39 @@ fn a_deferred_length_is_filled_in_behind_spaces() {
         patch_length(&mut out, slot, length);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(&format!("\r\nContent-Length: {field}\r\n\r\nbody")), "{text}");
+    }
+}
+
+#[test]
+fn a_usual_head_is_the_head_by_another_way() {
+    use ContentType::{Bytes, Html, Json, None as NoType, Other, Plain, Text};
+    let starts = starts();
+    for content_type in [NoType, Plain, Text, Html, Json, Bytes, Other("a/b")] {
+        for length in
+            (0..10_050).map(Length::Known).chain([Length::Deferred, Length::Chunked, Length::Unsaid])
+        {
+            for status in [StatusCode::OK, StatusCode::CREATED, StatusCode::NO_CONTENT] {
+                let (mut long, mut short) = (b"earlier".to_vec(), b"earlier".to_vec());
+                let slot = head(
+                    &mut long,
+                    &ResponseHead {
+                        status,
+                        content_type,
+                        starts: &starts,
+                        connection: Connection::Unsaid,
+                        length,
+                    },
+                );
+                match usual_head(&mut short, &starts, status, content_type, length) {
+                    Some(usual) => assert_eq!((usual, &short), (slot, &long)),
+                    None => assert_eq!(short, b"earlier"),
+                }
+                let is_usual = status == StatusCode::OK
+                    && content_type != Other("a/b")
+                    && matches!(length, Length::Known(..10_000) | Length::Deferred);
+                assert_eq!(short.len() > 7, is_usual, "{status} {content_type:?} {length:?}");
+            }
+        }
     }
 }
 
@@ -126,7 +164,7 @@ fn a_length_of_another_buffer_is_not_patched() {
         &ResponseHead {
             status: StatusCode::OK,
             content_type: ContentType::None,
-            date: DATE,
+            starts: &starts(),
             connection: Connection::Unsaid,
             length: Length::Deferred,
         },
@@ -142,7 +180,7 @@ fn free_headers_go_between_the_head_and_its_empty_line() {
     let open = ResponseHead {
         status: StatusCode::OK,
         content_type: ContentType::None,
-        date: DATE,
+        starts: &starts(),
         connection: Connection::Unsaid,
         length: Length::Unsaid,
     };
@@ -203,7 +241,7 @@ fn a_refusal_says_what_was_wrong_and_that_the_connection_closes() {
     for &violation in Violation::ALL {
         let error = WireError::from(violation);
         let mut out = Vec::new();
-        refuse(&mut out, error, DATE);
+        refuse(&mut out, error, &starts());
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {} ", error.status())));

@@ -15,7 +15,7 @@ use super::*;
 /// A head that lives as long as the test program.
 fn parsed(bytes: &[u8], limits: &Limits) -> Result<Option<Head<'static>>, Violation> {
     let bytes: &'static [u8] = bytes.to_vec().leak();
-    let index = Box::leak(Box::new(HeaderIndex::new()));
+    let index = Box::leak(Box::new(HeadIndex::new()));
     match parse(bytes, &mut Scan::default(), limits, index) {
         Ok(Progress::Partial { .. }) => Ok(None),
         Ok(Progress::Done(head)) => Ok(Some(head)),
@@ -26,7 +26,7 @@ fn parsed(bytes: &[u8], limits: &Limits) -> Result<Option<Head<'static>>, Violat
 /// What comes out when every read of the connection brings `step` bytes: the bytes that the head took, or
 /// the violation.
 fn trickled(bytes: &[u8], step: usize, limits: &Limits) -> Result<Option<usize>, Violation> {
-    let (mut scan, mut index) = (Scan::default(), HeaderIndex::new());
+    let (mut scan, mut index) = (Scan::default(), HeadIndex::new());
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
         end = bytes.len().min(end + step);

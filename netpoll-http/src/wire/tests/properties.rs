@@ -154,7 +154,7 @@ proptest! {
         let split = trickled(&bytes, step, &limits);
         prop_assert!(same(&split, &whole), "{split:?} {whole:?} {}", bytes.escape_ascii());
         for cut in 1..bytes.len() {
-            let (mut scan, mut index) = (Scan::default(), HeaderIndex::new());
+            let (mut scan, mut index) = (Scan::default(), HeadIndex::new());
             let skip = match parse(&bytes[..cut], &mut scan, &limits, &mut index) {
                 Ok(Progress::Partial { skip }) => skip,
                 Ok(Progress::Done(head)) => {

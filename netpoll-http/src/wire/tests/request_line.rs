@@ -17,7 +17,7 @@ fn up_to_four_empty_lines_before_a_request_are_skipped() {
 
 #[test]
 fn empty_lines_are_dropped_at_once_and_still_counted() {
-    let (mut scan, mut index) = (Scan::default(), HeaderIndex::new());
+    let (mut scan, mut index) = (Scan::default(), HeadIndex::new());
     for _ in 0..4 {
         let progress = parse(b"\r\n", &mut scan, &Limits::default(), &mut index);
         assert!(matches!(progress, Ok(Progress::Partial { skip: 2 })));
