@@ -34,6 +34,10 @@ const ENDED: u8 = 1 << 5;
 const ON_READY_LIST: u8 = 1 << 6;
 const ON_DIRTY_LIST: u8 = 1 << 7;
 
+/// Output up to this size leaves together with that of other connections. More is sent at once: it may not
+/// fit into the socket, and then its connection has to be held before it brings more.
+const FLUSH_LATER_BYTES_MAX: usize = 16 * 1024;
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -129,6 +133,12 @@ impl Stream {
         self.out.queued_bytes() + self.in_flight as usize
     }
 
+    /// Output is queued, and so little that nobody minds when it leaves a moment later.
+    #[inline]
+    pub fn may_flush_later(&self) -> bool {
+        (1..=FLUSH_LATER_BYTES_MAX).contains(&self.out.queued_bytes())
+    }
+
     pub fn is_finished(&self) -> bool {
         self.has(ENDED)
     }
@@ -144,6 +154,7 @@ impl Stream {
         }
     }
 
+    #[inline]
     pub fn push_dirty(&mut self, agenda: &mut Agenda, key: Key) {
         if !self.has(ON_DIRTY_LIST) {
             self.mark(ON_DIRTY_LIST, true);

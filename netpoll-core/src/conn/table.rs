@@ -20,10 +20,11 @@ use crate::mem::{Key, KeySlab, ReadBuffer};
 /// When output of a callback leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flush {
-    /// Right after the callback: the connection's own event.
+    /// Right after the callback.
     Now,
-    /// Before the worker waits: mail, wakers and timers, which may add more until then.
-    BeforeWait,
+    /// With that of other connections, and before the worker waits. Mail, wakers and timers may add more
+    /// until then.
+    Soon,
 }
 
 /// A table, whatever its protocol.
@@ -154,7 +155,8 @@ impl<P: Protocol> Slot<P> {
             cx.agenda.stats.input_overflows += 1;
             return Some(End::reset(Lost::InputOverflow));
         }
-        self.settle(cx, io, key, Flush::Now, called)
+        let flush = if self.stream.may_flush_later() { Flush::Soon } else { Flush::Now };
+        self.settle(cx, io, key, flush, called)
     }
 
     #[inline(always)]
@@ -176,11 +178,18 @@ impl<P: Protocol> Slot<P> {
         }
         match flush {
             Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
-            Flush::BeforeWait => {
+            Flush::Soon => {
                 self.stream.push_dirty(&mut cx.agenda, key);
                 None
             }
         }
+    }
+
+    /// Keeps bytes that had left the socket when the connection was paused: it is offered them when it goes on.
+    #[cold]
+    fn hold(&mut self, cx: &mut Context, chunk: &[u8]) -> Verdict {
+        keep(&mut self.stream.input, cx, chunk);
+        Verdict::Stop
     }
 
     fn verdict(&self) -> Verdict {
@@ -312,6 +321,9 @@ impl<P: Protocol> Table for Connections<P> {
     fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
         let end = if slot.stream.phase == Phase::Open {
+            if slot.stream.is_held() {
+                return slot.hold(cx, chunk);
+            }
             slot.offer(cx, io, key, chunk, P::received)
         } else {
             slot.stream.discard(&cx.limits, chunk.len())
@@ -396,7 +408,7 @@ impl<P: Protocol> Table for Connections<P> {
                 }
             }
             Passed::Protocol if stream.phase == Phase::Open => {
-                self.call(cx, io, key, Flush::BeforeWait, P::deadline);
+                self.call(cx, io, key, Flush::Soon, P::deadline);
             }
             Passed::Protocol => {}
         }
@@ -408,7 +420,7 @@ impl<P: Protocol> Table for Connections<P> {
             wake.arrived();
         }
         if stream.phase == Phase::Open {
-            self.call(cx, io, key, Flush::BeforeWait, P::woken);
+            self.call(cx, io, key, Flush::Soon, P::woken);
         }
     }
 
@@ -423,7 +435,7 @@ impl<P: Protocol> Table for Connections<P> {
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {
         if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open || reset) {
             let flow = if reset { Flow::Reset } else { Flow::Linger };
-            self.call(cx, io, key, Flush::BeforeWait, |_, _| flow);
+            self.call(cx, io, key, Flush::Soon, |_, _| flow);
         }
     }
 
@@ -432,7 +444,7 @@ impl<P: Protocol> Table for Connections<P> {
         for key in keys {
             match self.slots.get(key).map(|slot| slot.stream.phase) {
                 Some(Phase::Open) => {
-                    self.call(cx, io, key, Flush::BeforeWait, P::stopping);
+                    self.call(cx, io, key, Flush::Soon, P::stopping);
                 }
                 Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
                 _ => {}

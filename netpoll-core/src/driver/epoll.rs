@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::readiness::{Readiness, Register, Scratch, Streams};
+use super::batch::{BATCH, Batch};
+use super::readiness::{Readiness, Register, Streams};
 use super::{Driver, Io, Limits, Sink, Wait, Waited};
 use crate::mem::Key;
 use crate::sys::{self, EventFd, Events};
@@ -30,7 +31,7 @@ pub struct Epoll {
     streams: Streams<sys::Epoll>,
     events: Events,
     events_max: usize,
-    scratch: Scratch,
+    batch: Batch,
     /// Kept open: a closed eventfd leaves the epoll set.
     _bell: Arc<EventFd>,
 }
@@ -50,7 +51,7 @@ impl Epoll {
             streams: Streams::new(epoll)?,
             events: Events::with_capacity(options.events_max),
             events_max: options.events_max,
-            scratch: Scratch::new(),
+            batch: Batch::new(),
             _bell: bell,
         })
     }
@@ -81,24 +82,27 @@ impl Driver for Epoll {
         self.streams.counts.syscalls_wait += 1;
         let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
         sink.awake(wait != Wait::Poll);
-        for index in 0..events {
-            let event = self.events.get(index);
-            if event.data == BELL {
-                sink.rung();
-                continue;
+        for start in (0..events).step_by(BATCH) {
+            for index in start..events.min(start + BATCH) {
+                let event = self.events.get(index);
+                if event.data == BELL {
+                    sink.rung();
+                    continue;
+                }
+                let now = Readiness {
+                    readable: event.is_readable(),
+                    writable: event.is_writable(),
+                    ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
+                    failed: event.is_error(),
+                };
+                self.streams.collect(&mut self.batch, limits, sink, Key::from_bits(event.data), now);
             }
-            let now = Readiness {
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
-                failed: event.is_error(),
-            };
-            self.streams.ready(&mut self.scratch, limits, sink, Key::from_bits(event.data), now);
+            self.streams.deliver(&mut self.batch, limits, sink);
         }
         Ok(Waited { events, saturated: events == events_max })
     }
 
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
-        self.streams.resume(&mut self.scratch, limits, sink, key);
+        self.streams.resume(self.batch.scratch(), limits, sink, key);
     }
 }

@@ -14,6 +14,7 @@
 //! `Io` is called through a vtable (two indirect calls per connection event, about a nanosecond
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
 
+mod batch;
 mod counts;
 mod epoll;
 mod readiness;
@@ -91,7 +92,7 @@ pub trait Sink {
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key>;
     /// A stream is ready for use, or could not be made so (the driver has forgotten it then).
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
-    /// Bytes arrived.
+    /// Bytes arrived. They may have been taken off the socket before the source was paused.
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
     fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize);
@@ -99,6 +100,8 @@ pub trait Sink {
     fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp);
     /// The source used up its share of this turn and has to be resumed in the next.
     fn unfinished(&mut self, key: Key);
+    /// A batch of events was delivered, at the latest the last of a wait: what they have queued may leave.
+    fn delivered(&mut self, io: &mut dyn Io);
 }
 
 /// Bounds on one turn.

@@ -81,6 +81,32 @@ impl Scratch {
     pub fn new() -> Self {
         Self(vec![0; SCRATCH_BYTES].into_boxed_slice())
     }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    pub fn part(&mut self, start: usize, len: usize) -> &mut [u8] {
+        &mut self.0[start..start + len]
+    }
+
+    #[inline]
+    pub fn get(&self, start: usize, end: usize) -> &[u8] {
+        &self.0[start..end]
+    }
+}
+
+/// What one `recv` came to.
+pub enum Received {
+    /// So many bytes; `drained` if no more can be there.
+    Bytes { len: usize, drained: bool },
+    /// There was nothing.
+    Nothing,
+    /// A signal came first.
+    Interrupted,
+    /// The peer ended its direction, or the stream failed.
+    End(HangUp),
 }
 
 impl<R: Register> Streams<R> {
@@ -109,11 +135,6 @@ impl<R: Register> Streams<R> {
         now: Readiness,
     ) {
         let Some(source) = self.sources.get_mut(key) else { return };
-        // Nearly every event: bytes have come on a stream that nothing else is to be said about.
-        if source.bits & !READABLE == 0 && now.readable && !now.ending {
-            source.bits |= READABLE;
-            return self.read(scratch, limits, sink, key);
-        }
         if source.has(LISTENER) {
             source.bits |= READABLE;
             return self.accept(limits, sink, key);
@@ -167,7 +188,7 @@ impl<R: Register> Streams<R> {
     fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
         let mut left = limits.read_bytes;
         // Looked up again after every delivery: the receiver may have closed or paused the source.
-        while let Some(source) = self.sources.get_mut(key) {
+        while let Some(source) = self.sources.get(key) {
             if source.bits & (READABLE | PAUSED | ENDED | CONNECTING) != READABLE {
                 return;
             }
@@ -176,35 +197,53 @@ impl<R: Register> Streams<R> {
                 return sink.unfinished(key);
             }
             let room = left.min(scratch.0.len());
-            self.counts.syscalls_recv += 1;
-            match sys::recv(source.fd.as_fd(), &mut scratch.0[..room]) {
-                Ok(0) => {
-                    source.bits = (source.bits | ENDED) & !READABLE;
-                    return sink.hung_up(self, key, HangUp::Eof);
-                }
-                Ok(bytes) => {
-                    let drained = bytes < room && !source.has(ENDING);
-                    if drained {
-                        source.bits &= !READABLE;
-                    }
-                    left -= bytes;
-                    self.counts.received_bytes += bytes as u64;
-                    match sink.received(self, key, &scratch.0[..bytes]) {
+            match self.receive_once(key, &mut scratch.0[..room]) {
+                Received::Bytes { len, drained } => {
+                    left -= len;
+                    match sink.received(self, key, &scratch.0[..len]) {
                         Verdict::Continue if drained => return,
                         Verdict::Continue => {}
                         Verdict::Stop | Verdict::Gone => return,
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    source.bits &= !READABLE;
-                    self.counts.receives_empty += 1;
-                    return;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    source.bits = (source.bits | ENDED) & !READABLE;
-                    return sink.hung_up(self, key, HangUp::Failed(error));
-                }
+                Received::Interrupted => {}
+                Received::Nothing => return,
+                Received::End(how) => return sink.hung_up(self, key, how),
+            }
+        }
+    }
+
+    /// Whether bytes may be read from this source, and nothing else is to be said about it.
+    #[inline]
+    pub(super) fn is_plain_stream(&self, key: Key) -> bool {
+        self.sources.get(key).is_some_and(|source| source.bits & !READABLE == 0)
+    }
+
+    /// One `recv` from a source that exists, and what it says about it.
+    #[inline]
+    pub(super) fn receive_once(&mut self, key: Key, room: &mut [u8]) -> Received {
+        let Some(source) = self.sources.get_mut(key) else { return Received::Nothing };
+        self.counts.syscalls_recv += 1;
+        match sys::recv(source.fd.as_fd(), room) {
+            Ok(0) => {
+                source.bits = (source.bits | ENDED) & !READABLE;
+                Received::End(HangUp::Eof)
+            }
+            Ok(len) => {
+                self.counts.received_bytes += len as u64;
+                let drained = len < room.len() && !source.has(ENDING);
+                source.bits = if drained { source.bits & !READABLE } else { source.bits | READABLE };
+                Received::Bytes { len, drained }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                source.bits &= !READABLE;
+                self.counts.receives_empty += 1;
+                Received::Nothing
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Interrupted,
+            Err(error) => {
+                source.bits = (source.bits | ENDED) & !READABLE;
+                Received::End(HangUp::Failed(error))
             }
         }
     }

@@ -34,6 +34,8 @@ pub struct Faults {
     pub descriptor_shortages: u16,
     /// Room to send is announced although nothing was sent.
     pub spurious_sent: u16,
+    /// A chunk had left the socket already when its connection was paused, and comes in a later turn.
+    pub late_receives: u16,
 }
 
 impl Faults {
@@ -47,6 +49,7 @@ impl Faults {
             delays: 0,
             descriptor_shortages: 0,
             spurious_sent: 0,
+            late_receives: 0,
         }
     }
 
@@ -60,6 +63,7 @@ impl Faults {
             delays: 300,
             descriptor_shortages: 100,
             spurious_sent: 100,
+            late_receives: 500,
         }
     }
 }
@@ -118,6 +122,8 @@ pub struct Link {
     peer_reset: bool,
     end_delivered: bool,
     paused: bool,
+    /// Since it was paused nothing has come.
+    may_be_late: bool,
     interrupted: bool,
     we_finished: bool,
     we_reset: bool,
@@ -137,6 +143,7 @@ impl Link {
             peer_reset: false,
             end_delivered: false,
             paused: false,
+            may_be_late: false,
             interrupted: false,
             we_finished: false,
             we_reset: false,
@@ -300,8 +307,14 @@ impl SimDriver {
         } else if random.happens(faults.spurious_sent) {
             return Next::Sent(key, 0);
         }
-        if link.paused || link.interrupted || link.end_delivered {
+        if link.interrupted || link.end_delivered {
             return Next::Nothing;
+        }
+        if link.paused {
+            let late = !link.to_us.is_empty() && std::mem::take(&mut link.may_be_late);
+            if !late || !random.happens(faults.late_receives) {
+                return Next::Nothing;
+            }
         }
         if link.to_us.is_empty() {
             if link.peer_finished {
@@ -423,6 +436,7 @@ impl Io for SimIo {
         drop(net);
         self.with(key, |link| {
             link.paused = demand == Demand::Pause;
+            link.may_be_late = link.paused;
             !link.paused && link.interrupted
         })
         .unwrap_or(false)
@@ -525,10 +539,11 @@ impl Driver for SimDriver {
             events += usize::from(!matches!(next, Next::Sent(_, 0)));
             self.deliver(index, next, sink);
             if events == limits.events {
-                return Ok(Waited { events, saturated: true });
+                break;
             }
         }
-        Ok(Waited { events, saturated: false })
+        sink.delivered(&mut self.io);
+        Ok(Waited { events, saturated: events == limits.events })
     }
 
     fn resume<S: Sink>(&mut self, key: Key, _limits: &Limits, _sink: &mut S) {

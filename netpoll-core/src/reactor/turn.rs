@@ -1,7 +1,8 @@
 //! One turn, from the first letter to the last counter. The only place that knows all of it.
 //!
-//! Order matters: what other threads and earlier events left is done before the worker waits, and
-//! output made by mail, wakers and timers leaves in one flush per connection just before the wait.
+//! Order matters: what other threads and earlier events left is done before the worker waits. Output leaves
+//! in one flush per connection: that of mail, wakers and timers just before the wait, that of events
+//! behind each batch of them.
 //! The clock is read when a turn's work begins (after a wait that may have slept) and when it ends; in between,
 //! everybody uses the same reading.
 //!

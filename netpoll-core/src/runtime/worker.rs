@@ -198,6 +198,12 @@ impl Sink for Worker {
         }
     }
 
+    fn delivered(&mut self, io: &mut dyn Io) {
+        while let Some(key) = self.cx.agenda.dirty.pop_front() {
+            self.flush(io, key);
+        }
+    }
+
     fn unfinished(&mut self, key: Key) {
         if key.table() == Tables::LISTENERS {
             self.listeners.unfinished(&mut self.cx, key);

@@ -60,3 +60,23 @@ fn a_half_closed_peer_gets_its_echo_and_then_the_end() {
     stream.read_to_end(&mut back).unwrap();
     assert_eq!(back, b"last words");
 }
+
+#[test]
+fn many_connections_that_speak_at_once_each_get_their_own_bytes() {
+    let server = echo_server(1);
+    let mut clients: Vec<TcpStream> = (0..50).map(|_| connect(&server)).collect();
+    for round in 0..20 {
+        // From a byte to more than what a batch receives ahead.
+        let words: Vec<Vec<u8>> = (0..clients.len())
+            .map(|nth| format!("{round}:{nth};").into_bytes().repeat(1 + nth * round * 8))
+            .collect();
+        for (client, word) in clients.iter_mut().zip(&words) {
+            client.write_all(word).unwrap();
+        }
+        for (client, word) in clients.iter_mut().zip(&words) {
+            let mut echo = vec![0; word.len()];
+            client.read_exact(&mut echo).unwrap();
+            assert_eq!(&echo, word);
+        }
+    }
+}

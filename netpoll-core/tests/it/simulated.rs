@@ -71,6 +71,37 @@ fn a_paused_connection_is_not_read_until_a_callback_continues() {
 }
 
 #[test]
+fn bytes_that_had_left_the_socket_before_a_pause_wait_for_its_end() {
+    let mut options = Options::default();
+    options.faults.late_receives = 1000;
+    let (mut sim, listener, log) = world(options);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"soon\npause\n");
+    sim.run();
+    let received_bytes = sim.stats().received_bytes;
+    sim.send(peer, b"after\n");
+    sim.run();
+    assert_eq!(sim.stats().received_bytes, received_bytes + 6, "they came");
+    assert_eq!(log_of(&log), ["opened", "soon", "pause"]);
+    sim.advance(Duration::from_millis(60));
+    assert_eq!(log_of(&log)[3..], ["deadline", "after"]);
+    assert_eq!(sim.take_received(peer), b"<soon><pause>late<after>");
+}
+
+#[test]
+fn more_connections_than_a_batch_are_answered_in_the_turn_of_their_events() {
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Echo);
+    let peers: Vec<PeerId> = (0..40).map(|_| sim.connect(listener)).collect();
+    sim.run();
+    for peer in &peers {
+        sim.send(*peer, b"ping");
+    }
+    sim.turn();
+    assert!(peers.iter().all(|peer| sim.take_received(*peer) == b"ping"));
+}
+
+#[test]
 fn a_slow_reader_is_held_back_and_goes_on_when_there_is_room() {
     let (mut sim, peer, log) = connected();
     sim.stop_reading(peer);

@@ -1,0 +1,109 @@
+//! Events of a poller in batches: first every `recv`, then every callback, then every send.
+//!
+//! Between two system calls the kernel takes the caches, and between two callbacks the next connection's system
+//! calls do. So the engine goes through some connections three times instead of once: each pass runs the
+//! same code over and over and finds it where it left it.
+//!
+//! Invariant: what was received ahead is delivered in the same batch, whatever the callbacks before it
+//! did, unless its connection is gone. Nothing else reads into the scratch block meanwhile: everything but
+//! plain bytes on a plain stream waits until the bytes are delivered.
+
+use super::readiness::{Readiness, Received, Register, Scratch, Streams};
+use super::{Limits, Sink, Verdict};
+use crate::mem::Key;
+
+/// Events of one batch. The caches hold what sixteen small requests need; more would only let the first
+/// answer wait longer.
+pub const BATCH: usize = 16;
+
+/// The room that a read ahead must have; with less the stream waits for a read of its own.
+const ROOM_MIN: usize = 16 * 1024;
+
+/// Where one read ahead lies in the scratch block.
+#[derive(Clone, Copy)]
+struct Landed {
+    key: Key,
+    start: usize,
+    end: usize,
+    drained: bool,
+}
+
+/// Events on their way to their receivers. Empty between batches.
+pub struct Batch {
+    scratch: Scratch,
+    /// The scratch block is used up to here.
+    filled: usize,
+    landed: Vec<Landed>,
+    /// What is not a plain read, in the order in which it was reported.
+    others: Vec<(Key, Readiness)>,
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        Self {
+            scratch: Scratch::new(),
+            filled: 0,
+            landed: Vec::with_capacity(BATCH),
+            others: Vec::with_capacity(2 * BATCH),
+        }
+    }
+
+    /// The scratch block, between batches.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        debug_assert!(self.landed.is_empty(), "something in it was not delivered");
+        &mut self.scratch
+    }
+}
+
+impl<R: Register> Streams<R> {
+    /// Takes in one event, and receives what it announces if that is all there is to it.
+    #[inline]
+    pub fn collect<S: Sink>(
+        &mut self,
+        batch: &mut Batch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+        now: Readiness,
+    ) {
+        let room = limits.read_bytes.min(batch.scratch.len() - batch.filled);
+        let is_plain = now.readable && !now.ending && (room >= ROOM_MIN || room == limits.read_bytes);
+        if !is_plain || !self.is_plain_stream(key) {
+            return batch.others.push((key, now));
+        }
+        let start = batch.filled;
+        match self.receive_once(key, batch.scratch.part(start, room)) {
+            Received::Bytes { len, drained } => {
+                batch.landed.push(Landed { key, start, end: start + len, drained });
+                // The next one begins on a cache line of its own.
+                batch.filled = (start + len).next_multiple_of(64).min(batch.scratch.len());
+            }
+            Received::Nothing => {}
+            Received::Interrupted => batch.others.push((key, now)),
+            Received::End(how) => sink.hung_up(self, key, how),
+        }
+    }
+
+    /// Delivers what was collected, and ends the batch.
+    #[inline]
+    pub fn deliver<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
+        for &Landed { key, start, end, drained } in &batch.landed {
+            let verdict = sink.received(self, key, batch.scratch.get(start, end));
+            if verdict == Verdict::Continue && !drained {
+                // The rest of its share; all of it if the block had no more room.
+                if end - start == limits.read_bytes {
+                    self.counts.quantum_hits += 1;
+                    sink.unfinished(key);
+                } else {
+                    batch.others.push((key, Readiness { readable: true, ..Readiness::default() }));
+                }
+            }
+        }
+        batch.landed.clear();
+        batch.filled = 0;
+        for (key, now) in batch.others.drain(..) {
+            self.ready(&mut batch.scratch, limits, sink, key, now);
+        }
+        sink.delivered(self);
+    }
+}
