@@ -5,11 +5,13 @@
 //! rounds alternate. The figure is the median over rounds of p99(unlimited) / p99(64). With the budget, the
 //! longest wait of any round is bounded too, and nobody may be left without an answer.
 
-use crate::proc::CpuTime;
-use crate::process::{Server, Template, number};
-use crate::rounds::{self, Sample};
-use crate::table::{Row, Verdict, digits, median, range};
-use crate::{Failure, Plan};
+use crate::Plan;
+use crate::table::{Row, Verdict};
+use benches::runner::CpuTime;
+use benches::runner::Failure;
+use benches::runner::{Sample, run};
+use benches::runner::{Server, Template, number};
+use benches::runner::{digits, median, range};
 
 const OPTIONS: &str = "--connections 64 --pause-us 5000 --flood 1";
 /// Longer than any scheduling hiccup of a shared host, far shorter than "for ever".
@@ -40,8 +42,8 @@ pub fn check(plan: &Plan, template: &Template) -> Result<Vec<Row>, Failure> {
     let servers =
         [Server::start(template, "64", &plan.path)?, Server::start(template, "unlimited", &plan.path)?];
     let load = plan.load();
-    plan.say(format_args!("check 8"));
-    let (kept, rounds) = rounds::run(plan, servers.len(), |nth| {
+    plan.conditions.say(format_args!("check 8"));
+    let (kept, rounds) = run(&plan.conditions, servers.len(), |nth| {
         let before = CpuTime::of(servers[nth].pid())?;
         let report = load.run(servers[nth].port, &format!("{OPTIONS} --seconds {}", plan.seconds))?;
         let cpu = CpuTime::of(servers[nth].pid())?.since(before);
@@ -59,7 +61,7 @@ pub fn check(plan: &Plan, template: &Template) -> Result<Vec<Row>, Failure> {
     let middle = |pick: fn(&Waits) -> f64, nth: usize| {
         digits(median(&kept.iter().map(|round| pick(&round[nth])).collect::<Vec<_>>()).unwrap_or(f64::NAN))
     };
-    let noisy = (kept.len() < plan.rounds).then_some(Verdict::Noisy);
+    let noisy = (kept.len() < plan.conditions.rounds).then_some(Verdict::Noisy);
     ratio = Row {
         figure: median(&ratios),
         range: range(&ratios),

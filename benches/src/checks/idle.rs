@@ -4,10 +4,11 @@
 //! the server had already served a short load, is divided by their number. What is counted is the process's own
 //! memory: sockets live in the kernel. 20 000 connections where the limit on open files allows it, else as many as it does.
 
-use crate::proc::resident_bytes;
-use crate::process::{Server, Template};
+use crate::Plan;
 use crate::table::Row;
-use crate::{Failure, Plan};
+use benches::runner::Failure;
+use benches::runner::resident_bytes;
+use benches::runner::{Server, Template};
 use benches::sys;
 use std::time::Duration;
 

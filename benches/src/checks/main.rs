@@ -2,7 +2,7 @@
 //!
 //! It builds what it needs, starts servers with one worker on core 0 and the load client on core 1, and prints a
 //! row per check: the figure, its bound, the smallest and largest round, kept and dropped rounds, and the steal.
-//! How each figure is made is in the header of its file; how rounds are kept in `rounds.rs`. Everything listens on
+//! How each figure is made is in the header of its file; how rounds are kept in `runner/rounds.rs`. Everything listens on
 //! 127.0.0.1 on free ports, is bounded in count and time, and is ended by pid, also when something fails.
 //!
 //! Options (defaults in brackets):
@@ -17,23 +17,15 @@
 mod compare;
 mod fairness;
 mod idle;
-mod proc;
-mod process;
-mod rounds;
 mod start;
 mod syscalls;
 mod table;
 
+use benches::runner::{Conditions, Failure, LOAD_CPU, Load, Template};
 use benches::{known_options, option, sys};
-use process::{LOAD_CPU, Load, Template};
-use std::error::Error;
-use std::fmt::Arguments;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use table::{Row, Verdict};
-
-/// Why something could not be measured, for people.
-pub type Failure = Box<dyn Error>;
 
 const OPTIONS: [&str; 10] = [
     "--only",
@@ -50,33 +42,19 @@ const OPTIONS: [&str; 10] = [
 
 /// How to measure.
 pub struct Plan {
-    /// Kept rounds that make a comparison.
-    pub rounds: usize,
+    /// Rounds and the quiet that they need.
+    pub conditions: Conditions,
     /// Length of each load run.
     pub seconds: f64,
-    /// Share of a core, both cores added up, that may be stolen in a round.
-    pub steal_max: f64,
-    /// Share of a core that processes other than ours may use in a round.
-    pub other_max: f64,
-    /// The unit of /proc/stat and /proc/PID/stat (USER_HZ).
-    pub ticks_per_second: f64,
     /// What to ask for.
     pub path: String,
     programs: PathBuf,
-    verbose: bool,
 }
 
 impl Plan {
     /// The load client with the options that all runs share.
     pub fn load(&self) -> Load<'_> {
         Load { programs: &self.programs, path: &self.path }
-    }
-
-    /// Progress for whoever watches.
-    pub fn say(&self, what: Arguments<'_>) {
-        if self.verbose {
-            eprintln!("{what}");
-        }
     }
 }
 
@@ -114,14 +92,15 @@ fn run() -> Result<bool, Failure> {
     let floor = program("floor", "--port {port}", "--floor")?;
     let hyper = program("hyper-peer", "--port {port}", "--hyper")?;
     let plan = Plan {
-        rounds: option(&args, "--rounds", 11_usize)?.clamp(1, 100),
+        conditions: Conditions {
+            rounds: option(&args, "--rounds", 11_usize)?.clamp(1, 100),
+            steal_max: option(&args, "--steal-max", 0.05)?,
+            other_max: option(&args, "--other-max", 0.10)?,
+            verbose: has("--verbose"),
+        },
         seconds: option(&args, "--seconds", 1.0_f64)?.clamp(0.2, 30.0),
-        steal_max: option(&args, "--steal-max", 0.05)?,
-        other_max: option(&args, "--other-max", 0.10)?,
-        ticks_per_second: 100.0, // part of the kernel's interface on x86 and ARM
         path: option(&args, "--path", "/plaintext".into())?,
         programs: programs.clone(),
-        verbose: has("--verbose"),
     };
 
     sys::raise_open_files(20_064)?;

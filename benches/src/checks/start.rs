@@ -3,10 +3,11 @@
 //! The time includes fork, exec, dynamic linking and our polling for the port every 0.1 ms. The first start of
 //! all may have to read the program from disk and is not counted; the median of the others is judged.
 
-use crate::proc::resident_bytes;
-use crate::process::{Server, Template};
-use crate::table::{Rounds, Row, median, range};
-use crate::{Failure, Plan};
+use crate::Plan;
+use crate::table::Row;
+use benches::runner::resident_bytes;
+use benches::runner::{Failure, Rounds, median, range};
+use benches::runner::{Server, Template};
 use std::time::Duration;
 
 const STARTS: usize = 10;

@@ -3,16 +3,12 @@
 //! The server's counters come from `GET /stats`: a JSON object with `requests`, `syscalls_total` and, for the
 //! note, `syscalls` (a count for each kind). The difference over a load run is what counts, so neither start-up
 //! nor the question itself matters. Where a server has no /stats, the tracer's figure is judged instead.
-//! `perf` is preferred as the tracer: it slows the server little. `strace` stops the server at each call, hence more
-//! requests wait at each turn and the figure comes out lower than without it.
+//! `perf` is preferred as the tracer, `strace` is the other.
 
-use crate::process::{Load, Server, Template, get, number};
-use crate::table::{Row, digits};
-use crate::{Failure, Plan};
-use benches::sys;
+use crate::Plan;
+use crate::table::Row;
+use benches::runner::{Failure, Load, Server, Template, digits, get, number, traced};
 use serde_json::Value;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 const WORKLOADS: [(&str, &str, f64); 2] =
     [("64 connections", "--connections 64", 2.25), ("64 x16 pipelined", "--connections 64 --depth 16", 0.15)];
@@ -58,34 +54,4 @@ fn own_count(server: &Server, load: &Load<'_>, options: &str) -> Result<(f64, St
         }
     }
     Ok((grown("syscalls_total")? / requests, kinds.join(", ")))
-}
-
-/// Attaches `tracer`, runs the load, and reads the tracer's report.
-fn traced(
-    tracer: &'static str,
-    server: &Server,
-    load: &Load<'_>,
-    options: &str,
-) -> Result<(&'static str, f64), Failure> {
-    let pid = server.pid().to_string();
-    let mut command = Command::new(tracer);
-    match tracer {
-        "perf" => command.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &pid]),
-        _ => command.args(["-c", "-f", "-p", &pid]),
-    };
-    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = sys::dies_with_us(&mut command).spawn()?;
-    // No signal tells when a tracer has attached. What it misses before is missing from the count only.
-    std::thread::sleep(Duration::from_millis(300));
-    let report = load.run(server.port, options);
-    sys::interrupt(&child)?;
-    let output = child.wait_with_output()?;
-    let requests = number(&report?, "requests")?;
-    let calls = String::from_utf8_lossy(&output.stderr).lines().find_map(|line| match tracer {
-        "perf" => line.contains("sys_enter").then(|| line.split(',').next()?.parse::<f64>().ok())?,
-        // "100.00  0.123  1  12345  [errors] total"
-        _ => line.trim_end().ends_with(" total").then(|| line.split_whitespace().nth(3)?.parse().ok())?,
-    });
-    let calls = calls.filter(|&calls| calls > 0.0).ok_or_else(|| format!("{tracer} counted nothing"))?;
-    Ok((tracer, calls / requests))
 }

@@ -1,5 +1,6 @@
 //! The answer: a row per check, as a table for people or as JSON lines for programs.
 
+use benches::runner::{Rounds, digits};
 use serde_json::{Value, json};
 
 /// How a check ended.
@@ -30,16 +31,6 @@ pub struct Row {
     pub note: String,
     /// Set where the figure alone does not decide.
     pub verdict: Option<Verdict>,
-}
-
-/// Rounds of a measurement.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Rounds {
-    pub kept: usize,
-    pub dropped: usize,
-    /// Highest share of a core that was stolen in a kept round, and in any.
-    pub steal_kept: f64,
-    pub steal_any: f64,
 }
 
 impl Row {
@@ -117,39 +108,9 @@ impl Row {
     }
 }
 
-/// Three significant digits.
-pub fn digits(value: f64) -> String {
-    match value.abs() {
-        small if small < 10.0 => format!("{value:.3}"),
-        middle if middle < 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
-/// Smallest and largest; `None` of nothing.
-pub fn range(values: &[f64]) -> Option<(f64, f64)> {
-    let min = values.iter().copied().reduce(f64::min)?;
-    Some((min, values.iter().copied().reduce(f64::max)?))
-}
-
-/// The middle value, or the mean of the two in the middle; `None` of nothing.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    Some(if sorted.len() % 2 == 1 { upper } else { (upper + sorted[sorted.len() / 2 - 1]) / 2.0 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
-        assert_eq!(median(&[4.0, 1.0, 9.0]), Some(4.0));
-        assert_eq!(median(&[]), None);
-    }
 
     #[test]
     fn a_bound_includes_its_own_value_on_both_sides() {

@@ -1,6 +1,6 @@
 //! What the kernel says about a process and about the machine. A few files of /proc per reading.
 
-use crate::Failure;
+use super::Failure;
 use std::fs;
 
 /// CPU time of one process.
@@ -8,7 +8,7 @@ use std::fs;
 pub struct CpuTime {
     /// User and system together, in ns, as the scheduler measured it; steal is not part of it.
     pub total_ns: u64,
-    /// The part in user space in ticks of `getconf CLK_TCK`; sampled, see [`crate::compare`].
+    /// The part in user space in ticks of `getconf CLK_TCK`; sampled, see [`super::contest`].
     pub user_ticks: u64,
     /// The part in the kernel, likewise.
     pub system_ticks: u64,
@@ -16,6 +16,9 @@ pub struct CpuTime {
 
 impl CpuTime {
     /// Of all threads that process `pid` has now.
+    ///
+    /// # Errors
+    /// The process is gone.
     pub fn of(pid: u32) -> Result<Self, Failure> {
         let mut total_ns = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -28,6 +31,7 @@ impl CpuTime {
         Ok(Self { total_ns, user_ticks: field(rest, 11)?, system_ticks: field(rest, 12)? })
     }
 
+    /// What was added since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             total_ns: self.total_ns.saturating_sub(before.total_ns),
@@ -41,14 +45,61 @@ fn field(text: &str, nth: usize) -> Result<u64, Failure> {
     Ok(text.split_whitespace().nth(nth).ok_or("a short file in /proc")?.parse()?)
 }
 
+/// How often a process was taken off its core, all of its threads together.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Switches {
+    /// It had to wait for something.
+    pub voluntary: u64,
+    /// Somebody else's turn came.
+    pub involuntary: u64,
+}
+
+impl Switches {
+    /// Of all threads that process `pid` has now.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of(pid: u32) -> Result<Self, Failure> {
+        let mut switches = Self::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = fs::read_to_string(task?.path().join("status"))?;
+            let of = |name: &str| {
+                text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+            };
+            switches.voluntary += of("voluntary_ctxt_switches:").unwrap_or(0);
+            switches.involuntary += of("nonvoluntary_ctxt_switches:").unwrap_or(0);
+        }
+        Ok(switches)
+    }
+
+    /// What was added since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            voluntary: self.voluntary.saturating_sub(before.voluntary),
+            involuntary: self.involuntary.saturating_sub(before.involuntary),
+        }
+    }
+
+    /// Both kinds.
+    pub fn total(self) -> u64 {
+        self.voluntary + self.involuntary
+    }
+}
+
 /// Ticks of all CPUs together.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
+    /// In which a core worked for us.
     pub busy: u64,
+    /// In which it worked for another guest of the host, though we had work.
     pub stolen: u64,
 }
 
 impl Machine {
+    /// Since it was started.
+    ///
+    /// # Errors
+    /// /proc/stat is not as expected.
     pub fn now() -> Result<Self, Failure> {
         let text = fs::read_to_string("/proc/stat")?;
         // cpu user nice system idle iowait irq softirq steal
@@ -64,6 +115,9 @@ impl Machine {
 }
 
 /// Resident bytes of a process, exactly: the counters in /proc/PID/status lag by up to some hundred KiB.
+///
+/// # Errors
+/// The process is gone, or the kernel is older than 4.14.
 pub fn resident_bytes(pid: u32) -> Result<u64, Failure> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find(|line| line.starts_with("Rss:")).ok_or("no Rss in smaps_rollup")?;

@@ -3,8 +3,8 @@
 //! A child inherits the affinity that the runner has while it spawns it, so a server needs no pinning of its
 //! own. `Drop` kills and reaps; the kernel kills what is left when the runner itself is killed.
 
-use crate::Failure;
-use benches::sys;
+use super::Failure;
+use crate::sys;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,14 +12,17 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The core of the server, and that of the load client and of the runner.
+/// The core of the server.
 pub const SERVER_CPU: usize = 0;
+/// The core of the load client and of the runner.
 pub const LOAD_CPU: usize = 1;
 
 /// How a server is started: a command line with `{port}` and, where it knows one, `{budget}`.
 #[derive(Clone, Debug)]
 pub struct Template {
+    /// For people.
     pub name: &'static str,
+    /// Program and arguments, separated by blanks.
     pub command: String,
 }
 
@@ -34,6 +37,7 @@ impl Template {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    /// Where it listens on 127.0.0.1.
     pub port: u16,
     /// From before `fork` until the first answer had been read.
     pub first_answer: Duration,
@@ -41,6 +45,9 @@ pub struct Server {
 
 impl Server {
     /// Starts it on its core and waits for its first answer.
+    ///
+    /// # Errors
+    /// It does not start, ends, or gives no right answer within five seconds.
     pub fn start(template: &Template, budget: &str, path: &str) -> Result<Self, Failure> {
         let port = free_port()?;
         let words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
@@ -66,6 +73,7 @@ impl Server {
         Ok(server)
     }
 
+    /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -88,7 +96,10 @@ fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// The body of one GET; anything but a whole 200 answer is an error.
+/// The body of one GET.
+///
+/// # Errors
+/// Anything but a whole 200 answer.
 pub fn get(port: u16, path: &str) -> Result<Vec<u8>, Failure> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
@@ -126,7 +137,9 @@ impl Drop for Held {
 
 /// Where the programs of this crate are, and the options that every load run gets.
 pub struct Load<'a> {
+    /// The directory of `load`.
     pub programs: &'a Path,
+    /// What to ask for.
     pub path: &'a str,
 }
 
@@ -147,6 +160,9 @@ impl Load<'_> {
     }
 
     /// Runs it to its end; what it printed.
+    ///
+    /// # Errors
+    /// What it said on standard error.
     pub fn run(&self, port: u16, options: &str) -> Result<Value, Failure> {
         let output = self.command(port, options).stdin(Stdio::null()).output()?;
         if !output.status.success() {
@@ -156,6 +172,9 @@ impl Load<'_> {
     }
 
     /// Starts it with `--hold` and waits until all connections have had their answer; how many they are.
+    ///
+    /// # Errors
+    /// It failed before.
     pub fn hold(&self, port: u16, options: &str) -> Result<(Held, u64), Failure> {
         let mut command = self.command(port, options);
         command.arg("--hold").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -168,6 +187,9 @@ impl Load<'_> {
 }
 
 /// A number from a JSON object.
+///
+/// # Errors
+/// It is not there.
 pub fn number(report: &Value, key: &str) -> Result<f64, Failure> {
     Ok(report.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no number {key:?} in {report}"))?)
 }
