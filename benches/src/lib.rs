@@ -4,6 +4,7 @@
 //! `checks` (the runner, `cargo bench-checks`). They talk to each other over 127.0.0.1 and as processes only,
 //! so any of them can be swapped for somebody else's.
 
+pub mod civil;
 pub mod runner;
 pub mod sampler;
 pub mod scan;

@@ -103,6 +103,19 @@ pub fn pin_current_thread(cpus: &[usize]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }).map(drop)
 }
 
+/// How often this process was taken off its core so far, all threads together, ended ones too.
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn context_switches() -> io::Result<u64> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes one rusage, which is what the pointer leads to.
+    check(unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it was written.
+    let usage = unsafe { usage.assume_init() };
+    Ok(u64::try_from(usage.ru_nvcsw + usage.ru_nivcsw).unwrap_or(0))
+}
+
 /// Raises the limit of open descriptors towards `want`, for this process and those it starts; what it is now.
 ///
 /// # Errors

@@ -7,8 +7,9 @@
 //! clock. It serves bodiless requests only and never closes a connection of its own accord.
 //!
 //! Invariant: a connection that owes bytes (`owed > 0`) is watched for writability and not read.
-//! Use: `floor --port 8080 [--cpu 0]`.
+//! Use: `floor --port 8080 [--cpu 0] [--json]`; with `--json` the answers are those of the JSON test.
 
+use benches::civil::{http_date, unix_seconds};
 use benches::scan::Tail;
 use benches::sys::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Epoll, epoll_event};
 use benches::{known_options, option, sys};
@@ -32,7 +33,7 @@ struct Conn {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    known_options(&args, &["--port", "--cpu"], &[])?;
+    known_options(&args, &["--port", "--cpu"], &["--json"])?;
     if args.iter().any(|arg| arg == "--cpu") {
         sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;
     }
@@ -40,14 +41,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, option(&args, "--port", 8080)?))?;
     sys::set_backlog(&listener, 4096)?;
     listener.set_nonblocking(true)?;
-    serve(&listener)?;
+    let json = args.iter().any(|arg| arg == "--json");
+    let (content_type, body) = if json {
+        ("application/json", r#"{"message":"Hello, World!"}"#)
+    } else {
+        ("text/plain", "Hello, World!")
+    };
+    serve(&listener, content_type, body)?;
     Ok(())
 }
 
-fn serve(listener: &TcpListener) -> io::Result<()> {
+fn serve(listener: &TcpListener, content_type: &str, body: &str) -> io::Result<()> {
     let answer = format!(
-        "HTTP/1.1 200 OK\r\nServer: floor\r\nDate: {}\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!",
+        "HTTP/1.1 200 OK\r\nServer: floor\r\nDate: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
         http_date(unix_seconds()),
+        body.len(),
     );
     let answers = Answers { one: answer.len(), bytes: answer.repeat(ANSWERS).into_bytes() };
     let epoll = Epoll::new()?;
@@ -142,40 +150,5 @@ impl Answers {
             }
         }
         Ok(true)
-    }
-}
-
-fn unix_seconds() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
-/// An HTTP date (RFC 9110, section 5.6.7); days to date as in Howard Hinnant's `civil_from_days`.
-fn http_date(unix_seconds: u64) -> String {
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let year = era * 400 + year_of_era + u64::from(from_march >= 10);
-    let week_day =
-        ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).expect("below 7")];
-    let month = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"]
-        [usize::try_from(from_march).expect("below 12")];
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{week_day}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT"); // the example of RFC 9110
-        assert_eq!(http_date(1_709_164_799), "Wed, 28 Feb 2024 23:59:59 GMT");
-        assert_eq!(http_date(1_709_164_800), "Thu, 29 Feb 2024 00:00:00 GMT");
     }
 }

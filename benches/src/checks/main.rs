@@ -21,10 +21,10 @@ mod start;
 mod syscalls;
 mod table;
 
-use benches::runner::{Conditions, Failure, LOAD_CPU, Load, Template};
+use benches::runner::{Conditions, Failure, LOAD_CPU, Load, Template, build};
 use benches::{known_options, option, sys};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use table::{Row, Verdict};
 
 const OPTIONS: [&str; 10] = [
@@ -78,16 +78,23 @@ fn run() -> Result<bool, Failure> {
     let programs = if has("--programs") {
         option(&args, "--programs", PathBuf::new())?
     } else {
-        build(!has("--server"), !has("--no-hyper"))?
+        let mut packages = vec![&["-p", "benches", "--bins", "--features", "peers"][..]];
+        if has("--no-hyper") {
+            packages[0] = &packages[0][..3];
+        }
+        if !has("--server") {
+            packages.push(&["-p", "examples", "--bin", "mini-program"]);
+        }
+        build(&packages)?
     };
     let program = |name: &'static str, rest: &str, flag: &str| -> Result<Template, Failure> {
         let default = format!("{} {rest}", programs.join(name).display());
-        Ok(Template { name, command: option(&args, flag, default)? })
+        Ok(Template { name: name.into(), command: option(&args, flag, default)? })
     };
     let server_options = "--addr 127.0.0.1:{port} --workers 1 --cpus 0 --budget {budget}";
     let mut server = program("mini-program", server_options, "--server")?;
     if has("--server") {
-        server.name = "the server";
+        server.name = "the server".into();
     }
     let floor = program("floor", "--port {port}", "--floor")?;
     let hyper = program("hyper-peer", "--port {port}", "--hyper")?;
@@ -136,32 +143,4 @@ fn run() -> Result<bool, Failure> {
         show(start::check(&plan, &server)?);
     }
     Ok(good)
-}
-
-/// Builds the programs in release mode; the directory they are in, which is ours.
-fn build(mini_program: bool, peers: bool) -> Result<PathBuf, Failure> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut packages = vec![vec!["-p", "benches", "--bins"]];
-    if peers {
-        packages[0].extend(["--features", "peers"]);
-    }
-    if mini_program {
-        packages.push(vec!["-p", "examples", "--bin", "mini-program"]);
-    }
-    for package in packages {
-        let status = Command::new(&cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--manifest-path",
-                concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-            ])
-            .args(package)
-            .status()?;
-        if !status.success() {
-            return Err("a program does not build".into());
-        }
-    }
-    Ok(std::env::current_exe()?.parent().ok_or("no directory")?.to_path_buf())
 }

@@ -1,5 +1,6 @@
 //! What runners share: servers and clients as processes, what the kernel says about them, and rounds.
 
+mod build;
 mod contest;
 mod figures;
 mod proc;
@@ -9,11 +10,12 @@ mod tracer;
 
 use std::error::Error;
 
+pub use build::build;
 pub use contest::{Contestant, UserTime, Window};
 pub use figures::{digits, median, range};
 pub use proc::{CpuTime, Machine, Switches, resident_bytes};
 pub use process::{Held, LOAD_CPU, Load, SERVER_CPU, Server, Template, get, number};
-pub use rounds::{Conditions, Rounds, Sample, run};
+pub use rounds::{Conditions, Rounds, Sample, TICKS_PER_SECOND, run};
 pub use tracer::traced;
 
 /// Why something could not be measured, for people.

@@ -15,14 +15,14 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// Of all threads that process `pid` has now.
+    /// Of all threads that process `pid` has now; what threads did that have ended is gone with them.
     ///
     /// # Errors
     /// The process is gone.
     pub fn of(pid: u32) -> Result<Self, Failure> {
         let mut total_ns = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
             total_ns += field(&text, 0)?;
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -55,14 +55,14 @@ pub struct Switches {
 }
 
 impl Switches {
-    /// Of all threads that process `pid` has now.
+    /// Of all threads that process `pid` has now; what threads did that have ended is gone with them.
     ///
     /// # Errors
     /// The process is gone.
     pub fn of(pid: u32) -> Result<Self, Failure> {
         let mut switches = Self::default();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = fs::read_to_string(task?.path().join("status"))?;
+            let Ok(text) = fs::read_to_string(task?.path().join("status")) else { continue };
             let of = |name: &str| {
                 text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
             };

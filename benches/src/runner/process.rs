@@ -21,7 +21,7 @@ pub const LOAD_CPU: usize = 1;
 #[derive(Clone, Debug)]
 pub struct Template {
     /// For people.
-    pub name: &'static str,
+    pub name: String,
     /// Program and arguments, separated by blanks.
     pub command: String,
 }
@@ -44,23 +44,36 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on its core and waits for its first answer.
+    /// Starts it on its core and waits for its first answer to a GET of `path`.
     ///
     /// # Errors
     /// It does not start, ends, or gives no right answer within five seconds.
     pub fn start(template: &Template, budget: &str, path: &str) -> Result<Self, Failure> {
+        Self::start_on(&[SERVER_CPU], template, budget, |port| get(port, path).map(drop))
+    }
+
+    /// Starts it on these cores and waits until `probe` succeeds on its port.
+    ///
+    /// # Errors
+    /// It does not start, ends, or `probe` fails for five seconds.
+    pub fn start_on(
+        cpus: &[usize],
+        template: &Template,
+        budget: &str,
+        probe: impl Fn(u16) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
         let port = free_port()?;
         let words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
         let mut words = words.split_whitespace();
         let mut command = Command::new(words.next().ok_or("an empty server command")?);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
-        sys::pin_current_thread(&[SERVER_CPU])?;
+        sys::pin_current_thread(cpus)?;
         let begin = Instant::now();
         let child = sys::dies_with_us(&mut command).spawn();
         sys::pin_current_thread(&[LOAD_CPU])?;
         let child = child.map_err(|error| format!("{}: {error}", template.command))?;
         let mut server = Self { child, port, first_answer: Duration::ZERO };
-        while let Err(error) = get(port, path) {
+        while let Err(error) = probe(port) {
             if let Some(status) = server.child.try_wait()? {
                 return Err(format!("{} ended at once: {status}", template.name).into());
             }

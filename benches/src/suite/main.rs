@@ -1,0 +1,224 @@
+//! `cargo bench-suite`: this server and others side by side, as Markdown, JSON and charts.
+//!
+//! It builds everybody who builds here, starts them with one worker on core 0 and the load client on core 1, and goes
+//! through the workloads in rounds in which each contestant has its turn (`measure.rs`). What is measured and how far to
+//! believe it: docs/BENCHMARKING.md. Everything listens on 127.0.0.1, is bounded in count and time, and is ended by
+//! pid, also when something fails.
+//!
+//! Options (defaults in brackets): `--quick` the usual workloads only, short rounds, about five minutes; `--only
+//! WORKLOAD,..` by the beginning of the name; `--peers NAME,..` of the peers only those whose name contains one of these,
+//! `--peers none` for none; `--rounds` \[9, quick 3\]; `--seconds` \[1, quick 0.4\] of each window; `--steal-max` \[0.05\]
+//! share of a core at which a window is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--out DIR`
+//! \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them; `--list`.
+
+mod chart;
+mod contestants;
+mod machine;
+mod markdown;
+mod measure;
+mod memory;
+mod progress;
+mod results;
+mod workloads;
+
+use benches::runner::{Failure, LOAD_CPU, Load, SERVER_CPU, build, digits};
+use benches::{known_options, option, sys};
+use chart::Bar;
+use contestants::{Field, Spec};
+use progress::Progress;
+use results::{Figure, Results, Scaling, Table};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use workloads::{Kind, WORKLOADS, Workload};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("suite: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let options = ["--only", "--peers", "--rounds", "--seconds", "--steal-max", "--out", "--programs"];
+    known_options(&args, &options, &["--quick", "--list", "--no-memory", "--no-scaling", "--no-traces"])?;
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let words = |name: &str| -> Result<Vec<String>, Failure> {
+        let text: String = option(&args, name, String::new())?;
+        Ok(text.split(',').filter(|word| !word.is_empty()).map(String::from).collect())
+    };
+    let (only, quick) = (words("--only")?, has("--quick"));
+    let is_wanted = |workload: &&Workload| match only.is_empty() {
+        true => !quick || workload.is_quick,
+        false => only.iter().any(|name| workload.name.starts_with(name.as_str())),
+    };
+    let chosen: Vec<&Workload> = WORKLOADS.iter().filter(is_wanted).collect();
+    if has("--list") {
+        WORKLOADS.iter().for_each(|workload| println!("{:<14} {}", workload.name, workload.title));
+        return Ok(());
+    }
+    if chosen.is_empty() {
+        return Err("no workload of that name: see --list".into());
+    }
+    let programs = if has("--programs") {
+        option(&args, "--programs", PathBuf::new())?
+    } else {
+        build(&[&["-p", "benches", "--bins"], &["-p", "examples", "--bin", "mini-program"]])?
+    };
+    let kinds: Vec<Kind> = chosen.iter().map(|workload| workload.kind).collect();
+    let Field { specs, skipped } = contestants::field(&programs, &words("--peers")?, &kinds)?;
+    sys::raise_open_files(20_064)?;
+    sys::pin_current_thread(&[LOAD_CPU])?;
+    let plan = measure::Plan {
+        programs: &programs,
+        rounds: option(&args, "--rounds", if quick { 3 } else { 9 })?.clamp(1, 99),
+        seconds: option(&args, "--seconds", if quick { 0.4 } else { 1.0_f64 })?.clamp(0.2, 30.0),
+        steal_max: option(&args, "--steal-max", 0.05)?,
+        traces: !has("--no-traces") && !quick,
+    };
+
+    let windows =
+        |workload: &Workload| specs.iter().filter(|spec| spec.can_do(workload)).count() * plan.rounds;
+    let mut progress = Progress::new(chosen.iter().map(|workload| windows(workload)).sum());
+    let mut tables = Vec::new();
+    for workload in &chosen {
+        let specs: Vec<Spec> = specs.iter().map(|spec| spec.for_workload(workload)).collect();
+        tables.push(measure::table(&plan, workload, &specs, &mut progress)?);
+    }
+    progress.finish();
+    let http: Vec<&Spec> = specs.iter().filter(|spec| spec.kind == Kind::Http).collect();
+    let mut failed = skipped;
+    let mut memory = Vec::new();
+    for spec in http.iter().filter(|_| !has("--no-memory") && kinds.contains(&Kind::Http)) {
+        eprintln!("idle connections: {}", spec.name);
+        match memory::of(spec, &programs) {
+            Ok(one) => memory.push(one),
+            Err(error) => failed.push((format!("{}, idle connections", spec.name), error.to_string())),
+        }
+    }
+    memory.sort_by(|a, b| a.idle_bytes.total_cmp(&b.idle_bytes));
+    let is_scaled =
+        |spec: &&&Spec| spec.is_ours || spec.name.contains("hyper") || spec.name.contains("actix");
+    let mut scaling = Vec::new();
+    for spec in http.iter().filter(is_scaled).filter(|_| !has("--no-scaling") && !quick) {
+        eprintln!("two workers: {}", spec.name);
+        match scaled(&plan, spec) {
+            Ok(one) => scaling.push(one),
+            Err(error) => failed.push((format!("{}, two workers", spec.name), error.to_string())),
+        }
+    }
+    let results = Results {
+        machine: machine::description(),
+        command: format!("cargo bench-suite {}", args.join(" ")).trim_end().to_owned(),
+        contestants: specs
+            .iter()
+            .map(|spec| (spec.name.clone(), spec.configuration.clone(), spec.leaves_out.clone()))
+            .collect(),
+        tables,
+        memory,
+        scaling,
+        skipped: failed,
+    };
+    let date = &results.machine[0].1;
+    let default =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("results/{date}-{}", machine::short_name()?));
+    let out: PathBuf = option(&args, "--out", default.display().to_string())?.into();
+    write(&results, &specs, &out)?;
+    results.tables.iter().for_each(|table| println!("{}", markdown::table(table)));
+    println!("written to {}", out.display());
+    Ok(())
+}
+
+/// One worker on one core, then two on both.
+fn scaled(plan: &measure::Plan<'_>, spec: &Spec) -> Result<Scaling, Failure> {
+    let workload = &WORKLOADS[0];
+    let load = Load { programs: plan.programs, path: workload.path };
+    // The client must leave the second worker some of its core.
+    let options = format!("--connections 64 --seconds {}", plan.seconds);
+    let mut figures = Vec::new();
+    for (workers, cpus) in [(1, &[SERVER_CPU][..]), (2, &[SERVER_CPU, LOAD_CPU])] {
+        let server = measure::start(spec, workload.kind, workload.path, cpus, workers)?;
+        let mut contestant = benches::runner::Contestant::new(server, false);
+        contestant.window(&load, "--connections 64 --seconds 0.3")?;
+        let mut us = Vec::new();
+        for _ in 0..plan.rounds.min(5) {
+            us.push(contestant.window(&load, &options)?.total_us());
+        }
+        figures.push(Figure::of(&us).ok_or("no window")?);
+    }
+    Ok(Scaling { contestant: spec.name.clone(), one: figures[0], two: figures[1] })
+}
+
+fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(out)?;
+    std::fs::write(out.join("README.md"), markdown::render(results))?;
+    std::fs::write(out.join("results.json"), format!("{:#}\n", results.to_json()))?;
+    let is_ours = |name: &str| specs.iter().any(|spec| spec.name == name && spec.is_ours);
+    for table in &results.tables {
+        std::fs::write(out.join(format!("{}.svg", table.name)), ratios(table, &is_ours))?;
+        if table.is_open_loop {
+            std::fs::write(out.join(format!("{}-latency.svg", table.name)), latencies(table, &is_ours))?;
+        }
+    }
+    if !results.memory.is_empty() {
+        let bars: Vec<Bar> = results
+            .memory
+            .iter()
+            .map(|memory| Bar {
+                label: memory.contestant.clone(),
+                value: memory.idle_bytes,
+                whisker: None,
+                is_ours: is_ours(&memory.contestant),
+                text: format!("{:.0} B", memory.idle_bytes),
+            })
+            .collect();
+        let svg = chart::bars("Resident bytes per idle connection after one request", &bars, None);
+        std::fs::write(out.join("memory.svg"), svg)?;
+    }
+    Ok(())
+}
+
+/// CPU per request against the floor, or in us where there is no floor.
+fn ratios(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
+    let has_floor = table.outcomes.iter().any(|outcome| outcome.to_floor.is_some());
+    let bars: Vec<Bar> = table
+        .ranked()
+        .into_iter()
+        .map(|outcome| {
+            let figure = outcome.to_floor.unwrap_or(outcome.cpu_us);
+            let unit = if outcome.to_floor.is_some() { "x" } else { "us" };
+            Bar {
+                label: outcome.contestant.clone(),
+                value: figure.median,
+                whisker: Some((figure.min, figure.max)),
+                is_ours: is_ours(&outcome.contestant),
+                text: format!("{} {unit}", digits(figure.median)),
+            }
+        })
+        .collect();
+    chart::bars(
+        &format!("{}: server CPU per request", table.title),
+        &bars,
+        has_floor.then_some((1.0, "floor")),
+    )
+}
+
+/// The percentiles of an open loop.
+fn latencies(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
+    let mut ranked = table.ranked();
+    ranked.sort_by(|a, b| a.p99_us.total_cmp(&b.p99_us));
+    let bars: Vec<Bar> = ranked
+        .into_iter()
+        .map(|outcome| Bar {
+            label: outcome.contestant.clone(),
+            value: outcome.p99_us,
+            whisker: Some((outcome.p50_us, outcome.p999_us)),
+            is_ours: is_ours(&outcome.contestant),
+            text: format!("{:.0} / {:.0} / {:.0} us", outcome.p50_us, outcome.p99_us, outcome.p999_us),
+        })
+        .collect();
+    chart::bars(&format!("{}: p50 / p99 / p99.9", table.title), &bars, None)
+}

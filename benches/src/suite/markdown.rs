@@ -1,0 +1,122 @@
+//! The report for people.
+
+use crate::results::{Outcome, Results, Table};
+use benches::runner::digits;
+use std::fmt::Write;
+
+/// All of it.
+pub fn render(results: &Results) -> String {
+    let mut text = String::from("# Side by side\n\n");
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        text.write_fmt(args).expect("memory takes everything");
+        text.push('\n');
+    };
+    for (key, value) in &results.machine {
+        line(format_args!("- {key}: {value}"));
+    }
+    line(format_args!("- command: `{}`", results.command));
+    line(format_args!(
+        "\nOne worker on core 0, the load client on core 1, over loopback. CPU is the server's, user and system, \
+         per request; ± is the standard error of the user part. *Against the floor* is taken within each round: \
+         median (smallest to largest). Read [docs/BENCHMARKING.md](../../../docs/BENCHMARKING.md) first.\n"
+    ));
+    for table in &results.tables {
+        line(format_args!("{}", self::table(table)));
+    }
+    if !results.memory.is_empty() {
+        line(format_args!("## Idle connections\n\n![bytes](memory.svg)\n"));
+        line(format_args!(
+            "| server | bytes each, before a request | after one | connections | process alone |"
+        ));
+        line(format_args!("|---|---:|---:|---:|---:|"));
+        for memory in &results.memory {
+            line(format_args!(
+                "| {} | {} | {:.0} | {} | {:.1} MiB |",
+                memory.contestant,
+                memory.fresh_bytes.map_or("-".into(), |bytes| format!("{bytes:.0}")),
+                memory.idle_bytes,
+                memory.connections,
+                memory.empty_bytes as f64 / f64::from(1 << 20),
+            ));
+        }
+        line(format_args!(""));
+    }
+    if !results.scaling.is_empty() {
+        line(format_args!(
+            "## Two workers\n\nCPU per request with one worker on core 0, and with two on cores 0 and 1, where the \
+             second shares its core with the client: what a worker costs the other, not how much they do.\n"
+        ));
+        line(format_args!("| server | one worker | two workers | ratio |\n|---|---:|---:|---:|"));
+        for scaling in &results.scaling {
+            line(format_args!(
+                "| {} | {} us | {} us | {:.2} |",
+                scaling.contestant,
+                digits(scaling.one.median),
+                digits(scaling.two.median),
+                scaling.two.median / scaling.one.median
+            ));
+        }
+        line(format_args!(""));
+    }
+    line(format_args!("## Who they are\n\n| server | configuration | leaves out |\n|---|---|---|"));
+    for (name, configuration, leaves_out) in &results.contestants {
+        line(format_args!("| {name} | {configuration} | {leaves_out} |"));
+    }
+    if !results.skipped.is_empty() {
+        line(format_args!("\nNot here:\n"));
+        for (name, why) in &results.skipped {
+            line(format_args!("- {name}: {why}"));
+        }
+    }
+    text
+}
+
+/// One workload. Also what the terminal shows.
+pub fn table(table: &Table) -> String {
+    let mut text = format!("## {}\n\n![ratios]({}.svg)\n\n", table.title, table.name);
+    text.push_str(
+        "| server | CPU us/request | user us | against the floor | requests/s | system calls | switches | resident | \
+         p50 / p99 / p99.9 us | rounds | |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
+    );
+    for outcome in table.ranked() {
+        text.push_str(&row(outcome));
+    }
+    for (name, why) in &table.failures {
+        text.push_str(&format!("| {name} | failed: {} | | | | | | | | | |\n", why.replace(['|', '\n'], " ")));
+    }
+    if table.is_open_loop {
+        text.push_str("\nLatency counts from the moment at which a request was due, sent or not.\n");
+    }
+    text
+}
+
+fn row(outcome: &Outcome) -> String {
+    let mut marks = Vec::new();
+    if outcome.is_unstable() {
+        marks.push("unstable");
+    }
+    if outcome.is_client_bound {
+        marks.push("client was the limit");
+    }
+    format!(
+        "| {} | {} | {} ± {:.0} % | {} | {:.0} | {} | {} | {:.1} MiB | {:.0} / {:.0} / {:.0} | {}/{} | {} |\n",
+        outcome.contestant,
+        digits(outcome.cpu_us.median),
+        digits(outcome.user_us),
+        outcome.user_error * 100.0,
+        outcome.to_floor.map_or("-".into(), |ratio| format!(
+            "{:.2} ({:.2} to {:.2})",
+            ratio.median, ratio.min, ratio.max
+        )),
+        outcome.requests_per_second.median,
+        outcome.syscalls_per_request.map_or("-".into(), digits),
+        digits(outcome.switches_per_request),
+        outcome.resident_bytes as f64 / f64::from(1 << 20),
+        outcome.p50_us,
+        outcome.p99_us,
+        outcome.p999_us,
+        outcome.kept,
+        outcome.rounds,
+        marks.join(", "),
+    )
+}

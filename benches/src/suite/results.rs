@@ -1,0 +1,158 @@
+//! What was measured, as data: the reports are made of nothing else.
+
+use benches::runner::{median, range};
+use serde_json::{Value, json};
+
+/// A figure of several rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Figure {
+    /// Of nothing there is none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let (min, max) = range(values)?;
+        Some(Self { median: median(values)?, min, max })
+    }
+
+    fn to_json(self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+}
+
+/// One contestant under one workload.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub contestant: String,
+    /// CPU time of the server per request, user and system, in µs.
+    pub cpu_us: Figure,
+    /// The same against the floor in the same round, where there is one.
+    pub to_floor: Option<Figure>,
+    /// The part of `cpu_us` in user space, from all rounds together, and its standard error as a share.
+    pub user_us: f64,
+    pub user_error: f64,
+    pub requests_per_second: Figure,
+    pub switches_per_request: f64,
+    /// Counted by a tracer in a run of its own.
+    pub syscalls_per_request: Option<f64>,
+    pub resident_bytes: u64,
+    /// Percentiles in µs; in a closed loop they only compare servers under the same load.
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    /// Rounds that were quiet enough, all rounds, and the highest steal in a kept one as a share of a core.
+    pub kept: usize,
+    pub rounds: usize,
+    pub steal: f64,
+    /// The client was busy all the time and the server was not: requests per second say nothing of the server.
+    pub is_client_bound: bool,
+}
+
+/// What an idle connection costs.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub contestant: String,
+    pub connections: u64,
+    /// Resident bytes of the server with none, per connection before its first request, and after one.
+    pub empty_bytes: u64,
+    pub fresh_bytes: Option<f64>,
+    pub idle_bytes: f64,
+}
+
+/// One worker against two.
+#[derive(Clone, Debug)]
+pub struct Scaling {
+    pub contestant: String,
+    pub one: Figure,
+    pub two: Figure,
+}
+
+/// Everything about one workload.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub is_open_loop: bool,
+    pub outcomes: Vec<Outcome>,
+    /// Who could not do it, and why.
+    pub failures: Vec<(String, String)>,
+}
+
+/// A run of the suite.
+pub struct Results {
+    pub machine: Vec<(String, String)>,
+    pub command: String,
+    pub tables: Vec<Table>,
+    pub memory: Vec<Memory>,
+    pub scaling: Vec<Scaling>,
+    /// Contestants: name, version or configuration, what of HTTP they leave out.
+    pub contestants: Vec<(String, String, String)>,
+    pub skipped: Vec<(String, String)>,
+}
+
+impl Table {
+    /// The outcomes, cheapest first.
+    pub fn ranked(&self) -> Vec<&Outcome> {
+        let mut ranked: Vec<_> = self.outcomes.iter().collect();
+        ranked.sort_by(|a, b| a.order().total_cmp(&b.order()));
+        ranked
+    }
+}
+
+impl Outcome {
+    /// By the ratio within rounds where there is one, because it is what noise spares.
+    fn order(&self) -> f64 {
+        self.to_floor.map_or(self.cpu_us.median, |ratio| ratio.median)
+    }
+
+    /// Half the rounds were disturbed, or the ratio moves by more than a tenth around its median.
+    pub fn is_unstable(&self) -> bool {
+        let spread = self.to_floor.unwrap_or(self.cpu_us);
+        2 * self.kept < self.rounds || spread.max - spread.min > 0.2 * spread.median
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "contestant": self.contestant, "cpu_us": self.cpu_us.to_json(), "user_us": self.user_us,
+            "user_error": self.user_error, "to_floor": self.to_floor.map(Figure::to_json),
+            "requests_per_second": self.requests_per_second.to_json(),
+            "switches_per_request": self.switches_per_request, "syscalls_per_request": self.syscalls_per_request,
+            "resident_bytes": self.resident_bytes, "p50_us": self.p50_us, "p99_us": self.p99_us,
+            "p999_us": self.p999_us, "kept": self.kept, "rounds": self.rounds, "steal": self.steal,
+            "client_bound": self.is_client_bound, "unstable": self.is_unstable(),
+        })
+    }
+}
+
+impl Results {
+    pub fn to_json(&self) -> Value {
+        let pairs = |pairs: &[(String, String)]| -> Value {
+            pairs.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect()
+        };
+        json!({
+            "machine": pairs(&self.machine),
+            "command": self.command,
+            "skipped": pairs(&self.skipped),
+            "contestants": self.contestants.iter().map(|(name, what, leaves_out)| {
+                json!({ "name": name, "configuration": what, "leaves_out": leaves_out })
+            }).collect::<Vec<_>>(),
+            "workloads": self.tables.iter().map(|table| json!({
+                "name": table.name, "title": table.title,
+                "outcomes": table.outcomes.iter().map(Outcome::to_json).collect::<Vec<_>>(),
+                "failures": pairs(&table.failures),
+            })).collect::<Vec<_>>(),
+            "memory": self.memory.iter().map(|memory| json!({
+                "contestant": memory.contestant, "connections": memory.connections,
+                "empty_bytes": memory.empty_bytes, "fresh_bytes": memory.fresh_bytes,
+                "idle_bytes": memory.idle_bytes,
+            })).collect::<Vec<_>>(),
+            "scaling": self.scaling.iter().map(|scaling| json!({
+                "contestant": scaling.contestant, "one_worker_us": scaling.one.to_json(),
+                "two_workers_us": scaling.two.to_json(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
