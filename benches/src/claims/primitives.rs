@@ -1,8 +1,9 @@
 //! What locks, counters and dispatch cost on this machine, timed in a loop.
 //!
-//! Each figure is the fastest of several short runs: a slower one was disturbed. The loops do nothing else, so these
-//! are the costs at their most crowded; the criterion benches have the same and more with statistics.
+//! Each figure is the median of several short runs. The loops do nothing else, so these are the costs at their most
+//! crowded; the criterion benches have the same and more with statistics.
 
+use benches::runner::median;
 use netpoll_http::router::{Found, Params, Table};
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -10,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, RwLock};
 use std::time::Instant;
 
-const RUNS: usize = 7;
-const TURNS: u64 = 400_000;
+const RUNS: usize = 9;
+const TURNS: u64 = 1_000_000;
 
 /// Nanoseconds of one `turn` while this many threads are at it, of the slowest of them.
 fn time(threads: usize, turn: impl Fn(u64) + Sync) -> f64 {
@@ -28,7 +29,7 @@ fn time(threads: usize, turn: impl Fn(u64) + Sync) -> f64 {
             others.into_iter().map(|other| other.join().expect("a turn does not panic")).fold(one(), f64::max)
         })
     };
-    (0..RUNS).map(|_| run()).fold(f64::MAX, f64::min)
+    median(&(0..RUNS).map(|_| run()).collect::<Vec<_>>()).unwrap_or(f64::NAN)
 }
 
 /// Lock and unlock, add one: `(alone, with two threads)` in ns.
