@@ -14,6 +14,7 @@
 //! `Io` is called through a vtable (two indirect calls per connection event, about a nanosecond
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
 
+mod accept;
 mod batch;
 mod counts;
 mod epoll;

@@ -23,8 +23,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// Segments per `sendmsg`. Past this the copy of the vector costs more than a second call.
 const SLICES_MAX: usize = 64;
 
-const READABLE: u8 = 1;
-const PAUSED: u8 = 1 << 1;
+pub(super) const READABLE: u8 = 1;
+pub(super) const PAUSED: u8 = 1 << 1;
 /// The poller reported RDHUP, HUP or ERR: read to the end.
 const ENDING: u8 = 1 << 2;
 /// The end of input was delivered.
@@ -55,9 +55,9 @@ pub trait Register {
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
 }
 
-struct Source {
-    fd: OwnedFd,
-    bits: u8,
+pub(super) struct Source {
+    pub(super) fd: OwnedFd,
+    pub(super) bits: u8,
 }
 
 impl Source {
@@ -69,8 +69,8 @@ impl Source {
 /// The order-taking half of a poller: sockets and what is known about each.
 pub struct Streams<R> {
     poller: R,
-    sources: KeyMap<Source>,
-    reserve: sys::ReserveFd,
+    pub(super) sources: KeyMap<Source>,
+    pub(super) reserve: sys::ReserveFd,
     pub(super) counts: IoCounts,
 }
 
@@ -248,63 +248,6 @@ impl<R: Register> Streams<R> {
         }
     }
 
-    fn accept<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
-        let mut left = limits.accepts;
-        while let Some(source) = self.sources.get_mut(key) {
-            if source.bits & (READABLE | PAUSED) != READABLE {
-                return;
-            }
-            if left == 0 {
-                return sink.unfinished(key);
-            }
-            left -= 1;
-            self.counts.syscalls_accept += 1;
-            match sys::accept(source.fd.as_fd()) {
-                Ok((socket, peer)) => self.admit(sink, key, socket, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.bits &= !READABLE,
-                // The peer went away while it was queued, or a signal came: the next one may be fine.
-                Err(error) if is_transient(&error) => {}
-                Err(error) => {
-                    source.bits |= PAUSED;
-                    if is_exhaustion(&error) {
-                        self.counts.descriptors_exhausted += 1;
-                        self.shed_one(key);
-                    }
-                    sink.accepted(self, key, Err(error));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: SocketAddr) {
-        match sink.accepted(self, listener, Ok(peer)) {
-            Some(key) => {
-                let result = self.adopt(key, socket);
-                sink.opened(self, key, result);
-            }
-            None => {
-                self.counts.syscalls_close += 1;
-                drop(socket);
-            }
-        }
-    }
-
-    /// Gives the reserve descriptor to one queued peer and closes it, so that the peer learns at
-    /// once instead of waiting in a queue that does not move.
-    fn shed_one(&mut self, listener: Key) {
-        let Some(source) = self.sources.get(listener) else { return };
-        self.reserve.release();
-        self.counts.syscalls_accept += 1;
-        if let Ok((socket, _)) = sys::accept(source.fd.as_fd()) {
-            self.counts.syscalls_close += 1;
-            drop(socket);
-        }
-        self.counts.syscalls_other += 2;
-        // Without a reserve the next peer waits in the queue until a descriptor is free: no harm.
-        let _ = self.reserve.refill();
-    }
-
     fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !CONNECTING;
@@ -324,28 +267,6 @@ impl<R: Register> Streams<R> {
         let replaced = self.sources.insert(key, Source { fd, bits });
         assert!(replaced.is_none(), "a key names one source at a time");
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
-        || matches!(
-            error.raw_os_error(),
-            // accept(2): errors already pending on the new socket are passed on by Linux.
-            Some(
-                libc::EPROTO
-                    | libc::ENETDOWN
-                    | libc::ENOPROTOOPT
-                    | libc::EHOSTDOWN
-                    | libc::ENONET
-                    | libc::EHOSTUNREACH
-                    | libc::ENETUNREACH
-                    | libc::EPERM
-            )
-        )
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 impl<R: Register> Io for Streams<R> {

@@ -24,6 +24,7 @@ pub mod table;
 
 mod routes;
 mod scan;
+mod texts;
 mod tree;
 mod wiring;
 
