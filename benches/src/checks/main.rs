@@ -89,7 +89,7 @@ fn run() -> Result<bool, Failure> {
     };
     let program = |name: &'static str, rest: &str, flag: &str| -> Result<Template, Failure> {
         let default = format!("{} {rest}", programs.join(name).display());
-        Ok(Template { name: name.into(), command: option(&args, flag, default)? })
+        Ok(Template { name: name.into(), command: option(&args, flag, default)?, configuration: None })
     };
     let server_options = "--addr 127.0.0.1:{port} --workers 1 --cpus 0 --budget {budget}";
     let mut server = program("mini-program", server_options, "--server")?;

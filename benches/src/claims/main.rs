@@ -149,10 +149,12 @@ fn of_servers(programs: &Path) -> Result<Vec<Claim>, Failure> {
             "{} --addr 127.0.0.1:{{port}} --workers 1 --cpus {SERVER_CPU}",
             programs.join("mini-program").display()
         ),
+        configuration: None,
     };
     let blocking = Template {
         name: "a thread per connection".into(),
         command: format!("{} --serve-blocking --port {{port}}", std::env::current_exe()?.display()),
+        configuration: None,
     };
     let path = "/plaintext";
     let load = Load { programs, path };

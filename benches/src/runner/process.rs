@@ -8,7 +8,7 @@ use crate::sys;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct Template {
     pub name: String,
     /// Program and arguments, separated by blanks.
     pub command: String,
+    /// A file that it wants with `{port}` replaced; `{conf}` in the command becomes the copy, `{dir}` its directory.
+    pub configuration: Option<PathBuf>,
 }
 
 impl Template {
@@ -63,7 +65,16 @@ impl Server {
         probe: impl Fn(u16) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let port = free_port()?;
-        let words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
+        let mut words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
+        if let Some(file) = &template.configuration {
+            let dir = std::env::temp_dir().join(format!("netpoll-benches-{}-{port}", std::process::id()));
+            std::fs::create_dir_all(&dir)?;
+            let copy = dir.join("configuration");
+            std::fs::write(&copy, std::fs::read_to_string(file)?.replace("{port}", &port.to_string()))?;
+            words = words
+                .replace("{conf}", &copy.display().to_string())
+                .replace("{dir}", &dir.display().to_string());
+        }
         let mut words = words.split_whitespace();
         let mut command = Command::new(words.next().ok_or("an empty server command")?);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null());

@@ -1,7 +1,7 @@
 //! Who takes part: our own programs, the peers that build here, and programs of the system that are found.
 //!
-//! The peers are a package of their own, `benches/peers`; its `peers.json` says how each is started and what it leaves
-//! out. Each is built with its feature alone, so that one that does not build is only missing itself.
+//! The peers are a package of their own, `benches/peers`; its `peers.json` says how each is built, started, what it can do and
+//! what it leaves out. Each is built with its feature alone, so that one that does not build is only missing itself.
 
 use crate::workloads::{Kind, Workload};
 use benches::runner::{Failure, Template};
@@ -14,22 +14,32 @@ use std::process::{Command, Stdio};
 pub struct Spec {
     pub name: String,
     pub kind: Kind,
-    /// With `{port}`, `{workers}`, `{cpus}`, and `{json}`, which is `--json` for the JSON workloads.
+    /// With `{port}`, `{workers}`, `{cpu}`, and `{json}`, which is `--json` for the JSON workloads.
     command: String,
+    template: Option<PathBuf>,
     /// Version, runtime, allocator.
     pub configuration: String,
     /// What of HTTP it does not do.
     pub leaves_out: String,
-    /// Workloads that it can do; `None` for all of its kind.
+    /// What it can do; `None` for all of its kind.
     workloads: Option<Vec<String>>,
+    workers_max: usize,
     pub is_floor: bool,
     pub is_ours: bool,
 }
 
 impl Spec {
+    /// Whether it can do what `needs` says: `plaintext`, `idle`, ..
+    pub fn can(&self, needs: &str) -> bool {
+        self.workloads.as_ref().is_none_or(|names| names.iter().any(|name| name == needs))
+    }
+
     pub fn can_do(&self, workload: &Workload) -> bool {
-        let named = |names: &Vec<String>| names.iter().any(|name| workload.name.starts_with(name.as_str()));
-        self.kind == workload.kind && self.workloads.as_ref().is_none_or(named)
+        self.kind == workload.kind && self.can(workload.needs)
+    }
+
+    pub fn can_have(&self, workers: usize) -> bool {
+        workers <= self.workers_max
     }
 
     /// For a floor that answers constants, the workload decides which.
@@ -43,9 +53,9 @@ impl Spec {
         let command = self
             .command
             .replace("{workers}", &workers.to_string())
-            .replace("{cpus}", &cpus)
+            .replace("{cpu}", &cpus)
             .replace("{json}", "");
-        Template { name: self.name.clone(), command }
+        Template { name: self.name.clone(), command, configuration: self.template.clone() }
     }
 }
 
@@ -58,16 +68,16 @@ pub struct Field {
 /// Builds and lists everybody whose name contains one of `only`; everybody without any.
 pub fn field(programs: &Path, only: &[String], kinds: &[Kind]) -> Result<Field, Failure> {
     let mut field = Field { specs: ours(programs), skipped: Vec::new() };
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-    let text = std::fs::read_to_string(manifest.join("peers.json"))?;
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+    let text = std::fs::read_to_string(peers.join("peers.json"))?;
     let list: Value = serde_json::from_str(&text)?;
-    for peer in list.as_array().ok_or("peers.json is not a list")? {
-        let (spec, build) = read(peer, &manifest)?;
+    for peer in list["peers"].as_array().ok_or("peers.json has no list of peers")? {
+        let (spec, build) = read(&list, peer, &peers)?;
         let is_wanted = only.is_empty() || only.iter().any(|name| spec.name.contains(name.as_str()));
         if !is_wanted || !kinds.contains(&spec.kind) {
             continue;
         }
-        match build.run(&manifest, &spec.name) {
+        match build.run(&peers, &spec.name) {
             Ok(()) => field.specs.push(spec),
             Err(why) => field.skipped.push((spec.name, why)),
         }
@@ -84,14 +94,17 @@ fn ours(programs: &Path) -> Vec<Spec> {
         command,
         configuration: String::new(),
         leaves_out: String::new(),
+        template: None,
         workloads: None,
+        workers_max: usize::MAX,
         is_floor,
         is_ours: !is_floor,
     };
     let floor = Spec {
         configuration: "hand-written epoll loop, constant answers, system allocator".into(),
         leaves_out: "parsing, routes, methods, bodies, limits, deadlines, the clock".into(),
-        workloads: Some(["plaintext", "pipelined", "json", "open-loop"].map(String::from).into()),
+        workloads: Some(["plaintext", "pipelined", "json", "idle"].map(String::from).into()),
+        workers_max: 1,
         ..spec("floor", format!("{} --port {{port}} {{json}}", program("floor")), true)
     };
     let ours = Spec {
@@ -99,7 +112,7 @@ fn ours(programs: &Path) -> Vec<Spec> {
         ..spec(
             "netpoll-http",
             format!(
-                "{} --addr 127.0.0.1:{{port}} --workers {{workers}} --cpus {{cpus}}",
+                "{} --addr 127.0.0.1:{{port}} --workers {{workers}} --cpus {{cpu}}",
                 program("mini-program")
             ),
             false,
@@ -108,44 +121,39 @@ fn ours(programs: &Path) -> Vec<Spec> {
     vec![floor, ours]
 }
 
-/// How a peer comes to be.
-enum Build {
-    Feature {
-        feature: String,
-        program: String,
-    },
-    /// A program of the system that has to be there, and where it comes from.
-    Found {
-        program: String,
-        hint: String,
-    },
+/// How a peer comes to be: a command of cargo or of another compiler, or a program that has to be there.
+struct Build {
+    /// Run in the directory of the peers; empty for what is only found.
+    command: String,
+    needs: String,
+    out: PathBuf,
 }
 
 impl Build {
-    fn run(&self, manifest: &Path, name: &str) -> Result<(), String> {
-        match self {
-            Self::Found { program, hint } if which(program).is_none() => {
-                Err(format!("{program} is not installed: {hint}"))
-            }
-            Self::Found { .. } => Ok(()),
-            Self::Feature { feature, program } => {
-                eprintln!("building {name}");
-                let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-                let output = Command::new(cargo)
-                    .args(["build", "--release", "--quiet", "--features", feature, "--bin", program])
-                    .arg("--manifest-path")
-                    .arg(manifest.join("Cargo.toml"))
-                    .stdin(Stdio::null())
-                    .output()
-                    .map_err(|error| error.to_string())?;
-                if output.status.success() {
-                    return Ok(());
-                }
-                let text = String::from_utf8_lossy(&output.stderr);
-                let line = text.lines().find(|line| line.contains("error")).unwrap_or("no reason given");
-                Err(format!("does not build here: {line}"))
-            }
+    fn run(&self, peers: &Path, name: &str) -> Result<(), String> {
+        if !self.needs.is_empty() && which(&self.needs).is_none() {
+            return Err(format!("{} is not installed; your package manager has it", self.needs));
         }
+        let mut words = self.command.split_whitespace();
+        let Some(program) = words.next() else { return Ok(()) };
+        eprintln!("building {name}");
+        let program = match program {
+            "cargo" => std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+            other => which(other).map_or_else(|| other.into(), PathBuf::into_os_string),
+        };
+        let out = self.out.display().to_string();
+        let output = Command::new(program)
+            .args(words.map(|word| word.replace("{out}", &out)))
+            .current_dir(peers)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let line = text.lines().find(|line| line.contains("error")).unwrap_or("no reason given");
+        Err(format!("does not build here: {line}"))
     }
 }
 
@@ -157,36 +165,43 @@ fn which(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn read(peer: &Value, manifest: &Path) -> Result<(Spec, Build), Failure> {
-    let text = |key: &str| peer.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+fn read(list: &Value, peer: &Value, peers: &Path) -> Result<(Spec, Build), Failure> {
+    let text_of = |from: &Value, key: &str| from[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| text_of(peer, key);
     let name = text("name");
     let kind = match text("kind").as_str() {
         "http" => Kind::Http,
         "echo" => Kind::Echo,
         other => return Err(format!("peers.json: {name} is of kind {other:?}").into()),
     };
-    let workloads = peer
-        .get("workloads")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>());
-    let needs = text("needs");
-    let command = text("command")
-        .replace("{programs}", &manifest.join("target/release").display().to_string())
-        .replace("{dir}", &manifest.display().to_string());
+    let (profile, feature, needs) = (text("profile"), text("feature"), text("program"));
+    let out = peers.join("target").join(&name);
+    let mut command = text("command").replace("{out}", &out.display().to_string());
+    let build = if needs.is_empty() {
+        command = peers.join("target").join(&profile).join(command).display().to_string();
+        text_of(list, "build").replace("{profile}", &profile).replace("{feature}", &feature)
+    } else {
+        if let Some((program, rest)) = command.clone().split_once(' ')
+            && let Some(found) = which(program)
+        {
+            command = format!("{} {rest}", found.display());
+        }
+        text("build")
+    };
+    let template = text("template");
     let spec = Spec {
         kind,
         command,
-        configuration: text("configuration"),
+        template: (!template.is_empty()).then(|| peers.join(template)),
+        configuration: "[benches/peers](../../peers/README.md)".into(),
         leaves_out: text("leaves_out"),
-        workloads,
+        workloads: peer["workloads"]
+            .as_array()
+            .map(|names| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()),
+        workers_max: peer["workers_max"].as_u64().map_or(usize::MAX, |most| most as usize),
         is_floor: name == "echo-floor",
         is_ours: name == "echo-netpoll",
         name: name.clone(),
     };
-    let build = if needs.is_empty() {
-        Build::Feature { feature: text("feature"), program: text("program") }
-    } else {
-        Build::Found { program: needs, hint: text("hint") }
-    };
-    Ok((spec, build))
+    Ok((spec, Build { command: build, needs, out }))
 }

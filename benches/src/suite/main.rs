@@ -92,7 +92,7 @@ fn run() -> Result<(), Failure> {
     let http: Vec<&Spec> = specs.iter().filter(|spec| spec.kind == Kind::Http).collect();
     let mut failed = skipped;
     let mut memory = Vec::new();
-    for spec in http.iter().filter(|_| !has("--no-memory") && kinds.contains(&Kind::Http)) {
+    for spec in http.iter().filter(|spec| !has("--no-memory") && spec.can("idle")) {
         eprintln!("idle connections: {}", spec.name);
         match memory::of(spec, &programs) {
             Ok(one) => memory.push(one),
@@ -100,8 +100,9 @@ fn run() -> Result<(), Failure> {
         }
     }
     memory.sort_by(|a, b| a.idle_bytes.total_cmp(&b.idle_bytes));
-    let is_scaled =
-        |spec: &&&Spec| spec.is_ours || spec.name.contains("hyper") || spec.name.contains("actix");
+    let is_scaled = |spec: &&&Spec| {
+        spec.can_have(2) && (spec.is_ours || ["hyper", "actix"].iter().any(|name| spec.name.contains(name)))
+    };
     let mut scaling = Vec::new();
     for spec in http.iter().filter(is_scaled).filter(|_| !has("--no-scaling") && !quick) {
         eprintln!("two workers: {}", spec.name);
