@@ -119,8 +119,36 @@ fn json_is_refused_with_the_status_that_says_what_is_wrong() {
 
     let broken = with("application/json", "[1,\n 300]");
     assert_eq!(broken.status, StatusCode::BAD_REQUEST);
-    assert!(broken.text().starts_with("request body: invalid value"), "{}", broken.text());
+    assert!(broken.text().starts_with("request body: `[1]`: invalid value"), "{}", broken.text());
     assert!(broken.text().ends_with("at line 2 column 4"), "{}", broken.text());
+}
+
+#[test]
+fn a_json_error_names_the_field() {
+    #[derive(serde::Deserialize, serde::Serialize)]
+    struct Order {
+        items: Vec<Item>,
+    }
+    #[derive(serde::Deserialize, serde::Serialize)]
+    struct Item {
+        quantity: u32,
+    }
+    let client = client(|| Router::new().post("/", |req: &Request| Ok(Json(req.json::<Order>()?))));
+    for (body, said) in [
+        (
+            r#"{"items":[{"quantity":1},{"quantity":"x"}]}"#,
+            r#"`items[1].quantity`: invalid type: string "x", expected u32 at line 1 column 40"#,
+        ),
+        (r#"{"items":[{}]}"#, "`items[0]`: missing field `quantity` at line 1 column 12"),
+        ("{}", "missing field `items` at line 1 column 2"),
+        (r#"{"items":[]} x"#, "trailing characters at line 1 column 14"),
+        ("", "EOF while parsing a value at line 1 column 0"),
+    ] {
+        let sent = client.request(Method::POST, "/").header("Content-Type", "application/json");
+        let refused = sent.body(body).send();
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(refused.text(), format!("request body: {said}"), "{body}");
+    }
 }
 
 #[test]
