@@ -49,7 +49,10 @@ impl<S: Service> Http1<S> {
                     input.advance(skip);
                     return Step::Stop(self.wait_for_head(conn, input.is_empty()));
                 }
-                Err(error) => return Step::Stop(self.refuse(conn, error)),
+                Err(error) => {
+                    let to_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
+                    return Step::Stop(self.refuse(conn, error, to_head));
+                }
             },
         };
         input.advance(head.consumed());
@@ -147,13 +150,13 @@ impl<S: Service> Http1<S> {
         }
     }
 
-    /// Answers a framing error; nothing that follows is looked at.
+    /// Answers a framing error, without a body to HEAD; nothing that follows is looked at.
     #[cold]
-    pub(super) fn refuse(&mut self, conn: &mut Conn<'_>, error: WireError) -> Flow {
+    pub(super) fn refuse(&mut self, conn: &mut Conn<'_>, error: WireError, to_head: bool) -> Flow {
         if error.is_silent() {
             return Flow::Close;
         }
-        self.worker.refuse(conn, error);
+        self.worker.refuse(conn, error, to_head);
         Flow::Linger
     }
 

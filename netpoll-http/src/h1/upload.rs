@@ -100,11 +100,12 @@ impl<S: Service> Http1<S> {
     /// Takes in more of the body, and calls the handler when it is complete.
     pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
+        let to_head = upload.exchange.head_only;
         let bytes = &mut upload.bytes;
         let taken =
             upload.incoming.take(input, upload.body_bytes_max as u64, |data| bytes.extend_from_slice(data));
         match taken {
-            Err(error) => Step::Stop(self.refuse(conn, error)),
+            Err(error) => Step::Stop(self.refuse(conn, error, to_head)),
             Ok(false) => {
                 let received = (bytes.len() - upload.head_bytes) as u64;
                 let limits = &self.worker.limits;

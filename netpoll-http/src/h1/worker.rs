@@ -105,12 +105,12 @@ impl<S: Service> Worker<S> {
         })
     }
 
-    /// Answers a framing error.
+    /// Answers a framing error, without a body to HEAD.
     #[cold]
-    pub(super) fn refuse(&self, conn: &mut Conn<'_>, error: WireError) {
+    pub(super) fn refuse(&self, conn: &mut Conn<'_>, error: WireError, to_head: bool) {
         let mut starts = self.starts.borrow_mut();
         let starts = starts.at(conn.unix_seconds());
-        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, starts));
+        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, starts, to_head));
     }
 
     /// Notes how much a callback has queued.

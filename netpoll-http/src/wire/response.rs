@@ -238,10 +238,11 @@ pub fn is_reserved(name: &str) -> bool {
 /// `100 Continue`, whole. Only for a client that speaks HTTP/1.1.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Appends a whole answer to a framing error: its sentence as the body, and `Connection: close`.
+/// Appends a whole answer to a framing error: its sentence as the body, and `Connection: close`. To HEAD the
+/// body is left out (RFC 9110 9.3.2).
 ///
 /// Not for a [silent](WireError::is_silent) one.
-pub fn refuse(out: &mut Vec<u8>, error: WireError, starts: &HeadStarts) {
+pub fn refuse(out: &mut Vec<u8>, error: WireError, starts: &HeadStarts, to_head: bool) {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let reason = error.reason().as_bytes();
     let length = Length::Known(reason.len() as u64);
@@ -253,7 +254,9 @@ pub fn refuse(out: &mut Vec<u8>, error: WireError, starts: &HeadStarts) {
         length,
     };
     head(out, &refusal);
-    out.extend_from_slice(reason);
+    if !to_head {
+        out.extend_from_slice(reason);
+    }
 }
 
 /// Appends data as one chunk; nothing if it is empty, because an empty chunk ends the body.

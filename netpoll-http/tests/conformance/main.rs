@@ -57,3 +57,15 @@ fn every_row_has_cases_with_different_names() {
         assert!(!row.basis.is_empty(), "{}", row.name);
     }
 }
+
+#[test]
+fn an_alternative_is_not_what_we_do_and_binds_nobody_but_others() {
+    for row in cases::all_rows() {
+        for case in (row.cases)() {
+            let (level, name) = (case.level.unwrap_or(row.level), &case.name);
+            assert!(case.or.iter().all(|other| *other != case.expect), "{}: {name}", row.name);
+            assert!(case.or.is_empty() || level != cases::Level::Fixture, "{}: {name}", row.name);
+            assert_ne!(case.expect.then, cases::Then::Waits, "{}: {name}", row.name);
+        }
+    }
+}

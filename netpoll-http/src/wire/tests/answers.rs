@@ -241,7 +241,7 @@ fn a_refusal_says_what_was_wrong_and_that_the_connection_closes() {
     for &violation in Violation::ALL {
         let error = WireError::from(violation);
         let mut out = Vec::new();
-        refuse(&mut out, error, &starts());
+        refuse(&mut out, error, &starts(), false);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {} ", error.status())));

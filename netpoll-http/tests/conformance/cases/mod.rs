@@ -18,6 +18,9 @@
 //!
 //! Invariant: a runner sends [`CANARY`] behind every request. It is answered exactly when the request
 //! leaves the connection usable, so a server that loses its place in the bytes gives itself away.
+//!
+//! `expect` is what this server does. What the RFCs ask of any server is less: [`Level`] says whether a rule
+//! binds others, and `or` what else they may do. `benches/src/conformance` judges other servers by these.
 
 pub mod chunked;
 pub mod framing;
@@ -38,17 +41,46 @@ pub struct Case {
     /// The bytes, without the canary.
     pub request: Vec<u8>,
     pub expect: Expect,
+    /// Where it is not that of the row.
+    pub level: Option<Level>,
+    /// What another server may do instead, by the section of the row.
+    pub or: Vec<Expect>,
+}
+
+/// Whom a rule binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Every server: RFC 9110 or 9112 says MUST, or what the rule forbids is known to smuggle requests.
+    Must,
+    /// This server: limits, and strictness where the RFCs permit leniency or say SHOULD.
+    Ours,
+    /// The fixture: it asks for a route or a limit that other servers do not have.
+    Fixture,
+}
+
+impl Case {
+    /// The same case, binding at this level.
+    pub fn at(mut self, level: Level) -> Self {
+        self.level = Some(level);
+        self
+    }
+
+    /// The same case, where another server may also do this.
+    pub fn or(mut self, other: Expect) -> Self {
+        self.or.push(other);
+        self
+    }
 }
 
 /// The final answers in their order, and what becomes of the connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expect {
     pub answers: Vec<Answer>,
     pub then: Then,
 }
 
 /// What has to be known of one answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
     /// The body, where it matters.
@@ -66,6 +98,8 @@ pub enum Then {
     Closed,
     /// The same, but the answer was gone before it could say so.
     Cut,
+    /// It waits for more of the request. Only ever an alternative.
+    Waits,
 }
 
 impl Expect {
@@ -115,9 +149,14 @@ pub fn silence() -> Expect {
     Expect { answers: Vec::new(), then: Then::Cut }
 }
 
-/// A case.
+/// No answer, and the connection stays: the server takes the rest of the bytes for more of the request.
+pub fn waits() -> Expect {
+    Expect { answers: Vec::new(), then: Then::Waits }
+}
+
+/// A case, at the level of its row.
 pub fn case(name: impl Into<String>, request: impl Into<Vec<u8>>, expect: Expect) -> Case {
-    Case { name: name.into(), request: request.into(), expect }
+    Case { name: name.into(), request: request.into(), expect, level: None, or: Vec::new() }
 }
 
 /// One rule and the cases that show it.
@@ -126,18 +165,33 @@ pub struct Row {
     pub name: &'static str,
     /// Where it is written; 9110 and 9112 are RFCs.
     pub basis: &'static str,
+    /// Of its cases, but for those that say another one.
+    pub level: Level,
     pub cases: fn() -> Vec<Case>,
 }
 
+/// The sections of the table.
+pub const SECTIONS: [(&str, &[Row]); 5] = [
+    ("request line", request_line::ROWS),
+    ("headers", headers::ROWS),
+    ("framing", framing::ROWS),
+    ("chunked", chunked::ROWS),
+    ("persistence", persistence::ROWS),
+];
+
 /// All rules.
 pub fn all_rows() -> impl Iterator<Item = &'static Row> {
-    [request_line::ROWS, headers::ROWS, framing::ROWS, chunked::ROWS, persistence::ROWS].into_iter().flatten()
+    SECTIONS.into_iter().flat_map(|(_, rows)| rows)
 }
 
 macro_rules! rows {
-    ($($name:ident $basis:literal,)*) => {
-        pub const ROWS: &[super::Row] =
-            &[$(super::Row { name: stringify!($name), basis: $basis, cases: $name }),*];
+    ($($level:ident $name:ident $basis:literal,)*) => {
+        pub const ROWS: &[super::Row] = &[$(super::Row {
+            name: stringify!($name),
+            basis: $basis,
+            level: super::Level::$level,
+            cases: $name,
+        }),*];
     };
 }
 use rows;
@@ -154,6 +208,21 @@ fn each<const N: usize>(before: &str, pieces: [&[u8]; N], after: &str, expect: &
         case(format!("{}", piece.escape_ascii()), request, expect.clone())
     };
     pieces.into_iter().map(named).collect()
+}
+
+/// Changes the cases of these names.
+fn change(cases: &mut Vec<Case>, names: &[&str], how: impl Fn(Case) -> Case) {
+    for name in names {
+        let at = cases.iter().position(|case| case.name == *name);
+        let at = at.unwrap_or_else(|| panic!("a case named {name}"));
+        let case = cases.remove(at);
+        cases.insert(at, how(case));
+    }
+}
+
+/// Changes all cases.
+fn change_all(cases: Vec<Case>, how: impl Fn(Case) -> Case) -> Vec<Case> {
+    cases.into_iter().map(how).collect()
 }
 
 /// Control characters beside HTAB, CR and LF, and DEL.
