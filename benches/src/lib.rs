@@ -1,10 +1,14 @@
 //! What the bench programs share: the kernel calls that `std` does not offer, and the clock.
 //!
-//! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client),
-//! `checks` (the runner, `cargo bench-checks`) and `conformance` (raw bytes against any server). They talk to each other over 127.0.0.1 and as processes only,
-//! so any of them can be swapped for somebody else's.
+//! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client), the runners
+//! `checks`, `suite` and `claims`, and `conformance` (raw bytes against any server). They talk to each other over
+//! 127.0.0.1 and as processes only, so any of them can be swapped for somebody else's.
+//!
+//! Inside one process: the micro benchmarks (`cargo bench -p benches`), with [`requests`] and [`routes`].
 
 pub mod civil;
+pub mod requests;
+pub mod routes;
 pub mod runner;
 pub mod sampler;
 pub mod scan;
