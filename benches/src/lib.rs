@@ -4,7 +4,8 @@
 //! `checks`, `suite` and `claims`, and `conformance` (raw bytes against any server). They talk to each other over
 //! 127.0.0.1 and as processes only, so any of them can be swapped for somebody else's.
 //!
-//! Inside one process: the micro benchmarks (`cargo bench -p benches`), with [`requests`] and [`routes`].
+//! Inside one process: `instructions` (feature of that name, `cargo bench-instructions`) counts, and the micro
+//! benchmarks (`cargo bench -p benches`) time; both share what is in [`requests`] and [`routes`].
 
 pub mod civil;
 pub mod requests;

@@ -1,0 +1,219 @@
+//! What is counted. A case makes its world, then does its operation so many rounds.
+//!
+//! Invariant: after the first rounds a world does not grow any more, so that every round costs the same; a count that
+//! does not repeat to the digit comes from a case that breaks this.
+
+use std::hint::black_box;
+use std::io;
+use std::time::Duration;
+
+use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with};
+use benches::routes;
+use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
+use netpoll_core::sim::{Options, Sim};
+use netpoll_core::{Conn, Flow, Input, Protocol};
+use netpoll_http::internals::wire::response::{close_head, header, open_head, patch_length, usual_head};
+use netpoll_http::internals::wire::{
+    Connection, ContentType, Decoder, HeadIndex, HeadStarts, Length, Limits, Progress, ResponseHead, Scan,
+    parse,
+};
+use netpoll_http::{App, Params, Reply, Request, Route, Router, Service, StatusCode};
+
+/// One thing that is counted.
+pub struct Case {
+    pub name: &'static str,
+    /// What a round holds of what is counted.
+    pub operations: u64,
+    pub run: fn(rounds: u64),
+}
+
+const fn case(name: &'static str, run: fn(u64)) -> Case {
+    Case { name, operations: 1, run }
+}
+
+/// All of them, sorted by name.
+pub const CASES: &[Case] = &[
+    case("chunked_decode_4_kib", a_body_of_eight_chunks_is_decoded),
+    case("encode_head_json_deferred", |rounds| a_head_is_written(rounds, Length::Deferred)),
+    case("encode_head_three_headers", a_head_with_free_headers_is_written),
+    case("encode_head_usual", |rounds| a_head_is_written(rounds, Length::Known(13))),
+    case("key_slab_insert_get_remove", a_value_comes_and_goes),
+    case("mailbox_send_take", a_letter_is_sent_and_taken),
+    case("parse_head_64_headers", |rounds| a_head_is_read(rounds, &head_with(64))),
+    case("parse_head_browser", |rounds| a_head_is_read(rounds, BROWSER)),
+    case("parse_head_chunked_upload", |rounds| a_head_is_read(rounds, UPLOAD)),
+    case("parse_head_plaintext", |rounds| a_head_is_read(rounds, PLAINTEXT)),
+    case("parse_head_small", |rounds| a_head_is_read(rounds, SMALL)),
+    case("pool_take_give", a_block_is_taken_and_given_back),
+    case("route_fixed_router", |rounds| a_route_is_found(rounds, &routes::router(), FIXED)),
+    case("route_fixed_routes", |rounds| a_route_is_found(rounds, &routes::service(), FIXED)),
+    case("route_parameter_router", |rounds| a_route_is_found(rounds, &routes::router(), WITH_PARAMETER)),
+    case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
+    case("stack_plaintext", requests_are_answered::<1>),
+    Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
+    case("timer_insert_cancel", a_timer_is_set_and_cancelled),
+    case("turn_no_event", a_turn_finds_nothing),
+    case("turn_one_event", a_turn_finds_one_byte),
+];
+
+const FIXED: &str = "/api/v1/items";
+const WITH_PARAMETER: &str = "/orders/81723";
+
+fn a_head_is_read(rounds: u64, bytes: &[u8]) {
+    let (mut scan, limits, mut index) = (Scan::default(), Limits::default(), HeadIndex::new());
+    for _ in 0..rounds {
+        match parse(black_box(bytes), &mut scan, &limits, &mut index) {
+            Ok(Progress::Done(head)) => _ = black_box(head),
+            other => unreachable!("{other:?}"),
+        }
+    }
+}
+
+fn a_body_of_eight_chunks_is_decoded(rounds: u64) {
+    let body = chunked_body(8, 512);
+    let mut out = Vec::with_capacity(body.len());
+    for _ in 0..rounds {
+        out.clear();
+        let decoded = Decoder::new().decode(black_box(&body), &mut out, u64::MAX);
+        assert!(decoded.is_ok_and(|decoded| decoded.done));
+        black_box(&out);
+    }
+}
+
+fn a_head_is_written(rounds: u64, length: Length) {
+    let mut starts = HeadStarts::new();
+    let mut out = Vec::with_capacity(1024);
+    for _ in 0..rounds {
+        out.clear();
+        let (starts, status, length) = (starts.at(black_box(784_111_777)), StatusCode::OK, black_box(length));
+        let slot = usual_head(&mut out, starts, black_box(status), ContentType::Json, length);
+        if let Some(slot) = slot.expect("a usual head") {
+            patch_length(&mut out, slot, black_box(27));
+        }
+        black_box(&out);
+    }
+}
+
+fn a_head_with_free_headers_is_written(rounds: u64) {
+    const FREE: [(&str, &str); 3] =
+        [("cache-control", "no-store"), ("x-request-id", "6f1c0d1e9a7b4c52"), ("vary", "accept-encoding")];
+    let mut starts = HeadStarts::new();
+    let mut out = Vec::with_capacity(1024);
+    for _ in 0..rounds {
+        out.clear();
+        let head = ResponseHead {
+            status: black_box(StatusCode::OK),
+            content_type: ContentType::Json,
+            starts: starts.at(black_box(784_111_777)),
+            connection: Connection::Unsaid,
+            length: Length::Known(black_box(27)),
+        };
+        open_head(&mut out, &head);
+        for (name, value) in black_box(FREE) {
+            header(&mut out, name, value.as_bytes()).expect("valid headers");
+        }
+        close_head(&mut out);
+        black_box(&out);
+    }
+}
+
+fn a_route_is_found(rounds: u64, service: &impl Service, path: &str) {
+    let mut params = Params::new();
+    for _ in 0..rounds {
+        let found = service.find(black_box("GET"), black_box(path.as_bytes()), &mut params);
+        assert!(matches!(black_box(found), Route::To(_)));
+    }
+}
+
+/// Through everything above the driver contract. The simulated network is part of the figure: it copies each batch
+/// in and each answer out, and turns in which nothing happens end each batch.
+fn requests_are_answered<const DEPTH: usize>(rounds: u64) {
+    let plaintext = |_: &Request, reply: Reply| reply.bytes(StatusCode::OK, "text/plain", b"Hello, World!");
+    let client = App::new(move |_| Router::new().get("/plaintext", plaintext)).test();
+    let mut connection = client.connect();
+    let (batch, mut answers) = (PLAINTEXT.repeat(DEPTH), Vec::with_capacity(8192));
+    for _ in 0..rounds {
+        answers.clear();
+        connection.send(&batch);
+        connection.drain_received(&mut answers);
+        assert!(answers.ends_with(b"Hello, World!"));
+    }
+}
+
+struct Discard;
+
+impl Protocol for Discard {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+fn a_turn_finds_nothing(rounds: u64) {
+    let mut sim = Sim::new(Options::default());
+    sim.listen(|_peer| Discard);
+    for _ in 0..rounds {
+        assert_eq!(sim.turn(), 0);
+    }
+}
+
+fn a_turn_finds_one_byte(rounds: u64) {
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Discard);
+    let peer = sim.connect(listener);
+    sim.run();
+    for _ in 0..rounds {
+        sim.send(peer, black_box(b"x"));
+        assert_eq!(sim.turn(), 1);
+    }
+}
+
+fn a_timer_is_set_and_cancelled(rounds: u64) {
+    let mut wheel = Wheel::new();
+    let at = |millis| Instant::ZERO.saturating_add(Duration::from_millis(millis));
+    for timer in 0..1000 {
+        wheel.insert(Instant::ZERO, at(60_000 + timer), timer);
+    }
+    for _ in 0..rounds {
+        let key = wheel.insert(Instant::ZERO, black_box(at(30_000)), 7);
+        assert!(wheel.remove(black_box(key)).is_some());
+    }
+}
+
+fn a_value_comes_and_goes(rounds: u64) {
+    let mut slab = KeySlab::new(1);
+    for value in 0..1000_u64 {
+        slab.insert_with(|_| value);
+    }
+    for value in 0..rounds {
+        let key = black_box(slab.insert_with(|_| black_box(value))).expect("room");
+        black_box(slab.get(key));
+        black_box(slab.remove(black_box(key)));
+        slab.reclaim();
+    }
+}
+
+fn a_block_is_taken_and_given_back(rounds: u64) {
+    let mut pool = Pool::new(1 << 20);
+    for _ in 0..rounds {
+        let block = black_box(pool.take(black_box(4096)));
+        pool.give(block);
+    }
+}
+
+struct Silent;
+
+impl Bell for Silent {
+    fn ring(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn a_letter_is_sent_and_taken(rounds: u64) {
+    let mailbox = Mailbox::new(Silent);
+    let sender = mailbox.sender();
+    for letter in 0..rounds {
+        sender.send(black_box(letter));
+        black_box(mailbox.take());
+    }
+}
