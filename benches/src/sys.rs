@@ -1,16 +1,14 @@
-//! The kernel calls that `std` does not offer: epoll, affinity, limits. All unsafe code of the crate but one line.
+//! The kernel calls that `std` does not offer: epoll, affinity, limits, CPU time. All unsafe code of the crate but one line.
 //!
 //! Every wrapper is one system call; errors are the kernel's. Safe to use from any thread.
-#![expect(
-    unsafe_code,
-    reason = "plain system calls; the bench programs must not borrow the runtime they judge"
-)]
+#![expect(unsafe_code, reason = "plain system calls; the floor must not borrow the runtime that it judges")]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 pub use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
 
@@ -68,17 +66,6 @@ impl Epoll {
     }
 }
 
-/// Receives up to so many bytes and throws them away without copying them (`MSG_TRUNC`, tcp(7)); 0 is the end.
-///
-/// # Errors
-/// The kernel's: nothing to receive, or a connection that is gone.
-pub fn discard(stream: impl AsFd, bytes_max: usize) -> io::Result<usize> {
-    let nowhere = std::ptr::null_mut();
-    // SAFETY: with MSG_TRUNC, recv(2) on a TCP socket writes nothing, so no memory has to be there.
-    let bytes = unsafe { libc::recv(stream.as_fd().as_raw_fd(), nowhere, bytes_max, libc::MSG_TRUNC) };
-    usize::try_from(bytes).map_err(|_| io::Error::last_os_error())
-}
-
 /// Lets `listener` queue up to `backlog` connections that nobody has accepted yet (`std` asks for 128).
 ///
 /// # Errors
@@ -114,6 +101,29 @@ pub fn context_switches() -> io::Result<u64> {
     // SAFETY: the call succeeded, so it was written.
     let usage = unsafe { usage.assume_init() };
     Ok(u64::try_from(usage.ru_nvcsw + usage.ru_nivcsw).unwrap_or(0))
+}
+
+/// CPU time that the calling thread has used, up to now.
+///
+/// # Errors
+/// The kernel's; Linux gives none for this clock.
+pub fn thread_cpu_time() -> io::Result<Duration> {
+    cpu_time(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time that all threads of this process have used, up to now.
+///
+/// # Errors
+/// The kernel's; Linux gives none for this clock.
+pub fn process_cpu_time() -> io::Result<Duration> {
+    cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn cpu_time(clock: libc::clockid_t) -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in `time`, which lives through the call.
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
 /// Raises the limit of open descriptors towards `want`, for this process and those it starts; what it is now.

@@ -1,237 +1,128 @@
-//! The load client: N connections, a request each (or `--depth` pipelined), the next when all are answered.
+//! The load generator: N connections to a server on this machine, a JSON report of what they saw.
 //!
-//! It shares a small machine with the server that it measures, so it stays light: one thread, one epoll, one
-//! read buffer, one `recv` and one `send` per event, no allocation once warm. Every answer is checked: status
-//! line 200, Content-Length present, and the next answer beginning where it says this one ends. An answer that
-//! is wrong, or a connection that the server closes, ends the run with an error.
+//! It shares a small machine with the server that it measures, so it stays light: the fast lane of netpoll-core on
+//! one worker, one `recv` and one `send` per event, no allocation per request once warm (in an open loop one for some
+//! thirty, by the worker's mailbox; with churn two for each connection). Every answer is checked: status 200, one
+//! Content-Length, the body where it is known, and nothing behind it.
 //!
-//! Latency is from just before a batch of requests is sent until the answer has been read, in steps of 1 µs.
-//! It is a closed loop (a slow server gets fewer requests), so percentiles compare servers under the same
-//! options and say little about an open system. Requests unanswered at the end count with their age.
+//! *Closed loop* (default): a connection asks again when it has been answered. Latency is from the callback that
+//! queues a batch to the one that reads its answer, so it includes the client's own share, some tens of us with
+//! 64 connections. A slow server gets fewer requests: percentiles compare servers, and say little about an open
+//! system. *Open loop* (`--rate`): requests are due at constant spacing whatever the server does, and latency
+//! counts from then. What is due at the end and unsent counts with its age, as does what is unanswered.
 //!
-//! Use: `load --to 127.0.0.1:8080 [--path /plaintext] [--connections 64] [--depth 1] [--seconds 1]
-//! [--requests 0 (no bound)] [--pause-us 0 (between answer and next request)] [--flood 0|1] [--cpu N]
-//! [--sources 1 (addresses 127.0.0.2.. to connect from)] [--spin] [--hold]`
-//! With `--spin` it never sleeps while it measures. Whoever sends to a thread that sleeps pays for waking it, on
-//! virtual machines several us, and how often this one sleeps depends on how fast the server is: servers that
-//! are compared by their CPU time would pay for being slower than the client twice.
-//! Prints one JSON object. `--hold` sends one request per connection, prints, and keeps the connections open
-//! until its standard input ends or `--seconds` have passed. Connects to 127.0.0.0/8 only.
+//! Options (defaults in brackets):
+//! `--to` 127.0.0.1:8080, any address in 127.0.0.0/8; `--connections` \[64\]; `--depth` \[1\] requests on the way on
+//! each; `--seconds` \[1\]; `--requests` \[0, no bound\]; `--warmup` \[0\] seconds before, whose figures are dropped;
+//! `--rate` requests per second in total; `--pause-us` \[0\] between answer and next request, up to 2 ms longer;
+//! `--sources` \[1\] addresses from 127.0.0.2 on to connect from; `--cpu` to run on; `--spin` never sleep.
+//! `--path` \[/plaintext, or /echo\]; `--post BYTES` a JSON body; `--header 'Name: value'`, repeatable; `--expect TEXT`
+//! the body of a good answer \[known for /plaintext, /json and a post to /echo, else any\].
+//! `--churn` one request per connection, which the server has to close; N at most are open at a time, and latency
+//! includes connecting. `--echo BYTES` raw bytes that have to come back instead of HTTP. `--flood 1` one more
+//! connection that pipelines without waiting. `--hold` one request per connection, then they stay open until standard
+//! input ends or `--seconds` have passed.
+//! `--timeout-ms` \[10000\] for each request and connect; `--drain-ms` \[3000\] for answers owed at the end;
+//! `--count-errors` go on after an error, on a new connection \[the first one ends the run\]; `--histogram` the
+//! report has (us, count) pairs.
+//!
+//! Whoever sends to a thread that sleeps pays for waking it, on virtual machines several us, and how often this one
+//! sleeps depends on how fast the server is: servers that are compared by their CPU time would pay for being slower
+//! than the client twice. With `--spin` it never sleeps while it measures.
+//!
+//! A `busy_share` near 1 says that the generator was the limit, not the server.
 
 mod answer;
 mod flood;
-mod histogram;
+mod metronome;
+mod options;
 mod polite;
+mod run;
 
-use answer::Layout;
-use benches::sys::{Epoll, epoll_event};
-use benches::{known_options, option, sys};
-
-use serde_json::json;
-use socket2::{Domain, Socket, Type};
+use benches::sys;
+use metronome::{Metronome, Window};
+use netpoll_core::{ConnLimits, ConnectOptions, Runtime, Workers};
+use options::Options;
+use run::{Fault, Run};
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, TcpListener};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-const CONNECTIONS_MAX: usize = 20_000;
-const SECONDS_MAX: f64 = 600.0;
-const READ_BYTES: usize = 64 * 1024;
-/// How long the end of a run waits for answers that are still owed.
-const DRAIN: Duration = Duration::from_secs(3);
-
-struct Options {
-    to: SocketAddrV4,
-    request: Vec<u8>,
-    /// A request without the optional headers: more work per byte for the server.
-    short_request: Vec<u8>,
-    connections: usize,
-    depth: usize,
-    length: Duration,
-    requests: u64,
-    pause: Duration,
-    flood: bool,
-    sources: usize,
-    spin: bool,
-}
+/// Descriptors that are not connections.
+const SPARE_FILES: u64 = 32;
+/// A whole answer that arrives in pieces is kept until it is there, and then checked.
+const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let names = [
-        "--to",
-        "--path",
-        "--connections",
-        "--depth",
-        "--seconds",
-        "--requests",
-        "--pause-us",
-        "--flood",
-        "--cpu",
-        "--sources",
-    ];
-    known_options(&args, &names, &["--hold", "--spin"])?;
-    let options = Options::parse(&args)?;
-    if args.iter().any(|arg| arg == "--cpu") {
-        sys::pin_current_thread(&[option(&args, "--cpu", 1)?])?;
+    let options = Arc::new(Options::parse(&args)?);
+    if let Some(cpu) = options.cpu {
+        // The worker inherits it.
+        sys::pin_current_thread(&[cpu])?;
     }
-    let limit = sys::raise_open_files(options.connections as u64 + 64)?;
-    if limit < options.connections as u64 + 16 {
-        return Err(format!(
-            "only {limit} open files allowed, not enough for {} connections",
-            options.connections
-        )
-        .into());
+    let files = options.connections as u64 + SPARE_FILES;
+    let limit = sys::raise_open_files(files)?;
+    if limit < files {
+        return Err(format!("{limit} open files allowed, {files} needed").into());
     }
-    if args.iter().any(|arg| arg == "--hold") { hold(&options) } else { run(&options) }
+
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let to_nobody = nobody.local_addr()?;
+    let limits = ConnLimits {
+        // Never held back by its own output, which is bounded by the depth: it has to read for the server to go on.
+        write_high_bytes: usize::MAX,
+        input_bytes_max: INPUT_BYTES_MAX,
+        ..ConnLimits::default()
+    };
+    let (sender, end) = mpsc::channel();
+    let asked = Arc::clone(&options);
+    let running = Runtime::builder()
+        .workers(Workers::Count(1))
+        .pin(false)
+        .limits(limits)
+        .on_start(move |_worker, commands| {
+            let run = Rc::new(RefCell::new(Run::new(Arc::clone(&asked), sender.clone())));
+            commands.connect(to_nobody, ConnectOptions::default(), Metronome::new(run));
+        })
+        .start()?;
+    let window = end.recv().map_err(|_| "the worker ended")??;
+    if options.hold {
+        writeln!(io::stdout(), "{}", json!({ "connections": window.requests }))?;
+        // Whoever started us ends us by closing our standard input; if nobody does, time does.
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || ended.send(io::stdin().read_to_end(&mut Vec::new()).is_ok()));
+        // Both outcomes mean the same: it is over.
+        let _ = end.recv_timeout(options.length);
+    } else {
+        writeln!(io::stdout(), "{}", report(&options, &window)?)?;
+    }
+    running.stop(Duration::ZERO)?;
+    Ok(())
 }
 
-impl Options {
-    fn parse(args: &[String]) -> Result<Self, Box<dyn Error>> {
-        let to: SocketAddrV4 = option(args, "--to", SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080))?;
-        let path: String = option(args, "--path", "/plaintext".into())?;
-        let seconds: f64 = option(args, "--seconds", 1.0)?;
-        let options = Self {
-            // The headers that TechEmpower's wrk sends in its plaintext test.
-            request: format!(
-                "GET {path} HTTP/1.1\r\nHost: {to}\r\nAccept: text/plain,text/html;q=0.9,application/xhtml+xml;q=0.9,\
-                 application/xml;q=0.8,*/*;q=0.7\r\nConnection: keep-alive\r\n\r\n"
-            )
-            .into(),
-            short_request: format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into(),
-            to,
-            connections: option(args, "--connections", 64)?,
-            depth: option(args, "--depth", 1)?,
-            length: Duration::from_secs_f64(seconds.clamp(0.0, SECONDS_MAX)),
-            requests: option(args, "--requests", 0)?,
-            pause: Duration::from_micros(option(args, "--pause-us", 0)?),
-            flood: option(args, "--flood", 0_u8)? > 0,
-            sources: option(args, "--sources", 1)?,
-            spin: args.iter().any(|arg| arg == "--spin"),
-        };
-        if !to.ip().is_loopback() {
-            return Err(format!("{to} is not a loopback address").into());
-        }
-        if !(1..=CONNECTIONS_MAX).contains(&options.connections) || !(1..=200).contains(&options.sources) {
-            return Err(format!("between 1 and {CONNECTIONS_MAX} connections from 1 to 200 sources").into());
-        }
-        // A batch has to fit into an empty socket buffer, because it is sent by a single `send`.
-        if options.depth == 0 || options.request.len() * options.depth > 16 * 1024 {
-            return Err("a pipelined batch is between 1 request and 16 KiB".into());
-        }
-        Ok(options)
-    }
-
-    /// Connects; the `nth` connection decides from which source address.
-    fn connect(&self, nth: usize) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        if self.sources > 1 {
-            let last = u8::try_from(2 + nth % self.sources).expect("at most 202");
-            socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
-        }
-        socket.connect(&SocketAddr::from(self.to).into())?;
-        socket.set_tcp_nodelay(true)?;
-        Ok(socket.into())
-    }
-}
-
-fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let epoll = Epoll::new()?;
-    let mut polite = polite::Polite::connect(options, &epoll)?;
-    let mut flood = options.flood.then(|| flood::Flood::connect(options, &epoll)).transpose()?;
-    let mut layout = Layout::default();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut events = [epoll_event { events: 0, u64: 0 }; 512];
-
-    let start = Instant::now();
-    polite.start(start.elapsed())?;
-    let mut now;
-    let mut measured = None;
-    loop {
-        now = start.elapsed();
-        if measured.is_none() && (now >= options.length || polite.is_finished()) {
-            measured = Some(now);
-        }
-        if let Some(end) = measured {
-            let owed = polite.outstanding() + flood.as_ref().map_or(0, flood::Flood::outstanding);
-            if owed == 0 || now >= end + DRAIN {
-                break;
-            }
-        }
-        let timeout_ms = match &flood {
-            _ if options.spin && measured.is_none() => 0,
-            Some(flood) if flood.is_ready(measured.is_none()) => 0,
-            _ if measured.is_some() => 10,
-            _ => polite.timeout_ms(now),
-        };
-        let ready = epoll.wait(&mut events, timeout_ms)?;
-        for event in &events[..ready] {
-            match flood.as_mut() {
-                Some(flood) if event.u64 == flood::DATA => flood.woken(event.events),
-                _ => polite.event(event.u64, start, measured.is_none(), &mut layout, &mut buffer)?,
-            }
-        }
-        if measured.is_none() {
-            polite.send_paused(start)?;
-        }
-        if let Some(flood) = &mut flood {
-            flood.turn(measured.is_none(), &mut layout, &mut buffer)?;
-        }
-    }
-    polite.count_unanswered(now);
-    let seconds = measured.unwrap_or(now).as_secs_f64();
-    print(options, seconds, polite, flood.map_or(0, |flood| flood.answers()))
-}
-
-fn print(
-    options: &Options,
-    seconds: f64,
-    polite: polite::Polite,
-    flood_answers: u64,
-) -> Result<(), Box<dyn Error>> {
-    let (least, unanswered, requests) = (polite.least_answers(), polite.outstanding(), polite.answers());
-    let report = json!({
-        "connections": options.connections, "depth": options.depth, "seconds": seconds,
-        "requests": requests, "requests_per_second": requests as f64 / seconds,
-        "flood_requests": flood_answers, "unanswered": unanswered, "least_answers_of_a_connection": least,
-        "cpu_seconds": cpu_seconds()?,
-        "p50_us": polite.latency.percentile(0.5), "p99_us": polite.latency.percentile(0.99),
-        "p999_us": polite.latency.percentile(0.999), "max_us": polite.latency.max_us(),
+fn report(options: &Options, window: &Window) -> Result<Value, Box<dyn Error>> {
+    let errors = Fault::NAMES.iter().zip(&window.errors);
+    let errors: Map<String, Value> =
+        errors.map(|(name, &count)| ((*name).to_owned(), count.into())).collect();
+    let mut report = json!({
+        "connections": options.connections, "depth": options.depth, "seconds": window.seconds,
+        "rate": options.interval_ns.map(|interval| 1e9 / interval),
+        "requests": window.requests, "requests_per_second": window.requests as f64 / window.seconds,
+        "flood_requests": window.flood_requests, "unanswered": window.unanswered, "unsent": window.unsent,
+        "least_answers_of_a_connection": window.least_answers,
+        "connections_opened": window.connections_opened, "errors": errors,
+        "bytes_in": window.bytes_in, "bytes_out": window.bytes_out,
+        "cpu_seconds": sys::process_cpu_time()?.as_secs_f64(), "busy_share": window.busy_share,
+        "p50_us": window.p50_us, "p90_us": window.p90_us, "p99_us": window.p99_us,
+        "p999_us": window.p999_us, "max_us": window.max_us,
     });
-    writeln!(io::stdout(), "{report}")?;
-    Ok(())
-}
-
-/// CPU time of this process so far, which has one thread.
-fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
-    let text = std::fs::read_to_string("/proc/self/schedstat")?;
-    Ok(text.split(' ').next().ok_or("an empty schedstat")?.parse::<f64>()? / 1e9)
-}
-
-/// One request on each connection in turn, then nothing, as idle keep-alive clients do.
-fn hold(options: &Options) -> Result<(), Box<dyn Error>> {
-    let mut layout = Layout::default();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut streams = Vec::with_capacity(options.connections);
-    for nth in 0..options.connections {
-        let stream = options.connect(nth)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        streams.push(stream);
+    if options.histogram {
+        report["histogram"] = json!(window.histogram);
     }
-    for stream in &mut streams {
-        stream.write_all(&options.request)?;
-        let mut filled = 0;
-        while layout.answer(&buffer[..filled])?.is_none() {
-            match stream.read(&mut buffer[filled..])? {
-                0 => return Err("the server closed a connection".into()),
-                read => filled += read,
-            }
-        }
-    }
-    writeln!(io::stdout(), "{}", json!({ "connections": streams.len() }))?;
-    // Whoever started us ends us by closing our standard input; if nobody does, time does.
-    let (ended, end) = std::sync::mpsc::channel();
-    std::thread::spawn(move || ended.send(io::stdin().read_to_end(&mut Vec::new()).is_ok()));
-    // Both outcomes mean the same: it is over.
-    let _ = end.recv_timeout(options.length);
-    Ok(())
+    Ok(report)
 }

@@ -1,202 +1,233 @@
-//! The connections that wait for their answers before they ask again.
+//! A connection that waits for its answers before it asks again.
 //!
-//! Invariant: a connection has either a batch in flight (`outstanding > 0`), or stands in `paused` once, or the
-//! run is over for it. Edge-triggered: a read that fills less than the buffer has drained the socket.
+//! Closed loop: a batch of `--depth` requests, the next when all are answered, perhaps after a pause (the
+//! connection's deadline, which comes up to 2 ms late). Open loop: up to `--depth` requests on the way, each
+//! when it is due and somebody has room. With churn: one request, then the server closes.
+//!
+//! A deadline that finds requests on the way is their timeout. One `recv` and one `send` per event, because the
+//! runtime sends what a callback has queued in one piece.
 
-use crate::histogram::Histogram;
-use crate::{Layout, Options};
-use benches::sys::{EPOLLET, EPOLLIN, EPOLLRDHUP, Epoll};
-use std::collections::VecDeque;
-use std::error::Error;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use crate::run::{Fault, Phase, Run};
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use std::cell::RefCell;
+use std::rc::Rc;
 
-struct Conn {
-    stream: TcpStream,
-    /// The beginning of an answer whose end has not been read yet; seldom anything.
-    rest: Vec<u8>,
-    outstanding: usize,
-    sent_at: Duration,
-    answers: u64,
-}
-
-/// All polite connections and what they have seen.
+/// The connection in one slot of a run.
 pub struct Polite {
-    conns: Vec<Conn>,
-    batch: Vec<u8>,
-    depth: usize,
-    pause: Duration,
-    /// Who asks again when; in order, because the pause is the same for all.
-    paused: VecDeque<(Duration, usize)>,
-    answers: u64,
-    answers_max: u64,
-    pub latency: Histogram,
+    pub run: Rc<RefCell<Run>>,
+    pub nth: usize,
+    /// `opened` was called.
+    pub is_open: bool,
 }
 
-impl Polite {
-    /// Connects all and watches them.
-    pub fn connect(options: &Options, epoll: &Epoll) -> io::Result<Self> {
-        let mut conns = Vec::with_capacity(options.connections);
-        for nth in 0..options.connections {
-            let stream = options.connect(nth)?;
-            stream.set_nonblocking(true)?;
-            epoll.add(&stream, EPOLLIN | EPOLLRDHUP | EPOLLET, nth as u64)?;
-            conns.push(Conn {
-                stream,
-                rest: Vec::new(),
-                outstanding: 0,
-                sent_at: Duration::ZERO,
-                answers: 0,
-            });
-        }
-        Ok(Self {
-            conns,
-            batch: options.request.repeat(options.depth),
-            depth: options.depth,
-            pause: options.pause,
-            paused: VecDeque::with_capacity(options.connections),
-            answers: 0,
-            answers_max: if options.requests == 0 { u64::MAX } else { options.requests },
-            latency: Histogram::new(),
-        })
+impl Protocol for Polite {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.is_open = true;
+        self.run.borrow_mut().opened(self.nth, conn)
     }
 
-    /// The first batch of each; with a pause, spread over one pause so that they do not march in step.
-    pub fn start(&mut self, now: Duration) -> io::Result<()> {
-        for index in 0..self.conns.len() {
-            if self.pause.is_zero() {
-                self.send(index, now)?;
+    #[inline]
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.run.borrow_mut().received(self.nth, conn, input)
+    }
+
+    fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        self.run.borrow_mut().ended(self.nth)
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.run.borrow_mut().deadline(self.nth, conn)
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.run.borrow_mut().woken(self.nth, conn);
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        self.run.borrow_mut().lost(self.nth, self.is_open, reason);
+    }
+}
+
+impl Run {
+    fn opened(&mut self, nth: usize, conn: &mut Conn<'_>) -> Flow {
+        self.touched += 1;
+        self.connecting -= 1;
+        self.open += 1;
+        self.connections_opened += 1;
+        if self.options.churn {
+            // Its request was granted with the order to connect.
+            conn.send(&self.options.request);
+            conn.set_deadline(self.options.timeout);
+            if !self.free.is_empty() {
+                self.call_metronome();
+            }
+            return Flow::Continue;
+        }
+        self.slots[nth].waker = Some(conn.waker());
+        if self.is_asking() {
+            self.woken(nth, conn);
+        }
+        if self.phase == Phase::Opening || !self.free.is_empty() {
+            self.call_metronome();
+        }
+        Flow::Continue
+    }
+
+    #[inline]
+    fn received(&mut self, nth: usize, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.touched += 1;
+        let slot = &self.slots[nth];
+        let expected = if slot.answered_at.is_some() { 0 } else { slot.outstanding };
+        let (mut answers, mut fault) = (0, None);
+        while !input.is_empty() && fault.is_none() {
+            match self.check.answer(input.bytes()) {
+                _ if answers == expected => fault = Some(Fault::Surplus),
+                Ok(Some(bytes)) => {
+                    input.advance(bytes);
+                    answers += 1;
+                }
+                Ok(None) => break,
+                Err(wrong) => fault = Some(wrong),
+            }
+        }
+        if answers > 0 {
+            let now = self.now();
+            if self.options.churn {
+                self.slots[nth].answered_at = Some(now);
             } else {
-                let share = self.pause.mul_f64(index as f64 / self.conns.len() as f64);
-                self.paused.push_back((now + share, index));
-            }
-        }
-        Ok(())
-    }
-
-    /// What epoll reported for connection `data`: reads, checks and, while `asking`, asks again.
-    pub fn event(
-        &mut self,
-        data: u64,
-        start: Instant,
-        asking: bool,
-        layout: &mut Layout,
-        buffer: &mut [u8],
-    ) -> Result<(), Box<dyn Error>> {
-        let index = usize::try_from(data)?;
-        let conn = &mut self.conns[index];
-        loop {
-            let read = match conn.stream.read(buffer) {
-                Ok(0) => return Err("the server closed a connection".into()),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            let answers = split(layout, &mut conn.rest, &buffer[..read])?;
-            if answers > conn.outstanding {
-                return Err("more answers than requests".into());
-            }
-            let now = start.elapsed();
-            conn.outstanding -= answers;
-            conn.answers += answers as u64;
-            self.answers += answers as u64;
-            self.latency.record(now.saturating_sub(conn.sent_at), answers as u64);
-            if conn.outstanding == 0 && answers > 0 {
-                if asking && self.pause.is_zero() && self.answers < self.answers_max {
-                    return Ok(self.send(index, now)?);
-                }
-                if !self.pause.is_zero() {
-                    self.paused.push_back((now + self.pause, index));
+                self.count(nth, now, answers);
+                if fault.is_none() {
+                    self.go_on(nth, conn, now);
                 }
             }
-            if read < buffer.len() {
-                return Ok(());
+        }
+        match fault {
+            None => Flow::Continue,
+            Some(fault) => {
+                let start = &input.bytes()[..input.len().min(200)];
+                self.fault(nth, fault, &format!("{:?}", String::from_utf8_lossy(start)));
+                Flow::Reset
             }
         }
     }
 
-    /// Asks again where the pause is over.
-    pub fn send_paused(&mut self, start: Instant) -> io::Result<()> {
-        while let Some(&(due, index)) = self.paused.front() {
-            let now = start.elapsed();
-            if due > now {
-                break;
+    /// Something has been answered.
+    #[inline]
+    fn go_on(&mut self, nth: usize, conn: &mut Conn<'_>, now: u64) {
+        if self.options.interval_ns.is_some() {
+            self.ask_due(nth, conn, now);
+        } else if self.slots[nth].outstanding > 0 {
+        } else if self.options.pause.is_zero() {
+            self.ask(nth, conn, now);
+        } else if self.is_asking() {
+            conn.set_deadline(self.options.pause);
+        }
+        if self.slots[nth].outstanding == 0 && (!self.is_asking() || self.options.interval_ns.is_some()) {
+            conn.clear_deadline();
+        }
+    }
+
+    /// Sends the next batch, if there is to be one.
+    #[inline]
+    fn ask(&mut self, nth: usize, conn: &mut Conn<'_>, now: u64) {
+        let requests = self.grant(self.options.depth);
+        if requests > 0 {
+            let slot = &mut self.slots[nth];
+            slot.outstanding = requests;
+            slot.asked_at = now;
+            conn.send(&self.options.batch[..requests * self.options.request.len()]);
+            conn.set_deadline(self.options.timeout);
+        } else {
+            conn.clear_deadline();
+        }
+    }
+
+    /// Sends what is due and fits, and stands in line if there is room for more.
+    fn ask_due(&mut self, nth: usize, conn: &mut Conn<'_>, now: u64) {
+        while self.slots[nth].outstanding < self.options.depth
+            && let Some(intended) = self.take_due(now)
+        {
+            let slot = &mut self.slots[nth];
+            slot.outstanding += 1;
+            slot.asked_at = now;
+            slot.intended.push_back(intended);
+            conn.send(&self.options.request);
+            conn.set_deadline(self.options.timeout);
+        }
+        let slot = &mut self.slots[nth];
+        if slot.outstanding < self.options.depth && !slot.is_idle {
+            slot.is_idle = true;
+            if self.idle.is_empty() {
+                self.call_metronome();
             }
-            self.paused.pop_front();
-            self.send(index, now)?;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, index: usize, now: Duration) -> io::Result<()> {
-        let conn = &mut self.conns[index];
-        conn.sent_at = now;
-        conn.outstanding = self.depth;
-        match conn.stream.write(&self.batch)? {
-            sent if sent == self.batch.len() => Ok(()),
-            _ => Err(io::Error::other("a batch did not fit into the socket")),
+            self.idle.push_back(nth);
         }
     }
 
-    /// How long epoll may wait, in its unit.
-    pub fn timeout_ms(&self, now: Duration) -> i32 {
-        let Some(&(due, _)) = self.paused.front() else { return 10 };
-        let us = due.saturating_sub(now).as_micros();
-        i32::try_from(us.div_ceil(1000).min(10)).expect("at most ten")
-    }
-
-    /// Whether the bound on requests has been reached.
-    pub fn is_finished(&self) -> bool {
-        self.answers >= self.answers_max
-    }
-
-    /// Requests in flight.
-    pub fn outstanding(&self) -> usize {
-        self.conns.iter().map(|conn| conn.outstanding).sum()
-    }
-
-    /// Lets requests that were never answered count with their age.
-    pub fn count_unanswered(&mut self, now: Duration) {
-        for conn in self.conns.iter().filter(|conn| conn.outstanding > 0) {
-            self.latency.record(now.saturating_sub(conn.sent_at), conn.outstanding as u64);
+    /// The metronome called, or nobody did.
+    fn woken(&mut self, nth: usize, conn: &mut Conn<'_>) {
+        self.touched += 1;
+        let now = self.now();
+        if self.options.interval_ns.is_some() {
+            return self.ask_due(nth, conn, now);
         }
-    }
-
-    /// Answers on all connections.
-    pub fn answers(&self) -> u64 {
-        self.answers
-    }
-
-    /// Answers on the connection that got the fewest.
-    pub fn least_answers(&self) -> u64 {
-        self.conns.iter().map(|conn| conn.answers).min().unwrap_or(0)
-    }
-}
-
-/// How many answers end in `bytes`; what is left of them goes into `rest`, in front of the next read.
-pub fn split(
-    layout: &mut Layout,
-    rest: &mut Vec<u8>,
-    bytes: &[u8],
-) -> Result<usize, crate::answer::BadAnswer> {
-    let mut answers = 0;
-    let mut from = 0;
-    if rest.is_empty() {
-        while from < bytes.len() {
-            let Some(length) = layout.answer(&bytes[from..])? else { break };
-            from += length;
-            answers += 1;
+        if std::mem::replace(&mut self.slots[nth].begun, true) || !self.is_asking() {
+            return;
         }
-        rest.extend_from_slice(&bytes[from..]);
-        return Ok(answers);
+        if self.options.pause.is_zero() {
+            return self.ask(nth, conn, now);
+        }
+        // The first requests are spread over one pause, so that connections do not march in step.
+        conn.set_deadline(self.options.pause.mul_f64(nth as f64 / self.slots.len() as f64));
     }
-    rest.extend_from_slice(bytes);
-    while from < rest.len() {
-        let Some(length) = layout.answer(&rest[from..])? else { break };
-        from += length;
-        answers += 1;
+
+    fn deadline(&mut self, nth: usize, conn: &mut Conn<'_>) -> Flow {
+        self.touched += 1;
+        let now = self.now();
+        let owed = self.slots[nth].outstanding;
+        if owed == 0 {
+            if self.options.interval_ns.is_none() {
+                self.ask(nth, conn, now);
+            }
+            return Flow::Continue;
+        }
+        self.record_of(nth, now, owed);
+        self.fault(nth, Fault::Timeout, "no answer in time");
+        Flow::Reset
     }
-    rest.drain(..from);
-    Ok(answers)
+
+    /// The server has sent all it will send.
+    fn ended(&mut self, nth: usize) -> Flow {
+        self.touched += 1;
+        let slot = &mut self.slots[nth];
+        if let Some(answered_at) = slot.answered_at.take() {
+            self.count(nth, answered_at, 1);
+        } else if slot.outstanding > 0 || self.phase < Phase::Draining {
+            self.fault(nth, Fault::Closed, "the server closed a connection");
+            return Flow::Reset;
+        }
+        Flow::Close
+    }
+
+    fn lost(&mut self, nth: usize, was_open: bool, reason: Lost) {
+        self.touched += 1;
+        match was_open {
+            true => self.open -= 1,
+            false => self.connecting -= 1,
+        }
+        let matters = self.slots[nth].outstanding > 0 || self.phase < Phase::Draining;
+        match reason {
+            Lost::ConnectFailed(error) => {
+                self.retry_at = self.now() + crate::metronome::RETRY_NS;
+                self.fault(nth, Fault::Connect, &error.to_string());
+            }
+            Lost::Failed(error) if matters => self.fault(nth, Fault::Reset, &error.to_string()),
+            Lost::Stalled => self.fault(nth, Fault::Timeout, "the server does not read"),
+            Lost::InputOverflow => self.fault(nth, Fault::Framing, "an answer without end"),
+            Lost::Panicked => self.end(Err("a callback of the load client panicked".into())),
+            _ => {}
+        }
+        self.vacate(nth);
+    }
 }

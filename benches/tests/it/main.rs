@@ -1,0 +1,5 @@
+//! The load generator through its front door: a command line, a server in this process, and a JSON report.
+
+mod open_loop;
+mod server;
+mod truth;
