@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::results::{Figure, Outcome, Table};
 use crate::workloads::{Kind, Workload};
 use benches::runner::{
-    Contestant, Failure, Load, Machine, SERVER_CPU, Sample, Server, UserTime, Window, get, median, number,
+    Contestant, Failure, Load, Machine, SERVER_CPU, Server, UserTime, Window, get, median, number,
     resident_bytes, traced,
 };
 use std::io::{Read, Write};
@@ -145,9 +145,9 @@ fn outcome(
     let requests: f64 = windows.iter().map(|window| window.requests).sum();
     let switches: u64 = windows.iter().map(|window| window.switches.total()).sum();
     let seconds: f64 = used.iter().map(|&nth| taken[nth].seconds).sum();
-    let busy = |ns: f64| ns / seconds;
-    let server_busy = busy(windows.iter().map(|window| window.cpu.total_ns as f64 / 1e9).sum());
-    let client_busy = busy(windows.iter().map(|window| window.own_cpu_seconds()).sum()) - server_busy;
+    let server_busy = windows.iter().map(|window| window.cpu.total_ns as f64 / 1e9).sum::<f64>() / seconds;
+    // Without the turns in which it only spun.
+    let client_busy = report("busy_share").unwrap_or(0.0);
     let missing = || Failure::from("no window");
     Ok(Outcome {
         contestant: spec.name.clone(),
