@@ -119,6 +119,9 @@ pub fn table(
 fn take(contestant: &mut Contestant, load: &Load<'_>, options: &str) -> Result<Taken, Failure> {
     let (before, begin) = (Machine::now()?, Instant::now());
     let window = contestant.window(load, options)?;
+    if window.requests == 0.0 {
+        return Err("no answer in a whole window".into());
+    }
     let (after, seconds) = (Machine::now()?, begin.elapsed().as_secs_f64());
     Ok(Taken { window, seconds, steal: (after.stolen - before.stolen) as f64 / (TICKS * seconds) })
 }

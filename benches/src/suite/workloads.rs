@@ -86,7 +86,7 @@ pub const WORKLOADS: [Workload; 10] = [
     http(
         "churn",
         "Plaintext, a new connection for each request, 16 at once",
-        "plaintext",
+        "churn",
         "/plaintext",
         "--connections 16 --churn --spin --sources 100",
     ),
