@@ -8,10 +8,11 @@
 //! Options (defaults in brackets): `--quick` the usual workloads only, short rounds, about five minutes; `--only
 //! WORKLOAD,..` by the beginning of the name; `--peers NAME,..` of the peers only those whose name contains one of these,
 //! `--peers none` for none; `--rounds` \[9, quick 3\]; `--seconds` \[1, quick 0.4\] of each window; `--steal-max` \[0.05\]
-//! share of a core at which a window is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--out DIR`
+//! share of a core at which a window is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`; `--out DIR`
 //! \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them; `--list`.
 
 mod chart;
+mod conformance;
 mod contestants;
 mod machine;
 mod markdown;
@@ -44,7 +45,11 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let options = ["--only", "--peers", "--rounds", "--seconds", "--steal-max", "--out", "--programs"];
-    known_options(&args, &options, &["--quick", "--list", "--no-memory", "--no-scaling", "--no-traces"])?;
+    known_options(
+        &args,
+        &options,
+        &["--quick", "--list", "--no-memory", "--no-scaling", "--no-traces", "--no-conformance"],
+    )?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let words = |name: &str| -> Result<Vec<String>, Failure> {
         let text: String = option(&args, name, String::new())?;
@@ -99,6 +104,15 @@ fn run() -> Result<(), Failure> {
             Err(error) => failed.push((format!("{}, idle connections", spec.name), error.to_string())),
         }
     }
+    let mut conformance = Vec::new();
+    for spec in http.iter().filter(|spec| !has("--no-conformance") && !spec.is_floor) {
+        eprintln!("conformance: {}", spec.name);
+        match conformance::of(spec, &programs) {
+            Ok(one) => conformance.push(one),
+            Err(error) => failed.push((format!("{}, conformance", spec.name), error.to_string())),
+        }
+    }
+    conformance.sort_by_key(|one| std::cmp::Reverse(one.must.0));
     memory.sort_by(|a, b| a.idle_bytes.total_cmp(&b.idle_bytes));
     let is_scaled = |spec: &&&Spec| {
         spec.can_have(2) && (spec.is_ours || ["hyper", "actix"].iter().any(|name| spec.name.contains(name)))
@@ -121,6 +135,7 @@ fn run() -> Result<(), Failure> {
         tables,
         memory,
         scaling,
+        conformance,
         skipped: failed,
     };
     let date = &results.machine[0].1;

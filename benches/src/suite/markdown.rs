@@ -41,6 +41,21 @@ pub fn render(results: &Results) -> String {
         }
         line(format_args!(""));
     }
+    if !results.conformance.is_empty() {
+        line(format_args!(
+            "## Conformance\n\nRaw-byte cases passed: *must* is what the RFCs demand and known ways to smuggle requests, \
+             *ours* what netpoll-http chose where they leave a choice. `cargo run --release -p benches --bin conformance -- \
+             --to HOST:PORT --verbose` lists the others.\n"
+        ));
+        line(format_args!("| server | must | ours |\n|---|---:|---:|"));
+        for one in &results.conformance {
+            line(format_args!(
+                "| {} | {}/{} | {}/{} |",
+                one.contestant, one.must.0, one.must.1, one.ours.0, one.ours.1
+            ));
+        }
+        line(format_args!(""));
+    }
     if !results.scaling.is_empty() {
         line(format_args!(
             "## Two workers\n\nCPU per request with one worker on core 0, and with two on cores 0 and 1, where the \

@@ -62,6 +62,16 @@ pub struct Memory {
     pub idle_bytes: f64,
 }
 
+/// Raw-byte cases, passed and judged.
+#[derive(Clone, Debug)]
+pub struct Conformance {
+    pub contestant: String,
+    /// What the RFCs demand, and known ways to smuggle requests.
+    pub must: (u64, u64),
+    /// What netpoll-http chose where they leave a choice.
+    pub ours: (u64, u64),
+}
+
 /// One worker against two.
 #[derive(Clone, Debug)]
 pub struct Scaling {
@@ -88,6 +98,7 @@ pub struct Results {
     pub tables: Vec<Table>,
     pub memory: Vec<Memory>,
     pub scaling: Vec<Scaling>,
+    pub conformance: Vec<Conformance>,
     /// Contestants: name, version or configuration, what of HTTP they leave out.
     pub contestants: Vec<(String, String, String)>,
     pub skipped: Vec<(String, String)>,
@@ -148,6 +159,10 @@ impl Results {
                 "contestant": memory.contestant, "connections": memory.connections,
                 "empty_bytes": memory.empty_bytes, "fresh_bytes": memory.fresh_bytes,
                 "idle_bytes": memory.idle_bytes,
+            })).collect::<Vec<_>>(),
+            "conformance": self.conformance.iter().map(|one| json!({
+                "contestant": one.contestant, "must_passed": one.must.0, "must_total": one.must.1,
+                "ours_passed": one.ours.0, "ours_total": one.ours.1,
             })).collect::<Vec<_>>(),
             "scaling": self.scaling.iter().map(|scaling| json!({
                 "contestant": scaling.contestant, "one_worker_us": scaling.one.to_json(),

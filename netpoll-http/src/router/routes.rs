@@ -112,9 +112,7 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
 impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
     #[inline]
     fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_> {
-        // The table compares text; a path that is none has no route, and the wire lets none pass.
-        let Ok(path) = std::str::from_utf8(path) else { return Route::NotFound };
-        match T::find(method, path, params) {
+        match T::find_bytes(method, path, params) {
             Found::Route(number) => Route::To(RouteId(number as u32)),
             Found::MethodNotAllowed(allow) => Route::MethodNotAllowed(allow),
             Found::NotFound => Route::NotFound,

@@ -45,15 +45,16 @@ fn first_slash(word: u64) -> Option<usize> {
 }
 
 /// Mixes the length and eight bytes of a text: the last ones, since the beginnings of paths are alike.
+#[doc(hidden)]
 #[inline]
-pub(super) fn tag(text: &[u8]) -> u64 {
+pub const fn tag(text: &[u8]) -> u64 {
     let word = if let Some(last) = text.last_chunk::<8>() {
         u64::from_le_bytes(*last)
     } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        (u32::from_le_bytes(*first) as u64) << 32 | u32::from_le_bytes(*last) as u64
     } else if let (Some(first), Some(last)) = (text.first(), text.last()) {
         // One to three bytes: with the one in the middle, that is all of them.
-        u64::from(*first) << 16 | u64::from(text[text.len() / 2]) << 8 | u64::from(*last)
+        (*first as u64) << 16 | (text[text.len() / 2] as u64) << 8 | *last as u64
     } else {
         0
     };

@@ -1,12 +1,12 @@
 //! The compile-time router: [`route_table!`](crate::route_table).
 //!
-//! The compiler checks the patterns and sorts them. Literal paths become arms of one `match`, each
-//! with its method's name beside it, so a route's number is a constant wherever it is found and the
-//! caller's dispatch on it folds into the arms. Shapes with parameters are looked up by the text before
+//! The compiler checks the patterns and sorts them. Literal paths become comparisons with constants, first of
+//! a tag of eight bytes and the length, then of the rest, so a route's number is a constant wherever it is found
+//! and the caller's dispatch on it folds into them. Shapes with parameters are looked up by the text before
 //! the first parameter, its *prefix*; those with the same prefix are tried one after the other.
 //!
 //! Invariant: `candidates` hold every shape with parameters once, best first, so the first that
-//! matches is the answer; literal shapes are found by the `match` only. Longest prefix first is right:
+//! matches is the answer; literal shapes are found by the comparisons only. Longest prefix first is right:
 //! where the shorter one ends, the longer one has a literal and the other a parameter.
 //! Built by constant evaluation, never changed. Nothing allocates.
 
@@ -18,6 +18,7 @@ use super::scan::head;
 use crate::message::{PATH_BYTES_MAX, Params};
 
 pub use super::pattern::is_literal;
+pub use super::scan::tag;
 pub use checked::Checked;
 
 /// A table that [`route_table!`](crate::route_table) made: method and path in, the route's number out.
@@ -29,7 +30,13 @@ pub trait Table {
     ///
     /// Takes the method (case-sensitive) and the raw path (without the query). `params` is
     /// overwritten, as by [`Tree::find`](super::Tree::find), with the same rules.
-    fn find(method: &str, path: &str, params: &mut Params) -> Found<'static, usize>;
+    #[inline(always)]
+    fn find(method: &str, path: &str, params: &mut Params) -> Found<'static, usize> {
+        Self::find_bytes(method, path.as_bytes(), params)
+    }
+
+    /// The same for a path that is not known to be text.
+    fn find_bytes(method: &str, path: &[u8], params: &mut Params) -> Found<'static, usize>;
 }
 
 /// Makes a compile-time route table: a type that implements [`Table`](crate::router::Table).
@@ -94,31 +101,29 @@ macro_rules! route_table {
                 }
 
                 #[inline(always)]
-                fn find(
+                fn find_bytes(
                     method: &str,
-                    path: &str,
+                    path: &[u8],
                     params: &mut $crate::router::Params,
                 ) -> $crate::router::Found<'static, usize> {
                     params.clear();
-                    // The first arm of a path serves; the second knows the path but not the method.
-                    match path {
-                        $(
-                            $pattern if const { t::is_literal($pattern) }
-                                && method == ::core::stringify!($method) =>
-                            {
-                                $crate::router::Found::Route(
-                                    const { ROUTES.number(::core::stringify!($method), $pattern) },
-                                )
-                            }
-                        )*
-                        $(
-                            $pattern if const { t::is_literal($pattern) } => ROUTES.find_method(
-                                const { ROUTES.number(::core::stringify!($method), $pattern) },
-                                method,
-                            ),
-                        )*
-                        _ => ROUTES.find_with_params(method, path, params),
-                    }
+                    // A switch over numbers, and one comparison of a known length.
+                    #[allow(unused_variables, reason = "a table may have no literal path")]
+                    let tag = t::tag(path);
+                    $(
+                        if const { t::is_literal($pattern) }
+                            && tag == const { t::tag($pattern.as_bytes()) }
+                            && path == const { $pattern.as_bytes() }
+                        {
+                            let number = const { ROUTES.number(::core::stringify!($method), $pattern) };
+                            return if method == ::core::stringify!($method) {
+                                $crate::router::Found::Route(number)
+                            } else {
+                                ROUTES.find_method(number, method)
+                            };
+                        }
+                    )*
+                    ROUTES.find_with_params(method, path, params)
                 }
             }
         };
@@ -239,8 +244,8 @@ impl Routes {
     /// Looks for a shape with parameters.
     #[doc(hidden)]
     #[inline(never)]
-    pub fn find_with_params(&self, method: &str, path: &str, params: &mut Params) -> Found<'static, usize> {
-        match self.group(path.as_bytes(), params) {
+    pub fn find_with_params(&self, method: &str, path: &[u8], params: &mut Params) -> Found<'static, usize> {
+        match self.group(path, params) {
             Some(group) => {
                 let found = self.find_method(group, method);
                 if let Found::Route(number) = found {
