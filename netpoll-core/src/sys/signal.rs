@@ -185,6 +185,13 @@ mod tests {
         assert_eq!(unsafe { libc::raise(signal) }, 0);
     }
 
+    /// Makes a signal deadly. A test run in the background of a shell begins with SIGINT ignored.
+    fn by_default(signal: c_int) {
+        // SAFETY: signal(2) takes no pointers but this constant.
+        // (test: `dropping_puts_the_previous_handlers_back`)
+        assert_ne!(unsafe { libc::signal(signal, libc::SIG_DFL) }, libc::SIG_ERR);
+    }
+
     /// Runs the test `name` in a process of its own, which must be killed by `signal`; false in that process.
     fn dies_of(signal: c_int, name: &str) -> bool {
         let Some(output) = in_child(&format!("{}::{name}", module_path!())) else { return false };
@@ -232,6 +239,7 @@ mod tests {
         if dies_of(libc::SIGTERM, "a_second_signal_of_the_same_kind_kills") {
             return;
         }
+        by_default(libc::SIGTERM);
         let _signals = StopSignals::install().unwrap();
         raise(libc::SIGTERM);
         raise(libc::SIGTERM);
@@ -242,6 +250,7 @@ mod tests {
         if dies_of(libc::SIGINT, "dropping_puts_the_previous_handlers_back") {
             return;
         }
+        by_default(libc::SIGINT);
         drop(StopSignals::install().unwrap());
         raise(libc::SIGINT);
     }
