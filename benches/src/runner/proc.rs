@@ -8,7 +8,7 @@ use std::fs;
 pub struct CpuTime {
     /// User and system together, in ns, as the scheduler measured it; steal is not part of it.
     pub total_ns: u64,
-    /// The part in user space in ticks of `getconf CLK_TCK`; sampled, see [`super::contest`].
+    /// The part in user space in ticks of `getconf CLK_TCK`; sampled, see [`Contestant`](super::Contestant).
     pub user_ticks: u64,
     /// The part in the kernel, likewise.
     pub system_ticks: u64,
