@@ -73,6 +73,7 @@ pub(super) struct Slot(u8);
 
 impl Slot {
     pub(super) const OTHER: Slot = Slot(OTHER as u8);
+    pub(super) const CONNECTION: Slot = Slot(Known::Connection as u8);
 
     #[inline(always)]
     fn at(self) -> usize {
