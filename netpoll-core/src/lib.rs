@@ -6,7 +6,7 @@
 //! # A protocol
 //!
 //! A [`Protocol`] is one value per connection and is called back when something happens to it. What it sends
-//! is queued and leaves in one system call when the callback has returned; what it does not consume is
+//! is queued and leaves in one system call soon after the callback has returned; what it does not consume is
 //! kept, and offered again in front of the bytes that follow.
 //!
 //! ```no_run

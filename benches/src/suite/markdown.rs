@@ -100,6 +100,7 @@ pub fn table(table: &Table) -> String {
         text.push_str(&format!("| {name} | failed: {} | | | | | | | | | |\n", why.replace(['|', '\n'], " ")));
     }
     if table.is_open_loop {
+        text.push_str(&format!("\n![latency]({}-latency.svg)\n", table.name));
         text.push_str("\nLatency counts from the moment at which a request was due, sent or not.\n");
     }
     text

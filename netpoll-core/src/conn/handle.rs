@@ -30,7 +30,8 @@ impl ConnId {
 
 /// The connection that a callback is about.
 ///
-/// Output goes into a queue and leaves in one system call when the callback has returned.
+/// Output goes into a queue and leaves in one system call soon after the callback has returned, together with
+/// that of other connections; above 16 KiB at once.
 pub struct Conn<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) cx: &'a mut Context,

@@ -3,7 +3,7 @@
 //! Readiness and completion meet here and nowhere else: the floors above see *bytes arrived*,
 //! *bytes left*, *accepted*, *hung up*, never "readable". A driver has two halves. [`Driver`] waits
 //! and delivers; only the reactor drives it. [`Io`] takes orders and may be called from inside a
-//! delivery, so that an answer leaves right after the callback that made it.
+//! delivery, so that a callback can pause or close a connection and a large answer leaves at once.
 //!
 //! Invariants that every driver keeps:
 //! - a key is never reported after [`Io::close`] returned for it;

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 connection: bytes in, requests to the service, answers into the write queue.
 //!
 //! A state machine with one phase at a time. Requests are parsed where they landed, answered in order,
-//! and all answers to what arrived together leave together, because the core flushes once after the callback.
+//! and all answers to what arrived together leave together, because the core flushes behind the callback.
 //! What a request needs beyond one callback (a body that is still coming, a handler that waits, a stream)
 //! is boxed while it lasts; between requests a connection owns nothing but this struct.
 //!

@@ -23,7 +23,7 @@ pub(crate) struct Worker<S> {
     pub(super) service: S,
     pub(super) limits: Limits,
     pub(super) wire_limits: wire::Limits,
-    /// Header positions of the request at hand.
+    /// What was found out about the head of the request at hand.
     pub(super) index: RefCell<HeadIndex>,
     starts: RefCell<HeadStarts>,
     /// Bytes that recent answers had, so that an answer fits the block that it starts in and a warm worker
