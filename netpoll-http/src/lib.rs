@@ -71,6 +71,7 @@ pub use layer::{RateLimit, Verdict};
 pub use message::Json;
 pub use message::{
     Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response, RouteId,
+    Takeover, Upgrade,
 };
 pub use router::{Params, Router};
 pub use server::{App, Report, Running, Server, Worker};

@@ -13,15 +13,17 @@ mod answer;
 mod limits;
 mod request;
 mod service;
+mod upgrade;
 mod upload;
 mod worker;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use netpoll_core::{Conn, Flow, Input, Protocol};
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
 
 use self::answer::{Streaming, Waiting};
+use self::upgrade::Next;
 use self::upload::{Skip, Upload};
 use crate::message::RouteId;
 use crate::wire::{Head, Method, Scan};
@@ -56,6 +58,8 @@ enum Phase {
     Waiting(Box<Waiting>),
     /// The answer is made while it is sent.
     Streaming(Box<Streaming>),
+    /// Another protocol has it.
+    Upgraded(Box<Next>),
 }
 
 /// What is to be remembered of a request until it is answered.
@@ -66,16 +70,23 @@ struct Exchange {
     is_http10: bool,
     /// The connection may stay open behind this request.
     keep_alive: bool,
+    /// The peer asks for another protocol, and still listens.
+    may_upgrade: bool,
 }
 
 impl Exchange {
+    /// Nothing is known of the request but that none follows it.
+    const LAST: Self =
+        Self { route: None, head_only: false, is_http10: false, keep_alive: false, may_upgrade: false };
+
     #[inline]
-    fn new(head: &Head<'_>, route: Option<RouteId>) -> Self {
+    fn new(head: &Head<'_>, route: Option<RouteId>, half_closed: bool) -> Self {
         Self {
             route,
             head_only: head.method == Method::Head,
             is_http10: head.minor_version == 0,
             keep_alive: head.keep_alive,
+            may_upgrade: head.upgrade && !half_closed,
         }
     }
 }
@@ -113,6 +124,8 @@ impl<S: Service> Http1<S> {
                 Phase::Upload(_) => self.go_on_with_upload(conn, input),
                 Phase::Skip(_) => self.go_on_skipping(conn, input),
                 Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
+                Phase::Upgraded(_) if input.is_empty() => return Flow::Continue,
+                Phase::Upgraded(_) => return self.received(conn, input),
             };
             if let Step::Stop(flow) = step {
                 return flow;
@@ -160,7 +173,7 @@ impl<S: Service> Http1<S> {
         match step {
             Step::Stop(flow) => flow,
             // What is left of the input is offered again, because a pause ends.
-            Step::Next if self.is_behind => Flow::Continue,
+            Step::Next if self.is_behind || matches!(self.phase, Phase::Upgraded(_)) => Flow::Continue,
             Step::Next => self.rest(conn),
         }
     }
@@ -173,16 +186,23 @@ impl<S: Service> Protocol for Http1<S> {
     }
 
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
-        self.serve_and_note(conn, input)
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.received(conn, input),
+            _ => self.serve_and_note(conn, input),
+        }
     }
 
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         self.half_closed = true;
-        self.serve_and_note(conn, input)
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.eof(conn, input),
+            _ => self.serve_and_note(conn, input),
+        }
     }
 
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self.phase {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.drained(conn),
             Phase::Streaming(_) => {
                 let step = self.go_on_streaming(conn);
                 self.resume(conn, step)
@@ -193,7 +213,8 @@ impl<S: Service> Protocol for Http1<S> {
     }
 
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let step = match self.phase {
+        let step = match &mut self.phase {
+            Phase::Upgraded(next) => return next.woken(conn),
             Phase::Waiting(_) => self.go_on_waiting(conn),
             Phase::Streaming(_) => self.go_on_streaming(conn),
             _ => return self.unchanged(),
@@ -202,7 +223,8 @@ impl<S: Service> Protocol for Http1<S> {
     }
 
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self.phase {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.deadline(conn),
             Phase::Waiting(_) => self.give_up_waiting(conn),
             Phase::Streaming(_) => Flow::Pause,
             Phase::Head | Phase::Upload(_) => self.time_out(conn),
@@ -215,10 +237,17 @@ impl<S: Service> Protocol for Http1<S> {
         }
     }
 
-    fn stopping(&mut self, _conn: &mut Conn<'_>) -> Flow {
-        match self.phase {
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.stopping(conn),
             Phase::Idle if !self.is_behind => Flow::Close,
             _ => self.unchanged(),
+        }
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        if let Phase::Upgraded(next) = &mut self.phase {
+            next.lost(reason);
         }
     }
 }

@@ -67,7 +67,7 @@ impl<S: Service> Http1<S> {
         let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
         };
-        let exchange = Exchange::new(&head, Some(route));
+        let exchange = Exchange::new(&head, Some(route), self.half_closed);
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         let request = Request::borrowed(&head, &params, body, &origin);
@@ -92,7 +92,7 @@ impl<S: Service> Http1<S> {
         origin: &Origin,
     ) -> Step {
         let route = if let Route::To(route) = found { Some(route) } else { None };
-        let mut exchange = Exchange::new(head, route);
+        let mut exchange = Exchange::new(head, route, self.half_closed);
         let request = Request::borrowed(head, params, &[], origin);
         let mut rest = Rest::Nothing;
         let replied = match plan(worker, found, head, &request, input) {
@@ -163,7 +163,7 @@ impl<S: Service> Http1<S> {
     /// Answers 408 to a head or a body that took too long.
     #[cold]
     pub(super) fn time_out(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let exchange = Exchange { route: None, head_only: false, is_http10: false, keep_alive: false };
+        let exchange = Exchange::LAST;
         let late = Error::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive");
         let mut rest = Rest::Nothing;
         let replied = self.worker.clone().write(conn, &exchange, None, &mut rest, |reply| reply.fail(late));

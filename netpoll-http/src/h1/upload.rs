@@ -15,7 +15,7 @@ use netpoll_core::{Conn, Flow, Input, Instant};
 use super::request::SKIP_BYTES_MAX;
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
-use crate::wire::{Decoder, Framing, Head, HeadIndex, WireError};
+use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 
 /// A body on its way, with its head.
 pub(super) struct Upload {
@@ -42,6 +42,14 @@ enum Incoming {
 }
 
 impl Incoming {
+    /// What came behind the body, once that is complete.
+    fn into_trailers(self) -> Trailers {
+        match self {
+            Self::Length(_) => Trailers::default(),
+            Self::Chunked(decoder) => decoder.into_trailers(),
+        }
+    }
+
     fn new(framing: Framing) -> Self {
         match framing {
             Framing::None => Self::Length(0),
@@ -129,6 +137,7 @@ impl<S: Service> Http1<S> {
             head_bytes: upload.head_bytes,
             index: upload.index,
             params: upload.params,
+            trailers: upload.incoming.into_trailers(),
             origin: Origin { peer: self.peer, arrived: upload.started },
         });
         let worker = std::rc::Rc::clone(&self.worker);

@@ -78,7 +78,8 @@ impl<S: Service> Worker<S> {
         };
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
         let starts = starts.at(conn.unix_seconds());
-        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after);
+        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after)
+            .with_upgrade(exchange.may_upgrade);
         let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
         let (replied, bytes) = conn.append(usual.get(), |out| {
             let start = out.len();

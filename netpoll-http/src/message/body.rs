@@ -12,6 +12,8 @@ use std::task::Context;
 
 use bytes::Bytes;
 
+use super::Takeover;
+
 /// The body of a [`Response`](crate::Response).
 #[derive(Default)]
 pub enum Body {
@@ -35,6 +37,8 @@ pub enum Body {
         /// How many bytes there will be, if that is known.
         length: Option<u64>,
     },
+    /// No bytes, but another protocol behind the head: what [`Upgrade::accept`](crate::Upgrade::accept) makes.
+    Upgrade(Takeover),
 }
 
 impl Body {
@@ -70,7 +74,7 @@ impl Body {
     /// How many bytes it has, unless it is a stream of unknown length.
     pub fn length(&self) -> Option<u64> {
         match self {
-            Self::Empty => Some(0),
+            Self::Empty | Self::Upgrade(_) => Some(0),
             Self::Static(bytes) => Some(bytes.len() as u64),
             Self::Shared(bytes) => Some(bytes.len() as u64),
             Self::Owned(bytes) => Some(bytes.len() as u64),

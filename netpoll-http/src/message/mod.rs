@@ -14,6 +14,7 @@ mod pending;
 mod reply;
 mod request;
 mod response;
+mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
 pub use error::Error;
@@ -29,6 +30,7 @@ pub use reply::{Replied, Reply};
 pub use request::Request;
 pub(crate) use request::{Origin, Owned};
 pub use response::{Parts, Response};
+pub use upgrade::{Takeover, Upgrade};
 
 /// The number of a route in the table that found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId};
+use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId, Takeover};
 use crate::wire::{ContentType, HeadStarts, Length};
 
 use self::head::named;
@@ -32,6 +32,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_http10: bool,
     /// The connection stays open after this answer.
     pub(crate) keep_alive: bool,
+    /// The connection may be handed to another protocol.
+    pub(crate) may_upgrade: bool,
     pub(crate) starts: &'a HeadStarts,
     /// Hooks that see every head before it leaves.
     pub(crate) after: Option<After<'a>>,
@@ -49,7 +51,13 @@ impl<'a> Facts<'a> {
         after: Option<After<'a>>,
     ) -> Self {
         let is_usual = !head_only && !is_http10 && after.is_none();
-        Self { head_only, is_http10, keep_alive, starts, after, is_usual }
+        Self { head_only, is_http10, keep_alive, may_upgrade: false, starts, after, is_usual }
+    }
+
+    /// For a request that asks for another protocol, if the connection is going to live.
+    #[inline]
+    pub(crate) fn with_upgrade(self, is_asked_for: bool) -> Self {
+        Self { may_upgrade: is_asked_for && self.keep_alive, ..self }
     }
 }
 
@@ -120,6 +128,8 @@ pub(crate) enum Rest {
     Static(&'static [u8]),
     Shared(Bytes),
     Stream(Outflow),
+    /// The 101 was written.
+    Upgrade(Takeover),
     /// Nothing was written: the handler is asynchronous and has not been polled.
     Future(Pending),
 }
@@ -170,6 +180,9 @@ impl<'a> Reply<'a> {
     /// Sends a response value.
     pub fn send(mut self, response: Response) -> Replied {
         let Response { status, headers, body } = response;
+        if let Body::Upgrade(takeover) = body {
+            return self.switch(headers, takeover);
+        }
         let length = match body.length() {
             Some(length) => Length::Known(length),
             None if self.state.facts.head_only => Length::Unsaid,
@@ -188,7 +201,7 @@ impl<'a> Reply<'a> {
             return self.done();
         }
         match body {
-            Body::Empty => self.done(),
+            Body::Empty | Body::Upgrade(_) => self.done(),
             Body::Static(bytes) => self.finish_static(bytes),
             Body::Shared(bytes) => self.finish_shared(bytes),
             Body::Owned(bytes) => self.finish_owned(bytes),

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use netpoll_core::Instant;
 
 use super::{Error, Params};
-use crate::wire::{self, Head, HeadIndex, Known};
+use crate::wire::{self, Head, HeadIndex, Known, Trailers};
 
 /// A request: borrowed as `&Request<'_>` by synchronous handlers, owned as `Request<'static>` by
 /// asynchronous ones. In closures the lifetime is left out: `|req: &Request|`, `async |req: Request|`.
@@ -59,6 +59,8 @@ pub(crate) struct Owned {
     pub(crate) head_bytes: usize,
     pub(crate) index: HeadIndex,
     pub(crate) params: Params,
+    /// What came behind a chunked body.
+    pub(crate) trailers: Trailers,
     pub(crate) origin: Origin,
 }
 
@@ -86,7 +88,7 @@ impl<'a> Request<'a> {
 
     /// The head; for an owned request put together from its positions, which checks that its texts are UTF-8.
     #[inline]
-    fn head(&self) -> Cow<'_, Head<'_>> {
+    pub(super) fn head(&self) -> Cow<'_, Head<'_>> {
         match &self.inner {
             Inner::Borrowed(borrowed) => Cow::Borrowed(borrowed.head),
             Inner::Owned(owned) => Cow::Owned(owned.head()),
@@ -217,6 +219,26 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The trailer fields in the order in which they came, names as they were sent: what a peer sends behind a
+    /// chunked body, such as a checksum of it. At most 4 KiB; without the body none.
+    ///
+    /// They are never among the [headers](Self::headers), and those that could pass for one that matters
+    /// (`Content-Length`, `Host`, `Authorization`, `Cookie` and the like, RFC 9110 section 6.5.1) are left out.
+    pub fn trailers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let trailers = match &self.inner {
+            // A body that lies where it landed was not chunked.
+            Inner::Borrowed(_) => None,
+            Inner::Owned(owned) => Some(&owned.trailers),
+        };
+        trailers.into_iter().flat_map(Trailers::iter)
+    }
+
+    /// The value of the first trailer field with this name, in any case.
+    pub fn trailer(&self, name: impl AsRef<str>) -> Option<&[u8]> {
+        let mut trailers = self.trailers();
+        trailers.find(|(known, _)| known.eq_ignore_ascii_case(name.as_ref())).map(|(_, value)| value)
+    }
+
     /// A request that can be kept. Copies head and body in one piece unless it is owned already.
     pub fn to_owned(&self) -> Request<'static> {
         match &self.inner {
@@ -230,6 +252,7 @@ impl<'a> Request<'a> {
                     head_bytes: head.bytes.len(),
                     index: head.index().clone(),
                     params: *borrowed.params,
+                    trailers: Trailers::default(),
                     origin: *borrowed.origin,
                 })
             }
@@ -239,7 +262,8 @@ impl<'a> Request<'a> {
 
     /// The same request in the types of the `http` crate, for libraries that work on those.
     ///
-    /// Allocates a header map; the body is shared if the request is owned.
+    /// Allocates a header map; the body is shared if the request is owned. Trailer fields are left behind:
+    /// they have no place in it.
     ///
     /// # Errors
     /// 400 when `http` does not take the target as a URI; it is narrower than HTTP there.
@@ -263,7 +287,7 @@ impl<'a> Request<'a> {
         index.known(head, known)
     }
 
-    fn lines(&self) -> (&[u8], &HeadIndex) {
+    pub(super) fn lines(&self) -> (&[u8], &HeadIndex) {
         match &self.inner {
             Inner::Borrowed(borrowed) => (borrowed.head.bytes, borrowed.head.index()),
             Inner::Owned(owned) => (&owned.bytes[..owned.head_bytes], &owned.index),

@@ -10,6 +10,7 @@
 
 use super::error::{Violation, WireError};
 use super::framing::{is_token_byte, is_value_byte};
+use super::trailers::Trailers;
 
 /// Bytes of chunk extensions in one body (CVE-2023-39326 was a server without this limit).
 const EXTENSION_BYTES_MAX: u16 = 4096;
@@ -272,45 +273,8 @@ impl Decoder {
         Ok(next)
     }
 
-    /// The trailer fields, once the body is done. Fields that would change how the message is read
-    /// (framing, routing, credentials) are left out, as RFC 9110 section 6.5.1 asks.
-    pub fn trailers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let section = if self.is_done() { self.trailers.as_slice() } else { &[] };
-        section.split(|&byte| byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            let name = std::str::from_utf8(&line[..colon]).ok()?;
-            let value = super::framing::trim(line[colon + 1..].strip_suffix(b"\r")?);
-            let is_forbidden =
-                FORBIDDEN_TRAILERS.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name));
-            (!is_forbidden).then_some((name, value))
-        })
+    /// The trailer fields, once the body is done; none before.
+    pub fn into_trailers(self) -> Trailers {
+        if self.is_done() { Trailers::new(self.trailers) } else { Trailers::default() }
     }
 }
-
-/// Framing, routing, request modifiers, authentication, and how the content is to be read.
-const FORBIDDEN_TRAILERS: [&str; 24] = [
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "max-forwards",
-    "proxy-authorization",
-    "range",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];

@@ -128,6 +128,11 @@ pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
 }
 
+/// True if a comma-separated list has this element, in any case of letters.
+pub fn lists(value: &[u8], element: &str) -> bool {
+    elements(value).any(|listed| !listed.is_empty() && listed.eq_ignore_ascii_case(element.as_bytes()))
+}
+
 /// Cuts SP and HTAB, and nothing else, off both ends.
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {

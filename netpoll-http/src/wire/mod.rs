@@ -19,6 +19,7 @@ pub mod response;
 mod scan;
 mod starts;
 pub mod target;
+mod trailers;
 
 #[cfg(test)]
 mod tests;
@@ -31,3 +32,4 @@ pub use parse::{parse, parse_slowly, parse_whole};
 pub use request::{Head, Limits, Method, Progress, Scan};
 pub use response::{Connection, ContentType, InvalidHeader, Length, LengthSlot, ResponseHead};
 pub use starts::HeadStarts;
+pub use trailers::Trailers;

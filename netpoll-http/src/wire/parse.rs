@@ -332,7 +332,12 @@ fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> 
         minor_version,
         keep_alive: !options.close && (minor_version == 1 || options.keep_alive),
         expect_continue: expects && framing.has_body(),
-        upgrade: options.upgrade && minor_version == 1 && index.has(Known::Upgrade),
+        upgrade: options.upgrade
+            && !options.close
+            && minor_version == 1
+            && index.has(Known::Upgrade)
+            && method != Method::Head
+            && !framing.has_body(),
         method_name: span(0, line.method_len),
         target: line.target(),
         path,

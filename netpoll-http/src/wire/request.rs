@@ -258,7 +258,8 @@ pub struct HeadParts {
     pub keep_alive: bool,
     /// The client asked for `100 Continue` and a body is to come.
     pub expect_continue: bool,
-    /// HTTP/1.1 with `Connection: upgrade` and an Upgrade header. To ignore it is always right.
+    /// The client asks for another protocol and may have it: HTTP/1.1 with `Connection: upgrade` and an Upgrade
+    /// header, without `close`, without a body, and not HEAD. To ignore it is always right.
     pub upgrade: bool,
     pub(super) method_name: Span,
     pub(super) target: Span,

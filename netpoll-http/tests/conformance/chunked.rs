@@ -10,6 +10,7 @@ crate::conforms! {
     all_chunk_extensions_together_may_have_4_kib
     a_body_of_more_framing_than_data_is_refused
     trailers_are_checked_and_have_no_effect
+    trailers_are_kept_apart_without_those_that_matter
     a_malformed_trailer_is_refused
     a_trailer_section_may_have_4_kib
     the_last_chunk_is_any_number_of_zeros

@@ -18,6 +18,10 @@ pub fn router() -> Router {
         .post("/header", echo_header)
         .get("/host", |req: &Request| req.host().unwrap_or("none").to_owned())
         .get("/path/{*rest}", |req: &Request| req.path().to_owned())
+        .post("/trailers", |req: &Request| {
+            let line = |(name, value): (&str, &[u8])| [name.as_bytes(), b"=", value, b";"].concat();
+            req.trailers().flat_map(line).collect::<Vec<u8>>()
+        })
         .post("/small", |req: &Request| req.body().to_vec())
         .body_bytes_max(16);
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];

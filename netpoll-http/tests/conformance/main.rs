@@ -25,6 +25,7 @@ mod pipelining;
 mod request_line;
 mod responses;
 mod time;
+mod upgrade;
 mod vanishing;
 mod volume;
 

@@ -191,3 +191,33 @@ fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
     connection.send(b"a few bytes");
     assert_eq!(connection.received(), b"", "still waiting, and still alive");
 }
+
+#[test]
+fn trailers_reach_the_handler_apart_from_the_headers() {
+    let told = |req: &Request| {
+        let list = |fields: &mut dyn Iterator<Item = (&str, &[u8])>| {
+            fields.map(|(name, value)| format!("{name}={};", text(value))).collect::<String>()
+        };
+        assert_eq!(req.trailer("X-SUM"), req.trailers().next().map(|(_, value)| value));
+        format!("{} {}", list(&mut req.headers()), list(&mut req.trailers()))
+    };
+    let client = App::new(move |_| {
+        Router::new().post("/", move |req: &Request| told(req)).put("/", async move |req: Request| told(&req))
+    });
+    let client = client.test();
+    let trailers = "x-sum: \t 77 \r\nHost: evil\r\nContent-Length: 5\r\nTransfer-Encoding: gzip\r\nTE: x\r\n\
+                    Connection: close\r\nAuthorization: x\r\nX-Empty:\r\n";
+    let expected = "Host=a;Transfer-Encoding=chunked; x-sum=77;X-Empty=;";
+    for method in ["POST", "PUT"] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let request = format!("{head}2\r\nab\r\n0\r\n{trailers}\r\n");
+        for cut in 1..request.len() {
+            let mut connection = client.connect();
+            connection.send(&request.as_bytes()[..cut]);
+            connection.send(&request.as_bytes()[cut..]);
+            connection.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(connection.response().expect("an answer").text(), expected, "cut at {cut}");
+            assert_eq!(connection.response().expect("the next").text(), "Host=a; ", "cut at {cut}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod routing;
 mod server;
 mod storms;
 mod streaming;
+mod upgrade;
 
 use netpoll_http::TestClient;
 

@@ -6,11 +6,11 @@
 //! Invariant: the framing fits the request and the status that goes out, whatever hooks have made of it:
 //! [`Begun::has_body`] decides, after them, whether body bytes may follow.
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::Reply;
-use crate::message::Parts;
+use super::{Replied, Reply, Rest};
+use crate::message::{Error, Parts, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
 use crate::wire::{Connection, ContentType, Length};
 
@@ -102,15 +102,26 @@ impl<'a> Reply<'a> {
     #[cold]
     pub(super) fn begin_slowly(&mut self, mut parts: Parts, length: Length) -> Begun {
         parts.status = self.effective(parts.status);
+        self.add_headers(&mut parts);
+        parts.status = final_status(parts.status);
+        let slot = self.write_head(&parts, length);
+        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(parts.status) }
+    }
+
+    /// What was asked of the reply beforehand, and what hooks make of it.
+    fn add_headers(&mut self, parts: &mut Parts) {
         if let Some(headers) = self.state.headers.take() {
             // Replaces headers of the same name: the answer's own content type was only a default.
             parts.headers.extend(*headers);
         }
         if let Some(after) = self.state.facts.after {
-            after.hooks.after(after.route, after.request, &mut parts);
+            after.hooks.after(after.route, after.request, parts);
         }
-        let status = final_status(parts.status);
-        let slot = encode::open_head(self.state.out, &self.head(status, ContentType::None, length));
+    }
+
+    fn write_head(&mut self, parts: &Parts, length: Length) -> Option<LengthSlot> {
+        let head = self.head(parts.status, ContentType::None, length);
+        let slot = encode::open_head(self.state.out, &head);
         for (name, value) in &parts.headers {
             if !encode::is_reserved(name.as_str()) {
                 // `http` let the name and the value pass, and its rules are not wider than ours.
@@ -118,7 +129,26 @@ impl<'a> Reply<'a> {
             }
         }
         encode::close_head(self.state.out);
-        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) }
+        slot
+    }
+
+    /// Writes the 101 and hands the connection on. A hook that makes an error of it declines.
+    #[cold]
+    pub(super) fn switch(mut self, headers: HeaderMap, takeover: Takeover) -> Replied {
+        if !self.state.facts.may_upgrade || !self.state.keep_alive {
+            let closing = "the connection is about to be closed and cannot switch protocols";
+            return self.fail(Error::new(StatusCode::SERVICE_UNAVAILABLE, closing));
+        }
+        let mut parts = Parts { status: StatusCode::SWITCHING_PROTOCOLS, headers, error: None };
+        self.add_headers(&mut parts);
+        if parts.status.is_client_error() || parts.status.is_server_error() {
+            self.write_head(&parts, Length::Known(0));
+            return self.done();
+        }
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+        parts.headers.insert(UPGRADE, takeover.protocol.clone());
+        self.write_head(&parts, Length::Unsaid);
+        self.leave(Rest::Upgrade(takeover))
     }
 
     #[inline]
@@ -127,6 +157,7 @@ impl<'a> Reply<'a> {
         'a: 'h,
     {
         let connection = match (self.state.keep_alive, self.state.facts.is_http10) {
+            _ if status == StatusCode::SWITCHING_PROTOCOLS => Connection::Upgrade,
             (true, false) => Connection::Unsaid,
             (true, true) => Connection::KeepAlive,
             (false, _) => Connection::Close,

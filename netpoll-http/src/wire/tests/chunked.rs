@@ -212,6 +212,7 @@ fn trailers_are_kept_apart_without_those_that_mean_something_in_a_head() {
         Connection: close\r\n\r\n";
     let done = decoder.decode(body, &mut Vec::new(), 0).unwrap();
     assert_eq!(done, Decoded { consumed: body.len(), done: true });
-    let trailers: Vec<_> = decoder.trailers().collect();
+    let trailers = decoder.into_trailers();
+    let trailers: Vec<_> = trailers.iter().collect();
     assert_eq!(trailers, [("Digest", &b"abc"[..]), ("X", &b"\xff"[..])]);
 }

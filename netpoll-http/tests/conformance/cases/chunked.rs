@@ -11,6 +11,7 @@ rows! {
     Ours all_chunk_extensions_together_may_have_4_kib "9112 7.1.1",
     Ours a_body_of_more_framing_than_data_is_refused "picohttpparser",
     Must trailers_are_checked_and_have_no_effect "9110 6.5.1",
+    Fixture trailers_are_kept_apart_without_those_that_matter "9110 6.5.1",
     Ours a_malformed_trailer_is_refused "9112 7.1.2",
     Ours a_trailer_section_may_have_4_kib "9112 7.1.2",
     Must the_last_chunk_is_any_number_of_zeros "9112 7.1",
@@ -318,6 +319,21 @@ pub fn trailers_are_checked_and_have_no_effect() -> Vec<Case> {
         .at(Level::Fixture),
     );
     cases
+}
+
+pub fn trailers_are_kept_apart_without_those_that_matter() -> Vec<Case> {
+    let post = "POST /trailers HTTP/1.1\r\nHost: a\r\nX-Head: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n";
+    let told = |trailers: &str, told: &str| case(trailers, format!("{post}{trailers}\r\n"), ok(told));
+    vec![
+        told("", ""),
+        told("X: y\r\n", "X=y;"),
+        told("X: \t y z \t\r\nx:\r\n", "X=y z;x=;"),
+        told("Content-Length: 5\r\nX: y\r\n", "X=y;"),
+        told("transfer-encoding: chunked\r\nTE: trailers\r\nX: y\r\n", "X=y;"),
+        told("X: y\r\nHOST: b\r\nConnection: close\r\n", "X=y;"),
+        told("Authorization: x\r\nCookie: a=b\r\nUpgrade: h2c\r\nExpect: 100-continue\r\n", ""),
+        told("Content_Length: 5\r\n", "Content_Length=5;"),
+    ]
 }
 
 pub fn a_malformed_trailer_is_refused() -> Vec<Case> {

@@ -12,6 +12,7 @@
 //! | `GET`, `POST` on `/header` | the value of the request's `X-Echo`, 404 without one |
 //! | `GET /host` | the host of the request: of an absolute target, else of `Host`; `none` without one |
 //! | `GET /path/..` | the path as it was sent |
+//! | `POST /trailers` | the trailer fields that the handler sees, `name=value;` each |
 //! | `POST /small` | the request's body, of at most 16 bytes |
 //!
 //! and a limit of 1 MiB for bodies, 16 KiB for heads, 64 header lines, 8192 bytes for targets.

@@ -1,0 +1,116 @@
+//! A connection that went on in another protocol.
+//!
+//! Invariant: the next protocol sees its first byte after the 101 was queued, and HTTP sees none from then
+//! on. Bytes behind a request that was not upgraded are the next request.
+
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+
+use super::{Http1, Phase, Service, Step};
+use crate::message::{Body, Response, Takeover, Upgrade};
+
+/// Any [`Protocol`], behind a pointer.
+pub(super) trait Successor {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn lost(&mut self, reason: Lost);
+}
+
+impl<P: Protocol> Successor for P {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::opened(self, conn)
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        Protocol::received(self, conn, input)
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        Protocol::eof(self, conn, input)
+    }
+
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::drained(self, conn)
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::deadline(self, conn)
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::woken(self, conn)
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::stopping(self, conn)
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        Protocol::lost(self, reason);
+    }
+}
+
+/// What a [`Takeover`] carries.
+pub(super) type Next = Box<dyn Successor>;
+
+impl Upgrade {
+    /// Answers `101 Switching Protocols` and hands the connection to `next`.
+    ///
+    /// `next` gets [`Protocol::opened`] when the 101 has been queued, and then the bytes behind the request. From
+    /// then on the connection is its own: the limits of HTTP do not apply, those of the core
+    /// ([`ConnLimits`](netpoll_core::ConnLimits)) do. Headers can be added to the response; its status stays
+    /// 101, unless an `after` hook makes an error of it, which declines. On a connection that is to be closed, for
+    /// example because the server is draining, the answer is 503 and `next` is dropped.
+    ///
+    /// Two allocations, and an indirect call for each callback.
+    ///
+    /// ```
+    /// use netpoll_core::{Conn, Flow, Input, Protocol};
+    /// use netpoll_http::{App, IntoResponse, Request, Response, Router, StatusCode};
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         conn.send(input.bytes());
+    ///         input.advance_all();
+    ///         Flow::Continue
+    ///     }
+    /// }
+    ///
+    /// let echo = |req: &Request| match req.upgrade("echo") {
+    ///     Some(upgrade) => Ok(upgrade.accept(Echo)),
+    ///     None => Response::new(StatusCode::UPGRADE_REQUIRED).header("upgrade", "echo"),
+    /// };
+    /// let client = App::new(move |_| Router::new().get("/echo", echo)).test();
+    /// assert_eq!(client.get("/echo").status, StatusCode::UPGRADE_REQUIRED);
+    ///
+    /// let mut connection = client.connect();
+    /// connection.send(b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello");
+    /// assert_eq!(connection.response().expect("the 101").status, StatusCode::SWITCHING_PROTOCOLS);
+    /// assert_eq!(connection.received(), b"hello");
+    /// ```
+    pub fn accept(self, next: impl Protocol) -> Response {
+        let next: Next = Box::new(next);
+        let takeover = Takeover { protocol: self.protocol, next: Box::new(next) };
+        Response::new(http::StatusCode::SWITCHING_PROTOCOLS).body(Body::Upgrade(takeover))
+    }
+}
+
+impl<S: Service> Http1<S> {
+    /// Lets the next protocol begin.
+    #[cold]
+    pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, takeover: Takeover) -> Step {
+        let mut next = takeover.next.downcast::<Next>().expect("only `accept` makes them");
+        conn.clear_deadline();
+        let flow = next.opened(conn);
+        self.phase = Phase::Upgraded(next);
+        match flow {
+            Flow::Continue => Step::Next,
+            flow => Step::Stop(flow),
+        }
+    }
+}

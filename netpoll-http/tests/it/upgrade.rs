@@ -1,0 +1,217 @@
+//! What a protocol that took a connection over gets to see.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_http::{
+    Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
+};
+
+use crate::{client, text};
+
+thread_local!(static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+
+/// Logs its callbacks, and does what a line says.
+struct Told;
+
+fn log(line: impl Into<String>) {
+    LOG.with_borrow_mut(|log| log.push(line.into()));
+}
+
+fn logged() -> Vec<String> {
+    LOG.take()
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        log("dropped");
+    }
+}
+
+impl Protocol for Told {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        log("opened");
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let told = String::from_utf8_lossy(input.bytes()).into_owned();
+        input.advance_all();
+        log(told.clone());
+        match told.as_str() {
+            "panic" => panic!("as told"),
+            "wake" => conn.waker().wake(),
+            "deadline" => conn.set_deadline(Duration::from_secs(1000)),
+            "much" => conn.send_static(&[b'x'; 1 << 20]),
+            "pause" => return Flow::Pause,
+            "close" => return Flow::Close,
+            _ => conn.send(b"ok"),
+        }
+        Flow::Continue
+    }
+
+    fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        log("eof");
+        Flow::Close
+    }
+
+    fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        log("drained");
+        Flow::Continue
+    }
+
+    fn deadline(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        log("late");
+        Flow::Continue
+    }
+
+    fn woken(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        log("woken");
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        log("stopping");
+        conn.send(b"bye");
+        Flow::Close
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        log(format!("{reason:?}"));
+    }
+}
+
+fn accept(req: &Request<'_>) -> Option<Response> {
+    Some(req.upgrade("told")?.accept(Told))
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: told\r\n\r\n";
+
+fn upgraded(client: &TestClient) -> TestConnection {
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(logged(), ["opened"]);
+    connection
+}
+
+fn told() -> (TestClient, TestConnection) {
+    let client = client(|| Router::new().get("/", accept));
+    let connection = upgraded(&client);
+    (client, connection)
+}
+
+#[test]
+fn every_callback_reaches_the_next_protocol() {
+    let (_client, mut connection) = told();
+    connection.send(b"a");
+    assert_eq!(connection.received(), b"ok");
+    connection.send(b"wake");
+    connection.send(b"much");
+    assert_eq!(connection.received().len(), 1 << 20);
+    connection.send(b"deadline");
+    connection.advance(Duration::from_secs(1001));
+    connection.finish();
+    assert!(connection.is_closed());
+    let log = logged();
+    assert_eq!(
+        log,
+        ["a", "wake", "woken", "much", "drained", "deadline", "late", "eof", "Closed", "dropped"]
+    );
+}
+
+#[test]
+fn the_deadlines_of_http_end_with_it() {
+    let (_client, mut connection) = told();
+    connection.advance(Duration::from_secs(100_000));
+    assert!(!connection.is_closed());
+    connection.send(b"still there");
+    assert_eq!(connection.received(), b"ok");
+    assert_eq!(logged(), ["still there"]);
+}
+
+#[test]
+fn a_pause_holds_what_follows_until_the_next_protocol_goes_on() {
+    let (client, mut connection) = told();
+    connection.send(b"pause");
+    connection.send(b"held");
+    client.run();
+    assert_eq!(logged(), ["pause"]);
+}
+
+#[test]
+fn a_drain_reaches_the_next_protocol_which_may_say_farewell() {
+    let (client, mut connection) = told();
+    client.begin_drain(Duration::from_secs(1));
+    assert_eq!(connection.received(), b"bye");
+    assert!(connection.is_closed());
+    assert_eq!(logged(), ["stopping", "Closed", "dropped"]);
+}
+
+#[test]
+fn a_panic_of_the_next_protocol_costs_its_connection_and_no_other() {
+    let (client, mut connection) = told();
+    let mut other = upgraded(&client);
+    connection.send(b"panic");
+    assert!(connection.is_reset());
+    assert_eq!(client.stats().panics, 1);
+    other.send(b"a");
+    assert_eq!(other.received(), b"ok");
+    assert_eq!(logged(), ["panic", "Panicked", "dropped", "a"]);
+}
+
+#[test]
+fn an_upgraded_connection_that_ends_leaves_nothing_behind() {
+    let (client, mut connection) = told();
+    connection.send(b"close");
+    assert!(connection.is_closed() && !connection.is_reset());
+    let mut connection = {
+        logged();
+        upgraded(&client)
+    };
+    connection.reset();
+    assert_eq!(logged().last().map(String::as_str), Some("dropped"));
+    assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+}
+
+#[test]
+fn an_after_hook_may_add_headers_to_a_101_or_decline_it() {
+    let client = client(|| {
+        let after = |req: &Request, parts: &mut Parts| {
+            parts.headers.insert("x-hook", HeaderValue::from_static("seen"));
+            match req.query_str() {
+                Some("no") => parts.status = StatusCode::FORBIDDEN,
+                Some("odd") => parts.status = StatusCode::OK,
+                _ => {}
+            }
+        };
+        Router::new().get("/", accept).after(after)
+    });
+    for (query, status) in [("", 101), ("?odd", 101), ("?no", 403)] {
+        let mut connection = client.connect();
+        let request = text(REQUEST).replace("GET /", &format!("GET /{query}"));
+        connection.send(format!("{request}GET / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let response = connection.response().expect("an answer");
+        assert_eq!((response.status.as_u16(), response.header("x-hook")), (status, Some("seen")));
+        let next = connection.received();
+        assert_eq!(next.starts_with(b"HTTP/1.1 404 "), status == 403, "{}", text(&next));
+        drop(connection);
+        logged();
+    }
+}
+
+#[test]
+fn headers_of_the_response_leave_with_the_101() {
+    let client = client(|| {
+        Router::new().get("/", |req: &Request| match accept(req) {
+            Some(response) => response.header("Sec-Told-Accept", "x"),
+            None => Err(Error::from(StatusCode::UPGRADE_REQUIRED)),
+        })
+    });
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    let response = connection.response().expect("an answer");
+    assert_eq!(response.header("sec-told-accept"), Some("x"));
+    assert_eq!(client.get("/").status, StatusCode::UPGRADE_REQUIRED);
+}
