@@ -44,7 +44,7 @@ impl Epoll {
     pub fn new(options: EpollOptions, bell: Arc<EventFd>) -> io::Result<Self> {
         let epoll = sys::Epoll::new()?;
         if let Some((usecs, budget, prefer)) = options.busy_poll {
-            epoll.set_busy_poll(usecs, budget, prefer)?;
+            epoll.set_busy_poll(usecs, budget, prefer).map_err(no_busy_polling)?;
         }
         epoll.add(bell.as_fd(), sys::EDGE_IN, BELL)?;
         Ok(Self {
@@ -55,6 +55,16 @@ impl Epoll {
             _bell: bell,
         })
     }
+}
+
+/// Says what is missing, which the kernel's "inappropriate ioctl" does not.
+#[cold]
+fn no_busy_polling(error: io::Error) -> io::Error {
+    let missing = match error.kind() {
+        io::ErrorKind::PermissionDenied => "more than 64 packets per poll need CAP_NET_ADMIN",
+        _ => "it needs Linux 6.9 with CONFIG_NET_RX_BUSY_POLL, and at most 2147483647 us",
+    };
+    io::Error::new(error.kind(), format!("kernel busy polling was refused ({error}): {missing}"))
 }
 
 impl Register for sys::Epoll {

@@ -4,3 +4,4 @@ mod fast_lane;
 mod hardship;
 mod simulated;
 mod support;
+mod waiting;
