@@ -50,7 +50,8 @@ impl Commands {
     /// Queues bytes on another connection, on any worker. Nothing happens if it is gone.
     ///
     /// Above 4 KiB the bytes are shared, not copied, however many connections get them. They are queued even if
-    /// that connection is backed up: whoever sends a lot lets its receivers say when they have room.
+    /// that connection is backed up; one that falls behind by more than
+    /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) is reset.
     pub fn send(&mut self, to: ConnId, bytes: Bytes) {
         self.queue.push(Command::Send { to, bytes });
     }

@@ -116,6 +116,9 @@ pub enum Lost {
     Stalled,
     /// More input was left unconsumed than [`ConnLimits::input_bytes_max`](crate::ConnLimits::input_bytes_max).
     InputOverflow,
+    /// Others sent it more than it takes: more output was queued than
+    /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max).
+    OutputOverflow,
     /// A callback panicked.
     Panicked,
     /// The drain deadline passed while it was still open, or the drain began while it was connecting.

@@ -39,7 +39,7 @@ pub trait Table: Any {
     fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn send(&mut self, cx: &mut Context, key: Key, bytes: Bytes);
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes);
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.
@@ -424,12 +424,19 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
-    fn send(&mut self, cx: &mut Context, key: Key, bytes: Bytes) {
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
-        if stream.phase == Phase::Open {
-            stream.out.write_shared(&mut cx.agenda.pool, bytes);
-            stream.push_dirty(&mut cx.agenda, key);
+        if stream.phase != Phase::Open {
+            return;
         }
+        let waiting = stream.waiting_bytes();
+        // Whatever its size, one message fits: nobody is cut who has taken all that came before.
+        if waiting > 0 && waiting + bytes.len() > cx.limits.output_bytes_max {
+            cx.agenda.stats.output_overflows += 1;
+            return self.end(cx, io, key, End::reset(Lost::OutputOverflow));
+        }
+        stream.out.write_shared(&mut cx.agenda.pool, bytes);
+        stream.push_dirty(&mut cx.agenda, key);
     }
 
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {

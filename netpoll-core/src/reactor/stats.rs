@@ -145,6 +145,8 @@ ledger! {
     stalled,
     /// Connections cut because unconsumed input reached its limit.
     input_overflows,
+    /// Connections cut because others sent them more than they take.
+    output_overflows,
     /// Times that a connection's queue passed high water and its reading was paused.
     backed_up,
     /// Panics caught in callbacks; each cost one connection.

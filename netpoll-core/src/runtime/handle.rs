@@ -85,7 +85,8 @@ impl Handle {
         self.published[worker].load()
     }
 
-    /// Queues bytes on a connection, backed up or not. Nothing happens if it is gone.
+    /// Queues bytes on a connection, backed up or not. Nothing happens if it is gone; if it is behind by more than
+    /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) it is reset.
     ///
     /// Above 4 KiB they are shared, not copied.
     pub fn send(&self, to: ConnId, bytes: Bytes) {

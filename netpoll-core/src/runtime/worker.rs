@@ -96,7 +96,9 @@ impl Worker {
         while !self.cx.commands.is_empty() {
             for command in self.cx.commands.take() {
                 match command {
-                    Command::Send { to, bytes } if to.worker == self.cx.worker => self.send(to.key, bytes),
+                    Command::Send { to, bytes } if to.worker == self.cx.worker => {
+                        self.send(io, to.key, bytes);
+                    }
                     Command::Send { to, bytes } => self.tell(to, Letter::Send { to: to.key, bytes }),
                     Command::Close { id, reset } if id.worker == self.cx.worker => {
                         self.close(io, id.key, reset);
@@ -115,9 +117,9 @@ impl Worker {
         }
     }
 
-    fn send(&mut self, to: Key, bytes: Bytes) {
+    fn send(&mut self, io: &mut dyn Io, to: Key, bytes: Bytes) {
         if let Some(table) = self.tables.get(to) {
-            table.send(&mut self.cx, to, bytes);
+            table.send(&mut self.cx, io, to, bytes);
         }
     }
 
@@ -227,7 +229,7 @@ impl Host for Worker {
                     table.woken(&mut self.cx, io, key);
                 }
             }
-            Letter::Send { to, bytes } => self.send(to, bytes),
+            Letter::Send { to, bytes } => self.send(io, to, bytes),
             Letter::Close { key, reset } => self.close(io, key, reset),
             Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
             Letter::Stop { within } => self.stop(io, within),

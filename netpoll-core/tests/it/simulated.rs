@@ -1,9 +1,12 @@
 //! The connection machinery on the simulated network: every callback and every way to end.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, ConnLimits, ConnectOptions};
+use netpoll_core::{Budget, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -194,6 +197,56 @@ fn unconsumed_input_has_a_limit() {
     sim.run();
     assert_eq!(log_of(&log).last().unwrap(), "lost InputOverflow");
     assert_eq!((sim.stats().input_overflows, sim.blocks_in_use()), (1, 0));
+}
+
+/// Says its name, reads, and answers nothing.
+struct Listening(Rc<Cell<Option<ConnId>>>, Log);
+
+impl Protocol for Listening {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.set(Some(conn.id()));
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        self.1.borrow_mut().push(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn a_connection_that_falls_too_far_behind_what_others_send_it_is_cut() {
+    let limits = ConnLimits { output_bytes_max: 1 << 20, ..ConnLimits::default() };
+    let mut options = Options::default();
+    options.limits = limits;
+    let mut sim = Sim::new(options);
+    let (id, log) = (Rc::new(Cell::new(None)), Log::default());
+    let (name, lines) = (Rc::clone(&id), Rc::clone(&log));
+    let listener = sim.listen(move |_| Listening(Rc::clone(&name), Rc::clone(&lines)));
+    let peer = sim.connect(listener);
+    sim.run();
+    let (to, handle) = (id.get().unwrap(), sim.handle().clone());
+
+    // One message may be larger than that: there was nothing that the peer had not taken.
+    handle.send(to, Bytes::from(vec![b'x'; 3 << 20]));
+    sim.run();
+    assert_eq!(sim.take_received(peer).len(), 3 << 20);
+
+    sim.stop_reading(peer);
+    for _ in 0..2 {
+        handle.send(to, Bytes::from(vec![b'x'; 400 << 10]));
+        sim.run();
+    }
+    assert_eq!((sim.open(), sim.stats().output_overflows), (1, 0));
+    handle.send(to, Bytes::from(vec![b'x'; 700 << 10]));
+    sim.run();
+    assert_eq!((sim.open(), sim.stats().output_overflows, sim.blocks_in_use()), (0, 1, 0));
+    assert!(sim.is_reset(peer));
+    assert_eq!(log_of(&log), ["OutputOverflow"]);
 }
 
 #[test]
