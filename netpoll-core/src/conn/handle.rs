@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::commands::Commands;
 use super::stream::Stream;
 use super::{ConnLimits, Context};
+use crate::driver::Io;
 use crate::mem::Key;
 use crate::task::WakeTarget;
 use crate::time::Instant;
@@ -31,10 +32,11 @@ impl ConnId {
 /// The connection that a callback is about.
 ///
 /// Output goes into a queue and leaves in one system call soon after the callback has returned, together with
-/// that of other connections; above 16 KiB at once.
+/// that of other connections; above 16 KiB at once. [`send_now`](Self::send_now) does not wait so long.
 pub struct Conn<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) cx: &'a mut Context,
+    pub(super) io: &'a mut dyn Io,
     pub(super) key: Key,
 }
 
@@ -69,6 +71,24 @@ impl Conn<'_> {
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.out.write(&mut self.cx.agenda.pool, bytes);
+    }
+
+    /// Sends these bytes at once and without a copy; what the socket does not take is copied and queued.
+    ///
+    /// One system call inside the callback, unless something is queued already: then these bytes are queued
+    /// behind it, as [`send`](Self::send) does. For a callback whose whole answer is one slice, such as an
+    /// echo or a proxied piece. An answer in several pieces costs less queued.
+    ///
+    /// What the socket does not take holds the connection back as any other queue does, and a stream that has failed
+    /// is lost when the callback has returned. What was sent is not taken back by
+    /// [`Flow::Reset`](crate::Flow::Reset) or a panic.
+    #[inline]
+    pub fn send_now(&mut self, bytes: &[u8]) {
+        let idle = self.stream.waiting_bytes() == 0 && !bytes.is_empty();
+        let sent = if idle { self.io.send(self.key, bytes) } else { 0 };
+        if sent < bytes.len() {
+            self.send(&bytes[sent..]);
+        }
     }
 
     /// Queues bytes that live for ever. Above 4 KiB they are not copied.

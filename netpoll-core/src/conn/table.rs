@@ -119,7 +119,7 @@ impl<P: Protocol> Slot<P> {
         callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
     ) -> Option<End> {
         let Self { stream, protocol } = self;
-        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, key })));
+        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, io, key })));
         self.settle(cx, io, key, flush, called)
     }
 
@@ -141,8 +141,9 @@ impl<P: Protocol> Slot<P> {
         }
         let bytes = if kept.is_empty() { chunk } else { kept.bytes() };
         let mut input = Input::new(bytes);
-        let called =
-            catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, key }, &mut input)));
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            callback(protocol, &mut Conn { stream, cx, io, key }, &mut input)
+        }));
         let consumed = input.consumed();
         if !kept.is_empty() {
             kept.advance(&mut cx.agenda.pool, consumed);

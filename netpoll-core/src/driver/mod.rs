@@ -9,7 +9,8 @@
 //! - a key is never reported after [`Io::close`] returned for it;
 //! - a chunk is handed on once, in order, and the end of the stream comes after the last chunk;
 //! - a source that stopped with input left is either paused or reported [`Sink::unfinished`];
-//! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns.
+//! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns, or that was lent to
+//!   [`Io::send`], and that only until it returns.
 //!
 //! `Io` is called through a vtable (two indirect calls per connection event, about a nanosecond
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
@@ -19,6 +20,7 @@ mod batch;
 mod counts;
 mod epoll;
 mod readiness;
+mod sending;
 mod sim;
 
 use std::io;
@@ -66,6 +68,13 @@ pub trait Io {
 
     /// Sends what is queued, as far as the peer takes it.
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;
+
+    /// Sends bytes that the caller lends, of a source with nothing queued and nothing in flight. How many of them
+    /// were taken: the caller keeps the rest, queues it and flushes, and learns there why it was left.
+    ///
+    /// Nothing of `bytes` is used after the return. A driver whose sends end later takes nothing, which is
+    /// always right: the queue is what it can keep.
+    fn send(&mut self, key: Key, bytes: &[u8]) -> usize;
 
     /// Ends our direction of the stream (FIN). Everything queued must have been sent.
     fn finish(&mut self, key: Key);

@@ -10,7 +10,7 @@
 //!
 //! Cost per keep-alive request: one `recv`, one `send`, a share of one wait.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,8 +20,6 @@ use crate::sys;
 
 /// One `recv` asks for this much: the default read quantum, so that one read fills one turn's share.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Segments per `sendmsg`. Past this the copy of the vector costs more than a second call.
-const SLICES_MAX: usize = 64;
 
 pub(super) const READABLE: u8 = 1;
 pub(super) const PAUSED: u8 = 1 << 1;
@@ -30,9 +28,11 @@ const ENDING: u8 = 1 << 2;
 /// The end of input was delivered.
 const ENDED: u8 = 1 << 3;
 /// A send was cut short; the next OUT edge matters.
-const BLOCKED: u8 = 1 << 4;
-const CONNECTING: u8 = 1 << 5;
+pub(super) const BLOCKED: u8 = 1 << 4;
+pub(super) const CONNECTING: u8 = 1 << 5;
 const LISTENER: u8 = 1 << 6;
+/// A send of lent bytes failed; the next flush says so.
+pub(super) const SEND_FAILED: u8 = 1 << 7;
 
 /// What a poller reports about one source.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,11 +57,13 @@ pub trait Register {
 
 pub(super) struct Source {
     pub(super) fd: OwnedFd,
+    /// The kernel's error number, with `SEND_FAILED`.
+    pub(super) errno: u16,
     pub(super) bits: u8,
 }
 
 impl Source {
-    fn has(&self, bit: u8) -> bool {
+    pub(super) fn has(&self, bit: u8) -> bool {
         self.bits & bit != 0
     }
 }
@@ -264,7 +266,7 @@ impl<R: Register> Streams<R> {
     }
 
     fn insert(&mut self, key: Key, fd: OwnedFd, bits: u8) {
-        let replaced = self.sources.insert(key, Source { fd, bits });
+        let replaced = self.sources.insert(key, Source { fd, errno: 0, bits });
         assert!(replaced.is_none(), "a key names one source at a time");
     }
 }
@@ -303,45 +305,11 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
-        let Some(source) = self.sources.get_mut(key) else {
-            return Flushed::Failed(io::ErrorKind::NotConnected.into());
-        };
-        if source.has(BLOCKED | CONNECTING) {
-            return Flushed::Blocked { in_flight: 0 };
-        }
-        while !queue.is_empty() {
-            self.counts.syscalls_send += 1;
-            let asked;
-            let sent = if queue.is_single() {
-                let front = queue.front();
-                asked = front.len();
-                sys::send(source.fd.as_fd(), front)
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let filled = queue.slices(&mut slices);
-                asked = slices[..filled].iter().map(|slice| slice.len()).sum();
-                sys::send_vectored(source.fd.as_fd(), &slices[..filled])
-            };
-            match sent {
-                Ok(bytes) => {
-                    self.counts.sent_bytes += bytes as u64;
-                    queue.consume(pool, bytes);
-                    if bytes < asked {
-                        source.bits |= BLOCKED;
-                        self.counts.sends_blocked += 1;
-                        return Flushed::Blocked { in_flight: 0 };
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    source.bits |= BLOCKED;
-                    self.counts.sends_blocked += 1;
-                    return Flushed::Blocked { in_flight: 0 };
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Flushed::Failed(error),
-            }
-        }
-        Flushed::Done
+        self.send_queued(key, queue, pool)
+    }
+
+    fn send(&mut self, key: Key, bytes: &[u8]) -> usize {
+        self.send_lent(key, bytes)
     }
 
     fn finish(&mut self, key: Key) {

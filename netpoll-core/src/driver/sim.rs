@@ -20,6 +20,7 @@ pub use network::{Faults, SimNet};
 
 struct SimIo {
     net: SimNet,
+    random: Random,
     counts: IoCounts,
     /// Output of closed links, until its blocks can go back to the pool.
     dead: Vec<WriteQueue>,
@@ -28,7 +29,6 @@ struct SimIo {
 /// A driver without a kernel.
 pub struct SimDriver {
     io: SimIo,
-    random: Random,
     chunk: Vec<u8>,
 }
 
@@ -46,15 +46,14 @@ enum Next {
 impl SimDriver {
     pub fn new(net: SimNet, seed: u64) -> Self {
         Self {
-            io: SimIo { net, counts: IoCounts::default(), dead: Vec::new() },
-            random: Random(seed),
+            io: SimIo { net, random: Random(seed), counts: IoCounts::default(), dead: Vec::new() },
             chunk: Vec::new(),
         }
     }
 
     fn next(&mut self, index: usize, limits: &Limits, pool: &mut Pool) -> Next {
-        let Self { io, random, chunk } = self;
-        let mut guard = io.net.net.borrow_mut();
+        let Self { io: SimIo { net, random, counts, .. }, chunk } = self;
+        let mut guard = net.net.borrow_mut();
         let net = &mut *guard;
         let faults = net.faults;
         let link = &mut net.links[index];
@@ -88,7 +87,7 @@ impl SimDriver {
             let bytes = random.part(left, faults.partial_sends);
             take_in(link, bytes, pool);
             if bytes > 0 {
-                io.counts.sent_bytes += bytes as u64;
+                counts.sent_bytes += bytes as u64;
                 return Next::Sent(key, bytes);
             }
         } else if random.happens(faults.spurious_sent) {
@@ -122,8 +121,8 @@ impl SimDriver {
         chunk.extend_from_slice(&front[..first]);
         chunk.extend_from_slice(&back[..bytes - first]);
         link.to_us.drain(..bytes);
-        io.counts.syscalls_recv += 1;
-        io.counts.received_bytes += bytes as u64;
+        counts.syscalls_recv += 1;
+        counts.received_bytes += bytes as u64;
         Next::Chunk(key)
     }
 
@@ -147,7 +146,7 @@ impl SimDriver {
     fn accept<S: Sink>(&mut self, index: usize, listener: Key, sink: &mut S) {
         self.io.counts.syscalls_accept += 1;
         let shortage = self.io.net.net.borrow().faults.descriptor_shortages;
-        if self.random.happens(shortage) {
+        if self.io.random.happens(shortage) {
             self.io.counts.descriptors_exhausted += 1;
             if let Some(accepts) = self.io.net.net.borrow_mut().listeners.get_mut(listener) {
                 *accepts = false;
@@ -266,6 +265,29 @@ impl Io for SimIo {
         flushed.unwrap_or_else(|| Flushed::Failed(io::ErrorKind::NotConnected.into()))
     }
 
+    fn send(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let mut net = self.net.net.borrow_mut();
+        let partial_sends = net.faults.partial_sends;
+        let Some(index) = net.by_key.get(key).copied() else { return 0 };
+        let link = &mut net.links[index];
+        // What cannot be sent is said when the rest is flushed.
+        if link.peer_reset || link.we_finished {
+            return 0;
+        }
+        assert!(link.in_flight.is_empty(), "lent bytes do not overtake others");
+        let room = if link.peer_reads { usize::MAX } else { WINDOW_BYTES - link.unread.len() };
+        let mut taken = bytes.len().min(room);
+        if self.random.happens(partial_sends) {
+            // Nothing is a part too: a socket may be full, and other drivers never take any.
+            taken = self.random.below(taken + 1);
+        }
+        let into = if link.peer_reads { &mut link.received } else { &mut link.unread };
+        into.extend_from_slice(&bytes[..taken]);
+        self.counts.syscalls_send += 1;
+        self.counts.sent_bytes += taken as u64;
+        taken
+    }
+
     fn finish(&mut self, key: Key) {
         self.counts.syscalls_shutdown += 1;
         self.with(key, |link| link.we_finished = true);
@@ -314,7 +336,7 @@ impl Driver for SimDriver {
             queue.clear(sink.pool());
         }
         let links = self.io.net.net.borrow().links.len();
-        let start = self.random.below(links);
+        let start = self.io.random.below(links);
         let mut events = 0;
         for offset in 0..links {
             let index = (start + offset) % links;

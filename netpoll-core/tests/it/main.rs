@@ -2,6 +2,7 @@
 
 mod fast_lane;
 mod hardship;
+mod send_now;
 mod simulated;
 mod support;
 mod waiting;

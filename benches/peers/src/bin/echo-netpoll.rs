@@ -12,7 +12,7 @@ struct Echo;
 
 impl Protocol for Echo {
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
-        conn.send(input.bytes());
+        conn.send_now(input.bytes());
         input.advance_all();
         Flow::Continue
     }
