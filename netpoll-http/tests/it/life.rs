@@ -35,6 +35,23 @@ fn pipelined_requests_are_answered_in_order_with_one_write() {
 }
 
 #[test]
+fn answers_to_what_arrived_together_share_one_block_once_warm() {
+    let client = client(|| Router::new().get("/{n}", |req: &Request| req.param::<String>("n")));
+    let mut connection = client.connect();
+    let batch: String = (0..16).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let blocks = |client: &TestClient| client.stats().pool_hits + client.stats().pool_misses;
+    for round in 0..6 {
+        let (before, allocated) = (blocks(&client), client.stats().pool_misses);
+        connection.send(batch.as_bytes());
+        assert!(connection.received().len() > 16 * 100);
+        if round > 1 {
+            assert_eq!(blocks(&client) - before, 1, "one block for sixteen answers");
+            assert_eq!(client.stats().pool_misses, allocated, "a used one");
+        }
+    }
+}
+
+#[test]
 fn requests_byte_by_byte_are_the_same_requests() {
     let mut connection = site().connect();
     for byte in b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n" {
