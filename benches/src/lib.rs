@@ -18,6 +18,25 @@ pub mod sys;
 use std::fmt::Display;
 use std::str::FromStr;
 
+/// The words on the command line. For `--help` it prints the header of the program's source, which is where its
+/// options are described, and ends the process.
+pub fn arguments(source: &str) -> Vec<String> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{}", header(source));
+        std::process::exit(0);
+    }
+    args
+}
+
+/// The `//!` lines at the start of a source file, as text.
+fn header(source: &str) -> String {
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).replace("\\[", "[").replace("\\]", "]") + "\n")
+        .collect()
+}
+
 /// The value after option `name`, parsed, or `default` where the option is absent.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ struct Conn {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("floor.rs"));
     known_options(&args, &["--port", "--cpu"], &["--json"])?;
     if args.iter().any(|arg| arg == "--cpu") {
         sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;

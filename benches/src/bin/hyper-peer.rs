@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("hyper-peer.rs"));
     known_options(&args, &["--port", "--cpu"], &["--plain"])?;
     if args.iter().any(|arg| arg == "--cpu") {
         sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;

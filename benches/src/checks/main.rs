@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Failure> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     known_options(&args, &OPTIONS, &["--json", "--no-hyper", "--verbose"])?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let only: String = option(&args, "--only", "3,4,5,7,8,13".into())?;

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     known_options(&args, &["--programs", "--port"], &["--json", "--serve-blocking"])?;
     if args.iter().any(|arg| arg == "--serve-blocking") {
         return blocking::serve(option(&args, "--port", 8080)?);

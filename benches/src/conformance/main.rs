@@ -45,7 +45,7 @@ struct Judged {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     known_options(&args, &["--to", "--name"], &["--json", "--verbose"])?;
     let is_set = |switch: &str| args.iter().any(|arg| arg == switch);
     let to: SocketAddrV4 = option(&args, "--to", "127.0.0.1:8080".parse()?)?;

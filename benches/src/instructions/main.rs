@@ -25,7 +25,7 @@ use cases::{CASES, Case};
 use kept::{Environment, Kept, Verdict};
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
         // What the program asks of itself, under callgrind.

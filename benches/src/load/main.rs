@@ -59,7 +59,7 @@ const SPARE_FILES: u64 = 32;
 const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     let options = Arc::new(Options::parse(&args)?);
     if let Some(cpu) = options.cpu {
         // The worker inherits it.

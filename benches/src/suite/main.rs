@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = benches::arguments(include_str!("main.rs"));
     let options = ["--only", "--peers", "--rounds", "--seconds", "--steal-max", "--out", "--programs"];
     known_options(
         &args,

@@ -1,5 +1,6 @@
 //! The load generator through its front door: a command line, a server in this process, and a JSON report.
 
+mod help;
 mod open_loop;
 mod server;
 mod truth;
