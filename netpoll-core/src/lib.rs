@@ -130,9 +130,10 @@ mod task;
 mod time;
 
 pub use conn::{Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Peer, Protocol};
+pub use mem::FileRange;
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
 pub use runtime::{Builder, Handle, Keepalive, Report, Running, Runtime, Setup, WorkerInfo, Workers};
-pub use sys::{open_files, raise_open_files};
+pub use sys::{Directory, open_files, raise_open_files};
 pub use time::Instant;
 
 /// A worker on a simulated network: test a protocol without sockets, and repeat every failure by its seed.

@@ -10,7 +10,7 @@ use super::commands::Commands;
 use super::stream::Stream;
 use super::{ConnLimits, Context};
 use crate::driver::Io;
-use crate::mem::Key;
+use crate::mem::{FileRange, Key};
 use crate::task::WakeTarget;
 use crate::time::Instant;
 
@@ -101,6 +101,23 @@ impl Conn<'_> {
     #[inline]
     pub fn send_shared(&mut self, bytes: Bytes) {
         self.stream.out.write_shared(&mut self.cx.agenda.pool, bytes);
+    }
+
+    /// Queues a part of an open file, which leaves by `sendfile`: its bytes take no memory here, however many.
+    ///
+    /// They count as queued, so a part above [`ConnLimits::write_high_bytes`] holds the connection's input back until
+    /// it has left but for [`ConnLimits::write_low_bytes`], and `drained` comes then. In one turn a connection sends
+    /// at most 512 KiB of files; the rest follows in the next turns. If the file cannot be read, or turns out to be
+    /// shorter than the range, the connection is reset and lost with [`Lost::FileFailed`](crate::Lost::FileFailed).
+    ///
+    /// One system call for each 512 KiB that the peer takes, and one more when it does not take all. Bytes in
+    /// front of the file leave with `MSG_MORE`. A file system that has no `sendfile` is read in pieces of 64 KiB.
+    /// Pages that are not in the page cache are read from the disk while the worker, and all its connections, wait.
+    ///
+    /// # Panics
+    /// If more than `usize::MAX` bytes would be queued.
+    pub fn send_file(&mut self, range: FileRange) {
+        self.stream.out.write_file(&mut self.cx.agenda.pool, range);
     }
 
     /// Writes straight into the queue's last block, which has room for `reserve` bytes at least.

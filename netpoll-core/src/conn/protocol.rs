@@ -110,6 +110,9 @@ pub enum Lost {
     Reset,
     /// The stream failed, by the peer's reset for example. The kernel's error.
     Failed(io::Error),
+    /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
+    /// was reset, so that the peer does not take what arrived for the whole.
+    FileFailed(io::Error),
     /// The outgoing connection could not be made. The kernel's error, or `TimedOut` from our own deadline.
     ConnectFailed(io::Error),
     /// The peer read too slowly for too long, see [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min).

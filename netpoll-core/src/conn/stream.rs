@@ -261,13 +261,43 @@ impl Stream {
                         self.back_up(agenda, io, key);
                     }
                 }
+                Flushed::ShareSpent => {
+                    let left = queued - self.out.queued_bytes();
+                    self.goes_on_later(agenda, io, key, left, backs_up);
+                }
                 Flushed::Failed(error) => return Some(End::failed(error)),
+                Flushed::Broken(error) => return Some(End::reset(Lost::FileFailed(error))),
             }
         }
         if self.phase == Phase::Open && self.guard.is_none() {
             return None;
         }
         self.flushed(agenda, limits, io, key)
+    }
+
+    /// The rest of a file leaves when others have had their turn.
+    #[cold]
+    fn goes_on_later(
+        &mut self,
+        agenda: &mut Agenda,
+        io: &mut dyn Io,
+        key: Key,
+        sent_bytes: usize,
+        backs_up: bool,
+    ) {
+        if let Some(guard) = &mut self.guard {
+            guard.sent_bytes += sent_bytes as u64;
+        }
+        if backs_up {
+            agenda.stats.backed_up += 1;
+            self.back_up(agenda, io, key);
+        }
+        self.push_ready(agenda, key);
+    }
+
+    /// A file comes next, whose share of an earlier turn may have been used up.
+    pub fn owes_file(&self) -> bool {
+        self.out.front_file().is_some()
     }
 
     /// Bytes of an earlier flush left. True when the protocol is to be told that there is room again.

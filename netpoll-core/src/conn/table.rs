@@ -279,7 +279,7 @@ impl<P: Protocol> Connections<P> {
         let stats = &mut cx.agenda.stats;
         match &end.reason {
             Lost::ConnectFailed(_) => stats.connect_failures += 1,
-            Lost::Failed(_) => {
+            Lost::Failed(_) | Lost::FileFailed(_) => {
                 stats.failed += 1;
                 stats.closed += 1;
             }
@@ -376,6 +376,12 @@ impl<P: Protocol> Table for Connections<P> {
     fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let offer = slot.stream.left_ready_list(&mut cx.agenda, io, key);
+        if slot.stream.owes_file() {
+            let end = slot.stream.flush(&mut cx.agenda, &cx.limits, io, key);
+            if end.is_some() {
+                return self.done(cx, io, key, end);
+            }
+        }
         if slot.stream.take_room(&cx.limits) {
             return self.drained(cx, io, key);
         }

@@ -11,6 +11,8 @@ pub struct IoCounts {
     pub syscalls_recv: u64,
     /// `send` and `sendmsg`.
     pub syscalls_send: u64,
+    /// `sendfile`, and `pread` of files that have no `sendfile`.
+    pub syscalls_sendfile: u64,
     /// `accept4`.
     pub syscalls_accept: u64,
     /// `epoll_ctl`.

@@ -19,6 +19,7 @@ mod accept;
 mod batch;
 mod counts;
 mod epoll;
+mod files;
 mod readiness;
 mod sending;
 mod sim;
@@ -66,7 +67,7 @@ pub trait Io {
     /// the caller then owes a [`Driver::resume`].
     fn receive(&mut self, key: Key, demand: Demand) -> bool;
 
-    /// Sends what is queued, as far as the peer takes it.
+    /// Sends what is queued, as far as the peer takes it, but of files no more than a share: others wait.
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;
 
     /// Sends bytes that the caller lends, of a source with nothing queued and nothing in flight. How many of them
@@ -189,6 +190,11 @@ pub enum Flushed {
     /// The peer does not take more now; [`Sink::sent`] follows. `in_flight` bytes were taken from the
     /// queue and are not yet sent (zero for a poller, which leaves them queued).
     Blocked { in_flight: usize },
+    /// The peer would take more, but the share of files is used up and a file comes next: the caller owes
+    /// another flush, in the next turn. Nothing is under way.
+    ShareSpent,
     /// The stream is dead.
     Failed(io::Error),
+    /// A file could not be read, or was shorter than promised: what was queued cannot be completed.
+    Broken(io::Error),
 }

@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 
+use super::files::{FILE_BYTES_PER_FLUSH, FileSent};
 use super::readiness::{BLOCKED, CONNECTING, Register, SEND_FAILED, Source, Streams};
 use super::{Flushed, IoCounts};
 use crate::mem::{Key, Pool, WriteQueue};
@@ -58,6 +59,7 @@ impl<R: Register> Streams<R> {
         let Some(source) = self.sources.get_mut(key) else {
             return Flushed::Failed(io::ErrorKind::NotConnected.into());
         };
+        let mut file_bytes_left = FILE_BYTES_PER_FLUSH;
         while !queue.is_empty() {
             if source.has(BLOCKED | CONNECTING | SEND_FAILED) {
                 return source.held_up();
@@ -66,11 +68,22 @@ impl<R: Register> Streams<R> {
             if queue.is_single() {
                 let front = queue.front();
                 (asked, result) = (front.len(), sys::send(source.fd.as_fd(), front));
+            } else if let Some(part) = queue.front_file() {
+                match source.send_file(&mut self.counts, part, &mut file_bytes_left, pool) {
+                    FileSent::Bytes(bytes) => queue.consume(pool, bytes),
+                    FileSent::Stopped(why) => return why,
+                }
+                continue;
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let filled = queue.slices(&mut slices);
                 asked = slices[..filled].iter().map(|slice| slice.len()).sum();
-                result = sys::send_vectored(source.fd.as_fd(), &slices[..filled]);
+                result = if filled < SLICES_MAX && asked < queue.queued_bytes() {
+                    // A file comes next, and fills the segment that these bytes begin.
+                    sys::send_vectored_with_more_behind(source.fd.as_fd(), &slices[..filled])
+                } else {
+                    sys::send_vectored(source.fd.as_fd(), &slices[..filled])
+                };
             }
             match source.sent(&mut self.counts, asked, result) {
                 Sent::Bytes(bytes) => queue.consume(pool, bytes),

@@ -7,6 +7,7 @@
 //! The other end of every link belongs to the test, through [`SimNet`].
 
 mod network;
+mod outgoing;
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,6 +16,7 @@ use std::os::fd::OwnedFd;
 use super::{Close, Demand, Driver, Flushed, HangUp, Io, IoCounts, Limits, Sink, Verdict, Wait, Waited};
 use crate::mem::{Key, Pool, WriteQueue};
 use network::{Link, Random, State, WINDOW_BYTES};
+use outgoing::{move_bytes, take_with_files};
 
 pub use network::{Faults, SimNet};
 
@@ -168,15 +170,8 @@ impl SimDriver {
 
 /// So many bytes of what is in flight reach the peer.
 fn take_in(link: &mut Link, bytes: usize, pool: &mut Pool) {
-    let mut left = bytes;
-    while left > 0 {
-        let front = link.in_flight.front();
-        let part = front.len().min(left);
-        let into = if link.peer_reads { &mut link.received } else { &mut link.unread };
-        into.extend_from_slice(&front[..part]);
-        link.in_flight.consume(pool, part);
-        left -= part;
-    }
+    let into = if link.peer_reads { &mut link.received } else { &mut link.unread };
+    move_bytes(&mut link.in_flight, into, bytes, pool);
 }
 
 impl SimIo {
@@ -231,7 +226,9 @@ impl Io for SimIo {
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
         self.counts.syscalls_send += 1;
         let slow = self.net.net.borrow().faults.partial_sends > 0;
+        let queued = queue.queued_bytes();
         let mut sent = 0;
+        let mut reads = 0;
         let flushed = self.with(key, |link| {
             if link.peer_reset {
                 return Flushed::Failed(io::ErrorKind::ConnectionReset.into());
@@ -240,10 +237,20 @@ impl Io for SimIo {
                 return Flushed::Failed(io::ErrorKind::BrokenPipe.into());
             }
             if !slow && link.peer_reads && link.in_flight.is_empty() {
-                sent = queue.queued_bytes();
+                sent = queued;
                 let mut slices = [IoSlice::new(&[]); 16];
                 while !queue.is_empty() {
                     let filled = queue.slices(&mut slices);
+                    if filled == 0 {
+                        reads += 1;
+                        let mut taken = match take_with_files(queue, pool) {
+                            Ok(taken) => taken,
+                            Err(error) => return Flushed::Broken(error),
+                        };
+                        sent = queued - queue.queued_bytes();
+                        move_bytes(&mut taken, &mut link.received, usize::MAX, pool);
+                        return if queue.is_empty() { Flushed::Done } else { Flushed::ShareSpent };
+                    }
                     let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
                     for slice in &slices[..filled] {
                         link.received.extend_from_slice(slice);
@@ -257,11 +264,19 @@ impl Io for SimIo {
                 // One send at a time, as an io_uring driver does it: the rest stays in the queue.
                 return Flushed::Blocked { in_flight: 0 };
             }
-            let in_flight = queue.queued_bytes();
-            link.in_flight = queue.take();
-            Flushed::Blocked { in_flight }
+            link.in_flight = if queue.has_file() {
+                reads += 1;
+                match take_with_files(queue, pool) {
+                    Ok(taken) => taken,
+                    Err(error) => return Flushed::Broken(error),
+                }
+            } else {
+                queue.take()
+            };
+            Flushed::Blocked { in_flight: link.in_flight.queued_bytes() }
         });
         self.counts.sent_bytes += sent as u64;
+        self.counts.syscalls_sendfile += reads;
         flushed.unwrap_or_else(|| Flushed::Failed(io::ErrorKind::NotConnected.into()))
     }
 

@@ -2,16 +2,19 @@
 //! made of blocks.
 //!
 //! Everything here belongs to exactly one worker and is touched by its thread only, so there is no
-//! lock and no atomic. Nothing here knows a file descriptor, a socket or a waker.
+//! lock and no atomic. Nothing here knows a socket or a waker, or makes a system call, but for one: the last
+//! owner of a [`FileRange`] closes its file.
 
 mod block;
+mod file_range;
 mod key;
 mod pool;
 mod read_buffer;
 mod write_queue;
 
 pub use block::Block;
+pub use file_range::FileRange;
 pub use key::{INDEX_MAX, Key, KeyMap, KeySlab};
 pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Pool, PoolCounts};
 pub use read_buffer::ReadBuffer;
-pub use write_queue::{COPY_MAX, WriteQueue};
+pub use write_queue::{COPY_MAX, FilePart, WriteQueue};

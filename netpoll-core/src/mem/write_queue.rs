@@ -1,7 +1,8 @@
 //! What a connection still has to send.
 //!
 //! Callbacks queue, the driver sends: everything that piled up leaves in one system call. Small pieces
-//! are copied into one block from the pool, large ones that somebody else owns are linked in between.
+//! are copied into one block from the pool, large ones that somebody else owns are linked in between, and so
+//! are parts of files, whose bytes never come here (`docs/decisions/0004`).
 //!
 //! Invariant: a queue with nothing to send owns nothing, its chain and blocks are back in the pool. In a
 //! chain `bytes` is the sum of all segments minus `first_sent`; `first_sent` is less than the length of
@@ -18,7 +19,13 @@ use std::mem;
 use bytes::Bytes;
 
 use super::block::Block;
+use super::file_range::FileRange;
 use super::pool::{BLOCK_BYTES_MAX, Pool};
+use segment::Segment;
+
+mod segment;
+
+pub use segment::FilePart;
 
 /// Static and shared bytes up to this many are copied into the last block rather than linked.
 ///
@@ -49,12 +56,6 @@ pub(super) struct Chain {
     first_sent: usize,
     /// What is left to send, over all segments.
     bytes: usize,
-}
-
-enum Segment {
-    Block(Block),
-    Static(&'static [u8]),
-    Shared(Bytes),
 }
 
 impl WriteQueue {
@@ -112,6 +113,20 @@ impl WriteQueue {
         }
     }
 
+    /// Queues a part of a file, which stays open until it was sent. Its bytes count as queued, and take no memory.
+    ///
+    /// # Panics
+    /// If more would be queued than a `usize` counts.
+    pub fn write_file(&mut self, pool: &mut Pool, range: FileRange) {
+        if range.length() == 0 {
+            return;
+        }
+        let total =
+            usize::try_from(range.length()).ok().and_then(|bytes| bytes.checked_add(self.queued_bytes()));
+        assert!(total.is_some(), "more is queued than a usize counts");
+        self.link(pool, Segment::File(range));
+    }
+
     fn link(&mut self, pool: &mut Pool, segment: Segment) {
         let chain = self.chain.get_or_insert_with(|| pool.take_chain());
         chain.bytes += chain.push(pool, segment);
@@ -158,28 +173,47 @@ impl WriteQueue {
         }
     }
 
-    /// What is left to send of the first segment; empty if there is nothing to send.
+    /// What is left to send of the first segment; empty if there is nothing to send, or a file comes first.
     #[inline]
     pub fn front(&self) -> &[u8] {
         match &self.chain {
-            Some(chain) => &chain.first.bytes()[chain.first_sent..],
+            Some(chain) => chain.front(),
             None => &[],
         }
+    }
+
+    /// What is left to send of the file that comes first, if one does.
+    #[inline]
+    pub fn front_file(&self) -> Option<FilePart<'_>> {
+        let chain = self.chain.as_ref()?;
+        chain.first.file_part(chain.first_sent)
+    }
+
+    /// Whether there is a file among what is left to send. O(segments).
+    pub fn has_file(&self) -> bool {
+        self.chain
+            .as_ref()
+            .is_some_and(|chain| chain.first.is_file() || chain.rest.iter().any(Segment::is_file))
     }
 
     /// Whether [`WriteQueue::front`] is all there is to send, so that a plain `send` does it.
     #[inline]
     pub fn is_single(&self) -> bool {
-        self.chain.as_ref().is_some_and(|chain| chain.rest.is_empty() && chain.bytes > 0)
+        let is_single = |chain: &Chain| chain.rest.is_empty() && chain.bytes > 0 && !chain.first.is_file();
+        self.chain.as_deref().is_some_and(is_single)
     }
 
-    /// Fills `out` with what is left to send, from the front, and returns how many slices it set.
+    /// Fills `out` with what is left to send, from the front up to the first file, and returns how many slices
+    /// it set.
     ///
-    /// Fewer than `out.len()` means that they are all. O(slices set).
+    /// Fewer than `out.len()` means that they are all up to there. O(slices set).
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let Some(chain) = &self.chain else { return 0 };
-        let front = &chain.first.bytes()[chain.first_sent..];
-        let segments = [front].into_iter().chain(chain.rest.iter().map(Segment::bytes));
+        if chain.first.is_file() {
+            return 0;
+        }
+        let behind = chain.rest.iter().take_while(|segment| !segment.is_file()).map(Segment::bytes);
+        let segments = [chain.front()].into_iter().chain(behind);
         let mut filled = 0;
         for (slot, bytes) in out.iter_mut().zip(segments.filter(|bytes| !bytes.is_empty())) {
             *slot = IoSlice::new(bytes);
@@ -239,7 +273,7 @@ impl Chain {
     }
 
     pub(super) fn is_vacant(&self) -> bool {
-        self.first.bytes().is_empty() && self.rest.is_empty() && self.first_sent == 0 && self.bytes == 0
+        self.first.len() == 0 && self.rest.is_empty() && self.first_sent == 0 && self.bytes == 0
     }
 
     /// Whether a vacant chain is worth keeping.
@@ -263,6 +297,12 @@ impl Chain {
             Segment::Block(block) => block,
             _ => Block::NONE,
         }
+    }
+
+    /// What is left to send of the first segment, if it is in memory.
+    #[inline]
+    fn front(&self) -> &[u8] {
+        if self.first.is_file() { &[] } else { &self.first.bytes()[self.first_sent..] }
     }
 
     #[inline]
@@ -316,7 +356,7 @@ impl Chain {
 
     /// Adds a segment and returns how long it is; counting the bytes is the caller's.
     fn push(&mut self, pool: &mut Pool, segment: Segment) -> usize {
-        let len = segment.bytes().len();
+        let len = segment.len();
         if self.bytes == 0 {
             mem::replace(&mut self.first, segment).recycle(pool);
         } else {
@@ -329,7 +369,7 @@ impl Chain {
     fn advance(&mut self, pool: &mut Pool, mut bytes: usize) {
         self.bytes -= bytes;
         loop {
-            let left = self.first.bytes().len() - self.first_sent;
+            let left = self.first.len() - self.first_sent;
             if bytes < left {
                 self.first_sent += bytes;
                 return;
@@ -338,7 +378,7 @@ impl Chain {
             self.first_sent = 0;
             let next = self.rest.pop_front().unwrap_or(Segment::NONE);
             mem::replace(&mut self.first, next).recycle(pool);
-            debug_assert!(!self.first.bytes().is_empty(), "what is left to send is in a segment");
+            debug_assert!(self.first.len() > 0, "what is left to send is in a segment");
         }
     }
 
@@ -359,26 +399,6 @@ impl Chain {
     fn vacate_rest(&mut self, pool: &mut Pool) {
         for segment in self.rest.drain(..) {
             segment.recycle(pool);
-        }
-    }
-}
-
-impl Segment {
-    const NONE: Segment = Segment::Static(&[]);
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Segment::Block(block) => block,
-            Segment::Static(bytes) => bytes,
-            Segment::Shared(bytes) => bytes,
-        }
-    }
-
-    #[inline]
-    fn recycle(self, pool: &mut Pool) {
-        if let Segment::Block(block) = self {
-            pool.give(block);
         }
     }
 }

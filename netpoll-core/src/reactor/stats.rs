@@ -65,6 +65,8 @@ ledger! {
     syscalls_recv,
     /// `send` and `sendmsg` calls.
     syscalls_send,
+    /// `sendfile` calls, and `pread` calls for files that the kernel cannot send by itself.
+    syscalls_sendfile,
     /// `accept4` calls.
     syscalls_accept,
     /// `epoll_ctl` calls: one for each connection, none for its requests.
@@ -99,7 +101,7 @@ ledger! {
     budget_events,
     /// Bytes received from peers.
     received_bytes,
-    /// Bytes sent to peers.
+    /// Bytes sent to peers, those of files included.
     sent_bytes,
     /// Bytes of input copied because a callback left them unconsumed.
     copied_bytes,
@@ -139,7 +141,7 @@ ledger! {
     descriptors_exhausted,
     /// Connections that ended, for whatever reason.
     closed,
-    /// Connections that ended by a failure of the stream, such as the peer's reset.
+    /// Connections that ended by a failure of the stream, such as the peer's reset, or of a file on its way.
     failed,
     /// Connections cut because the peer read too slowly.
     stalled,
@@ -164,6 +166,7 @@ impl Stats {
         self.syscalls_wait
             + self.syscalls_recv
             + self.syscalls_send
+            + self.syscalls_sendfile
             + self.syscalls_accept
             + self.syscalls_ctl
             + self.syscalls_close

@@ -254,6 +254,7 @@ impl<D: Driver, L> Reactor<D, L> {
         stats.syscalls_wait = io.syscalls_wait;
         stats.syscalls_recv = io.syscalls_recv;
         stats.syscalls_send = io.syscalls_send;
+        stats.syscalls_sendfile = io.syscalls_sendfile;
         stats.syscalls_accept = io.syscalls_accept;
         stats.syscalls_ctl = io.syscalls_ctl;
         stats.syscalls_close = io.syscalls_close;

@@ -247,6 +247,7 @@ impl Seat {
         {
             crate::log::pinning_failed(cpu, &error);
         }
+        sys::block_broken_pipe()?;
         let settings = &self.settings;
         let busy_poll = match self.wait {
             WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),

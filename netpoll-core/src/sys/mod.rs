@@ -12,25 +12,29 @@
 use std::io;
 
 mod cpu;
+mod directory;
 mod epoll;
 mod eventfd;
 mod fork;
 mod limits;
 mod reserve;
+mod sendfile;
 mod signal;
 mod socket;
 mod sockopt;
 
 pub use cpu::{allowed_cpus, pin_current_thread, quota};
+pub use directory::Directory;
 pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, Timeout};
 pub use eventfd::EventFd;
 pub use fork::{is_child, watch};
 pub use limits::{open_files, raise_open_files};
 pub use reserve::ReserveFd;
-pub use signal::StopSignals;
+pub use sendfile::sendfile;
+pub use signal::{StopSignals, block_broken_pipe};
 pub use socket::{
     ListenOptions, accept, connect, listen, local_addr, recv, reset_on_close, send, send_vectored,
-    shutdown_write, take_error, unacknowledged_bytes,
+    send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, set_keepalive};
 

@@ -165,6 +165,32 @@ fn replace_action(signal: c_int, action: &libc::sigaction) -> io::Result<libc::s
     Ok(previous)
 }
 
+/// Holds SIGPIPE back from this thread for the rest of its life, whatever the process does about it.
+///
+/// sendfile(2) takes no `MSG_NOSIGNAL`: to a peer that is gone it raises the signal in the thread that called,
+/// and the default action ends the process. Blocked, it stays pending where nobody looks; the call returns
+/// `EPIPE` as it should. Rust programs ignore the signal from the start, others may not.
+///
+/// # Errors
+/// None are known.
+pub fn block_broken_pipe() -> io::Result<()> {
+    // SAFETY: a `sigset_t` is plain C data, of which all zeroes is a valid one.
+    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
+    let mut signals: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: sigemptyset(3) writes one `sigset_t`, a local.
+    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
+    checked(unsafe { libc::sigemptyset(&raw mut signals) })?;
+    // SAFETY: sigaddset(3) changes one `sigset_t`, a local that was initialised above.
+    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
+    checked(unsafe { libc::sigaddset(&raw mut signals, libc::SIGPIPE) })?;
+    // SAFETY: pthread_sigmask(3) reads one `sigset_t`, a local, and is not asked for the old mask.
+    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 pub(super) fn poll(fds: &mut [libc::pollfd], millis: c_int) -> io::Result<c_int> {
     // SAFETY: poll(2) reads and writes `nfds` entries from the start of `fds` on: its length. Their descriptors are
     // borrowed by the caller. (test: `the_other_descriptor_ends_the_wait`)

@@ -132,6 +132,21 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 /// As [`send`]; `EMSGSIZE` for more than 1024 slices (`UIO_MAXIOV`).
 #[inline]
 pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    send_slices(socket, slices, libc::MSG_NOSIGNAL)
+}
+
+/// As [`send_vectored`], when more is going to be sent at once: the last segment is kept back to be filled
+/// (`MSG_MORE`), for 200 ms at most (tcp(7)).
+///
+/// # Errors
+/// As [`send_vectored`].
+#[inline]
+pub fn send_vectored_with_more_behind(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    send_slices(socket, slices, libc::MSG_NOSIGNAL | libc::MSG_MORE)
+}
+
+#[inline]
+fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
     // SAFETY: `msghdr` is plain C data, integers and pointers; all zeroes is a valid one, and the only way
     // to fill the private padding some libcs have. (test: `slices_are_sent_in_order`)
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -141,7 +156,7 @@ pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Resu
     // SAFETY: sendmsg(2) reads `message` and `msg_iovlen` iovecs from `msg_iov` on, and the bytes they name.
     // Length and pointer come from one slice; each `IoSlice` borrows its bytes beyond the call; name and
     // control are null with length 0. (test: `slices_are_sent_in_order`)
-    checked_bytes(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
+    checked_bytes(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }
 
 /// Begins a connection to `addr`, from `bind` if given, with `TCP_NODELAY`.

@@ -1,11 +1,17 @@
 //! The write queue against a plain buffer, and the rules one by one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::super::pool::PoolCounts;
 use super::*;
+
+/// A part of some file; nobody looks into it here.
+fn range(offset: u64, length: u64) -> FileRange {
+    FileRange::new(std::fs::File::open("/dev/null").unwrap(), offset, length)
+}
 
 static PAGE: [u8; COPY_MAX + 1] = [b'p'; COPY_MAX + 1];
 
@@ -92,6 +98,56 @@ fn large_pieces_are_linked_and_small_ones_copied() {
     assert_eq!(queue.front().as_ptr(), shared[1..].as_ptr());
     queue.consume(&mut pool, queue.queued_bytes());
     assert!(shared.is_unique(), "let go of when sent");
+}
+
+#[test]
+fn a_file_is_counted_but_not_seen_as_bytes() {
+    let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
+    queue.write(&mut pool, b"head");
+    queue.write_file(&mut pool, range(1000, 1 << 40));
+    queue.write(&mut pool, b"next");
+    assert_eq!((queue.queued_bytes(), queue.front()), ((1 << 40) + 8, &b"head"[..]));
+    assert!(queue.has_file() && queue.front_file().is_none() && !queue.is_single());
+    assert_eq!(queue.slices(&mut [IoSlice::new(&[]); 8]), 1, "up to the file");
+
+    queue.consume(&mut pool, 4 + 24);
+    let part = queue.front_file().unwrap();
+    assert_eq!((part.offset, part.length), (1024, (1 << 40) - 24));
+    assert!(queue.front().is_empty() && !queue.is_single());
+    assert_eq!(queue.slices(&mut [IoSlice::new(&[]); 8]), 0);
+
+    queue.consume(&mut pool, (1 << 40) - 24);
+    assert_eq!((queue.front(), queue.has_file(), queue.is_single()), (&b"next"[..], false, true));
+}
+
+#[test]
+fn a_file_is_let_go_of_when_sent_or_cleared() {
+    let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
+    let range = range(0, 10);
+    queue.write_file(&mut pool, range.clone());
+    queue.write_file(&mut pool, FileRange::new(range.file().clone(), 5, 0));
+    assert_eq!(Arc::strong_count(range.file()), 2, "an empty part is not queued");
+    queue.consume(&mut pool, 10);
+    assert_eq!(Arc::strong_count(range.file()), 1);
+    queue.write(&mut pool, b"head");
+    queue.write_file(&mut pool, range.clone());
+    queue.clear(&mut pool);
+    assert_eq!(Arc::strong_count(range.file()), 1);
+}
+
+#[test]
+#[should_panic = "ends beyond every file"]
+fn a_range_that_no_file_can_have_panics() {
+    let _ = range(1, i64::MAX as u64);
+}
+
+#[test]
+#[should_panic = "more is queued than a usize counts"]
+fn files_beyond_what_can_be_counted_panic() {
+    let (mut pool, mut queue) = (Pool::new(0), WriteQueue::new());
+    for _ in 0..3 {
+        queue.write_file(&mut pool, range(0, i64::MAX as u64));
+    }
 }
 
 #[test]
@@ -192,36 +248,60 @@ fn consuming_more_than_queued_panics() {
     WriteQueue::new().consume(&mut Pool::new(0), 1);
 }
 
+/// A byte of the model: known, or somewhere in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    FromMemory(u8),
+    FromFile(u64),
+}
+
+fn in_memory(bytes: &[u8]) -> impl Iterator<Item = Sent> {
+    bytes.iter().map(|byte| Sent::FromMemory(*byte))
+}
+
 proptest! {
     #[test]
-    fn it_sends_what_a_vec_would(steps in prop::collection::vec((0..8u8, 0..12_000usize), 1..80)) {
+    fn it_sends_what_a_vec_would(steps in prop::collection::vec((0..9u8, 0..12_000usize), 1..80)) {
         static BYTES: [u8; 12_000] = [7; 12_000];
+        let file = Arc::clone(range(0, 0).file());
         let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
         let mut model = Vec::new();
         for (step, (kind, bytes)) in steps.into_iter().enumerate() {
             let piece = vec![step as u8; bytes];
+            let offset = (step as u64) << 32;
             match kind {
                 0 => queue.write(&mut pool, &piece),
                 1 => queue.write(&mut pool, &piece[..bytes % 200]),
                 2 => queue.write_static(&mut pool, &BYTES[..bytes]),
                 3 => queue.write_shared(&mut pool, Bytes::from(piece.clone())),
                 4 | 5 => queue.append(&mut pool, bytes % 500, |out| out.extend_from_slice(&piece[..bytes / 8])),
+                6 => queue.write_file(&mut pool, FileRange::new(file.clone(), offset, bytes as u64)),
                 _ => queue.consume(&mut pool, bytes.min(model.len())),
             }
             match kind {
-                0 | 3 => model.extend_from_slice(&piece),
-                1 => model.extend_from_slice(&piece[..bytes % 200]),
-                2 => model.extend_from_slice(&BYTES[..bytes]),
-                4 | 5 => model.extend_from_slice(&piece[..bytes / 8]),
+                0 | 3 => model.extend(in_memory(&piece)),
+                1 => model.extend(in_memory(&piece[..bytes % 200])),
+                2 => model.extend(in_memory(&BYTES[..bytes])),
+                4 | 5 => model.extend(in_memory(&piece[..bytes / 8])),
+                6 => model.extend((offset..offset + bytes as u64).map(Sent::FromFile)),
                 _ => drop(model.drain(..bytes.min(model.len()))),
             }
             prop_assert_eq!((queue.queued_bytes(), queue.is_empty()), (model.len(), model.is_empty()));
             prop_assert_eq!(queue.chain.is_none(), model.is_empty(), "owns something only for bytes");
-            prop_assert!(model.starts_with(queue.front()) && queue.front().is_empty() == model.is_empty());
-            prop_assert_eq!(queue.is_single(), !model.is_empty() && queue.front().len() == model.len());
-            prop_assert_eq!(all(&queue), &model[..]);
+            let front: Vec<Sent> = in_memory(queue.front()).collect();
+            let part = queue.front_file().map_or(0..0, |part| part.offset..part.offset + part.length as u64);
+            prop_assert!(model.starts_with(&front));
+            prop_assert!(model.starts_with(&part.clone().map(Sent::FromFile).collect::<Vec<_>>()));
+            prop_assert_eq!(front.is_empty() && part.is_empty(), model.is_empty());
+            prop_assert!(front.is_empty() || part.is_empty());
+            prop_assert_eq!(queue.is_single(), !model.is_empty() && front.len() == model.len());
+            let first_file = model.iter().position(|byte| matches!(byte, Sent::FromFile(_)));
+            prop_assert_eq!(queue.has_file(), first_file.is_some());
+            let up_to_file: Vec<Sent> = in_memory(&all(&queue)).collect();
+            prop_assert_eq!(up_to_file, &model[..first_file.unwrap_or(model.len())]);
         }
         queue.clear(&mut pool);
+        prop_assert_eq!(Arc::strong_count(&file), 1, "no file is kept open");
         let counts = pool.counts();
         prop_assert_eq!(counts.hits + counts.misses, counts.returned + counts.dropped, "all blocks are back");
         prop_assert!(counts.chain_misses <= 1);
