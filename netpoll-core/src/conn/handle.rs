@@ -87,8 +87,13 @@ impl Conn<'_> {
         let idle = self.stream.waiting_bytes() == 0 && !bytes.is_empty();
         let sent = if idle { self.io.send(self.key, bytes) } else { 0 };
         if sent < bytes.len() {
-            self.send(&bytes[sent..]);
+            self.send_rest(&bytes[sent..]);
         }
+    }
+
+    #[cold]
+    fn send_rest(&mut self, rest: &[u8]) {
+        self.send(rest);
     }
 
     /// Queues bytes that live for ever. Above 4 KiB they are not copied.

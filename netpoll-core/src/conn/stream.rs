@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deadline::{Deadlines, Passed};
-use super::{ConnLimits, Flow, Lost};
+use super::{ConnLimits, Context, Flow, Lost};
 use crate::driver::{Close, Demand, Flushed, Io};
 use crate::mem::{Key, ReadBuffer, WriteQueue};
 use crate::reactor::Agenda;
@@ -180,15 +180,18 @@ impl Stream {
     }
 
     /// Turns what a callback wants into marks and orders. Output is not flushed here.
-    #[inline]
+    #[inline(always)]
     pub fn steer(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, flow: Flow) -> Option<End> {
+        if flow == Flow::Continue && !self.has(PAUSED) {
+            return None;
+        }
+        self.change_course(agenda, io, key, flow)
+    }
+
+    #[inline(never)]
+    fn change_course(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, flow: Flow) -> Option<End> {
         match flow {
-            Flow::Continue => {
-                if !self.has(PAUSED) {
-                    return None;
-                }
-                self.mark(PAUSED, false);
-            }
+            Flow::Continue => self.mark(PAUSED, false),
             Flow::Pause => self.mark(PAUSED, true),
             Flow::Yield => {
                 agenda.stats.yields += 1;
@@ -228,6 +231,36 @@ impl Stream {
                 self.push_ready(agenda, key);
             }
         }
+    }
+
+    /// Whether a chunk may be offered just as it came: the connection is open, not held, and has no remainder.
+    #[inline(always)]
+    pub fn takes_chunks(&self) -> bool {
+        self.phase == Phase::Open && !self.is_held() && self.input.is_empty()
+    }
+
+    /// After a callback that took everything and said no more than `Flow::Continue`: true if nothing has to
+    /// be done about it but to send the little that it has queued.
+    #[inline(always)]
+    pub fn goes_on(&mut self, agenda: &mut Agenda, key: Key) -> bool {
+        let queued = self.out.queued_bytes();
+        if self.has(PAUSED) || queued > FLUSH_LATER_BYTES_MAX || self.guard.is_some() {
+            return false;
+        }
+        if queued > 0 {
+            self.push_dirty(agenda, key);
+        }
+        true
+    }
+
+    /// Copies input that nobody consumed behind what is kept already.
+    #[cold]
+    pub fn keep(&mut self, cx: &mut Context, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.input.append(&mut cx.agenda.pool, bytes);
+        cx.agenda.stats.copied_bytes += bytes.len() as u64;
     }
 
     /// Sends what is queued and draws the consequences of how far it went.

@@ -15,7 +15,7 @@ use super::deadline::Passed;
 use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
-use crate::mem::{Key, KeySlab, ReadBuffer};
+use crate::mem::{Key, KeySlab};
 
 /// When output of a callback leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,8 +123,7 @@ impl<P: Protocol> Slot<P> {
         self.settle(cx, io, key, flush, called)
     }
 
-    /// Offers the remainder, or the chunk when there is none, and keeps what is not consumed.
-    #[inline(always)]
+    /// Offers the chunk behind the remainder, and keeps what is not consumed.
     fn offer(
         &mut self,
         cx: &mut Context,
@@ -133,34 +132,47 @@ impl<P: Protocol> Slot<P> {
         chunk: &[u8],
         callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
     ) -> Option<End> {
-        let Self { stream, protocol } = self;
+        self.stream.keep(cx, chunk);
         // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
-        let mut kept = std::mem::take(&mut stream.input);
-        if !kept.is_empty() {
-            keep(&mut kept, cx, chunk);
-        }
-        let bytes = if kept.is_empty() { chunk } else { kept.bytes() };
-        let mut input = Input::new(bytes);
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            callback(protocol, &mut Conn { stream, cx, io, key }, &mut input)
-        }));
+        let mut kept = std::mem::take(&mut self.stream.input);
+        let mut input = Input::new(kept.bytes());
+        let called = self.ask(cx, io, key, &mut input, callback);
         let consumed = input.consumed();
-        if !kept.is_empty() {
-            kept.advance(&mut cx.agenda.pool, consumed);
-        } else if consumed < chunk.len() {
-            keep(&mut kept, cx, &chunk[consumed..]);
-        }
-        let kept_bytes = kept.len();
+        kept.advance(&mut cx.agenda.pool, consumed);
         self.stream.input = kept;
-        if kept_bytes > cx.limits.input_bytes_max && self.stream.phase == Phase::Open {
-            cx.agenda.stats.input_overflows += 1;
-            return Some(End::reset(Lost::InputOverflow));
-        }
-        let flush = if self.stream.may_flush_later() { Flush::Soon } else { Flush::Now };
-        self.settle(cx, io, key, flush, called)
+        self.settle_offer(cx, io, key, called)
     }
 
     #[inline(always)]
+    fn ask(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        input: &mut Input<'_>,
+        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
+    ) -> std::thread::Result<Flow> {
+        let Self { stream, protocol } = self;
+        let mut conn = Conn { stream, cx, io, key };
+        catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn, input)))
+    }
+
+    fn settle_offer(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        called: std::thread::Result<Flow>,
+    ) -> Option<End> {
+        let stream = &self.stream;
+        if stream.input.len() > cx.limits.input_bytes_max && stream.phase == Phase::Open {
+            cx.agenda.stats.input_overflows += 1;
+            return Some(End::reset(Lost::InputOverflow));
+        }
+        let flush = if stream.may_flush_later() { Flush::Soon } else { Flush::Now };
+        self.settle(cx, io, key, flush, called)
+    }
+
     fn settle(
         &mut self,
         cx: &mut Context,
@@ -186,23 +198,9 @@ impl<P: Protocol> Slot<P> {
         }
     }
 
-    /// Keeps bytes that had left the socket when the connection was paused: it is offered them when it goes on.
-    #[cold]
-    fn hold(&mut self, cx: &mut Context, chunk: &[u8]) -> Verdict {
-        keep(&mut self.stream.input, cx, chunk);
-        Verdict::Stop
-    }
-
     fn verdict(&self) -> Verdict {
         if self.stream.is_held() { Verdict::Stop } else { Verdict::Continue }
     }
-}
-
-/// Copies input that nobody consumed.
-#[cold]
-fn keep(kept: &mut ReadBuffer, cx: &mut Context, bytes: &[u8]) {
-    kept.append(&mut cx.agenda.pool, bytes);
-    cx.agenda.stats.copied_bytes += bytes.len() as u64;
 }
 
 /// The connections of one protocol.
@@ -244,6 +242,45 @@ impl<P: Protocol> Connections<P> {
             self.end(cx, io, key, end);
         }
         alive
+    }
+
+    /// Bytes for a connection that is held or over, or that has a remainder already.
+    #[cold]
+    fn received_out_of_turn(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+        let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
+        let end = if slot.stream.phase != Phase::Open {
+            slot.stream.discard(&cx.limits, chunk.len())
+        } else if slot.stream.is_held() {
+            // They had left the socket when the connection was paused: it is offered them when it goes on.
+            slot.stream.keep(cx, chunk);
+            return Verdict::Stop;
+        } else {
+            slot.offer(cx, io, key, chunk, P::received)
+        };
+        self.received_end(cx, io, key, end)
+    }
+
+    /// The callback wants something, or left something.
+    #[inline(never)]
+    fn received_otherwise(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        rest: &[u8],
+        called: std::thread::Result<Flow>,
+    ) -> Verdict {
+        let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
+        slot.stream.keep(cx, rest);
+        let end = slot.settle_offer(cx, io, key, called);
+        self.received_end(cx, io, key, end)
+    }
+
+    fn received_end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: Option<End>) -> Verdict {
+        if !self.done(cx, io, key, end) {
+            return Verdict::Gone;
+        }
+        self.slots.get(key).map_or(Verdict::Gone, Slot::verdict)
     }
 
     fn call(
@@ -321,21 +358,19 @@ impl<P: Protocol> Table for Connections<P> {
     #[inline]
     fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
-        let end = if slot.stream.phase == Phase::Open {
-            if slot.stream.is_held() {
-                return slot.hold(cx, chunk);
-            }
-            slot.offer(cx, io, key, chunk, P::received)
-        } else {
-            slot.stream.discard(&cx.limits, chunk.len())
-        };
-        match end {
-            None => slot.verdict(),
-            Some(end) => {
-                self.end(cx, io, key, end);
-                Verdict::Gone
-            }
+        if !slot.stream.takes_chunks() {
+            return self.received_out_of_turn(cx, io, key, chunk);
         }
+        // The usual case in one straight line, as short as it can be: a system call of the callback before has
+        // taken the caches.
+        let mut input = Input::new(chunk);
+        let called = slot.ask(cx, io, key, &mut input, P::received);
+        let is_done = matches!(called, Ok(Flow::Continue)) && input.is_empty();
+        if is_done && slot.stream.goes_on(&mut cx.agenda, key) {
+            return Verdict::Continue;
+        }
+        let rest = input.bytes();
+        self.received_otherwise(cx, io, key, rest, called)
     }
 
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize) {

@@ -14,9 +14,9 @@ use crate::mem::Key;
 
 /// Events of one batch. The caches hold what sixteen small requests need; more would only let the first
 /// answer wait longer.
-pub const BATCH: usize = 16;
+const BATCH: usize = 16;
 
-/// The room that a read ahead must have; with less the stream waits for a read of its own.
+/// The room that a read ahead must have; with less the batch is over.
 const ROOM_MIN: usize = 16 * 1024;
 
 /// Where one read ahead lies in the scratch block.
@@ -44,8 +44,20 @@ impl Batch {
             scratch: Scratch::new(),
             filled: 0,
             landed: Vec::with_capacity(BATCH),
-            others: Vec::with_capacity(2 * BATCH),
+            others: Vec::with_capacity(BATCH),
         }
+    }
+
+    /// Takes no more: it has as many events as a batch may have, or no room for another read.
+    #[inline]
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.landed.len() + self.others.len() >= BATCH
+            || self.scratch.len() - self.filled < ROOM_MIN.min(limits.read_bytes)
+    }
+
+    /// Keeps an event until the bytes of its batch are delivered.
+    pub fn put_off(&mut self, key: Key, now: Readiness) {
+        self.others.push((key, now));
     }
 
     /// The scratch block, between batches.
@@ -56,32 +68,33 @@ impl Batch {
 }
 
 impl<R: Register> Streams<R> {
-    /// Takes in one event, and receives what it announces if that is all there is to it.
-    #[inline]
-    pub fn collect<S: Sink>(
+    /// Receives from a source of which nothing was reported but input. False when it needs more than that: then
+    /// the event has to be put off.
+    #[inline(always)]
+    pub fn receive_ahead<S: Sink>(
         &mut self,
         batch: &mut Batch,
         limits: &Limits,
         sink: &mut S,
         key: Key,
-        now: Readiness,
-    ) {
-        let room = limits.read_bytes.min(batch.scratch.len() - batch.filled);
-        let is_plain = now.readable && !now.ending && (room >= ROOM_MIN || room == limits.read_bytes);
-        if !is_plain || !self.is_plain_stream(key) {
-            return batch.others.push((key, now));
-        }
+    ) -> bool {
         let start = batch.filled;
-        match self.receive_once(key, batch.scratch.part(start, room)) {
+        let room = limits.read_bytes.min(batch.scratch.len() - start);
+        let Some(source) = self.sources.get_mut(key) else { return false };
+        if !source.is_plain_stream() {
+            return false;
+        }
+        match source.receive(&mut self.counts, batch.scratch.part(start, room)) {
             Received::Bytes { len, drained } => {
                 batch.landed.push(Landed { key, start, end: start + len, drained });
                 // The next one begins on a cache line of its own.
                 batch.filled = (start + len).next_multiple_of(64).min(batch.scratch.len());
             }
             Received::Nothing => {}
-            Received::Interrupted => batch.others.push((key, now)),
+            Received::Interrupted => return false,
             Received::End(how) => sink.hung_up(self, key, how),
         }
+        true
     }
 
     /// Delivers what was collected, and ends the batch.

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::batch::{BATCH, Batch};
+use super::batch::Batch;
 use super::readiness::{Readiness, Register, Streams};
 use super::{Driver, Io, Limits, Sink, Wait, Waited};
 use crate::mem::Key;
@@ -92,23 +92,28 @@ impl Driver for Epoll {
         self.streams.counts.syscalls_wait += 1;
         let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
         sink.awake(wait != Wait::Poll);
-        for start in (0..events).step_by(BATCH) {
-            for index in start..events.min(start + BATCH) {
-                let event = self.events.get(index);
-                if event.data == BELL {
-                    sink.rung();
-                    continue;
-                }
-                let now = Readiness {
-                    readable: event.is_readable(),
-                    writable: event.is_writable(),
-                    ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
-                    failed: event.is_error(),
-                };
-                self.streams.collect(&mut self.batch, limits, sink, Key::from_bits(event.data), now);
+        for index in 0..events {
+            if self.batch.is_full(limits) {
+                self.streams.deliver(&mut self.batch, limits, sink);
             }
-            self.streams.deliver(&mut self.batch, limits, sink);
+            let event = self.events.get(index);
+            if event.data == BELL {
+                sink.rung();
+                continue;
+            }
+            let key = Key::from_bits(event.data);
+            if event.is_plain_input() && self.streams.receive_ahead(&mut self.batch, limits, sink, key) {
+                continue;
+            }
+            let now = Readiness {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
+                failed: event.is_error(),
+            };
+            self.batch.put_off(key, now);
         }
+        self.streams.deliver(&mut self.batch, limits, sink);
         Ok(Waited { events, saturated: events == events_max })
     }
 

@@ -66,6 +66,40 @@ impl Source {
     pub(super) fn has(&self, bit: u8) -> bool {
         self.bits & bit != 0
     }
+
+    /// Whether bytes may be read from it, and nothing else is to be said about it.
+    #[inline]
+    pub(super) fn is_plain_stream(&self) -> bool {
+        self.bits & !READABLE == 0
+    }
+
+    /// One `recv`, and what it says about the source.
+    #[inline(always)]
+    pub(super) fn receive(&mut self, counts: &mut IoCounts, room: &mut [u8]) -> Received {
+        counts.syscalls_recv += 1;
+        match sys::recv(self.fd.as_fd(), room) {
+            Ok(0) => {
+                self.bits = (self.bits | ENDED) & !READABLE;
+                Received::End(HangUp::Eof)
+            }
+            Ok(len) => {
+                counts.received_bytes += len as u64;
+                let drained = len < room.len() && !self.has(ENDING);
+                self.bits = if drained { self.bits & !READABLE } else { self.bits | READABLE };
+                Received::Bytes { len, drained }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.bits &= !READABLE;
+                counts.receives_empty += 1;
+                Received::Nothing
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Interrupted,
+            Err(error) => {
+                self.bits = (self.bits | ENDED) & !READABLE;
+                Received::End(HangUp::Failed(error))
+            }
+        }
+    }
 }
 
 /// The order-taking half of a poller: sockets and what is known about each.
@@ -190,7 +224,7 @@ impl<R: Register> Streams<R> {
     fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
         let mut left = limits.read_bytes;
         // Looked up again after every delivery: the receiver may have closed or paused the source.
-        while let Some(source) = self.sources.get(key) {
+        while let Some(source) = self.sources.get_mut(key) {
             if source.bits & (READABLE | PAUSED | ENDED | CONNECTING) != READABLE {
                 return;
             }
@@ -199,7 +233,7 @@ impl<R: Register> Streams<R> {
                 return sink.unfinished(key);
             }
             let room = left.min(scratch.0.len());
-            match self.receive_once(key, &mut scratch.0[..room]) {
+            match source.receive(&mut self.counts, &mut scratch.0[..room]) {
                 Received::Bytes { len, drained } => {
                     left -= len;
                     match sink.received(self, key, &scratch.0[..len]) {
@@ -211,41 +245,6 @@ impl<R: Register> Streams<R> {
                 Received::Interrupted => {}
                 Received::Nothing => return,
                 Received::End(how) => return sink.hung_up(self, key, how),
-            }
-        }
-    }
-
-    /// Whether bytes may be read from this source, and nothing else is to be said about it.
-    #[inline]
-    pub(super) fn is_plain_stream(&self, key: Key) -> bool {
-        self.sources.get(key).is_some_and(|source| source.bits & !READABLE == 0)
-    }
-
-    /// One `recv` from a source that exists, and what it says about it.
-    #[inline]
-    pub(super) fn receive_once(&mut self, key: Key, room: &mut [u8]) -> Received {
-        let Some(source) = self.sources.get_mut(key) else { return Received::Nothing };
-        self.counts.syscalls_recv += 1;
-        match sys::recv(source.fd.as_fd(), room) {
-            Ok(0) => {
-                source.bits = (source.bits | ENDED) & !READABLE;
-                Received::End(HangUp::Eof)
-            }
-            Ok(len) => {
-                self.counts.received_bytes += len as u64;
-                let drained = len < room.len() && !source.has(ENDING);
-                source.bits = if drained { source.bits & !READABLE } else { source.bits | READABLE };
-                Received::Bytes { len, drained }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                source.bits &= !READABLE;
-                self.counts.receives_empty += 1;
-                Received::Nothing
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Interrupted,
-            Err(error) => {
-                source.bits = (source.bits | ENDED) & !READABLE;
-                Received::End(HangUp::Failed(error))
             }
         }
     }

@@ -28,18 +28,67 @@ impl Source {
     #[inline(always)]
     fn sent(&mut self, counts: &mut IoCounts, asked: usize, result: io::Result<usize>) -> Sent {
         counts.syscalls_send += 1;
-        let bytes = match result {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Sent::Interrupted,
-            Err(error) => return Sent::Failed(error),
-        };
-        counts.sent_bytes += bytes as u64;
-        if bytes < asked {
-            self.bits |= BLOCKED;
-            counts.sends_blocked += 1;
+        match result {
+            Ok(bytes) => {
+                counts.sent_bytes += bytes as u64;
+                if bytes < asked {
+                    self.cut_short(counts);
+                }
+                Sent::Bytes(bytes)
+            }
+            Err(error) => self.refused(counts, error),
         }
-        Sent::Bytes(bytes)
+    }
+
+    #[cold]
+    fn cut_short(&mut self, counts: &mut IoCounts) {
+        self.bits |= BLOCKED;
+        counts.sends_blocked += 1;
+    }
+
+    #[cold]
+    fn refused(&mut self, counts: &mut IoCounts, error: io::Error) -> Sent {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.cut_short(counts);
+                Sent::Bytes(0)
+            }
+            io::ErrorKind::Interrupted => Sent::Interrupted,
+            _ => Sent::Failed(error),
+        }
+    }
+
+    /// Sends in as few calls as it takes, until nothing is left or the socket is full.
+    #[inline(never)]
+    fn send_all(&mut self, counts: &mut IoCounts, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
+        let mut file_bytes_left = FILE_BYTES_PER_FLUSH;
+        while !queue.is_empty() {
+            if self.has(BLOCKED | CONNECTING | SEND_FAILED) {
+                return self.held_up();
+            }
+            if let Some(part) = queue.front_file() {
+                match self.send_file(counts, part, &mut file_bytes_left, pool) {
+                    FileSent::Bytes(bytes) => queue.consume(pool, bytes),
+                    FileSent::Stopped(why) => return why,
+                }
+                continue;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = queue.slices(&mut slices);
+            let asked: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            let result = if filled < SLICES_MAX && asked < queue.queued_bytes() {
+                // A file comes next, and fills the segment that these bytes begin.
+                sys::send_vectored_with_more_behind(self.fd.as_fd(), &slices[..filled])
+            } else {
+                sys::send_vectored(self.fd.as_fd(), &slices[..filled])
+            };
+            match self.sent(counts, asked, result) {
+                Sent::Bytes(bytes) => queue.consume(pool, bytes),
+                Sent::Interrupted => {}
+                Sent::Failed(error) => return Flushed::Failed(error),
+            }
+        }
+        Flushed::Done
     }
 
     /// Why nothing is sent now.
@@ -59,56 +108,40 @@ impl<R: Register> Streams<R> {
         let Some(source) = self.sources.get_mut(key) else {
             return Flushed::Failed(io::ErrorKind::NotConnected.into());
         };
-        let mut file_bytes_left = FILE_BYTES_PER_FLUSH;
-        while !queue.is_empty() {
-            if source.has(BLOCKED | CONNECTING | SEND_FAILED) {
-                return source.held_up();
-            }
-            let (asked, result);
-            if queue.is_single() {
-                let front = queue.front();
-                (asked, result) = (front.len(), sys::send(source.fd.as_fd(), front));
-            } else if let Some(part) = queue.front_file() {
-                match source.send_file(&mut self.counts, part, &mut file_bytes_left, pool) {
-                    FileSent::Bytes(bytes) => queue.consume(pool, bytes),
-                    FileSent::Stopped(why) => return why,
-                }
-                continue;
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let filled = queue.slices(&mut slices);
-                asked = slices[..filled].iter().map(|slice| slice.len()).sum();
-                result = if filled < SLICES_MAX && asked < queue.queued_bytes() {
-                    // A file comes next, and fills the segment that these bytes begin.
-                    sys::send_vectored_with_more_behind(source.fd.as_fd(), &slices[..filled])
-                } else {
-                    sys::send_vectored(source.fd.as_fd(), &slices[..filled])
-                };
-            }
+        // The usual case first: one block, and all of it leaves.
+        if queue.is_single() && !source.has(BLOCKED | CONNECTING | SEND_FAILED) {
+            let front = queue.front();
+            let asked = front.len();
+            let result = sys::send(source.fd.as_fd(), front);
             match source.sent(&mut self.counts, asked, result) {
+                Sent::Bytes(bytes) if bytes == asked => {
+                    queue.clear(pool);
+                    return Flushed::Done;
+                }
                 Sent::Bytes(bytes) => queue.consume(pool, bytes),
                 Sent::Interrupted => {}
                 Sent::Failed(error) => return Flushed::Failed(error),
             }
         }
-        Flushed::Done
+        source.send_all(&mut self.counts, queue, pool)
     }
 
     #[inline]
     pub(super) fn send_lent(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(source) = self.sources.get_mut(key) else { return 0 };
-        while !source.has(BLOCKED | CONNECTING | SEND_FAILED) {
-            let result = sys::send(source.fd.as_fd(), bytes);
-            match source.sent(&mut self.counts, bytes.len(), result) {
-                Sent::Bytes(bytes) => return bytes,
-                Sent::Interrupted => {}
-                Sent::Failed(error) => {
-                    // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
-                    source.errno = error.raw_os_error().map_or(0, |number| number as u16);
-                    source.bits |= SEND_FAILED;
-                }
+        if source.has(BLOCKED | CONNECTING | SEND_FAILED) {
+            return 0;
+        }
+        let result = sys::send(source.fd.as_fd(), bytes);
+        match source.sent(&mut self.counts, bytes.len(), result) {
+            Sent::Bytes(bytes) => bytes,
+            Sent::Interrupted => 0,
+            Sent::Failed(error) => {
+                source.bits |= SEND_FAILED;
+                // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
+                source.errno = error.raw_os_error().map_or(0, |number| number as u16);
+                0
             }
         }
-        0
     }
 }

@@ -107,6 +107,12 @@ impl Event {
         self.bits & IN != 0
     }
 
+    /// There is something to take, and nothing is at an end. There may be room to send as well.
+    #[inline]
+    pub fn is_plain_input(self) -> bool {
+        self.bits & (IN | PEER_CLOSED | HANG_UP | ERROR) == IN
+    }
+
     /// The send buffer has room again.
     #[inline]
     pub fn is_writable(self) -> bool {
