@@ -56,7 +56,8 @@ pub struct TableRouter<T, H> {
     handlers: H,
     hooks: Hooks,
     methods: String,
-    body_bytes_max: Option<usize>,
+    /// For each route, in their order.
+    body_bytes_max: Box<[Option<usize>]>,
     table: PhantomData<fn() -> T>,
 }
 
@@ -80,17 +81,30 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
             handlers,
             hooks: Hooks::default(),
             methods: methods.join(", "),
-            body_bytes_max: None,
+            body_bytes_max: vec![None; H::COUNT].into_boxed_slice(),
             table: PhantomData,
         }
     }
 
-    /// The largest body, in bytes, that these routes take; beyond it 413.
+    /// The largest body, in bytes, that all these routes take; beyond it 413.
     ///
     /// Default: [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     #[must_use]
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = Some(bytes);
+        self.body_bytes_max.fill(Some(bytes));
+        self
+    }
+
+    /// The same for one route, which is named as in the table: `"POST", "/orders"`.
+    ///
+    /// # Panics
+    /// When the table has no such route.
+    #[must_use]
+    pub fn body_bytes_max_of(mut self, method: &str, pattern: &str, bytes: usize) -> Self {
+        let mut routes = T::routes().list().iter();
+        let number = routes.position(|route| (route.method(), route.pattern()) == (method, pattern));
+        let number = number.unwrap_or_else(|| panic!("there is no route {method} {pattern}"));
+        self.body_bytes_max[number] = Some(bytes);
         self
     }
 
@@ -124,8 +138,8 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
     }
 
     #[inline]
-    fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {
-        self.body_bytes_max
+    fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
+        self.body_bytes_max[route.0 as usize]
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netpoll_http::{App, Limits, Reply, Request, Router, StatusCode, TestClient};
+use netpoll_http::{App, Limits, Method, Reply, Request, Router, StatusCode, TestClient, routes};
 
 use crate::text;
 
@@ -73,6 +73,28 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
         assert!(text(&bytes).ends_with(&format!("at most {} bytes", length - 1)));
         assert!(connection.is_closed());
     }
+}
+
+#[test]
+fn a_compile_time_table_has_a_limit_for_all_routes_and_one_for_each() {
+    let take = |req: &Request<'_>| req.body().len().to_string();
+    let client = App::new(move |_| {
+        routes! { POST "/" => take, PUT "/" => take, POST "/{id}" => take }
+            .body_bytes_max(5)
+            .body_bytes_max_of("POST", "/{id}", 8)
+    })
+    .test();
+    for (method, target, most) in [(Method::POST, "/", 5), (Method::PUT, "/", 5), (Method::POST, "/7", 8)] {
+        let send = |length| client.request(method.clone(), target).body(vec![b'x'; length]).send();
+        assert_eq!(send(most).text(), most.to_string());
+        assert_eq!(send(most + 1).status, StatusCode::PAYLOAD_TOO_LARGE, "{method} {target}");
+    }
+}
+
+#[test]
+#[should_panic = "there is no route GET /"]
+fn a_limit_for_a_route_that_is_not_in_the_table_panics() {
+    let _ = routes! { POST "/" => |_: &Request| "" }.body_bytes_max_of("GET", "/", 8);
 }
 
 #[test]
