@@ -5,12 +5,15 @@
 
 mod commands;
 mod deadline;
+mod guard;
 mod handle;
 mod limits;
 mod listener;
 mod protocol;
+mod slot;
 mod stream;
 mod table;
+mod tables;
 
 use std::sync::Arc;
 
@@ -22,7 +25,8 @@ pub use handle::{Conn, ConnId};
 pub use limits::ConnLimits;
 pub use listener::Listeners;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
-pub use table::{Dial, Tables};
+pub use table::Dial;
+pub use tables::Tables;
 
 /// What the connections of one worker share.
 pub struct Context {

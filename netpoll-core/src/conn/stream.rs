@@ -9,15 +9,14 @@
 //! A [`End`] that comes back means that the connection is over; its table does the rest.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::deadline::{Deadlines, Passed};
+use super::deadline::Deadlines;
+use super::guard::Guard;
 use super::{ConnLimits, Context, Flow, Lost};
 use crate::driver::{Close, Demand, Flushed, Io};
 use crate::mem::{Key, ReadBuffer, WriteQueue};
 use crate::reactor::Agenda;
 use crate::task::WakeTarget;
-use crate::time::Instant;
 
 /// The protocol paused reading.
 const PAUSED: u8 = 1;
@@ -71,14 +70,6 @@ impl End {
     }
 }
 
-/// What the machinery itself waits for: a connect, output that the peer does not take, a lingering close.
-struct Guard {
-    at: Instant,
-    /// Progress of output since the last look.
-    sent_bytes: u64,
-    unacknowledged_bytes: usize,
-}
-
 /// One connection, without its protocol.
 pub struct Stream {
     pub out: WriteQueue,
@@ -86,7 +77,7 @@ pub struct Stream {
     pub deadlines: Deadlines,
     pub wake: Option<Arc<WakeTarget>>,
     /// Few connections have one at a time, so it is not part of the slot.
-    guard: Option<Box<Guard>>,
+    pub(super) guard: Option<Box<Guard>>,
     /// Bytes that a completion driver took and has not sent yet.
     in_flight: u32,
     discarded: u32,
@@ -318,9 +309,7 @@ impl Stream {
         sent_bytes: usize,
         backs_up: bool,
     ) {
-        if let Some(guard) = &mut self.guard {
-            guard.sent_bytes += sent_bytes as u64;
-        }
+        self.progressed(sent_bytes);
         if backs_up {
             agenda.stats.backed_up += 1;
             self.back_up(agenda, io, key);
@@ -343,9 +332,7 @@ impl Stream {
         bytes: usize,
     ) -> Result<bool, End> {
         self.in_flight -= bytes as u32;
-        if let Some(guard) = &mut self.guard {
-            guard.sent_bytes += bytes as u64;
-        }
+        self.progressed(bytes);
         if let Some(end) = self.flush(agenda, limits, io, key) {
             return Err(end);
         }
@@ -365,24 +352,6 @@ impl Stream {
     fn back_up(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
         self.mark(BACKED_UP, true);
         self.rein(agenda, io, key);
-    }
-
-    /// Output waits: watch whether the peer takes it.
-    fn stalled(
-        &mut self,
-        agenda: &mut Agenda,
-        limits: &ConnLimits,
-        io: &mut dyn Io,
-        key: Key,
-        sent_bytes: usize,
-    ) {
-        match &mut self.guard {
-            Some(guard) => guard.sent_bytes += sent_bytes as u64,
-            None => {
-                let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
-                self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
-            }
-        }
     }
 
     fn flushed(
@@ -416,58 +385,6 @@ impl Stream {
     pub fn discard(&mut self, limits: &ConnLimits, bytes: usize) -> Option<End> {
         self.discarded = self.discarded.saturating_add(bytes as u32);
         (self.discarded as usize > limits.linger_bytes_max).then(End::closed)
-    }
-
-    /// The machinery's own deadline passed.
-    pub fn guard_passed(
-        &mut self,
-        agenda: &mut Agenda,
-        limits: &ConnLimits,
-        io: &mut dyn Io,
-        key: Key,
-    ) -> Option<End> {
-        if self.phase == Phase::Connecting {
-            return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
-        }
-        if self.phase == Phase::Lingering {
-            return Some(End::closed());
-        }
-        let guard = self.guard.take()?;
-        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
-        // What left our queue and what the peer's kernel acknowledged of what had left before.
-        let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
-            .saturating_sub(unacknowledged_bytes as u64);
-        let least = u64::from(limits.write_rate_min) * limits.write_grace.as_secs().max(1);
-        if taken < least {
-            agenda.stats.stalled += 1;
-            return Some(End::reset(Lost::Stalled));
-        }
-        self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
-        None
-    }
-
-    /// Sets the machinery's own deadline.
-    pub fn guard(&mut self, agenda: &mut Agenda, key: Key, after: Duration) {
-        self.watch(agenda, key, after, 0);
-    }
-
-    fn watch(&mut self, agenda: &mut Agenda, key: Key, after: Duration, unacknowledged_bytes: usize) {
-        let now = agenda.clock.now();
-        let at = now.saturating_add(after);
-        self.deadlines.set_guard(&mut agenda.timers, now, key, at);
-        self.guard = Some(Box::new(Guard { at, sent_bytes: 0, unacknowledged_bytes }));
-    }
-
-    /// The machinery has nothing to wait for.
-    pub fn clear_guard(&mut self) {
-        self.guard = None;
-    }
-
-    /// The wheel's entry came up: which deadline passed, and whether it came up early.
-    pub fn timer_came_up(&mut self, agenda: &mut Agenda, key: Key) -> (Passed, bool) {
-        let now = agenda.clock.now();
-        let guard = self.guard.as_ref().map(|guard| guard.at);
-        self.deadlines.came_up(&mut agenda.timers, now, key, guard)
     }
 
     /// Gives back everything that is borrowed from the worker.

@@ -3,7 +3,6 @@
 //! One virtual call leads into a table; from there everything is monomorphised for its protocol. A table
 //! never calls a callback while another of its callbacks runs: effects on others are commands.
 
-use std::any::{Any, TypeId};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,196 +11,12 @@ use bytes::Bytes;
 
 use super::commands::{ConnectOptions, Start};
 use super::deadline::Passed;
+use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
+use super::tables::{Table, Tables};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Key, KeySlab};
-
-/// When output of a callback leaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    /// Right after the callback.
-    Now,
-    /// With that of other connections, and before the worker waits. Mail, wakers and timers may add more
-    /// until then.
-    Soon,
-}
-
-/// A table, whatever its protocol.
-pub trait Table: Any {
-    fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
-    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
-    fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
-    fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
-    fn unfinished(&mut self, cx: &mut Context, key: Key);
-    /// Goes on with a connection from the ready list; true when the driver should read more of it.
-    fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool;
-    fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes);
-    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
-    fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
-    /// Resets what is still open and returns how many that were.
-    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
-    fn reclaim(&mut self);
-    fn len(&self) -> usize;
-}
-
-/// The tables of one worker. Table 0 is the worker's own.
-pub struct Tables {
-    tables: Vec<Box<dyn Table>>,
-    protocols: Vec<TypeId>,
-}
-
-impl Tables {
-    /// Keys of this table number name listeners, not connections.
-    pub const LISTENERS: u8 = 0;
-
-    pub fn new() -> Self {
-        Self { tables: Vec::new(), protocols: Vec::new() }
-    }
-
-    /// The table of a protocol, made at its first use.
-    ///
-    /// # Panics
-    /// With more than 254 protocols on one worker.
-    pub fn of<P: Protocol>(&mut self) -> &mut Connections<P> {
-        let wanted = TypeId::of::<P>();
-        let index = self.protocols.iter().position(|protocol| *protocol == wanted).unwrap_or_else(|| {
-            let number = u8::try_from(self.tables.len() + 1).expect("at most 254 protocols on a worker");
-            assert!(number < u8::MAX, "at most 254 protocols on a worker");
-            self.tables.push(Box::new(Connections::<P>::new(number)));
-            self.protocols.push(wanted);
-            self.tables.len() - 1
-        });
-        let table: &mut dyn Any = self.tables[index].as_mut();
-        table.downcast_mut().expect("a table holds the protocol that it was made for")
-    }
-
-    /// The table that a key belongs to.
-    #[inline]
-    pub fn get(&mut self, key: Key) -> Option<&mut dyn Table> {
-        let table = self.tables.get_mut(usize::from(key.table()).wrapping_sub(1))?;
-        Some(table.as_mut())
-    }
-
-    pub fn each(&mut self) -> impl Iterator<Item = &mut Box<dyn Table>> {
-        self.tables.iter_mut()
-    }
-
-    /// Connections in all tables.
-    pub fn len(&self) -> usize {
-        self.tables.iter().map(|table| table.len()).sum()
-    }
-
-    pub fn reclaim(&mut self) {
-        for table in &mut self.tables {
-            table.reclaim();
-        }
-    }
-}
-
-struct Slot<P> {
-    stream: Stream,
-    protocol: P,
-}
-
-impl<P: Protocol> Slot<P> {
-    /// One callback and its consequences.
-    #[inline]
-    fn call(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        key: Key,
-        flush: Flush,
-        callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
-    ) -> Option<End> {
-        let Self { stream, protocol } = self;
-        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, io, key })));
-        self.settle(cx, io, key, flush, called)
-    }
-
-    /// Offers the chunk behind the remainder, and keeps what is not consumed.
-    fn offer(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        key: Key,
-        chunk: &[u8],
-        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
-    ) -> Option<End> {
-        self.stream.keep(cx, chunk);
-        // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
-        let mut kept = std::mem::take(&mut self.stream.input);
-        let mut input = Input::new(kept.bytes());
-        let called = self.ask(cx, io, key, &mut input, callback);
-        let consumed = input.consumed();
-        kept.advance(&mut cx.agenda.pool, consumed);
-        self.stream.input = kept;
-        self.settle_offer(cx, io, key, called)
-    }
-
-    #[inline(always)]
-    fn ask(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        key: Key,
-        input: &mut Input<'_>,
-        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
-    ) -> std::thread::Result<Flow> {
-        let Self { stream, protocol } = self;
-        let mut conn = Conn { stream, cx, io, key };
-        catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn, input)))
-    }
-
-    fn settle_offer(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        key: Key,
-        called: std::thread::Result<Flow>,
-    ) -> Option<End> {
-        let stream = &self.stream;
-        if stream.input.len() > cx.limits.input_bytes_max && stream.phase == Phase::Open {
-            cx.agenda.stats.input_overflows += 1;
-            return Some(End::reset(Lost::InputOverflow));
-        }
-        let flush = if stream.may_flush_later() { Flush::Soon } else { Flush::Now };
-        self.settle(cx, io, key, flush, called)
-    }
-
-    fn settle(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        key: Key,
-        flush: Flush,
-        called: std::thread::Result<Flow>,
-    ) -> Option<End> {
-        let Ok(flow) = called else {
-            cx.agenda.stats.panics += 1;
-            crate::log::panicked(&key);
-            return Some(End::reset(Lost::Panicked));
-        };
-        if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
-            return Some(end);
-        }
-        match flush {
-            Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
-            Flush::Soon => {
-                self.stream.push_dirty(&mut cx.agenda, key);
-                None
-            }
-        }
-    }
-
-    fn verdict(&self) -> Verdict {
-        if self.stream.is_held() { Verdict::Stop } else { Verdict::Continue }
-    }
-}
 
 /// The connections of one protocol.
 pub struct Connections<P> {
@@ -209,7 +24,8 @@ pub struct Connections<P> {
 }
 
 impl<P: Protocol> Connections<P> {
-    fn new(number: u8) -> Self {
+    /// A table whose keys have this number.
+    pub fn new(number: u8) -> Self {
         Self { slots: KeySlab::new(number) }
     }
 

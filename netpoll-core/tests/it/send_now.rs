@@ -276,8 +276,9 @@ fn a_full_real_socket_holds_the_connection_back_until_it_is_drained() {
     assert_eq!([next(&told), next(&told), next(&told)], ["drained", "backed up", "drained"]);
     drop(stream);
     let stats = server.stop(Duration::from_secs(5)).unwrap().stats;
-    assert_eq!((stats.sent_bytes, stats.backed_up), (expected.len() as u64, 2));
-    assert!(stats.sends_blocked >= 2, "{stats:?}");
+    assert_eq!(stats.sent_bytes, expected.len() as u64);
+    // The reader may have made room for the second flood before its rest is flushed.
+    assert!((1..=2).contains(&stats.backed_up) && stats.sends_blocked >= 2, "{stats:?}");
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! One connection and its protocol: a callback, and what follows from it.
+//!
+//! Every callback goes through here, so a panic in one ends its connection and nothing else, and what it wants
+//! ([`Flow`]) and has queued is seen to.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::stream::{End, Phase, Stream};
+use super::{Conn, Context, Flow, Input, Lost, Protocol};
+use crate::driver::{Io, Verdict};
+use crate::mem::Key;
+
+/// When output of a callback leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Right after the callback.
+    Now,
+    /// With that of other connections, and before the worker waits. Mail, wakers and timers may add more
+    /// until then.
+    Soon,
+}
+
+/// One connection with its protocol.
+pub struct Slot<P> {
+    pub stream: Stream,
+    pub protocol: P,
+}
+
+impl<P: Protocol> Slot<P> {
+    /// One callback and its consequences.
+    #[inline]
+    pub fn call(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        flush: Flush,
+        callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
+    ) -> Option<End> {
+        let Self { stream, protocol } = self;
+        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, io, key })));
+        self.settle(cx, io, key, flush, called)
+    }
+
+    /// Offers the chunk behind the remainder, and keeps what is not consumed.
+    pub fn offer(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        chunk: &[u8],
+        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
+    ) -> Option<End> {
+        self.stream.keep(cx, chunk);
+        // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
+        let mut kept = std::mem::take(&mut self.stream.input);
+        let mut input = Input::new(kept.bytes());
+        let called = self.ask(cx, io, key, &mut input, callback);
+        let consumed = input.consumed();
+        kept.advance(&mut cx.agenda.pool, consumed);
+        self.stream.input = kept;
+        self.settle_offer(cx, io, key, called)
+    }
+
+    #[inline(always)]
+    pub fn ask(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        input: &mut Input<'_>,
+        callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
+    ) -> std::thread::Result<Flow> {
+        let Self { stream, protocol } = self;
+        let mut conn = Conn { stream, cx, io, key };
+        catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn, input)))
+    }
+
+    pub fn settle_offer(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        called: std::thread::Result<Flow>,
+    ) -> Option<End> {
+        let stream = &self.stream;
+        if stream.input.len() > cx.limits.input_bytes_max && stream.phase == Phase::Open {
+            cx.agenda.stats.input_overflows += 1;
+            return Some(End::reset(Lost::InputOverflow));
+        }
+        let flush = if stream.may_flush_later() { Flush::Soon } else { Flush::Now };
+        self.settle(cx, io, key, flush, called)
+    }
+
+    fn settle(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        flush: Flush,
+        called: std::thread::Result<Flow>,
+    ) -> Option<End> {
+        let Ok(flow) = called else {
+            cx.agenda.stats.panics += 1;
+            crate::log::panicked(&key);
+            return Some(End::reset(Lost::Panicked));
+        };
+        if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
+            return Some(end);
+        }
+        match flush {
+            Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
+            Flush::Soon => {
+                self.stream.push_dirty(&mut cx.agenda, key);
+                None
+            }
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        if self.stream.is_held() { Verdict::Stop } else { Verdict::Continue }
+    }
+}

@@ -1,0 +1,86 @@
+//! All tables of one worker: one for each protocol, found by the number in a key.
+
+use std::any::{Any, TypeId};
+use std::io;
+
+use bytes::Bytes;
+
+use super::table::Connections;
+use super::{Context, Protocol};
+use crate::driver::{HangUp, Io, Verdict};
+use crate::mem::Key;
+
+/// A table, whatever its protocol.
+pub trait Table: Any {
+    fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
+    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
+    fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
+    fn unfinished(&mut self, cx: &mut Context, key: Key);
+    /// Goes on with a connection from the ready list; true when the driver should read more of it.
+    fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool;
+    fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes);
+    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
+    fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
+    /// Resets what is still open and returns how many that were.
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    fn reclaim(&mut self);
+    fn len(&self) -> usize;
+}
+
+/// The tables of one worker. Table 0 is the worker's own.
+pub struct Tables {
+    tables: Vec<Box<dyn Table>>,
+    protocols: Vec<TypeId>,
+}
+
+impl Tables {
+    /// Keys of this table number name listeners, not connections.
+    pub const LISTENERS: u8 = 0;
+
+    pub fn new() -> Self {
+        Self { tables: Vec::new(), protocols: Vec::new() }
+    }
+
+    /// The table of a protocol, made at its first use.
+    ///
+    /// # Panics
+    /// With more than 254 protocols on one worker.
+    pub fn of<P: Protocol>(&mut self) -> &mut Connections<P> {
+        let wanted = TypeId::of::<P>();
+        let index = self.protocols.iter().position(|protocol| *protocol == wanted).unwrap_or_else(|| {
+            let number = u8::try_from(self.tables.len() + 1).expect("at most 254 protocols on a worker");
+            assert!(number < u8::MAX, "at most 254 protocols on a worker");
+            self.tables.push(Box::new(Connections::<P>::new(number)));
+            self.protocols.push(wanted);
+            self.tables.len() - 1
+        });
+        let table: &mut dyn Any = self.tables[index].as_mut();
+        table.downcast_mut().expect("a table holds the protocol that it was made for")
+    }
+
+    /// The table that a key belongs to.
+    #[inline]
+    pub fn get(&mut self, key: Key) -> Option<&mut dyn Table> {
+        let table = self.tables.get_mut(usize::from(key.table()).wrapping_sub(1))?;
+        Some(table.as_mut())
+    }
+
+    pub fn each(&mut self) -> impl Iterator<Item = &mut Box<dyn Table>> {
+        self.tables.iter_mut()
+    }
+
+    /// Connections in all tables.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.len()).sum()
+    }
+
+    pub fn reclaim(&mut self) {
+        for table in &mut self.tables {
+            table.reclaim();
+        }
+    }
+}
