@@ -1,10 +1,12 @@
-//! Output queued in every way and sent in pieces of any size, against a plain `Vec`.
+//! Output queued in every way and sent in pieces of any size, against a plain model.
 //!
 //! Each step is three bytes: what to do, and a size. What leaves is what came in, in order; an empty queue
 //! owns nothing; every block finds its way back to the pool, and no file stays open.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,21 +24,78 @@ static PIECES: [u8; 16 << 10] = {
     bytes
 };
 
-/// A byte that is to be sent: known, or somewhere in a file.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Byte {
-    Known(u8),
-    OfFile(u64),
+/// What is to be sent. Bytes that lie side by side are one piece, so that comparing them is one `memcmp`.
+#[derive(Debug, PartialEq)]
+enum Piece {
+    Bytes(Vec<u8>),
+    OfFile(Range<u64>),
 }
 
-fn known(bytes: &[u8]) -> impl Iterator<Item = Byte> {
-    bytes.iter().map(|byte| Byte::Known(*byte))
+#[derive(Debug, Default)]
+struct Model {
+    pieces: VecDeque<Piece>,
+    len: usize,
+}
+
+impl Model {
+    fn write(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        match self.pieces.back_mut() {
+            _ if bytes.is_empty() => {}
+            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Piece::Bytes(bytes.to_vec())),
+        }
+    }
+
+    fn write_file(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.len += (range.end - range.start) as usize;
+            self.pieces.push_back(Piece::OfFile(range));
+        }
+    }
+
+    fn consume(&mut self, mut bytes: usize) {
+        self.len -= bytes;
+        while bytes > 0 {
+            let taken = match &mut self.pieces[0] {
+                Piece::Bytes(first) => first.drain(..bytes.min(first.len())).len(),
+                Piece::OfFile(range) => {
+                    let taken = (bytes as u64).min(range.end - range.start);
+                    range.start += taken;
+                    taken as usize
+                }
+            };
+            bytes -= taken;
+            let is_sent = match &self.pieces[0] {
+                Piece::Bytes(first) => first.is_empty(),
+                Piece::OfFile(range) => range.is_empty(),
+            };
+            if is_sent {
+                self.pieces.pop_front();
+            }
+        }
+    }
+
+    /// What comes first, if it is in memory: all bytes up to a file or the end.
+    fn first_bytes(&self) -> &[u8] {
+        match self.pieces.front() {
+            Some(Piece::Bytes(bytes)) => bytes,
+            _ => &[],
+        }
+    }
+
+    fn first_file(&self) -> Option<Range<u64>> {
+        match self.pieces.front() {
+            Some(Piece::OfFile(range)) => Some(range.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Plays the steps in `data`.
 pub fn run(data: &[u8]) {
     let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
-    let mut model = Vec::<Byte>::new();
+    let mut model = Model::default();
     let mut slices_max = 0;
     // Never read: only a driver does.
     let file = Arc::new(File::open("/dev/null").expect("a file"));
@@ -64,16 +123,16 @@ pub fn run(data: &[u8]) {
                 std::mem::swap(&mut taken, &mut queue);
             }
             6 if size % 16 == 0 => queue.clear(&mut pool),
-            _ => queue.consume(&mut pool, size.min(model.len())),
+            _ => queue.consume(&mut pool, size.min(model.len)),
         }
         match step[0] % 9 {
             _ if step[0] >= FILES_FROM => {
-                model.extend((offset..offset + piece.len() as u64).map(Byte::OfFile));
+                model.write_file(offset..offset + piece.len() as u64);
             }
-            0..=3 => model.extend(known(piece)),
+            0..=3 => model.write(piece),
             4 | 5 => {}
-            6 if size % 16 == 0 => model.clear(),
-            _ => drop(model.drain(..size.min(model.len()))),
+            6 if size % 16 == 0 => model = Model::default(),
+            _ => model.consume(size.min(model.len)),
         }
         slices_max += 4;
         check(&queue, &model, slices_max);
@@ -87,24 +146,23 @@ pub fn run(data: &[u8]) {
 /// First bytes of steps that queue a part of a file.
 const FILES_FROM: u8 = 0xf0;
 
-fn check(queue: &WriteQueue, model: &[Byte], slices_max: usize) {
-    assert_eq!((queue.queued_bytes(), queue.is_empty()), (model.len(), model.is_empty()));
-    let part = queue.front_file().map_or(0..0, |part| part.offset..part.offset + part.length as u64);
-    let front: Vec<Byte> = known(queue.front()).chain(part.clone().map(Byte::OfFile)).collect();
-    assert!(model.starts_with(&front));
-    assert!(queue.front().is_empty() || part.is_empty());
-    assert_eq!(front.is_empty(), model.is_empty());
-    assert_eq!(queue.is_single(), !queue.front().is_empty() && front.len() == model.len());
-    let to_file = model.iter().position(|byte| matches!(byte, Byte::OfFile(_)));
-    assert_eq!(queue.has_file(), to_file.is_some());
+fn check(queue: &WriteQueue, model: &Model, slices_max: usize) {
+    assert_eq!((queue.queued_bytes(), queue.is_empty()), (model.len, model.len == 0));
+    let part = queue.front_file().map(|part| part.offset..part.offset + part.length as u64);
+    assert_eq!(part, model.first_file());
+    let bytes = model.first_bytes();
+    assert!(bytes.starts_with(queue.front()), "other bytes than were queued");
+    assert_eq!(queue.front().is_empty(), bytes.is_empty());
+    assert_eq!(queue.is_single(), model.len > 0 && queue.front().len() == model.len);
+    let has_file = model.pieces.iter().any(|piece| matches!(piece, Piece::OfFile(_)));
+    assert_eq!(queue.has_file(), has_file);
 
     let mut slices = vec![IoSlice::new(&[]); slices_max];
     let filled = queue.slices(&mut slices);
-    let mut left = &model[..to_file.unwrap_or(model.len())];
+    let mut left = bytes;
     for slice in &slices[..filled] {
         assert!(!slice.is_empty(), "an empty iovec");
-        let bytes: Vec<Byte> = known(slice).collect();
-        left = left.strip_prefix(&*bytes).expect("other bytes than were queued");
+        left = left.strip_prefix(&**slice).expect("other bytes than were queued");
     }
     assert!(left.is_empty(), "bytes without an iovec");
 }
