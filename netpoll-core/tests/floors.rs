@@ -27,6 +27,7 @@ const HTTP: &[(&str, u8)] = &[
     ("h1", 9),
     ("handler", 10),
     ("layer", 10),
+    ("files", 11),
     ("router", 11),
     ("test", 12),
     ("server", 13),

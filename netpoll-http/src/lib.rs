@@ -41,7 +41,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `server`, `test` → [`router`] → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -52,6 +52,7 @@
 
 #![forbid(unsafe_code)]
 
+mod files;
 mod h1;
 mod handler;
 mod layer;
@@ -59,10 +60,11 @@ mod message;
 pub mod router;
 mod server;
 mod test;
-// The room is complete by itself: a few pieces (chunk writing by halves, file paths) wait for their users.
+// The room is complete by itself: a few pieces (such as chunk writing by halves) wait for their users.
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;
 
+pub use files::Files;
 pub use h1::{Limits, Route, Service};
 pub use handler::{Endpoint, Handler};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -73,6 +75,7 @@ pub use message::{
     Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response, RouteId,
     Takeover, Upgrade,
 };
+pub use netpoll_core::FileRange;
 pub use router::{Params, Router};
 pub use server::{App, Report, Running, Server, Worker};
 pub use test::{TestClient, TestConnection, TestRequest, TestResponse};

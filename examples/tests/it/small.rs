@@ -120,3 +120,19 @@ fn static_routes_knows_its_routes_their_parameters_and_their_methods() {
     assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
     assert!(program.terminate().1.success());
 }
+
+#[test]
+fn files_serves_a_directory_and_nothing_beside_it() {
+    let here = env!("CARGO_MANIFEST_DIR");
+    let program = Program::start(env!("CARGO_BIN_EXE_files"), &["127.0.0.1:0", here]);
+    let served = program.get("/src/bin/files.rs");
+    assert_eq!(served.said(), (200, include_str!("../../src/bin/files.rs")));
+    assert_eq!(served.header("cache-control"), Some("no-cache"));
+    let part = program.request("GET", "/src/bin/files.rs", &["Range: bytes=0-3"], "");
+    assert_eq!(part.said(), (206, "//! "));
+    assert_eq!(program.request("GET", "/Cargo.toml", &["If-None-Match: *"], "").status, 304);
+    assert_eq!(program.get("/../Cargo.toml").status, 400);
+    assert_eq!(program.get("/").status, 404, "there is no index.html");
+    let (printed, status) = program.terminate();
+    assert!(status.success() && printed.contains("and 2 sendfile"), "{printed}");
+}

@@ -57,6 +57,7 @@ impl<S: Service> Http1<S> {
             Rest::Static(bytes) => conn.send_static(bytes),
             Rest::Shared(bytes) => conn.send_shared(bytes),
             Rest::Upgrade(takeover) => return self.hand_over(conn, takeover),
+            Rest::File(range) => conn.send_file(range),
             Rest::Stream(outflow) => {
                 // A stream may run for long; its peer's patience is the core's to watch.
                 conn.clear_deadline();

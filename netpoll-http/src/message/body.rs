@@ -1,16 +1,19 @@
 //! What a response carries, from nothing to a stream that never ends.
 //!
 //! Small bodies are copied behind the head in the write queue; `'static` and shared bytes are queued as
-//! they are; a stream is asked for its next bytes whenever the queue has room.
+//! they are, and a file as a handle; a stream is asked for its next bytes whenever the queue has room.
 //!
 //! Invariant: a body never touches a socket. A stream gets a [`BodyBuf`] that appends to the queue and can do
 //! nothing else, so it cannot spoil what other answers have put there.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::task::Context;
 
 use bytes::Bytes;
+use netpoll_core::FileRange;
 
 use super::Takeover;
 
@@ -26,6 +29,8 @@ pub enum Body {
     Shared(Bytes),
     /// Owned bytes, queued without a copy when they are large.
     Owned(Vec<u8>),
+    /// A part of an open file, which leaves by `sendfile`; see [`Body::file`].
+    File(FileRange),
     /// Bytes that are made while they are sent.
     ///
     /// With `length` the answer has that `Content-Length`: what the stream writes beyond it is cut, and a
@@ -71,6 +76,24 @@ impl Body {
         })
     }
 
+    /// All of an open file, of the length that it has now. One system call.
+    ///
+    /// The head leaves with the length and without waiting for the file, then the file by `sendfile`, at most 512 KiB in a
+    /// turn and without a copy through the process. If it has become shorter by then, the connection is reset, so
+    /// that the peer notices. For a part of a file, or a file that many answers share, see [`FileRange`].
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no regular file (a directory, a FIFO, a device): its length says nothing. The
+    /// kernel's, if it cannot say what it is.
+    pub fn file(file: impl Into<Arc<File>>) -> io::Result<Self> {
+        let file = file.into();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a regular file can be a body"));
+        }
+        Ok(Self::File(FileRange::new(file, 0, metadata.len())))
+    }
+
     /// How many bytes it has, unless it is a stream of unknown length.
     pub fn length(&self) -> Option<u64> {
         match self {
@@ -78,6 +101,7 @@ impl Body {
             Self::Static(bytes) => Some(bytes.len() as u64),
             Self::Shared(bytes) => Some(bytes.len() as u64),
             Self::Owned(bytes) => Some(bytes.len() as u64),
+            Self::File(range) => Some(range.length()),
             Self::Stream { length, .. } => *length,
         }
     }
@@ -113,6 +137,13 @@ impl From<String> for Body {
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Owned(bytes)
+    }
+}
+
+/// A part of a file; nobody asks whether the file has it before its turn comes.
+impl From<FileRange> for Body {
+    fn from(range: FileRange) -> Self {
+        Self::File(range)
     }
 }
 

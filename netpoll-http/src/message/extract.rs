@@ -45,6 +45,12 @@ impl Request<'_> {
         self.params().get(name, self.path())
     }
 
+    /// The last path parameter as it was sent; `None` when the pattern has none.
+    pub(crate) fn last_param_str(&self) -> Option<&str> {
+        let params = self.params();
+        params.value(params.len().checked_sub(1)?, self.path())
+    }
+
     /// The value of the first query pair with this name, percent-decoded and parsed.
     ///
     /// # Errors

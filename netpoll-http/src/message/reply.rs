@@ -13,6 +13,7 @@ mod head;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use netpoll_core::FileRange;
 
 use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId, Takeover};
 use crate::wire::{ContentType, HeadStarts, Length};
@@ -127,6 +128,7 @@ pub(crate) enum Rest {
     Nothing,
     Static(&'static [u8]),
     Shared(Bytes),
+    File(FileRange),
     Stream(Outflow),
     /// The 101 was written.
     Upgrade(Takeover),
@@ -205,6 +207,7 @@ impl<'a> Reply<'a> {
             Body::Static(bytes) => self.finish_static(bytes),
             Body::Shared(bytes) => self.finish_shared(bytes),
             Body::Owned(bytes) => self.finish_owned(bytes),
+            Body::File(range) => self.leave(Rest::File(range)),
             Body::Stream { stream, length: known } => {
                 let framing = match (known, length) {
                     (Some(length), _) => OutFraming::Remaining(length),
@@ -315,6 +318,11 @@ impl<'a> Reply<'a> {
     /// Leaves the answer to a future, which the connection polls.
     pub(crate) fn later(self, pending: Pending) -> Replied {
         self.leave(Rest::Future(pending))
+    }
+
+    /// The time that the answer's `Date` says, in seconds since 1970.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        self.state.facts.starts.unix_seconds()
     }
 
     /// Whether somebody is going to need the request after the handler has consumed it.

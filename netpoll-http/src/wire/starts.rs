@@ -77,6 +77,11 @@ impl HeadStarts {
         }
     }
 
+    /// The time of these heads, in seconds since 1970.
+    pub fn unix_seconds(&self) -> u64 {
+        self.second
+    }
+
     /// The date of these heads.
     pub(super) fn date(&self) -> &DateBytes {
         &self.date

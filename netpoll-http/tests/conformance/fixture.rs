@@ -1,13 +1,17 @@
 //! The service that the cases are written for; the routes are listed in `cases`.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Poll, Waker};
 
-use netpoll_http::{App, Limits, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker};
+use netpoll_http::{
+    App, Files, Limits, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker,
+};
 
 use crate::answer::{self, Answer};
-use crate::cases::CANARY_BODY;
+use crate::cases::{self, CANARY_BODY};
 
 /// The routes of the table.
 pub fn router() -> Router {
@@ -22,6 +26,7 @@ pub fn router() -> Router {
             let line = |(name, value): (&str, &[u8])| [name.as_bytes(), b"=", value, b";"].concat();
             req.trailers().flat_map(line).collect::<Vec<u8>>()
         })
+        .get("/files/{*rest}", files())
         .post("/small", |req: &Request| req.body().to_vec())
         .body_bytes_max(16);
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -31,6 +36,27 @@ pub fn router() -> Router {
             reply.bytes(StatusCode::OK, "application/octet-stream", req.body())
         })
     })
+}
+
+/// The files of the table, put down once for all tests.
+fn files() -> Files {
+    static FILES: LazyLock<Files> = LazyLock::new(|| {
+        let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
+        let root = tree.join("root");
+        // Left behind by the last run.
+        let _ = std::fs::remove_dir_all(&tree);
+        for (name, content) in cases::FILES {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, content).expect("a file");
+        }
+        std::fs::write(tree.join("secret"), "the secret").expect("a file");
+        symlink("../secret", root.join("link_out")).expect("a link");
+        symlink(tree.join("secret"), root.join("link_absolute")).expect("a link");
+        symlink("..", root.join("link_up")).expect("a link");
+        Files::new(root).expect("a directory")
+    });
+    FILES.clone()
 }
 
 fn echo_header(req: &Request<'_>) -> Option<Vec<u8>> {

@@ -17,6 +17,7 @@ mod cuts;
 mod drain;
 mod expect;
 mod fields;
+mod files;
 mod framing;
 mod handlers;
 mod headers;

@@ -4,6 +4,7 @@ mod answers;
 mod asynchronous;
 mod bodies;
 mod extracting;
+mod files;
 mod hooks;
 mod life;
 mod limits;

@@ -14,6 +14,7 @@
 //! | `GET /path/..` | the path as it was sent |
 //! | `POST /trailers` | the trailer fields that the handler sees, `name=value;` each |
 //! | `POST /small` | the request's body, of at most 16 bytes |
+//! | `GET /files/..` | a file below a directory that has those of [`FILES`] |
 //!
 //! and a limit of 1 MiB for bodies, 16 KiB for heads, 64 header lines, 8192 bytes for targets.
 //!
@@ -24,6 +25,7 @@
 //! binds others, and `or` what else they may do. `benches/src/conformance` judges other servers by these.
 
 pub mod chunked;
+pub mod files;
 pub mod framing;
 pub mod headers;
 pub mod persistence;
@@ -33,6 +35,19 @@ pub mod request_line;
 pub const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n";
 /// What only the answer to [`CANARY`] contains.
 pub const CANARY_BODY: &str = "the canary sings";
+
+/// Names and contents of the files that there are. Beside their directory lies one called `secret`, to which
+/// `link_out`, `link_absolute` and `link_up/secret` lead; it is never served.
+pub const FILES: &[(&str, &str)] = &[
+    ("file", "a file"),
+    ("inner/file", "an inner file"),
+    ("a b", "a space"),
+    ("a+b", "a plus"),
+    ("\u{e9}", "an e with an accent"),
+    ("%2e", "percent 2e"),
+    (".hidden", "hidden"),
+    ("inner/.hidden", "hidden"),
+];
 
 /// Bytes to send, and what has to come back.
 #[derive(Debug)]
@@ -172,12 +187,13 @@ pub struct Row {
 }
 
 /// The sections of the table.
-pub const SECTIONS: [(&str, &[Row]); 5] = [
+pub const SECTIONS: [(&str, &[Row]); 6] = [
     ("request line", request_line::ROWS),
     ("headers", headers::ROWS),
     ("framing", framing::ROWS),
     ("chunked", chunked::ROWS),
     ("persistence", persistence::ROWS),
+    ("files", files::ROWS),
 ];
 
 /// All rules.

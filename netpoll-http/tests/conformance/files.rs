@@ -1,0 +1,8 @@
+//! Files by paths that mean something else to a file system than to a router.
+
+crate::conforms! {
+    files:
+    a_file_is_named_by_its_path_decoded_once
+    a_path_that_no_file_can_have_is_400
+    what_is_not_a_file_below_the_directory_is_404
+}
