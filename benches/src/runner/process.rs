@@ -43,6 +43,33 @@ pub struct Server {
     pub port: u16,
     /// From before `fork` until the first answer had been read.
     pub first_answer: Duration,
+    /// Dropped after the process has ended.
+    _copy: Option<ConfigurationCopy>,
+}
+
+/// A directory of its own with the copy of a configuration, as long as its server runs.
+#[derive(Debug)]
+struct ConfigurationCopy(PathBuf);
+
+impl ConfigurationCopy {
+    fn of(file: &Path, port: u16) -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("netpoll-benches-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let copy = Self(dir);
+        std::fs::write(copy.file(), std::fs::read_to_string(file)?.replace("{port}", &port.to_string()))?;
+        Ok(copy)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("configuration")
+    }
+}
+
+impl Drop for ConfigurationCopy {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans the system's temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Server {
@@ -66,14 +93,12 @@ impl Server {
     ) -> Result<Self, Failure> {
         let port = free_port()?;
         let mut words = template.command.replace("{port}", &port.to_string()).replace("{budget}", budget);
-        if let Some(file) = &template.configuration {
-            let dir = std::env::temp_dir().join(format!("netpoll-benches-{}-{port}", std::process::id()));
-            std::fs::create_dir_all(&dir)?;
-            let copy = dir.join("configuration");
-            std::fs::write(&copy, std::fs::read_to_string(file)?.replace("{port}", &port.to_string()))?;
+        let copy =
+            template.configuration.as_ref().map(|file| ConfigurationCopy::of(file, port)).transpose()?;
+        if let Some(copy) = &copy {
             words = words
-                .replace("{conf}", &copy.display().to_string())
-                .replace("{dir}", &dir.display().to_string());
+                .replace("{conf}", &copy.file().display().to_string())
+                .replace("{dir}", &copy.0.display().to_string());
         }
         let mut words = words.split_whitespace();
         let mut command = Command::new(words.next().ok_or("an empty server command")?);
@@ -83,7 +108,7 @@ impl Server {
         let child = sys::dies_with_us(&mut command).spawn();
         sys::pin_current_thread(&[LOAD_CPU])?;
         let child = child.map_err(|error| format!("{}: {error}", template.command))?;
-        let mut server = Self { child, port, first_answer: Duration::ZERO };
+        let mut server = Self { child, port, first_answer: Duration::ZERO, _copy: copy };
         while let Err(error) = probe(port) {
             if let Some(status) = server.child.try_wait()? {
                 return Err(format!("{} ended at once: {status}", template.name).into());
@@ -216,4 +241,22 @@ impl Load<'_> {
 /// It is not there.
 pub fn number(report: &Value, key: &str) -> Result<f64, Failure> {
     Ok(report.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no number {key:?} in {report}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_of_a_configuration_knows_its_port_and_does_not_outlive_its_server() {
+        let original = std::env::temp_dir().join(format!("netpoll-benches-{}.in", std::process::id()));
+        std::fs::write(&original, "listen {port};").unwrap();
+        let copy = ConfigurationCopy::of(&original, 7000).unwrap();
+        std::fs::remove_file(&original).unwrap();
+        let (dir, file) = (copy.0.clone(), copy.file());
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "listen 7000;");
+        std::fs::write(dir.join("pid"), "what a server leaves there").unwrap();
+        drop(copy);
+        assert!(!dir.exists());
+    }
 }
