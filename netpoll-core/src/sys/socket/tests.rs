@@ -115,6 +115,21 @@ fn received_bytes_stay_inside_the_buffer() {
 }
 
 #[test]
+fn bytes_with_more_behind_wait_for_it() {
+    // For 200 ms at most: an attempt that the scheduler interrupted for longer says nothing.
+    let waited = (0..5).any(|_| {
+        let pair = Pair::new();
+        let head = [IoSlice::new(b"he"), IoSlice::new(b"ad")];
+        assert_eq!(send_vectored_with_more_behind(pair.client.as_fd(), &head).unwrap(), 4);
+        let waits =
+            recv(pair.server.as_fd(), &mut [0; 16]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        send(pair.client.as_fd(), b", body").unwrap();
+        waits && testing::recv(&pair.server).unwrap() == b"head, body"
+    });
+    assert!(waited);
+}
+
+#[test]
 fn slices_are_sent_in_order() {
     let pair = Pair::new();
     let slices = [&b"one "[..], b"", b"two ", b"three"].map(IoSlice::new);
