@@ -1,10 +1,10 @@
 //! A directory as a web site: pages, pictures and downloads straight from the page cache.
 //!
 //! Run it with `cargo run --bin files` to serve the directory that you are in, or with an address and a directory
-//! behind it: `cargo run --bin files 127.0.0.1:8083 docs`. Then `curl http://127.0.0.1:8083/README.md` prints that file,
-//! `curl -i -r 0-9 ...` its first ten bytes with 206, `curl -i -H 'If-None-Match: *' ...` only a head with 304, and
-//! `curl -i --path-as-is http://127.0.0.1:8083/../secret` is refused with 400. At the end it prints how many system calls
-//! of what kind that took.
+//! behind it: `cargo run --bin files 127.0.0.1:8083 docs`. Then `curl http://127.0.0.1:8083/README.md` prints that
+//! file, `curl -i -r 0-9 ...` its first ten bytes with 206, `curl -i -H 'If-None-Match: *' ...` only a head with 304,
+//! and `curl -i --path-as-is http://127.0.0.1:8083/../secret` is refused with 400. At the end it prints how many
+//! system calls of what kind that took.
 
 use std::io;
 

@@ -1,11 +1,12 @@
 //! Files on their way out, for every driver: how much at a time, and what their end means.
 //!
 //! A poller hands a file to `sendfile(2)`, which takes what the socket has room for. So that one connection with a
-//! large file does not keep the others waiting, a flush sends a share of it and reports [`Flushed::ShareSpent`]. A file system
-//! that has no `sendfile` is read into a block, piece by piece.
+//! large file does not keep the others waiting, a flush sends a share of it and reports [`Flushed::ShareSpent`].
+//! A file system that has no `sendfile` is read into a block, piece by piece.
 //!
 //! A partial `sendfile` does not tell a full socket from the end of a file. So only `EAGAIN` blocks a stream, and
-//! only 0 is the end: a call more for each time that the socket is full, and never a wait for an edge that does not come.
+//! only 0 is the end: a call more for each time that the socket is full, and never a wait for an edge that does
+//! not come.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -94,13 +95,26 @@ enum Failure {
 }
 
 impl Failure {
-    /// One call has two sides. What a socket does not say comes from the file.
+    /// One call has two sides. What no socket says comes from the file.
     fn of_sendfile(error: io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EIO | libc::EOVERFLOW | libc::EBADF | libc::EISDIR | libc::EACCES | libc::ESTALE) => {
-                Self::File(error)
-            }
-            _ => Self::Stream(error),
+            Some(
+                libc::EAGAIN
+                | libc::EINTR
+                | libc::EPIPE
+                | libc::ENOTCONN
+                | libc::ECONNRESET
+                | libc::ECONNABORTED
+                | libc::ECONNREFUSED
+                | libc::ETIMEDOUT
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOBUFS
+                | libc::ENOMEM,
+            ) => Self::Stream(error),
+            _ => Self::File(error),
         }
     }
 }

@@ -243,11 +243,12 @@ impl Io for SimIo {
                     let filled = queue.slices(&mut slices);
                     if filled == 0 {
                         reads += 1;
-                        let mut taken = match take_with_files(queue, pool) {
+                        let taken = take_with_files(queue, pool);
+                        sent = queued - queue.queued_bytes();
+                        let mut taken = match taken {
                             Ok(taken) => taken,
                             Err(error) => return Flushed::Broken(error),
                         };
-                        sent = queued - queue.queued_bytes();
                         move_bytes(&mut taken, &mut link.received, usize::MAX, pool);
                         return if queue.is_empty() { Flushed::Done } else { Flushed::ShareSpent };
                     }

@@ -151,8 +151,8 @@ fn open_beneath(at: BorrowedFd<'_>, path: &CStr) -> io::Result<File> {
 }
 
 fn open_at(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> io::Result<OwnedFd> {
-    // SAFETY: openat(2) reads a string up to its NUL, of a `CStr` that is borrowed during the call; nothing is created,
-    // so it takes no mode. (test: `what_lies_below_the_directory_is_opened`)
+    // SAFETY: openat(2) reads a string up to its NUL, of a `CStr` that is borrowed during the call; nothing is
+    // created, so it takes no mode. (test: `what_lies_below_the_directory_is_opened`)
     let raw = checked(unsafe { libc::openat(at.as_raw_fd(), name.as_ptr(), flags) })?;
     // SAFETY: as in `open_beneath`. (test: `an_opened_file_closes_when_dropped`)
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })

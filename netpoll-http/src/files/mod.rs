@@ -62,16 +62,16 @@ const INDEX: &str = "index.html";
 /// served: empty segments, names that begin with a dot (unless [`dot_files`](Self::dot_files) is on), links that lead
 /// out of the directory, whatever may not be read, and what is neither a file nor a directory.
 ///
-/// A directory is answered with its `index.html` if it has one, behind a redirect (308) to the path with a slash at its
-/// end; else with 404. Directories are never listed.
+/// A directory is answered with its `index.html` if it has one, behind a redirect (308) to the path with a slash at
+/// its end; else with 404. Directories are never listed.
 ///
 /// # Answers
 ///
 /// `Content-Type` by the ending of the name, `Last-Modified`, an `ETag` made of size and modification time, and
 /// `Accept-Ranges`. `If-Match`, `If-Unmodified-Since`, `If-None-Match` and `If-Modified-Since` are honoured (412,
-/// 304), and so is a `Range` of one part (206, or 416 if the file ends before it). Several parts are answered with the whole
-/// file, and so is a range whose `If-Range` is not the tag of the file: a date there is not precise enough. GET and
-/// HEAD only.
+/// 304), and so is a `Range` of one part (206, or 416 if the file ends before it). Several parts are answered with
+/// the whole file, and so is a range whose `If-Range` is not the tag of the file: a date there is not precise enough.
+/// GET and HEAD only.
 ///
 /// A file that becomes shorter while it is sent resets the connection: its length was promised. Replace files by
 /// renaming, not by writing into them.

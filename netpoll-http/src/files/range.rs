@@ -1,8 +1,8 @@
 //! Which part of a file is asked for (RFC 9110 section 14).
 //!
 //! A range that is malformed, of another unit, or of several parts is as good as none: the whole file is a right
-//! answer to any of them. Several parts are not served in particular: they cost a boundary and a head each, and are what
-//! is sent to make a server work for nothing.
+//! answer to any of them. Several parts cost a boundary and a head each, and are mostly sent to make a server work for
+//! nothing.
 
 use http::header::RANGE;
 

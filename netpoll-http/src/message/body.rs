@@ -78,8 +78,8 @@ impl Body {
 
     /// All of an open file, of the length that it has now. One system call.
     ///
-    /// The head leaves with the length and without waiting for the file, then the file by `sendfile`, at most 512 KiB in a
-    /// turn and without a copy through the process. If it has become shorter by then, the connection is reset, so
+    /// The head leaves with the length and without waiting for the file, then the file by `sendfile`, at most 512 KiB
+    /// in a turn and without a copy through the process. If it has become shorter by then, the connection is reset, so
     /// that the peer notices. For a part of a file, or a file that many answers share, see [`FileRange`].
     ///
     /// # Errors

@@ -17,8 +17,9 @@ pub fn move_bytes(from: &mut WriteQueue, into: &mut Vec<u8>, bytes_max: usize, p
     }
 }
 
-/// Takes out of a queue what one send is made of if there are files in it: its bytes in order, and of the files one share,
-/// read into blocks. A file that fails is an error if nothing stands before it; else it comes first the next time.
+/// Takes out of a queue what one send is made of if there are files in it: its bytes in order, and of the files
+/// one share, read into blocks. A file that fails is an error if nothing stands before it; else it comes first the
+/// next time.
 pub fn take_with_files(queue: &mut WriteQueue, pool: &mut Pool) -> io::Result<WriteQueue> {
     let mut taken = WriteQueue::new();
     let mut file_bytes_left = FILE_BYTES_PER_FLUSH;

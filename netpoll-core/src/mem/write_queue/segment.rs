@@ -16,6 +16,9 @@ pub(super) enum Segment {
     File(FileRange),
 }
 
+// A file takes no more room than shared bytes do.
+const _: () = assert!(size_of::<FileRange>() <= size_of::<Bytes>());
+
 /// What is left to send of a file at the front of a queue.
 #[derive(Debug, Clone, Copy)]
 pub struct FilePart<'a> {
