@@ -48,3 +48,16 @@ pub fn chunked_body(chunks: usize, data_bytes: usize) -> Vec<u8> {
     body.extend_from_slice(b"0\r\n\r\n");
     body
 }
+
+/// A POST of JSON as the load client sends it.
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: text/plain,text/html;q=0.9,application/xhtml+xml;q=0.9,\
+         application/xml;q=0.8,*/*;q=0.7\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}

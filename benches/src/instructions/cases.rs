@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io;
 use std::time::Duration;
 
-use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with};
+use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with, post};
 use benches::routes;
 use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
 use netpoll_core::sim::{Options, Sim};
@@ -51,6 +51,7 @@ pub const CASES: &[Case] = &[
     case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
     case("stack_plaintext", requests_are_answered::<1>),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
+    case("stack_post_1_kib", bodies_are_echoed),
     case("timer_insert_cancel", a_timer_is_set_and_cancelled),
     case("turn_no_event", a_turn_finds_nothing),
     case("turn_one_event", a_turn_finds_one_byte),
@@ -137,6 +138,22 @@ fn requests_are_answered<const DEPTH: usize>(rounds: u64) {
         connection.send(&batch);
         connection.drain_received(&mut answers);
         assert!(answers.ends_with(b"Hello, World!"));
+    }
+}
+
+/// The same with a body, which goes back as bytes.
+fn bodies_are_echoed(rounds: u64) {
+    let echo = |request: &Request, reply: Reply| {
+        reply.bytes(StatusCode::OK, "application/octet-stream", request.body())
+    };
+    let client = App::new(move |_| Router::new().post("/echo", echo)).test();
+    let mut connection = client.connect();
+    let (request, mut answer) = (post("/echo", &[b'x'; 1024]), Vec::with_capacity(8192));
+    for _ in 0..rounds {
+        answer.clear();
+        connection.send(&request);
+        connection.drain_received(&mut answer);
+        assert!(answer.ends_with(&[b'x'; 1024]));
     }
 }
 

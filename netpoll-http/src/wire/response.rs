@@ -346,7 +346,9 @@ pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, content_type: Content
         }
     }
     let value = content_type.value();
-    if !value.is_empty() && value.bytes().all(is_value_byte) {
+    // Without a way out of the loop the compiler looks at many bytes at once.
+    let is_valid = value.bytes().fold(true, |is_valid, byte| is_valid & is_value_byte(byte));
+    if !value.is_empty() && is_valid {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -173,6 +173,17 @@ pub(super) fn named(content_type: &str) -> ContentType<'_> {
         "" => ContentType::None,
         "text/plain" => ContentType::Plain,
         "application/json" => ContentType::Json,
+        other => named_rarely(other),
+    }
+}
+
+/// Apart, so that the two usual ones stay few enough to be told apart by the compiler where they are literals.
+#[inline(never)]
+fn named_rarely(content_type: &str) -> ContentType<'_> {
+    match content_type {
+        "text/plain; charset=utf-8" => ContentType::Text,
+        "text/html; charset=utf-8" => ContentType::Html,
+        "application/octet-stream" => ContentType::Bytes,
         other => ContentType::Other(other),
     }
 }
