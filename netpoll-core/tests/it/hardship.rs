@@ -310,10 +310,14 @@ fn with_few_descriptors() {
     let mut first = connect(addr);
     first.write_all(b"a").unwrap();
     first.read_exact(&mut [0]).unwrap();
-    // Client and server share the limit: the client's ends run out of descriptors on both sides.
+    // Client and server share the limit. The crowd takes all descriptors before it connects, so that none is left for
+    // the server's ends.
     let mut crowd = Vec::new();
-    while let Ok(stream) = TcpStream::connect(addr) {
-        crowd.push(stream);
+    while let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) {
+        crowd.push(socket);
+    }
+    for socket in &crowd {
+        socket.connect(&addr.into()).unwrap();
     }
     let mut wait = 0;
     while server.handle().stats().descriptors_exhausted == 0 {
