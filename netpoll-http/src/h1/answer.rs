@@ -24,6 +24,7 @@ const PULL_BYTES: usize = 4096;
 pub(super) struct Waiting {
     exchange: Exchange,
     pending: Pending,
+    may_upgrade: bool,
 }
 
 /// An answer that is made while it is sent.
@@ -41,9 +42,10 @@ impl<S: Service> Http1<S> {
         exchange: Exchange,
         replied: Replied,
         rest: Rest,
+        may_upgrade: bool,
     ) -> Step {
         if !matches!(rest, Rest::Nothing) {
-            return self.settle_rest(conn, exchange, replied, rest);
+            return self.settle_rest(conn, exchange, replied, rest, may_upgrade);
         }
         // Nothing to drop, which the compiler does not see.
         std::mem::forget(rest);
@@ -51,12 +53,22 @@ impl<S: Service> Http1<S> {
     }
 
     #[inline(never)]
-    fn settle_rest(&mut self, conn: &mut Conn<'_>, exchange: Exchange, replied: Replied, rest: Rest) -> Step {
+    fn settle_rest(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        replied: Replied,
+        rest: Rest,
+        may_upgrade: bool,
+    ) -> Step {
         match rest {
             Rest::Nothing => {}
             Rest::Static(bytes) => conn.send_static(bytes),
             Rest::Shared(bytes) => conn.send_shared(bytes),
-            Rest::Upgrade(takeover) => return self.hand_over(conn, takeover),
+            Rest::Upgrade(switching) if may_upgrade && replied.keep_alive && !self.half_closed => {
+                return self.hand_over(conn, *switching);
+            }
+            Rest::Upgrade(_) => return self.decline_upgrade(conn, exchange),
             Rest::File(range) => conn.send_file(range),
             Rest::Stream(outflow) => {
                 // A stream may run for long; its peer's patience is the core's to watch.
@@ -68,21 +80,27 @@ impl<S: Service> Http1<S> {
             Rest::Future(pending) => {
                 // From the call on, and not extended by polls.
                 conn.set_deadline(self.worker.limits.handler_timeout);
-                return self.poll(conn, exchange, pending);
+                return self.poll(conn, exchange, pending, may_upgrade);
             }
         }
         if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
     }
 
     /// Polls a handler, and answers if it is ready.
-    fn poll(&mut self, conn: &mut Conn<'_>, exchange: Exchange, mut pending: Pending) -> Step {
+    fn poll(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        mut pending: Pending,
+        may_upgrade: bool,
+    ) -> Step {
         let waker = conn.waker();
         let mut context = Context::from_waker(&waker);
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
         let replied = match catch_unwind(AssertUnwindSafe(|| pending.poll(&mut context))) {
             Ok(Poll::Pending) => {
-                self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending }));
+                self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
                 return Step::Stop(Flow::Pause);
             }
             Ok(Poll::Ready(answer)) => {
@@ -98,7 +116,7 @@ impl<S: Service> Http1<S> {
                 })
             }
         };
-        self.settle(conn, exchange, replied, rest)
+        self.settle(conn, exchange, replied, rest, may_upgrade)
     }
 
     /// Gives up on a handler: dropping its future is what cancels it.
@@ -107,7 +125,7 @@ impl<S: Service> Http1<S> {
         let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             unreachable!("called in this phase")
         };
-        let Waiting { exchange, pending } = *waiting;
+        let Waiting { exchange, pending, .. } = *waiting;
         let exchange = Exchange { keep_alive: false, ..exchange };
         let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make");
         let worker = Rc::clone(&self.worker);
@@ -118,7 +136,7 @@ impl<S: Service> Http1<S> {
         if catch_unwind(AssertUnwindSafe(move || drop(pending))).is_err() {
             conn.count_panic();
         }
-        match self.settle(conn, exchange, replied, rest) {
+        match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
             Step::Next => Flow::Linger,
         }
@@ -128,8 +146,8 @@ impl<S: Service> Http1<S> {
     pub(super) fn go_on_waiting(&mut self, conn: &mut Conn<'_>) -> Step {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Waiting(waiting) => {
-                let Waiting { exchange, pending } = *waiting;
-                self.poll(conn, exchange, pending)
+                let Waiting { exchange, pending, may_upgrade } = *waiting;
+                self.poll(conn, exchange, pending, may_upgrade)
             }
             _ => unreachable!("called in this phase"),
         }

@@ -70,23 +70,19 @@ struct Exchange {
     is_http10: bool,
     /// The connection may stay open behind this request.
     keep_alive: bool,
-    /// The peer asks for another protocol, and still listens.
-    may_upgrade: bool,
 }
 
 impl Exchange {
     /// Nothing is known of the request but that none follows it.
-    const LAST: Self =
-        Self { route: None, head_only: false, is_http10: false, keep_alive: false, may_upgrade: false };
+    const LAST: Self = Self { route: None, head_only: false, is_http10: false, keep_alive: false };
 
     #[inline]
-    fn new(head: &Head<'_>, route: Option<RouteId>, half_closed: bool) -> Self {
+    fn new(head: &Head<'_>, route: Option<RouteId>) -> Self {
         Self {
             route,
             head_only: head.method == Method::Head,
             is_http10: head.minor_version == 0,
             keep_alive: head.keep_alive,
-            may_upgrade: head.upgrade && !half_closed,
         }
     }
 }
@@ -124,8 +120,7 @@ impl<S: Service> Http1<S> {
                 Phase::Upload(_) => self.go_on_with_upload(conn, input),
                 Phase::Skip(_) => self.go_on_skipping(conn, input),
                 Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
-                Phase::Upgraded(_) if input.is_empty() => return Flow::Continue,
-                Phase::Upgraded(_) => return self.received(conn, input),
+                Phase::Upgraded(_) => return self.hand_on(conn, input),
             };
             if let Step::Stop(flow) = step {
                 return flow;

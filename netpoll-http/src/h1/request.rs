@@ -67,15 +67,14 @@ impl<S: Service> Http1<S> {
         let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
         };
-        let exchange = Exchange::new(&head, Some(route), self.half_closed);
+        let exchange = Exchange::new(&head, Some(route));
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         let request = Request::borrowed(&head, &params, body, &origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
-        drop(index);
-        self.settle(conn, exchange, replied, rest)
+        self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
     /// Serves a request that hooks have to see first, that has no handler, or whose body is on its way.
@@ -92,7 +91,7 @@ impl<S: Service> Http1<S> {
         origin: &Origin,
     ) -> Step {
         let route = if let Route::To(route) = found { Some(route) } else { None };
-        let mut exchange = Exchange::new(head, route, self.half_closed);
+        let mut exchange = Exchange::new(head, route);
         let request = Request::borrowed(head, params, &[], origin);
         let mut rest = Rest::Nothing;
         let replied = match plan(worker, found, head, &request, input) {
@@ -134,7 +133,7 @@ impl<S: Service> Http1<S> {
                 replied
             }
         };
-        self.settle(conn, exchange, replied, rest)
+        self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
     fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
@@ -167,7 +166,7 @@ impl<S: Service> Http1<S> {
         let late = Error::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive");
         let mut rest = Rest::Nothing;
         let replied = self.worker.clone().write(conn, &exchange, None, &mut rest, |reply| reply.fail(late));
-        match self.settle(conn, exchange, replied, rest) {
+        match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
             Step::Next => Flow::Linger,
         }

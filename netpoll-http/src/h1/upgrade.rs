@@ -3,10 +3,13 @@
 //! Invariant: the next protocol sees its first byte after the 101 was queued, and HTTP sees none from then
 //! on. Bytes behind a request that was not upgraded are the next request.
 
+use std::rc::Rc;
+
+use http::StatusCode;
 use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
 
-use super::{Http1, Phase, Service, Step};
-use crate::message::{Body, Response, Takeover, Upgrade};
+use super::{Exchange, Http1, Phase, Service, Step};
+use crate::message::{Body, Error, Response, Rest, Switching, Takeover, Upgrade};
 
 /// Any [`Protocol`], behind a pointer.
 pub(super) trait Successor {
@@ -96,14 +99,36 @@ impl Upgrade {
     pub fn accept(self, next: impl Protocol) -> Response {
         let next: Next = Box::new(next);
         let takeover = Takeover { protocol: self.protocol, next: Box::new(next) };
-        Response::new(http::StatusCode::SWITCHING_PROTOCOLS).body(Body::Upgrade(takeover))
+        Response::new(StatusCode::SWITCHING_PROTOCOLS).body(Body::Upgrade(takeover))
     }
 }
 
 impl<S: Service> Http1<S> {
-    /// Lets the next protocol begin.
+    /// Gives the next protocol what came behind the request.
     #[cold]
-    pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, takeover: Takeover) -> Step {
+    pub(super) fn hand_on(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) if !input.is_empty() => next.received(conn, input),
+            _ => Flow::Continue,
+        }
+    }
+
+    /// Answers an upgrade that this request did not ask for, or that comes too late.
+    #[cold]
+    pub(super) fn decline_upgrade(&mut self, conn: &mut Conn<'_>, exchange: Exchange) -> Step {
+        let why = "the connection cannot switch protocols: it is about to be closed, or was not asked to";
+        let error = Error::new(StatusCode::SERVICE_UNAVAILABLE, why);
+        let worker = Rc::clone(&self.worker);
+        let mut rest = Rest::Nothing;
+        let replied = worker.write(conn, &exchange, None, &mut rest, |reply| reply.fail(error));
+        self.settle(conn, exchange, replied, rest, false)
+    }
+
+    /// Answers 101 and lets the next protocol begin.
+    #[cold]
+    pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, switching: Switching) -> Step {
+        let Switching { headers, takeover } = switching;
+        self.worker.switch_protocols(conn, &headers);
         let mut next = takeover.next.downcast::<Next>().expect("only `accept` makes them");
         conn.clear_deadline();
         let flow = next.opened(conn);

@@ -146,7 +146,8 @@ impl<S: Service> Http1<S> {
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, |reply| {
             worker.service.call(route, &request, reply)
         });
-        self.settle(conn, exchange, replied, rest)
+        // A request with a body does not switch protocols.
+        self.settle(conn, exchange, replied, rest, false)
     }
 
     /// Begins to drop a body that was answered without being read.

@@ -6,12 +6,16 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use netpoll_core::Conn;
 
 use super::{Exchange, Limits, Service};
-use crate::message::{After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State};
-use crate::wire::{self, HeadIndex, HeadStarts, WireError, response as encode};
+use crate::message::{
+    After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State, write_headers,
+};
+use crate::wire::{
+    self, Connection, ContentType, HeadIndex, HeadStarts, Length, ResponseHead, WireError, response as encode,
+};
 
 /// The least to reserve for an answer: a head and a short body.
 const RESERVE_MIN: usize = encode::HEAD_BYTES_USUAL;
@@ -78,8 +82,7 @@ impl<S: Service> Worker<S> {
         };
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
         let starts = starts.at(conn.unix_seconds());
-        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after)
-            .with_upgrade(exchange.may_upgrade);
+        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after);
         let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
         let (replied, bytes) = conn.append(usual.get(), |out| {
             let start = out.len();
@@ -90,7 +93,7 @@ impl<S: Service> Worker<S> {
             }))
             .ok();
             // A handler can only have answered with its own reply; anything else is a mistake of it.
-            let is_answered = |_: &Replied| out.len() > start || matches!(rest, Rest::Future(_));
+            let is_answered = |_: &Replied| out.len() > start || rest.is_unwritten();
             let replied = replied.filter(is_answered);
             if replied.is_none() {
                 *rest = Rest::Nothing;
@@ -112,6 +115,24 @@ impl<S: Service> Worker<S> {
         let mut starts = self.starts.borrow_mut();
         let starts = starts.at(conn.unix_seconds());
         conn.append(RESERVE_MIN, |out| encode::refuse(out, error, starts, to_head));
+    }
+
+    /// Writes a 101.
+    #[cold]
+    pub(super) fn switch_protocols(&self, conn: &mut Conn<'_>, headers: &HeaderMap) {
+        let mut starts = self.starts.borrow_mut();
+        let head = ResponseHead {
+            status: StatusCode::SWITCHING_PROTOCOLS,
+            content_type: ContentType::None,
+            starts: starts.at(conn.unix_seconds()),
+            connection: Connection::Upgrade,
+            length: Length::Unsaid,
+        };
+        conn.append(RESERVE_MIN, |out| {
+            encode::open_head(out, &head);
+            write_headers(out, headers);
+            encode::close_head(out);
+        });
     }
 
     /// Notes how much a callback has queued.

@@ -25,7 +25,9 @@ pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::Pending;
-pub(crate) use reply::{After, AfterHooks, Facts, OutFraming, Outflow, Rest, State};
+pub(crate) use reply::{
+    After, AfterHooks, Facts, OutFraming, Outflow, Rest, State, Switching, write_headers,
+};
 pub use reply::{Replied, Reply};
 pub use request::Request;
 pub(crate) use request::{Origin, Owned};

@@ -19,6 +19,7 @@ use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response,
 use crate::wire::{ContentType, HeadStarts, Length};
 
 use self::head::named;
+pub(crate) use self::head::write_headers;
 
 /// Bodies up to this size are copied behind their head; larger ones are queued as they are.
 ///
@@ -33,8 +34,6 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_http10: bool,
     /// The connection stays open after this answer.
     pub(crate) keep_alive: bool,
-    /// The connection may be handed to another protocol.
-    pub(crate) may_upgrade: bool,
     pub(crate) starts: &'a HeadStarts,
     /// Hooks that see every head before it leaves.
     pub(crate) after: Option<After<'a>>,
@@ -52,13 +51,7 @@ impl<'a> Facts<'a> {
         after: Option<After<'a>>,
     ) -> Self {
         let is_usual = !head_only && !is_http10 && after.is_none();
-        Self { head_only, is_http10, keep_alive, may_upgrade: false, starts, after, is_usual }
-    }
-
-    /// For a request that asks for another protocol, if the connection is going to live.
-    #[inline]
-    pub(crate) fn with_upgrade(self, is_asked_for: bool) -> Self {
-        Self { may_upgrade: is_asked_for && self.keep_alive, ..self }
+        Self { head_only, is_http10, keep_alive, starts, after, is_usual }
     }
 }
 
@@ -130,10 +123,23 @@ pub(crate) enum Rest {
     Shared(Bytes),
     File(FileRange),
     Stream(Outflow),
-    /// The 101 was written.
-    Upgrade(Takeover),
+    /// Nothing was written: whether the connection may switch protocols is its own to know.
+    Upgrade(Box<Switching>),
     /// Nothing was written: the handler is asynchronous and has not been polled.
     Future(Pending),
+}
+
+impl Rest {
+    /// The answer is not in the queue yet, not even its head.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        matches!(self, Rest::Future(_) | Rest::Upgrade(_))
+    }
+}
+
+/// A 101 to be sent.
+pub(crate) struct Switching {
+    pub(crate) headers: HeaderMap,
+    pub(crate) takeover: Takeover,
 }
 
 /// A stream and how its end is marked.

@@ -13,7 +13,7 @@
 //! every byte is examined once, and it is read when its end is there. Nothing is allocated.
 
 use super::error::{Violation, WireError};
-use super::framing;
+use super::framing::{self, ConnectionOptions, Framing};
 use super::headers::{Entry, HEADERS_MAX, HeadIndex, Known, Slot};
 use super::partial::{self, METHOD_BYTES_MAX};
 use super::request::{Head, HeadParts, Limits, Method, Progress, Scan, Span};
@@ -332,12 +332,7 @@ fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> 
         minor_version,
         keep_alive: !options.close && (minor_version == 1 || options.keep_alive),
         expect_continue: expects && framing.has_body(),
-        upgrade: options.upgrade
-            && !options.close
-            && minor_version == 1
-            && index.has(Known::Upgrade)
-            && method != Method::Head
-            && !framing.has_body(),
+        upgrade: options.upgrade && may_upgrade(index, line, options, framing),
         method_name: span(0, line.method_len),
         target: line.target(),
         path,
@@ -346,6 +341,16 @@ fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> 
         framing,
     });
     Ok(())
+}
+
+/// Whether a request whose Connection header says `upgrade` may be answered by another protocol.
+#[cold]
+fn may_upgrade(index: &HeadIndex, line: &Line, options: ConnectionOptions, framing: Framing) -> bool {
+    index.has(Known::Upgrade)
+        && line.minor_version == 1
+        && line.method != Method::Head
+        && !options.close
+        && !framing.has_body()
 }
 
 /// Where the parts of a target of any form are.

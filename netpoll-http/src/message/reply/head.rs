@@ -9,8 +9,8 @@
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Replied, Reply, Rest};
-use crate::message::{Error, Parts, Takeover};
+use super::{Replied, Reply, Rest, Switching};
+use crate::message::{Parts, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
 use crate::wire::{Connection, ContentType, Length};
 
@@ -122,33 +122,22 @@ impl<'a> Reply<'a> {
     fn write_head(&mut self, parts: &Parts, length: Length) -> Option<LengthSlot> {
         let head = self.head(parts.status, ContentType::None, length);
         let slot = encode::open_head(self.state.out, &head);
-        for (name, value) in &parts.headers {
-            if !encode::is_reserved(name.as_str()) {
-                // `http` let the name and the value pass, and its rules are not wider than ours.
-                let _ = encode::header(self.state.out, name.as_str(), value.as_bytes());
-            }
-        }
+        write_headers(self.state.out, &parts.headers);
         encode::close_head(self.state.out);
         slot
     }
 
-    /// Writes the 101 and hands the connection on. A hook that makes an error of it declines.
+    /// Leaves the 101 to the connection, which hands itself on. A hook that makes an error of it declines.
     #[cold]
     pub(super) fn switch(mut self, headers: HeaderMap, takeover: Takeover) -> Replied {
-        if !self.state.facts.may_upgrade || !self.state.keep_alive {
-            let closing = "the connection is about to be closed and cannot switch protocols";
-            return self.fail(Error::new(StatusCode::SERVICE_UNAVAILABLE, closing));
-        }
         let mut parts = Parts { status: StatusCode::SWITCHING_PROTOCOLS, headers, error: None };
         self.add_headers(&mut parts);
         if parts.status.is_client_error() || parts.status.is_server_error() {
             self.write_head(&parts, Length::Known(0));
             return self.done();
         }
-        parts.status = StatusCode::SWITCHING_PROTOCOLS;
         parts.headers.insert(UPGRADE, takeover.protocol.clone());
-        self.write_head(&parts, Length::Unsaid);
-        self.leave(Rest::Upgrade(takeover))
+        self.leave(Rest::Upgrade(Box::new(Switching { headers: parts.headers, takeover })))
     }
 
     #[inline]
@@ -157,12 +146,21 @@ impl<'a> Reply<'a> {
         'a: 'h,
     {
         let connection = match (self.state.keep_alive, self.state.facts.is_http10) {
-            _ if status == StatusCode::SWITCHING_PROTOCOLS => Connection::Upgrade,
             (true, false) => Connection::Unsaid,
             (true, true) => Connection::KeepAlive,
             (false, _) => Connection::Close,
         };
         ResponseHead { status, content_type, starts: self.state.facts.starts, connection, length }
+    }
+}
+
+/// Writes the header lines that do not belong to the framing.
+pub(crate) fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if !encode::is_reserved(name.as_str()) {
+            // `http` let the name and the value pass, and its rules are not wider than ours.
+            let _ = encode::header(out, name.as_str(), value.as_bytes());
+        }
     }
 }
 
