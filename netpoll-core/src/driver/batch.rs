@@ -16,6 +16,10 @@ use crate::mem::Key;
 /// answer wait longer.
 const BATCH: usize = 16;
 
+/// Bytes after which a batch is over: half of a usual first-level cache, so that they are still there when they are
+/// looked at and sent on.
+const BATCH_BYTES: usize = 16 * 1024;
+
 /// The room that a read ahead must have; with less the batch is over.
 const ROOM_MIN: usize = 16 * 1024;
 
@@ -52,6 +56,7 @@ impl Batch {
     #[inline]
     pub fn is_full(&self, limits: &Limits) -> bool {
         self.landed.len() + self.others.len() >= BATCH
+            || self.filled >= BATCH_BYTES
             || self.scratch.len() - self.filled < ROOM_MIN.min(limits.read_bytes)
     }
 
