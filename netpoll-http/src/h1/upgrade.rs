@@ -73,7 +73,7 @@ impl Upgrade {
     ///
     /// ```
     /// use netpoll_core::{Conn, Flow, Input, Protocol};
-    /// use netpoll_http::{App, IntoResponse, Request, Response, Router, StatusCode};
+    /// use netpoll_http::{App, Request, Response, Router, StatusCode};
     ///
     /// struct Echo;
     /// impl Protocol for Echo {
@@ -129,11 +129,11 @@ impl<S: Service> Http1<S> {
     pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, switching: Switching) -> Step {
         let Switching { headers, takeover } = switching;
         self.worker.switch_protocols(conn, &headers);
-        let mut next = takeover.next.downcast::<Next>().expect("only `accept` makes them");
+        // In its place before its first callback: if that panics it still hears that the connection is lost.
+        self.phase = Phase::Upgraded(takeover.next.downcast().expect("only `accept` makes them"));
         conn.clear_deadline();
-        let flow = next.opened(conn);
-        self.phase = Phase::Upgraded(next);
-        match flow {
+        let Phase::Upgraded(next) = &mut self.phase else { unreachable!("set above") };
+        match next.opened(conn) {
             Flow::Continue => Step::Next,
             flow => Step::Stop(flow),
         }

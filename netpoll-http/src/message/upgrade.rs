@@ -44,8 +44,10 @@ impl Request<'_> {
         }
         let (bytes, index) = self.lines();
         let mut lines = index.known_lines(bytes, Known::Upgrade);
-        let is_listed = lines.any(|line| framing::lists(line, protocol));
-        // What was found in a header is a valid value of one.
-        is_listed.then(|| HeaderValue::from_str(protocol).ok().map(|protocol| Upgrade { protocol }))?
+        if !lines.any(|line| framing::lists(line, protocol)) {
+            return None;
+        }
+        // What was found in a header is a valid value of one, so this does not fail.
+        HeaderValue::from_str(protocol).ok().map(|protocol| Upgrade { protocol })
     }
 }

@@ -161,6 +161,33 @@ fn a_panic_of_the_next_protocol_costs_its_connection_and_no_other() {
     assert_eq!(logged(), ["panic", "Panicked", "dropped", "a"]);
 }
 
+/// Panics in its first callback.
+struct Stillborn;
+
+impl Protocol for Stillborn {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        panic!("at once");
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        unreachable!("it was lost before")
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        log(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn a_protocol_that_panics_when_it_begins_hears_of_its_end() {
+    let client =
+        client(|| Router::new().get("/", |req: &Request| Some(req.upgrade("told")?.accept(Stillborn))));
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    assert!(connection.is_reset());
+    assert_eq!((logged(), client.stats().panics, client.open()), (vec!["Panicked".to_owned()], 1, 0));
+}
+
 #[test]
 fn an_upgraded_connection_that_ends_leaves_nothing_behind() {
     let (client, mut connection) = told();
