@@ -16,14 +16,15 @@ pub struct ConnLimits {
     pub connections_max: usize,
     /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow
     /// reader then costs a bounded amount, and one large answer still fits. It stops input, not output: what a
-    /// callback, a command or another thread sends beyond it is queued all the same, up to `output_bytes_max`.
+    /// callback, a command or another thread sends beyond it is queued all the same; see `output_bytes_max`.
     pub write_high_bytes: usize,
     /// Queued output, in bytes, at which reading goes on. Default 64 KiB, a quarter of high water, so
     /// that the two do not chase each other.
     pub write_low_bytes: usize,
     /// Queued output, in bytes, above which a connection is reset when another connection or thread sends it more.
-    /// Default 16 MiB: a few seconds of a fast stream, and a reader who is further behind gets news that is old. What
-    /// its own callbacks send is not bounded by it: they see [`Conn::is_backed_up`](crate::Conn::is_backed_up).
+    /// Default 16 MiB: a few seconds of a fast stream, and a reader who is further behind gets news that is old. All
+    /// that is queued counts, files with their length included, but only what others send is refused: a connection's
+    /// own callbacks see [`Conn::is_backed_up`](crate::Conn::is_backed_up). One message to an empty queue always fits.
     pub output_bytes_max: usize,
     /// Least rate at which a peer has to take output that waits for it, in bytes per second. Default 256:
     /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Zero cuts nobody.

@@ -17,11 +17,8 @@ use crate::mem::Key;
 const BATCH: usize = 16;
 
 /// Bytes after which a batch is over: half of a usual first-level cache, so that they are still there when they are
-/// looked at and sent on.
+/// looked at and sent on. Far below the length of the scratch block, so that there is room for another read.
 const BATCH_BYTES: usize = 16 * 1024;
-
-/// The room that a read ahead must have; with less the batch is over.
-const ROOM_MIN: usize = 16 * 1024;
 
 /// Where one read ahead lies in the scratch block.
 #[derive(Clone, Copy)]
@@ -52,12 +49,10 @@ impl Batch {
         }
     }
 
-    /// Takes no more: it has as many events as a batch may have, or no room for another read.
+    /// Takes no more: it has as many events, or as many bytes, as a batch may have.
     #[inline]
-    pub fn is_full(&self, limits: &Limits) -> bool {
-        self.landed.len() + self.others.len() >= BATCH
-            || self.filled >= BATCH_BYTES
-            || self.scratch.len() - self.filled < ROOM_MIN.min(limits.read_bytes)
+    pub fn is_full(&self) -> bool {
+        self.landed.len() + self.others.len() >= BATCH || self.filled >= BATCH_BYTES
     }
 
     /// Keeps an event until the bytes of its batch are delivered.

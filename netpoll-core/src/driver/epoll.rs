@@ -93,7 +93,7 @@ impl Driver for Epoll {
         let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
         sink.awake(wait != Wait::Poll);
         for index in 0..events {
-            if self.batch.is_full(limits) {
+            if self.batch.is_full() {
                 self.streams.deliver(&mut self.batch, limits, sink);
             }
             let event = self.events.get(index);
