@@ -59,7 +59,7 @@ macro_rules! ledger {
 ledger! {
     /// Requests answered, as the protocol above counts them (`Conn::count_requests`).
     requests,
-    /// System calls that waited for events (`epoll_wait`, `epoll_pwait2`).
+    /// System calls that waited for events (`epoll_pwait`, `epoll_pwait2`).
     syscalls_wait,
     /// `recv` calls.
     syscalls_recv,

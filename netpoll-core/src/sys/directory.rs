@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libc::c_int;
 
-use super::{checked, checked_long};
+use super::{checked, kernel};
 
 /// To read, without waiting for a writer of a FIFO, and without becoming the terminal's process.
 const READ: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -141,10 +141,11 @@ const _: () = assert!(size_of::<OpenHow>() == 24);
 fn open_beneath(at: BorrowedFd<'_>, path: &CStr) -> io::Result<File> {
     let how =
         OpenHow { flags: READ as u64, mode: 0, resolve: libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS };
-    let (raw, path, how, size) = (at.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<OpenHow>());
+    let (path, how) = (path.as_ptr().expose_provenance(), (&raw const how).expose_provenance());
+    let arguments = [kernel::descriptor(at), path, how, size_of::<OpenHow>(), 0, 0];
     // SAFETY: openat2(2) reads a string up to its NUL, and `size` bytes from `how` on. `path` is a `CStr` that is
     // borrowed during the call, `how` is a local of that size. (test: `what_lies_below_the_directory_is_opened`)
-    let fd = checked_long(unsafe { libc::syscall(libc::SYS_openat2, raw, path, how, size) })?;
+    let fd = unsafe { kernel::call(libc::SYS_openat2, arguments) }?;
     // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns. The line above has just got it from
     // the kernel, and `fd` is not used again. (test: `an_opened_file_closes_when_dropped`)
     Ok(unsafe { File::from_raw_fd(fd as c_int) })

@@ -10,10 +10,11 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+#[cfg(test)]
 use std::ptr;
 use std::time::Duration;
 
-use super::checked;
+use super::{checked, kernel};
 
 const IN: u32 = libc::EPOLLIN as u32;
 const OUT: u32 = libc::EPOLLOUT as u32;
@@ -30,6 +31,9 @@ pub const EDGE_IN: u32 = IN | EDGE;
 
 /// The most events that one wait may ask for: `EP_MAX_EVENTS` of the kernel (fs/eventpoll.c).
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
+
+/// Signals stay as they are during a wait.
+const NO_MASK: usize = 0;
 
 /// How long a wait may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,37 +244,27 @@ impl Epoll {
 
     #[inline]
     fn wait_milliseconds(&self, events: &mut Events, max: usize, millis: i32) -> io::Result<usize> {
-        let (slots, max) = room(events, max);
-        // SAFETY: epoll_wait(2) writes at most `max` events from `slots` on. `room` has limited `max` to
+        let (slots, room) = room(events, max);
+        let arguments = [kernel::descriptor(self.fd.as_fd()), slots, room, kernel::int(millis), NO_MASK, 0];
+        // SAFETY: epoll_pwait(2) writes at most `room` events from `slots` on. `room` has limited it to
         // the slots there are; they are borrowed exclusively during the call and any bit pattern is a
-        // valid event. (test: `a_wait_reports_no_more_than_asked`)
-        let count = checked(unsafe { libc::epoll_wait(self.fd.as_raw_fd(), slots, max, millis) })?;
-        Ok(count as usize)
+        // valid event. A null mask is allowed and its size is then ignored.
+        // (test: `a_wait_reports_no_more_than_asked`)
+        unsafe { kernel::call(libc::SYS_epoll_pwait, arguments) }
     }
 
     fn wait_nanoseconds(&self, events: &mut Events, max: usize, time: Duration) -> io::Result<usize> {
         let timespec = KernelTimespec::new(time);
+        let limit = (&raw const timespec).expose_provenance();
         let (slots, room) = room(events, max);
-        let no_mask = ptr::null::<libc::sigset_t>();
+        let arguments = [kernel::descriptor(self.fd.as_fd()), slots, room, limit, NO_MASK, 0];
         // SAFETY: epoll_pwait2(2) writes at most `room` events from `slots` on, see above, and reads one
         // `__kernel_timespec`, which `timespec` is; a null mask is allowed and its size is then ignored.
-        // Every argument is as wide as a register: c_int, pointer or usize.
         // (tests: `a_timed_wait_without_events_returns_none`, `a_wait_reports_no_more_than_asked`)
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                self.fd.as_raw_fd(),
-                slots,
-                room,
-                &raw const timespec,
-                no_mask,
-                0_usize,
-            )
+        let error = match unsafe { kernel::call(libc::SYS_epoll_pwait2, arguments) } {
+            Ok(count) => return Ok(count),
+            Err(error) => error,
         };
-        if count >= 0 {
-            return Ok(count as usize);
-        }
-        let error = io::Error::last_os_error();
         if !is_missing(&error) {
             return Err(error);
         }
@@ -302,13 +296,13 @@ impl AsFd for Epoll {
     }
 }
 
-/// The array's start, and `max` limited to what it holds. `EVENTS_MAX` makes the cast exact.
+/// The array's start, and `max` limited to what it holds; it fits a `c_int` by `EVENTS_MAX`.
 #[inline]
-fn room(events: &mut Events, max: usize) -> (*mut libc::epoll_event, libc::c_int) {
-    (events.slots.as_mut_ptr(), max.min(events.slots.len()) as libc::c_int)
+fn room(events: &mut Events, max: usize) -> (usize, usize) {
+    (events.slots.as_mut_ptr().expose_provenance(), max.min(events.slots.len()))
 }
 
-/// `ENOSYS` is a kernel without the call; `EPERM` is how older sandboxes spell it. `epoll_wait` itself
+/// `ENOSYS` is a kernel without the call; `EPERM` is how older sandboxes spell it. `epoll_pwait` itself
 /// never fails with either.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))

@@ -16,6 +16,7 @@ mod directory;
 mod epoll;
 mod eventfd;
 mod fork;
+mod kernel;
 mod limits;
 mod reserve;
 mod sendfile;
@@ -49,12 +50,6 @@ fn checked(returned: libc::c_int) -> io::Result<libc::c_int> {
 /// The same for calls that return a number of bytes.
 #[inline]
 fn checked_bytes(returned: libc::ssize_t) -> io::Result<usize> {
-    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
-}
-
-/// The same for syscall(2).
-#[inline]
-fn checked_long(returned: libc::c_long) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 

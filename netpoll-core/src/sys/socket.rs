@@ -4,8 +4,7 @@
 //! [`send`], [`send_vectored`]) are one system call each, inlined, without a retry: on a non-blocking
 //! socket `EINTR` does not happen and `EAGAIN` is an answer. `MSG_NOSIGNAL` keeps `SIGPIPE` away.
 //!
-//! [`recv`] and [`send`] go through syscall(2): the C library's own wrappers are cancellation points, which
-//! costs a process with threads two atomic exchanges a call. Every argument is as wide as a register.
+//! Moving bytes goes straight to the kernel ([`kernel::call`]), past the C library's wrappers.
 //!
 //! Cost of the set-up calls: [`listen`] 5 to 8 system calls, [`connect`] 3 to 5, the others one.
 
@@ -19,10 +18,10 @@ use libc::c_int;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::sockopt::set_int;
-use super::{checked, checked_bytes, checked_long};
+use super::{checked, kernel};
 
 /// No peer address is asked for or given.
-const NO_ADDRESS: *const libc::sockaddr = std::ptr::null();
+const NO_ADDRESS: usize = 0;
 
 /// How to listen.
 #[derive(Clone, Copy, Debug)]
@@ -106,10 +105,10 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
 #[inline]
 pub fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let (start, len) = (into.as_mut_ptr(), into.len());
-    let raw = socket.as_raw_fd();
+    let arguments = [kernel::descriptor(socket), start.expose_provenance(), len, 0, NO_ADDRESS, 0];
     // SAFETY: recvfrom(2) without an address writes at most `len` bytes from `start` on. Both come from one `&mut [u8]`, borrowed
     // exclusively during the call. (test: `received_bytes_stay_inside_the_buffer`)
-    checked_long(unsafe { libc::syscall(libc::SYS_recvfrom, raw, start, len, 0, NO_ADDRESS, NO_ADDRESS) })
+    unsafe { kernel::call(libc::SYS_recvfrom, arguments) }
 }
 
 /// Sends the start of `bytes` and returns how many were taken, possibly fewer than all.
@@ -120,10 +119,11 @@ pub fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
 #[inline]
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let (start, len) = (bytes.as_ptr(), bytes.len());
-    let (raw, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
+    let flags = kernel::int(libc::MSG_NOSIGNAL);
+    let arguments = [kernel::descriptor(socket), start.expose_provenance(), len, flags, NO_ADDRESS, 0];
     // SAFETY: sendto(2) without an address reads `len` bytes from `start` on. Both come from one `&[u8]`, borrowed during the
     // call; the kernel copies. (test: `what_is_sent_is_received`)
-    checked_long(unsafe { libc::syscall(libc::SYS_sendto, raw, start, len, flags, NO_ADDRESS, 0_usize) })
+    unsafe { kernel::call(libc::SYS_sendto, arguments) }
 }
 
 /// Sends the start of `slices`, one after the other, in one `sendmsg`; returns the bytes taken.
@@ -153,10 +153,12 @@ fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: c_int) -> 
     // The cast drops `const`; sendmsg(2) only reads. `IoSlice` is an `iovec` by std's promise.
     message.msg_iov = slices.as_ptr().cast_mut().cast();
     message.msg_iovlen = slices.len() as _;
+    let message = (&raw const message).expose_provenance();
+    let arguments = [kernel::descriptor(socket), message, kernel::int(flags), 0, 0, 0];
     // SAFETY: sendmsg(2) reads `message` and `msg_iovlen` iovecs from `msg_iov` on, and the bytes they name.
     // Length and pointer come from one slice; each `IoSlice` borrows its bytes beyond the call; name and
     // control are null with length 0. (test: `slices_are_sent_in_order`)
-    checked_bytes(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
+    unsafe { kernel::call(libc::SYS_sendmsg, arguments) }
 }
 
 /// Begins a connection to `addr`, from `bind` if given, with `TCP_NODELAY`.
