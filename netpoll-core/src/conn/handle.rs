@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::commands::Commands;
+use super::reply::Reply;
 use super::stream::Stream;
 use super::{ConnLimits, Context};
 use crate::driver::Io;
@@ -38,6 +39,7 @@ pub struct Conn<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) io: &'a mut dyn Io,
     pub(super) key: Key,
+    pub(super) reply: Reply<'a>,
 }
 
 impl Conn<'_> {
@@ -73,19 +75,33 @@ impl Conn<'_> {
         self.stream.out.write(&mut self.cx.agenda.pool, bytes);
     }
 
-    /// Sends these bytes at once and without a copy; what the socket does not take is copied and queued.
+    /// Sends these bytes without a copy, and at once; what the socket does not take is copied and queued.
     ///
     /// One system call inside the callback, unless something is queued already: then these bytes are queued
     /// behind it, as [`send`](Self::send) does. For a callback whose whole answer is one slice, such as an
     /// echo or a proxied piece. An answer in several pieces costs less queued.
+    ///
+    /// Bytes of the input that the callback was offered are better still: where nothing else is sent, they stay
+    /// in the read block and leave from there behind the callbacks of the batch (at most 16), which is cheaper than at
+    /// once.
     ///
     /// What the socket does not take holds the connection back as any other queue does, and a stream that has failed
     /// is lost when the callback has returned. What was sent is not taken back by
     /// [`Flow::Reset`](crate::Flow::Reset) or a panic.
     #[inline]
     pub fn send_now(&mut self, bytes: &[u8]) {
-        let idle = self.stream.waiting_bytes() == 0 && !bytes.is_empty();
-        let sent = if idle { self.io.send(self.key, bytes) } else { 0 };
+        if bytes.is_empty() {
+            return;
+        }
+        if self.stream.waiting_bytes() == 0 {
+            if self.reply.extend(bytes) {
+                return;
+            }
+            if !self.reply.is_none() {
+                self.send_reply();
+            }
+        }
+        let sent = if self.stream.waiting_bytes() == 0 { self.io.send(self.key, bytes) } else { 0 };
         if sent < bytes.len() {
             self.send_rest(&bytes[sent..]);
         }
@@ -94,6 +110,12 @@ impl Conn<'_> {
     #[cold]
     fn send_rest(&mut self, rest: &[u8]) {
         self.send(rest);
+    }
+
+    #[cold]
+    fn send_reply(&mut self) {
+        let Self { stream, cx, io, key, reply } = self;
+        reply.send(stream, cx, *io, *key);
     }
 
     /// Queues bytes that live for ever. Above 4 KiB they are not copied.

@@ -10,6 +10,7 @@ mod handle;
 mod limits;
 mod listener;
 mod protocol;
+mod reply;
 mod slot;
 mod stream;
 mod table;

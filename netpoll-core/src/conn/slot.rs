@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::reply::{Part, Reply};
 use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{Io, Verdict};
@@ -38,7 +39,9 @@ impl<P: Protocol> Slot<P> {
         callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
     ) -> Option<End> {
         let Self { stream, protocol } = self;
-        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut Conn { stream, cx, io, key })));
+        let reply = Reply::none(&[]);
+        let mut conn = Conn { stream, cx, io, key, reply };
+        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn)));
         self.settle(cx, io, key, flush, called)
     }
 
@@ -55,13 +58,14 @@ impl<P: Protocol> Slot<P> {
         // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
         let mut kept = std::mem::take(&mut self.stream.input);
         let mut input = Input::new(kept.bytes());
-        let called = self.ask(cx, io, key, &mut input, callback);
+        let (called, _) = self.ask(cx, io, key, &mut input, Reply::none(&[]), callback);
         let consumed = input.consumed();
         kept.advance(&mut cx.agenda.pool, consumed);
         self.stream.input = kept;
         self.settle_offer(cx, io, key, called)
     }
 
+    /// The callback's wish, and what it wants sent back.
     #[inline(always)]
     pub fn ask(
         &mut self,
@@ -69,11 +73,13 @@ impl<P: Protocol> Slot<P> {
         io: &mut dyn Io,
         key: Key,
         input: &mut Input<'_>,
+        reply: Reply<'_>,
         callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
-    ) -> std::thread::Result<Flow> {
+    ) -> (std::thread::Result<Flow>, Part) {
         let Self { stream, protocol } = self;
-        let mut conn = Conn { stream, cx, io, key };
-        catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn, input)))
+        let mut conn = Conn { stream, cx, io, key, reply };
+        let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn, input)));
+        (called, conn.reply.part())
     }
 
     pub fn settle_offer(

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::commands::{ConnectOptions, Start};
 use super::deadline::Passed;
+use super::reply::Reply;
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
 use super::tables::{Table, Tables};
@@ -85,8 +86,10 @@ impl<P: Protocol> Connections<P> {
         key: Key,
         rest: &[u8],
         called: std::thread::Result<Flow>,
+        mut reply: Reply<'_>,
     ) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
+        reply.send(&mut slot.stream, cx, io, key);
         slot.stream.keep(cx, rest);
         let end = slot.settle_offer(cx, io, key, called);
         self.received_end(cx, io, key, end)
@@ -180,13 +183,21 @@ impl<P: Protocol> Table for Connections<P> {
         // The usual case in one straight line, as short as it can be: a system call of the callback before has
         // taken the caches.
         let mut input = Input::new(chunk);
-        let called = slot.ask(cx, io, key, &mut input, P::received);
+        let (called, part) = slot.ask(cx, io, key, &mut input, Reply::none(chunk), P::received);
         let is_done = matches!(called, Ok(Flow::Continue)) && input.is_empty();
         if is_done && slot.stream.goes_on(&mut cx.agenda, key) {
-            return Verdict::Continue;
+            return part.verdict();
         }
         let rest = input.bytes();
-        self.received_otherwise(cx, io, key, rest, called)
+        self.received_otherwise(cx, io, key, rest, called, Reply::of(chunk, part))
+    }
+
+    #[cold]
+    fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]) {
+        if let Some(Slot { stream, .. }) = self.slots.get_mut(key) {
+            stream.out.write_front(&mut cx.agenda.pool, bytes);
+            stream.push_dirty(&mut cx.agenda, key);
+        }
     }
 
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize) {

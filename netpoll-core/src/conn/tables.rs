@@ -14,6 +14,8 @@ use crate::mem::Key;
 pub trait Table: Any {
     fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
     fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    /// What a reply left goes in front of the queue.
+    fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]);
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
     fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
     fn unfinished(&mut self, cx: &mut Context, key: Key);

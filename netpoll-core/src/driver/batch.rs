@@ -1,5 +1,8 @@
 //! Events of a poller in batches: first every `recv`, then every callback, then every send.
 //!
+//! What a callback sends back of its input stays where it was received until all callbacks have returned, and leaves
+//! from there.
+//!
 //! Between two system calls the kernel takes the caches, and between two callbacks the next connection's system
 //! calls do. So the engine goes through some connections three times instead of once: each pass runs the
 //! same code over and over and finds it where it left it.
@@ -35,6 +38,8 @@ pub struct Batch {
     /// The scratch block is used up to here.
     filled: usize,
     landed: Vec<Landed>,
+    /// What goes back: source, and place in the scratch block.
+    replies: Vec<(Key, usize, usize)>,
     /// What is not a plain read, in the order in which it was reported.
     others: Vec<(Key, Readiness)>,
 }
@@ -45,6 +50,7 @@ impl Batch {
             scratch: Scratch::new(),
             filled: 0,
             landed: Vec::with_capacity(BATCH),
+            replies: Vec::with_capacity(BATCH),
             others: Vec::with_capacity(BATCH),
         }
     }
@@ -101,8 +107,14 @@ impl<R: Register> Streams<R> {
     #[inline]
     pub fn deliver<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
         for &Landed { key, start, end, drained } in &batch.landed {
-            let verdict = sink.received(self, key, batch.scratch.get(start, end));
-            if verdict == Verdict::Continue && !drained {
+            match sink.received(self, key, batch.scratch.get(start, end)) {
+                Verdict::Continue => {}
+                Verdict::Reply { start: from, end: to } => {
+                    batch.replies.push((key, start + from as usize, start + to as usize));
+                }
+                Verdict::Stop | Verdict::Gone => continue,
+            }
+            if !drained {
                 // The rest of its share; all of it if the block had no more room.
                 if end - start == limits.read_bytes {
                     self.counts.quantum_hits += 1;
@@ -114,6 +126,9 @@ impl<R: Register> Streams<R> {
         }
         batch.landed.clear();
         batch.filled = 0;
+        for (key, start, end) in batch.replies.drain(..) {
+            self.reply(sink, key, batch.scratch.get(start, end));
+        }
         for (key, now) in batch.others.drain(..) {
             self.ready(&mut batch.scratch, limits, sink, key, now);
         }

@@ -105,13 +105,16 @@ pub trait Sink {
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
     /// Bytes arrived. They may have been taken off the socket before the source was paused.
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    /// These bytes of a [`Verdict::Reply`] were not sent: they are queued in front of everything else.
+    fn unsent(&mut self, key: Key, bytes: &[u8]);
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
     fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize);
     /// The peer ended its direction or the stream failed. A failed source still needs a close.
     fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp);
     /// The source used up its share of this turn and has to be resumed in the next.
     fn unfinished(&mut self, key: Key);
-    /// A batch of events was delivered, at the latest the last of a wait: what they have queued may leave.
+    /// A batch of events was delivered, at the latest the last of a wait, and its replies were sent: what else was
+    /// queued may leave.
     fn delivered(&mut self, io: &mut dyn Io);
 }
 
@@ -149,6 +152,10 @@ pub struct Waited {
 pub enum Verdict {
     /// More, now.
     Continue,
+    /// More, now; and this part of the chunk goes back to where it came from, before the next
+    /// [`Sink::delivered`], unless the source is closed by then. Nothing is in flight for it, and what is queued comes
+    /// behind it. A driver that cannot send lent bytes hands them all to [`Sink::unsent`].
+    Reply { start: u32, end: u32 },
     /// No more for now: the source was paused, or waits on the ready list.
     Stop,
     /// The source was closed while its chunk was handled.

@@ -237,9 +237,14 @@ impl<R: Register> Streams<R> {
                 Received::Bytes { len, drained } => {
                     left -= len;
                     match sink.received(self, key, &scratch.0[..len]) {
-                        Verdict::Continue if drained => return,
                         Verdict::Continue => {}
+                        Verdict::Reply { start, end } => {
+                            self.reply(sink, key, scratch.get(start as usize, end as usize));
+                        }
                         Verdict::Stop | Verdict::Gone => return,
+                    }
+                    if drained {
+                        return;
                     }
                 }
                 Received::Interrupted => {}

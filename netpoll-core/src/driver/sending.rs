@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use super::files::{FILE_BYTES_PER_FLUSH, FileSent};
 use super::readiness::{BLOCKED, CONNECTING, Register, SEND_FAILED, Source, Streams};
-use super::{Flushed, IoCounts};
+use super::{Flushed, IoCounts, Sink};
 use crate::mem::{Key, Pool, WriteQueue};
 use crate::sys;
 
@@ -126,7 +126,16 @@ impl<R: Register> Streams<R> {
         source.send_all(&mut self.counts, queue, pool)
     }
 
-    #[inline]
+    /// Sends back what a callback said; nobody has closed the source in between, or it is too late.
+    #[inline(always)]
+    pub(super) fn reply<S: Sink>(&mut self, sink: &mut S, key: Key, bytes: &[u8]) {
+        let sent = self.send_lent(key, bytes);
+        if sent < bytes.len() {
+            sink.unsent(key, &bytes[sent..]);
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn send_lent(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(source) = self.sources.get_mut(key) else { return 0 };
         if source.has(BLOCKED | CONNECTING | SEND_FAILED) {

@@ -32,6 +32,8 @@ struct SimIo {
 pub struct SimDriver {
     io: SimIo,
     chunk: Vec<u8>,
+    /// What goes back when everything was delivered.
+    replies: Vec<(Key, Vec<u8>)>,
 }
 
 /// What happens next on one link. Decided with the network borrowed, delivered without.
@@ -50,11 +52,12 @@ impl SimDriver {
         Self {
             io: SimIo { net, random: Random(seed), counts: IoCounts::default(), dead: Vec::new() },
             chunk: Vec::new(),
+            replies: Vec::new(),
         }
     }
 
     fn next(&mut self, index: usize, limits: &Limits, pool: &mut Pool) -> Next {
-        let Self { io: SimIo { net, random, counts, .. }, chunk } = self;
+        let Self { io: SimIo { net, random, counts, .. }, chunk, .. } = self;
         let mut guard = net.net.borrow_mut();
         let net = &mut *guard;
         let faults = net.faults;
@@ -139,8 +142,20 @@ impl SimDriver {
             Next::Chunk(key) => {
                 let chunk = std::mem::take(&mut self.chunk);
                 // Stop is remembered by the pause that came with it, or by `unfinished`.
-                let _: Verdict = sink.received(&mut self.io, key, &chunk);
+                if let Verdict::Reply { start, end } = sink.received(&mut self.io, key, &chunk) {
+                    self.replies.push((key, chunk[start as usize..end as usize].to_vec()));
+                }
                 self.chunk = chunk;
+            }
+        }
+    }
+
+    #[cold]
+    fn reply<S: Sink>(&mut self, sink: &mut S) {
+        for (key, bytes) in self.replies.drain(..) {
+            let sent = self.io.send(key, &bytes);
+            if sent < bytes.len() {
+                sink.unsent(key, &bytes[sent..]);
             }
         }
     }
@@ -366,6 +381,9 @@ impl Driver for SimDriver {
             if events == limits.events {
                 break;
             }
+        }
+        if !self.replies.is_empty() {
+            self.reply(sink);
         }
         sink.delivered(&mut self.io);
         Ok(Waited { events, saturated: events == limits.events })

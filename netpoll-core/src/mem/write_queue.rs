@@ -92,6 +92,25 @@ impl WriteQueue {
         }
     }
 
+    /// Queues a copy of `bytes` in front of everything queued before.
+    ///
+    /// # Panics
+    /// If the first segment was sent in part: nothing belongs in the middle of it.
+    #[cold]
+    pub fn write_front(&mut self, pool: &mut Pool, bytes: &[u8]) {
+        let Some(chain) = self.chain.as_mut().filter(|chain| chain.bytes > 0) else {
+            return self.write(pool, bytes);
+        };
+        assert!(chain.first_sent == 0, "the queue has begun to leave");
+        for piece in bytes.rchunks(BLOCK_BYTES_MAX) {
+            let mut block = pool.take(piece.len());
+            block.as_vec().extend_from_slice(piece);
+            let behind = mem::replace(&mut chain.first, Segment::Block(block));
+            chain.rest.push_front(behind);
+            chain.bytes += piece.len();
+        }
+    }
+
     /// Queues bytes that live for ever: linked without a copy if there are more than [`COPY_MAX`].
     #[inline]
     pub fn write_static(&mut self, pool: &mut Pool, bytes: &'static [u8]) {

@@ -186,6 +186,12 @@ impl Sink for Worker {
         verdict
     }
 
+    fn unsent(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(table) = self.tables.get(key) {
+            table.unsent(&mut self.cx, key, bytes);
+        }
+    }
+
     fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize) {
         if let Some(table) = self.tables.get(key) {
             table.sent(&mut self.cx, io, key, bytes);

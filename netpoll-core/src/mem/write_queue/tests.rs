@@ -226,6 +226,28 @@ fn an_append_that_panics_queues_nothing() {
 }
 
 #[test]
+fn what_is_written_in_front_leaves_first() {
+    let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
+    queue.write_front(&mut pool, b"second");
+    queue.write_static(&mut pool, &PAGE);
+    let large = vec![b'1'; 100_000];
+    queue.write_front(&mut pool, &large);
+    queue.write_front(&mut pool, b"");
+    assert_eq!(all(&queue), [&large, &b"second"[..], &PAGE].concat());
+    queue.clear(&mut pool);
+    assert_eq!((pool.counts().returned, pool.counts().dropped), (3, 0));
+}
+
+#[test]
+#[should_panic = "the queue has begun to leave"]
+fn nothing_is_written_in_front_of_half_a_segment() {
+    let (mut pool, mut queue) = (Pool::new(0), WriteQueue::new());
+    queue.write(&mut pool, b"half");
+    queue.consume(&mut pool, 2);
+    queue.write_front(&mut pool, b"front");
+}
+
+#[test]
 fn taking_moves_everything_out() {
     let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
     queue.write(&mut pool, b"in flight");
@@ -261,7 +283,7 @@ fn in_memory(bytes: &[u8]) -> impl Iterator<Item = Sent> {
 
 proptest! {
     #[test]
-    fn it_sends_what_a_vec_would(steps in prop::collection::vec((0..9u8, 0..12_000usize), 1..80)) {
+    fn it_sends_what_a_vec_would(steps in prop::collection::vec((0..10u8, 0..12_000usize), 1..80)) {
         static BYTES: [u8; 12_000] = [7; 12_000];
         let file = Arc::clone(range(0, 0).file());
         let (mut pool, mut queue) = (Pool::new(1 << 20), WriteQueue::new());
@@ -276,6 +298,8 @@ proptest! {
                 3 => queue.write_shared(&mut pool, Bytes::from(piece.clone())),
                 4 | 5 => queue.append(&mut pool, bytes % 500, |out| out.extend_from_slice(&piece[..bytes / 8])),
                 6 => queue.write_file(&mut pool, FileRange::new(file.clone(), offset, bytes as u64)),
+                7 if queue.chain.as_ref().is_some_and(|chain| chain.first_sent > 0) => continue,
+                7 => queue.write_front(&mut pool, &piece),
                 _ => queue.consume(&mut pool, bytes.min(model.len())),
             }
             match kind {
@@ -284,6 +308,7 @@ proptest! {
                 2 => model.extend(in_memory(&BYTES[..bytes])),
                 4 | 5 => model.extend(in_memory(&piece[..bytes / 8])),
                 6 => model.extend((offset..offset + bytes as u64).map(Sent::FromFile)),
+                7 => drop(model.splice(..0, in_memory(&piece))),
                 _ => drop(model.drain(..bytes.min(model.len()))),
             }
             prop_assert_eq!((queue.queued_bytes(), queue.is_empty()), (model.len(), model.is_empty()));

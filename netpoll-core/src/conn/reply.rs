@@ -1,0 +1,89 @@
+//! Input that goes back to where it came from, without a copy and behind the callbacks of its batch.
+//!
+//! Invariant: when a part of the chunk was marked, nothing was queued or in flight on its connection. What is queued
+//! afterwards comes behind it: the driver sends the part when the callback has returned, before what is queued leaves,
+//! and hands back what the socket does not take.
+
+use super::Context;
+use super::stream::Stream;
+use crate::driver::{Io, Verdict};
+use crate::mem::Key;
+
+/// A part of a chunk; of length zero for none.
+#[derive(Clone, Copy)]
+pub struct Part {
+    start: u32,
+    end: u32,
+}
+
+impl Part {
+    const NONE: Self = Self { start: 0, end: 0 };
+
+    #[inline]
+    fn is_none(self) -> bool {
+        self.end == 0
+    }
+
+    /// What the driver is told.
+    #[inline]
+    pub fn verdict(self) -> Verdict {
+        if self.is_none() { Verdict::Continue } else { Verdict::Reply { start: self.start, end: self.end } }
+    }
+}
+
+/// The chunk that a callback is offered, and what of it goes back.
+pub struct Reply<'a> {
+    /// As the driver received it; empty where the input is not the driver's.
+    chunk: &'a [u8],
+    part: Part,
+}
+
+impl<'a> Reply<'a> {
+    /// Nothing of this chunk yet.
+    #[inline]
+    pub fn none(chunk: &'a [u8]) -> Self {
+        Self { chunk, part: Part::NONE }
+    }
+
+    /// This part of the chunk.
+    pub fn of(chunk: &'a [u8], part: Part) -> Self {
+        Self { chunk, part }
+    }
+
+    #[inline]
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    #[inline]
+    pub fn is_none(&self) -> bool {
+        self.part.is_none()
+    }
+
+    /// Marks these bytes, if they lie in the chunk, and behind the marked ones without a gap. True if they do.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) -> bool {
+        let start = bytes.as_ptr().addr().wrapping_sub(self.chunk.as_ptr().addr());
+        let is_inside = start < self.chunk.len() && bytes.len() <= self.chunk.len() - start;
+        if !is_inside || !(self.is_none() || start == self.part.end as usize) {
+            return false;
+        }
+        // A chunk is a part of the read block, far below 4 GiB.
+        if self.is_none() {
+            self.part.start = start as u32;
+        }
+        self.part.end = (start + bytes.len()) as u32;
+        true
+    }
+
+    /// Sends what is marked at once; what the socket does not take goes in front of the queue.
+    #[cold]
+    pub fn send(&mut self, stream: &mut Stream, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Part { start, end } = std::mem::replace(&mut self.part, Part::NONE);
+        let bytes = &self.chunk[start as usize..end as usize];
+        if !bytes.is_empty() {
+            let sent = io.send(key, bytes);
+            stream.out.write_front(&mut cx.agenda.pool, &bytes[sent..]);
+        }
+    }
+}
