@@ -36,15 +36,17 @@ mod answer;
 mod flood;
 mod metronome;
 mod options;
+mod orders;
 mod polite;
 mod run;
+mod window;
 
 use benches::sys;
-use metronome::{Metronome, Window};
+use metronome::Metronome;
 use netpoll_core::{ConnLimits, ConnectOptions, Runtime, Workers};
 use options::Options;
-use run::{Fault, Run};
-use serde_json::{Map, Value, json};
+use run::{Run, Word};
+use serde_json::json;
 use std::cell::RefCell;
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -79,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         input_bytes_max: INPUT_BYTES_MAX,
         ..ConnLimits::default()
     };
-    let (sender, end) = mpsc::channel();
+    let (sender, words) = mpsc::channel();
     let asked = Arc::clone(&options);
     let running = Runtime::builder()
         .workers(Workers::Count(1))
@@ -90,39 +92,24 @@ fn main() -> Result<(), Box<dyn Error>> {
             commands.connect(to_nobody, ConnectOptions::default(), Metronome::new(run));
         })
         .start()?;
-    let window = end.recv().map_err(|_| "the worker ended")??;
+    while let Some(line) = match words.recv().map_err(|_| "the worker ended")?? {
+        Word::Ready => Some(json!({ "ready": true, "connections": options.connections })),
+        Word::Window(window) if options.hold => Some(json!({ "connections": window.requests })),
+        Word::Window(window) => Some(window.to_json(&options)),
+        Word::Over => None,
+    } {
+        writeln!(io::stdout(), "{line}")?;
+        if !options.stand_by {
+            break;
+        }
+    }
     if options.hold {
-        writeln!(io::stdout(), "{}", json!({ "connections": window.requests }))?;
         // Whoever started us ends us by closing our standard input; if nobody does, time does.
         let (ended, end) = mpsc::channel();
         std::thread::spawn(move || ended.send(io::stdin().read_to_end(&mut Vec::new()).is_ok()));
         // Both outcomes mean the same: it is over.
         let _ = end.recv_timeout(options.length);
-    } else {
-        writeln!(io::stdout(), "{}", report(&options, &window)?)?;
     }
     running.stop(Duration::ZERO)?;
     Ok(())
-}
-
-fn report(options: &Options, window: &Window) -> Result<Value, Box<dyn Error>> {
-    let errors = Fault::NAMES.iter().zip(&window.errors);
-    let errors: Map<String, Value> =
-        errors.map(|(name, &count)| ((*name).to_owned(), count.into())).collect();
-    let mut report = json!({
-        "connections": options.connections, "depth": options.depth, "seconds": window.seconds,
-        "rate": options.interval_ns.map(|interval| 1e9 / interval),
-        "requests": window.requests, "requests_per_second": window.requests as f64 / window.seconds,
-        "flood_requests": window.flood_requests, "unanswered": window.unanswered, "unsent": window.unsent,
-        "least_answers_of_a_connection": window.least_answers,
-        "connections_opened": window.connections_opened, "errors": errors,
-        "bytes_in": window.bytes_in, "bytes_out": window.bytes_out,
-        "cpu_seconds": sys::process_cpu_time()?.as_secs_f64(), "busy_share": window.busy_share,
-        "p50_us": window.p50_us, "p90_us": window.p90_us, "p99_us": window.p99_us,
-        "p999_us": window.p999_us, "max_us": window.max_us,
-    });
-    if options.histogram {
-        report["histogram"] = json!(window.histogram);
-    }
-    Ok(report)
 }

@@ -6,14 +6,19 @@
 //!
 //! Requests of an open loop are due at constant spacing. The runtime's deadlines are exact to 1 to 2 ms, so the last
 //! 3 ms before each request are spent looking: above some 300 requests per second the client does not sleep.
+//!
+//! On stand-by the run is quiet between windows: nothing is on the way and nothing is armed, so the worker sleeps until
+//! standard input orders a window. What the server has closed meanwhile is seen and made anew before that begins.
 
 use crate::flood::Flood;
+use crate::orders::{Order, Orders};
 use crate::polite::Polite;
-use crate::run::{Phase, Run, nanos};
-use benches::sys;
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol, Stats};
+use crate::run::{Phase, Run, Word, nanos};
+use crate::window::Meter;
+use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections being made at a time. A server's accept queue holds 128 at least; one that overflows costs a second.
@@ -24,43 +29,20 @@ pub const RETRY_NS: u64 = 10_000_000;
 const OPENING_NS: u64 = 20_000_000_000;
 /// The error of a deadline, and a bit.
 const EARLY_NS: u64 = 3_000_000;
-/// A turn without work takes less; what is above it was spent by others on this CPU.
-const EMPTY_TURN_NS: u64 = 20_000;
-
-/// The measured window, and what is reported of it.
-#[derive(Default)]
-pub struct Window {
-    pub seconds: f64,
-    /// CPU time without turns that found nothing to do, as a share of the window.
-    pub busy_share: f64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub requests: u64,
-    pub flood_requests: u64,
-    pub unanswered: u64,
-    /// Requests of the open loop that nobody had room for.
-    pub unsent: u64,
-    pub least_answers: u64,
-    pub connections_opened: u64,
-    pub errors: Vec<u64>,
-    pub p50_us: u64,
-    pub p90_us: u64,
-    pub p99_us: u64,
-    pub p999_us: u64,
-    pub max_us: u64,
-    /// Latency in us and how often it occurred.
-    pub histogram: Vec<(u64, u64)>,
-}
 
 /// The connection that keeps time.
 pub struct Metronome {
     pub run: Rc<RefCell<Run>>,
-    window: Window,
-    window_began: u64,
-    window_ended: u64,
-    at_begin: Stats,
-    cpu_at_begin: Duration,
-    idle_ns: u64,
+    meter: Meter,
+    /// Stand-by only.
+    orders: Option<Orders>,
+    /// Stand-by: the next window, and whether anybody hears of it; nobody does of the warm-up.
+    length: Duration,
+    is_ready: bool,
+    /// Stand-by: connections that the server has closed may still be unseen.
+    is_looking: bool,
+    /// When the latest opening began.
+    opening_began: u64,
     last_tick: u64,
     last_touched: u64,
     /// The last tick asked for the next one at once.
@@ -70,6 +52,9 @@ pub struct Metronome {
 impl Protocol for Metronome {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         let waker = conn.waker();
+        let options = Arc::clone(&self.run.borrow().options);
+        self.length = if options.stand_by { options.warmup } else { options.length };
+        self.orders = options.stand_by.then(|| Orders::listen(options.length, waker.clone()));
         self.run.borrow_mut().metronome = Some(waker);
         self.tick(conn)
     }
@@ -96,12 +81,12 @@ impl Metronome {
     pub fn new(run: Rc<RefCell<Run>>) -> Self {
         Self {
             run,
-            window: Window::default(),
-            window_began: 0,
-            window_ended: 0,
-            at_begin: Stats::default(),
-            cpu_at_begin: Duration::ZERO,
-            idle_ns: 0,
+            meter: Meter::default(),
+            orders: None,
+            length: Duration::ZERO,
+            is_ready: false,
+            is_looking: false,
+            opening_began: 0,
             last_tick: 0,
             last_touched: 0,
             is_spinning: false,
@@ -113,12 +98,16 @@ impl Metronome {
         let run = &mut *shared.borrow_mut();
         let now = run.now();
         if self.is_spinning && run.touched == self.last_touched {
-            self.idle_ns += (now - self.last_tick).min(EMPTY_TURN_NS);
+            self.meter.was_idle(now - self.last_tick);
+            // A whole turn brought no news of any connection.
+            self.is_looking = false;
         }
         (self.last_tick, self.last_touched) = (now, run.touched);
         self.advance(run, now, conn);
         if run.phase != Phase::Over {
-            self.open(run, now, conn);
+            if run.phase != Phase::Quiet && !self.is_looking {
+                self.open(run, now, conn);
+            }
             let due = wake_for_due(run, now);
             self.arm(run, now, due, conn);
         }
@@ -127,15 +116,15 @@ impl Metronome {
 
     /// Goes on to the next phase if it is time.
     fn advance(&mut self, run: &mut Run, now: u64, conn: &mut Conn<'_>) {
-        let options = std::sync::Arc::clone(&run.options);
-        if run.phase == Phase::Opening {
+        let options = Arc::clone(&run.options);
+        if run.phase == Phase::Quiet {
+            self.obey(run, now);
+        }
+        if matches!(run.phase, Phase::Opening | Phase::Refilling) && !self.is_looking {
             let all_open = options.churn || run.open == options.connections;
             if all_open && (!options.flood || run.flood.waker.is_some()) {
-                begin(run, now);
-                if options.warmup.is_zero() {
-                    self.begin_window(run, now, conn);
-                }
-            } else if now > OPENING_NS {
+                self.all_are_open(run, now, conn);
+            } else if now > self.opening_began + OPENING_NS {
                 run.end(Err(format!("only {} of {} connections are open", run.open, options.connections)));
             }
         }
@@ -143,77 +132,62 @@ impl Metronome {
             self.begin_window(run, now, conn);
         }
         let is_done = run.asks_left == 0 && run.owed == 0;
-        let is_late = now >= self.window_began + nanos(options.length);
+        let is_late = now >= self.meter.ends_at();
         if run.phase == Phase::Measured && (is_done || is_late && !options.hold) {
-            self.end_window(run, now, conn);
+            run.phase = Phase::Draining;
+            self.meter.end(run, now, conn.worker_stats());
         }
         let is_answered = run.owed == 0 && run.flood.asked == run.flood.answered;
-        if run.phase == Phase::Draining && (is_answered || now >= self.window_ended + nanos(options.drain)) {
-            self.finish(run, now);
+        if run.phase == Phase::Draining && (is_answered || now >= self.meter.drained_at(options.drain)) {
+            let window = Box::new(self.meter.finish(run, now));
+            if options.stand_by {
+                let word = if self.is_ready { Word::Window(window) } else { Word::Ready };
+                self.rest(run, word, conn);
+            } else {
+                run.end(Ok(Word::Window(window)));
+            }
+        }
+    }
+
+    /// Stand-by: takes the next order.
+    fn obey(&mut self, run: &mut Run, now: u64) {
+        match self.orders.as_ref().map(Orders::next) {
+            Some(Ok(Order::Window(length))) => {
+                self.length = length;
+                self.opening_began = now;
+                self.is_looking = true;
+                run.connections_opened = 0;
+                run.phase = Phase::Refilling;
+            }
+            Some(Ok(Order::End)) => run.end(Ok(Word::Over)),
+            Some(Err(wrong)) => run.end(Err(wrong)),
+            Some(Ok(Order::Wait)) | None => {}
+        }
+    }
+
+    fn all_are_open(&mut self, run: &mut Run, now: u64, conn: &mut Conn<'_>) {
+        if run.options.stand_by && self.length.is_zero() {
+            return self.rest(run, Word::Ready, conn);
+        }
+        begin(run, now);
+        if run.options.stand_by || run.options.warmup.is_zero() {
+            self.begin_window(run, now, conn);
         }
     }
 
     fn begin_window(&mut self, run: &mut Run, now: u64, conn: &mut Conn<'_>) {
         run.phase = Phase::Measured;
-        run.asks_left = if run.options.hold { run.options.connections as u64 } else { run.options.requests };
-        run.latency.clear();
-        run.answers = 0;
-        run.flood.asked -= std::mem::take(&mut run.flood.answered);
-        run.errors = Default::default();
-        run.abandoned = 0;
-        if run.options.churn {
-            run.connections_opened = 0;
-        }
-        run.slots.iter_mut().for_each(|slot| slot.answers = 0);
-        self.window_began = now;
-        self.at_begin = *conn.worker_stats();
-        self.cpu_at_begin = sys::thread_cpu_time().unwrap_or_default();
-        self.idle_ns = 0;
+        self.meter.begin(run, now, self.length, conn.worker_stats());
     }
 
-    fn end_window(&mut self, run: &mut Run, now: u64, conn: &mut Conn<'_>) {
-        run.phase = Phase::Draining;
-        self.window_ended = now;
-        let cpu = sys::thread_cpu_time().unwrap_or_default().saturating_sub(self.cpu_at_begin);
-        let stats = conn.worker_stats().since(&self.at_begin);
-        let window = &mut self.window;
-        window.seconds = (now - self.window_began) as f64 / 1e9;
-        let busy = cpu.saturating_sub(Duration::from_nanos(self.idle_ns));
-        window.busy_share = (busy.as_secs_f64() / window.seconds).min(1.0);
-        (window.bytes_in, window.bytes_out) = (stats.received_bytes, stats.sent_bytes);
-        // What was due before the end and could not be sent counts with its age.
-        let end = now.min(self.window_began + nanos(run.options.length));
-        while let Some(interval_ns) = run.options.interval_ns
-            && run.asks_left > window.unsent
-            && run.due(window.unsent, interval_ns) < end
-        {
-            run.record(run.due(window.unsent, interval_ns), now, 1);
-            window.unsent += 1;
-        }
-    }
-
-    fn finish(&mut self, run: &mut Run, now: u64) {
-        for nth in 0..run.slots.len() {
-            run.record_of(nth, now, run.slots[nth].outstanding);
-        }
-        let latency = &run.latency;
-        let at = |part| latency.value_at_quantile(part);
-        let occurred = latency.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value()));
-        run.end(Ok(Window {
-            requests: run.answers,
-            flood_requests: run.flood.answered,
-            unanswered: run.owed as u64 + run.abandoned,
-            least_answers: run.slots.iter().map(|slot| slot.answers).min().unwrap_or(0),
-            connections_opened: run.connections_opened,
-            errors: run.errors.to_vec(),
-            p50_us: at(0.5),
-            p90_us: at(0.9),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            max_us: latency.max(),
-            histogram: if run.options.histogram { occurred.collect() } else { Vec::new() },
-            ..std::mem::take(&mut self.window)
-        }));
+    /// Stand-by: a window is over, or the run is ready for the first one.
+    fn rest(&mut self, run: &mut Run, word: Word, conn: &mut Conn<'_>) {
+        run.phase = Phase::Quiet;
+        self.is_ready = true;
+        run.give_up_answers(conn);
+        run.say(Ok(word));
+        // The next order may be here already.
+        run.call_metronome();
     }
 
     /// Makes connections for free slots; with churn, only for a request.
@@ -245,18 +219,22 @@ impl Metronome {
     /// Decides when to be called next.
     fn arm(&mut self, run: &Run, now: u64, due: Option<u64>, conn: &mut Conn<'_>) {
         let options = &run.options;
+        if run.phase == Phase::Quiet {
+            self.is_spinning = false;
+            return conn.clear_deadline();
+        }
         let mut next = match run.phase {
-            Phase::Opening => now + RETRY_NS,
+            Phase::Opening | Phase::Refilling => now + RETRY_NS,
             Phase::Warmup => run.began + nanos(options.warmup),
             Phase::Measured if options.hold => u64::MAX,
-            Phase::Measured => self.window_began + nanos(options.length),
-            Phase::Draining => (now + RETRY_NS).min(self.window_ended + nanos(options.drain)),
-            Phase::Over => u64::MAX,
+            Phase::Measured => self.meter.ends_at(),
+            Phase::Draining => (now + RETRY_NS).min(self.meter.drained_at(options.drain)),
+            Phase::Quiet | Phase::Over => u64::MAX,
         };
         if !run.free.is_empty() && run.retry_at > now {
             next = next.min(run.retry_at);
         }
-        self.is_spinning = options.spin && run.is_asking();
+        self.is_spinning = self.is_looking || options.spin && run.is_asking();
         // What is due already waits for room, and whoever gets room calls.
         if let Some(due) = due.filter(|&due| due > now) {
             self.is_spinning |= due < now + EARLY_NS;
@@ -273,7 +251,10 @@ impl Metronome {
 fn begin(run: &mut Run, now: u64) {
     run.phase = Phase::Warmup;
     run.began = now;
+    run.taken = 0;
+    run.slots.iter_mut().for_each(|slot| slot.begun = false);
     if run.options.interval_ns.is_some() && !run.options.churn {
+        run.idle.clear();
         run.idle.extend(0..run.slots.len());
         run.slots.iter_mut().for_each(|slot| slot.is_idle = true);
         return;

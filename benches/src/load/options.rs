@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 const CONNECTIONS_MAX: usize = 20_000;
-const SECONDS_MAX: f64 = 600.0;
+pub const SECONDS_MAX: f64 = 600.0;
 /// Requests per second. One core does not send more, and what it cannot send is counted one by one.
 const RATE_MAX: f64 = 1_000_000.0;
 /// Largest body or echo, and largest pipelined batch.
@@ -35,7 +35,7 @@ const VALUES: [&str; 18] = [
     "--timeout-ms",
     "--drain-ms",
 ];
-const SWITCHES: [&str; 5] = ["--hold", "--spin", "--churn", "--count-errors", "--histogram"];
+const SWITCHES: [&str; 6] = ["--hold", "--spin", "--churn", "--count-errors", "--histogram", "--stand-by"];
 
 /// One run, as it was asked for.
 pub struct Options {
@@ -68,6 +68,7 @@ pub struct Options {
     pub churn: bool,
     pub spin: bool,
     pub hold: bool,
+    pub stand_by: bool,
     pub count_errors: bool,
     pub histogram: bool,
 }
@@ -122,6 +123,7 @@ impl Options {
             churn,
             spin: has("--spin"),
             hold: has("--hold"),
+            stand_by: has("--stand-by"),
             count_errors: has("--count-errors"),
             histogram: has("--histogram"),
         };
@@ -152,6 +154,7 @@ impl Options {
                 self.hold && (self.churn || self.flood || open_loop || !self.warmup.is_zero()),
                 "--hold is one request per connection",
             ),
+            (self.stand_by && (self.hold || self.flood), "--stand-by is quiet, without --hold and --flood"),
         ] {
             if wrong {
                 return Err(why.into());

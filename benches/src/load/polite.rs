@@ -55,7 +55,12 @@ impl Run {
         self.connecting -= 1;
         self.open += 1;
         self.connections_opened += 1;
+        self.slots[nth].id = Some(conn.id());
         if self.options.churn {
+            if self.slots[nth].outstanding == 0 {
+                // It took so long that its window is over.
+                return Flow::Reset;
+            }
             // Its request was granted with the order to connect.
             conn.send(&self.options.request);
             conn.set_deadline(self.options.timeout);
@@ -68,7 +73,7 @@ impl Run {
         if self.is_asking() {
             self.woken(nth, conn);
         }
-        if self.phase == Phase::Opening || !self.free.is_empty() {
+        if matches!(self.phase, Phase::Opening | Phase::Refilling) || !self.free.is_empty() {
             self.call_metronome();
         }
         Flow::Continue
@@ -172,7 +177,9 @@ impl Run {
         if self.options.interval_ns.is_some() {
             return self.ask_due(nth, conn, now);
         }
-        if std::mem::replace(&mut self.slots[nth].begun, true) || !self.is_asking() {
+        let slot = &mut self.slots[nth];
+        let is_busy = std::mem::replace(&mut slot.begun, true) || slot.outstanding > 0;
+        if is_busy || !self.is_asking() {
             return;
         }
         if self.options.pause.is_zero() {

@@ -7,9 +7,10 @@
 //! Nothing here allocates per request once warm.
 
 use crate::answer::Check;
-use crate::metronome::Window;
 use crate::options::Options;
+use crate::window::Window;
 use hdrhistogram::Histogram;
+use netpoll_core::{Conn, ConnId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -39,7 +40,8 @@ impl Fault {
         ["wrong_status", "wrong_body", "framing", "closed", "reset", "timeout", "surplus", "connect"];
 }
 
-/// Where a run is. It only goes forward.
+/// Where a run is. It only goes forward, but on stand-by from `Refilling` back to `Warmup`. From `Draining` on, a
+/// connection that owes nothing may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Connections are made, nobody asks.
@@ -49,6 +51,10 @@ pub enum Phase {
     Measured,
     /// Nobody asks any more, answers that are owed still count.
     Draining,
+    /// Stand-by: between two windows. Nothing is on the way.
+    Quiet,
+    /// Stand-by: connections that have closed since are made anew.
+    Refilling,
     Over,
 }
 
@@ -70,7 +76,18 @@ pub struct Slot {
     pub begun: bool,
     /// Stands in `Run::idle`.
     pub is_idle: bool,
+    /// The connection, while it is open.
+    pub id: Option<ConnId>,
     pub waker: Option<Waker>,
+}
+
+/// What the program has to say.
+pub enum Word {
+    /// Stand-by: connected, warm, and quiet.
+    Ready,
+    Window(Box<Window>),
+    /// Stand-by: nobody wants another window.
+    Over,
 }
 
 /// The flooding connection, as far as others care.
@@ -117,11 +134,11 @@ pub struct Run {
     pub touched: u64,
     /// Calls the metronome in the next turn.
     pub metronome: Option<Waker>,
-    end: Sender<Result<Window, String>>,
+    words: Sender<Result<Word, String>>,
 }
 
 impl Run {
-    pub fn new(options: Arc<Options>, end: Sender<Result<Window, String>>) -> Self {
+    pub fn new(options: Arc<Options>, words: Sender<Result<Word, String>>) -> Self {
         let connections = options.connections;
         let slots = || Slot {
             intended: VecDeque::with_capacity(if options.interval_ns.is_some() { options.depth } else { 0 }),
@@ -150,7 +167,7 @@ impl Run {
             latency: Histogram::new_with_bounds(1, LATENCY_MAX_US, DIGITS).expect("bounds that make sense"),
             touched: 0,
             metronome: None,
-            end,
+            words,
         }
     }
 
@@ -251,6 +268,7 @@ impl Run {
     pub fn vacate(&mut self, nth: usize) {
         let slot = &mut self.slots[nth];
         slot.waker = None;
+        slot.id = None;
         slot.begun = false;
         self.free.push_back(nth);
         self.call_metronome();
@@ -263,12 +281,28 @@ impl Run {
         }
     }
 
+    /// Stand-by: what has not been answered by now never counts; its connections are replaced before the next window.
+    pub fn give_up_answers(&mut self, conn: &mut Conn<'_>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.outstanding > 0) {
+            self.owed -= std::mem::take(&mut slot.outstanding);
+            slot.intended.clear();
+            slot.answered_at = None;
+            // One that is still being connected finds nothing to ask for when it is.
+            slot.id.into_iter().for_each(|id| conn.commands().reset(id));
+        }
+    }
+
+    /// Tells the program, which prints it.
+    pub fn say(&self, word: Result<Word, String>) {
+        // Nobody listens any more when the program itself is ending.
+        let _ = self.words.send(word);
+    }
+
     /// The last word of the run.
-    pub fn end(&mut self, how: Result<Window, String>) {
+    pub fn end(&mut self, how: Result<Word, String>) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
-            // Nobody listens any more when the program itself is ending.
-            let _ = self.end.send(how);
+            self.say(how);
         }
     }
 }

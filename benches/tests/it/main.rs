@@ -3,4 +3,5 @@
 mod help;
 mod open_loop;
 mod server;
+mod stand_by;
 mod truth;

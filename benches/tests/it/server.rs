@@ -72,6 +72,26 @@ fn request(stream: &mut TcpStream, kept: &mut Vec<u8>) -> std::io::Result<Option
     }
 }
 
+/// Sends back what comes, after `change` has seen the last byte of each piece.
+pub fn echo(change: fn(&mut u8)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut piece = [0; 16 * 1024];
+                while let Ok(read @ 1..) = stream.read(&mut piece) {
+                    change(&mut piece[read - 1]);
+                    if stream.write_all(&piece[..read]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    to
+}
+
 /// Runs the generator to its end.
 pub fn output(to: SocketAddr, options: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load"));

@@ -1,10 +1,7 @@
 //! Every lie is counted, by its kind and no more than once; every good answer is a request.
 
-use crate::server::{Act, GOOD, load, output, serve};
+use crate::server::{Act, GOOD, echo, load, output, serve};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
 
 /// One lie in ten answers, on 4 connections, until 200 requests have been asked; the report.
 fn lied_to(lie: impl Fn() -> Act + Send + Sync + 'static) -> Value {
@@ -120,24 +117,4 @@ fn an_echo_is_compared_byte_for_byte() {
     }
     let said = output(echo(|byte| *byte ^= 1), "--echo 100 --requests 40");
     assert!(String::from_utf8_lossy(&said.stderr).contains("wrong_body"));
-}
-
-/// Sends back what comes, after `change` has seen the last byte of each piece.
-fn echo(change: fn(&mut u8)) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut piece = [0; 16 * 1024];
-                while let Ok(read @ 1..) = stream.read(&mut piece) {
-                    change(&mut piece[read - 1]);
-                    if stream.write_all(&piece[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    to
 }
