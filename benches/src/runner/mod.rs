@@ -3,20 +3,26 @@
 mod build;
 mod contest;
 mod figures;
+mod interval;
+mod order;
 mod proc;
 mod process;
 mod rounds;
 mod tracer;
+mod watch;
 
 use std::error::Error;
 
 pub use build::build;
 pub use contest::{Contestant, UserTime, Window};
 pub use figures::{digits, median, range};
+pub use interval::Figure;
+pub use order::order;
 pub use proc::{CpuTime, Machine, Switches, resident_bytes};
 pub use process::{Held, LOAD_CPU, Load, SERVER_CPU, Server, Template, get, number};
 pub use rounds::{Conditions, Rounds, Sample, TICKS_PER_SECOND, run};
 pub use tracer::traced;
+pub use watch::{Others, Watch};
 
 /// Why something could not be measured, for people.
 pub type Failure = Box<dyn Error>;
