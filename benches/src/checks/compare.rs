@@ -1,5 +1,6 @@
 //! Checks 4 and 5: CPU time per request against the floor, and its user-space part against hyper.
 //!
+//! Servers and clients stay for all rounds, and windows are short, so that a round is over before the machine has changed.
 //! The ratio to the floor is taken within each round; the figure is the median of the rounds. User time is added up over
 //! all kept rounds, and min..max are the figures of the first and the second half of them: how far the measurement
 //! repeats. How both are measured: [`benches::runner::Contestant`]. With `--only 4` nothing is sampled.
@@ -45,20 +46,16 @@ pub fn check(
     let mut user_rows = Vec::new();
     for workload in &WORKLOADS {
         // One process each for all rounds: start-up stays out of it, and ticks add up without loss.
+        let load = plan.load();
+        let options = format!("{} --warmup 0.3", workload.options);
         let mut servers = Vec::new();
         for template in [Some(server), Some(floor), hyper].into_iter().flatten() {
             let server = Server::start(template, "64", &plan.path)?;
-            servers.push(Contestant::new(server, hyper.is_some()));
+            servers.push(Contestant::new(server, &load, &options, hyper.is_some())?);
         }
         let source = if servers[0].is_sampled() { "sampled" } else { "ticks" };
-        let load = plan.load();
-        for contestant in &mut servers {
-            contestant.window(&load, &format!("{} --seconds 0.3", workload.options))?;
-        }
         plan.conditions.say(format_args!("checks 4 and 5, {}", workload.name));
-        let (kept, rounds) = run(&plan.conditions, servers.len(), |nth| {
-            servers[nth].window(&load, &format!("{} --seconds {}", workload.options, plan.seconds))
-        })?;
+        let (kept, rounds) = run(&plan.conditions, servers.len(), |nth| servers[nth].window(plan.seconds))?;
 
         let of = |nth: usize| kept.iter().map(move |round| &round[nth]);
         let us = |nth: usize| median(&of(nth).map(Window::total_us).collect::<Vec<_>>()).unwrap_or(f64::NAN);
@@ -74,7 +71,7 @@ pub fn check(
                 digits(median(&to_hyper).unwrap_or(f64::NAN))
             );
         }
-        let rate = |nth: usize| median(&of(nth).map(|one| one.requests / plan.seconds).collect::<Vec<_>>());
+        let rate = |nth: usize| median(&of(nth).map(Window::rate).collect::<Vec<_>>());
         note += &format!("; {:.0} req/s", rate(0).unwrap_or(f64::NAN));
         rows.push(Row {
             figure: median(&ratios),

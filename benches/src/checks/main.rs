@@ -6,8 +6,8 @@
 //! 127.0.0.1 on free ports, is bounded in count and time, and is ended by pid, also when something fails.
 //!
 //! Options (defaults in brackets):
-//! `--only 3,4,5,7,8,13` which checks; `--rounds` \[11\] kept rounds for each comparison; `--seconds` \[1\] of each
-//! load run; `--json` one JSON object per row, on standard output, instead of the table;
+//! `--only 3,4,5,7,8,13` which checks; `--rounds` \[61\] kept rounds of checks 4 and 5, and `--seconds` \[0.2\] of each
+//! window in them (the others have lengths of their own); `--json` one JSON object per row, on standard output, instead of the table;
 //! `--server "CMD {port} {budget}"` the server to judge \[mini-program\]; `--floor "CMD {port}"` what to compare
 //! it with \[floor\]; `--hyper "CMD {port}"` \[hyper-peer\]; `--no-hyper`; `--path` \[/plaintext\];
 //! `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a core at which a round is dropped;
@@ -42,9 +42,9 @@ const OPTIONS: [&str; 10] = [
 
 /// How to measure.
 pub struct Plan {
-    /// Rounds and the quiet that they need.
+    /// Rounds of checks 4 and 5, and the quiet that all need.
     pub conditions: Conditions,
-    /// Length of each load run.
+    /// Length of each window in checks 4 and 5.
     pub seconds: f64,
     /// What to ask for.
     pub path: String,
@@ -100,12 +100,12 @@ fn run() -> Result<bool, Failure> {
     let hyper = program("hyper-peer", "--port {port}", "--hyper")?;
     let plan = Plan {
         conditions: Conditions {
-            rounds: option(&args, "--rounds", 11_usize)?.clamp(1, 100),
+            rounds: option(&args, "--rounds", 61_usize)?.clamp(1, 9999),
             steal_max: option(&args, "--steal-max", 0.05)?,
             other_max: option(&args, "--other-max", 0.10)?,
             verbose: has("--verbose"),
         },
-        seconds: option(&args, "--seconds", 1.0_f64)?.clamp(0.2, 30.0),
+        seconds: option(&args, "--seconds", 0.2_f64)?.clamp(0.02, 30.0),
         path: option(&args, "--path", "/plaintext".into())?,
         programs: programs.clone(),
     };

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+/// Of each measured window.
+const SECONDS: f64 = 1.0;
+
 /// What became of a claim.
 #[derive(Clone, Copy)]
 enum Verdict {
@@ -161,24 +164,24 @@ fn of_servers(programs: &Path) -> Result<Vec<Claim>, Failure> {
     let server = Server::start(&ours, "64", path)?;
     let first_answer_ms = server.first_answer.as_secs_f64() * 1e3;
     let at_rest = resident_bytes(server.pid())?;
-    let mut contestant = Contestant::new(server, false);
-    let options = "--connections 64 --seconds 1";
-    contestant.window(&load, options)?;
+    let mut contestant = Contestant::new(server, &load, "--connections 64 --warmup 1", false)?;
     let stats = |contestant: &Contestant| -> Result<Value, Failure> {
         Ok(serde_json::from_slice(&get(contestant.server.port, "/stats")?)?)
     };
     let before = stats(&contestant)?;
-    let single = contestant.window(&load, options)?;
+    let single = contestant.window(SECONDS)?;
     let after = stats(&contestant)?;
     let grown = |key: &str| -> Result<f64, Failure> { Ok(number(&after, key)? - number(&before, key)?) };
     let calls = grown("syscalls_total")? / grown("requests")?;
-    let pipelined = contestant.window(&load, "--connections 64 --depth 16 --spin --seconds 1")?;
+    let options = "--connections 64 --depth 16 --spin --warmup 0.3";
+    let mut contestant = Contestant::new(contestant.into_server(), &load, options, false)?;
+    let pipelined = contestant.window(SECONDS)?;
     drop(contestant);
 
-    let mut threads = Contestant::new(Server::start(&blocking, "64", path)?, false);
-    threads.window(&load, options)?;
+    let server = Server::start(&blocking, "64", path)?;
+    let mut threads = Contestant::new(server, &load, "--connections 64 --warmup 1", false)?;
     let before = number(&stats(&threads)?, "switches")?;
-    let threaded = threads.window(&load, options)?;
+    let threaded = threads.window(SECONDS)?;
     let threaded = (number(&stats(&threads)?, "switches")? - before) / threaded.requests;
     drop(threads);
     let switches = single.switches.total() as f64 / single.requests;

@@ -1,6 +1,7 @@
 //! What runners share: servers and clients as processes, what the kernel says about them, and rounds.
 
 mod build;
+mod client;
 mod contest;
 mod figures;
 mod interval;
@@ -14,13 +15,14 @@ mod watch;
 use std::error::Error;
 
 pub use build::build;
-pub use contest::{Contestant, UserTime, Window};
+pub use client::{Held, Load, StandBy, number};
+pub use contest::{Contestant, UserTime, Window, percentiles};
 pub use figures::{digits, median, range};
 pub use interval::Figure;
 pub use order::order;
 pub use proc::{CpuTime, Machine, Switches, resident_bytes};
-pub use process::{Held, LOAD_CPU, Load, SERVER_CPU, Server, Template, get, number};
-pub use rounds::{Conditions, Rounds, Sample, TICKS_PER_SECOND, run};
+pub use process::{LOAD_CPU, SERVER_CPU, Server, Template, get};
+pub use rounds::{Conditions, Rounds, Sample, run};
 pub use tracer::traced;
 pub use watch::{Others, Watch};
 

@@ -1,12 +1,11 @@
-//! Servers and clients as child processes: started pinned, ended by pid, also when the runner fails or is killed.
+//! Servers as child processes: started pinned, ended by pid, also when the runner fails or is killed.
 //!
 //! A child inherits the affinity that the runner has while it spawns it, so a server needs no pinning of its
 //! own. `Drop` kills and reaps; the kernel kills what is left when the runner itself is killed.
 
 use super::Failure;
 use crate::sys;
-use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -134,7 +133,8 @@ impl Drop for Server {
     }
 }
 
-fn end(child: &mut Child) {
+/// Kills and reaps.
+pub fn end(child: &mut Child) {
     // Both fail only if it is gone already.
     let _ = child.kill();
     let _ = child.wait();
@@ -173,74 +173,6 @@ pub fn get(port: u16, path: &str) -> Result<Vec<u8>, Failure> {
             read => answer.extend_from_slice(&piece[..read]),
         }
     }
-}
-
-/// A load client that holds connections until it is dropped.
-pub struct Held(Child);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
-}
-
-/// Where the programs of this crate are, and the options that every load run gets.
-pub struct Load<'a> {
-    /// The directory of `load`.
-    pub programs: &'a Path,
-    /// What to ask for.
-    pub path: &'a str,
-}
-
-impl Load<'_> {
-    fn command(&self, port: u16, options: &str) -> Command {
-        let mut command = Command::new(self.programs.join("load"));
-        command.args([
-            "--to",
-            &format!("127.0.0.1:{port}"),
-            "--path",
-            self.path,
-            "--cpu",
-            &LOAD_CPU.to_string(),
-        ]);
-        command.args(options.split_whitespace());
-        sys::dies_with_us(&mut command);
-        command
-    }
-
-    /// Runs it to its end; what it printed.
-    ///
-    /// # Errors
-    /// What it said on standard error.
-    pub fn run(&self, port: u16, options: &str) -> Result<Value, Failure> {
-        let output = self.command(port, options).stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            return Err(format!("load {options}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
-        }
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    /// Starts it with `--hold` and waits until all connections have had their answer; how many they are.
-    ///
-    /// # Errors
-    /// It failed before.
-    pub fn hold(&self, port: u16, options: &str) -> Result<(Held, u64), Failure> {
-        let mut command = self.command(port, options);
-        command.arg("--hold").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut held = Held(command.spawn()?);
-        let mut line = String::new();
-        BufReader::new(held.0.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
-        let report: Value = serde_json::from_str(&line).map_err(|_| "the load client failed, see above")?;
-        Ok((held, number(&report, "connections")? as u64))
-    }
-}
-
-/// A number from a JSON object.
-///
-/// # Errors
-/// It is not there.
-pub fn number(report: &Value, key: &str) -> Result<f64, Failure> {
-    Ok(report.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no number {key:?} in {report}"))?)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Rounds: the same work for several servers next to each other, and only undisturbed ones are kept.
 //!
-//! A round gives every contestant one turn, in reversed order every other round, so that a slow drift of the
-//! machine hits all alike. A round in which the hypervisor stole more than `steal_max` of a core (both cores
-//! added up), or other processes used more than `other_max`, is thrown away and repeated. Six times as many
-//! rounds as wanted are the end of it; too few kept ones make the check `noisy`, not passed. Before each round it
-//! waits, some seconds at most, for a moment in which nobody else is busy.
+//! A round gives every contestant one turn, in an order of its own (`order.rs`). A round in which the hypervisor
+//! stole more than `steal_max` of a core (both cores added up), or other processes used more than `other_max`, is thrown
+//! away and repeated. Both are known in ticks of 10 ms only, so they are judged over stretches of half a second or more:
+//! over each turn if turns are long, over several or the whole round if they are short. Six times as many rounds as
+//! wanted are the end of it; too few kept ones make the check `noisy`, not passed. Before the first round, and after
+//! each one that was disturbed, it waits, some seconds at most, for a moment in which nobody else is busy.
 
-use super::Failure;
-use super::proc::Machine;
+use super::order::order;
+use super::watch::{TICKS_PER_SECOND, Watch};
+use super::{Failure, proc::Machine};
 use std::fmt::Arguments;
 use std::time::{Duration, Instant};
 
@@ -15,9 +17,6 @@ use std::time::{Duration, Instant};
 const ATTEMPTS: usize = 6;
 const QUIET_WAIT: Duration = Duration::from_secs(10);
 const QUIET_LOOK: Duration = Duration::from_millis(200);
-
-/// The unit of /proc/stat and /proc/PID/stat (USER_HZ): part of the kernel's interface on x86 and ARM.
-pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What a round has to be like to count.
 #[derive(Clone, Copy, Debug)]
@@ -71,29 +70,34 @@ pub fn run<S: Sample>(
 ) -> Result<(Vec<Vec<S>>, Rounds), Failure> {
     let mut kept = Vec::new();
     let mut rounds = Rounds::default();
+    let mut is_disturbed = true; // nobody has looked yet
     for nth in 0..conditions.rounds * ATTEMPTS {
         if kept.len() == conditions.rounds {
             break;
         }
-        wait_for_quiet(conditions)?;
+        if is_disturbed {
+            wait_for_quiet(conditions)?;
+        }
         let mut samples: Vec<Option<S>> = (0..contestants).map(|_| None).collect();
-        let mut steal: f64 = 0.0;
-        let mut other: f64 = 0.0;
-        for place in 0..contestants {
-            let contestant = if nth % 2 == 0 { place } else { contestants - 1 - place };
-            let (before, begin) = (Machine::now()?, Instant::now());
+        let (mut steal, mut other): (f64, f64) = (0.0, 0.0);
+        let (mut watch, mut own_seconds) = (Watch::begin()?, 0.0);
+        for (place, contestant) in order(nth, contestants).into_iter().enumerate() {
             let sample = turn(contestant)?;
-            let (after, seconds) = (Machine::now()?, begin.elapsed().as_secs_f64());
-            let ticks = TICKS_PER_SECOND * seconds;
-            steal = steal.max((after.stolen - before.stolen) as f64 / ticks);
-            other = other.max((after.busy - before.busy) as f64 / ticks - sample.own_cpu_seconds() / seconds);
+            own_seconds += sample.own_cpu_seconds();
             samples[contestant] = Some(sample);
-            if steal > conditions.steal_max || other > conditions.other_max {
+            if !watch.is_long_enough() && place + 1 < contestants {
+                continue;
+            }
+            let others = watch.others(own_seconds)?;
+            (steal, other) = (steal.max(others.stolen), other.max(others.busy));
+            is_disturbed = steal > conditions.steal_max || other > conditions.other_max;
+            if is_disturbed {
                 break;
             }
+            (watch, own_seconds) = (Watch::begin()?, 0.0);
         }
         rounds.steal_any = rounds.steal_any.max(steal);
-        if steal > conditions.steal_max || other > conditions.other_max {
+        if is_disturbed {
             rounds.dropped += 1;
             conditions.say(format_args!(
                 "round {nth} dropped: steal {:.1} %, others {:.1} %",

@@ -1,7 +1,8 @@
 //! System calls, counted from outside.
 
 use super::Failure;
-use super::process::{Load, Server, number};
+use super::client::{Load, number};
+use super::process::Server;
 use crate::sys;
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// The unit of /proc/stat and /proc/PID/stat (USER_HZ): part of the kernel's interface on x86 and ARM.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Fifty ticks: one more or less is 2 % of a core, well below what is allowed by default.
+const STRETCH: Duration = Duration::from_millis(500);
+
 /// Shares of a core, all cores added up.
 #[derive(Clone, Copy, Debug)]
 pub struct Others {
@@ -33,9 +36,9 @@ impl Watch {
         Ok(Self { before: Machine::now()?, begin: Instant::now() })
     }
 
-    /// How long it is by now.
-    pub fn elapsed(&self) -> Duration {
-        self.begin.elapsed()
+    /// Whether ticks are fine enough to judge it by now.
+    pub fn is_long_enough(&self) -> bool {
+        self.begin.elapsed() >= STRETCH
     }
 
     /// What others took since it began, if our own processes used so much CPU time.
@@ -43,7 +46,7 @@ impl Watch {
     /// # Errors
     /// /proc/stat is not as expected.
     pub fn others(&self, own_cpu_seconds: f64) -> Result<Others, Failure> {
-        let (now, seconds) = (Machine::now()?, self.elapsed().as_secs_f64());
+        let (now, seconds) = (Machine::now()?, self.begin.elapsed().as_secs_f64());
         let share = |ticks: u64| ticks as f64 / (TICKS_PER_SECOND * seconds);
         Ok(Others {
             // The counter of a CPU can lose a little when that is taken offline.

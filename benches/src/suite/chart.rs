@@ -6,7 +6,7 @@ use std::fmt::Write;
 pub struct Bar {
     pub label: String,
     pub value: f64,
-    /// From the smallest to the largest round.
+    /// From the low to the high end of an interval.
     pub whisker: Option<(f64, f64)>,
     pub is_ours: bool,
     pub text: String,
@@ -22,7 +22,7 @@ pub fn bars(title: &str, bars: &[Bar], line: Option<(f64, &str)>) -> String {
     let height = 60.0 + ROW * bars.len() as f64;
     let most = bars
         .iter()
-        .map(|bar| bar.whisker.map_or(bar.value, |(_, max)| max.min(bar.value * 1.5)))
+        .map(|bar| bar.whisker.map_or(bar.value, |(_, high)| high.min(bar.value * 1.5)))
         .fold(line.map_or(0.0, |(value, _)| value), f64::max)
         .max(f64::MIN_POSITIVE);
     let x = |value: f64| LABELS + (WIDTH - LABELS - FIGURES) * (value / most).min(1.0);
@@ -51,12 +51,12 @@ pub fn bars(title: &str, bars: &[Bar], line: Option<(f64, &str)>) -> String {
             middle + 5.0,
             escape(&bar.text),
         );
-        if let Some((min, max)) = bar.whisker {
+        if let Some((low, high)) = bar.whisker {
             let _ = writeln!(
                 svg,
                 "<line class=\"w\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\"/>",
-                x(min),
-                x(max)
+                x(low),
+                x(high)
             );
         }
     }

@@ -5,11 +5,12 @@
 //! believe it: docs/BENCHMARKING.md. Everything listens on 127.0.0.1, is bounded in count and time, and is ended by
 //! pid, also when something fails.
 //!
-//! Options (defaults in brackets): `--quick` the usual workloads only, short rounds, about five minutes; `--only
+//! Options (defaults in brackets): `--quick` the usual workloads only, fewer rounds, within five minutes; `--only
 //! WORKLOAD,..` by the beginning of the name; `--peers NAME,..` of the peers only those whose name contains one of these,
-//! `--peers none` for none; `--rounds` \[9, quick 3\]; `--seconds` \[1, quick 0.4\] of each window; `--steal-max` \[0.05\]
-//! share of a core at which a window is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`; `--out DIR`
-//! \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them; `--list`.
+//! `--peers none` for none; `--rounds` \[181, quick 71\]; `--seconds` \[0.03\] of each window; `--steal-max` \[0.05\]
+//! share of a core above which a round is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`;
+//! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
+//! `--list`.
 
 mod chart;
 mod conformance;
@@ -20,14 +21,15 @@ mod measure;
 mod memory;
 mod progress;
 mod results;
+mod scaling;
 mod workloads;
 
-use benches::runner::{Failure, LOAD_CPU, Load, SERVER_CPU, build, digits};
+use benches::runner::{Failure, LOAD_CPU, build, digits};
 use benches::{known_options, option, sys};
 use chart::Bar;
 use contestants::{Field, Spec};
 use progress::Progress;
-use results::{Figure, Results, Scaling, Table};
+use results::{Results, Table};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use workloads::{Kind, WORKLOADS, Workload};
@@ -79,8 +81,8 @@ fn run() -> Result<(), Failure> {
     sys::pin_current_thread(&[LOAD_CPU])?;
     let plan = measure::Plan {
         programs: &programs,
-        rounds: option(&args, "--rounds", if quick { 3 } else { 9 })?.clamp(1, 99),
-        seconds: option(&args, "--seconds", if quick { 0.4 } else { 1.0_f64 })?.clamp(0.2, 30.0),
+        rounds: option(&args, "--rounds", if quick { 71 } else { 181 })?.clamp(1, 9999),
+        seconds: option(&args, "--seconds", 0.03_f64)?.clamp(0.01, 30.0),
         steal_max: option(&args, "--steal-max", 0.05)?,
         traces: !has("--no-traces") && !quick,
     };
@@ -120,7 +122,7 @@ fn run() -> Result<(), Failure> {
     let mut scaling = Vec::new();
     for spec in http.iter().filter(is_scaled).filter(|_| !has("--no-scaling") && !quick) {
         eprintln!("two workers: {}", spec.name);
-        match scaled(&plan, spec) {
+        match scaling::of(&plan, spec) {
             Ok(one) => scaling.push(one),
             Err(error) => failed.push((format!("{}, two workers", spec.name), error.to_string())),
         }
@@ -146,26 +148,6 @@ fn run() -> Result<(), Failure> {
     results.tables.iter().for_each(|table| println!("{}", markdown::table(table)));
     println!("written to {}", out.display());
     Ok(())
-}
-
-/// One worker on one core, then two on both.
-fn scaled(plan: &measure::Plan<'_>, spec: &Spec) -> Result<Scaling, Failure> {
-    let workload = &WORKLOADS[0];
-    let load = Load { programs: plan.programs, path: workload.path };
-    // The client must leave the second worker some of its core.
-    let options = format!("--connections 64 --seconds {}", plan.seconds);
-    let mut figures = Vec::new();
-    for (workers, cpus) in [(1, &[SERVER_CPU][..]), (2, &[SERVER_CPU, LOAD_CPU])] {
-        let server = measure::start(spec, workload.kind, workload.path, cpus, workers)?;
-        let mut contestant = benches::runner::Contestant::new(server, false);
-        contestant.window(&load, "--connections 64 --seconds 0.3")?;
-        let mut us = Vec::new();
-        for _ in 0..plan.rounds.min(5) {
-            us.push(contestant.window(&load, &options)?.total_us());
-        }
-        figures.push(Figure::of(&us).ok_or("no window")?);
-    }
-    Ok(Scaling { contestant: spec.name.clone(), one: figures[0], two: figures[1] })
 }
 
 fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {
@@ -197,19 +179,19 @@ fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// CPU per request against the floor, or in us where there is no floor.
+/// CPU per request against the floor or ours, or in us where neither could do it.
 fn ratios(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
-    let has_floor = table.outcomes.iter().any(|outcome| outcome.to_floor.is_some());
+    let has_scale = table.outcomes.iter().any(|outcome| outcome.ratio().is_some());
     let bars: Vec<Bar> = table
         .ranked()
         .into_iter()
         .map(|outcome| {
-            let figure = outcome.to_floor.unwrap_or(outcome.cpu_us);
-            let unit = if outcome.to_floor.is_some() { "x" } else { "us" };
+            let figure = outcome.ratio().unwrap_or(outcome.cpu_us);
+            let unit = if outcome.ratio().is_some() { "x" } else { "us" };
             Bar {
                 label: outcome.contestant.clone(),
                 value: figure.median,
-                whisker: Some((figure.min, figure.max)),
+                whisker: Some((figure.low, figure.high)),
                 is_ours: is_ours(&outcome.contestant),
                 text: format!("{} {unit}", digits(figure.median)),
             }
@@ -218,7 +200,7 @@ fn ratios(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
     chart::bars(
         &format!("{}: server CPU per request", table.title),
         &bars,
-        has_floor.then_some((1.0, "floor")),
+        has_scale.then_some((1.0, table.scale())),
     )
 }
 

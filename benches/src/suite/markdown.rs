@@ -1,7 +1,7 @@
 //! The report for people.
 
-use crate::results::{Outcome, Results, Table};
-use benches::runner::digits;
+use crate::results::{Outcome, Results, Table, WIDE};
+use benches::runner::{Figure, digits};
 use std::fmt::Write;
 
 /// All of it.
@@ -17,8 +17,11 @@ pub fn render(results: &Results) -> String {
     line(format_args!("- command: `{}`", results.command));
     line(format_args!(
         "\nOne worker on core 0, the load client on core 1, over loopback. CPU is the server's, user and system, \
-         per request; ± is the standard error of the user part. *Against the floor* is taken within each round: \
-         median (smallest to largest). Read [docs/BENCHMARKING.md](../../../docs/BENCHMARKING.md) first.\n"
+         per request; ± is the standard error of the user part. *Against* the floor, or netpoll where there is none, is \
+         taken within each round: the median of the rounds used (its 95 % confidence interval), and beside it the smallest and \
+         largest round. *Steal* is the most in a round that was used. *Unstable*: the interval is wider than ±{:.0} %, or \
+         no more than half of the rounds were quiet. Read [docs/BENCHMARKING.md](../../../docs/BENCHMARKING.md) first.\n",
+        100.0 * WIDE
     ));
     for table in &results.tables {
         line(format_args!("{}", self::table(table)));
@@ -64,11 +67,11 @@ pub fn render(results: &Results) -> String {
         line(format_args!("| server | one worker | two workers | ratio |\n|---|---:|---:|---:|"));
         for scaling in &results.scaling {
             line(format_args!(
-                "| {} | {} us | {} us | {:.2} |",
+                "| {} | {} us | {} us | {} |",
                 scaling.contestant,
                 digits(scaling.one.median),
                 digits(scaling.two.median),
-                scaling.two.median / scaling.one.median
+                interval(scaling.ratio),
             ));
         }
         line(format_args!(""));
@@ -89,15 +92,20 @@ pub fn render(results: &Results) -> String {
 /// One workload. Also what the terminal shows.
 pub fn table(table: &Table) -> String {
     let mut text = format!("## {}\n\n![ratios]({}.svg)\n\n", table.title, table.name);
-    text.push_str(
-        "| server | CPU us/request | user us | against the floor | requests/s | system calls | switches | resident | \
-         p50 / p99 / p99.9 us | rounds | |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
-    );
+    text.push_str(&format!(
+        "| server | CPU us/request | user us | against {} | smallest to largest | requests/s | system calls | \
+         switches | resident | p50 / p99 / p99.9 us | quiet rounds | steal | |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
+        if table.scale() == "floor" { "the floor" } else { table.scale() }
+    ));
     for outcome in table.ranked() {
         text.push_str(&row(outcome));
     }
     for (name, why) in &table.failures {
-        text.push_str(&format!("| {name} | failed: {} | | | | | | | | | |\n", why.replace(['|', '\n'], " ")));
+        text.push_str(&format!(
+            "| {name} | failed: {} | | | | | | | | | | | |\n",
+            why.replace(['|', '\n'], " ")
+        ));
     }
     if table.is_open_loop {
         text.push_str(&format!("\n![latency]({}-latency.svg)\n", table.name));
@@ -114,16 +122,15 @@ fn row(outcome: &Outcome) -> String {
     if outcome.is_client_bound {
         marks.push("client was the limit");
     }
+    let ratio = outcome.ratio();
     format!(
-        "| {} | {} | {} ± {:.0} % | {} | {:.0} | {} | {} | {:.1} MiB | {:.0} / {:.0} / {:.0} | {}/{} | {} |\n",
+        "| {} | {} | {} ± {:.0} % | {} | {} | {:.0} | {} | {} | {:.1} MiB | {:.0} / {:.0} / {:.0} | {}/{} | {:.0} % | {} |\n",
         outcome.contestant,
         digits(outcome.cpu_us.median),
         digits(outcome.user_us),
         outcome.user_error * 100.0,
-        outcome.to_floor.map_or("-".into(), |ratio| format!(
-            "{:.2} ({:.2} to {:.2})",
-            ratio.median, ratio.min, ratio.max
-        )),
+        ratio.map_or("-".into(), interval),
+        ratio.map_or("-".into(), |ratio| format!("{:.2} to {:.2}", ratio.min, ratio.max)),
         outcome.requests_per_second.median,
         outcome.syscalls_per_request.map_or("-".into(), digits),
         digits(outcome.switches_per_request),
@@ -133,6 +140,11 @@ fn row(outcome: &Outcome) -> String {
         outcome.p999_us,
         outcome.kept,
         outcome.rounds,
+        outcome.steal * 100.0,
         marks.join(", "),
     )
+}
+
+fn interval(ratio: Figure) -> String {
+    format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.low, ratio.high)
 }

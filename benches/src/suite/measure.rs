@@ -1,41 +1,46 @@
 //! A workload for all contestants, in rounds next to each other.
 //!
-//! All servers of a workload run from its beginning to its end; one that is not asked sleeps and costs nothing. A
-//! round gives each of them one window, in reversed order every other round. Windows with more than `steal_max`
-//! of steal are thrown away, but with a dozen contestants not the whole round: if more than half of the windows
-//! of a contestant are left they make its figures, else all of them do, and the table says so.
+//! All servers and all clients of a workload run from its beginning to its end; one that is not asked sleeps and costs
+//! nothing. A round gives each of them one short window, in an order of its own, so that a ratio within a round
+//! compares moments that are half a second apart at most. Steal is told in ticks of 10 ms, too coarse for a window, so it is
+//! judged for stretches of half a second or more, which are one round or several: rounds in a stretch with more than
+//! `steal_max` are thrown away. If more than half of the rounds are left they make the figures, else all of them do, and
+//! the table says so.
 
 use crate::contestants::Spec;
 use crate::progress::Progress;
-use crate::results::{Figure, Outcome, Table};
+use crate::results::{Outcome, Table};
 use crate::workloads::{Kind, Workload};
 use benches::runner::{
-    Contestant, Failure, Load, Machine, SERVER_CPU, Server, UserTime, Window, get, median, number,
-    resident_bytes, traced,
+    Contestant, Failure, Figure, Load, SERVER_CPU, Server, UserTime, Watch, Window, get, median, number,
+    order, percentiles, resident_bytes, traced,
 };
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Ticks of /proc/stat per second.
-const TICKS: f64 = benches::runner::TICKS_PER_SECOND;
+/// Of every client, before the first window.
+pub const WARMUP: &str = "--warmup 0.3";
+/// What a tracer looks at.
+const TRACED_SECONDS: f64 = 0.4;
 
 /// How much to do.
 pub struct Plan<'a> {
     pub programs: &'a Path,
     pub rounds: usize,
+    /// Of each window.
     pub seconds: f64,
     pub steal_max: f64,
     /// Count system calls with a tracer, in a run of its own.
     pub traces: bool,
 }
 
-/// One window and the steal in it.
-struct Taken {
-    window: Window,
-    seconds: f64,
-    steal: f64,
+/// A contestant, and a window for each round in which it took part: all that there were.
+struct Runner<'a> {
+    spec: &'a Spec,
+    contestant: Contestant,
+    windows: Vec<Window>,
 }
 
 /// Starts one server for a workload.
@@ -67,42 +72,47 @@ pub fn table(
     progress: &mut Progress,
 ) -> Result<Table, Failure> {
     let load = Load { programs: plan.programs, path: workload.path };
-    let options = format!("{} --seconds {}", workload.options, plan.seconds);
     let mut failures = Vec::new();
     let mut running = Vec::new();
     for spec in specs.iter().filter(|spec| spec.can_do(workload)) {
-        let warm = format!("{} --seconds 0.3", workload.options);
+        let options = format!("{} --histogram {WARMUP}", workload.options);
         let started = start(spec, workload.kind, workload.path, &[SERVER_CPU], 1)
-            .map(|server| Contestant::new(server, true))
-            .and_then(|mut contestant| contestant.window(&load, &warm).map(|_| contestant));
+            .and_then(|server| Contestant::new(server, &load, &options, true));
         match started {
-            Ok(contestant) => running.push((spec, contestant, Vec::<Taken>::new())),
+            Ok(contestant) => running.push(Runner { spec, contestant, windows: Vec::new() }),
             Err(error) => failures.push((spec.name.clone(), error.to_string())),
         }
     }
+    let mut steals = Vec::new();
+    let mut watch = Watch::begin()?;
     for round in 0..plan.rounds {
-        let count = running.len();
-        for place in 0..count {
-            let nth = if round % 2 == 0 { place } else { count - 1 - place };
-            let (spec, contestant, taken) = &mut running[nth];
-            match take(contestant, &load, &options) {
-                Ok(window) => taken.push(window),
+        for nth in order(round, running.len()) {
+            let Runner { spec, contestant, windows } = &mut running[nth];
+            match window(contestant, plan.seconds) {
+                Ok(window) => windows.push(window),
                 Err(error) => failures.push((spec.name.clone(), format!("round {round}: {error}"))),
             }
             progress.step(workload.title, &spec.name);
         }
-        running.retain(|(.., taken)| taken.len() > round);
+        if watch.is_long_enough() || round + 1 == plan.rounds {
+            steals.resize(round + 1, watch.others(0.0)?.stolen);
+            watch = Watch::begin()?;
+        }
+        running.retain(|runner| runner.windows.len() > round);
     }
-    let floor = running.iter().position(|(spec, ..)| spec.is_floor);
-    let floor: Option<Vec<f64>> =
-        floor.map(|nth| running[nth].2.iter().map(|taken| taken.window.total_us()).collect());
+    let rounds = Used::of(&steals, plan.steal_max);
+    let scale = |is_scale: fn(&Spec) -> bool| {
+        running.iter().find(|runner| is_scale(runner.spec)).map(|runner| rounds.totals_us(runner))
+    };
+    let (floor, ours) = (scale(|spec| spec.is_floor), scale(|spec| spec.is_ours));
     let mut outcomes = Vec::new();
-    for (spec, contestant, taken) in &running {
-        let mut outcome = outcome(plan, spec, contestant, taken, floor.as_deref())?;
+    for runner in &running {
+        let mut outcome = outcome(runner, &rounds, floor.as_deref(), ours.as_deref())?;
         if plan.traces {
+            let options = format!("{} --seconds {TRACED_SECONDS}", workload.options);
             outcome.syscalls_per_request = ["perf", "strace"]
                 .into_iter()
-                .find_map(|tracer| traced(tracer, &contestant.server, &load, &options).ok())
+                .find_map(|tracer| traced(tracer, &runner.contestant.server, &load, &options).ok())
                 .map(|(_, calls)| calls);
         }
         outcomes.push(outcome);
@@ -116,61 +126,97 @@ pub fn table(
     })
 }
 
-fn take(contestant: &mut Contestant, load: &Load<'_>, options: &str) -> Result<Taken, Failure> {
-    let (before, begin) = (Machine::now()?, Instant::now());
-    let window = contestant.window(load, options)?;
+fn window(contestant: &mut Contestant, seconds: f64) -> Result<Window, Failure> {
+    let window = contestant.window(seconds)?;
     if window.requests == 0.0 {
         return Err("no answer in a whole window".into());
     }
-    let (after, seconds) = (Machine::now()?, begin.elapsed().as_secs_f64());
-    Ok(Taken { window, seconds, steal: (after.stolen - before.stolen) as f64 / (TICKS * seconds) })
+    Ok(window)
+}
+
+/// The rounds that make the figures.
+struct Used {
+    /// In the order in which they were.
+    rounds: Vec<usize>,
+    /// Quiet ones, whether or not they are enough to be the only ones used.
+    quiet: usize,
+    /// Highest steal among those used.
+    steal: f64,
+}
+
+impl Used {
+    fn of(steals: &[f64], steal_max: f64) -> Self {
+        let quiet: Vec<usize> = (0..steals.len()).filter(|&nth| steals[nth] <= steal_max).collect();
+        let is_enough = 2 * quiet.len() > steals.len();
+        let rounds = if is_enough { quiet.clone() } else { (0..steals.len()).collect() };
+        let steal = rounds.iter().map(|&nth| steals[nth]).fold(0.0, f64::max);
+        Self { rounds, quiet: quiet.len(), steal }
+    }
+
+    fn windows<'a>(&self, runner: &'a Runner<'_>) -> Vec<&'a Window> {
+        self.rounds.iter().map(|&nth| &runner.windows[nth]).collect()
+    }
+
+    /// CPU time per request in each of them.
+    fn totals_us(&self, runner: &Runner<'_>) -> Vec<f64> {
+        self.windows(runner).into_iter().map(Window::total_us).collect()
+    }
 }
 
 fn outcome(
-    plan: &Plan<'_>,
-    spec: &Spec,
-    contestant: &Contestant,
-    taken: &[Taken],
+    runner: &Runner<'_>,
+    used: &Used,
     floor: Option<&[f64]>,
+    ours: Option<&[f64]>,
 ) -> Result<Outcome, Failure> {
-    let quiet: Vec<usize> = (0..taken.len()).filter(|&nth| taken[nth].steal <= plan.steal_max).collect();
-    let used = if 2 * quiet.len() > taken.len() { quiet.clone() } else { (0..taken.len()).collect() };
-    let windows: Vec<&Window> = used.iter().map(|&nth| &taken[nth].window).collect();
-    let of = |figure: &dyn Fn(&Window) -> f64| -> Vec<f64> {
-        windows.iter().map(|window| figure(window)).collect()
+    let windows = used.windows(runner);
+    let cpu = used.totals_us(runner);
+    let against = |scale: Option<&[f64]>| {
+        let ratios: Vec<f64> = cpu.iter().zip(scale?).map(|(cpu, scale)| cpu / scale).collect();
+        Figure::of(&ratios)
     };
-    let report = |key: &str| median(&of(&|window| number(&window.report, key).unwrap_or(f64::NAN)));
-    let cpu = of(&Window::total_us);
-    let ratios: Option<Vec<f64>> = floor.map(|floor| {
-        used.iter().filter_map(|&nth| Some(taken[nth].window.total_us() / floor.get(nth)?)).collect()
-    });
     let user = UserTime::of(windows.iter().copied(), Window::sampled);
     let requests: f64 = windows.iter().map(|window| window.requests).sum();
     let switches: u64 = windows.iter().map(|window| window.switches.total()).sum();
-    let seconds: f64 = used.iter().map(|&nth| taken[nth].seconds).sum();
+    let seconds: f64 = windows.iter().map(|window| window.seconds).sum();
     let server_busy = windows.iter().map(|window| window.cpu.total_ns as f64 / 1e9).sum::<f64>() / seconds;
     // Without the turns in which it only spun.
-    let client_busy = report("busy_share").unwrap_or(0.0);
-    let missing = || Failure::from("no window");
+    let busy_shares: Vec<f64> =
+        windows.iter().filter_map(|window| number(&window.report, "busy_share").ok()).collect();
+    let client_busy = median(&busy_shares).unwrap_or(0.0);
+    let rates: Vec<f64> = windows.iter().map(|window| window.rate()).collect();
+    let [p50_us, p99_us, p999_us] = percentiles(&windows, [0.5, 0.99, 0.999])?;
     Ok(Outcome {
-        contestant: spec.name.clone(),
-        cpu_us: Figure::of(&cpu).ok_or_else(missing)?,
-        to_floor: ratios.as_deref().and_then(Figure::of),
+        contestant: runner.spec.name.clone(),
+        cpu_us: Figure::of(&cpu).ok_or("no window")?,
+        to_floor: against(floor),
+        to_ours: against(ours),
         user_us: user.us_per_request,
         user_error: user.error,
-        requests_per_second: Figure::of(&of(&|window| {
-            number(&window.report, "requests_per_second").unwrap_or(f64::NAN)
-        }))
-        .ok_or_else(missing)?,
+        requests_per_second: Figure::of(&rates).ok_or("no window")?,
         switches_per_request: switches as f64 / requests,
         syscalls_per_request: None,
-        resident_bytes: resident_bytes(contestant.server.pid())?,
-        p50_us: report("p50_us").unwrap_or(f64::NAN),
-        p99_us: report("p99_us").unwrap_or(f64::NAN),
-        p999_us: report("p999_us").unwrap_or(f64::NAN),
-        kept: quiet.len(),
-        rounds: taken.len(),
-        steal: used.iter().map(|&nth| taken[nth].steal).fold(0.0, f64::max),
+        resident_bytes: resident_bytes(runner.contestant.server.pid())?,
+        p50_us,
+        p99_us,
+        p999_us,
+        kept: used.quiet,
+        rounds: runner.windows.len(),
+        steal: used.steal,
         is_client_bound: server_busy < 0.9 && client_busy > 0.9,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disturbed_rounds_make_no_figure_unless_most_of_them_are() {
+        let used = Used::of(&[0.01, 0.3, 0.05], 0.05);
+        assert_eq!((used.rounds, used.quiet, used.steal), (vec![0, 2], 2, 0.05));
+
+        let used = Used::of(&[0.01, 0.3, 0.2, 0.0], 0.05);
+        assert_eq!((used.rounds, used.quiet, used.steal), (vec![0, 1, 2, 3], 2, 0.3));
+    }
 }

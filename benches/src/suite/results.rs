@@ -1,27 +1,10 @@
 //! What was measured, as data: the reports are made of nothing else.
 
-use benches::runner::{median, range};
+use benches::runner::Figure;
 use serde_json::{Value, json};
 
-/// A figure of several rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figure {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Figure {
-    /// Of nothing there is none.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let (min, max) = range(values)?;
-        Some(Self { median: median(values)?, min, max })
-    }
-
-    fn to_json(self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
-    }
-}
+/// An interval that reaches further than this to either side of its median says too little.
+pub const WIDE: f64 = 0.05;
 
 /// One contestant under one workload.
 #[derive(Clone, Debug)]
@@ -31,6 +14,8 @@ pub struct Outcome {
     pub cpu_us: Figure,
     /// The same against the floor in the same round, where there is one.
     pub to_floor: Option<Figure>,
+    /// The same against ours in the same round.
+    pub to_ours: Option<Figure>,
     /// The part of `cpu_us` in user space, from all rounds together, and its standard error as a share.
     pub user_us: f64,
     pub user_error: f64,
@@ -39,11 +24,11 @@ pub struct Outcome {
     /// Counted by a tracer in a run of its own.
     pub syscalls_per_request: Option<f64>,
     pub resident_bytes: u64,
-    /// Percentiles in µs; in a closed loop they only compare servers under the same load.
+    /// Percentiles in µs of all requests in the rounds used; in a closed loop they only compare servers under the same load.
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
-    /// Rounds that were quiet enough, all rounds, and the highest steal in a kept one as a share of a core.
+    /// Rounds that were quiet enough, all rounds, and the highest steal in one that was used, as a share of a core.
     pub kept: usize,
     pub rounds: usize,
     pub steal: f64,
@@ -78,6 +63,8 @@ pub struct Scaling {
     pub contestant: String,
     pub one: Figure,
     pub two: Figure,
+    /// Two against one in the same round.
+    pub ratio: Figure,
 }
 
 /// Everything about one workload.
@@ -105,6 +92,11 @@ pub struct Results {
 }
 
 impl Table {
+    /// What ratios are against.
+    pub fn scale(&self) -> &'static str {
+        if self.outcomes.iter().any(|outcome| outcome.to_floor.is_some()) { "floor" } else { "netpoll" }
+    }
+
     /// The outcomes, cheapest first.
     pub fn ranked(&self) -> Vec<&Outcome> {
         let mut ranked: Vec<_> = self.outcomes.iter().collect();
@@ -114,21 +106,26 @@ impl Table {
 }
 
 impl Outcome {
-    /// By the ratio within rounds where there is one, because it is what noise spares.
-    fn order(&self) -> f64 {
-        self.to_floor.map_or(self.cpu_us.median, |ratio| ratio.median)
+    /// CPU time against whoever is the scale of this workload: the floor where there is one, else ours.
+    pub fn ratio(&self) -> Option<Figure> {
+        self.to_floor.or(self.to_ours)
     }
 
-    /// Half the rounds were disturbed, or the ratio moves by more than a tenth around its median.
+    /// By the ratio within rounds where there is one, because it is what noise spares.
+    fn order(&self) -> f64 {
+        self.ratio().unwrap_or(self.cpu_us).median
+    }
+
+    /// Half of the rounds were disturbed, or the interval is wider than 5 % of the median to either side.
     pub fn is_unstable(&self) -> bool {
-        let spread = self.to_floor.unwrap_or(self.cpu_us);
-        2 * self.kept < self.rounds || spread.max - spread.min > 0.2 * spread.median
+        2 * self.kept <= self.rounds || self.ratio().unwrap_or(self.cpu_us).is_wider_than(WIDE)
     }
 
     fn to_json(&self) -> Value {
         json!({
             "contestant": self.contestant, "cpu_us": self.cpu_us.to_json(), "user_us": self.user_us,
             "user_error": self.user_error, "to_floor": self.to_floor.map(Figure::to_json),
+            "to_ours": self.to_ours.map(Figure::to_json),
             "requests_per_second": self.requests_per_second.to_json(),
             "switches_per_request": self.switches_per_request, "syscalls_per_request": self.syscalls_per_request,
             "resident_bytes": self.resident_bytes, "p50_us": self.p50_us, "p99_us": self.p99_us,
@@ -166,7 +163,7 @@ impl Results {
             })).collect::<Vec<_>>(),
             "scaling": self.scaling.iter().map(|scaling| json!({
                 "contestant": scaling.contestant, "one_worker_us": scaling.one.to_json(),
-                "two_workers_us": scaling.two.to_json(),
+                "two_workers_us": scaling.two.to_json(), "ratio": scaling.ratio.to_json(),
             })).collect::<Vec<_>>(),
         })
     }
