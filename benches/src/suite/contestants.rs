@@ -34,6 +34,15 @@ impl Spec {
         self.workloads.as_ref().is_none_or(|names| names.iter().any(|name| name == needs))
     }
 
+    /// What others are held against: the floor, ours, or nobody.
+    pub fn role(&self) -> &'static str {
+        match (self.is_floor, self.is_ours) {
+            (true, _) => "floor",
+            (_, true) => "ours",
+            _ => "peer",
+        }
+    }
+
     pub fn can_do(&self, workload: &Workload) -> bool {
         self.kind == workload.kind && self.can(workload.needs)
     }

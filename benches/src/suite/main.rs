@@ -11,8 +11,11 @@
 //! share of a core above which a round is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`;
 //! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
 //! `--list`.
+//!
+//! `--compare DIR DIR` loads nothing: it says how far two runs, whose results are in these directories, agree.
 
 mod chart;
+mod compare;
 mod conformance;
 mod contestants;
 mod machine;
@@ -46,6 +49,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let args = benches::arguments(include_str!("main.rs"));
+    if args.iter().any(|arg| arg == "--compare") {
+        let [_, first, second] = &args[..] else {
+            return Err("--compare wants two directories and nothing else".into());
+        };
+        print!("{}", compare::directories(Path::new(first), Path::new(second))?);
+        return Ok(());
+    }
     let options = ["--only", "--peers", "--rounds", "--seconds", "--steal-max", "--out", "--programs"];
     known_options(
         &args,

@@ -188,6 +188,7 @@ fn outcome(
     let [p50_us, p99_us, p999_us] = percentiles(&windows, [0.5, 0.99, 0.999])?;
     Ok(Outcome {
         contestant: runner.spec.name.clone(),
+        role: runner.spec.role(),
         cpu_us: Figure::of(&cpu).ok_or("no window")?,
         to_floor: against(floor),
         to_ours: against(ours),

@@ -10,6 +10,8 @@ pub const WIDE: f64 = 0.05;
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub contestant: String,
+    /// `floor`, `ours` or `peer`: the first two are scales.
+    pub role: &'static str,
     /// CPU time of the server per request, user and system, in µs.
     pub cpu_us: Figure,
     /// The same against the floor in the same round, where there is one.
@@ -123,7 +125,7 @@ impl Outcome {
 
     fn to_json(&self) -> Value {
         json!({
-            "contestant": self.contestant, "cpu_us": self.cpu_us.to_json(), "user_us": self.user_us,
+            "contestant": self.contestant, "role": self.role, "cpu_us": self.cpu_us.to_json(), "user_us": self.user_us,
             "user_error": self.user_error, "to_floor": self.to_floor.map(Figure::to_json),
             "to_ours": self.to_ours.map(Figure::to_json),
             "requests_per_second": self.requests_per_second.to_json(),

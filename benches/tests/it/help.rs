@@ -8,7 +8,7 @@ fn every_program_explains_its_options_and_ends_well() {
         (env!("CARGO_BIN_EXE_load"), "`--connections` [64]"),
         (env!("CARGO_BIN_EXE_floor"), "--port"),
         (env!("CARGO_BIN_EXE_checks"), "`--rounds` [61]"),
-        (env!("CARGO_BIN_EXE_suite"), "`--quick`"),
+        (env!("CARGO_BIN_EXE_suite"), "`--compare DIR DIR`"),
         (env!("CARGO_BIN_EXE_claims"), "`--json`"),
         (env!("CARGO_BIN_EXE_conformance"), "--verbose"),
     ] {
