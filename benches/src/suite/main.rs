@@ -7,7 +7,8 @@
 //!
 //! Options (defaults in brackets): `--quick` the usual workloads only, fewer rounds, within five minutes; `--only
 //! WORKLOAD,..` by the beginning of the name; `--peers NAME,..` of the peers only those whose name contains one of these,
-//! `--peers none` for none; `--rounds` \[181, quick 71\]; `--seconds` \[0.03\] of each window; `--steal-max` \[0.05\]
+//! `--peers none` for none; `--rounds` \[181, quick 71\]; `--seconds` \[0.03\] of each window (in the open loop a
+//! fifth of the rounds, five times as long); `--steal-max` \[0.05\]
 //! share of a core above which a round is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`;
 //! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
 //! `--list`.
@@ -97,8 +98,9 @@ fn run() -> Result<(), Failure> {
         traces: !has("--no-traces") && !quick,
     };
 
-    let windows =
-        |workload: &Workload| specs.iter().filter(|spec| spec.can_do(workload)).count() * plan.rounds;
+    let windows = |workload: &Workload| {
+        specs.iter().filter(|spec| spec.can_do(workload)).count() * plan.rounds_of(workload).0
+    };
     let mut progress = Progress::new(chosen.iter().map(|workload| windows(workload)).sum());
     let mut tables = Vec::new();
     for workload in &chosen {

@@ -36,6 +36,17 @@ pub struct Plan<'a> {
     pub traces: bool,
 }
 
+impl Plan<'_> {
+    /// How many rounds, and how long each window is. In an open loop a server's pause has to fit into a window, for what
+    /// would have been due behind its end is never asked: five times as long, and a fifth as many.
+    pub fn rounds_of(&self, workload: &Workload) -> (usize, f64) {
+        match workload.is_open_loop {
+            true => (self.rounds.div_ceil(5), 5.0 * self.seconds),
+            false => (self.rounds, self.seconds),
+        }
+    }
+}
+
 /// A contestant, and a window for each round in which it took part: all that there were.
 struct Runner<'a> {
     spec: &'a Spec,
@@ -84,30 +95,31 @@ pub fn table(
         }
     }
     let mut steals = Vec::new();
+    let (rounds, seconds) = plan.rounds_of(workload);
     let mut watch = Watch::begin()?;
-    for round in 0..plan.rounds {
+    for round in 0..rounds {
         for nth in order(round, running.len()) {
             let Runner { spec, contestant, windows } = &mut running[nth];
-            match window(contestant, plan.seconds) {
+            match window(contestant, seconds) {
                 Ok(window) => windows.push(window),
                 Err(error) => failures.push((spec.name.clone(), format!("round {round}: {error}"))),
             }
             progress.step(workload.title, &spec.name);
         }
-        if watch.is_long_enough() || round + 1 == plan.rounds {
+        if watch.is_long_enough() || round + 1 == rounds {
             steals.resize(round + 1, watch.others(0.0)?.stolen);
             watch = Watch::begin()?;
         }
         running.retain(|runner| runner.windows.len() > round);
     }
-    let rounds = Used::of(&steals, plan.steal_max);
+    let used = Used::of(&steals, plan.steal_max);
     let scale = |is_scale: fn(&Spec) -> bool| {
-        running.iter().find(|runner| is_scale(runner.spec)).map(|runner| rounds.totals_us(runner))
+        running.iter().find(|runner| is_scale(runner.spec)).map(|runner| used.totals_us(runner))
     };
     let (floor, ours) = (scale(|spec| spec.is_floor), scale(|spec| spec.is_ours));
     let mut outcomes = Vec::new();
     for runner in &running {
-        let mut outcome = outcome(runner, &rounds, floor.as_deref(), ours.as_deref())?;
+        let mut outcome = outcome(runner, &used, floor.as_deref(), ours.as_deref())?;
         if plan.traces {
             let options = format!("{} --seconds {TRACED_SECONDS}", workload.options);
             outcome.syscalls_per_request = ["perf", "strace"]
