@@ -1,46 +1,125 @@
-//! Peers that stand at the door of a poller's listener.
+//! Peers that are queued at a poller's listener.
 //!
-//! A listener is accepted from until it is empty, its share of the turn is used up, or no descriptor is left. Then
-//! one peer is told so by way of the reserve descriptor, and the listener is paused: an edge that has been seen does not come
-//! again, so somebody has to tell it to go on.
+//! A listener is reported by every wait as long as somebody is queued (level-triggered), so nobody has to accept until
+//! there is nobody: for an `accept4` that finds nothing the kernel makes a socket and a file, and throws them away. From
+//! each report as many peers are accepted as are likely there, its *share*.
+//!
+//! When no descriptor is left, one peer is told so by way of the reserve descriptor and the listener is paused. The
+//! poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
+//!
+//! Invariant: the poller reports a listener exactly while it is not paused.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::readiness::{PAUSED, READABLE, Register, Streams};
+use super::readiness::{Register, Streams};
 use super::{Io, Limits, Sink};
 use crate::mem::Key;
 use crate::sys;
 
+/// Full shares in a row that make the next one twice as large.
+const FULL_SHARES: u8 = 4;
+/// The same for a queue that turned out shorter each time. One of so many accepts then finds nothing; a burst waits for
+/// so many turns until the share begins to grow.
+const FULL_SHARES_MAX: u8 = 128;
+
+/// A listener.
+pub struct Door {
+    socket: OwnedFd,
+    paused: bool,
+    share: Share,
+}
+
+impl Door {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, paused: false, share: Share::new() }
+    }
+}
+
+/// How many peers to accept from one report.
+struct Share {
+    peers: usize,
+    /// Shares in a row that were full, each reported by the wait behind the one before: the queue was not empty between.
+    full: u8,
+    /// So many of them make the next share larger; `FULL_SHARES..=FULL_SHARES_MAX`.
+    patience: u8,
+    /// It was made larger, and that has not proved right yet.
+    on_trial: bool,
+    /// The wait that brought the latest report.
+    wait: u64,
+}
+
+impl Share {
+    fn new() -> Self {
+        Self { peers: 1, full: 0, patience: FULL_SHARES, on_trial: false, wait: 0 }
+    }
+
+    /// What became of the share that this wait reported.
+    fn learn(&mut self, found: usize, wait: u64, peers_max: usize) {
+        let in_a_row = wait == self.wait + 1;
+        self.wait = wait;
+        if found < self.peers {
+            if self.on_trial {
+                self.patience = self.patience.saturating_mul(2).min(FULL_SHARES_MAX);
+            }
+            (self.peers, self.full, self.on_trial) = (found.max(1), 0, false);
+            return;
+        }
+        self.full = if in_a_row { self.full + 1 } else { 1 };
+        if self.on_trial && self.full >= FULL_SHARES {
+            (self.on_trial, self.patience) = (false, FULL_SHARES);
+        }
+        if self.full >= self.patience {
+            (self.full, self.on_trial) = (0, self.peers < peers_max);
+            self.peers = (self.peers * 2).min(peers_max);
+        }
+    }
+}
+
 impl<R: Register> Streams<R> {
-    pub(super) fn accept<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
-        let mut left = limits.accepts;
-        while let Some(source) = self.sources.get_mut(key) {
-            if source.bits & (READABLE | PAUSED) != READABLE {
-                return;
-            }
-            if left == 0 {
-                return sink.unfinished(key);
-            }
-            left -= 1;
+    /// Accepts the share of a listener that was reported.
+    pub(super) fn accept_share<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
+        let Some(door) = self.doors.get(key) else { return };
+        let peers_max = limits.accepts;
+        let found = self.accept(door.share.peers.min(peers_max), sink, key);
+        if let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) {
+            door.share.learn(found, self.counts.syscalls_wait, peers_max);
+        }
+    }
+
+    /// Accepts so many peers or as many as are queued, and says how many that was; `None` if the listener is paused.
+    pub(super) fn accept<S: Sink>(&mut self, peers_max: usize, sink: &mut S, key: Key) -> Option<usize> {
+        for found in 0..peers_max {
+            let door = self.doors.get_mut(key).filter(|door| !door.paused)?;
             self.counts.syscalls_accept += 1;
-            match sys::accept(source.fd.as_fd()) {
+            match sys::accept(door.socket.as_fd()) {
                 Ok((socket, peer)) => self.admit(sink, key, socket, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.bits &= !READABLE,
-                // The peer went away while it was queued, or a signal came: the next one may be fine.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(found),
+                // The peer went away while it was queued: the next one may be fine.
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
-                    source.bits |= PAUSED;
+                    self.hush(key, true);
                     if is_exhaustion(&error) {
                         self.counts.descriptors_exhausted += 1;
                         self.shed_one(key);
                     }
                     sink.accepted(self, key, Err(error));
-                    return;
+                    return None;
                 }
             }
         }
+        Some(peers_max)
+    }
+
+    /// Pauses a listener, or lets it go on.
+    #[cold]
+    pub(super) fn hush(&mut self, key: Key, hush: bool) {
+        let Some(door) = self.doors.get_mut(key).filter(|door| door.paused != hush) else { return };
+        door.paused = hush;
+        self.counts.syscalls_ctl += 1;
+        let told = self.poller.hush_listener(door.socket.as_fd(), key, hush);
+        told.expect("a listener is registered until it is closed");
     }
 
     fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: SocketAddr) {
@@ -59,10 +138,10 @@ impl<R: Register> Streams<R> {
     /// Gives the reserve descriptor to one queued peer and closes it, so that the peer learns at
     /// once instead of waiting in a queue that does not move.
     fn shed_one(&mut self, listener: Key) {
-        let Some(source) = self.sources.get(listener) else { return };
+        let Some(door) = self.doors.get(listener) else { return };
         self.reserve.release();
         self.counts.syscalls_accept += 1;
-        if let Ok((socket, _)) = sys::accept(source.fd.as_fd()) {
+        if let Ok((socket, _)) = sys::accept(door.socket.as_fd()) {
             self.counts.syscalls_close += 1;
             drop(socket);
         }
@@ -92,4 +171,49 @@ fn is_transient(error: &io::Error) -> bool {
 
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports of a queue that so many peers have joined before each wait; how many accepts found one, and nothing.
+    fn accepts(joined: impl IntoIterator<Item = usize>) -> (usize, usize) {
+        let (mut share, mut queued, mut some, mut none) = (Share::new(), 0, 0, 0);
+        for (wait, joined) in joined.into_iter().enumerate() {
+            queued += joined;
+            if queued > 0 {
+                let found = share.peers.min(queued);
+                none += usize::from(found < share.peers);
+                (queued, some) = (queued - found, some + found);
+                share.learn(found, wait as u64, 64);
+            }
+        }
+        assert_eq!(queued, 0, "everybody is accepted in the end");
+        (some, none)
+    }
+
+    #[test]
+    fn peers_that_come_one_at_a_time_are_found_by_every_accept() {
+        assert_eq!(accepts((0..1000).map(|wait| wait % 2)), (500, 0));
+    }
+
+    #[test]
+    fn a_steady_stream_hardly_ever_finds_an_empty_queue() {
+        for rate in [1, 2, 5, 20] {
+            let (some, none) = accepts((0..2000).map(|wait| if wait < 1900 { rate } else { 0 }));
+            assert_eq!(some, 1900 * rate);
+            assert!(none <= 20, "{none} of {some} at {rate} in a wait");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_taken_in_by_shares_that_grow() {
+        let calm = [0, 1].repeat(500);
+        for before in [vec![], calm, vec![1; 1000]] {
+            let known = before.iter().sum::<usize>();
+            let waits = before.into_iter().chain([4000]).chain([0; 230]);
+            assert_eq!(accepts(waits).0, known + 4000, "at most 230 waits");
+        }
+    }
 }

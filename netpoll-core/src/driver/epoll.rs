@@ -1,4 +1,4 @@
-//! Linux epoll, edge-triggered, one registration per connection.
+//! Linux epoll: one registration per connection, edge-triggered; listeners level-triggered.
 //!
 //! Write interest is registered from the start: in edge-triggered mode it costs nothing, and no
 //! `epoll_ctl` is ever needed to add it. The event array is allocated once, at its maximum; the poll
@@ -73,7 +73,11 @@ impl Register for sys::Epoll {
     }
 
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
-        self.add(fd, sys::EDGE_IN, key.to_bits())
+        self.add(fd, sys::LEVEL_IN, key.to_bits())
+    }
+
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()> {
+        self.modify(fd, if hush { sys::NOTHING } else { sys::LEVEL_IN }, key.to_bits())
     }
 }
 

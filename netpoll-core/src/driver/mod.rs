@@ -8,7 +8,8 @@
 //! Invariants that every driver keeps:
 //! - a key is never reported after [`Io::close`] returned for it;
 //! - a chunk is handed on once, in order, and the end of the stream comes after the last chunk;
-//! - a source that stopped with input left is either paused or reported [`Sink::unfinished`];
+//! - a stream that stopped with input left is either paused or reported [`Sink::unfinished`]; a listener with
+//!   peers left is paused, or goes on in the next wait;
 //! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns, or that was lent to
 //!   [`Io::send`], and that only until it returns.
 //!
@@ -125,7 +126,7 @@ pub struct Limits {
     pub events: usize,
     /// Bytes read from one connection.
     pub read_bytes: usize,
-    /// Peers accepted from one listener.
+    /// Peers accepted from one listener, at most.
     pub accepts: usize,
 }
 

@@ -1,7 +1,7 @@
 //! The stream engine for pollers: turns "readable" and "writable" into bytes.
 //!
-//! Edge-triggered readiness is reported once, so the engine remembers it. Invariant: a source whose
-//! READABLE bit is clear has been drained, and the poller will report the next byte; a source whose bit
+//! Edge-triggered readiness is reported once, so the engine remembers it. Invariant: a stream whose
+//! READABLE bit is clear has been drained, and the poller will report the next byte; a stream whose bit
 //! is set is being read, is paused, or was reported unfinished. The bit is cleared in two
 //! places only: after a read that returned less than was asked for, and after `EAGAIN`.
 //!
@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::accept::Door;
 use super::{Close, Demand, Flushed, HangUp, Io, IoCounts, Limits, Sink, Verdict};
 use crate::mem::{Key, KeyMap, Pool, WriteQueue};
 use crate::sys;
@@ -21,8 +22,8 @@ use crate::sys;
 /// One `recv` asks for this much: the default read quantum, so that one read fills one turn's share.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-pub(super) const READABLE: u8 = 1;
-pub(super) const PAUSED: u8 = 1 << 1;
+const READABLE: u8 = 1;
+const PAUSED: u8 = 1 << 1;
 /// The poller reported RDHUP, HUP or ERR: read to the end.
 const ENDING: u8 = 1 << 2;
 /// The end of input was delivered.
@@ -30,9 +31,8 @@ const ENDED: u8 = 1 << 3;
 /// A send was cut short; the next OUT edge matters.
 pub(super) const BLOCKED: u8 = 1 << 4;
 pub(super) const CONNECTING: u8 = 1 << 5;
-const LISTENER: u8 = 1 << 6;
 /// A send of lent bytes failed; the next flush says so.
-pub(super) const SEND_FAILED: u8 = 1 << 7;
+pub(super) const SEND_FAILED: u8 = 1 << 6;
 
 /// What a poller reports about one source.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +51,10 @@ pub struct Readiness {
 pub trait Register {
     /// Reports edges of a stream under this key from now on.
     fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
-    /// Reports new peers of a listener under this key from now on.
+    /// Reports a listener under this key in every wait, as long as peers are queued at it.
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Keeps silent about a registered listener, or reports it again.
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()>;
 }
 
 pub(super) struct Source {
@@ -104,8 +106,9 @@ impl Source {
 
 /// The order-taking half of a poller: sockets and what is known about each.
 pub struct Streams<R> {
-    poller: R,
+    pub(super) poller: R,
     pub(super) sources: KeyMap<Source>,
+    pub(super) doors: KeyMap<Door>,
     pub(super) reserve: sys::ReserveFd,
     pub(super) counts: IoCounts,
 }
@@ -152,6 +155,7 @@ impl<R: Register> Streams<R> {
         Ok(Self {
             poller,
             sources: KeyMap::new(),
+            doors: KeyMap::new(),
             reserve: sys::ReserveFd::new()?,
             counts: IoCounts::default(),
         })
@@ -170,11 +174,7 @@ impl<R: Register> Streams<R> {
         key: Key,
         now: Readiness,
     ) {
-        let Some(source) = self.sources.get_mut(key) else { return };
-        if source.has(LISTENER) {
-            source.bits |= READABLE;
-            return self.accept(limits, sink, key);
-        }
+        let Some(source) = self.sources.get(key) else { return self.accept_share(limits, sink, key) };
         if source.has(CONNECTING) {
             if now.writable || now.ending {
                 self.connected(sink, key);
@@ -214,10 +214,10 @@ impl<R: Register> Streams<R> {
 
     /// Delivers more of a source that stopped with input left.
     pub fn resume<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
-        match self.sources.get(key) {
-            Some(source) if source.has(LISTENER) => self.accept(limits, sink, key),
-            Some(_) => self.read(scratch, limits, sink, key),
-            None => {}
+        if self.sources.get(key).is_some() {
+            self.read(scratch, limits, sink, key);
+        } else {
+            self.accept(limits.accepts, sink, key);
         }
     }
 
@@ -279,7 +279,8 @@ impl<R: Register> Io for Streams<R> {
     fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
         self.counts.syscalls_ctl += 1;
         self.poller.register_listener(socket.as_fd(), key)?;
-        self.insert(key, socket, LISTENER);
+        let replaced = self.doors.insert(key, Door::new(socket));
+        assert!(replaced.is_none(), "a key names one listener at a time");
         Ok(())
     }
 
@@ -300,7 +301,10 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn receive(&mut self, key: Key, demand: Demand) -> bool {
-        let Some(source) = self.sources.get_mut(key) else { return false };
+        let Some(source) = self.sources.get_mut(key) else {
+            self.hush(key, demand == Demand::Pause);
+            return false;
+        };
         match demand {
             Demand::Pause => source.bits |= PAUSED,
             Demand::Flow => source.bits &= !PAUSED,
@@ -330,7 +334,10 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn close(&mut self, key: Key, how: Close) {
-        let Some(source) = self.sources.remove(key) else { return };
+        let Some(source) = self.sources.remove(key) else {
+            self.counts.syscalls_close += u64::from(self.doors.remove(key).is_some());
+            return;
+        };
         if how == Close::Reset {
             self.counts.syscalls_other += 1;
             // A socket that is gone already cannot be reset; closing it is all that is left.

@@ -1,7 +1,7 @@
 //! An epoll instance, and the array that the kernel reports into.
 //!
-//! Sources are registered once, edge-triggered, with 64 bits of the caller's choice; there is no
-//! `EPOLL_CTL_MOD` here because nobody needs one. Waiting is one system call and allocates nothing.
+//! Sources are registered once with 64 bits of the caller's choice: streams and doorbells edge-triggered, listeners
+//! level-triggered. Waiting is one system call and allocates nothing.
 //!
 //! Timed waits use `epoll_pwait2` (Linux 5.11), which takes nanoseconds. A kernel without it, or a
 //! sandbox that forbids it, is asked once; from then on the wait is rounded up to milliseconds.
@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 #[cfg(test)]
 use std::ptr;
 use std::time::Duration;
+
+use libc::c_int;
 
 use super::{checked, kernel};
 
@@ -26,8 +28,14 @@ const EDGE: u32 = libc::EPOLLET as u32;
 /// Interest of a connection: both directions and the peer's FIN, edge-triggered.
 pub const EDGE_STREAM: u32 = IN | OUT | PEER_CLOSED | EDGE;
 
-/// Interest of a listener or a doorbell: incoming only, edge-triggered.
+/// Interest of a doorbell: incoming only, edge-triggered.
 pub const EDGE_IN: u32 = IN | EDGE;
+
+/// Interest of a listener: incoming only, reported by every wait as long as somebody is queued.
+pub const LEVEL_IN: u32 = IN;
+
+/// No interest. Errors and hang-ups are reported all the same (epoll_ctl(2)); a listening socket has none.
+pub const NOTHING: u32 = 0;
 
 /// The most events that one wait may ask for: `EP_MAX_EVENTS` of the kernel (fs/eventpoll.c).
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
@@ -199,12 +207,24 @@ impl Epoll {
     /// The kernel's: `EEXIST` when registered already, `EPERM` for a regular file, `ENOMEM`, `ENOSPC`
     /// at `/proc/sys/fs/epoll/max_user_watches`.
     pub fn add(&self, source: BorrowedFd<'_>, bits: u32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, source, bits, data)
+    }
+
+    /// Reports `bits` of `source` instead of what it was registered with; what is already true is reported too.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOENT` when it is not registered here.
+    pub fn modify(&self, source: BorrowedFd<'_>, bits: u32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, source, bits, data)
+    }
+
+    fn control(&self, operation: c_int, source: BorrowedFd<'_>, bits: u32, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: bits, u64: data };
         let (epoll, source) = (self.fd.as_raw_fd(), source.as_raw_fd());
         // SAFETY: epoll_ctl(2) reads one `epoll_event`; `event` is one, initialised, and lives to the
         // end of this function. The kernel keeps a copy, no pointer.
         // (test: `an_event_carries_the_data_of_its_source`)
-        checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, source, &mut event) })?;
+        checked(unsafe { libc::epoll_ctl(epoll, operation, source, &mut event) })?;
         Ok(())
     }
 

@@ -26,7 +26,7 @@ mod sockopt;
 
 pub use cpu::{allowed_cpus, pin_current_thread, quota};
 pub use directory::Directory;
-pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, Timeout};
+pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout};
 pub use eventfd::EventFd;
 pub use fork::{is_child, watch};
 pub use limits::{open_files, raise_open_files};

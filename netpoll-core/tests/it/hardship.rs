@@ -343,6 +343,35 @@ fn with_few_descriptors() {
 }
 
 #[test]
+fn a_listener_that_is_paused_lets_its_worker_sleep() {
+    alone("hardship::with_no_descriptor_for_a_queued_peer", "ulimit -n 40;");
+}
+
+/// Run by `a_listener_that_is_paused_lets_its_worker_sleep` with 40 descriptors.
+#[test]
+#[ignore = "needs a process of its own"]
+fn with_no_descriptor_for_a_queued_peer() {
+    let server = server_of_echo();
+    let addr = server.local_addrs()[0];
+    let mut crowd = Vec::new();
+    while let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) {
+        crowd.push(socket);
+    }
+    for socket in &crowd {
+        socket.connect(&addr.into()).unwrap();
+    }
+    let patience = Instant::now() + Duration::from_secs(20);
+    while server.handle().stats().descriptors_exhausted < 4 {
+        std::thread::yield_now();
+        assert!(Instant::now() < patience, "the server never ran out");
+    }
+    let stats = server.handle().stats();
+    assert!(stats.syscalls_wait < 100, "it sleeps through its pauses: {stats:?}");
+    // Paused four times, told to go on three times.
+    assert!((1 + 7..1 + 12).contains(&stats.syscalls_ctl), "what it costs is counted: {stats:?}");
+}
+
+#[test]
 fn a_runtime_used_in_a_forked_child_panics_clearly() {
     alone("hardship::forks", "");
 }

@@ -1,5 +1,6 @@
 //! What a user of the crate is promised, through its front door.
 
+mod accepting;
 mod fast_lane;
 mod files;
 mod hardship;

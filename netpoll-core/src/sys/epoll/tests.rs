@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::eventfd::EventFd;
 use super::super::limits::open_file_count;
 use super::super::socket;
-use super::super::testing::{Pair, alone, interrupted, open_flags, until};
+use super::super::testing::{LOOPBACK, PLAIN, Pair, alone, interrupted, open_flags, until};
 use super::*;
 
 const SHORT: Timeout = Timeout::After(Duration::from_micros(200));
@@ -81,6 +81,28 @@ fn a_deleted_source_is_silent() {
 
     assert_eq!(epoll.wait(&mut events, 1, Timeout::Now).unwrap(), 0);
     assert_eq!(epoll.delete(bell.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+}
+
+#[test]
+fn a_queued_peer_is_reported_until_it_is_taken_or_interest_in_it_is() {
+    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(1));
+    let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
+    epoll.add(listener.as_fd(), LEVEL_IN, 7).unwrap();
+    let _peer = std::net::TcpStream::connect(socket::local_addr(listener.as_fd()).unwrap()).unwrap();
+
+    for _ in 0..2 {
+        assert_eq!(epoll.wait(&mut events, 1, Timeout::Now).unwrap(), 1);
+    }
+    epoll.modify(listener.as_fd(), NOTHING, 7).unwrap();
+    assert_eq!(epoll.wait(&mut events, 1, Timeout::Now).unwrap(), 0);
+    epoll.modify(listener.as_fd(), LEVEL_IN, 8).unwrap();
+    assert_eq!(epoll.wait(&mut events, 1, Timeout::Now).unwrap(), 1);
+    assert_eq!(events.get(0), Event { data: 8, bits: IN });
+
+    let (_accepted, _) = socket::accept(listener.as_fd()).unwrap();
+    assert_eq!(epoll.wait(&mut events, 1, Timeout::Now).unwrap(), 0);
+    let stranger = rung();
+    assert_eq!(epoll.modify(stranger.as_fd(), IN, 1).unwrap_err().raw_os_error(), Some(libc::ENOENT));
 }
 
 #[test]
