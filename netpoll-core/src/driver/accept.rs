@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::arrivals::{Arrival, FirstWords};
 use super::readiness::{Register, Streams};
 use super::{Io, Limits, Sink};
 use crate::mem::Key;
@@ -29,11 +30,17 @@ pub struct Door {
     socket: OwnedFd,
     paused: bool,
     share: Share,
+    pub(super) first_words: FirstWords,
 }
 
 impl Door {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, paused: false, share: Share::new() }
+        Self { socket, paused: false, share: Share::new(), first_words: FirstWords::new() }
+    }
+
+    #[cfg(test)]
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 }
 
@@ -124,6 +131,11 @@ impl<R: Register> Streams<R> {
 
     fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: SocketAddr) {
         match sink.accepted(self, listener, Ok(peer)) {
+            Some(key) if self.expects_first_words(listener) => {
+                self.insert(key, socket, 0);
+                self.arrivals.push(Arrival { key, listener });
+                sink.opened(self, key, Ok(()));
+            }
             Some(key) => {
                 let result = self.adopt(key, socket);
                 sink.opened(self, key, result);

@@ -1,4 +1,5 @@
-//! Events of a poller in batches: first every `recv`, then every callback, then every send.
+//! Events of a poller in batches: first every `recv`, then every callback, then every send. New connections come last:
+//! they are received from when the listeners have been accepted from, and registered behind the sends.
 //!
 //! What a callback sends back of its input stays where it was received until all callbacks have returned, and leaves
 //! from there.
@@ -22,6 +23,17 @@ const BATCH: usize = 16;
 /// Bytes after which a batch is over: half of a usual first-level cache, so that they are still there when they are
 /// looked at and sent on. Far below the length of the scratch block, so that there is room for another read.
 const BATCH_BYTES: usize = 16 * 1024;
+
+/// What became of an attempt to receive ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// Bytes, which are delivered with the batch, or the end of the stream, which was delivered.
+    Received,
+    /// There was nothing.
+    Empty,
+    /// The source is not a plain stream, or gone: its event has to be put off.
+    PutOff,
+}
 
 /// Where one read ahead lies in the scratch block.
 #[derive(Clone, Copy)]
@@ -74,8 +86,7 @@ impl Batch {
 }
 
 impl<R: Register> Streams<R> {
-    /// Receives from a source of which nothing was reported but input. False when it needs more than that: then
-    /// the event has to be put off.
+    /// Receives from a source of which no more is known than that there may be input.
     #[inline(always)]
     pub fn receive_ahead<S: Sink>(
         &mut self,
@@ -83,12 +94,12 @@ impl<R: Register> Streams<R> {
         limits: &Limits,
         sink: &mut S,
         key: Key,
-    ) -> bool {
+    ) -> Ahead {
         let start = batch.filled;
         let room = limits.read_bytes.min(batch.scratch.len() - start);
-        let Some(source) = self.sources.get_mut(key) else { return false };
+        let Some(source) = self.sources.get_mut(key) else { return Ahead::PutOff };
         if !source.is_plain_stream() {
-            return false;
+            return Ahead::PutOff;
         }
         match source.receive(&mut self.counts, batch.scratch.part(start, room)) {
             Received::Bytes { len, drained } => {
@@ -96,16 +107,46 @@ impl<R: Register> Streams<R> {
                 // The next one begins on a cache line of its own.
                 batch.filled = (start + len).next_multiple_of(64).min(batch.scratch.len());
             }
-            Received::Nothing => {}
-            Received::Interrupted => return false,
+            Received::Nothing => return Ahead::Empty,
+            Received::Interrupted => return Ahead::PutOff,
             Received::End(how) => sink.hung_up(self, key, how),
         }
-        true
+        Ahead::Received
     }
 
     /// Delivers what was collected, and ends the batch.
     #[inline]
     pub fn deliver<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
+        self.hand_over(batch, limits, sink);
+        self.end_batch(batch, limits, sink);
+    }
+
+    /// Sees to who has arrived, and lets the output of the batch leave.
+    #[inline]
+    fn end_batch<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
+        if !self.arrivals.is_empty() {
+            self.hear_arrivals(batch, limits, sink);
+        }
+        sink.delivered(self);
+        if !self.arrivals.is_empty() {
+            self.register_arrivals(sink);
+        }
+    }
+
+    /// Delivers more of a source that stopped with input left, or accepts whom a listener has left.
+    pub fn resume<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S, key: Key) {
+        if self.sources.get(key).is_some() {
+            return self.read(batch.scratch(), limits, sink, key);
+        }
+        self.accept(limits.accepts, sink, key);
+        if !self.arrivals.is_empty() {
+            self.end_batch(batch, limits, sink);
+        }
+    }
+
+    /// Delivers what was collected.
+    #[inline]
+    pub(super) fn hand_over<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
         for &Landed { key, start, end, drained } in &batch.landed {
             match sink.received(self, key, batch.scratch.get(start, end)) {
                 Verdict::Continue => {}
@@ -132,6 +173,5 @@ impl<R: Register> Streams<R> {
         for (key, now) in batch.others.drain(..) {
             self.ready(&mut batch.scratch, limits, sink, key, now);
         }
-        sink.delivered(self);
     }
 }

@@ -15,7 +15,7 @@ pub struct IoCounts {
     pub syscalls_sendfile: u64,
     /// `accept4`.
     pub syscalls_accept: u64,
-    /// `epoll_ctl`: one for each stream and listener, two for each pause of a listener.
+    /// `epoll_ctl`: one for each listener, at most one for each stream, two for each pause of a listener.
     pub syscalls_ctl: u64,
     /// `close`.
     pub syscalls_close: u64,

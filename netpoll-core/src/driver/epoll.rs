@@ -1,4 +1,4 @@
-//! Linux epoll: one registration per connection, edge-triggered; listeners level-triggered.
+//! Linux epoll: at most one registration per connection, edge-triggered; listeners level-triggered.
 //!
 //! Write interest is registered from the start: in edge-triggered mode it costs nothing, and no
 //! `epoll_ctl` is ever needed to add it. The event array is allocated once, at its maximum; the poll
@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Ahead, Batch};
 use super::readiness::{Readiness, Register, Streams};
 use super::{Driver, Io, Limits, Sink, Wait, Waited};
 use crate::mem::Key;
@@ -106,7 +106,9 @@ impl Driver for Epoll {
                 continue;
             }
             let key = Key::from_bits(event.data);
-            if event.is_plain_input() && self.streams.receive_ahead(&mut self.batch, limits, sink, key) {
+            if event.is_plain_input()
+                && self.streams.receive_ahead(&mut self.batch, limits, sink, key) != Ahead::PutOff
+            {
                 continue;
             }
             let now = Readiness {
@@ -122,6 +124,6 @@ impl Driver for Epoll {
     }
 
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
-        self.streams.resume(self.batch.scratch(), limits, sink, key);
+        self.streams.resume(&mut self.batch, limits, sink, key);
     }
 }

@@ -17,6 +17,7 @@
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
 
 mod accept;
+mod arrivals;
 mod batch;
 mod counts;
 mod epoll;
@@ -61,7 +62,7 @@ pub trait Io {
     /// Starts a connection; its outcome is [`Sink::opened`].
     fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
 
-    /// Takes over a connected stream and registers it, once for its whole life.
+    /// Takes over a connected stream, and registers it at once, once for its whole life.
     fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
 
     /// Lets input flow or holds it back in the kernel. True when input may be waiting already:
@@ -102,7 +103,8 @@ pub trait Sink {
     /// A peer was accepted. The key to open it under, or `None` to turn it away.
     /// An error means that accepting stopped: the listener is paused until told to flow again.
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key>;
-    /// A stream is ready for use, or could not be made so (the driver has forgotten it then).
+    /// A stream is ready for use, or could not be made so (the driver has forgotten it then). Its first bytes may come
+    /// in the same wait, or what ended it.
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
     /// Bytes arrived. They may have been taken off the socket before the source was paused.
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;

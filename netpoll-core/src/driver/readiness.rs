@@ -1,9 +1,9 @@
 //! The stream engine for pollers: turns "readable" and "writable" into bytes.
 //!
 //! Edge-triggered readiness is reported once, so the engine remembers it. Invariant: a stream whose
-//! READABLE bit is clear has been drained, and the poller will report the next byte; a stream whose bit
-//! is set is being read, is paused, or was reported unfinished. The bit is cleared in two
-//! places only: after a read that returned less than was asked for, and after `EAGAIN`.
+//! READABLE bit is clear has been drained, and the poller will report the next byte, now or when it is registered
+//! (`arrivals.rs`); a stream whose bit is set is being read, is paused, or was reported unfinished. The bit is cleared
+//! in two places only: after a read that returned less than was asked for, and after `EAGAIN`.
 //!
 //! A short read means drained, which saves the `EAGAIN` read, unless the peer's end was reported
 //! as well: then reading goes on to the end, or a FIN that came with data would be lost.
@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::accept::Door;
+use super::arrivals::Arrival;
 use super::{Close, Demand, Flushed, HangUp, Io, IoCounts, Limits, Sink, Verdict};
 use crate::mem::{Key, KeyMap, Pool, WriteQueue};
 use crate::sys;
@@ -109,6 +110,8 @@ pub struct Streams<R> {
     pub(super) poller: R,
     pub(super) sources: KeyMap<Source>,
     pub(super) doors: KeyMap<Door>,
+    /// Accepted in this batch; the poller does not know them yet.
+    pub(super) arrivals: Vec<Arrival>,
     pub(super) reserve: sys::ReserveFd,
     pub(super) counts: IoCounts,
 }
@@ -156,6 +159,7 @@ impl<R: Register> Streams<R> {
             poller,
             sources: KeyMap::new(),
             doors: KeyMap::new(),
+            arrivals: Vec::new(),
             reserve: sys::ReserveFd::new()?,
             counts: IoCounts::default(),
         })
@@ -212,16 +216,7 @@ impl<R: Register> Streams<R> {
         }
     }
 
-    /// Delivers more of a source that stopped with input left.
-    pub fn resume<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
-        if self.sources.get(key).is_some() {
-            self.read(scratch, limits, sink, key);
-        } else {
-            self.accept(limits.accepts, sink, key);
-        }
-    }
-
-    fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+    pub(super) fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
         let mut left = limits.read_bytes;
         // Looked up again after every delivery: the receiver may have closed or paused the source.
         while let Some(source) = self.sources.get_mut(key) {
@@ -269,7 +264,7 @@ impl<R: Register> Streams<R> {
         sink.opened(self, key, result);
     }
 
-    fn insert(&mut self, key: Key, fd: OwnedFd, bits: u8) {
+    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, bits: u8) {
         let replaced = self.sources.insert(key, Source { fd, errno: 0, bits });
         assert!(replaced.is_none(), "a key names one source at a time");
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol, Running, Runtime, Workers};
 
-/// An echo that keeps its worker busy when asked to "hold".
+const FLOOD_BYTES: usize = 16 << 20;
+
+/// An echo that keeps its worker busy when asked to "hold", closes behind "close" and adds 16 MiB to "flood".
 #[derive(Clone)]
 struct Holding {
     held: mpsc::Sender<()>,
@@ -20,9 +22,13 @@ impl Protocol for Holding {
             self.held.send(()).unwrap();
             self.release.lock().unwrap().recv().unwrap();
         }
-        conn.send(input.bytes());
+        let bytes = input.bytes();
+        conn.send(bytes);
         input.advance_all();
-        Flow::Continue
+        if bytes == b"flood" {
+            conn.send(&vec![b'x'; FLOOD_BYTES]);
+        }
+        if bytes == b"close" { Flow::Close } else { Flow::Continue }
     }
 
     /// Its peer has something to say, even if that was not read yet.
@@ -154,4 +160,86 @@ fn a_peer_that_is_gone_before_it_is_accepted_is_forgotten() {
     drop(holder);
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
     assert_eq!((stats.accepted, stats.open(), stats.failed), (22, 0, 20));
+}
+
+#[test]
+fn a_connection_whose_only_request_was_there_when_it_was_accepted_is_not_registered() {
+    let server = Server::start();
+    let addr = server.running.local_addrs()[0];
+    let holder = server.hold();
+    let mut peers: Vec<TcpStream> = (0..50).map(|_| connect(addr)).collect();
+    for peer in &mut peers {
+        peer.write_all(b"close").unwrap();
+    }
+    server.release.send(()).unwrap();
+    for peer in &mut peers {
+        let mut back = Vec::new();
+        peer.read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"close");
+    }
+    drop(holder);
+    let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
+    assert_eq!(stats.accepted, 51);
+    assert_eq!(stats.syscalls_ctl, 2, "the listener, and the connection that kept the worker busy");
+    assert!(stats.syscalls_recv <= 50 + 3, "{} receives", stats.syscalls_recv);
+}
+
+#[test]
+fn connections_that_say_nothing_at_first_are_served_when_they_speak() {
+    let server = Server::start();
+    let addr = server.running.local_addrs()[0];
+    let mut peers: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
+    while server.running.handle().stats().accepted < 60 {
+        std::thread::yield_now();
+    }
+    for (index, peer) in peers.iter_mut().enumerate() {
+        peer.write_all(&[index as u8]).unwrap();
+        assert_eq!(echoed(peer, 1), [index as u8]);
+    }
+    drop(peers);
+    let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
+    assert_eq!((stats.accepted, stats.closed, stats.syscalls_ctl), (60, 60, 61));
+    // After 32 the worker no longer tries, but for those that it has accepted with the last of them.
+    assert!((32..32 + 8).contains(&stats.receives_empty), "{} receives in vain", stats.receives_empty);
+}
+
+#[test]
+fn a_first_answer_that_the_socket_does_not_hold_arrives_whole() {
+    let server = Server::start();
+    let addr = server.running.local_addrs()[0];
+    let mut holder = server.hold();
+    let mut peer = connect(addr);
+    peer.write_all(b"flood").unwrap();
+    server.release.send(()).unwrap();
+    // Until then nobody has read anything, so the socket is full before the connection is registered.
+    echoed(&mut holder, 4);
+    while server.running.handle().stats().sends_blocked == 0 {
+        std::thread::yield_now();
+    }
+    let back = echoed(&mut peer, 5 + FLOOD_BYTES);
+    assert!(back.starts_with(b"flood") && back[5..].iter().all(|&byte| byte == b'x'));
+    peer.write_all(b"and on").unwrap();
+    assert_eq!(echoed(&mut peer, 6), b"and on");
+    drop((holder, peer));
+    server.running.stop(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn more_first_bytes_than_a_turn_reads_are_all_read() {
+    let server = Server::start();
+    let addr = server.running.local_addrs()[0];
+    let holder = server.hold();
+    let mut peers: Vec<TcpStream> = (0..20).map(|_| connect(addr)).collect();
+    let sent: Vec<u8> =
+        (0..100_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for peer in &mut peers {
+        peer.write_all(&sent).unwrap();
+    }
+    server.release.send(()).unwrap();
+    for peer in &mut peers {
+        assert!(echoed(peer, sent.len()) == sent);
+    }
+    drop((holder, peers));
+    let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
+    assert!(stats.quantum_hits >= 1, "{stats:?}");
 }
