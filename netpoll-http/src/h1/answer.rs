@@ -31,6 +31,8 @@ pub(super) struct Waiting {
 pub(super) struct Streaming {
     outflow: Outflow,
     keep_alive: bool,
+    /// How the connection ends behind it otherwise.
+    farewell: Flow,
 }
 
 impl<S: Service> Http1<S> {
@@ -49,7 +51,7 @@ impl<S: Service> Http1<S> {
         }
         // Nothing to drop, which the compiler does not see.
         std::mem::forget(rest);
-        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+        if replied.keep_alive { Step::Next } else { Step::Stop(exchange.farewell()) }
     }
 
     #[inline(never)]
@@ -73,8 +75,9 @@ impl<S: Service> Http1<S> {
             Rest::Stream(outflow) => {
                 // A stream may run for long; its peer's patience is the core's to watch.
                 conn.clear_deadline();
-                self.phase =
-                    Phase::Streaming(Box::new(Streaming { outflow, keep_alive: replied.keep_alive }));
+                let farewell = exchange.farewell();
+                let streaming = Streaming { outflow, keep_alive: replied.keep_alive, farewell };
+                self.phase = Phase::Streaming(Box::new(streaming));
                 return self.go_on_streaming(conn);
             }
             Rest::Future(pending) => {
@@ -83,7 +86,7 @@ impl<S: Service> Http1<S> {
                 return self.poll(conn, exchange, pending, may_upgrade);
             }
         }
-        if replied.keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+        if replied.keep_alive { Step::Next } else { Step::Stop(exchange.farewell()) }
     }
 
     /// Polls a handler, and answers if it is ready.
@@ -126,7 +129,7 @@ impl<S: Service> Http1<S> {
             unreachable!("called in this phase")
         };
         let Waiting { exchange, pending, .. } = *waiting;
-        let exchange = Exchange { keep_alive: false, ..exchange };
+        let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make");
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
@@ -189,9 +192,9 @@ impl<S: Service> Http1<S> {
         if framing == OutFraming::Chunked {
             conn.append(encode::LAST_CHUNK.len(), encode::last_chunk);
         }
-        let keep_alive = streaming.keep_alive;
+        let step = if streaming.keep_alive { Step::Next } else { Step::Stop(streaming.farewell) };
         self.phase = Phase::Idle;
-        if keep_alive { Step::Next } else { Step::Stop(Flow::Linger) }
+        step
     }
 }
 

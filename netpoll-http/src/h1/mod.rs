@@ -70,11 +70,15 @@ struct Exchange {
     is_http10: bool,
     /// The connection may stay open behind this request.
     keep_alive: bool,
+    /// The client has sent all of this request, has said that none follows, and none has: nothing is lost if the
+    /// connection closes behind the answer without waiting for the client's end. See `docs/decisions/0008`.
+    is_last_word: bool,
 }
 
 impl Exchange {
     /// Nothing is known of the request but that none follows it.
-    const LAST: Self = Self { route: None, head_only: false, is_http10: false, keep_alive: false };
+    const LAST: Self =
+        Self { route: None, head_only: false, is_http10: false, keep_alive: false, is_last_word: false };
 
     #[inline]
     fn new(head: &Head<'_>, route: Option<RouteId>) -> Self {
@@ -83,7 +87,20 @@ impl Exchange {
             head_only: head.method == Method::Head,
             is_http10: head.minor_version == 0,
             keep_alive: head.keep_alive,
+            is_last_word: false,
         }
+    }
+
+    /// The request is complete, and this is what came behind it.
+    #[inline]
+    fn ends_before(&mut self, input: &Input<'_>) {
+        self.is_last_word = !self.keep_alive && input.is_empty();
+    }
+
+    /// How the connection ends behind the answer.
+    #[inline]
+    fn farewell(&self) -> Flow {
+        if self.is_last_word { Flow::Close } else { Flow::Linger }
     }
 }
 

@@ -67,9 +67,10 @@ impl<S: Service> Http1<S> {
         let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
         };
-        let exchange = Exchange::new(&head, Some(route));
+        let mut exchange = Exchange::new(&head, Some(route));
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
+        exchange.ends_before(input);
         let request = Request::borrowed(&head, &params, body, &origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
@@ -98,6 +99,7 @@ impl<S: Service> Http1<S> {
             Plan::Call(body_bytes) => {
                 let body = &input.bytes()[..body_bytes];
                 input.advance(body_bytes);
+                exchange.ends_before(input);
                 let request = Request::borrowed(head, params, body, origin);
                 let Route::To(route) = found else { unreachable!("only a route is called") };
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);

@@ -117,6 +117,7 @@ impl<S: Service> Http1<S> {
     #[cold]
     pub(super) fn decline_upgrade(&mut self, conn: &mut Conn<'_>, exchange: Exchange) -> Step {
         let why = "the connection cannot switch protocols: it is about to be closed, or was not asked to";
+        let exchange = Exchange { is_last_word: false, ..exchange };
         let error = Error::new(StatusCode::SERVICE_UNAVAILABLE, why);
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;

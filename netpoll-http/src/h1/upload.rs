@@ -124,7 +124,10 @@ impl<S: Service> Http1<S> {
                 Step::Next
             }
             Ok(true) => match std::mem::replace(&mut self.phase, Phase::Idle) {
-                Phase::Upload(upload) => self.finish_upload(conn, *upload),
+                Phase::Upload(mut upload) => {
+                    upload.exchange.ends_before(input);
+                    self.finish_upload(conn, *upload)
+                }
                 _ => unreachable!("the phase was looked at above"),
             },
         }

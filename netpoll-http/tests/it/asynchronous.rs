@@ -194,3 +194,30 @@ fn a_drain_waits_for_the_answer_of_a_waiting_handler() {
     assert_eq!((response.text(), response.header("connection")), ("11", Some("close")));
     assert!(busy.is_closed());
 }
+
+#[test]
+fn a_last_answer_that_was_waited_for_is_not_lingered_behind_unless_more_came_with_the_request() {
+    for (behind, open) in [("", 0), ("GET /never HTTP/1.1\r\nHost: a\r\n\r\n", 1)] {
+        GATE.with(|gate| *gate.borrow_mut() = Gate::default());
+        let client = App::new(|_| Router::new().get("/{id}", named)).test();
+        let mut connection = client.connect();
+        connection
+            .send(format!("GET /7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{behind}").as_bytes());
+        open_gate();
+        client.run();
+        assert_eq!(connection.response().expect("an answer").text(), "7");
+        assert!(connection.response().is_none() && connection.is_closed() && !connection.is_reset());
+        assert_eq!((client.open(), client.stats().syscalls_shutdown), (open, open as u64), "{behind}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_given_up_lingers_whoever_wanted_to_close() {
+    GATE.with(|gate| *gate.borrow_mut() = Gate::default());
+    let client = App::new(|_| Router::new().get("/{id}", named)).test();
+    let mut connection = client.connect();
+    connection.send(b"GET /7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.advance(Duration::from_secs(31));
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(client.stats().syscalls_shutdown, 1);
+}

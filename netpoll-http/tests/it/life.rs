@@ -12,6 +12,7 @@ fn site() -> TestClient {
             .get("/", |_: &Request| "root")
             .get("/{n}", |req: &Request| req.param::<String>("n"))
             .get("/kib/{n}", |req: &Request| Ok("x".repeat(1024 * req.param::<usize>("n")?)))
+            .post("/echo", |req: &Request| String::from_utf8_lossy(req.body()).into_owned())
             .get("/panic", |_: &Request| {
                 if true {
                     panic!("in a handler");
@@ -205,4 +206,75 @@ fn the_answer_to_a_refused_request_has_one_date_and_one_length() {
     let head = text(&bytes);
     assert!(head.starts_with("HTTP/1.1 505 "));
     assert_eq!((head.matches("Date: ").count(), head.matches("Content-Length: ").count()), (1, 1));
+}
+
+const LAST: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn who_says_that_nothing_follows_is_not_waited_for() {
+    for last in [
+        LAST,
+        b"GET /1 HTTP/1.0\r\n\r\n",
+        b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n",
+    ] {
+        let client = site();
+        let mut connection = client.connect();
+        connection.send(last);
+        let mut answer = connection.response().expect("an answer");
+        if answer.text() == "2" {
+            answer = connection.response().expect("another");
+        }
+        assert_eq!(answer.text(), "1", "{}", text(last));
+        assert!(connection.is_closed() && !connection.is_reset(), "{}", text(last));
+        assert_eq!((client.open(), client.stats().syscalls_shutdown), (0, 0), "{}", text(last));
+    }
+}
+
+#[test]
+fn a_close_that_the_client_did_not_ask_for_waits_for_its_end() {
+    let post = "POST /kib/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+    for (what, bytes) in [
+        ("bytes behind the request", [LAST, b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"].concat()),
+        ("a refusal", b"GET /1 HTTP/2.0\r\n\r\n".to_vec()),
+        ("a panic of the handler", b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("a body that nobody reads", format!("{post}Content-Length: 1000\r\n\r\nsome").into_bytes()),
+        ("a body above its limit", format!("{post}Content-Length: 9999999\r\n\r\nsome").into_bytes()),
+    ] {
+        let client = site();
+        let mut connection = client.connect();
+        connection.send(&bytes);
+        assert!(connection.response().is_some(), "{what}");
+        assert!(connection.is_closed() && !connection.is_reset(), "{what}");
+        assert_eq!((client.open(), client.stats().syscalls_shutdown), (1, 1), "{what}");
+        connection.send(b"and more of it");
+        assert!(!connection.is_reset(), "{what}");
+        connection.finish();
+        assert_eq!(client.open(), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_last_answer_leaves_whole_before_the_connection_closes() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(b"GET /kib/2000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.open(), 1, "most of it is queued");
+    connection.start_reading();
+    assert_eq!(connection.response().expect("an answer").body.len(), 2000 * 1024);
+    assert!(connection.is_closed() && !connection.is_reset());
+    assert_eq!((client.open(), client.stats().syscalls_shutdown), (0, 0));
+}
+
+#[test]
+fn a_drain_waits_for_the_end_of_who_wanted_to_stay() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.send(b"GET /1 HTTP/1.1\r\nHo");
+    client.begin_drain(Duration::from_secs(5));
+    connection.send(b"st: a\r\n\r\n");
+    assert!(connection.response().is_some());
+    assert_eq!((client.open(), client.stats().syscalls_shutdown), (1, 1));
 }

@@ -48,3 +48,23 @@ fn an_app_without_an_address_cannot_serve() {
     let error = App::new(|_| Router::new()).start().expect_err("nowhere to listen");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
+
+#[test]
+fn a_last_answer_larger_than_the_socket_arrives_whole_on_a_real_one() {
+    const BYTES: usize = 16 << 20;
+    let running = Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .workers(1)
+        .app(|_| Router::new().get("/", |_: &Request| "x".repeat(BYTES)))
+        .start()
+        .expect("a server");
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(running.addr()).expect("a connection");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer, then the end, and no reset");
+        assert!(answer.len() > BYTES && answer.ends_with(b"xxx"), "{} bytes", answer.len());
+    }
+    let stats = running.stop(Duration::from_secs(5)).expect("a report").stats;
+    assert_eq!((stats.closed, stats.failed, stats.syscalls_shutdown), (3, 0, 0));
+}

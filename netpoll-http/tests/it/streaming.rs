@@ -181,3 +181,21 @@ fn a_waiting_stream_goes_on_when_it_is_woken() {
     client.run();
     assert_eq!(text(&connection.received()), "0\r\n\r\n");
 }
+
+#[test]
+fn a_stream_that_is_the_last_answer_leaves_whole_and_nobody_is_waited_for() {
+    for (head, framed) in [
+        ("HTTP/1.1\r\nHost: a\r\nConnection: close", "00000003\r\none\r\n00000003\r\ntwo\r\n0\r\n\r\n"),
+        ("HTTP/1.0", "onetwo"),
+    ] {
+        let client = streams();
+        let mut connection = client.connect();
+        connection.stop_reading();
+        connection.send(format!("GET /chunks {head}\r\n\r\n").as_bytes());
+        connection.start_reading();
+        let bytes = connection.received();
+        assert_eq!(text(&bytes).split_once("\r\n\r\n").expect("a head").1, framed);
+        assert!(connection.is_closed() && !connection.is_reset());
+        assert_eq!((client.open(), client.stats().syscalls_shutdown), (0, 0), "{head}");
+    }
+}
