@@ -21,7 +21,9 @@
 //! `--churn` one request per connection, which the server has to close; N at most are open at a time, and latency
 //! includes connecting. `--echo BYTES` raw bytes that have to come back instead of HTTP. `--flood 1` one more
 //! connection that pipelines without waiting. `--hold` one request per connection, then they stay open until standard
-//! input ends or `--seconds` have passed.
+//! input ends or `--seconds` have passed. `--stand-by` connects, warms up and prints `{"ready":true}`; then each line of
+//! standard input is a window, so many seconds long or, if it is empty, `--seconds`, and gives a report of its own;
+//! in between it is quiet, and connects anew where the server has closed meanwhile. The end of input ends it.
 //! `--timeout-ms` \[10000\] for each request and connect; `--drain-ms` \[3000\] for answers owed at the end;
 //! `--count-errors` go on after an error, on a new connection \[the first one ends the run\]; `--histogram` the
 //! report has (us, count) pairs.

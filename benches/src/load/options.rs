@@ -237,3 +237,17 @@ fn pattern(bytes: usize) -> Vec<u8> {
     };
     std::iter::repeat_with(next).take(bytes).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_explained() {
+        let help: String =
+            include_str!("main.rs").lines().take_while(|line| line.starts_with("//!")).collect();
+        for name in VALUES.iter().chain(&SWITCHES) {
+            assert!(help.contains(&format!("`{name}")), "{name}");
+        }
+    }
+}

@@ -62,7 +62,9 @@ pub fn render(results: &Results) -> String {
     if !results.scaling.is_empty() {
         line(format_args!(
             "## Two workers\n\nCPU per request with one worker on core 0, and with two on cores 0 and 1, where the \
-             second shares its core with the client: what a worker costs the other, not how much they do.\n"
+             second shares its core with the client: what a worker costs the other, not how much they do. A worker that \
+             shares its core sleeps after every few requests, at the same price for everybody, which is a larger share of a \
+             cheaper server's time. All rounds count, quiet or not.\n"
         ));
         line(format_args!("| server | one worker | two workers | ratio |\n|---|---:|---:|---:|"));
         for scaling in &results.scaling {

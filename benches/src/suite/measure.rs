@@ -106,12 +106,15 @@ pub fn table(
             }
             progress.step(workload.title, &spec.name);
         }
-        if watch.is_long_enough() || round + 1 == rounds {
+        if watch.is_long_enough() {
             steals.resize(round + 1, watch.others(0.0)?.stolen);
             watch = Watch::begin()?;
         }
         running.retain(|runner| runner.windows.len() > round);
     }
+    // What is left is too short for ticks: it passes for what came before it.
+    let last = steals.last().copied();
+    steals.resize(rounds, last.map_or_else(|| watch.others(0.0).map(|others| others.stolen), Ok)?);
     let used = Used::of(&steals, plan.steal_max);
     let scale = |is_scale: fn(&Spec) -> bool| {
         running.iter().find(|runner| is_scale(runner.spec)).map(|runner| used.totals_us(runner))

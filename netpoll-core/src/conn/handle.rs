@@ -83,7 +83,7 @@ impl Conn<'_> {
     ///
     /// Bytes of the input that the callback was offered are better still: where nothing else is sent, they stay
     /// in the read block and leave from there behind the callbacks of the batch (at most 16), which is cheaper than at
-    /// once.
+    /// once. They count as queued only when the socket has not taken them.
     ///
     /// What the socket does not take holds the connection back as any other queue does, and a stream that has failed
     /// is lost when the callback has returned. What was sent is not taken back by

@@ -9,7 +9,7 @@ use super::stream::Stream;
 use crate::driver::{Io, Verdict};
 use crate::mem::Key;
 
-/// A part of a chunk; of length zero for none.
+/// A part of a chunk. It ends at 0 if nothing is marked: no byte goes back that is not there.
 #[derive(Clone, Copy)]
 pub struct Part {
     start: u32,

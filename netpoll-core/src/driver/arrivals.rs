@@ -7,7 +7,8 @@
 //!
 //! Invariant: a stream is registered or stands in `arrivals`, never both, and `arrivals` is empty between deliveries.
 //!
-//! Cost: where peers do not speak first, one `recv` of 65 connections finds nothing.
+//! Cost: where peers do not speak first, one `recv` for 65 connections finds nothing. A connection that is registered
+//! behind its first bytes is reported once for the room that it has to send, and nothing else.
 
 use std::os::fd::AsFd;
 
@@ -44,15 +45,25 @@ impl FirstWords {
 
     /// Whether to receive from the next one before it is registered.
     fn are_expected(&mut self) -> bool {
-        let expected = self.unasked == 0;
-        self.unasked = self.unasked.saturating_sub(1);
-        expected
+        if self.unasked > 0 {
+            self.unasked -= 1;
+            return false;
+        }
+        if self.silent == SILENT_MAX {
+            // One is enough to see whether that has changed, however many are accepted with it.
+            self.unasked = UNASKED;
+        }
+        true
     }
 
     fn learn(&mut self, spoke: bool) {
-        self.silent = if spoke { 0 } else { self.silent + 1 };
-        if self.silent >= SILENT_MAX {
-            (self.silent, self.unasked) = (SILENT_MAX - 1, UNASKED);
+        if spoke {
+            *self = Self::new();
+            return;
+        }
+        self.silent = (self.silent + 1).min(SILENT_MAX);
+        if self.silent == SILENT_MAX && self.unasked == 0 {
+            self.unasked = UNASKED;
         }
     }
 }

@@ -50,7 +50,7 @@ pub trait Driver {
     /// Only what makes further waiting pointless; an error of one source goes to that source.
     fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited>;
 
-    /// Delivers more of a source that stopped with input left.
+    /// Delivers more of a source that stopped with input left, or accepts from a listener that is about to be closed.
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S);
 }
 
@@ -128,7 +128,7 @@ pub struct Limits {
     pub events: usize,
     /// Bytes read from one connection.
     pub read_bytes: usize,
-    /// Peers accepted from one listener, at most.
+    /// Peers accepted from one report of a listener, at most.
     pub accepts: usize,
 }
 

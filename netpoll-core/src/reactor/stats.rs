@@ -69,7 +69,8 @@ ledger! {
     syscalls_sendfile,
     /// `accept4` calls.
     syscalls_accept,
-    /// `epoll_ctl` calls: at most one for each connection, none for its requests; two when descriptors run out.
+    /// `epoll_ctl` calls: one for each listener, at most one for each connection, none for its requests; two for each time
+    /// that a listener is paused.
     syscalls_ctl,
     /// `close` calls.
     syscalls_close,

@@ -34,8 +34,8 @@ pub const EDGE_IN: u32 = IN | EDGE;
 /// Interest of a listener: incoming only, reported by every wait as long as somebody is queued.
 pub const LEVEL_IN: u32 = IN;
 
-/// No interest. Errors and hang-ups are reported all the same (epoll_ctl(2)); a listening socket has none.
-pub const NOTHING: u32 = 0;
+/// No interest. Errors and hang-ups are reported all the same (epoll_ctl(2)), but once and not by every wait.
+pub const NOTHING: u32 = libc::EPOLLONESHOT as u32;
 
 /// The most events that one wait may ask for: `EP_MAX_EVENTS` of the kernel (fs/eventpoll.c).
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();

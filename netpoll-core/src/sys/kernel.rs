@@ -77,8 +77,9 @@ unsafe fn enter(number: c_long, [first, second, third, fourth, fifth, sixth]: [u
 #[inline(always)]
 unsafe fn enter(number: c_long, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> isize {
     let returned;
-    // SAFETY: `svc 0` takes the number from x8 and arguments from x0 on, returns in x0, keeps the other registers, and
-    // uses nobody's stack (syscall(2), calling conventions); memory is taken to have changed.
+    // SAFETY: `svc 0` takes the number from x8 and arguments from x0 on, returns in x0, and uses nobody's stack (syscall(2),
+    // calling conventions). It keeps the general registers, but of the vector ones no more than a function has to
+    // (Linux, arm64/sve.rst), so all that a function may destroy is given up; memory is taken to have changed.
     // (test: `every_argument_arrives`)
     unsafe {
         std::arch::asm!(
@@ -86,7 +87,8 @@ unsafe fn enter(number: c_long, [first, second, third, fourth, fifth, sixth]: [u
             in("x8") number,
             inlateout("x0") first as isize => returned,
             in("x1") second, in("x2") third, in("x3") fourth, in("x4") fifth, in("x5") sixth,
-            options(nostack, preserves_flags),
+            clobber_abi("C"),
+            options(nostack),
         );
     }
     returned

@@ -102,7 +102,7 @@ fn a_burst_of_hundreds_of_connections_is_all_accepted() {
 }
 
 #[test]
-fn connections_that_come_one_at_a_time_hardly_ever_cost_an_accept_that_finds_nothing() {
+fn connections_that_come_one_at_a_time_seldom_cost_an_accept_that_finds_nothing() {
     let server = Server::start();
     let addr = server.running.local_addrs()[0];
     for _ in 0..400 {
@@ -112,8 +112,8 @@ fn connections_that_come_one_at_a_time_hardly_ever_cost_an_accept_that_finds_not
     }
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
     assert_eq!(stats.accepted, 400);
-    // Behind 4, 8, 16, 32, 64, 128 and 128 of them, if each next one comes before the worker looks again.
-    assert!(stats.syscalls_accept <= 400 + 7, "{} accepts", stats.syscalls_accept);
+    // Behind 4, 8, and then every 16 of them.
+    assert!(stats.syscalls_accept <= 400 + 27, "{} accepts", stats.syscalls_accept);
 }
 
 #[test]

@@ -10,35 +10,43 @@ use super::*;
 use crate::mem::Pool;
 use crate::sys::{self, ListenOptions};
 
-/// How many of so many connections are received from at once, and find something.
-fn heard(connections: usize, speaks: impl Fn(usize) -> bool) -> (usize, usize) {
-    let mut words = FirstWords::new();
-    let asked: Vec<usize> = (0..connections)
-        .filter(|&nth| {
-            let expected = words.are_expected();
-            if expected {
-                words.learn(speaks(nth));
-            }
-            expected
-        })
-        .collect();
-    (asked.len(), asked.into_iter().filter(|&nth| speaks(nth)).count())
+/// Of so many connections, accepted so many at a time: how many are received from at once, and how many of them find
+/// something.
+fn heard(connections: usize, share: usize, speaks: impl Fn(usize) -> bool) -> (usize, usize) {
+    let (mut words, mut asked, mut spoke) = (FirstWords::new(), 0, 0);
+    for first in (0..connections).step_by(share) {
+        let expected: Vec<usize> = (first..first + share).filter(|_| words.are_expected()).collect();
+        for &nth in &expected {
+            words.learn(speaks(nth));
+            spoke += usize::from(speaks(nth));
+        }
+        asked += expected.len();
+    }
+    (asked, spoke)
 }
 
 #[test]
 fn peers_that_never_speak_first_are_hardly_asked() {
-    assert_eq!(heard(32 + 100 * 65, |_| false), (32 + 100, 0));
+    assert_eq!(heard(32 + 100 * 65, 1, |_| false), (32 + 100, 0));
+    for share in [2, 8, 64] {
+        let (asked, _) = heard(6400, share, |_| false);
+        assert!(asked <= 32 + share + 100, "{asked} by {share}");
+    }
 }
 
 #[test]
 fn peers_that_speak_first_now_and_then_are_all_asked() {
-    assert_eq!(heard(1000, |nth| nth % 10 == 0), (1000, 100));
+    for share in [1, 8] {
+        assert_eq!(heard(1000, share, |nth| nth % 10 == 0), (1000, 100));
+    }
 }
 
 #[test]
 fn peers_that_begin_to_speak_first_are_noticed() {
-    let (asked, spoke) = heard(2000, |nth| nth >= 1000);
-    assert!(asked < 2000 && spoke >= 1000 - 65, "{spoke} of {asked}");
+    for share in [1, 8, 64] {
+        let (asked, spoke) = heard(6400, share, |nth| nth >= 3200);
+        assert!(asked < 3400 && spoke >= 3200 - 2 * 65, "{spoke} of {asked} by {share}");
+    }
 }
 
 /// A poller that has room for no stream.

@@ -106,6 +106,17 @@ fn a_queued_peer_is_reported_until_it_is_taken_or_interest_in_it_is() {
 }
 
 #[test]
+fn a_listener_without_interest_that_hangs_up_is_reported_once() {
+    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(2));
+    let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
+    epoll.add(listener.as_fd(), LEVEL_IN, 7).unwrap();
+    epoll.modify(listener.as_fd(), NOTHING, 7).unwrap();
+    socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
+    let reported: Vec<usize> = (0..5).map(|_| epoll.wait(&mut events, 2, Timeout::Now).unwrap()).collect();
+    assert_eq!(reported, [1, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_source_is_registered_once() {
     let (epoll, bell) = (Epoll::new().unwrap(), rung());
     epoll.add(bell.as_fd(), IN, 1).unwrap();
