@@ -125,16 +125,14 @@ fn a_drain_takes_in_who_already_stands_in_the_queue_of_a_real_listener() {
     for peer in &mut peers {
         peer.write_all(b"me too").unwrap();
     }
-    let running = server.running;
-    let stopped = std::thread::spawn(move || running.stop(Duration::from_secs(20)).unwrap());
-    // Long enough for the order to stop to be there before the worker looks for it.
-    std::thread::sleep(Duration::from_millis(50));
+    // The order is in the worker's mailbox before it is let go.
+    server.running.handle().drain(Duration::from_secs(20));
     server.release.send(()).unwrap();
     for peer in &mut peers {
         assert_eq!(echoed(peer, 6), b"me too");
     }
     drop((holder, peers));
-    let report = stopped.join().unwrap();
+    let report = server.running.wait().unwrap();
     assert_eq!((report.stats.accepted, report.cut), (101, 0));
 }
 
