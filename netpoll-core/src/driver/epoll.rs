@@ -31,6 +31,8 @@ pub struct Epoll {
     streams: Streams<sys::Epoll>,
     events: Events,
     events_max: usize,
+    /// What the last wait brought, until it is delivered.
+    waited: Waited,
     batch: Batch,
     /// Kept open: a closed eventfd leaves the epoll set.
     _bell: Arc<EventFd>,
@@ -51,6 +53,7 @@ impl Epoll {
             streams: Streams::new(epoll)?,
             events: Events::with_capacity(options.events_max),
             events_max: options.events_max,
+            waited: Waited::default(),
             batch: Batch::new(),
             _bell: bell,
         })
@@ -86,7 +89,7 @@ impl Driver for Epoll {
         &mut self.streams
     }
 
-    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited> {
+    fn wait(&mut self, limits: &Limits, wait: Wait) -> io::Result<()> {
         let timeout = match wait {
             Wait::Poll => sys::Timeout::Now,
             Wait::Block(None) => sys::Timeout::Never,
@@ -95,14 +98,19 @@ impl Driver for Epoll {
         let events_max = limits.events.clamp(1, self.events_max);
         self.streams.counts.syscalls_wait += 1;
         let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
-        sink.awake(wait != Wait::Poll);
-        for index in 0..events {
+        self.waited = Waited { events, saturated: events == events_max };
+        Ok(())
+    }
+
+    fn deliver<S: Sink>(&mut self, limits: &Limits, sink: &mut S) -> Waited {
+        let waited = std::mem::take(&mut self.waited);
+        for index in 0..waited.events {
             if self.batch.is_full() {
                 self.streams.deliver(&mut self.batch, limits, sink);
             }
             let event = self.events.get(index);
             if event.data == BELL {
-                sink.rung();
+                // The mailbox is looked at in every turn; the bell only ends the wait.
                 continue;
             }
             let key = Key::from_bits(event.data);
@@ -120,7 +128,7 @@ impl Driver for Epoll {
             self.batch.put_off(key, now);
         }
         self.streams.deliver(&mut self.batch, limits, sink);
-        Ok(Waited { events, saturated: events == events_max })
+        waited
     }
 
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {

@@ -42,13 +42,15 @@ pub trait Driver {
     /// The half that takes orders.
     fn io(&mut self) -> &mut dyn Io;
 
-    /// Waits as told, then delivers at most `limits.events` events to `sink`.
-    ///
-    /// [`Sink::awake`] comes first, so that the clock is fresh before anything is delivered.
+    /// Waits as told for at most `limits.events` events. Nothing is delivered yet, so that the worker is awake and its
+    /// clock fresh before anything is.
     ///
     /// # Errors
     /// Only what makes further waiting pointless; an error of one source goes to that source.
-    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited>;
+    fn wait(&mut self, limits: &Limits, wait: Wait) -> io::Result<()>;
+
+    /// Delivers to `sink` what the wait has brought. Called once behind each wait.
+    fn deliver<S: Sink>(&mut self, limits: &Limits, sink: &mut S) -> Waited;
 
     /// Delivers more of a source that stopped with input left, or accepts from a listener that is about to be closed.
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S);
@@ -94,12 +96,8 @@ pub trait Io {
 
 /// What a driver reports. The worker implements it, once.
 pub trait Sink {
-    /// The wait is over; `slept` tells whether it may have taken time.
-    fn awake(&mut self, slept: bool);
     /// Where blocks go back to that a driver took out of a queue.
     fn pool(&mut self) -> &mut Pool;
-    /// Another thread rang the bell.
-    fn rung(&mut self);
     /// A peer was accepted. The key to open it under, or `None` to turn it away.
     /// An error means that accepting stopped: the listener is paused until told to flow again.
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key>;

@@ -360,9 +360,12 @@ impl Driver for SimDriver {
         &mut self.io
     }
 
-    fn wait<S: Sink>(&mut self, limits: &Limits, wait: Wait, sink: &mut S) -> io::Result<Waited> {
+    fn wait(&mut self, _limits: &Limits, _wait: Wait) -> io::Result<()> {
         self.io.counts.syscalls_wait += 1;
-        sink.awake(wait != Wait::Poll);
+        Ok(())
+    }
+
+    fn deliver<S: Sink>(&mut self, limits: &Limits, sink: &mut S) -> Waited {
         for mut queue in self.io.dead.drain(..) {
             queue.clear(sink.pool());
         }
@@ -386,7 +389,7 @@ impl Driver for SimDriver {
             self.reply(sink);
         }
         sink.delivered(&mut self.io);
-        Ok(Waited { events, saturated: events == limits.events })
+        Waited { events, saturated: events == limits.events }
     }
 
     fn resume<S: Sink>(&mut self, key: Key, _limits: &Limits, _sink: &mut S) {

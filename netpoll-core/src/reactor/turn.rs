@@ -151,12 +151,15 @@ impl<D: Driver, L> Reactor<D, L> {
         self.budget.observe(self.waited, busy);
         self.observe_work(host, busy);
 
-        let waited = self.driver.wait(&limits, wait, host)?;
+        self.driver.wait(&limits, wait)?;
+        // Awake before anything is delivered: a wake from a callback, or from another thread meanwhile, rings no bell.
         if asleep {
             self.mailbox.awake();
         }
-        let now = host.agenda().clock.now();
+        let clock = &mut host.agenda().clock;
+        let now = if wait == Wait::Poll { clock.now() } else { clock.refresh() };
         self.work_began = now;
+        let waited = self.driver.deliver(&limits, host);
 
         done += waited.events + self.expire(host, now);
         host.reclaim();

@@ -151,18 +151,8 @@ impl Worker {
 }
 
 impl Sink for Worker {
-    fn awake(&mut self, slept: bool) {
-        if slept {
-            self.cx.agenda.clock.refresh();
-        }
-    }
-
     fn pool(&mut self) -> &mut Pool {
         &mut self.cx.agenda.pool
-    }
-
-    fn rung(&mut self) {
-        // The mailbox is looked at in every turn; the bell only ends the wait.
     }
 
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {

@@ -8,3 +8,4 @@ mod send_now;
 mod simulated;
 mod support;
 mod waiting;
+mod waking;

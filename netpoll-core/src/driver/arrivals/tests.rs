@@ -74,13 +74,9 @@ struct Listening {
 }
 
 impl Sink for Listening {
-    fn awake(&mut self, _slept: bool) {}
-
     fn pool(&mut self) -> &mut Pool {
         &mut self.pool
     }
-
-    fn rung(&mut self) {}
 
     fn accepted(&mut self, _io: &mut dyn Io, _listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {
         peer.unwrap();
