@@ -46,32 +46,44 @@ impl Deadlines {
         self.arm(wheel, now, key, at);
     }
 
-    /// The wheel's entry came up. A deadline that passed is named, and cleared if it is the protocol's; otherwise
-    /// the entry goes back for the next one. The second value tells that it came up early.
-    pub fn came_up(
+    /// The protocol's deadline, if it has one.
+    pub fn protocol(&self) -> Option<Instant> {
+        (self.protocol != NEVER).then_some(self.protocol)
+    }
+
+    /// The wheel's entry came up and is no more.
+    pub fn left_wheel(&mut self) {
+        self.timer = None;
+        self.armed = NEVER;
+    }
+
+    /// Which deadline has passed.
+    pub fn passed(&self, now: Instant, guard: Option<Instant>) -> Passed {
+        match guard {
+            Some(guard) if guard <= now => Passed::Guard,
+            _ if self.protocol <= now => Passed::Protocol,
+            _ => Passed::Neither,
+        }
+    }
+
+    /// Which deadline has passed; it is cleared if it is the protocol's, and the entry goes back for the next one.
+    pub fn take_passed(
         &mut self,
         wheel: &mut Wheel<Key>,
         now: Instant,
         key: Key,
         guard: Option<Instant>,
-    ) -> (Passed, bool) {
-        self.timer = None;
-        self.armed = NEVER;
-        let mut guard = guard.unwrap_or(NEVER);
-        let passed = if guard <= now {
-            guard = NEVER;
-            Passed::Guard
-        } else if self.protocol <= now {
+    ) -> Passed {
+        let passed = self.passed(now, guard);
+        let guard = guard.filter(|_| passed != Passed::Guard).unwrap_or(NEVER);
+        if passed == Passed::Protocol {
             self.protocol = NEVER;
-            Passed::Protocol
-        } else {
-            Passed::Neither
-        };
+        }
         let next = guard.min(self.protocol);
         if next != NEVER {
             self.arm(wheel, now, key, next);
         }
-        (passed, passed == Passed::Neither && next != NEVER)
+        passed
     }
 
     /// Takes the entry out of the wheel, for good.
@@ -115,7 +127,11 @@ mod tests {
     ) -> Vec<Passed> {
         let mut due = Vec::new();
         wheel.expire(now, 10, |key| due.push(key));
-        due.into_iter().map(|key| deadlines.came_up(wheel, now, key, guard).0).collect()
+        let mut take = |key| {
+            deadlines.left_wheel();
+            deadlines.take_passed(wheel, now, key, guard)
+        };
+        due.into_iter().map(&mut take).collect()
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct Guard {
     /// Progress of output since the last look.
     sent_bytes: u64,
     unacknowledged_bytes: usize,
+    /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last.
+    until: Instant,
+    discarded_bytes: u64,
 }
 
 impl Stream {
@@ -57,11 +60,15 @@ impl Stream {
         if self.phase == Phase::Connecting {
             return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
         }
-        if self.phase == Phase::Lingering {
-            return Some(End::closed());
-        }
         let guard = self.guard.take()?;
+        if self.phase == Phase::Lingering {
+            return self.linger_on(agenda, limits, key, &guard);
+        }
         let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+        if unacknowledged_bytes == 0 && self.waiting_bytes() == 0 {
+            self.output_left(agenda, key);
+            return None;
+        }
         // What left our queue and what the peer's kernel acknowledged of what had left before.
         let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
             .saturating_sub(unacknowledged_bytes as u64);
@@ -83,7 +90,38 @@ impl Stream {
         let now = agenda.clock.now();
         let at = now.saturating_add(after);
         self.deadlines.set_guard(&mut agenda.timers, now, key, at);
-        self.guard = Some(Box::new(Guard { at, sent_bytes: 0, unacknowledged_bytes }));
+        let until = now;
+        self.guard =
+            Some(Box::new(Guard { at, sent_bytes: 0, unacknowledged_bytes, until, discarded_bytes: 0 }));
+    }
+
+    /// Our direction is ended: waits for the peer to end its own.
+    pub fn linger(&mut self, agenda: &mut Agenda, limits: &ConnLimits, key: Key) {
+        let until = agenda.clock.now().saturating_add(limits.linger_time_max);
+        self.guard(agenda, key, limits.linger_silence_max.min(limits.linger_time_max));
+        if let Some(guard) = &mut self.guard {
+            guard.until = until;
+        }
+    }
+
+    /// A lingering close goes on as long as the peer speaks and may.
+    fn linger_on(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        key: Key,
+        guard: &Guard,
+    ) -> Option<End> {
+        let left = guard.until.duration_since(agenda.clock.now());
+        if left.is_zero() || self.discarded_bytes() == guard.discarded_bytes {
+            return Some(End::closed());
+        }
+        self.guard(agenda, key, limits.linger_silence_max.min(left));
+        let discarded_bytes = self.discarded_bytes();
+        if let Some(next) = &mut self.guard {
+            (next.until, next.discarded_bytes) = (guard.until, discarded_bytes);
+        }
+        None
     }
 
     /// The machinery has nothing to wait for.
@@ -91,10 +129,36 @@ impl Stream {
         self.guard = None;
     }
 
-    /// The wheel's entry came up: which deadline passed, and whether it came up early.
-    pub fn timer_came_up(&mut self, agenda: &mut Agenda, key: Key) -> (Passed, bool) {
+    /// The wheel's entry came up. Which deadline has passed; if none has, the entry goes back for the next one.
+    pub fn timer_came_up(&mut self, agenda: &mut Agenda, key: Key) -> Passed {
+        self.deadlines.left_wheel();
+        let passed = self.deadlines.passed(agenda.clock.now(), self.guard_at());
+        if passed == Passed::Neither {
+            agenda.stats.timers_moved +=
+                u64::from(self.guard.is_some() || self.deadlines.protocol().is_some());
+            self.take_passed(agenda, key);
+        }
+        passed
+    }
+
+    /// The deadline that has passed, if it still stands; the entry goes back for the next one.
+    pub fn take_passed(&mut self, agenda: &mut Agenda, key: Key) -> Passed {
         let now = agenda.clock.now();
-        let guard = self.guard.as_ref().map(|guard| guard.at);
-        self.deadlines.came_up(&mut agenda.timers, now, key, guard)
+        let guard = self.guard_at();
+        self.deadlines.take_passed(&mut agenda.timers, now, key, guard)
+    }
+
+    fn guard_at(&self) -> Option<Instant> {
+        self.guard.as_ref().map(|guard| guard.at)
+    }
+
+    /// Whether a deadline that has passed has to wait until what lies in the socket is delivered: it is what the peer
+    /// should have sent by then.
+    pub fn looks_first(&self, passed: Passed) -> bool {
+        match self.phase {
+            Phase::Connecting | Phase::Lingering => passed == Passed::Guard,
+            Phase::Open => passed == Passed::Protocol && !self.is_held(),
+            Phase::Closing | Phase::Finishing => false,
+        }
     }
 }

@@ -202,6 +202,19 @@ impl Conn<'_> {
         self.stream.deadlines.clear_protocol();
     }
 
+    /// The deadline that is set, if one is.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.stream.deadlines.protocol()
+    }
+
+    /// Bytes that have left the queue and that the peer's side has not acknowledged, if the driver can tell. One system
+    /// call.
+    #[must_use]
+    pub fn unacknowledged_bytes(&mut self) -> Option<usize> {
+        self.io.unacknowledged(self.key)
+    }
+
     /// A waker that leads to `woken` on this connection, from any thread. One allocation at the first
     /// call; a burst of wakes is one `woken`.
     pub fn waker(&mut self) -> Waker {

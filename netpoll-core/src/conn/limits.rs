@@ -34,10 +34,13 @@ pub struct ConnLimits {
     /// Unconsumed input, in bytes, above which a connection is cut. Default 1 MiB. A protocol that needs
     /// larger messages consumes them piece by piece.
     pub input_bytes_max: usize,
-    /// Input, in bytes, discarded after [`Flow::Linger`](crate::Flow::Linger). Default 256 KiB: what is in
-    /// flight at 20 Mbit/s over 100 ms.
+    /// Input, in bytes, discarded after [`Flow::Linger`](crate::Flow::Linger). Default 16 MiB: a client that writes all
+    /// of a refused upload before it reads gets to its answer. Beyond it the connection is not read any more, which
+    /// holds the peer back, and is closed when the time is over.
     pub linger_bytes_max: usize,
-    /// How long a lingering close waits for the peer. Default 2 s: a few round trips and a retransmission.
+    /// How long a peer may be silent in a lingering close. Default 2 s: a few round trips and a retransmission.
+    pub linger_silence_max: Duration,
+    /// How long a lingering close takes at most, while the peer goes on sending. Default 10 s: 16 MiB at 13 Mbit/s.
     pub linger_time_max: Duration,
 }
 
@@ -51,8 +54,9 @@ impl Default for ConnLimits {
             write_rate_min: 256,
             write_grace: Duration::from_secs(10),
             input_bytes_max: 1024 * 1024,
-            linger_bytes_max: 256 * 1024,
-            linger_time_max: Duration::from_secs(2),
+            linger_bytes_max: 16 * 1024 * 1024,
+            linger_silence_max: Duration::from_secs(2),
+            linger_time_max: Duration::from_secs(10),
         }
     }
 }

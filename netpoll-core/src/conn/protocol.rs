@@ -42,6 +42,21 @@ pub trait Protocol: Sized + 'static {
         Flow::Close
     }
 
+    /// The peer of a connection that has paused reading has ended its direction, perhaps behind bytes that are not read
+    /// yet: it has left, or has said all it will say and only listens. Comes once. What it returns takes effect as ever;
+    /// the default is to go on pausing. [`eof`](Self::eof) comes when all its bytes were read.
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Pause
+    }
+
+    /// Output that had to wait for the peer has left, and the peer's side has acknowledged it. Time that counts from the end of
+    /// an answer, such as idle time, begins here. Comes in a later turn, and only if no more is queued by then; not for
+    /// output that left at once.
+    fn flushed(&mut self, conn: &mut Conn<'_>) {
+        let _ = conn;
+    }
+
     /// The queue was above high water ([`Conn::is_backed_up`]) and has fallen to low water: there is room
     /// again. Comes once for each time, in a later turn even if everything left at once.
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -88,11 +103,13 @@ pub enum Flow {
     Pause,
     /// Go on, but let others come first: the rest of the input is offered again in the next turn.
     Yield,
-    /// Send what is queued, then close. If the peer sent bytes that were not read, the kernel answers
-    /// with a reset, which may destroy what the peer has not read yet: then use `Linger`.
+    /// Send what is queued, then close. Where the kernel would answer what the peer has sent, or may send, with a reset
+    /// that destroys a part of the answer, it closes as `Linger` does: when input was left unread, and when what was
+    /// queued did not leave at once. Bytes that come later are answered with a reset.
     Close,
     /// Send what is queued, end our direction, discard what the peer still sends until it ends too
-    /// ([`ConnLimits::linger_bytes_max`](crate::ConnLimits::linger_bytes_max) and
+    /// ([`ConnLimits::linger_bytes_max`](crate::ConnLimits::linger_bytes_max),
+    /// [`linger_silence_max`](crate::ConnLimits::linger_silence_max) and
     /// [`linger_time_max`](crate::ConnLimits::linger_time_max) at most), then close. For refusals, while the
     /// peer is still talking.
     Linger,

@@ -2,7 +2,7 @@
 //!
 //! The callbacks' wishes ([`Flow`]) become orders to the driver here. Invariants:
 //! - input is *held* (the driver told to pause) exactly while the protocol paused, yielded, the queue
-//!   is above high water, or a plain close is under way;
+//!   is above high water, a plain close is under way, or a lingering one has discarded all it may;
 //! - a connection stands on the ready list, and on the dirty list, at most once: its mark says so;
 //! - an idle connection owns no block: queue and remainder are empty, and then they own nothing.
 //!
@@ -19,19 +19,23 @@ use crate::reactor::Agenda;
 use crate::task::WakeTarget;
 
 /// The protocol paused reading.
-const PAUSED: u8 = 1;
+const PAUSED: u16 = 1;
 /// The protocol gave way; input is offered again in the next turn.
-const YIELDED: u8 = 1 << 1;
+const YIELDED: u16 = 1 << 1;
 /// The queue passed high water and has not come down yet.
-const BACKED_UP: u8 = 1 << 2;
+const BACKED_UP: u16 = 1 << 2;
 /// The driver was told to pause.
-const HELD: u8 = 1 << 3;
+const HELD: u16 = 1 << 3;
 /// The remainder was not offered since input was let go: offer it without new bytes.
-const OFFER: u8 = 1 << 4;
+const OFFER: u16 = 1 << 4;
 /// The peer has sent all it will send.
-const ENDED: u8 = 1 << 5;
-const ON_READY_LIST: u8 = 1 << 6;
-const ON_DIRTY_LIST: u8 = 1 << 7;
+const ENDED: u16 = 1 << 5;
+const ON_READY_LIST: u16 = 1 << 6;
+const ON_DIRTY_LIST: u16 = 1 << 7;
+/// The driver knows that the peer has ended, behind input that is held back, and the protocol was not told yet.
+const PEER_ENDING: u16 = 1 << 8;
+/// Output that had to wait has left, and the protocol was not told yet.
+const OUTPUT_LEFT: u16 = 1 << 9;
 
 /// Output up to this size leaves together with that of other connections. More is sent at once: it may not
 /// fit into the socket, and then its connection has to be held before it brings more.
@@ -79,10 +83,10 @@ pub struct Stream {
     /// Few connections have one at a time, so it is not part of the slot.
     pub(super) guard: Option<Box<Guard>>,
     /// Bytes that a completion driver took and has not sent yet.
-    in_flight: u32,
+    in_flight: usize,
     discarded: u32,
     pub phase: Phase,
-    bits: u8,
+    bits: u16,
 }
 
 // With its generation (8 B) and the driver's part (16 B) a slot is at most 128 B, plus the protocol's own state.
@@ -104,12 +108,12 @@ impl Stream {
     }
 
     #[inline]
-    fn has(&self, bits: u8) -> bool {
+    fn has(&self, bits: u16) -> bool {
         self.bits & bits != 0
     }
 
     #[inline]
-    fn mark(&mut self, bit: u8, on: bool) {
+    fn mark(&mut self, bit: u16, on: bool) {
         self.bits = if on { self.bits | bit } else { self.bits & !bit };
     }
 
@@ -121,7 +125,7 @@ impl Stream {
 
     /// Bytes that wait to leave.
     pub fn waiting_bytes(&self) -> usize {
-        self.out.queued_bytes() + self.in_flight as usize
+        self.out.queued_bytes() + self.in_flight
     }
 
     /// Output is queued, and so little that nobody minds when it leaves a moment later.
@@ -136,6 +140,39 @@ impl Stream {
 
     pub fn set_finished(&mut self) {
         self.mark(ENDED, true);
+        self.mark(PEER_ENDING, false);
+    }
+
+    /// The driver has reported that the peer of this connection, whose input is held back, has ended.
+    pub fn set_peer_ending(&mut self) {
+        self.mark(PEER_ENDING, !self.has(ENDED));
+    }
+
+    /// True once when the protocol, which has paused, is to be told that the peer has ended.
+    pub fn take_peer_ending(&mut self) -> bool {
+        let tell = self.bits & (PEER_ENDING | PAUSED) == PEER_ENDING | PAUSED && self.phase == Phase::Open;
+        if tell {
+            self.mark(PEER_ENDING, false);
+        }
+        tell
+    }
+
+    /// The flow that changes nothing.
+    pub fn unchanged_flow(&self) -> Flow {
+        if self.has(PAUSED) { Flow::Pause } else { Flow::Continue }
+    }
+
+    /// All output has left that had to wait for the peer.
+    pub fn output_left(&mut self, agenda: &mut Agenda, key: Key) {
+        self.mark(OUTPUT_LEFT, true);
+        self.push_ready(agenda, key);
+    }
+
+    /// True once when the protocol is to be told of that.
+    pub fn take_output_left(&mut self) -> bool {
+        let tell = self.has(OUTPUT_LEFT);
+        self.mark(OUTPUT_LEFT, false);
+        tell && self.phase == Phase::Open && self.waiting_bytes() == 0
     }
 
     pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {
@@ -183,19 +220,21 @@ impl Stream {
     fn change_course(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, flow: Flow) -> Option<End> {
         match flow {
             Flow::Continue => self.mark(PAUSED, false),
-            Flow::Pause => self.mark(PAUSED, true),
+            Flow::Pause => {
+                self.mark(PAUSED, true);
+                if self.has(PEER_ENDING) {
+                    self.push_ready(agenda, key);
+                }
+            }
             Flow::Yield => {
                 agenda.stats.yields += 1;
                 self.mark(PAUSED, false);
                 self.mark(YIELDED, true);
                 self.push_ready(agenda, key);
             }
-            Flow::Close => self.phase = Phase::Closing,
-            Flow::Linger if self.has(ENDED) => self.phase = Phase::Closing,
-            Flow::Linger => {
-                self.phase = Phase::Finishing;
-                self.input.clear(&mut agenda.pool);
-            }
+            Flow::Close | Flow::Linger if self.has(ENDED) => self.phase = Phase::Closing,
+            Flow::Close if !io.may_have_input(key) => self.phase = Phase::Closing,
+            Flow::Close | Flow::Linger => self.finish(agenda),
             Flow::Reset => return Some(End::reset(Lost::Reset)),
         }
         self.rein(agenda, io, key);
@@ -207,7 +246,8 @@ impl Stream {
         let hold = match self.phase {
             Phase::Open => self.has(PAUSED | YIELDED | BACKED_UP),
             Phase::Closing => true,
-            Phase::Connecting | Phase::Finishing | Phase::Lingering => false,
+            Phase::Finishing | Phase::Lingering => self.has(PAUSED),
+            Phase::Connecting => false,
         };
         if hold == self.is_held() {
             return;
@@ -215,6 +255,10 @@ impl Stream {
         self.mark(HELD, hold);
         let demand = if hold { Demand::Pause } else { Demand::Flow };
         let waiting = io.receive(key, demand);
+        if hold && waiting {
+            self.set_peer_ending();
+            self.push_ready(agenda, key);
+        }
         if !hold {
             let offer = !self.input.is_empty();
             self.mark(OFFER, offer);
@@ -266,7 +310,7 @@ impl Stream {
         if !self.out.is_empty() {
             let queued = self.out.queued_bytes();
             // Looked at before the flush: a protocol that saw `is_backed_up` and stopped waits for `drained`.
-            let backs_up = queued + self.in_flight as usize > limits.write_high_bytes
+            let backs_up = queued + self.in_flight > limits.write_high_bytes
                 && self.phase == Phase::Open
                 && !self.has(BACKED_UP);
             match io.flush(key, &mut self.out, &mut agenda.pool) {
@@ -277,7 +321,10 @@ impl Stream {
                 }
                 Flushed::Done => {}
                 Flushed::Blocked { in_flight } => {
-                    self.in_flight += in_flight as u32;
+                    self.in_flight += in_flight;
+                    if in_flight == 0 {
+                        self.did_not_leave_whole(agenda, io, key);
+                    }
                     let left = queued - self.out.queued_bytes() - in_flight;
                     self.stalled(agenda, limits, io, key, left);
                     if backs_up {
@@ -310,6 +357,7 @@ impl Stream {
         backs_up: bool,
     ) {
         self.progressed(sent_bytes);
+        self.did_not_leave_whole(agenda, io, key);
         if backs_up {
             agenda.stats.backed_up += 1;
             self.back_up(agenda, io, key);
@@ -331,8 +379,11 @@ impl Stream {
         key: Key,
         bytes: usize,
     ) -> Result<bool, End> {
-        self.in_flight -= bytes as u32;
+        self.in_flight -= bytes;
         self.progressed(bytes);
+        if self.waiting_bytes() > 0 {
+            self.did_not_leave_whole(agenda, io, key);
+        }
         if let Some(end) = self.flush(agenda, limits, io, key) {
             return Err(end);
         }
@@ -367,24 +418,63 @@ impl Stream {
         if self.phase == Phase::Lingering {
             return None;
         }
-        self.guard = None;
+        if self.phase == Phase::Open && io.unacknowledged(key).is_some_and(|bytes| bytes > 0) {
+            // Our kernel has it, the peer has not: it is watched until then.
+            return None;
+        }
+        if self.guard.take().is_some() && self.phase == Phase::Open {
+            self.output_left(agenda, key);
+        }
         match self.phase {
             Phase::Closing => Some(End::closed()),
             Phase::Finishing if self.has(ENDED) => Some(End::closed()),
             Phase::Finishing => {
                 io.finish(key);
                 self.phase = Phase::Lingering;
-                self.guard(agenda, key, limits.linger_time_max);
+                self.linger(agenda, limits, key);
                 None
             }
             Phase::Connecting | Phase::Open | Phase::Lingering => None,
         }
     }
 
-    /// Input of a connection that is over as far as its protocol is concerned.
-    pub fn discard(&mut self, limits: &ConnLimits, bytes: usize) -> Option<End> {
-        self.discarded = self.discarded.saturating_add(bytes as u32);
-        (self.discarded as usize > limits.linger_bytes_max).then(End::closed)
+    /// What is queued leaves, then our direction ends; input is discarded.
+    fn finish(&mut self, agenda: &mut Agenda) {
+        self.phase = Phase::Finishing;
+        self.mark(PAUSED, false);
+        self.input.clear(&mut agenda.pool);
+    }
+
+    /// A connection that is about to close lingers if its last output has to wait for the peer: a reset, which answers
+    /// whatever the peer may still send, would destroy what of it is under way.
+    fn did_not_leave_whole(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        if self.phase == Phase::Closing && !self.has(ENDED) {
+            self.finish(agenda);
+            self.rein(agenda, io, key);
+        }
+    }
+
+    /// Input of a connection that is over as far as its protocol is concerned. Beyond the limit it stays in the kernel,
+    /// where it holds the peer back, until the lingering close is over.
+    pub fn discard(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+        bytes: usize,
+    ) {
+        self.discarded = self.discarded.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let finishing = matches!(self.phase, Phase::Finishing | Phase::Lingering);
+        if finishing && self.discarded as usize > limits.linger_bytes_max {
+            self.mark(PAUSED, true);
+            self.rein(agenda, io, key);
+        }
+    }
+
+    /// Input that was discarded so far, in bytes.
+    pub fn discarded_bytes(&self) -> u64 {
+        self.discarded.into()
     }
 
     /// Gives back everything that is borrowed from the worker.

@@ -18,6 +18,7 @@ use super::tables::{Table, Tables};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Key, KeySlab};
+use crate::reactor::Due;
 
 /// The connections of one protocol.
 pub struct Connections<P> {
@@ -66,7 +67,8 @@ impl<P: Protocol> Connections<P> {
     fn received_out_of_turn(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
         let end = if slot.stream.phase != Phase::Open {
-            slot.stream.discard(&cx.limits, chunk.len())
+            slot.stream.discard(&mut cx.agenda, &cx.limits, io, key, chunk.len());
+            None
         } else if slot.stream.is_held() {
             // They had left the socket when the connection was paused: it is offered them when it goes on.
             slot.stream.keep(cx, chunk);
@@ -124,6 +126,28 @@ impl<P: Protocol> Connections<P> {
         }
         slot.stream.rein(&mut cx.agenda, io, key);
         slot.verdict() == Verdict::Continue
+    }
+
+    /// Brings the protocol the news that is under way to it from inside, which counts more than the clock as well.
+    fn catch_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        let is_woken = stream.wake.as_ref().is_some_and(|wake| wake.is_queued());
+        if stream.take_output_left() {
+            self.output_left(cx, io, key);
+        }
+        if is_woken {
+            self.woken(cx, io, key);
+        }
+    }
+
+    /// Tells the protocol that output which had to wait has left. True if the connection lives on.
+    fn output_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let unchanged = slot.stream.unchanged_flow();
+        self.call(cx, io, key, Flush::Soon, |protocol, conn| {
+            protocol.flushed(conn);
+            unchanged
+        })
     }
 
     /// Takes a connection out, closes it and tells its protocol.
@@ -229,6 +253,14 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
+    fn ending(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        stream.set_peer_ending();
+        if stream.take_peer_ending() {
+            self.call(cx, io, key, Flush::Now, P::peer_ended);
+        }
+    }
+
     fn unfinished(&mut self, cx: &mut Context, key: Key) {
         if let Some(Slot { stream, .. }) = self.slots.get_mut(key) {
             stream.push_ready(&mut cx.agenda, key);
@@ -238,6 +270,14 @@ impl<P: Protocol> Table for Connections<P> {
     fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let offer = slot.stream.left_ready_list(&mut cx.agenda, io, key);
+        if slot.stream.take_output_left() && !self.output_left(cx, io, key) {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        if slot.stream.take_peer_ending() && !self.call(cx, io, key, Flush::Now, P::peer_ended) {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return false };
         if slot.stream.owes_file() {
             let end = slot.stream.flush(&mut cx.agenda, &cx.limits, io, key);
             if end.is_some() {
@@ -264,10 +304,22 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
+    fn came_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Due {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return Due::Not };
+        let passed = stream.timer_came_up(&mut cx.agenda, key);
+        if passed == Passed::Neither {
+            return Due::Not;
+        }
+        let looks_first = stream.looks_first(passed);
+        if passed == Passed::Protocol {
+            self.catch_up(cx, io, key);
+        }
+        if looks_first { Due::LookFirst } else { Due::Now }
+    }
+
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
-        let (passed, moved) = stream.timer_came_up(&mut cx.agenda, key);
-        cx.agenda.stats.timers_moved += u64::from(moved);
+        let passed = stream.take_passed(&mut cx.agenda, key);
         cx.agenda.stats.timers_fired += u64::from(passed != Passed::Neither);
         match passed {
             Passed::Neither => {}
@@ -316,8 +368,7 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io) {
-        let keys: Vec<Key> = self.slots.keys().collect();
-        for key in keys {
+        for key in self.keys() {
             match self.slots.get(key).map(|slot| slot.stream.phase) {
                 Some(Phase::Open) => {
                     self.call(cx, io, key, Flush::Soon, P::stopping);
@@ -329,11 +380,26 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize {
-        let keys: Vec<Key> = self.slots.keys().collect();
-        for key in &keys {
-            self.end(cx, io, *key, End::reset(Lost::Cut));
+        let mut cut = 0;
+        for key in self.keys() {
+            let now = cx.agenda.clock.now();
+            let Some(Slot { stream, .. }) = self.slots.get(key) else { continue };
+            let is_due =
+                stream.phase == Phase::Open && stream.deadlines.passed(now, None) == Passed::Protocol;
+            if is_due && !self.call(cx, io, key, Flush::Now, P::deadline) {
+                continue;
+            }
+            // Who lingers has had all of its answer: a reset could only destroy it.
+            let lingers = self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Lingering);
+            let end = if lingers { End::closed() } else { End::reset(Lost::Cut) };
+            self.end(cx, io, key, end);
+            cut += usize::from(!lingers);
         }
-        keys.len()
+        cut
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.slots.keys().collect()
     }
 
     fn reclaim(&mut self) {

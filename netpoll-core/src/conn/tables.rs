@@ -9,6 +9,7 @@ use super::table::Connections;
 use super::{Context, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::Key;
+use crate::reactor::Due;
 
 /// A table, whatever its protocol.
 pub trait Table: Any {
@@ -18,10 +19,15 @@ pub trait Table: Any {
     fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]);
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
     fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
+    /// The peer has ended, behind input that is held back.
+    fn ending(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn unfinished(&mut self, cx: &mut Context, key: Key);
     /// Goes on with a connection from the ready list; true when the driver should read more of it.
     fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool;
     fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    /// The connection's entry in the wheel came up.
+    fn came_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Due;
+    /// Carries out the deadline that has passed, if it still stands.
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes);
@@ -29,6 +35,7 @@ pub trait Table: Any {
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    fn keys(&self) -> Vec<Key>;
     fn reclaim(&mut self);
     fn len(&self) -> usize;
 }
@@ -73,6 +80,11 @@ impl Tables {
 
     pub fn each(&mut self) -> impl Iterator<Item = &mut Box<dyn Table>> {
         self.tables.iter_mut()
+    }
+
+    /// The names of all connections.
+    pub fn keys(&self) -> Vec<Key> {
+        self.tables.iter().flat_map(|table| table.keys()).collect()
     }
 
     /// Connections in all tables.

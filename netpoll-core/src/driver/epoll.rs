@@ -123,6 +123,7 @@ impl Driver for Epoll {
                 readable: event.is_readable(),
                 writable: event.is_writable(),
                 ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
+                urgent: event.is_urgent(),
                 failed: event.is_error(),
             };
             self.batch.put_off(key, now);
@@ -133,5 +134,9 @@ impl Driver for Epoll {
 
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
         self.streams.resume(&mut self.batch, limits, sink, key);
+    }
+
+    fn look<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
+        self.streams.look(self.batch.scratch(), limits, sink, key);
     }
 }

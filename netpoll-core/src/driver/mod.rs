@@ -8,6 +8,7 @@
 //! Invariants that every driver keeps:
 //! - a key is never reported after [`Io::close`] returned for it;
 //! - a chunk is handed on once, in order, and the end of the stream comes after the last chunk;
+//! - that the peer of a paused source has ended is told as well, once: nobody waits for one who is gone;
 //! - a stream that stopped with input left is either paused or reported [`Sink::unfinished`]; a listener with
 //!   peers left is paused, or goes on in the next wait;
 //! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns, or that was lent to
@@ -54,6 +55,11 @@ pub trait Driver {
 
     /// Delivers more of a source that stopped with input left, or accepts from a listener that is about to be closed.
     fn resume<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S);
+
+    /// Delivers what has happened to a source by now, one share of its input at most, whether a wait has reported it or
+    /// not. It comes before a deadline of the source is honoured: a wait may have been full or interrupted, or the process
+    /// may have stood still, and what lies in the socket counts more than the clock. Of a paused source it delivers nothing.
+    fn look<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S);
 }
 
 /// The half that takes orders, callable from inside a delivery.
@@ -67,9 +73,12 @@ pub trait Io {
     /// Takes over a connected stream, and registers it at once, once for its whole life.
     fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
 
-    /// Lets input flow or holds it back in the kernel. True when input may be waiting already:
-    /// the caller then owes a [`Driver::resume`].
+    /// Lets input flow or holds it back in the kernel. Flowing, true means that input may be waiting already: the
+    /// caller then owes a [`Driver::resume`]. Pausing, it means what [`Sink::ending`] does, which does not come then.
     fn receive(&mut self, key: Key, demand: Demand) -> bool;
+
+    /// Whether input may lie unread in the socket, so that closing it would be a reset. True if the driver cannot tell.
+    fn may_have_input(&mut self, key: Key) -> bool;
 
     /// Sends what is queued, as far as the peer takes it, but of files no more than a share: others wait.
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;
@@ -112,6 +121,9 @@ pub trait Sink {
     fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize);
     /// The peer ended its direction or the stream failed. A failed source still needs a close.
     fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp);
+    /// The peer of a paused source has ended its direction, perhaps behind bytes that are not read yet. Told once. The
+    /// end itself comes as [`hung_up`](Self::hung_up) behind the last chunk, if the source is let go.
+    fn ending(&mut self, io: &mut dyn Io, key: Key);
     /// The source used up its share of this turn and has to be resumed in the next.
     fn unfinished(&mut self, key: Key);
     /// A batch of events was delivered, at the latest the last of a wait, and its replies were sent: what else was

@@ -6,7 +6,8 @@
 //! in two places only: after a read that returned less than was asked for, and after `EAGAIN`.
 //!
 //! A short read means drained, which saves the `EAGAIN` read, unless the peer's end was reported
-//! as well: then reading goes on to the end, or a FIN that came with data would be lost.
+//! as well: then reading goes on to the end, or a FIN that came with data would be lost. A read stops short at TCP's mark
+//! of urgent data too, so the sources that had some are read until there is nothing.
 //!
 //! Cost per keep-alive request: one `recv`, one `send`, a share of one wait.
 
@@ -23,17 +24,21 @@ use crate::sys;
 /// One `recv` asks for this much: the default read quantum, so that one read fills one turn's share.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-const READABLE: u8 = 1;
-const PAUSED: u8 = 1 << 1;
+const READABLE: u16 = 1;
+const PAUSED: u16 = 1 << 1;
 /// The poller reported RDHUP, HUP or ERR: read to the end.
-const ENDING: u8 = 1 << 2;
+const ENDING: u16 = 1 << 2;
 /// The end of input was delivered.
-const ENDED: u8 = 1 << 3;
+const ENDED: u16 = 1 << 3;
 /// A send was cut short; the next OUT edge matters.
-pub(super) const BLOCKED: u8 = 1 << 4;
-pub(super) const CONNECTING: u8 = 1 << 5;
+pub(super) const BLOCKED: u16 = 1 << 4;
+pub(super) const CONNECTING: u16 = 1 << 5;
 /// A send of lent bytes failed; the next flush says so.
-pub(super) const SEND_FAILED: u8 = 1 << 6;
+pub(super) const SEND_FAILED: u16 = 1 << 6;
+/// It was told of the peer's end while it was paused.
+const END_TOLD: u16 = 1 << 7;
+/// The peer has sent urgent data: a short read is no proof that nothing is left.
+const URGENT: u16 = 1 << 8;
 
 /// What a poller reports about one source.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +49,8 @@ pub struct Readiness {
     pub writable: bool,
     /// RDHUP, HUP or ERR.
     pub ending: bool,
+    /// Urgent data came, or is still there.
+    pub urgent: bool,
     /// ERR: the stream is dead.
     pub failed: bool,
 }
@@ -62,12 +69,23 @@ pub(super) struct Source {
     pub(super) fd: OwnedFd,
     /// The kernel's error number, with `SEND_FAILED`.
     pub(super) errno: u16,
-    pub(super) bits: u8,
+    pub(super) bits: u16,
 }
 
+const _: () = assert!(size_of::<Source>() == 8);
+
 impl Source {
-    pub(super) fn has(&self, bit: u8) -> bool {
-        self.bits & bit != 0
+    pub(super) fn has(&self, bits: u16) -> bool {
+        self.bits & bits != 0
+    }
+
+    /// True once: its peer has ended, and as it is paused nobody would learn of that.
+    fn take_end_to_tell(&mut self) -> bool {
+        let tell = self.bits & (PAUSED | ENDING | ENDED | END_TOLD) == PAUSED | ENDING;
+        if tell {
+            self.bits |= END_TOLD;
+        }
+        tell
     }
 
     /// Whether bytes may be read from it, and nothing else is to be said about it.
@@ -87,7 +105,7 @@ impl Source {
             }
             Ok(len) => {
                 counts.received_bytes += len as u64;
-                let drained = len < room.len() && !self.has(ENDING);
+                let drained = len < room.len() && !self.has(ENDING | URGENT);
                 self.bits = if drained { self.bits & !READABLE } else { self.bits | READABLE };
                 Received::Bytes { len, drained }
             }
@@ -195,6 +213,10 @@ impl<R: Register> Streams<R> {
         if now.ending {
             source.bits |= ENDING;
         }
+        if now.urgent {
+            source.bits |= URGENT;
+        }
+        let ends_unread = source.take_end_to_tell() && !now.failed;
         let unblocked = now.writable && source.has(BLOCKED);
         if unblocked {
             source.bits &= !BLOCKED;
@@ -210,6 +232,9 @@ impl<R: Register> Streams<R> {
             let error = sys::take_error(source.fd.as_fd()).ok().flatten();
             let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
             return sink.hung_up(self, key, HangUp::Failed(error));
+        }
+        if ends_unread {
+            return sink.ending(self, key);
         }
         if now.readable || now.ending {
             self.read(scratch, limits, sink, key);
@@ -249,6 +274,20 @@ impl<R: Register> Streams<R> {
         }
     }
 
+    /// Delivers what has happened to a source, whatever the poller has said of it.
+    pub(super) fn look<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        if source.has(CONNECTING) {
+            self.counts.syscalls_other += 1;
+            if sys::has_connected_or_failed(source.fd.as_fd()) {
+                self.connected(sink, key);
+            }
+            return;
+        }
+        source.bits |= READABLE;
+        self.read(scratch, limits, sink, key);
+    }
+
     fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !CONNECTING;
@@ -264,7 +303,7 @@ impl<R: Register> Streams<R> {
         sink.opened(self, key, result);
     }
 
-    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, bits: u8) {
+    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, bits: u16) {
         let replaced = self.sources.insert(key, Source { fd, errno: 0, bits });
         assert!(replaced.is_none(), "a key names one source at a time");
     }
@@ -301,10 +340,19 @@ impl<R: Register> Io for Streams<R> {
             return false;
         };
         match demand {
-            Demand::Pause => source.bits |= PAUSED,
-            Demand::Flow => source.bits &= !PAUSED,
+            Demand::Pause => {
+                source.bits |= PAUSED;
+                source.take_end_to_tell()
+            }
+            Demand::Flow => {
+                source.bits &= !PAUSED;
+                source.bits & (READABLE | ENDED) == READABLE
+            }
         }
-        demand == Demand::Flow && source.bits & (READABLE | ENDED) == READABLE
+    }
+
+    fn may_have_input(&mut self, key: Key) -> bool {
+        self.sources.get(key).is_some_and(|source| source.bits & (READABLE | ENDED) == READABLE)
     }
 
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {

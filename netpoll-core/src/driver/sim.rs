@@ -43,6 +43,7 @@ enum Next {
     Opened(Key, io::Result<()>),
     Sent(Key, usize),
     Chunk(Key),
+    Ending(Key),
     End(Key, HangUp),
     Interrupted(Key),
 }
@@ -102,6 +103,9 @@ impl SimDriver {
             return Next::Nothing;
         }
         if link.paused {
+            if link.take_end_to_tell() {
+                return Next::Ending(key);
+            }
             let late = !link.to_us.is_empty() && std::mem::take(&mut link.may_be_late);
             if !late || !random.happens(faults.late_receives) {
                 return Next::Nothing;
@@ -139,6 +143,7 @@ impl SimDriver {
             Next::Sent(key, bytes) => sink.sent(&mut self.io, key, bytes),
             Next::End(key, how) => sink.hung_up(&mut self.io, key, how),
             Next::Interrupted(key) => sink.unfinished(key),
+            Next::Ending(key) => sink.ending(&mut self.io, key),
             Next::Chunk(key) => {
                 let chunk = std::mem::take(&mut self.chunk);
                 // Stop is remembered by the pause that came with it, or by `unfinished`.
@@ -233,9 +238,13 @@ impl Io for SimIo {
         self.with(key, |link| {
             link.paused = demand == Demand::Pause;
             link.may_be_late = link.paused;
-            !link.paused && link.interrupted
+            if link.paused { link.take_end_to_tell() } else { link.interrupted }
         })
         .unwrap_or(false)
+    }
+
+    fn may_have_input(&mut self, key: Key) -> bool {
+        self.with(key, |link| !link.to_us.is_empty()).unwrap_or(false)
     }
 
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
@@ -395,5 +404,23 @@ impl Driver for SimDriver {
     fn resume<S: Sink>(&mut self, key: Key, _limits: &Limits, _sink: &mut S) {
         // Delivery goes on in the next wait, which follows at once.
         self.io.with(key, |link| link.interrupted = false);
+    }
+
+    fn look<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
+        let Some(index) = self.io.net.net.borrow().by_key.get(key).copied() else { return };
+        // Nothing is late for one who looks.
+        let faults = std::mem::replace(&mut self.io.net.net.borrow_mut().faults, Faults::none());
+        loop {
+            let next = self.next(index, limits, sink.pool());
+            let goes_on = matches!(next, Next::Sent(..) | Next::Chunk(_));
+            self.deliver(index, next, sink);
+            if !goes_on {
+                break;
+            }
+        }
+        if !self.replies.is_empty() {
+            self.reply(sink);
+        }
+        self.io.net.net.borrow_mut().faults = faults;
     }
 }

@@ -21,5 +21,5 @@ pub use mailbox::{Bell, Mailbox, Sender};
 pub use ready_list::ReadyList;
 pub use setting::ParseSettingError;
 pub use stats::{Published, Stats};
-pub use turn::{Agenda, Host, Reactor};
+pub use turn::{Agenda, Due, Host, Reactor};
 pub use wait::{SPIN_MAX, WaitStrategy};

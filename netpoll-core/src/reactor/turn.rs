@@ -56,6 +56,19 @@ impl Agenda {
     }
 }
 
+/// What is to be done about a timer that came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing: what it stood for has moved, or is gone.
+    Not,
+    /// Its deadline has passed.
+    Now,
+    /// The same, but what lies in the socket comes first.
+    LookFirst,
+    /// What lies in all sockets comes first.
+    LookAtAll,
+}
+
 /// What the loop asks of the floors above. The worker implements it.
 pub trait Host: Sink {
     type Letter;
@@ -68,7 +81,11 @@ pub trait Host: Sink {
     /// Sends what a connection has queued.
     fn flush(&mut self, io: &mut dyn Io, key: Key);
     /// A timer of this key came up.
+    fn came_up(&mut self, io: &mut dyn Io, key: Key) -> Due;
+    /// It is due, and what had to come first has: carries it out if it still stands.
     fn expired(&mut self, io: &mut dyn Io, key: Key);
+    /// All connections.
+    fn connections(&mut self) -> Vec<Key>;
     /// Frees what died during the turn.
     fn reclaim(&mut self);
     /// Nothing is left to do, ever.
@@ -161,7 +178,7 @@ impl<D: Driver, L> Reactor<D, L> {
         self.work_began = now;
         let waited = self.driver.deliver(&limits, host);
 
-        done += waited.events + self.expire(host, now);
+        done += waited.events + self.expire(host, &limits, now);
         host.reclaim();
         self.waiting.observe(now, waited.events);
         let stats = &mut host.agenda().stats;
@@ -226,10 +243,21 @@ impl<D: Driver, L> Reactor<D, L> {
         (Wait::Block(bound), true)
     }
 
-    fn expire<H: Host<Letter = L>>(&mut self, host: &mut H, now: Instant) -> usize {
+    fn expire<H: Host<Letter = L>>(&mut self, host: &mut H, limits: &Limits, now: Instant) -> usize {
         let mut due = std::mem::take(&mut self.due);
         let fired = host.agenda().timers.expire(now, TIMERS_PER_TURN, |key| due.push(key));
         for key in due.drain(..) {
+            match host.came_up(self.driver.io(), key) {
+                Due::Not => continue,
+                Due::Now => {}
+                Due::LookFirst => self.driver.look(key, limits, host),
+                Due::LookAtAll => {
+                    for key in host.connections() {
+                        self.driver.look(key, limits, host);
+                    }
+                    self.flush_dirty(host);
+                }
+            }
             host.expired(self.driver.io(), key);
         }
         self.due = due;

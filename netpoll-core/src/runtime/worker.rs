@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::conn::{Command, ConnId, Context, Listeners, Start, Tables};
 use crate::driver::{HangUp, Io, Sink, Verdict};
 use crate::mem::{Key, Pool};
-use crate::reactor::{Agenda, Bell, Host, Sender};
+use crate::reactor::{Agenda, Bell, Due, Host, Sender};
 use crate::sys::{self, EventFd};
 use crate::task::Deliver;
 
@@ -196,6 +196,13 @@ impl Sink for Worker {
         }
     }
 
+    fn ending(&mut self, io: &mut dyn Io, key: Key) {
+        if let Some(table) = self.tables.get(key) {
+            table.ending(&mut self.cx, io, key);
+            self.obey(io);
+        }
+    }
+
     fn delivered(&mut self, io: &mut dyn Io) {
         while let Some(key) = self.cx.agenda.dirty.pop_front() {
             self.flush(io, key);
@@ -248,6 +255,23 @@ impl Host for Worker {
             table.flush(&mut self.cx, io, key);
             self.obey(io);
         }
+    }
+
+    fn came_up(&mut self, io: &mut dyn Io, key: Key) -> Due {
+        if key == DRAIN_DEADLINE {
+            return Due::LookAtAll;
+        }
+        if key.table() == Tables::LISTENERS {
+            return Due::Now;
+        }
+        let Some(table) = self.tables.get(key) else { return Due::Not };
+        let due = table.came_up(&mut self.cx, io, key);
+        self.obey(io);
+        due
+    }
+
+    fn connections(&mut self) -> Vec<Key> {
+        self.tables.keys()
     }
 
     fn expired(&mut self, io: &mut dyn Io, key: Key) {

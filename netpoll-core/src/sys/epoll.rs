@@ -23,10 +23,11 @@ const OUT: u32 = libc::EPOLLOUT as u32;
 const PEER_CLOSED: u32 = libc::EPOLLRDHUP as u32;
 const HANG_UP: u32 = libc::EPOLLHUP as u32;
 const ERROR: u32 = libc::EPOLLERR as u32;
+const URGENT: u32 = libc::EPOLLPRI as u32;
 const EDGE: u32 = libc::EPOLLET as u32;
 
-/// Interest of a connection: both directions and the peer's FIN, edge-triggered.
-pub const EDGE_STREAM: u32 = IN | OUT | PEER_CLOSED | EDGE;
+/// Interest of a connection: both directions, urgent data and the peer's FIN, edge-triggered.
+pub const EDGE_STREAM: u32 = IN | OUT | URGENT | PEER_CLOSED | EDGE;
 
 /// Interest of a doorbell: incoming only, edge-triggered.
 pub const EDGE_IN: u32 = IN | EDGE;
@@ -122,7 +123,7 @@ impl Event {
     /// There is something to take, and nothing is at an end. There may be room to send as well.
     #[inline]
     pub fn is_plain_input(self) -> bool {
-        self.bits & (IN | PEER_CLOSED | HANG_UP | ERROR) == IN
+        self.bits & (IN | URGENT | PEER_CLOSED | HANG_UP | ERROR) == IN
     }
 
     /// The send buffer has room again.
@@ -135,6 +136,12 @@ impl Event {
     #[inline]
     pub fn is_peer_closed(self) -> bool {
         self.bits & PEER_CLOSED != 0
+    }
+
+    /// Urgent data has come and lies unread, or a part of it: reading stops short at its mark (tcp(7)).
+    #[inline]
+    pub fn is_urgent(self) -> bool {
+        self.bits & URGENT != 0
     }
 
     /// Both directions are shut down.

@@ -186,6 +186,13 @@ pub fn connect(addr: SocketAddr, bind: Option<SocketAddr>) -> io::Result<OwnedFd
     }
 }
 
+/// Whether a connect has come to its end, either way; [`take_error`] says which. One `poll(2)`.
+pub fn has_connected_or_failed(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
+    // A poll that fails knows nothing, and the connect goes on.
+    super::signal::poll(&mut fds, 0).is_ok_and(|ready| ready > 0)
+}
+
 /// The socket's pending error, which is thereby cleared.
 ///
 /// # Errors

@@ -30,6 +30,11 @@ impl WakeTarget {
         Waker::from(Arc::clone(self))
     }
 
+    /// A letter is under way.
+    pub fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::Acquire)
+    }
+
     /// The letter has arrived; from now on a wake sends another one.
     pub fn arrived(&self) {
         // Acquire: what was done before the wake is visible to the poll that follows.

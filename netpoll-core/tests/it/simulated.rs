@@ -158,10 +158,49 @@ fn a_lingering_close_ends_by_itself_after_two_seconds() {
 }
 
 #[test]
-fn a_lingering_close_discards_only_so_much() {
-    let (mut sim, peer, _log) = connected();
+fn a_lingering_close_discards_only_so_much_and_then_waits_for_its_time() {
+    let mut options = Options::default();
+    options.limits.linger_bytes_max = 256 * 1024;
+    let (mut sim, listener, _log) = world(options);
+    let peer = sim.connect(listener);
     sim.send(peer, b"linger\n");
     sim.send(peer, &vec![0; 400 * 1024]);
+    sim.run();
+    let discarded = sim.stats().received_bytes;
+    assert!((256 * 1024..400 * 1024).contains(&discarded), "{discarded} bytes were read");
+    assert_eq!((sim.open(), sim.is_reset(peer)), (1, false), "a reset would destroy the answer");
+    sim.advance(Duration::from_millis(4100));
+    assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn a_lingering_close_goes_on_while_the_peer_speaks_but_not_for_ever() {
+    let (mut sim, peer, _log) = connected();
+    sim.send(peer, b"linger\n");
+    for second in 0..9 {
+        sim.send(peer, b"more");
+        sim.advance(Duration::from_secs(1));
+        assert_eq!(sim.open(), 1, "after {second} s");
+    }
+    for _ in 0..2 {
+        sim.send(peer, b"more");
+        sim.advance(Duration::from_secs(1));
+    }
+    assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn a_close_with_input_left_unread_lingers_instead_of_resetting() {
+    let mut options = Options::default();
+    options.budget = Budget::fixed(64).read_bytes(1024);
+    let (mut sim, listener, _log) = world(options);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"close\n");
+    sim.send(peer, &[b'x'; 4000]);
+    sim.run();
+    assert_eq!(sim.take_received(peer), b"<close>");
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+    sim.finish(peer);
     sim.run();
     assert_eq!(sim.open(), 0);
 }

@@ -109,6 +109,8 @@ impl Sink for Listening {
         io.close(key, Close::Now);
     }
 
+    fn ending(&mut self, _io: &mut dyn Io, _key: Key) {}
+
     fn unfinished(&mut self, _key: Key) {}
 
     fn delivered(&mut self, _io: &mut dyn Io) {

@@ -116,6 +116,8 @@ pub struct Link {
     /// Since it was paused nothing has come.
     pub(super) may_be_late: bool,
     pub(super) interrupted: bool,
+    /// That the peer has ended was told while the link was paused.
+    pub(super) end_told: bool,
     pub(super) we_finished: bool,
     pub(super) we_reset: bool,
     pub(super) refused: bool,
@@ -133,6 +135,7 @@ impl Link {
             peer_finished: false,
             peer_reset: false,
             end_delivered: false,
+            end_told: false,
             paused: false,
             may_be_late: false,
             interrupted: false,
@@ -140,6 +143,13 @@ impl Link {
             we_reset: false,
             refused: false,
         }
+    }
+
+    /// True once: the peer has ended, and nobody would learn of it, because the link is paused.
+    pub(super) fn take_end_to_tell(&mut self) -> bool {
+        let tell = self.paused && self.peer_finished && !self.end_delivered && !self.end_told;
+        self.end_told |= tell;
+        tell
     }
 
     /// The peer sees the end of our direction, or a reset.
