@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::deadline::Passed;
 use super::stream::{End, Phase, Stream};
-use super::{ConnLimits, Lost};
+use super::{ConnLimits, Flow, Lost};
 use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
@@ -23,6 +23,8 @@ pub struct Guard {
     /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last.
     until: Instant,
     discarded_bytes: u64,
+    /// The grace of a drain: it is no output that is watched.
+    retires: bool,
 }
 
 impl Stream {
@@ -61,6 +63,10 @@ impl Stream {
             return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
         }
         let guard = self.guard.take()?;
+        if guard.retires {
+            self.push_dirty(agenda, key);
+            return self.steer(agenda, io, key, Flow::Linger);
+        }
         if self.phase == Phase::Lingering {
             return self.linger_on(agenda, limits, key, &guard);
         }
@@ -90,9 +96,27 @@ impl Stream {
         let now = agenda.clock.now();
         let at = now.saturating_add(after);
         self.deadlines.set_guard(&mut agenda.timers, now, key, at);
-        let until = now;
-        self.guard =
-            Some(Box::new(Guard { at, sent_bytes: 0, unacknowledged_bytes, until, discarded_bytes: 0 }));
+        self.guard = Some(Box::new(Guard {
+            at,
+            sent_bytes: 0,
+            unacknowledged_bytes,
+            until: at,
+            discarded_bytes: 0,
+            retires: false,
+        }));
+    }
+
+    /// Lingers after this time. Output that waits for the peer is not watched meanwhile.
+    pub fn retire(&mut self, agenda: &mut Agenda, key: Key, after: Duration) {
+        self.guard(agenda, key, after);
+        if let Some(guard) = &mut self.guard {
+            guard.retires = true;
+        }
+    }
+
+    /// The grace of a drain is running.
+    pub fn is_retiring(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.retires)
     }
 
     /// Our direction is ended: waits for the peer to end its own.
@@ -152,12 +176,18 @@ impl Stream {
         self.guard.as_ref().map(|guard| guard.at)
     }
 
+    /// It lingers, or would as soon as the grace of a drain is over, and nothing waits to leave.
+    pub fn has_said_all(&self) -> bool {
+        let retires = self.is_retiring() && self.input.is_empty() && self.waiting_bytes() == 0;
+        self.phase == Phase::Lingering || (self.phase == Phase::Open && retires)
+    }
+
     /// Whether a deadline that has passed has to wait until what lies in the socket is delivered: it is what the peer
     /// should have sent by then.
     pub fn looks_first(&self, passed: Passed) -> bool {
         match self.phase {
             Phase::Connecting | Phase::Lingering => passed == Passed::Guard,
-            Phase::Open => passed == Passed::Protocol && !self.is_held(),
+            Phase::Open => (passed == Passed::Protocol || self.is_retiring()) && !self.is_held(),
             Phase::Closing | Phase::Finishing => false,
         }
     }

@@ -234,6 +234,14 @@ impl Conn<'_> {
         self.cx.stopping
     }
 
+    /// How long a connection that is between two requests should wait for another when a drain begins:
+    /// [`ConnLimits::drain_grace`], but never beyond the deadline of the drain that is under way.
+    #[must_use]
+    pub fn drain_grace(&self) -> Duration {
+        let grace = self.cx.limits.drain_grace;
+        if self.cx.stopping { grace.min(self.cx.drain_ends.duration_since(self.now())) } else { grace }
+    }
+
     /// Messages of this connection that a protocol should handle before it returns
     /// [`Flow::Yield`](crate::Flow::Yield): the events of the poll budget, `usize::MAX` if it is unlimited.
     #[inline]

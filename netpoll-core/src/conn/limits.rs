@@ -34,6 +34,10 @@ pub struct ConnLimits {
     /// Unconsumed input, in bytes, above which a connection is cut. Default 1 MiB. A protocol that needs
     /// larger messages consumes them piece by piece.
     pub input_bytes_max: usize,
+    /// How long a connection that is not in the middle of something may go on when a drain begins: what arrives within
+    /// that time is served. Default 1 s: a request that was on its way arrives, with a retransmission. At most until the
+    /// drain's own deadline. See [`Flow::Retire`](crate::Flow::Retire) and [`Conn::drain_grace`](crate::Conn::drain_grace).
+    pub drain_grace: Duration,
     /// Input, in bytes, discarded after [`Flow::Linger`](crate::Flow::Linger). Default 16 MiB: a client that writes all
     /// of a refused upload before it reads gets to its answer. Beyond it the connection is not read any more, which
     /// holds the peer back, and is closed when the time is over.
@@ -54,6 +58,7 @@ impl Default for ConnLimits {
             write_rate_min: 256,
             write_grace: Duration::from_secs(10),
             input_bytes_max: 1024 * 1024,
+            drain_grace: Duration::from_secs(1),
             linger_bytes_max: 16 * 1024 * 1024,
             linger_silence_max: Duration::from_secs(2),
             linger_time_max: Duration::from_secs(10),

@@ -1,8 +1,11 @@
 //! Listeners of one worker: whom to admit, when to rest, how to close without losing anybody.
 //!
 //! When descriptors run out the listener pauses, 10 ms at first and up to 1 s while it goes on: the loop
-//! never ends on an accept error, and never spins on one. A listener that closes first takes in
-//! everybody who stands in its accept queue.
+//! never ends on an accept error, and never spins on one.
+//!
+//! A listener that closes first takes in everybody whom the kernel has told that they are connected. So it retires: the
+//! kernel lets nobody begin a connection from then on (they try again, and find another process on the port or a closed one),
+//! those who had begun get a moment to complete theirs, and when the queue is empty it closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,15 +19,29 @@ use crate::mem::{Key, KeySlab};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a retired listener stays for handshakes that had begun: a round trip around the world. Who begins one meanwhile is
+/// turned away without a word and tries again a second later (`TCP_TIMEOUT_INIT`), behind its end.
+const HANDSHAKES: Duration = Duration::from_millis(200);
+
+/// Peers that a listener takes in while it closes, if the kernel cannot be told to let nobody in: twice the usual
+/// backlog. Who comes later was not there when the drain began.
+const CLOSING_PEERS_MAX: usize = 8192;
+
 type Admit = Box<dyn FnMut(&mut Tables, Peer) -> Option<Key>>;
 
 struct Listener {
     admit: Admit,
     pause: Duration,
     on_ready_list: bool,
+    /// Descriptors ran out; a timer lets it go on.
+    is_resting: bool,
     closing: bool,
+    /// It closes as soon as a round takes in nobody.
+    in_last_rounds: bool,
     /// Peers taken in since it was last resumed.
     accepted: usize,
+    /// Peers that it may still take in while it closes.
+    newcomers_left: usize,
 }
 
 impl Listener {
@@ -55,8 +72,16 @@ impl Listeners {
     /// With more listeners than a slab holds.
     pub fn add<P: Protocol>(&mut self, mut accept: impl FnMut(Peer) -> P + 'static) -> Key {
         let admit: Admit = Box::new(move |tables, peer| tables.of::<P>().admit(accept(peer)));
-        let listener =
-            Listener { admit, pause: PAUSE_MIN, on_ready_list: false, closing: false, accepted: 0 };
+        let listener = Listener {
+            admit,
+            pause: PAUSE_MIN,
+            on_ready_list: false,
+            is_resting: false,
+            closing: false,
+            in_last_rounds: false,
+            accepted: 0,
+            newcomers_left: usize::MAX,
+        };
         self.slots.insert_with(|_| listener).expect("fewer listeners than a slab holds")
     }
 
@@ -77,6 +102,7 @@ impl Listeners {
             Ok(addr) => {
                 listener.pause = PAUSE_MIN;
                 listener.accepted += 1;
+                listener.newcomers_left = listener.newcomers_left.saturating_sub(1);
                 let full = tables.len() >= cx.limits.connections_max;
                 let admitted = if full { None } else { listener.admit(tables, cx, Peer { addr }) };
                 match admitted {
@@ -87,6 +113,7 @@ impl Listeners {
             }
             Err(error) => {
                 crate::log::accept_paused(&error, listener.pause);
+                listener.is_resting = true;
                 let now = cx.agenda.clock.now();
                 cx.agenda.timers.insert(now, now.saturating_add(listener.pause), key);
                 listener.pause = (listener.pause * 2).min(PAUSE_MAX);
@@ -95,9 +122,16 @@ impl Listeners {
         }
     }
 
-    /// The pause is over.
+    /// A pause is over, or the time for handshakes.
     pub fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
-        if io.receive(key, Demand::Flow) {
+        let Some(listener) = self.slots.get_mut(key) else { return };
+        listener.is_resting = false;
+        if listener.closing {
+            listener.in_last_rounds = true;
+            // The first round always accepts; the round that takes in nobody is the last.
+            listener.accepted = 1;
+        }
+        if io.receive(key, Demand::Flow) || self.slots.get(key).is_some_and(|listener| listener.closing) {
             self.unfinished(cx, key);
         }
     }
@@ -115,10 +149,14 @@ impl Listeners {
     pub fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(listener) = self.slots.get_mut(key) else { return false };
         listener.on_ready_list = false;
-        if !listener.closing {
+        if !listener.in_last_rounds {
             return true;
         }
-        if std::mem::take(&mut listener.accepted) == 0 {
+        if listener.is_resting {
+            // Whoever stands in the queue waits for a descriptor; the end of the pause brings it back.
+            return false;
+        }
+        if std::mem::take(&mut listener.accepted) == 0 || listener.newcomers_left == 0 {
             self.slots.remove(key);
             io.close(key, Close::Now);
             return false;
@@ -127,17 +165,21 @@ impl Listeners {
         true
     }
 
-    /// Takes in who stands in the queues, then closes.
+    /// Takes in who stands in the queues or is about to, then closes.
     pub fn close_all(&mut self, cx: &mut Context, io: &mut dyn Io) {
+        let now = cx.agenda.clock.now();
         let keys: Vec<Key> = self.slots.keys().collect();
         for key in keys {
-            if let Some(listener) = self.slots.get_mut(key) {
-                listener.closing = true;
-                // The first round always accepts; the round that takes in nobody is the last.
-                listener.accepted = 1;
+            let Some(listener) = self.slots.get_mut(key) else { continue };
+            listener.closing = true;
+            if io.retire(key) {
+                // Never up to the end of the drain: whoever comes in needs some of it.
+                let wait = HANDSHAKES.min(cx.drain_ends.duration_since(now) / 2);
+                cx.agenda.timers.insert(now, now.saturating_add(wait), key);
+            } else {
+                listener.newcomers_left = CLOSING_PEERS_MAX;
+                self.expired(cx, io, key);
             }
-            io.receive(key, Demand::Flow);
-            self.unfinished(cx, key);
         }
     }
 

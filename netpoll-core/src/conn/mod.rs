@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::reactor::Agenda;
 use crate::task::Deliver;
+use crate::time::Instant;
 
 pub use commands::{Command, Commands, ConnectOptions, Start};
 pub use handle::{Conn, ConnId};
@@ -37,5 +38,7 @@ pub struct Context {
     pub worker: u16,
     /// A graceful drain is under way.
     pub stopping: bool,
+    /// When it ends.
+    pub drain_ends: Instant,
     pub wakes: Arc<dyn Deliver>,
 }

@@ -77,10 +77,12 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// The runtime is shutting down gracefully. A connection that is in the middle of something may go
-    /// on until the drain deadline; it sees [`Conn::is_stopping`] and should close when done.
+    /// on until the drain deadline; it sees [`Conn::is_stopping`] and should close when done. Called once, and right behind
+    /// `opened` if the connection opens during the drain. The default lets it go on for a moment and then
+    /// lingers.
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
-        Flow::Close
+        Flow::Retire
     }
 
     /// The last call: the connection is gone. The value is dropped next.
@@ -113,6 +115,10 @@ pub enum Flow {
     /// [`linger_time_max`](crate::ConnLimits::linger_time_max) at most), then close. For refusals, while the
     /// peer is still talking.
     Linger,
+    /// Go on as before for the grace of a drain ([`Conn::drain_grace`](crate::Conn::drain_grace)), then `Linger`. What
+    /// arrives until then is received, and answered if the protocol does so; a pause stays a pause. For
+    /// [`stopping`](Protocol::stopping): a request may be on its way.
+    Retire,
     /// Close with a reset, now. What is queued is lost.
     Reset,
 }

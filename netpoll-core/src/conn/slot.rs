@@ -4,6 +4,7 @@
 //! ([`Flow`]) and has queued is seen to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::reply::{Part, Reply};
 use super::stream::{End, Phase, Stream};
@@ -113,6 +114,11 @@ impl<P: Protocol> Slot<P> {
         };
         if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
             return Some(end);
+        }
+        if flow == Flow::Retire && self.stream.phase == Phase::Open && !self.stream.is_retiring() {
+            let ends =
+                if cx.stopping { cx.drain_ends.duration_since(cx.agenda.clock.now()) } else { Duration::MAX };
+            self.stream.retire(&mut cx.agenda, key, cx.limits.drain_grace.min(ends));
         }
         match flush {
             Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),

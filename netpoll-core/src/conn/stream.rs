@@ -235,6 +235,8 @@ impl Stream {
             Flow::Close | Flow::Linger if self.has(ENDED) => self.phase = Phase::Closing,
             Flow::Close if !io.may_have_input(key) => self.phase = Phase::Closing,
             Flow::Close | Flow::Linger => self.finish(agenda),
+            // Its time is set by the table, which knows when the drain ends.
+            Flow::Retire => {}
             Flow::Reset => return Some(End::reset(Lost::Reset)),
         }
         self.rein(agenda, io, key);
@@ -416,6 +418,9 @@ impl Stream {
             return None;
         }
         if self.phase == Phase::Lingering {
+            return None;
+        }
+        if self.is_retiring() && self.phase == Phase::Open {
             return None;
         }
         if self.phase == Phase::Open && io.unacknowledged(key).is_some_and(|bytes| bytes > 0) {

@@ -140,6 +140,17 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
+    /// Tells a connection that a drain has begun.
+    fn stop(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        match self.slots.get(key).map(|slot| slot.stream.phase) {
+            Some(Phase::Open) => {
+                self.call(cx, io, key, Flush::Soon, P::stopping);
+            }
+            Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
+            _ => {}
+        }
+    }
+
     /// Tells the protocol that output which had to wait has left. True if the connection lives on.
     fn output_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
@@ -189,7 +200,9 @@ impl<P: Protocol> Table for Connections<P> {
                     stream.clear_guard();
                     stream.phase = Phase::Open;
                 }
-                self.call(cx, io, key, Flush::Now, P::opened);
+                if self.call(cx, io, key, Flush::Now, P::opened) && cx.stopping {
+                    self.stop(cx, io, key);
+                }
             }
             Err(error) if connecting => {
                 self.end(cx, io, key, End::reset(Lost::ConnectFailed(error)));
@@ -369,13 +382,7 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io) {
         for key in self.keys() {
-            match self.slots.get(key).map(|slot| slot.stream.phase) {
-                Some(Phase::Open) => {
-                    self.call(cx, io, key, Flush::Soon, P::stopping);
-                }
-                Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
-                _ => {}
-            }
+            self.stop(cx, io, key);
         }
     }
 
@@ -389,11 +396,11 @@ impl<P: Protocol> Table for Connections<P> {
             if is_due && !self.call(cx, io, key, Flush::Now, P::deadline) {
                 continue;
             }
-            // Who lingers has had all of its answer: a reset could only destroy it.
-            let lingers = self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Lingering);
-            let end = if lingers { End::closed() } else { End::reset(Lost::Cut) };
+            // Who lingers, or was about to, has had all of its answer: a reset could only destroy it.
+            let is_done = self.slots.get(key).is_some_and(|slot| slot.stream.has_said_all());
+            let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
             self.end(cx, io, key, end);
-            cut += usize::from(!lingers);
+            cut += usize::from(!is_done);
         }
         cut
     }

@@ -39,7 +39,6 @@ impl Door {
         Self { socket, paused: false, share: Share::new(), first_words: FirstWords::new() }
     }
 
-    #[cfg(test)]
     pub fn socket(&self) -> &OwnedFd {
         &self.socket
     }

@@ -90,6 +90,10 @@ pub trait Io {
     /// always right: the queue is what it can keep.
     fn send(&mut self, key: Key, bytes: &[u8]) -> usize;
 
+    /// Lets nobody get in line at a listener from now on; who stands there, or had begun to, is accepted as ever. False if
+    /// that cannot be done.
+    fn retire(&mut self, listener: Key) -> bool;
+
     /// Ends our direction of the stream (FIN). Everything queued must have been sent.
     fn finish(&mut self, key: Key);
 

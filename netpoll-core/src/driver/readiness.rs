@@ -363,6 +363,12 @@ impl<R: Register> Io for Streams<R> {
         self.send_lent(key, bytes)
     }
 
+    fn retire(&mut self, listener: Key) -> bool {
+        let Some(door) = self.doors.get(listener) else { return false };
+        self.counts.syscalls_other += 1;
+        sys::refuse_new_connections(door.socket().as_fd()).is_ok()
+    }
+
     fn finish(&mut self, key: Key) {
         let Some(source) = self.sources.get(key) else { return };
         self.counts.syscalls_shutdown += 1;

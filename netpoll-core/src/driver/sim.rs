@@ -328,6 +328,11 @@ impl Io for SimIo {
         taken
     }
 
+    fn retire(&mut self, listener: Key) -> bool {
+        let mut net = self.net.net.borrow_mut();
+        net.retired.insert(listener, ()).is_none()
+    }
+
     fn finish(&mut self, key: Key) {
         self.counts.syscalls_shutdown += 1;
         self.with(key, |link| link.we_finished = true);

@@ -21,7 +21,7 @@ use crate::conn::{Commands, Context};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Published, Reactor, Sender, WaitStrategy};
 use crate::sys::{self, EventFd};
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 
 pub use builder::{Builder, Keepalive, WorkerInfo};
 pub use handle::{Handle, Setup};
@@ -174,7 +174,7 @@ impl Running {
         let open = self.handle.stats().open();
         self.handle.drain(within);
         let cut = self.join()?;
-        let took = clock.refresh().duration_since(crate::time::Instant::ZERO);
+        let took = clock.refresh().duration_since(Instant::ZERO);
         Ok(Report { took, open, cut, stats: self.handle.stats() })
     }
 
@@ -262,6 +262,7 @@ impl Seat {
             limits: settings.limits,
             worker: self.info.index as u16,
             stopping: false,
+            drain_ends: Instant::ZERO,
             wakes,
         };
         let mut worker = Worker::new(context, self.info.handle.workers.to_vec());

@@ -130,12 +130,17 @@ impl Worker {
     }
 
     fn stop(&mut self, io: &mut dyn Io, within: Duration) {
+        let now = self.cx.agenda.clock.now();
+        let ends = now.saturating_add(within);
+        if self.cx.stopping && ends >= self.cx.drain_ends {
+            return;
+        }
+        self.cx.drain_ends = ends;
+        self.cx.agenda.timers.insert(now, ends, DRAIN_DEADLINE);
         if self.cx.stopping {
             return;
         }
         self.cx.stopping = true;
-        let now = self.cx.agenda.clock.now();
-        self.cx.agenda.timers.insert(now, now.saturating_add(within), DRAIN_DEADLINE);
         self.listeners.close_all(&mut self.cx, io);
         for table in self.tables.each() {
             table.stop_all(&mut self.cx, io);

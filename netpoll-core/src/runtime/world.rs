@@ -99,6 +99,7 @@ impl Sim {
             limits: options.limits,
             worker: 0,
             stopping: false,
+            drain_ends: Instant::ZERO,
             wakes: Arc::new(Wakes(sender.clone())),
         };
         let driver = SimDriver::new(net.clone(), options.seed);

@@ -37,7 +37,7 @@ pub use socket::{
     ListenOptions, accept, connect, has_connected_or_failed, listen, local_addr, recv, reset_on_close, send,
     send_vectored, send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,
 };
-pub use sockopt::{attach_reuseport_cpu_steering, set_keepalive};
+pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_keepalive};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
 ///

@@ -36,22 +36,52 @@ pub fn set_keepalive(
 ///
 /// Linux 4.5, socket(7) `SO_ATTACH_REUSEPORT_CBPF`.
 pub fn attach_reuseport_cpu_steering(listener: BorrowedFd<'_>, workers: u32) -> io::Result<()> {
-    let mut program = cpu_modulo(workers);
+    attach(listener, libc::SO_ATTACH_REUSEPORT_CBPF, &mut cpu_modulo(workers))
+}
+
+/// Has the kernel drop the first packet (SYN without ACK) of every connection that begins at this listener from now on.
+///
+/// Whoever has begun one is accepted as ever, and accepted connections are not touched: their packets carry an ACK. A client
+/// whose SYN is dropped sends it again after a second, and reaches who listens then. One system call.
+///
+/// # Errors
+/// The kernel's: `ENOMEM`; `EPERM` or `ENOSYS` where a sandbox forbids it.
+///
+/// socket(7) `SO_ATTACH_FILTER`: for TCP the filter sees the packet from its TCP header on.
+pub fn refuse_new_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
+    attach(listener, libc::SO_ATTACH_FILTER, &mut without_syn())
+}
+
+/// Gives the kernel a classic BPF program, by one of the options that take one.
+fn attach(socket: BorrowedFd<'_>, option: c_int, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
-    // SAFETY: this option reads one `sock_fprog` of `length` bytes, and `len` instructions from `filter` on.
+    // SAFETY: these options read one `sock_fprog` of `length` bytes, and `len` instructions from `filter` on.
     // Both are locals with exactly these sizes that outlive the call; the kernel verifies and copies the
     // program. (test: `steering_picks_the_listener_of_the_cpu`)
     checked(unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const filter).cast(),
-            length,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const filter).cast(), length)
     })?;
     Ok(())
+}
+
+/// Where the flags are in a TCP header, and two of them (RFC 9293, section 3.1).
+const TCP_FLAGS: u32 = 13;
+const TCP_SYN: u32 = 0x02;
+const TCP_ACK: u32 = 0x10;
+
+/// `ldb [13]; and #SYN|ACK; jeq #SYN, drop; ret #all; drop: ret #0` in classic BPF (networking/filter.rst of the kernel).
+fn without_syn() -> [libc::sock_filter; 5] {
+    let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let is_syn =
+        libc::sock_filter { jt: 1, ..instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, TCP_SYN) };
+    [
+        instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, TCP_FLAGS),
+        instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TCP_SYN | TCP_ACK),
+        is_syn,
+        instruction(libc::BPF_RET | libc::BPF_K, u32::MAX),
+        instruction(libc::BPF_RET | libc::BPF_K, 0),
+    ]
 }
 
 /// `ld cpu; mod #workers; ret a` in classic BPF (networking/filter.rst of the kernel).
@@ -125,6 +155,25 @@ mod tests {
             }
         };
         thread::spawn(pinned).join().unwrap();
+    }
+
+    #[test]
+    fn who_has_connected_is_accepted_and_nobody_else_gets_in_line() {
+        let listeners = listeners(1);
+        let addr = socket::local_addr(listeners[0].as_fd()).unwrap();
+        let early = std::net::TcpStream::connect(addr).unwrap();
+        refuse_new_connections(listeners[0].as_fd()).unwrap();
+
+        let late = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(200));
+
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (server, peer) = accept(&listeners[0]).unwrap();
+        assert_eq!(Ok(peer), early.local_addr().map_err(drop));
+        assert_eq!(socket::accept(listeners[0].as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // What goes on between those who are connected is not filtered.
+        socket::send(server.as_fd(), b"hello").unwrap();
+        let mut early = early;
+        io::Read::read_exact(&mut early, &mut [0; 5]).unwrap();
     }
 
     #[test]

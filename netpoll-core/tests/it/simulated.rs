@@ -307,6 +307,8 @@ fn a_drain_tells_every_connection_and_lets_queued_output_leave() {
     sim.run();
     assert_eq!(sim.take_received(peer), b"stop");
     assert_eq!(log_of(&log), ["opened", "stopping", "lost Closed"]);
+    assert!(!sim.is_finished(), "handshakes that had begun get a moment");
+    sim.advance(Duration::from_millis(250));
     assert!(sim.is_finished());
 }
 
@@ -317,7 +319,123 @@ fn a_drain_takes_in_who_already_stands_in_the_queue() {
     sim.send(late, b"me too\n");
     sim.begin_drain(Duration::from_secs(5));
     sim.run();
-    assert_eq!(sim.take_received(late), b"<me too>");
+    assert_eq!(sim.take_received(late), b"stop", "who comes in during a drain is told of it");
+
+    let (mut sim, listener) = echo(Options::default());
+    let late = sim.connect(listener);
+    sim.begin_drain(Duration::from_secs(5));
+    sim.run();
+    sim.send(late, b"me too");
+    sim.run();
+    assert_eq!(sim.take_received(late), b"me too");
+}
+
+/// A world of echoes, which leave their end to the machinery.
+fn echo(options: Options) -> (Sim, ListenerId) {
+    let mut sim = Sim::new(options);
+    let listener = sim.listen(|_peer| crate::support::Echo);
+    (sim, listener)
+}
+
+#[test]
+fn a_drain_answers_what_arrives_within_its_grace_and_then_lingers() {
+    let (mut sim, listener) = echo(Options::default());
+    let (spoke, fresh, silent) = (sim.connect(listener), sim.connect(listener), sim.connect(listener));
+    sim.send(spoke, b"one");
+    sim.run();
+    sim.take_received(spoke);
+    // In the socket when the drain begins, and a moment later.
+    sim.send(spoke, b"two");
+    sim.begin_drain(Duration::from_secs(10));
+    sim.advance(Duration::from_millis(900));
+    sim.send(fresh, b"three");
+    sim.run();
+    assert_eq!(sim.take_received(spoke), b"two");
+    assert_eq!(sim.take_received(fresh), b"three");
+    assert!(![spoke, fresh, silent].iter().any(|peer| sim.is_closed(*peer)));
+
+    sim.advance(Duration::from_millis(200));
+    for peer in [spoke, fresh, silent] {
+        assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+        sim.finish(peer);
+    }
+    sim.run();
+    assert!(sim.is_finished());
+}
+
+#[test]
+fn the_grace_of_a_drain_ends_with_the_drain() {
+    let (mut sim, listener) = echo(Options::default());
+    let peer = sim.connect(listener);
+    sim.run();
+    sim.begin_drain(Duration::from_millis(300));
+    sim.advance(Duration::from_millis(310));
+    assert!(sim.is_finished());
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer), "nothing was under way");
+}
+
+#[test]
+fn who_comes_in_during_a_drain_and_says_nothing_does_not_hold_it_up() {
+    let (mut sim, listener) = echo(Options::default());
+    sim.connect(listener);
+    sim.begin_drain(Duration::from_secs(3600));
+    sim.advance(Duration::from_secs(4));
+    assert!(sim.is_finished(), "a grace of 1 s, and 2 s of silence");
+}
+
+#[test]
+fn newcomers_do_not_prolong_a_drain() {
+    let (mut sim, listener) = echo(Options::default());
+    sim.begin_drain(Duration::from_secs(3600));
+    sim.run();
+    let mut taken_in = 0;
+    for _ in 0..1000 {
+        let peer = sim.connect(listener);
+        sim.send(peer, b"x");
+        sim.advance(Duration::from_millis(1));
+        taken_in += usize::from(!sim.take_received(peer).is_empty());
+    }
+    assert_eq!(taken_in, 0, "who was not there when it began goes elsewhere");
+    sim.advance(Duration::from_secs(3));
+    assert!(sim.is_finished());
+}
+
+#[test]
+fn a_second_shorter_drain_shortens_the_first() {
+    let (mut sim, peer, log) = connected();
+    sim.stop_reading(peer);
+    sim.send(peer, b"large\n");
+    sim.run();
+    sim.begin_drain(Duration::from_secs(3600));
+    sim.advance(Duration::from_secs(2));
+    assert!(!sim.is_finished());
+    sim.begin_drain(Duration::from_millis(50));
+    sim.advance(Duration::from_millis(60));
+    assert!(sim.is_finished());
+    assert_eq!(log_of(&log).iter().filter(|line| *line == "stopping").count(), 1, "told once");
+}
+
+#[test]
+fn a_paused_connection_stays_paused_in_a_drain_and_lingers_in_the_end() {
+    struct Pausing;
+    impl Protocol for Pausing {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            conn.send(input.bytes());
+            input.advance_all();
+            Flow::Pause
+        }
+    }
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Pausing);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"1");
+    sim.run();
+    sim.begin_drain(Duration::from_secs(10));
+    sim.send(peer, b"2");
+    sim.advance(Duration::from_millis(900));
+    assert_eq!(sim.take_received(peer), b"1");
+    sim.advance(Duration::from_secs(5));
+    assert!(sim.is_finished() && !sim.is_reset(peer));
 }
 
 #[test]

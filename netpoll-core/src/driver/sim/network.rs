@@ -167,6 +167,8 @@ pub(super) struct Net {
     pub(super) links: Vec<Link>,
     pub(super) by_key: KeyMap<usize>,
     pub(super) listeners: KeyMap<bool>,
+    /// Listeners that nobody new gets in line at.
+    pub(super) retired: KeyMap<()>,
     pub(super) dialed: Vec<(usize, SocketAddr)>,
     pub(super) refuse: bool,
     pub(super) faults: Faults,
@@ -186,7 +188,8 @@ impl SimNet {
     /// A peer connects to a listener; it waits there until it is accepted.
     pub fn connect(&self, listener: Key) -> usize {
         let mut net = self.net.borrow_mut();
-        net.links.push(Link::new(State::Queued(listener)));
+        let is_late = net.retired.get(listener).is_some();
+        net.links.push(Link::new(if is_late { State::Gone } else { State::Queued(listener) }));
         net.links.len() - 1
     }
 
