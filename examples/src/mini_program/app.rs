@@ -32,8 +32,13 @@ struct Message {
     message: &'static str,
 }
 
-/// The routes of one worker.
-pub fn router<P: Platform>(app: &Arc<App<P>>, workers: &Handle, limit: Option<&RateLimit>) -> Router {
+/// The routes of one worker. `echo_bytes_max` bounds what is echoed, whatever the method.
+pub fn router<P: Platform>(
+    app: &Arc<App<P>>,
+    workers: &Handle,
+    limit: Option<&RateLimit>,
+    echo_bytes_max: usize,
+) -> Router {
     let (logged_in, workers) = (Arc::clone(app), workers.clone());
     let router = Router::new()
         .get("/plaintext", |_: &Request, reply: Reply| {
@@ -49,7 +54,10 @@ pub fn router<P: Platform>(app: &Arc<App<P>>, workers: &Handle, limit: Option<&R
         .get("/orders/{id}", with(app, orders::show))
         .post("/orders/{id}/cancel", with(app, orders::cancel));
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    let router = methods.into_iter().fold(router, |router, method| router.on(method, "/echo", echo));
+    // Said for each, or GET and DELETE would take no body.
+    let router = methods
+        .into_iter()
+        .fold(router, |router, method| router.on(method, "/echo", echo).body_bytes_max(echo_bytes_max));
     match limit.cloned() {
         Some(limit) => router.before(move |req: &Request| limit.check(req)),
         None => router,

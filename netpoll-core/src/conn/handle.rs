@@ -268,6 +268,11 @@ impl Conn<'_> {
         self.cx.agenda.stats.requests += requests;
     }
 
+    /// Counts an answer that the protocol gave up because its client had left.
+    pub fn count_abandoned(&mut self) {
+        self.cx.agenda.stats.abandoned += 1;
+    }
+
     /// Counts a panic that the protocol caught itself.
     pub fn count_panic(&mut self) {
         self.cx.agenda.stats.panics += 1;

@@ -17,6 +17,7 @@ mod table;
 mod tables;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::reactor::Agenda;
 use crate::task::Deliver;
@@ -40,5 +41,7 @@ pub struct Context {
     pub stopping: bool,
     /// When it ends.
     pub drain_ends: Instant,
+    /// The same for everybody who asks the handle.
+    pub draining: Arc<AtomicBool>,
     pub wakes: Arc<dyn Deliver>,
 }

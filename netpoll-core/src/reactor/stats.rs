@@ -150,6 +150,8 @@ ledger! {
     input_overflows,
     /// Connections cut because others sent them more than they take.
     output_overflows,
+    /// Answers that a protocol gave up because their client had left, as it counts them (`Conn::count_abandoned`).
+    abandoned,
     /// Times that a connection's queue passed high water and its reading was paused.
     backed_up,
     /// Panics caught in callbacks; each cost one connection.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ pub struct Handle {
     pub(super) workers: Arc<[Sender<Letter>]>,
     pub(super) published: Arc<[Arc<Published>]>,
     pub(super) setup: Arc<Setup>,
+    pub(super) draining: Arc<AtomicBool>,
 }
 
 /// What became of the settings on this machine.
@@ -124,6 +126,14 @@ impl Handle {
         protocol: P,
     ) {
         self.worker(worker).send(Letter::Connect(Box::new(Dial { to, options, protocol })));
+    }
+
+    /// Whether a drain has begun, on the workers that have heard of it so far. For what takes long and can end early: a
+    /// stream of events, a handler that waits. Protocols are told by [`Protocol::stopping`], which is called behind this
+    /// change.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Begins a graceful drain: listeners close after taking in who waits there, protocols are told, and

@@ -103,7 +103,7 @@ impl Running {
             wait,
             budget: settings.budget.clone(),
         });
-        let handle = Handle { workers, published, setup };
+        let handle = Handle { workers, published, setup, draining: Arc::default() };
 
         let mut running = Self { handle, addrs, threads: Vec::new(), ended, signals, drain_within };
         // One origin for all workers, so that their instants can be compared.
@@ -263,6 +263,7 @@ impl Seat {
             worker: self.info.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,
+            draining: Arc::clone(&self.info.handle.draining),
             wakes,
         };
         let mut worker = Worker::new(context, self.info.handle.workers.to_vec());

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -141,6 +142,7 @@ impl Worker {
             return;
         }
         self.cx.stopping = true;
+        self.cx.draining.store(true, Ordering::Relaxed);
         self.listeners.close_all(&mut self.cx, io);
         for table in self.tables.each() {
             table.stop_all(&mut self.cx, io);

@@ -93,6 +93,7 @@ impl Sim {
         let mailbox = Mailbox::new(Silent);
         let sender = mailbox.sender();
         let published = Arc::new(Published::default());
+        let draining = Arc::default();
         let context = Context {
             agenda: Agenda::new(Clock::manual(options.unix_seconds), usize::MAX, Duration::MAX),
             commands: Commands::default(),
@@ -100,6 +101,7 @@ impl Sim {
             worker: 0,
             stopping: false,
             drain_ends: Instant::ZERO,
+            draining: Arc::clone(&draining),
             wakes: Arc::new(Wakes(sender.clone())),
         };
         let driver = SimDriver::new(net.clone(), options.seed);
@@ -109,6 +111,7 @@ impl Sim {
             workers: [sender.clone()].into(),
             published: [Arc::clone(&published)].into(),
             setup: Arc::new(setup),
+            draining,
         };
         Self {
             reactor: Reactor::new(driver, mailbox, options.budget, wait, Arc::clone(&published)),

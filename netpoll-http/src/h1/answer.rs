@@ -145,6 +145,22 @@ impl<S: Service> Http1<S> {
         }
     }
 
+    /// Gives up an answer whose client has left. Dropping its future or its stream is what cancels it.
+    #[cold]
+    pub(super) fn abandon(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.count_abandoned();
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let flow = match &phase {
+            Phase::Streaming(streaming) => abort(streaming.outflow.framing),
+            _ => Flow::Close,
+        };
+        // The program's own destructors run here.
+        if catch_unwind(AssertUnwindSafe(move || drop(phase))).is_err() {
+            conn.count_panic();
+        }
+        flow
+    }
+
     /// Polls the handler again.
     pub(super) fn go_on_waiting(&mut self, conn: &mut Conn<'_>) -> Step {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
@@ -164,7 +180,8 @@ impl<S: Service> Http1<S> {
         let mut context = Context::from_waker(&waker);
         loop {
             if conn.is_backed_up() {
-                // `drained` goes on, when there is room and others have had their turn.
+                // `drained` goes on, when there is room and others have had their turn. Input is not looked at meanwhile.
+                streaming.farewell = Flow::Linger;
                 return Step::Stop(Flow::Pause);
             }
             let outflow = &mut streaming.outflow;
@@ -180,7 +197,10 @@ impl<S: Service> Http1<S> {
                         return Step::Stop(Flow::Pause);
                     }
                 }
-                Ok(Pull::Wait) => return Step::Stop(Flow::Pause),
+                Ok(Pull::Wait) => {
+                    streaming.farewell = Flow::Linger;
+                    return Step::Stop(Flow::Pause);
+                }
                 Ok(Pull::Done) => break,
                 Ok(Pull::Failed) => return Step::Stop(abort(framing)),
                 Err(Panicked) => {

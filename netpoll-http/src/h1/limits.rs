@@ -37,10 +37,25 @@ pub struct Limits {
     ///
     /// Longer than the 60 s that common proxies keep their side, so that they and not we close first.
     pub idle_timeout: Duration,
-    /// Bytes per second that a body must come at, on average. Default 256; slower is 408.
+    /// Bytes per second that a body must come at, in each [`body_grace`](Self::body_grace). Default 256; slower is 408.
     pub body_bytes_per_second_min: u32,
-    /// How long a body may take before its rate counts. Default 5 s.
+    /// How long a body may take before its rate is looked at, and how often from then on. Default 5 s. What came before the
+    /// last look does not count: a body that stops is cut after one to two of these times, however much of it is there.
     pub body_grace: Duration,
+    /// Bytes of a body that nobody wants, read and dropped so that the connection stays usable. Default 64 KiB: a longer one
+    /// costs more than a new connection.
+    ///
+    /// Nobody wants the body of a request that is answered without its handler, nor that of a `GET`, `HEAD`, `OPTIONS` or
+    /// `DELETE` whose route has no body limit of its own ([`Router::body_bytes_max`](crate::Router::body_bytes_max)):
+    /// RFC 9110 gives it no meaning. Their handlers see an empty body; beyond this limit the answer is 413.
+    pub skip_bytes_max: usize,
+    /// Whether a client that ends its direction behind its request still gets an answer that is not there yet. Default
+    /// false: it has left, in all likelihood, and its handler's future or stream is dropped, which cancels it. What is
+    /// answered at once is answered in any case.
+    ///
+    /// True is for clients that shut their sending side down and listen. One that has left is then held until
+    /// the handler's deadline, and a stream until it writes.
+    pub half_close: bool,
     /// How long an asynchronous handler may take. Default 30 s; then its future is dropped, which cancels it, and
     /// the answer is 503.
     ///
@@ -64,6 +79,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             body_bytes_per_second_min: 256,
             body_grace: Duration::from_secs(5),
+            skip_bytes_max: 64 * 1024,
+            half_close: false,
             handler_timeout: Duration::from_secs(30),
             requests_per_turn: None,
         }

@@ -135,7 +135,7 @@ impl<S: Service> Http1<S> {
                 }
                 Phase::Upload(_) | Phase::Skip(_) if input.is_empty() => return Flow::Continue,
                 Phase::Upload(_) => self.go_on_with_upload(conn, input),
-                Phase::Skip(_) => self.go_on_skipping(conn, input),
+                Phase::Skip(_) => self.go_on_skipping(input),
                 Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
                 Phase::Upgraded(_) => return self.hand_on(conn, input),
             };
@@ -148,14 +148,22 @@ impl<S: Service> Http1<S> {
     /// Between requests, with nothing left to serve.
     #[inline]
     fn rest(&mut self, conn: &mut Conn<'_>) -> Flow {
-        if self.half_closed || conn.is_stopping() {
+        if self.half_closed {
             return Flow::Close;
         }
         if !matches!(self.phase, Phase::Idle) {
             self.phase = Phase::Idle;
         }
-        conn.set_deadline(self.worker.limits.idle_timeout);
+        self.wait_for_request(conn);
         Flow::Continue
+    }
+
+    /// Sets the deadline of a connection between two requests.
+    #[inline]
+    fn wait_for_request(&self, conn: &mut Conn<'_>) {
+        // An answer that promised to stay may have been under way when the drain began: what comes is served.
+        let time = if conn.is_stopping() { conn.drain_grace() } else { self.worker.limits.idle_timeout };
+        conn.set_deadline(time);
     }
 
     /// Serves, and notes whether input stays behind that is to be offered again.
@@ -212,6 +220,23 @@ impl<S: Service> Protocol for Http1<S> {
         }
     }
 
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.peer_ended(conn),
+            Phase::Waiting(_) | Phase::Streaming(_) if !self.worker.limits.half_close => self.abandon(conn),
+            _ => self.unchanged(),
+        }
+    }
+
+    fn flushed(&mut self, conn: &mut Conn<'_>) {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.flushed(conn),
+            // Idle time begins when the answer has left.
+            Phase::Idle => self.wait_for_request(conn),
+            _ => {}
+        }
+    }
+
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
         match &mut self.phase {
             Phase::Upgraded(next) => next.drained(conn),
@@ -239,22 +264,29 @@ impl<S: Service> Protocol for Http1<S> {
             Phase::Upgraded(next) => next.deadline(conn),
             Phase::Waiting(_) => self.give_up_waiting(conn),
             Phase::Streaming(_) => Flow::Pause,
-            Phase::Head | Phase::Upload(_) => self.time_out(conn),
+            Phase::Upload(_) => self.look_at_upload(conn),
+            Phase::Head => self.time_out(conn),
             // Not idle but slow: how long a peer may take to read is the core's to say.
             Phase::Idle if conn.queued_bytes() > 0 || self.is_behind => {
-                conn.set_deadline(self.worker.limits.idle_timeout);
+                self.wait_for_request(conn);
                 self.unchanged()
             }
-            Phase::Idle | Phase::Skip(_) => Flow::Close,
+            // Who has not taken its answer in all that time does not get it, and no kernel keeps it.
+            Phase::Idle if conn.unacknowledged_bytes().is_some_and(|bytes| bytes > 0) => Flow::Reset,
+            Phase::Idle if !conn.is_stopping() => Flow::Close,
+            Phase::Idle | Phase::Skip(_) => Flow::Linger,
         }
     }
 
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
         match &mut self.phase {
-            Phase::Upgraded(next) => next.stopping(conn),
-            Phase::Idle if !self.is_behind => Flow::Close,
-            _ => self.unchanged(),
+            Phase::Upgraded(next) => return next.stopping(conn),
+            Phase::Idle if !self.is_behind => self.wait_for_request(conn),
+            // They may have been waiting for this.
+            Phase::Waiting(_) | Phase::Streaming(_) => return self.woken(conn),
+            _ => {}
         }
+        self.unchanged()
     }
 
     fn lost(&mut self, reason: Lost) {

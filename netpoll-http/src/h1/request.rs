@@ -15,10 +15,6 @@ use super::{Exchange, Http1, Phase, Route, Service, Step, Worker};
 use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId};
 use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
 
-/// Bodies that nobody read are skipped up to this size, so that the connection stays usable; a longer one
-/// costs more than a new connection.
-pub(super) const SKIP_BYTES_MAX: u64 = 64 * 1024;
-
 /// What is done with a request, once its head is there.
 enum Plan {
     /// Answer without a handler and without the body.
@@ -29,8 +25,10 @@ enum Plan {
     Apologise,
     /// Call the handler with this body.
     Call(usize),
-    /// Receive the body first.
+    /// Receive the body first, at most so many bytes.
     Receive(usize),
+    /// The same, but the handler does not see it.
+    Drop(usize),
 }
 
 impl<S: Service> Http1<S> {
@@ -95,7 +93,8 @@ impl<S: Service> Http1<S> {
         let mut exchange = Exchange::new(head, route);
         let request = Request::borrowed(head, params, &[], origin);
         let mut rest = Rest::Nothing;
-        let replied = match plan(worker, found, head, &request, input) {
+        let plan = plan(worker, found, head, &request, input);
+        let replied = match plan {
             Plan::Call(body_bytes) => {
                 let body = &input.bytes()[..body_bytes];
                 input.advance(body_bytes);
@@ -105,11 +104,12 @@ impl<S: Service> Http1<S> {
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
                 worker.write(conn, &exchange, Some(&request), &mut rest, call)
             }
-            Plan::Receive(body_bytes_max) => {
+            Plan::Receive(body_bytes_max) | Plan::Drop(body_bytes_max) => {
                 if head.expect_continue && input.is_empty() {
                     conn.send_static(encode::CONTINUE);
                 }
-                self.begin_upload(conn, head, params, exchange, body_bytes_max);
+                let is_unwanted = matches!(plan, Plan::Drop(_));
+                self.begin_upload(conn, head, params, exchange, body_bytes_max, is_unwanted);
                 return Step::Next;
             }
             Plan::Apologise => {
@@ -120,7 +120,8 @@ impl<S: Service> Http1<S> {
             }
             Plan::Answer(response) => {
                 let is_stream = matches!(response.body, Body::Stream { .. });
-                exchange.keep_alive &= !head.framing.has_body() || (may_skip(head, input) && !is_stream);
+                exchange.keep_alive &=
+                    !head.framing.has_body() || (may_skip(worker, head, input) && !is_stream);
                 let replied =
                     worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.send(response));
                 self.skip_body(conn, head.framing, replied.keep_alive);
@@ -128,7 +129,7 @@ impl<S: Service> Http1<S> {
             }
             Plan::Refuse(error) => {
                 exchange.keep_alive &=
-                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(head, input);
+                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(worker, head, input);
                 let replied =
                     worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(error));
                 self.skip_body(conn, head.framing, replied.keep_alive);
@@ -191,7 +192,7 @@ fn at_hand<S: Service>(
     match head.framing {
         Framing::None => Some((route, 0)),
         Framing::Length(length) => {
-            let body_bytes_max = worker.body_bytes_max(route);
+            let body_bytes_max = worker.body_bytes_max(route, head.method).unwrap_or(0);
             let is_at_hand = length <= body_bytes_max as u64 && length <= input.len() as u64;
             is_at_hand.then_some((route, length as usize))
         }
@@ -219,10 +220,17 @@ fn plan<S: Service>(
         Framing::Length(length) => length,
         Framing::Chunked => 0,
     };
-    let body_bytes_max = worker.body_bytes_max(route);
+    let wanted = worker.body_bytes_max(route, head.method);
+    let body_bytes_max = wanted.unwrap_or(worker.limits.skip_bytes_max);
     if length > body_bytes_max as u64 {
-        let message = format!("the request body may have at most {body_bytes_max} bytes");
+        let message = match wanted {
+            Some(_) => format!("the request body may have at most {body_bytes_max} bytes"),
+            None => "this request takes no body".to_owned(),
+        };
         return Plan::Refuse(Error::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    if wanted.is_none() {
+        return Plan::Drop(body_bytes_max);
     }
     match head.framing {
         Framing::Length(length) if length <= input.len() as u64 => Plan::Call(length as usize),
@@ -259,7 +267,8 @@ fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'
 
 /// Whether the body may be skipped to keep the connection: it is short, and the peer is sending it,
 /// which it is not if it waits for a 100 that will not come.
-fn may_skip(head: &Head<'_>, input: &Input<'_>) -> bool {
-    let is_short = !matches!(head.framing, Framing::Length(length) if length > SKIP_BYTES_MAX);
+fn may_skip<S: Service>(worker: &Worker<S>, head: &Head<'_>, input: &Input<'_>) -> bool {
+    let skip_bytes_max = worker.limits.skip_bytes_max as u64;
+    let is_short = !matches!(head.framing, Framing::Length(length) if length > skip_bytes_max);
     is_short && !(head.expect_continue && input.is_empty())
 }

@@ -16,6 +16,8 @@ pub(super) trait Successor {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn flushed(&mut self, conn: &mut Conn<'_>);
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow;
@@ -34,6 +36,14 @@ impl<P: Protocol> Successor for P {
 
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         Protocol::eof(self, conn, input)
+    }
+
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::peer_ended(self, conn)
+    }
+
+    fn flushed(&mut self, conn: &mut Conn<'_>) {
+        Protocol::flushed(self, conn);
     }
 
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {

@@ -7,12 +7,9 @@
 //! Invariant: a handler never sees a part of a body. Whatever ends a body early (an error in its
 //! framing, its limit, its deadline, the peer's FIN) ends the connection.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use netpoll_core::{Conn, Flow, Input, Instant};
 
-use super::request::SKIP_BYTES_MAX;
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
@@ -27,6 +24,11 @@ pub(super) struct Upload {
     params: Params,
     incoming: Incoming,
     body_bytes_max: usize,
+    /// The handler is to see an empty body: what arrives is counted and dropped.
+    is_unwanted: bool,
+    arrived: u64,
+    /// Of `arrived`, what had come at the last look at its rate.
+    seen: u64,
     started: Instant,
 }
 
@@ -91,6 +93,7 @@ impl<S: Service> Http1<S> {
         params: &Params,
         exchange: Exchange,
         body_bytes_max: usize,
+        is_unwanted: bool,
     ) {
         conn.set_deadline(self.worker.limits.body_grace);
         self.phase = Phase::Upload(Box::new(Upload {
@@ -101,6 +104,9 @@ impl<S: Service> Http1<S> {
             params: *params,
             incoming: Incoming::new(head.framing),
             body_bytes_max,
+            is_unwanted,
+            arrived: 0,
+            seen: 0,
             started: conn.now(),
         }));
     }
@@ -109,20 +115,16 @@ impl<S: Service> Http1<S> {
     pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
         let to_head = upload.exchange.head_only;
-        let bytes = &mut upload.bytes;
-        let taken =
-            upload.incoming.take(input, upload.body_bytes_max as u64, |data| bytes.extend_from_slice(data));
+        let Upload { bytes, incoming, body_bytes_max, is_unwanted, arrived, .. } = &mut **upload;
+        let taken = incoming.take(input, *body_bytes_max as u64, |data| {
+            *arrived += data.len() as u64;
+            if !*is_unwanted {
+                bytes.extend_from_slice(data);
+            }
+        });
         match taken {
             Err(error) => Step::Stop(self.refuse(conn, error, to_head)),
-            Ok(false) => {
-                let received = (bytes.len() - upload.head_bytes) as u64;
-                let limits = &self.worker.limits;
-                // Late is who is behind the minimum rate, counted from the end of the grace period.
-                let rate = u64::from(limits.body_bytes_per_second_min.max(1));
-                let earned = Duration::from_millis(received.saturating_mul(1000) / rate);
-                conn.set_deadline_at(upload.started.saturating_add(limits.body_grace).saturating_add(earned));
-                Step::Next
-            }
+            Ok(false) => Step::Next,
             Ok(true) => match std::mem::replace(&mut self.phase, Phase::Idle) {
                 Phase::Upload(mut upload) => {
                     upload.exchange.ends_before(input);
@@ -131,6 +133,20 @@ impl<S: Service> Http1<S> {
                 _ => unreachable!("the phase was looked at above"),
             },
         }
+    }
+
+    /// Whether a body has come on since the last look.
+    #[cold]
+    pub(super) fn look_at_upload(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
+        let limits = &self.worker.limits;
+        let least = u128::from(limits.body_bytes_per_second_min) * limits.body_grace.as_millis() / 1000;
+        if u128::from(upload.arrived - upload.seen) < least.max(1) {
+            return self.time_out(conn);
+        }
+        upload.seen = upload.arrived;
+        conn.set_deadline(limits.body_grace);
+        Flow::Continue
     }
 
     fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
@@ -162,9 +178,10 @@ impl<S: Service> Http1<S> {
     }
 
     /// Drops more of an unwanted body.
-    pub(super) fn go_on_skipping(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
+    pub(super) fn go_on_skipping(&mut self, input: &mut Input<'_>) -> Step {
+        let skip_bytes_max = self.worker.limits.skip_bytes_max as u64;
         let Phase::Skip(skip) = &mut self.phase else { unreachable!("called in this phase") };
-        match skip.incoming.take(input, SKIP_BYTES_MAX, |_| ()) {
+        match skip.incoming.take(input, skip_bytes_max, |_| ()) {
             // The request was answered, so there is nothing left to say.
             Err(_) => Step::Stop(Flow::Linger),
             Ok(false) => Step::Next,

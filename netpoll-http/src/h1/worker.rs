@@ -14,7 +14,8 @@ use crate::message::{
     After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State, write_headers,
 };
 use crate::wire::{
-    self, Connection, ContentType, HeadIndex, HeadStarts, Length, ResponseHead, WireError, response as encode,
+    self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, WireError,
+    response as encode,
 };
 
 /// The least to reserve for an answer: a head and a short body.
@@ -55,10 +56,12 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// The largest body that a route takes.
+    /// The largest body that a route takes with this method; `None` if it takes none.
     #[inline]
-    pub(super) fn body_bytes_max(&self, route: RouteId) -> usize {
-        self.service.body_bytes_max(route).unwrap_or(self.limits.body_bytes_max)
+    pub(super) fn body_bytes_max(&self, route: RouteId, method: Method) -> Option<usize> {
+        let own = self.service.body_bytes_max(route);
+        let has_meaning = !matches!(method, Method::Get | Method::Head | Method::Options | Method::Delete);
+        own.or(has_meaning.then_some(self.limits.body_bytes_max))
     }
 
     /// Lets `answer` write into the write queue, with everything that it has to fit.

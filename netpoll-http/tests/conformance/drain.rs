@@ -1,34 +1,116 @@
-//! Stopping: idle connections close at once, busy ones answer what they have in hand.
+//! Stopping: what was on its way is answered with `Connection: close`, then the connection ends without a reset.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use netpoll_http::{Request, Server, Worker};
+use netpoll_http::{Body, BodyBuf, Pull, Request, Response, Server, Worker};
 
 use crate::answer;
 use crate::fixture::{Gate, answers, client, gated, get, router};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(10);
 
 #[test]
-fn an_idle_connection_is_closed_at_once() {
+fn an_idle_connection_is_closed_after_its_grace() {
     let client = client();
     let (mut fresh, mut used) = (client.connect(), client.connect());
     used.send(&get("/"));
     assert_eq!(answers(&mut used).len(), 1);
     client.begin_drain(PATIENCE);
+    client.advance(GRACE - TICK);
+    assert!(!fresh.is_closed() && !used.is_closed());
+    client.advance(2 * TICK);
     for connection in [&mut fresh, &mut used] {
         assert_eq!(connection.received(), b"");
         assert!(connection.is_closed() && !connection.is_reset());
+        connection.finish();
     }
     assert_eq!(client.open(), 0);
+}
+
+#[test]
+fn a_request_that_is_on_its_way_is_answered_with_close() {
+    let client = client();
+    let (mut fresh, mut kept) = (client.connect(), client.connect());
+    kept.send(&get("/"));
+    assert_eq!(answers(&mut kept).len(), 1);
+    client.begin_drain(PATIENCE);
+    client.advance(GRACE / 2);
+    fresh.send(&get("/"));
+    kept.send(&[get("/"), get("/canary")].concat());
+    for connection in [&mut fresh, &mut kept] {
+        let answers = answers(connection);
+        assert_eq!((answers.len(), answers[0].status), (1, 200));
+        assert!(answers[0].says_close() && connection.is_closed() && !connection.is_reset());
+    }
+}
+
+#[test]
+fn an_answer_that_promised_to_stay_is_followed_by_another() {
+    let client = crate::fixture::client_with(|_| router().get("/large", |_: &Request| vec![b'x'; 1 << 20]));
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(&get("/large"));
+    client.begin_drain(PATIENCE);
+    connection.start_reading();
+    assert!(!answers(&mut connection)[0].says_close());
+    client.advance(GRACE / 2);
+    connection.send(&get("/"));
+    assert!(answers(&mut connection)[0].says_close() && connection.is_closed() && !connection.is_reset());
+}
+
+#[test]
+fn the_grace_ends_with_the_drain_and_nobody_is_reset() {
+    let client = client();
+    let connection = client.connect();
+    client.begin_drain(GRACE / 4);
+    client.advance(GRACE / 4 + TICK);
+    assert!(connection.is_closed() && !connection.is_reset());
+    assert_eq!(client.open(), 0);
+}
+
+#[test]
+fn a_stream_and_a_waiting_handler_can_end_themselves_when_a_drain_begins() {
+    let client = crate::fixture::client_with(|worker| {
+        let (streams, waits) = (worker.handle().clone(), worker.handle().clone());
+        let events = move |_: &Request| {
+            let handle = streams.clone();
+            Response::text(Body::stream(move |_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                if !handle.is_draining() {
+                    return Pull::Wait;
+                }
+                out.extend(b"bye");
+                Pull::Done
+            }))
+        };
+        router().get("/events", events).get("/wait", async move |_: Request| {
+            let handle = waits.clone();
+            std::future::poll_fn(|_| if handle.is_draining() { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+            "early"
+        })
+    });
+    let (mut stream, mut wait) = (client.connect(), client.connect());
+    stream.send(&get("/events"));
+    wait.send(&get("/wait"));
+    client.begin_drain(PATIENCE);
+    assert!(stream.received().ends_with(b"\r\nbye\r\n0\r\n\r\n"));
+    let answers = answers(&mut wait);
+    assert_eq!(answers[0].body.as_slice(), b"early");
+    assert!(answers[0].says_close() && wait.is_closed());
+    client.advance(GRACE + TICK);
+    assert!(stream.is_closed() && !stream.is_reset());
 }
 
 #[test]
 fn nobody_new_is_served() {
     let client = client();
     client.begin_drain(PATIENCE);
+    assert_eq!(client.connect().received(), b"");
     assert_eq!(client.raw(&get("/")), b"");
 }
 
@@ -79,6 +161,7 @@ fn an_answer_that_is_being_read_may_be_read_to_its_end() {
     client.begin_drain(PATIENCE);
     connection.start_reading();
     assert_eq!(answers(&mut connection)[0].body.len(), 1 << 20);
+    client.advance(GRACE + TICK);
     assert!(connection.is_closed() && !connection.is_reset());
 }
 

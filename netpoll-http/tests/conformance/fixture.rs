@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Poll, Waker};
 
 use netpoll_http::{
-    App, Files, Limits, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker,
+    App, Files, Limits, Method, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker,
 };
 
 use crate::answer::{self, Answer};
@@ -31,10 +31,13 @@ pub fn router() -> Router {
         .body_bytes_max(16);
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     methods.into_iter().fold(router, |router, method| {
-        let method = method.parse().expect("a method");
-        router.on(method, "/echo", |req: &Request, reply: Reply| {
-            reply.bytes(StatusCode::OK, "application/octet-stream", req.body())
-        })
+        let method: Method = method.parse().expect("a method");
+        let echo =
+            |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "application/octet-stream", req.body());
+        let takes_none = [Method::GET, Method::DELETE, Method::OPTIONS].contains(&method);
+        let router = router.on(method, "/echo", echo);
+        // They would see an empty one.
+        if takes_none { router.body_bytes_max(1 << 20) } else { router }
     })
 }
 
@@ -119,14 +122,22 @@ impl Gate {
 
 /// The routes of the table, and `GET /gated` which answers `through` when the gate is open.
 pub fn gated(gate: &Gate) -> TestClient {
+    gated_limited(gate, |_| ())
+}
+
+/// The same with other limits.
+pub fn gated_limited(gate: &Gate, change: impl FnOnce(&mut Limits)) -> TestClient {
     let gate = gate.clone();
-    client_with(move |_| {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let app = App::new(move |_: &Worker| {
         let gate = gate.clone();
         router().get("/gated", async move |_: Request| {
             gate.pass().await;
             "through"
         })
-    })
+    });
+    app.limits(limits).test()
 }
 
 /// `GET target` with a Host.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol};
-use netpoll_http::{Error, Request, Response, Router, StatusCode, TestClient};
+use netpoll_http::{App, Error, Limits, Request, Response, Router, StatusCode, TestClient, Worker};
 
 use crate::cases::{CANARY, CANARY_BODY};
 use crate::fixture::{Gate, client_with, get, router};
@@ -179,8 +179,11 @@ fn the_end_of_input_of_a_peer_that_asked_and_left_reaches_the_next_protocol() {
     connection.finish();
     assert!(connection.received().is_empty() && connection.is_closed(), "an incomplete head");
 
-    let gate = Gate::default();
-    let client = switching(&gate);
+    let (gate, mut limits) = (Gate::default(), Limits::default());
+    limits.half_close = true;
+    let factory_gate = gate.clone();
+    let client =
+        App::new(move |_: &Worker| with_switch(router(), factory_gate.clone())).limits(limits).test();
     let mut connection = client.connect();
     connection.send(SWITCH.replace("/switch", "/later").as_bytes());
     connection.finish();

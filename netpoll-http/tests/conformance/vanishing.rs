@@ -9,7 +9,9 @@ use std::task::Context;
 use netpoll_http::{Body, BodyBuf, Pull, Request, Response, StatusCode, TestClient};
 
 use crate::answer;
-use crate::fixture::{Gate, answers, bodies, client, client_with, gated, get, router, statuses};
+use crate::fixture::{
+    Gate, answers, bodies, client, client_with, gated, gated_limited, get, router, statuses,
+};
 use crate::run;
 
 const REQUESTS: [&[u8]; 5] = [
@@ -96,9 +98,22 @@ fn the_handler_of_a_body_that_ends_early_is_not_called() {
 }
 
 #[test]
-fn a_peer_that_ends_gets_the_answers_to_all_it_has_sent() {
+fn a_peer_that_ends_has_left_whoever_it_waited_for() {
     let gate = Gate::default();
     let client = gated(&gate);
+    let mut connection = client.connect();
+    connection.send(&[get("/"), get("/gated"), get("/path/3")].concat());
+    connection.finish();
+    assert_eq!(bodies(&mut connection), ["hello"], "what was answered by then");
+    assert!(connection.is_closed());
+    assert_eq!(client.stats().abandoned, 1);
+    assert_unharmed(&client);
+}
+
+#[test]
+fn a_peer_that_may_half_close_gets_the_answers_to_all_it_has_sent() {
+    let gate = Gate::default();
+    let client = gated_limited(&gate, |limits| limits.half_close = true);
     let mut connection = client.connect();
     connection.send(&[get("/"), get("/gated"), get("/path/3")].concat());
     connection.finish();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use netpoll_http::{App, Error, Json, Request, Router, StatusCode, TestClient};
+use netpoll_http::{App, Error, Json, Limits, Request, Router, StatusCode, TestClient};
 
 /// Lets a test decide when handlers go on.
 #[derive(Default)]
@@ -55,6 +55,12 @@ impl Drop for NoteDrop {
 thread_local!(static DROPPED: Rc<RefCell<bool>> = Rc::default());
 
 fn waiting() -> TestClient {
+    waiting_with(|_| ())
+}
+
+fn waiting_with(change: impl FnOnce(&mut Limits)) -> TestClient {
+    let mut limits = Limits::default();
+    change(&mut limits);
     App::new(|_| {
         Router::new()
             .get("/now", async |_: Request| "now")
@@ -78,6 +84,7 @@ fn waiting() -> TestClient {
                 "held"
             })
     })
+    .limits(limits)
     .test()
 }
 
@@ -144,8 +151,19 @@ fn a_handler_that_never_answers_is_dropped_and_answered_for() {
 }
 
 #[test]
-fn a_client_that_has_finished_sending_still_gets_the_answer_of_a_waiting_handler() {
+fn a_client_that_has_left_drops_the_handler_that_it_waited_for() {
     let client = waiting();
+    let mut connection = client.connect();
+    connection.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.finish();
+    assert!(DROPPED.with(|dropped| *dropped.borrow()), "its future is gone");
+    assert_eq!((client.open(), client.stats().abandoned), (0, 1));
+    assert!(connection.is_closed() && connection.received().is_empty());
+}
+
+#[test]
+fn a_client_that_half_closes_still_gets_the_answer_of_a_waiting_handler_if_it_may() {
+    let client = waiting_with(|limits| limits.half_close = true);
     let mut connection = client.connect();
     connection.send(b"GET /later/10 HTTP/1.1\r\nHost: a\r\n\r\nGET /sync HTTP/1.1\r\nHost: a\r\n\r\n");
     connection.finish();
@@ -187,6 +205,7 @@ fn a_drain_waits_for_the_answer_of_a_waiting_handler() {
     let (mut busy, idle) = (client.connect(), client.connect());
     busy.send(b"GET /later/11 HTTP/1.1\r\nHost: a\r\n\r\n");
     client.begin_drain(std::time::Duration::from_secs(5));
+    client.advance(std::time::Duration::from_millis(1100));
     assert!(idle.is_closed() && !busy.is_closed());
     open_gate();
     client.run();

@@ -177,11 +177,13 @@ fn a_body_slower_than_the_minimum_rate_is_a_408() {
     let client = echo();
     let mut connection = client.connect();
     connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n");
-    connection.send(&[b'x'; 512]);
-    // 512 bytes earn two seconds at 256 B/s, behind five seconds of grace.
-    connection.advance(Duration::from_millis(6900));
-    assert_eq!(connection.received(), b"");
-    connection.advance(Duration::from_millis(200));
+    // Looked at every five seconds, in which 1280 bytes are asked for.
+    for bytes in [4000, 0] {
+        connection.send(&vec![b'x'; bytes]);
+        connection.advance(Duration::from_millis(4900));
+        assert_eq!(connection.received(), b"");
+        connection.advance(Duration::from_millis(150));
+    }
     let response = connection.response().expect("an answer");
     assert_eq!(
         (response.status, response.header("connection")),
@@ -196,8 +198,8 @@ fn a_body_at_the_minimum_rate_may_take_its_time() {
     let mut connection = client.connect();
     connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 7680\r\n\r\n");
     for _ in 0..30 {
-        connection.advance(Duration::from_secs(1));
         connection.send(&[b'x'; 256]);
+        connection.advance(Duration::from_millis(999));
     }
     assert_eq!(connection.response().expect("an answer").body.len(), 7680);
 }

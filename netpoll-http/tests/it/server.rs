@@ -66,5 +66,6 @@ fn a_last_answer_larger_than_the_socket_arrives_whole_on_a_real_one() {
         assert!(answer.len() > BYTES && answer.ends_with(b"xxx"), "{} bytes", answer.len());
     }
     let stats = running.stop(Duration::from_secs(5)).expect("a report").stats;
-    assert_eq!((stats.closed, stats.failed, stats.syscalls_shutdown), (3, 0, 0));
+    assert_eq!((stats.closed, stats.failed), (3, 0));
+    assert_eq!(stats.syscalls_shutdown, 3, "what did not leave at once is lingered behind");
 }
