@@ -36,6 +36,7 @@ Limits of each connection:
   --body-bytes-max BYTES   of a request body [1048576]
   --requests-per-turn N    answered before other connections come first [the budget]
   --connections-max N      open at a time on one worker [1000000]
+  --memory-bytes-max N     what connections of one worker may hold together [256 MiB or less]
   --handler-timeout SECONDS
                            for an asynchronous handler [30]
 
@@ -71,6 +72,7 @@ pub struct Options {
     budget: Budget,
     wait: WaitStrategy,
     connections_max: usize,
+    memory_bytes_max: Option<usize>,
     pub rate_limit: Option<u32>,
 }
 
@@ -102,6 +104,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
         budget: Budget::default(),
         wait: WaitStrategy::default(),
         connections_max: ConnLimits::default().connections_max,
+        memory_bytes_max: None,
         rate_limit: None,
     };
     while let Some(argument) = parser.next()? {
@@ -136,6 +139,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
             Long("connections-max") => {
                 options.connections_max = value(&mut parser, "--connections-max", at_least_one)?;
             }
+            Long("memory-bytes-max") => {
+                options.memory_bytes_max = Some(value(&mut parser, "--memory-bytes-max", at_least_one)?);
+            }
             _ => return Err(argument.unexpected().into()),
         }
     }
@@ -161,7 +167,11 @@ impl Options {
             .wait(self.wait)
             .drain_within(self.drain)
             .stop_on_signals(true)
-            .limits(ConnLimits { connections_max: self.connections_max, ..ConnLimits::default() })
+            .limits(ConnLimits {
+                connections_max: self.connections_max,
+                memory_bytes_max: self.memory_bytes_max,
+                ..ConnLimits::default()
+            })
     }
 }
 

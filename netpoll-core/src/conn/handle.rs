@@ -11,7 +11,7 @@ use super::reply::Reply;
 use super::stream::Stream;
 use super::{ConnLimits, Context};
 use crate::driver::Io;
-use crate::mem::{FileRange, Key};
+use crate::mem::{FileRange, Held, Key};
 use crate::task::WakeTarget;
 use crate::time::Instant;
 
@@ -266,6 +266,24 @@ impl Conn<'_> {
     #[inline]
     pub fn count_requests(&mut self, requests: u64) {
         self.cx.agenda.stats.requests += requests;
+    }
+
+    /// Counts memory that this protocol keeps for its connection, nothing at first, until what is returned is dropped. Small
+    /// and steady amounts are not worth it.
+    #[must_use]
+    pub fn hold_memory(&self) -> Held {
+        self.cx.agenda.pool.hold()
+    }
+
+    /// The worker's connections hold more than [`ConnLimits::memory_bytes_max`]: do not hold more for this one, and let it go.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.cx.agenda.is_short_of_memory()
+    }
+
+    /// Counts a connection or request that was let go for lack of memory.
+    pub fn count_memory_overflow(&mut self) {
+        self.cx.agenda.stats.memory_overflows += 1;
     }
 
     /// Counts an answer that the protocol gave up because its client had left.

@@ -31,6 +31,14 @@ pub struct ConnLimits {
     pub write_rate_min: u32,
     /// How long output may wait before the rate is looked at, and how often from then on. Default 10 s.
     pub write_grace: Duration,
+    /// Memory, in bytes, that all connections of one worker may hold together: unconsumed input, queued output (files
+    /// and bytes that others hold as well do not count), and what protocols say that they keep
+    /// ([`Conn::hold_memory`](crate::Conn::hold_memory)), such as uploads. Above it, who wants to hold more is cut
+    /// ([`Lost::MemoryOverflow`](crate::Lost::MemoryOverflow)); whoever is served without that goes on being served.
+    ///
+    /// Default `None`: 256 MiB, but at most a quarter of what the process may use (the machine's memory, its control group's, its
+    /// resource limits), divided by the workers. [`Handle::setup`](crate::Handle::setup) says what it is.
+    pub memory_bytes_max: Option<usize>,
     /// Unconsumed input, in bytes, above which a connection is cut. Default 1 MiB. A protocol that needs
     /// larger messages consumes them piece by piece.
     pub input_bytes_max: usize,
@@ -48,6 +56,18 @@ pub struct ConnLimits {
     pub linger_time_max: Duration,
 }
 
+/// The most that one worker's connections hold by default: a thousand uploads of a quarter MiB.
+const MEMORY_BYTES: usize = 256 << 20;
+
+impl ConnLimits {
+    /// What the connections of each of `workers` may hold, if the process may use so much.
+    pub(crate) fn memory_bytes(&self, workers: usize, available: Option<u64>) -> usize {
+        let share = available.map_or(u64::MAX, |bytes| bytes / 4 / workers.max(1) as u64);
+        self.memory_bytes_max
+            .unwrap_or_else(|| usize::try_from(share).unwrap_or(usize::MAX).min(MEMORY_BYTES))
+    }
+}
+
 impl Default for ConnLimits {
     fn default() -> Self {
         Self {
@@ -57,6 +77,7 @@ impl Default for ConnLimits {
             output_bytes_max: 16 * 1024 * 1024,
             write_rate_min: 256,
             write_grace: Duration::from_secs(10),
+            memory_bytes_max: None,
             input_bytes_max: 1024 * 1024,
             drain_grace: Duration::from_secs(1),
             linger_bytes_max: 16 * 1024 * 1024,

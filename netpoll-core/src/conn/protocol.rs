@@ -145,6 +145,9 @@ pub enum Lost {
     /// Others sent it more than it takes: more output was queued than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max).
     OutputOverflow,
+    /// All connections of its worker together hold more memory than
+    /// [`ConnLimits::memory_bytes_max`](crate::ConnLimits::memory_bytes_max), and this one wanted to hold more.
+    MemoryOverflow,
     /// A callback panicked.
     Panicked,
     /// The drain deadline passed while it was still open, or the drain began while it was connecting.

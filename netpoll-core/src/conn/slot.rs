@@ -90,12 +90,12 @@ impl<P: Protocol> Slot<P> {
         key: Key,
         called: std::thread::Result<Flow>,
     ) -> Option<End> {
-        let stream = &self.stream;
-        if stream.input.len() > cx.limits.input_bytes_max && stream.phase == Phase::Open {
-            cx.agenda.stats.input_overflows += 1;
-            return Some(End::reset(Lost::InputOverflow));
+        // What is left behind an end is forgotten.
+        let ends = matches!(called, Ok(Flow::Close | Flow::Linger | Flow::Reset));
+        if !ends && let Some(end) = self.stream.keeps_too_much(cx) {
+            return Some(end);
         }
-        let flush = if stream.may_flush_later() { Flush::Soon } else { Flush::Now };
+        let flush = if self.stream.may_flush_later() { Flush::Soon } else { Flush::Now };
         self.settle(cx, io, key, flush, called)
     }
 

@@ -300,6 +300,27 @@ impl Stream {
         cx.agenda.stats.copied_bytes += bytes.len() as u64;
     }
 
+    /// Ends the connection whose unconsumed input is more than it, or its worker, may keep.
+    pub fn keeps_too_much(&self, cx: &mut Context) -> Option<End> {
+        if self.input.is_empty() || self.phase != Phase::Open {
+            return None;
+        }
+        if self.input.len() > cx.limits.input_bytes_max {
+            cx.agenda.stats.input_overflows += 1;
+            return Some(End::reset(Lost::InputOverflow));
+        }
+        self.is_too_much(&mut cx.agenda)
+    }
+
+    /// Ends the connection, which holds memory, if its worker is short of it: the newest goes.
+    fn is_too_much(&self, agenda: &mut Agenda) -> Option<End> {
+        if !agenda.is_short_of_memory() {
+            return None;
+        }
+        agenda.stats.memory_overflows += 1;
+        Some(End::reset(Lost::MemoryOverflow))
+    }
+
     /// Sends what is queued and draws the consequences of how far it went.
     #[inline(always)]
     pub fn flush(
@@ -328,6 +349,13 @@ impl Stream {
                         self.did_not_leave_whole(agenda, io, key);
                     }
                     let left = queued - self.out.queued_bytes() - in_flight;
+                    // A file takes no memory, however slowly it is read.
+                    if in_flight > 0 || !self.owes_file() {
+                        let end = self.is_too_much(agenda);
+                        if end.is_some() {
+                            return end;
+                        }
+                    }
                     self.stalled(agenda, limits, io, key, left);
                     if backs_up {
                         agenda.stats.backed_up += 1;

@@ -72,7 +72,10 @@ impl<P: Protocol> Connections<P> {
         } else if slot.stream.is_held() {
             // They had left the socket when the connection was paused: it is offered them when it goes on.
             slot.stream.keep(cx, chunk);
-            return Verdict::Stop;
+            match slot.stream.keeps_too_much(cx) {
+                None => return Verdict::Stop,
+                end => end,
+            }
         } else {
             slot.offer(cx, io, key, chunk, P::received)
         };
@@ -369,7 +372,7 @@ impl<P: Protocol> Table for Connections<P> {
             cx.agenda.stats.output_overflows += 1;
             return self.end(cx, io, key, End::reset(Lost::OutputOverflow));
         }
-        stream.out.write_shared(&mut cx.agenda.pool, bytes);
+        stream.out.write_common(&mut cx.agenda.pool, bytes);
         stream.push_dirty(&mut cx.agenda, key);
     }
 
@@ -411,6 +414,10 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn reclaim(&mut self) {
         self.slots.reclaim();
+    }
+
+    fn shrink(&mut self) {
+        self.slots.shrink();
     }
 
     fn len(&self) -> usize {

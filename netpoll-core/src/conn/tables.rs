@@ -37,6 +37,7 @@ pub trait Table: Any {
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
     fn keys(&self) -> Vec<Key>;
     fn reclaim(&mut self);
+    fn shrink(&mut self);
     fn len(&self) -> usize;
 }
 
@@ -85,6 +86,13 @@ impl Tables {
     /// The names of all connections.
     pub fn keys(&self) -> Vec<Key> {
         self.tables.iter().flat_map(|table| table.keys()).collect()
+    }
+
+    /// Gives back the memory of slots that a spike has left free.
+    pub fn shrink(&mut self) {
+        for table in &mut self.tables {
+            table.shrink();
+        }
     }
 
     /// Connections in all tables.

@@ -103,6 +103,9 @@ pub trait Io {
     /// Forgets the source and closes its socket.
     fn close(&mut self, key: Key, how: Close);
 
+    /// Gives back memory that a spike has left behind.
+    fn shrink(&mut self);
+
     /// What was done so far.
     fn counts(&self) -> &IoCounts;
 }

@@ -395,6 +395,11 @@ impl<R: Register> Io for Streams<R> {
         self.counts.syscalls_close += 1;
     }
 
+    fn shrink(&mut self) {
+        self.sources.shrink();
+        self.arrivals.shrink_to_fit();
+    }
+
     fn counts(&self) -> &IoCounts {
         &self.counts
     }

@@ -357,6 +357,10 @@ impl Io for SimIo {
         self.dead.push(link.in_flight.take());
     }
 
+    fn shrink(&mut self) {
+        self.dead.shrink_to_fit();
+    }
+
     fn counts(&self) -> &IoCounts {
         &self.counts
     }

@@ -172,6 +172,12 @@ impl<T> KeySlab<T> {
         }
     }
 
+    /// Gives back the memory of free slots behind the last value. O(slots).
+    pub fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+        self.retired.shrink_to_fit();
+    }
+
     /// How many values there are; retired ones do not count.
     #[inline]
     pub fn len(&self) -> usize {
@@ -253,6 +259,15 @@ impl<T> KeyMap<T> {
         let (_, value) = slot.take_if(|(generation, _)| *generation == key.generation())?;
         self.len -= 1;
         Some(value)
+    }
+
+    /// Gives back the memory of free slots behind the last value.
+    pub fn shrink(&mut self) {
+        for slots in &mut self.tables {
+            let used = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            slots.truncate(used);
+            slots.shrink_to_fit();
+        }
     }
 
     /// How many values there are.

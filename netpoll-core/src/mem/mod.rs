@@ -15,6 +15,6 @@ mod write_queue;
 pub use block::Block;
 pub use file_range::FileRange;
 pub use key::{INDEX_MAX, Key, KeyMap, KeySlab};
-pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Pool, PoolCounts};
+pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Held, Pool, PoolCounts};
 pub use read_buffer::ReadBuffer;
 pub use write_queue::{COPY_MAX, FilePart, WriteQueue};

@@ -6,6 +6,13 @@
 //! Invariant: every kept block is empty and holds at least its class; `retained_bytes` is the sum of
 //! their capacities, in lists and in chains, and never above `retain_bytes_max`. Touched by the worker's own thread only. Take
 //! and give are O(1), a `Vec` pop and push.
+//!
+//! The pool also knows the sum of what connections hold, which is what a worker's budget bounds: blocks that are out, shared bytes
+//! that only wait here to leave, and what protocols say that they keep ([`Held`]). Counting blocks costs nothing in
+//! the usual case: their sum changes only when one is allocated, grows or is freed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::block::Block;
 use super::write_queue::Chain;
@@ -47,7 +54,34 @@ pub struct Pool {
     chains: Vec<Box<Chain>>,
     retained_bytes: usize,
     retain_bytes_max: usize,
+    /// Of all blocks that there are, kept or out. Less than that if blocks from elsewhere were given.
+    allocated_bytes: usize,
+    /// Of shared segments in write queues that nobody else is likely to hold.
+    linked_bytes: usize,
+    held_bytes: Arc<AtomicUsize>,
     counts: PoolCounts,
+}
+
+/// Memory that a protocol keeps for its connection, counted in its worker's budget until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    /// Of all that are held on the worker. Atomic, because what is held may be dropped on another thread.
+    sum: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    /// So many bytes more. Two atomic operations on a line that one worker uses.
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.sum.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
@@ -55,12 +89,15 @@ impl Pool {
     ///
     /// Zero keeps no block: every take is then an allocation. Up to 2048 chains of write queues (about 90
     /// bytes each) are kept on top of that.
-    pub const fn new(retain_bytes_max: usize) -> Self {
+    pub fn new(retain_bytes_max: usize) -> Self {
         Self {
             free: [const { Vec::new() }; CLASSES],
             chains: Vec::new(),
             retained_bytes: 0,
             retain_bytes_max,
+            allocated_bytes: 0,
+            linked_bytes: 0,
+            held_bytes: Arc::default(),
             counts: PoolCounts { hits: 0, misses: 0, returned: 0, dropped: 0, chain_misses: 0 },
         }
     }
@@ -81,10 +118,44 @@ impl Pool {
     #[cold]
     fn allocate(&mut self, bytes_min: usize) -> Block {
         self.counts.misses += 1;
-        match class_for(bytes_min) {
+        let block = match class_for(bytes_min) {
             class if class < CLASSES => Block::with_capacity(class_bytes(class)),
             _ => Block::with_capacity(bytes_min),
-        }
+        };
+        self.allocated_bytes += block.capacity();
+        block
+    }
+
+    /// A block that is out has grown by so much.
+    #[cold]
+    pub(super) fn grown(&mut self, bytes: usize) {
+        self.allocated_bytes += bytes;
+    }
+
+    /// So many shared bytes wait in a write queue.
+    #[inline]
+    pub(super) fn linked(&mut self, bytes: usize) {
+        self.linked_bytes += bytes;
+    }
+
+    /// So many of them do no more.
+    #[inline]
+    pub(super) fn unlinked(&mut self, bytes: usize) {
+        self.linked_bytes -= bytes;
+    }
+
+    /// Counts what a protocol holds; nothing yet.
+    pub fn hold(&self) -> Held {
+        Held { sum: Arc::clone(&self.held_bytes), bytes: 0 }
+    }
+
+    /// The memory that connections hold now, in bytes: blocks, shared bytes on their way out, and what protocols hold.
+    #[inline]
+    pub fn in_use_bytes(&self) -> usize {
+        // Saturating: blocks that came from elsewhere were never counted.
+        self.allocated_bytes.saturating_sub(self.retained_bytes)
+            + self.linked_bytes
+            + self.held_bytes.load(Ordering::Relaxed)
     }
 
     /// Keeps a block for later; the bytes in it are forgotten.
@@ -102,6 +173,7 @@ impl Pool {
             self.free[class_within(capacity)].push(block);
         } else {
             self.counts.dropped += u64::from(capacity > 0);
+            self.allocated_bytes = self.allocated_bytes.saturating_sub(capacity);
         }
     }
 
@@ -156,6 +228,7 @@ impl Pool {
     pub fn trim(&mut self) {
         self.free = Default::default();
         self.chains = Vec::new();
+        self.allocated_bytes = self.allocated_bytes.saturating_sub(self.retained_bytes);
         self.retained_bytes = 0;
     }
 }

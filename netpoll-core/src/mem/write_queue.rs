@@ -128,7 +128,17 @@ impl WriteQueue {
         if bytes.len() <= COPY_MAX {
             self.write(pool, &bytes);
         } else {
+            pool.linked(bytes.len());
             self.link(pool, Segment::Shared(bytes));
+        }
+    }
+
+    /// The same for bytes that others hold as well, such as what is sent to many: they do not count as this queue's memory.
+    pub fn write_common(&mut self, pool: &mut Pool, bytes: Bytes) {
+        if bytes.len() <= COPY_MAX {
+            self.write(pool, &bytes);
+        } else {
+            self.link(pool, Segment::Common(bytes));
         }
     }
 
@@ -169,10 +179,13 @@ impl WriteQueue {
         }
 
         let tail = chain.tail_vec();
-        let before = tail.len();
+        let (before, room) = (tail.len(), tail.capacity());
         let rollback = Rollback { tail, before };
         let result = f(rollback.tail);
-        let after = rollback.tail.len();
+        let (after, room_after) = (rollback.tail.len(), rollback.tail.capacity());
+        if room_after > room {
+            pool.grown(room_after - room);
+        }
         assert!(after >= before, "an append took back bytes that were queued before it");
         mem::forget(rollback);
 

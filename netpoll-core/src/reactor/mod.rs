@@ -7,6 +7,7 @@ mod budget;
 mod mailbox;
 mod ready_list;
 mod setting;
+mod spike;
 mod stats;
 #[cfg(not(loom))]
 mod sync;
@@ -20,6 +21,7 @@ pub use budget::{Budget, EVENTS_MAX};
 pub use mailbox::{Bell, Mailbox, Sender};
 pub use ready_list::ReadyList;
 pub use setting::ParseSettingError;
+pub use spike::Spike;
 pub use stats::{Published, Stats};
 pub use turn::{Agenda, Due, Host, Reactor};
 pub use wait::{SPIN_MAX, WaitStrategy};

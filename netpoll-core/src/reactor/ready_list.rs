@@ -28,6 +28,11 @@ impl ReadyList {
         self.keys.pop_front()
     }
 
+    /// Gives back the memory that it does not need.
+    pub fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+    }
+
     pub fn len(&self) -> usize {
         self.keys.len()
     }

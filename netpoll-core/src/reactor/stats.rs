@@ -150,6 +150,10 @@ ledger! {
     input_overflows,
     /// Connections cut because others sent them more than they take.
     output_overflows,
+    /// Connections cut, and requests refused, because the worker's connections held more memory than they may.
+    memory_overflows,
+    /// Times that memory was given back to the system because a spike was over.
+    spikes,
     /// Answers that a protocol gave up because their client had left, as it counts them (`Conn::count_abandoned`).
     abandoned,
     /// Times that a connection's queue passed high water and its reading was paused.

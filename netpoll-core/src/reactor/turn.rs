@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::budget::Controller;
 use super::wait::{Decision, Waiting};
-use super::{Budget, Mailbox, Published, ReadyList, Stats, WaitStrategy};
+use super::{Budget, Mailbox, Published, ReadyList, Spike, Stats, WaitStrategy};
 use crate::driver::{Driver, Io, Limits, Sink, Wait, Waited};
 use crate::mem::{Key, Pool};
 use crate::time::{Clock, Instant, Wheel};
@@ -39,10 +39,13 @@ pub struct Agenda {
     pub turn_budget: usize,
     /// Work of a turn above which it counts as long.
     pub long_turn: Duration,
+    /// What all connections together may hold.
+    pub memory_bytes_max: usize,
+    pub spike: Spike,
 }
 
 impl Agenda {
-    pub fn new(clock: Clock, pool_retain_bytes: usize, long_turn: Duration) -> Self {
+    pub fn new(clock: Clock, pool_retain_bytes: usize, long_turn: Duration, memory_bytes_max: usize) -> Self {
         Self {
             clock,
             pool: Pool::new(pool_retain_bytes),
@@ -52,7 +55,23 @@ impl Agenda {
             stats: Stats::default(),
             turn_budget: usize::MAX,
             long_turn,
+            memory_bytes_max,
+            spike: Spike::default(),
         }
+    }
+
+    /// Connections hold more memory than they may: who wants more is cut.
+    #[inline]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.pool.in_use_bytes() > self.memory_bytes_max
+    }
+
+    /// Gives back what a spike has left in the lists.
+    pub fn shrink(&mut self) {
+        self.pool.trim();
+        self.timers.shrink();
+        self.ready.shrink();
+        self.dirty.shrink_to_fit();
     }
 }
 
@@ -86,8 +105,8 @@ pub trait Host: Sink {
     fn expired(&mut self, io: &mut dyn Io, key: Key);
     /// All connections.
     fn connections(&mut self) -> Vec<Key>;
-    /// Frees what died during the turn.
-    fn reclaim(&mut self);
+    /// Frees what died during the turn, and what a spike has left behind.
+    fn reclaim(&mut self, io: &mut dyn Io);
     /// Nothing is left to do, ever.
     fn is_finished(&self) -> bool;
 }
@@ -179,7 +198,7 @@ impl<D: Driver, L> Reactor<D, L> {
         let waited = self.driver.deliver(&limits, host);
 
         done += waited.events + self.expire(host, &limits, now);
-        host.reclaim();
+        host.reclaim(self.driver.io());
         self.waiting.observe(now, waited.events);
         let stats = &mut host.agenda().stats;
         stats.events += waited.events as u64;

@@ -41,6 +41,8 @@ pub struct Setup {
     pub wait: WaitStrategy,
     /// How much one turn takes.
     pub budget: Budget,
+    /// What all connections of one worker may hold, in bytes.
+    pub memory_bytes_max: usize,
 }
 
 impl Handle {

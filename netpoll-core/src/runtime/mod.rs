@@ -102,6 +102,7 @@ impl Running {
             cpus: placement.cpus.clone(),
             wait,
             budget: settings.budget.clone(),
+            memory_bytes_max: settings.limits.memory_bytes(count, sys::memory_limit()),
         });
         let handle = Handle { workers, published, setup, draining: Arc::default() };
 
@@ -257,7 +258,12 @@ impl Seat {
         let published = Arc::clone(&self.info.handle.published[self.info.index]);
         let wakes = Arc::new(Wakes(self.mailbox.sender()));
         let context = Context {
-            agenda: Agenda::new(self.clock, settings.pool_bytes_max, settings.long_turn),
+            agenda: Agenda::new(
+                self.clock,
+                settings.pool_bytes_max,
+                settings.long_turn,
+                self.info.handle.setup().memory_bytes_max,
+            ),
             commands: Commands::default(),
             limits: settings.limits,
             worker: self.info.index as u16,

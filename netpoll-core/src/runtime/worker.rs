@@ -149,6 +149,16 @@ impl Worker {
         }
     }
 
+    /// A spike is over: gives its memory back to the system.
+    #[cold]
+    fn give_back(&mut self, io: &mut dyn Io) {
+        self.cx.agenda.shrink();
+        self.tables.shrink();
+        io.shrink();
+        sys::release_free_memory();
+        self.cx.agenda.stats.spikes += 1;
+    }
+
     fn cut(&mut self, io: &mut dyn Io) {
         self.listeners.cut_all(io);
         for table in self.tables.each() {
@@ -292,9 +302,14 @@ impl Host for Worker {
         self.obey(io);
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, io: &mut dyn Io) {
         self.tables.reclaim();
         self.listeners.reclaim();
+        let agenda = &mut self.cx.agenda;
+        let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
+        if agenda.spike.is_over(in_use, open, now) {
+            self.give_back(io);
+        }
     }
 
     fn is_finished(&self) -> bool {

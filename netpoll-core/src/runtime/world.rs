@@ -94,8 +94,14 @@ impl Sim {
         let sender = mailbox.sender();
         let published = Arc::new(Published::default());
         let draining = Arc::default();
+        let memory_bytes_max = options.limits.memory_bytes(1, None);
         let context = Context {
-            agenda: Agenda::new(Clock::manual(options.unix_seconds), usize::MAX, Duration::MAX),
+            agenda: Agenda::new(
+                Clock::manual(options.unix_seconds),
+                usize::MAX,
+                Duration::MAX,
+                memory_bytes_max,
+            ),
             commands: Commands::default(),
             limits: options.limits,
             worker: 0,
@@ -106,7 +112,13 @@ impl Sim {
         };
         let driver = SimDriver::new(net.clone(), options.seed);
         let wait = WaitStrategy::Block;
-        let setup = Setup { backend: "sim", cpus: vec![None], wait, budget: options.budget.clone() };
+        let setup = Setup {
+            backend: "sim",
+            cpus: vec![None],
+            wait,
+            budget: options.budget.clone(),
+            memory_bytes_max,
+        };
         let handle = Handle {
             workers: [sender.clone()].into(),
             published: [Arc::clone(&published)].into(),

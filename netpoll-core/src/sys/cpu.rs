@@ -121,7 +121,7 @@ fn quota_from(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<f64
 }
 
 /// `root/a/b`, `root/a`, `root`. A path that leads out of our view (`/../x`) is only the root.
-fn with_parents<'a>(root: &'a str, path: &'a str) -> impl Iterator<Item = String> + 'a {
+pub(super) fn with_parents<'a>(root: &'a str, path: &'a str) -> impl Iterator<Item = String> + 'a {
     let path = if path.split('/').any(|part| part == "..") { "" } else { path.trim_matches('/') };
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     (0..=parts.len()).rev().map(move |depth| {

@@ -18,6 +18,7 @@ mod eventfd;
 mod fork;
 mod kernel;
 mod limits;
+mod memory;
 mod reserve;
 mod sendfile;
 mod signal;
@@ -30,6 +31,7 @@ pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout}
 pub use eventfd::EventFd;
 pub use fork::{is_child, watch};
 pub use limits::{open_files, raise_open_files};
+pub use memory::{memory_limit, release_free_memory};
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{StopSignals, block_broken_pipe};

@@ -135,6 +135,11 @@ impl<T: Copy> Wheel<T> {
         true
     }
 
+    /// Gives back the memory of free places behind the last timer. O(places).
+    pub fn shrink(&mut self) {
+        self.timers.shrink_to_fit();
+    }
+
     /// How many timers are waiting.
     pub fn len(&self) -> usize {
         self.timers.len()

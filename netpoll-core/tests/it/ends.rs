@@ -187,6 +187,7 @@ fn output_that_had_to_wait_is_said_to_have_left() {
     }
     let mut limits = ConnLimits::default();
     limits.write_grace = Duration::from_millis(200);
+    limits.write_rate_min = 0;
     let server = start(limits, move || Told(said.clone()));
     let mut client = connect(&server);
     client.write_all(b"L").unwrap();

@@ -5,6 +5,7 @@ mod ends;
 mod fast_lane;
 mod files;
 mod hardship;
+mod memory;
 mod send_now;
 mod simulated;
 mod support;

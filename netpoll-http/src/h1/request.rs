@@ -158,6 +158,7 @@ impl<S: Service> Http1<S> {
         if error.is_silent() {
             return Flow::Close;
         }
+        self.phase = Phase::Idle;
         self.worker.refuse(conn, error, to_head);
         Flow::Linger
     }
@@ -165,8 +166,20 @@ impl<S: Service> Http1<S> {
     /// Answers 408 to a head or a body that took too long.
     #[cold]
     pub(super) fn time_out(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.give_up(conn, Error::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive"))
+    }
+
+    /// Answers 503 to a body that there is no memory for.
+    #[cold]
+    pub(super) fn run_short(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.count_memory_overflow();
+        self.give_up(conn, Error::new(StatusCode::SERVICE_UNAVAILABLE, "the server is short of memory"))
+    }
+
+    /// Answers a request that is not there as a whole, and never will be. What is there of it is let go.
+    fn give_up(&mut self, conn: &mut Conn<'_>, late: Error) -> Flow {
+        self.phase = Phase::Idle;
         let exchange = Exchange::LAST;
-        let late = Error::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive");
         let mut rest = Rest::Nothing;
         let replied = self.worker.clone().write(conn, &exchange, None, &mut rest, |reply| reply.fail(late));
         match self.settle(conn, exchange, replied, rest, false) {

@@ -1,14 +1,14 @@
 //! Bodies that did not arrive together with their head.
 //!
 //! A wanted body is collected behind a copy of its head, and the two become the owned request that the
-//! handler gets. The memory grows with what arrived, never with what was announced. An unwanted one is
-//! counted and dropped.
+//! handler gets. The memory grows with what arrived, never with what was announced, and counts in the worker's budget for as
+//! long as anybody holds it. An unwanted one is counted and dropped.
 //!
 //! Invariant: a handler never sees a part of a body. Whatever ends a body early (an error in its
 //! framing, its limit, its deadline, the peer's FIN) ends the connection.
 
 use bytes::Bytes;
-use netpoll_core::{Conn, Flow, Input, Instant};
+use netpoll_core::{Conn, Flow, Held, Input, Instant};
 
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
@@ -18,7 +18,7 @@ use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 pub(super) struct Upload {
     exchange: Exchange,
     /// The head, then what has arrived of the body.
-    bytes: Vec<u8>,
+    collected: Collected,
     head_bytes: usize,
     index: HeadIndex,
     params: Params,
@@ -30,6 +30,46 @@ pub(super) struct Upload {
     /// Of `arrived`, what had come at the last look at its rate.
     seen: u64,
     started: Instant,
+}
+
+/// Bytes that count in the worker's budget.
+struct Collected {
+    bytes: Vec<u8>,
+    held: Held,
+}
+
+impl Collected {
+    /// The most that room is made for beyond what is needed.
+    const AHEAD_BYTES_MAX: usize = 256 * 1024;
+
+    /// A copy of a head.
+    fn new(conn: &Conn<'_>, head: &[u8]) -> Self {
+        let mut held = conn.hold_memory();
+        held.grow(head.len());
+        Self { bytes: head.to_vec(), held }
+    }
+
+    /// Makes room for so many more bytes, and half as many again as there are, but for no more than are expected. False if
+    /// there is no memory for them.
+    fn make_room(&mut self, conn: &Conn<'_>, bytes: usize, expected: u64) -> bool {
+        if bytes <= self.bytes.capacity() - self.bytes.len() {
+            return true;
+        }
+        let ahead = (self.bytes.len() / 2).min(Self::AHEAD_BYTES_MAX);
+        let room = bytes.max(usize::try_from(expected).unwrap_or(usize::MAX).min(ahead));
+        let before = self.bytes.capacity();
+        if conn.is_short_of_memory() || self.bytes.try_reserve_exact(room).is_err() {
+            return false;
+        }
+        self.held.grow(self.bytes.capacity() - before);
+        true
+    }
+}
+
+impl AsRef<[u8]> for Collected {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// A body on its way to nowhere.
@@ -49,6 +89,14 @@ impl Incoming {
         match self {
             Self::Length(_) => Trailers::default(),
             Self::Chunked(decoder) => decoder.into_trailers(),
+        }
+    }
+
+    /// How many bytes are still to come, as far as that was said.
+    fn expected(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(_) => u64::MAX,
         }
     }
 
@@ -98,7 +146,7 @@ impl<S: Service> Http1<S> {
         conn.set_deadline(self.worker.limits.body_grace);
         self.phase = Phase::Upload(Box::new(Upload {
             exchange,
-            bytes: head.bytes.to_vec(),
+            collected: Collected::new(conn, head.bytes),
             head_bytes: head.bytes.len(),
             index: head.index().clone(),
             params: *params,
@@ -115,11 +163,14 @@ impl<S: Service> Http1<S> {
     pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
         let to_head = upload.exchange.head_only;
-        let Upload { bytes, incoming, body_bytes_max, is_unwanted, arrived, .. } = &mut **upload;
+        let Upload { collected, incoming, body_bytes_max, is_unwanted, arrived, .. } = &mut **upload;
+        if !*is_unwanted && !collected.make_room(conn, input.len(), incoming.expected()) {
+            return Step::Stop(self.run_short(conn));
+        }
         let taken = incoming.take(input, *body_bytes_max as u64, |data| {
             *arrived += data.len() as u64;
             if !*is_unwanted {
-                bytes.extend_from_slice(data);
+                collected.bytes.extend_from_slice(data);
             }
         });
         match taken {
@@ -152,7 +203,7 @@ impl<S: Service> Http1<S> {
     fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
         let exchange = upload.exchange;
         let request = Request::from(Owned {
-            bytes: Bytes::from(upload.bytes),
+            bytes: Bytes::from_owner(upload.collected),
             head_bytes: upload.head_bytes,
             index: upload.index,
             params: upload.params,

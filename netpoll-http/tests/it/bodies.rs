@@ -205,6 +205,62 @@ fn a_body_at_the_minimum_rate_may_take_its_time() {
 }
 
 #[test]
+fn uploads_of_all_together_are_bounded_and_who_brings_none_is_served() {
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.memory_bytes_max = Some(8 << 20);
+    let app = App::new(|_| Router::new().post("/", |_: &Request| "taken").get("/", |_: &Request| "hello"));
+    let client = app.test_with(options);
+    let mut uploads: Vec<_> = (0..40).map(|_| client.connect()).collect();
+    for upload in &mut uploads {
+        upload.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
+        upload.send(&vec![b'x'; 900 << 10]);
+        assert_eq!(client.get("/").text(), "hello");
+        assert_eq!(client.post("/", "small").text(), "taken", "what is at hand takes no memory");
+    }
+    let refused: Vec<_> = uploads.iter_mut().filter_map(|upload| upload.response()).collect();
+    assert!((30..=34).contains(&refused.len()), "{} refused", refused.len());
+    for response in &refused {
+        let said = (response.status, response.header("connection"));
+        assert_eq!(said, (StatusCode::SERVICE_UNAVAILABLE, Some("close")));
+    }
+    assert_eq!(client.stats().memory_overflows, refused.len() as u64);
+
+    // All that stopped are cut, and others find room again.
+    client.advance(Duration::from_secs(11));
+    let mut late = client.connect();
+    late.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
+    late.send(&vec![b'x'; 512 << 10]);
+    late.send(&vec![b'x'; 512 << 10]);
+    assert_eq!(late.response().expect("an answer").text(), "taken");
+    assert_eq!(client.blocks_in_use(), 0);
+}
+
+#[test]
+fn a_body_counts_as_long_as_somebody_holds_it() {
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.memory_bytes_max = Some(1_790_000);
+    thread_local!(static KEPT: std::cell::RefCell<Vec<bytes::Bytes>> = const { std::cell::RefCell::new(Vec::new()) });
+    let app = App::new(|_| {
+        Router::new().post("/", async |req: Request| {
+            KEPT.with(|kept| kept.borrow_mut().push(req.body_bytes()));
+            "kept"
+        })
+    });
+    let client = app.test_with(options);
+    let upload = || {
+        let mut upload = client.connect();
+        upload.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+        upload.send(&vec![b'x'; 450_000]);
+        upload.send(&vec![b'x'; 450_000]);
+        upload.response().expect("an answer").status
+    };
+    assert_eq!([upload(), upload()], [StatusCode::OK, StatusCode::OK]);
+    assert_eq!(upload(), StatusCode::SERVICE_UNAVAILABLE);
+    KEPT.with(|kept| kept.borrow_mut().clear());
+    assert_eq!(upload(), StatusCode::OK);
+}
+
+#[test]
 fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
     let mut limits = Limits::default();
     limits.body_bytes_max = usize::MAX;

@@ -12,6 +12,8 @@ pub(super) enum Segment {
     Block(Block),
     Static(&'static [u8]),
     Shared(Bytes),
+    /// Held by others as well.
+    Common(Bytes),
     /// Its bytes are in no memory of ours: the driver moves them.
     File(FileRange),
 }
@@ -39,7 +41,7 @@ impl Segment {
         match self {
             Segment::Block(block) => block,
             Segment::Static(bytes) => bytes,
-            Segment::Shared(bytes) => bytes,
+            Segment::Shared(bytes) | Segment::Common(bytes) => bytes,
             Segment::File(_) => &[],
         }
     }
@@ -67,8 +69,10 @@ impl Segment {
 
     #[inline]
     pub(super) fn recycle(self, pool: &mut Pool) {
-        if let Segment::Block(block) = self {
-            pool.give(block);
+        match self {
+            Segment::Block(block) => pool.give(block),
+            Segment::Shared(bytes) => pool.unlinked(bytes.len()),
+            Segment::Static(_) | Segment::Common(_) | Segment::File(_) => {}
         }
     }
 }
