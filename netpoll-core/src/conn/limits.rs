@@ -10,10 +10,17 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnLimits {
-    /// Connections of one worker; more are closed as they are accepted. Default 1 000 000: the slab
-    /// holds 16 million, and a connection without buffers costs about 250 bytes with HTTP on it. Outgoing connections count, but
-    /// are not refused.
+    /// Connections of one worker. Default 1 000 000: the slab holds 16 million, and a connection without buffers costs about 250
+    /// bytes with HTTP on it. Outgoing connections count, but are not refused.
+    ///
+    /// When there are as many, the one that has idled longest ([`Protocol::idle_since`](crate::Protocol::idle_since)), for a
+    /// quarter of a second at least, is closed for a newcomer; if none has, the newcomer is. From three
+    /// quarters of them on, idle ones are closed the sooner the more there are: who has idled for 60 s at first, for 1 s near the end.
+    /// The same happens when the process runs out of descriptors.
     pub connections_max: usize,
+    /// Connections of one worker with peers of one address (IPv6: of one /64 network). Default `None`: any number. More
+    /// are closed as they are accepted. Behind a proxy all have the proxy's address.
+    pub connections_per_address_max: Option<usize>,
     /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow
     /// reader then costs a bounded amount, and one large answer still fits. It stops input, not output: what a
     /// callback, a command or another thread sends beyond it is queued all the same; see `output_bytes_max`.
@@ -72,6 +79,7 @@ impl Default for ConnLimits {
     fn default() -> Self {
         Self {
             connections_max: 1_000_000,
+            connections_per_address_max: None,
             write_high_bytes: 256 * 1024,
             write_low_bytes: 64 * 1024,
             output_bytes_max: 16 * 1024 * 1024,

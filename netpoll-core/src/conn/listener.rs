@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::{Context, Peer, Protocol, Tables};
 use crate::driver::{Close, Demand, Io};
 use crate::mem::{Key, KeySlab};
+use crate::time::Instant;
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -27,12 +28,22 @@ const HANDSHAKES: Duration = Duration::from_millis(200);
 /// backlog. Who comes later was not there when the drain began.
 const CLOSING_PEERS_MAX: usize = 8192;
 
+/// Idle time after which a connection may be closed for a newcomer: who has just connected is about to speak.
+const IDLE_MIN: Duration = Duration::from_millis(250);
+/// The same while there still is room: from three quarters of the most connections on, and when there are nearly as many as may be.
+const IDLE_PRESSED: Duration = Duration::from_secs(60);
+const IDLE_HARD_PRESSED: Duration = Duration::from_secs(1);
+/// Idle connections closed at once when descriptors run out: what the next peers need before this happens again.
+const EVICTED_FOR_DESCRIPTORS: usize = 16;
+
 type Admit = Box<dyn FnMut(&mut Tables, Peer) -> Option<Key>>;
 
 struct Listener {
     admit: Admit,
     pause: Duration,
     on_ready_list: bool,
+    /// Its peers are served whatever the limits on connections say, with the last descriptor if need be.
+    is_reserved: bool,
     /// Descriptors ran out; a timer lets it go on.
     is_resting: bool,
     closing: bool,
@@ -45,6 +56,33 @@ struct Listener {
 }
 
 impl Listener {
+    /// Whether there is room for a newcomer, if need be because somebody idle has gone.
+    fn has_room(&self, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io, addr: SocketAddr) -> bool {
+        if self.is_reserved {
+            return true;
+        }
+        if self.is_resting {
+            // It took the last descriptor.
+            return false;
+        }
+        if cx.addresses.is_full(addr) {
+            cx.agenda.stats.shed_by_address += 1;
+            return false;
+        }
+        let (open, most) = (tables.len(), cx.limits.connections_max);
+        let pressed_from = most - most / 4;
+        if open < pressed_from {
+            return true;
+        }
+        if open < most {
+            let left = (most - open) as u32;
+            let allowed = IDLE_PRESSED * left / (most / 4).max(1) as u32;
+            evict(tables, cx, io, allowed.max(IDLE_HARD_PRESSED));
+            return true;
+        }
+        evict(tables, cx, io, IDLE_MIN)
+    }
+
     /// Runs the user's accept function; a panic in it costs the peer only.
     fn admit(&mut self, tables: &mut Tables, cx: &mut Context, peer: Peer) -> Option<Key> {
         let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit)(tables, peer)));
@@ -54,6 +92,13 @@ impl Listener {
             None
         })
     }
+}
+
+/// Closes the longest idle connection of those that are looked at, if it has been idle for so long. True if there was one.
+fn evict(tables: &mut Tables, cx: &mut Context, io: &mut dyn Io, idle_for: Duration) -> bool {
+    let now = cx.agenda.clock.now().duration_since(Instant::ZERO);
+    let idle_before = now.checked_sub(idle_for).map(|before| Instant::ZERO.saturating_add(before));
+    idle_before.is_some_and(|before| tables.evict(cx, io, before))
 }
 
 /// The listeners of one worker.
@@ -76,6 +121,7 @@ impl Listeners {
             admit,
             pause: PAUSE_MIN,
             on_ready_list: false,
+            is_reserved: false,
             is_resting: false,
             closing: false,
             in_last_rounds: false,
@@ -83,6 +129,13 @@ impl Listeners {
             newcomers_left: usize::MAX,
         };
         self.slots.insert_with(|_| listener).expect("fewer listeners than a slab holds")
+    }
+
+    /// Keeps room for this listener's peers.
+    pub fn reserve(&mut self, key: Key) {
+        if let Some(listener) = self.slots.get_mut(key) {
+            listener.is_reserved = true;
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -94,24 +147,38 @@ impl Listeners {
         &mut self,
         tables: &mut Tables,
         cx: &mut Context,
+        io: &mut dyn Io,
         key: Key,
         peer: io::Result<SocketAddr>,
     ) -> Option<Key> {
         let listener = self.slots.get_mut(key)?;
         match peer {
             Ok(addr) => {
-                listener.pause = PAUSE_MIN;
                 listener.accepted += 1;
                 listener.newcomers_left = listener.newcomers_left.saturating_sub(1);
-                let full = tables.len() >= cx.limits.connections_max;
-                let admitted = if full { None } else { listener.admit(tables, cx, Peer { addr }) };
+                if !listener.is_resting {
+                    listener.pause = PAUSE_MIN;
+                }
+                let admitted = if listener.has_room(tables, cx, io, addr) {
+                    listener.admit(tables, cx, Peer { addr })
+                } else {
+                    None
+                };
                 match admitted {
-                    Some(_) => cx.agenda.stats.accepted += 1,
+                    Some(key) => {
+                        cx.agenda.stats.accepted += 1;
+                        cx.addresses.came(addr, key);
+                    }
                     None => cx.agenda.stats.shed += 1,
                 }
                 admitted
             }
             Err(error) => {
+                let evicted = (0..EVICTED_FOR_DESCRIPTORS).take_while(|_| evict(tables, cx, io, IDLE_MIN));
+                if evicted.count() > 0 {
+                    io.receive(key, Demand::Flow);
+                    return None;
+                }
                 crate::log::accept_paused(&error, listener.pause);
                 listener.is_resting = true;
                 let now = cx.agenda.clock.now();

@@ -3,6 +3,7 @@
 //! A [`Protocol`] sees bytes and queues bytes; nothing here knows a socket, only keys and the driver's
 //! order-taking half. All of it belongs to one worker thread.
 
+mod addresses;
 mod commands;
 mod deadline;
 mod guard;
@@ -23,6 +24,7 @@ use crate::reactor::Agenda;
 use crate::task::Deliver;
 use crate::time::Instant;
 
+pub use addresses::Addresses;
 pub use commands::{Command, Commands, ConnectOptions, Start};
 pub use handle::{Conn, ConnId};
 pub use limits::ConnLimits;
@@ -36,6 +38,7 @@ pub struct Context {
     pub agenda: Agenda,
     pub commands: Commands,
     pub limits: ConnLimits,
+    pub addresses: Addresses,
     pub worker: u16,
     /// A graceful drain is under way.
     pub stopping: bool,

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Conn;
+use crate::time::Instant;
 
 /// Callbacks of one connection.
 ///
@@ -74,6 +75,14 @@ pub trait Protocol: Sized + 'static {
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Continue
+    }
+
+    /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than
+    /// connecting again. Asked when there is no room for newcomers, or hardly any: those who have idled longest
+    /// are closed then ([`Lost::Evicted`]). The default is that it never is.
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        let _ = conn;
+        None
     }
 
     /// The runtime is shutting down gracefully. A connection that is in the middle of something may go
@@ -145,6 +154,9 @@ pub enum Lost {
     /// Others sent it more than it takes: more output was queued than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max).
     OutputOverflow,
+    /// It was idle, and newcomers needed room: [`ConnLimits::connections_max`](crate::ConnLimits::connections_max) or the
+    /// limit on open descriptors was near.
+    Evicted,
     /// All connections of its worker together hold more memory than
     /// [`ConnLimits::memory_bytes_max`](crate::ConnLimits::memory_bytes_max), and this one wanted to hold more.
     MemoryOverflow,

@@ -11,6 +11,7 @@ use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{Io, Verdict};
 use crate::mem::Key;
+use crate::time::Instant;
 
 /// When output of a callback leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +128,26 @@ impl<P: Protocol> Slot<P> {
                 None
             }
         }
+    }
+
+    /// Since when nothing is under way on it, if it is open, its output has left, and its protocol says so.
+    pub fn idle_since(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<Instant> {
+        let Self { stream, protocol } = self;
+        if stream.phase != Phase::Open
+            || stream.is_held()
+            || stream.waiting_bytes() > 0
+            || !stream.input.is_empty()
+        {
+            return None;
+        }
+        let mut conn = Conn { stream, cx, io, key, reply: Reply::none(&[]) };
+        // A protocol that panics here is not idle.
+        let asked = catch_unwind(AssertUnwindSafe(|| protocol.idle_since(&mut conn)));
+        asked.unwrap_or_else(|_| {
+            cx.agenda.stats.panics += 1;
+            crate::log::panicked(&key);
+            None
+        })
     }
 
     pub fn verdict(&self) -> Verdict {

@@ -16,19 +16,26 @@ use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
 use super::tables::{Table, Tables};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
-use crate::driver::{HangUp, Io, Verdict};
+use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Key, KeySlab};
 use crate::reactor::Due;
+use crate::time::Instant;
 
 /// The connections of one protocol.
 pub struct Connections<P> {
     slots: KeySlab<Slot<P>>,
+    /// Where the next look for an idle connection begins.
+    hand: usize,
 }
+
+/// Connections that one look for an idle one goes through. All of a small table; of a large one the longest idle of so many is
+/// among the longest idle sixteenth, in all likelihood.
+const IDLE_LOOKS: usize = 256;
 
 impl<P: Protocol> Connections<P> {
     /// A table whose keys have this number.
     pub fn new(number: u8) -> Self {
-        Self { slots: KeySlab::new(number) }
+        Self { slots: KeySlab::new(number), hand: 0 }
     }
 
     /// Makes room for an accepted connection. `None` when the table is full.
@@ -170,6 +177,7 @@ impl<P: Protocol> Connections<P> {
         io.close(key, end.how);
         let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
         stream.release(&mut cx.agenda);
+        cx.addresses.left(key);
         let stats = &mut cx.agenda.stats;
         match &end.reason {
             Lost::ConnectFailed(_) => stats.connect_failures += 1,
@@ -399,8 +407,9 @@ impl<P: Protocol> Table for Connections<P> {
             if is_due && !self.call(cx, io, key, Flush::Now, P::deadline) {
                 continue;
             }
-            // Who lingers, or was about to, has had all of its answer: a reset could only destroy it.
-            let is_done = self.slots.get(key).is_some_and(|slot| slot.stream.has_said_all());
+            // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
             let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
             self.end(cx, io, key, end);
             cut += usize::from(!is_done);
@@ -410,6 +419,26 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
+    }
+
+    fn longest_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)> {
+        let indexes = self.slots.indexes();
+        let mut longest: Option<(Key, Instant)> = None;
+        for _ in 0..IDLE_LOOKS.min(indexes) {
+            self.hand = (self.hand + 1) % indexes;
+            let Some(key) = self.slots.key_at(self.hand) else { continue };
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            let Some(since) = slot.idle_since(cx, io, key) else { continue };
+            if longest.is_none_or(|(_, longest)| since < longest) && !io.has_input(key) {
+                longest = Some((key, since));
+            }
+        }
+        longest
+    }
+
+    fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        cx.agenda.stats.evicted += 1;
+        self.end(cx, io, key, End { how: Close::Now, reason: Lost::Evicted });
     }
 
     fn reclaim(&mut self) {

@@ -10,6 +10,7 @@ use super::{Context, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::Key;
 use crate::reactor::Due;
+use crate::time::Instant;
 
 /// A table, whatever its protocol.
 pub trait Table: Any {
@@ -36,6 +37,10 @@ pub trait Table: Any {
     /// Resets what is still open and returns how many that were.
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
     fn keys(&self) -> Vec<Key>;
+    /// The longest idle of some connections that can be closed without a reset, and since when it is; the next call looks at others.
+    fn longest_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)>;
+    /// Closes an idle connection.
+    fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn reclaim(&mut self);
     fn shrink(&mut self);
     fn len(&self) -> usize;
@@ -86,6 +91,18 @@ impl Tables {
     /// The names of all connections.
     pub fn keys(&self) -> Vec<Key> {
         self.tables.iter().flat_map(|table| table.keys()).collect()
+    }
+
+    /// Closes the longest idle connection of those that are looked at, if it has been idle since before `idle_before`. True if there
+    /// was one.
+    pub fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, idle_before: Instant) -> bool {
+        let idle =
+            self.tables.iter_mut().filter_map(|table| table.longest_idle(cx, io)).min_by_key(|idle| idle.1);
+        let Some((key, _)) = idle.filter(|(_, since)| *since <= idle_before) else { return false };
+        if let Some(table) = self.get(key) {
+            table.evict(cx, io, key);
+        }
+        true
     }
 
     /// Gives back the memory of slots that a spike has left free.

@@ -103,11 +103,16 @@ impl<R: Register> Streams<R> {
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
                     self.hush(key, true);
-                    if is_exhaustion(&error) {
-                        self.counts.descriptors_exhausted += 1;
-                        self.shed_one(key);
-                    }
+                    let is_exhausted = is_exhaustion(&error);
+                    self.counts.descriptors_exhausted += u64::from(is_exhausted);
                     sink.accepted(self, key, Err(error));
+                    if !self.doors.get(key).is_some_and(|door| door.paused) {
+                        // Room was made.
+                        continue;
+                    }
+                    if is_exhausted {
+                        self.accept_with_reserve(sink, key);
+                    }
                     return None;
                 }
             }
@@ -143,15 +148,14 @@ impl<R: Register> Streams<R> {
         }
     }
 
-    /// Gives the reserve descriptor to one queued peer and closes it, so that the peer learns at
-    /// once instead of waiting in a queue that does not move.
-    fn shed_one(&mut self, listener: Key) {
+    /// Gives the reserve descriptor to one queued peer, so that it learns at once whether it is served, instead of waiting in
+    /// a queue that does not move.
+    fn accept_with_reserve<S: Sink>(&mut self, sink: &mut S, listener: Key) {
         let Some(door) = self.doors.get(listener) else { return };
         self.reserve.release();
         self.counts.syscalls_accept += 1;
-        if let Ok((socket, _)) = sys::accept(door.socket.as_fd()) {
-            self.counts.syscalls_close += 1;
-            drop(socket);
+        if let Ok((socket, peer)) = sys::accept(door.socket.as_fd()) {
+            self.admit(sink, listener, socket, peer);
         }
         self.counts.syscalls_other += 2;
         // Without a reserve the next peer waits in the queue until a descriptor is free: no harm.

@@ -77,8 +77,12 @@ pub trait Io {
     /// caller then owes a [`Driver::resume`]. Pausing, it means what [`Sink::ending`] does, which does not come then.
     fn receive(&mut self, key: Key, demand: Demand) -> bool;
 
-    /// Whether input may lie unread in the socket, so that closing it would be a reset. True if the driver cannot tell.
+    /// Whether input may lie unread in the socket, so that closing it would be a reset. What the driver knows without
+    /// asking the kernel; true if it cannot tell.
     fn may_have_input(&mut self, key: Key) -> bool;
+
+    /// Whether input lies unread in the socket. The kernel is asked.
+    fn has_input(&mut self, key: Key) -> bool;
 
     /// Sends what is queued, as far as the peer takes it, but of files no more than a share: others wait.
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;

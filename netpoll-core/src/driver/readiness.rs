@@ -355,6 +355,12 @@ impl<R: Register> Io for Streams<R> {
         self.sources.get(key).is_some_and(|source| source.bits & (READABLE | ENDED) == READABLE)
     }
 
+    fn has_input(&mut self, key: Key) -> bool {
+        let Some(source) = self.sources.get(key) else { return false };
+        self.counts.syscalls_other += 1;
+        sys::unread_bytes(source.fd.as_fd()).is_ok_and(|bytes| bytes > 0)
+    }
+
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
         self.send_queued(key, queue, pool)
     }

@@ -247,6 +247,10 @@ impl Io for SimIo {
         self.with(key, |link| !link.to_us.is_empty()).unwrap_or(false)
     }
 
+    fn has_input(&mut self, key: Key) -> bool {
+        self.may_have_input(key)
+    }
+
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
         self.counts.syscalls_send += 1;
         let slow = self.net.net.borrow().faults.partial_sends > 0;

@@ -172,6 +172,16 @@ impl<T> KeySlab<T> {
         }
     }
 
+    /// The key of the value at this index, if there is one.
+    pub fn key_at(&self, index: usize) -> Option<Key> {
+        self.slots.get(index).filter(|slot| slot.value.is_some()).map(|slot| slot.key)
+    }
+
+    /// All values have an index below this.
+    pub fn indexes(&self) -> usize {
+        self.slots.capacity()
+    }
+
     /// Gives back the memory of free slots behind the last value. O(slots).
     pub fn shrink(&mut self) {
         self.slots.shrink_to_fit();

@@ -150,6 +150,10 @@ ledger! {
     input_overflows,
     /// Connections cut because others sent them more than they take.
     output_overflows,
+    /// Idle connections closed to make room for newcomers.
+    evicted,
+    /// Connections turned away because their address had as many as it may have.
+    shed_by_address,
     /// Connections cut, and requests refused, because the worker's connections held more memory than they may.
     memory_overflows,
     /// Times that memory was given back to the system because a spike was over.

@@ -17,7 +17,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::conn::{Commands, Context};
+use crate::conn::{Addresses, Commands, Context};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Published, Reactor, Sender, WaitStrategy};
 use crate::sys::{self, EventFd};
@@ -266,6 +266,7 @@ impl Seat {
             ),
             commands: Commands::default(),
             limits: settings.limits,
+            addresses: Addresses::new(settings.limits.connections_per_address_max),
             worker: self.info.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,

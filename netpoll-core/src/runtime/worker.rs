@@ -173,7 +173,7 @@ impl Sink for Worker {
     }
 
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {
-        let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, listener, peer);
+        let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, io, listener, peer);
         self.obey(io);
         admitted
     }

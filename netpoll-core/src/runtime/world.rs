@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::builder::WorkerInfo;
 use super::handle::{Handle, Setup};
 use super::worker::{Letter, Silent, Wakes, Worker};
-use crate::conn::{Commands, ConnLimits, Context, Peer, Protocol};
+use crate::conn::{Addresses, Commands, ConnLimits, Context, Peer, Protocol};
 use crate::driver::{Faults, SimDriver, SimNet};
 use crate::mem::Key;
 use crate::reactor::{Agenda, Budget, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};
@@ -104,6 +104,7 @@ impl Sim {
             ),
             commands: Commands::default(),
             limits: options.limits,
+            addresses: Addresses::new(options.limits.connections_per_address_max),
             worker: 0,
             stopping: false,
             drain_ends: Instant::ZERO,

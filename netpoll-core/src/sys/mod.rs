@@ -38,6 +38,7 @@ pub use signal::{StopSignals, block_broken_pipe};
 pub use socket::{
     ListenOptions, accept, connect, has_connected_or_failed, listen, local_addr, recv, reset_on_close, send,
     send_vectored, send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,
+    unread_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_keepalive};
 

@@ -221,6 +221,18 @@ pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes that were received and not read (`SIOCINQ`).
+///
+/// # Errors
+/// The kernel's; none are known for a connected socket.
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: tcp(7): SIOCINQ (the same number as FIONREAD) writes one int, and `bytes` is one that outlives
+    // the call. (test: `bytes_that_were_not_read_are_counted`)
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Makes the coming close a reset: unsent bytes are dropped and the peer gets a RST (`SO_LINGER` 0).
 ///
 /// # Errors

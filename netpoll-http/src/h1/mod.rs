@@ -20,7 +20,7 @@ mod worker;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
 
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
@@ -275,6 +275,18 @@ impl<S: Service> Protocol for Http1<S> {
             Phase::Idle if conn.unacknowledged_bytes().is_some_and(|bytes| bytes > 0) => Flow::Reset,
             Phase::Idle if !conn.is_stopping() => Flow::Close,
             Phase::Idle | Phase::Skip(_) => Flow::Linger,
+        }
+    }
+
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.idle_since(conn),
+            Phase::Idle if !self.is_behind && !self.half_closed => {
+                // The deadline was set when it became so.
+                let deadline = conn.deadline()?.duration_since(Instant::ZERO);
+                Some(Instant::ZERO.saturating_add(deadline.saturating_sub(self.worker.limits.idle_timeout)))
+            }
+            _ => None,
         }
     }
 

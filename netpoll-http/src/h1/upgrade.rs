@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use http::StatusCode;
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
 
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Body, Error, Response, Rest, Switching, Takeover, Upgrade};
@@ -18,6 +18,7 @@ pub(super) trait Successor {
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn flushed(&mut self, conn: &mut Conn<'_>);
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant>;
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow;
@@ -44,6 +45,10 @@ impl<P: Protocol> Successor for P {
 
     fn flushed(&mut self, conn: &mut Conn<'_>) {
         Protocol::flushed(self, conn);
+    }
+
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        Protocol::idle_since(self, conn)
     }
 
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {

@@ -83,3 +83,99 @@ fn a_pipelining_peer_gives_way_after_its_share_and_still_gets_everything() {
     assert_eq!(client.stats().requests, 11);
     assert!(client.stats().yields >= 2);
 }
+
+/// A service that has room for so many connections.
+fn crowded(connections_max: usize) -> TestClient {
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.connections_max = connections_max;
+    App::new(|_| Router::new().get("/", |_: &Request| "hello").get("/healthz", |_: &Request| "ok"))
+        .test_with(options)
+}
+
+const HELLO: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn idle_connections_make_room_for_newcomers_and_a_health_check() {
+    let client = crowded(100);
+    let mut idle: Vec<_> = (0..100).map(|_| client.connect()).collect();
+    for connection in &mut idle {
+        connection.send(HELLO);
+        assert_eq!(connection.response().expect("an answer").text(), "hello");
+        client.advance(Duration::from_millis(10));
+    }
+    let mut others = Vec::new();
+    for _ in 0..50 {
+        client.advance(Duration::from_millis(20));
+        let mut polite = client.connect();
+        polite.send(HELLO);
+        assert_eq!(polite.response().expect("an answer").text(), "hello");
+        others.push(polite);
+        assert_eq!(client.get("/healthz").text(), "ok");
+    }
+    assert_eq!(client.stats().shed, 0);
+    let closed = idle.iter().filter(|connection| connection.is_closed()).count();
+    assert_eq!(closed as u64, client.stats().evicted);
+    assert!((50..=60).contains(&closed), "{closed}");
+    assert!(
+        !idle.iter().any(|connection| connection.is_reset()) && !others.iter().any(|other| other.is_closed())
+    );
+}
+
+#[test]
+fn who_has_idled_longest_goes_first() {
+    let client = crowded(3);
+    let mut connections: Vec<_> = (0..3).map(|_| client.connect()).collect();
+    client.advance(Duration::from_secs(1));
+    for nth in [2, 0, 1] {
+        connections[nth].send(HELLO);
+        client.advance(Duration::from_millis(400));
+    }
+    let mut newcomers = Vec::new();
+    for nth in [2, 0, 1] {
+        newcomers.push(client.connect());
+        let closed: Vec<bool> = connections.iter().map(|connection| connection.is_closed()).collect();
+        assert!(closed[nth], "{nth}: {closed:?}");
+        client.advance(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn nobody_who_is_busy_or_has_just_come_is_closed_for_a_newcomer() {
+    let client = crowded(3);
+    let mut busy: Vec<_> = (0..3).map(|_| client.connect()).collect();
+    busy[0].send(b"GET / HT");
+    busy[1].send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1");
+    let newcomer = client.connect();
+    assert!(newcomer.is_closed(), "the third has just come");
+    assert_eq!((client.stats().shed, client.stats().evicted), (1, 0));
+    client.advance(Duration::from_millis(300));
+    assert!(!client.connect().is_closed());
+    assert!(busy[2].is_closed() && !busy[0].is_closed());
+}
+
+#[test]
+fn idle_time_shrinks_when_connections_are_many() {
+    let client = crowded(100);
+    let idle: Vec<_> = (0..74).map(|_| client.connect()).collect();
+    client.advance(Duration::from_secs(40));
+    let _few: Vec<_> = (0..5).map(|_| client.connect()).collect();
+    assert_eq!(client.stats().evicted, 0, "40 s are allowed as long as a good part is free");
+    let many: Vec<_> = (0..17).map(|_| client.connect()).collect();
+    assert!(client.stats().evicted > 0 && client.open() < 96);
+    assert!(
+        many.iter().all(|connection| !connection.is_closed())
+            && idle.iter().any(|connection| connection.is_closed())
+    );
+}
+
+#[test]
+fn an_address_has_only_so_many_connections_where_that_is_limited() {
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.connections_per_address_max = Some(2);
+    let client = App::new(|_| Router::new().get("/", |_: &Request| "hello")).test_with(options);
+    let (mut first, second) = (client.connect(), client.connect());
+    assert!(client.connect().is_closed(), "all peers here have one address");
+    assert_eq!((client.stats().shed_by_address, client.open()), (1, 2));
+    first.finish();
+    assert!(!client.connect().is_closed() && !second.is_closed());
+}

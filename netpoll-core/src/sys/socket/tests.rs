@@ -265,3 +265,12 @@ fn bytes_that_the_peer_does_not_read_are_unacknowledged_in_the_end() {
     while send(pair.server.as_fd(), &block).is_ok() {}
     assert!(unacknowledged_bytes(pair.server.as_fd()).unwrap() > 0);
 }
+
+#[test]
+fn bytes_that_were_not_read_are_counted() {
+    let pair = Pair::new();
+    assert_eq!(unread_bytes(pair.server.as_fd()).unwrap(), 0);
+    send(pair.client.as_fd(), b"hello").unwrap();
+    until(pair.server.as_fd(), libc::EPOLLIN);
+    assert_eq!(unread_bytes(pair.server.as_fd()).unwrap(), 5);
+}
