@@ -395,8 +395,14 @@ impl Stream {
         self.push_ready(agenda, key);
     }
 
-    /// A file comes next, whose share of an earlier turn may have been used up.
-    pub fn owes_file(&self) -> bool {
+    /// To be flushed when it leaves the ready list: a file comes next, whose share of an earlier turn may have been used
+    /// up; or others have sent more since all of it left and before it has heard of room, which only the ready list or
+    /// a send that was cut short brings.
+    pub fn owes_flush(&self) -> bool {
+        self.has(BACKED_UP) || self.owes_file()
+    }
+
+    fn owes_file(&self) -> bool {
         self.out.front_file().is_some()
     }
 

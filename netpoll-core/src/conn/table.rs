@@ -302,7 +302,7 @@ impl<P: Protocol> Table for Connections<P> {
             return false;
         }
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        if slot.stream.owes_file() {
+        if slot.stream.owes_flush() {
             let end = slot.stream.flush(&mut cx.agenda, &cx.limits, io, key);
             if end.is_some() {
                 return self.done(cx, io, key, end);

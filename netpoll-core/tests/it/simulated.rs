@@ -51,6 +51,54 @@ fn what_is_not_consumed_comes_back_in_front_of_new_bytes() {
     assert_eq!(sim.blocks_in_use(), 0, "an idle connection owns no buffer");
 }
 
+/// Answers each byte with more than fits between low and high water, and counts how often it hears of room.
+struct Crowded {
+    id: Rc<Cell<Option<ConnId>>>,
+    drained: Rc<Cell<usize>>,
+}
+
+impl Protocol for Crowded {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.id.set(Some(conn.id()));
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance(1);
+        conn.send(&[b'a'; 300 << 10]);
+        Flow::Yield
+    }
+
+    fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.drained.set(self.drained.get() + 1);
+        Flow::Continue
+    }
+}
+
+#[test]
+fn who_is_sent_more_before_it_hears_of_room_hears_of_it_all_the_same() {
+    let id = Rc::<Cell<Option<ConnId>>>::default();
+    let drained = Rc::<Cell<usize>>::default();
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen({
+        let (id, drained) = (Rc::clone(&id), Rc::clone(&drained));
+        move |_peer| Crowded { id: Rc::clone(&id), drained: Rc::clone(&drained) }
+    });
+    let peer = sim.connect(listener);
+    sim.run();
+    for round in 1..=3 {
+        // All of it leaves at once; before the next turn, in which there would be room, somebody else sends.
+        sim.send(peer, b"x");
+        while sim.take_received(peer).is_empty() {
+            sim.turn();
+        }
+        sim.handle().send(id.get().expect("opened"), Bytes::from(vec![b'b'; 100 << 10]));
+        sim.run();
+        assert_eq!(sim.take_received(peer).len(), 100 << 10);
+        assert_eq!(drained.get(), round, "told once each time, and read again");
+    }
+}
+
 #[test]
 fn the_end_comes_after_all_bytes_and_the_last_answer_still_leaves() {
     let (mut sim, peer, log) = connected();
