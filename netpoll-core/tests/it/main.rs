@@ -8,6 +8,7 @@ mod hardship;
 mod memory;
 mod send_now;
 mod simulated;
+mod storms;
 mod support;
 mod waiting;
 mod waking;
