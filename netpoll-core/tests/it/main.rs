@@ -1,6 +1,7 @@
 //! What a user of the crate is promised, through its front door.
 
 mod accepting;
+mod chance;
 mod ends;
 mod fast_lane;
 mod files;

@@ -25,7 +25,7 @@ use netpoll_core::{
     Runtime, WaitStrategy, Workers,
 };
 
-use crate::support::{Chance, Watchdog, seeds};
+use crate::chance::{Chance, Watchdog, seeds};
 
 /// Nobody waits for so long unless something is lost.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -3,6 +3,8 @@
 mod answers;
 mod asynchronous;
 mod bodies;
+#[path = "../../../netpoll-core/tests/it/chance.rs"]
+mod chance;
 mod extracting;
 mod files;
 mod hooks;
@@ -10,6 +12,7 @@ mod life;
 mod limits;
 mod routing;
 mod server;
+mod socket_storms;
 mod storms;
 mod streaming;
 mod upgrade;
