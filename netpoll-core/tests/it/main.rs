@@ -8,6 +8,7 @@ mod files;
 mod hardship;
 mod memory;
 mod send_now;
+mod settings;
 mod simulated;
 mod storms;
 mod support;

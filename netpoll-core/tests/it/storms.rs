@@ -588,6 +588,7 @@ fn start(seed: u64, shared: &Arc<Shared>) -> Running {
         write_low_bytes: 128,
         // Slow machines are no fault here.
         write_grace: PATIENCE,
+        linger_silence_max: PATIENCE,
         linger_time_max: PATIENCE,
         ..ConnLimits::default()
     };

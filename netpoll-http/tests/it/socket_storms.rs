@@ -426,6 +426,7 @@ fn start(seed: u64, wakers: &mpsc::Sender<Waker>, file: &Arc<File>) -> Running {
         write_high_bytes: [2 << 10, 8 << 10, 256 << 10][chance.below(3)],
         write_low_bytes: 1 << 10,
         write_grace: PATIENCE,
+        linger_silence_max: PATIENCE,
         linger_time_max: PATIENCE,
         linger_bytes_max: 16 << 20,
         ..ConnLimits::default()
