@@ -125,6 +125,10 @@ impl<R: Register> Streams<R> {
     pub(super) fn hush(&mut self, key: Key, hush: bool) {
         let Some(door) = self.doors.get_mut(key).filter(|door| door.paused != hush) else { return };
         door.paused = hush;
+        if !hush {
+            // Somebody was faster when it was given away: without it the next shortage would leave peers without a word.
+            let _ = self.reserve.refill();
+        }
         self.counts.syscalls_ctl += 1;
         let told = self.poller.hush_listener(door.socket.as_fd(), key, hush);
         told.expect("a listener is registered until it is closed");
@@ -187,7 +191,70 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::BorrowedFd;
+
     use super::*;
+
+    #[test]
+    fn an_error_of_accept_is_the_peers_or_a_shortage_or_neither() {
+        let kinds = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            (is_transient(&error), is_exhaustion(&error))
+        };
+        // accept(2): of the connection that was queued, or of the network it came by; the next one may be fine.
+        for errno in [
+            libc::EINTR,
+            libc::ECONNABORTED,
+            libc::EPROTO,
+            libc::EPERM,
+            libc::ENETDOWN,
+            libc::ENOPROTOOPT,
+            libc::EHOSTDOWN,
+            libc::ENONET,
+            libc::EHOSTUNREACH,
+            libc::ENETUNREACH,
+        ] {
+            assert_eq!(kinds(errno), (true, false), "{}", io::Error::from_raw_os_error(errno));
+        }
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(kinds(errno), (false, true), "{}", io::Error::from_raw_os_error(errno));
+        }
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP, libc::EAGAIN] {
+            assert_eq!(kinds(errno), (false, false), "{}", io::Error::from_raw_os_error(errno));
+        }
+    }
+
+    /// A poller that agrees to everything.
+    struct Willing;
+
+    impl Register for Willing {
+        fn register_stream(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn register_listener(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _hush: bool) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reserve_that_somebody_else_took_is_taken_again_when_the_pause_is_over() {
+        let mut streams = Streams::new(Willing).unwrap();
+        let options =
+            sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
+        let key = Key::new(0, 1, 0);
+        streams.listen(key, sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap();
+        streams.hush(key, true);
+        streams.reserve.release();
+        assert!(!streams.reserve.is_held());
+
+        streams.hush(key, false);
+        assert!(streams.reserve.is_held());
+    }
 
     /// A queue that so many peers have joined before each wait, every `nth` of which reports it, because others are ready
     /// too; how many accepts found one, and nothing.
