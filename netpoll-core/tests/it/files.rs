@@ -503,3 +503,68 @@ fn a_file_system_without_sendfile_is_read_in_pieces() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(end(&said).starts_with("FileFailed"));
 }
+
+/// Answers each letter with so many pieces that are linked, not copied, and in upper case with the file behind them.
+struct Linker {
+    pieces: usize,
+    range: FileRange,
+}
+
+/// Linked above 4 KiB.
+static PIECE: [u8; 5000] = [b'p'; 5000];
+
+impl Protocol for Linker {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let with_file = input.bytes() == b"F";
+        input.advance_all();
+        for nth in 0..self.pieces {
+            // Each begins with its number, so that none is taken for another.
+            let mut piece = PIECE.to_vec();
+            piece[0] = nth as u8;
+            conn.send_shared(piece.into());
+        }
+        if with_file {
+            conn.send_file(self.range.clone());
+        }
+        conn.send(b".");
+        Flow::Continue
+    }
+}
+
+#[test]
+fn as_many_pieces_as_one_system_call_takes_and_more_arrive_in_order_with_a_file_right_behind_them() {
+    let bytes = noise(10_000);
+    let file = TempFile::with("behind-pieces", &bytes);
+    // A call takes 64.
+    for pieces in [1, 63, 64, 65, 127, 128, 129, 200] {
+        let range = file.range(bytes.len() as u64);
+        let server = Runtime::builder()
+            .workers(Workers::Count(1))
+            .listen("127.0.0.1:0", move |_worker| {
+                let range = range.clone();
+                move |_peer| Linker { pieces, range: range.clone() }
+            })
+            .unwrap()
+            .start()
+            .unwrap();
+        let mut client = TcpStream::connect(server.local_addrs()[0]).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut expected = Vec::new();
+        for nth in 0..pieces {
+            expected.push(nth as u8);
+            expected.extend(&PIECE[1..]);
+        }
+        for letter in [b"f", b"F"] {
+            client.write_all(letter).unwrap();
+            let file: &[u8] = if letter == b"F" { &bytes } else { b"" };
+            let due = [&expected[..], file, b"."].concat();
+            let mut back = vec![0; due.len()];
+            client.read_exact(&mut back).unwrap();
+            assert!(back == due, "{pieces} pieces, {}", letter[0] as char);
+        }
+        drop(client);
+        let stats = server.stop(PATIENCE).unwrap().stats;
+        let least = 2 * (pieces as u64 + 1).div_ceil(64);
+        assert!(stats.syscalls_send >= least, "{} sends of {pieces} pieces", stats.syscalls_send);
+    }
+}

@@ -343,6 +343,114 @@ fn with_few_descriptors() {
 }
 
 #[test]
+fn after_shortages_with_two_workers_each_of_them_serves() {
+    alone("hardship::with_few_descriptors_and_two_workers", "ulimit -n 64;");
+}
+
+/// Run by `after_shortages_with_two_workers_each_of_them_serves` with 64 descriptors.
+#[test]
+#[ignore = "needs a process of its own"]
+fn with_few_descriptors_and_two_workers() {
+    let server = Runtime::builder()
+        .workers(Workers::Count(2))
+        .listen("127.0.0.1:0", |_worker| |_peer| Echo)
+        .unwrap()
+        .start()
+        .unwrap();
+    let addr = server.local_addrs()[0];
+    let patience = Instant::now() + Duration::from_secs(60);
+    let mut before = 0;
+    for round in 0..4 {
+        // Both workers want the descriptors that the other one, and the crowd, let go.
+        let mut crowd = Vec::new();
+        while let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) {
+            crowd.push(socket);
+        }
+        for socket in &crowd {
+            socket.connect(&addr.into()).unwrap();
+        }
+        while (0..2).any(|worker| server.handle().worker_stats(worker).descriptors_exhausted <= before) {
+            std::thread::yield_now();
+            assert!(Instant::now() < patience, "round {round}: nobody ran out");
+        }
+        crowd.clear();
+        let mut served = [false; 2];
+        while served != [true; 2] {
+            std::thread::yield_now();
+            assert!(Instant::now() < patience, "round {round}: served by {served:?}");
+            let accepted = |worker| server.handle().worker_stats(worker).accepted;
+            let counts = [accepted(0), accepted(1)];
+            let Ok(mut late) = TcpStream::connect(addr) else { continue };
+            late.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            if late.write_all(b"c").and_then(|()| late.read_exact(&mut [0])).is_ok() {
+                served = [served[0] || accepted(0) > counts[0], served[1] || accepted(1) > counts[1]];
+            }
+        }
+        before =
+            (0..2).map(|worker| server.handle().worker_stats(worker).descriptors_exhausted).max().unwrap();
+    }
+    let stats = server.handle().stats();
+    assert!(stats.descriptors_exhausted < 400, "they pause instead of spinning: {stats:?}");
+}
+
+#[test]
+fn signals_that_rain_on_a_worker_cost_nobody_a_byte() {
+    alone("hardship::under_a_rain_of_signals", "");
+}
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// Run by `signals_that_rain_on_a_worker_cost_nobody_a_byte`: what signals do, they do to the whole process.
+#[test]
+#[ignore = "needs a process of its own"]
+fn under_a_rain_of_signals() {
+    // A wait of epoll is interrupted by a handler whatever its flags are (signal(7)).
+    #[expect(unsafe_code, reason = "signal(2) has no safe form")]
+    // SAFETY: the handler is a static function that does nothing, which is async-signal-safe.
+    unsafe {
+        libc::signal(libc::SIGALRM, do_nothing as *const () as libc::sighandler_t)
+    };
+    let server = server_of_echo();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let worker = tasks
+        .into_iter()
+        .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "netpoll-0"));
+    let worker: libc::pid_t = worker.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+
+    let (stop, rain) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(relaxed) {
+                #[expect(unsafe_code, reason = "tgkill(2) has no safe form")]
+                // SAFETY: tgkill takes numbers only, and the thread lives until the server is stopped.
+                let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), worker, libc::SIGALRM) };
+                assert_eq!(sent, 0);
+                rain.fetch_add(1, relaxed);
+                std::thread::yield_now();
+            }
+        });
+        let mut stream = connect(server.local_addrs()[0]);
+        let mut rounds = 0;
+        // Until many have come, and many bytes have passed, some of which did not fit into the socket.
+        while rounds < 300 || rain.load(relaxed) < 3000 {
+            let sent = vec![rounds as u8; 1 + rounds * 977 % 100_000];
+            let mut writer = stream.try_clone().unwrap();
+            let mut back = vec![0; sent.len()];
+            std::thread::scope(|scope| {
+                scope.spawn(|| writer.write_all(&sent).unwrap());
+                stream.read_exact(&mut back).unwrap();
+            });
+            assert!(back == sent, "round {rounds}");
+            rounds += 1;
+        }
+        stop.store(true, relaxed);
+    });
+    let stats = server.stop(Duration::from_secs(20)).unwrap().stats;
+    assert_eq!((stats.accepted, stats.failed), (1, 0), "{stats:?}");
+}
+
+#[test]
 fn a_listener_that_is_paused_lets_its_worker_sleep() {
     alone("hardship::with_no_descriptor_for_a_queued_peer", "ulimit -n 40;");
 }

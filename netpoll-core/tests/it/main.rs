@@ -14,3 +14,4 @@ mod storms;
 mod support;
 mod waiting;
 mod waking;
+mod workers;
