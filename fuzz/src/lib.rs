@@ -1,6 +1,7 @@
 //! What each fuzz target does with its bytes, callable from plain tests.
 
 pub mod framing_chunked;
+pub mod http_machine;
 pub mod key_slab;
 pub mod request_head;
 pub mod target_query;
@@ -15,6 +16,7 @@ mod replay {
         let mut inputs = 0;
         for entry in std::fs::read_dir(&folder).expect("the corpus folder is there") {
             let path = entry.expect("a folder entry").path();
+            println!("{}", path.display());
             run(&std::fs::read(&path).expect("a readable input"));
             inputs += 1;
         }
@@ -24,5 +26,5 @@ mod replay {
     macro_rules! replayed {
         ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
     }
-    replayed!(framing_chunked key_slab request_head target_query timer_wheel write_queue);
+    replayed!(framing_chunked http_machine key_slab request_head target_query timer_wheel write_queue);
 }
