@@ -37,7 +37,8 @@ impl Placement {
     /// # Errors
     /// A CPU that this process may not use, or a kernel that does not tell which those are.
     pub fn find(workers: &Workers, pin: bool) -> io::Result<Self> {
-        Self::place(workers, pin, &sys::allowed_cpus()?, sys::quota())
+        let (allowed, quota) = machine()?;
+        Self::place(workers, pin, &allowed, quota)
     }
 
     fn place(workers: &Workers, pin: bool, allowed: &[usize], quota: Option<f64>) -> io::Result<Self> {
@@ -81,6 +82,21 @@ impl Placement {
     }
 }
 
+/// The CPUs that this process may use, and how much of them.
+#[cfg(not(test))]
+fn machine() -> io::Result<(Vec<usize>, Option<f64>)> {
+    Ok((sys::allowed_cpus()?, sys::quota()))
+}
+
+/// Those of a machine that a test of this thread has made up, else of this one.
+#[cfg(test)]
+fn machine() -> io::Result<(Vec<usize>, Option<f64>)> {
+    match tests::MACHINE.take() {
+        Some(machine) => Ok(machine),
+        None => Ok((sys::allowed_cpus()?, sys::quota())),
+    }
+}
+
 /// Workers on the allowed CPUs, pinned if there is one for each.
 fn spread(count: usize, pin: bool, allowed: &[usize]) -> Vec<Option<usize>> {
     let pinned = pin && count <= allowed.len();
@@ -89,7 +105,77 @@ fn spread(count: usize, pin: bool, allowed: &[usize]) -> Vec<Option<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
     use super::*;
+    use crate::{Conn, Flow, Input, Protocol, Runtime, Stats};
+
+    /// CPUs and quota.
+    type Machine = (Vec<usize>, Option<f64>);
+
+    thread_local!(pub static MACHINE: Cell<Option<Machine>> = const { Cell::new(None) });
+
+    struct Echo;
+
+    impl Protocol for Echo {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            conn.send(input.bytes());
+            input.advance_all();
+            Flow::Continue
+        }
+    }
+
+    /// What a worker with this strategy did for a client that speaks now and then, on a machine with these CPUs, whatever
+    /// this one has.
+    fn served(wait: WaitStrategy, machine: Machine) -> (WaitStrategy, Stats) {
+        let may_spin = place(Workers::Count(1), &machine.0, machine.1).may_spin;
+        MACHINE.set(Some(machine));
+        let running = Runtime::builder()
+            .workers(Workers::Count(1))
+            .pin(false)
+            .wait(wait)
+            .listen("127.0.0.1:0", |_worker| |_peer| Echo)
+            .unwrap()
+            .start()
+            .unwrap();
+        let mut client = TcpStream::connect(running.local_addrs()[0]).unwrap();
+        let mut rounds = 0;
+        // A turn that takes longer than a spin is not followed by one; on a busy machine most of them do.
+        while rounds < 50 || rounds < 20_000 && running.handle().stats().waits_spun == 0 && may_spin {
+            rounds += 1;
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+        // Nothing comes until it has gone to sleep.
+        while running.handle().stats().waits_blocked == 0 {
+            std::thread::yield_now();
+        }
+        let wait = running.handle().setup().wait;
+        drop(client);
+        (wait, running.stop(Duration::from_secs(60)).unwrap().stats)
+    }
+
+    #[test]
+    fn a_worker_with_a_cpu_to_spare_looks_again_before_it_sleeps_and_sleeps_when_nothing_comes() {
+        for strategy in [WaitStrategy::Hybrid, WaitStrategy::Spin(Duration::from_micros(10))] {
+            let (wait, stats) = served(strategy, (vec![0, 1], None));
+            assert_eq!(wait, strategy);
+            assert!(stats.waits_spun > 0 && stats.waits_blocked > 0, "{stats:?}");
+            assert!(stats.spins_unpaid <= stats.waits_blocked, "each of these ended in sleep: {stats:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_without_a_cpu_to_spare_sleeps_at_once_whatever_was_asked_for() {
+        for strategy in [WaitStrategy::Hybrid, WaitStrategy::Spin(Duration::from_micros(10))] {
+            for machine in [(vec![0], None), (vec![0, 1], Some(1.5))] {
+                let (wait, stats) = served(strategy, machine);
+                assert_eq!((wait, stats.waits_spun), (WaitStrategy::Block, 0), "{stats:?}");
+            }
+        }
+    }
 
     fn place(workers: Workers, allowed: &[usize], quota: Option<f64>) -> Placement {
         Placement::place(&workers, true, allowed, quota).unwrap()

@@ -71,8 +71,13 @@ pub fn current_cpu() -> io::Result<usize> {
 /// `cpu.cfs_quota_us`, under `/sys/fs/cgroup`. Inside a container the upper ones may be invisible; the
 /// container's own is the one at the root of that mount. Reads a handful of files.
 pub fn quota() -> Option<f64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    quota_from(&groups, |path| fs::read_to_string(path).ok())
+    quota_below("")
+}
+
+/// The same where the root directory is another one.
+fn quota_below(root: &str) -> Option<f64> {
+    let read = |path: &str| fs::read_to_string(format!("{root}{path}")).ok();
+    quota_from(&read("/proc/self/cgroup")?, read)
 }
 
 fn read_mask(mask: &mut [libc::c_ulong]) -> io::Result<()> {
@@ -243,8 +248,23 @@ mod tests {
     fn without_limits_or_files_there_is_no_quota() {
         assert_eq!(quota_of("0::/a\n4:cpu:/a\n", &[]), None);
         assert_eq!(quota_of("nonsense\n\n1:\n", &[]), None);
-        if let Some(cpus) = quota() {
-            assert!(cpus > 0.0, "of this machine: {cpus}");
+    }
+
+    #[test]
+    fn a_quota_is_read_from_the_files_of_a_machine() {
+        let root = std::env::temp_dir().join(format!("netpoll-quota-{}", std::process::id()));
+        for (path, text) in [
+            ("proc/self/cgroup", "0::/slice/service\n"),
+            ("sys/fs/cgroup/slice/service/cpu.max", "max 100000\n"),
+            ("sys/fs/cgroup/slice/cpu.max", "250000 100000\n"),
+        ] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
+        let found = quota_below(root.to_str().unwrap());
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found, Some(2.5));
+        assert_eq!(quota_below(root.to_str().unwrap()), None, "the files are gone");
     }
 }
