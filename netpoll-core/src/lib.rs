@@ -132,7 +132,9 @@ mod time;
 pub use conn::{Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Peer, Protocol};
 pub use mem::{FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{Builder, Handle, Keepalive, Report, Running, Runtime, Setup, WorkerInfo, Workers};
+pub use runtime::{
+    Builder, Handle, Keepalive, Report, Running, Runtime, Setup, Started, WorkerInfo, Workers,
+};
 pub use sys::{Directory, open_files, raise_open_files};
 pub use time::Instant;
 

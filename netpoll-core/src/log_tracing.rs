@@ -15,6 +15,10 @@ pub fn panicked(connection: &dyn std::fmt::Debug) {
     tracing::error!(?connection, "a callback panicked; its connection was reset");
 }
 
+pub fn destructor_panicked() {
+    tracing::error!("a destructor of something that was handed over panicked");
+}
+
 pub fn pinning_failed(cpu: usize, error: &io::Error) {
     tracing::warn!(cpu, %error, "the worker could not be pinned");
 }

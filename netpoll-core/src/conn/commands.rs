@@ -12,10 +12,11 @@ use super::table::Dial;
 use super::{ConnId, Protocol, Tables};
 use crate::conn::Context;
 use crate::driver::Io;
+use crate::mem::Guarded;
 
 /// An order for later.
 pub enum Command {
-    Send { to: ConnId, bytes: Bytes },
+    Send { to: ConnId, bytes: Guarded<Bytes> },
     Close { id: ConnId, reset: bool },
     Connect(Box<dyn Start>),
 }
@@ -53,7 +54,7 @@ impl Commands {
     /// that connection is backed up; one that falls behind by more than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) is reset.
     pub fn send(&mut self, to: ConnId, bytes: Bytes) {
-        self.queue.push(Command::Send { to, bytes });
+        self.queue.push(Command::Send { to, bytes: Guarded::new(bytes) });
     }
 
     /// Closes another connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does.
@@ -67,9 +68,10 @@ impl Commands {
         self.queue.push(Command::Close { id, reset: true });
     }
 
-    /// Connects to an address on this worker. `protocol` sees `opened`, or `lost(ConnectFailed)`. One allocation.
+    /// Connects to an address on this worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` when
+    /// the worker ends first, or has no slot left for it. One allocation.
     pub fn connect<P: Protocol>(&mut self, to: SocketAddr, options: ConnectOptions, protocol: P) {
-        self.queue.push(Command::Connect(Box::new(Dial { to, options, protocol })));
+        self.queue.push(Command::Connect(Box::new(Dial::new(to, options, protocol))));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::{ConnLimits, Context};
 use crate::driver::Io;
 use crate::mem::{FileRange, Held, Key};
+use crate::sys;
 use crate::task::WakeTarget;
 use crate::time::Instant;
 
@@ -101,6 +102,7 @@ impl Conn<'_> {
                 self.send_reply();
             }
         }
+        sys::assert_not_forked();
         let sent = if self.stream.waiting_bytes() == 0 { self.io.send(self.key, bytes) } else { 0 };
         if sent < bytes.len() {
             self.send_rest(&bytes[sent..]);

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::{Context, Peer, Protocol, Tables};
 use crate::driver::{Close, Demand, Io};
-use crate::mem::{Key, KeySlab};
+use crate::mem::{self, Guarded, Key, KeySlab};
+use crate::sys;
 use crate::time::Instant;
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -39,7 +40,7 @@ const EVICTED_FOR_DESCRIPTORS: usize = 16;
 type Admit = Box<dyn FnMut(&mut Tables, Peer) -> Option<Key>>;
 
 struct Listener {
-    admit: Admit,
+    admit: Guarded<Admit>,
     pause: Duration,
     on_ready_list: bool,
     /// Its peers are served whatever the limits on connections say, with the last descriptor if need be.
@@ -86,9 +87,11 @@ impl Listener {
     /// Runs the user's accept function; a panic in it costs the peer only.
     fn admit(&mut self, tables: &mut Tables, cx: &mut Context, peer: Peer) -> Option<Key> {
         let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit)(tables, peer)));
-        admitted.unwrap_or_else(|_| {
+        sys::assert_not_forked();
+        admitted.unwrap_or_else(|payload| {
             cx.agenda.stats.panics += 1;
             crate::log::panicked(&peer);
+            mem::discard_payload(payload);
             None
         })
     }
@@ -116,9 +119,9 @@ impl Listeners {
     /// # Panics
     /// With more listeners than a slab holds.
     pub fn add<P: Protocol>(&mut self, mut accept: impl FnMut(Peer) -> P + 'static) -> Key {
-        let admit: Admit = Box::new(move |tables, peer| tables.of::<P>().admit(accept(peer)));
+        let admit: Admit = Box::new(move |tables, peer| tables.of::<P>()?.admit(accept(peer)));
         let listener = Listener {
-            admit,
+            admit: Guarded::new(admit),
             pause: PAUSE_MIN,
             on_ready_list: false,
             is_reserved: false,

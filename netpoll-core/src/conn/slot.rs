@@ -3,6 +3,7 @@
 //! Every callback goes through here, so a panic in one ends its connection and nothing else, and what it wants
 //! ([`Flow`]) and has queued is seen to.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::reply::{Part, Reply};
 use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{Io, Verdict};
-use crate::mem::Key;
+use crate::mem::{self, Key};
+use crate::sys;
 use crate::time::Instant;
 
 /// When output of a callback leaves.
@@ -108,10 +110,10 @@ impl<P: Protocol> Slot<P> {
         flush: Flush,
         called: std::thread::Result<Flow>,
     ) -> Option<End> {
-        let Ok(flow) = called else {
-            cx.agenda.stats.panics += 1;
-            crate::log::panicked(&key);
-            return Some(End::reset(Lost::Panicked));
+        sys::assert_not_forked();
+        let flow = match called {
+            Ok(flow) => flow,
+            Err(payload) => return Some(panicked(cx, key, payload)),
         };
         if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
             return Some(end);
@@ -153,4 +155,12 @@ impl<P: Protocol> Slot<P> {
     pub fn verdict(&self) -> Verdict {
         if self.stream.is_held() { Verdict::Stop } else { Verdict::Continue }
     }
+}
+
+#[cold]
+fn panicked(cx: &mut Context, key: Key, payload: Box<dyn Any + Send>) -> End {
+    cx.agenda.stats.panics += 1;
+    crate::log::panicked(&key);
+    mem::discard_payload(payload);
+    End::reset(Lost::Panicked)
 }

@@ -3,9 +3,9 @@
 //! One virtual call leads into a table; from there everything is monomorphised for its protocol. A table
 //! never calls a callback while another of its callbacks runs: effects on others are commands.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
@@ -17,8 +17,9 @@ use super::stream::{End, Phase, Stream};
 use super::tables::{Table, Tables};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{Close, HangUp, Io, Verdict};
-use crate::mem::{Key, KeySlab};
+use crate::mem::{self, Guarded, Key, KeySlab};
 use crate::reactor::Due;
+use crate::sys;
 use crate::time::Instant;
 
 /// The connections of one protocol.
@@ -45,10 +46,11 @@ impl<P: Protocol> Connections<P> {
 
     fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
         let Dial { to, options, protocol } = dial;
-        let stream = Stream::new(Phase::Connecting);
-        let Some(key) = self.slots.insert_with(|_| Slot { stream, protocol }) else {
+        if self.slots.is_full() {
             return;
-        };
+        }
+        let slot = |_| Slot { stream: Stream::new(Phase::Connecting), protocol: protocol.take() };
+        let Some(key) = self.slots.insert_with(slot) else { return };
         match io.connect(key, to, options.from) {
             Ok(()) => {
                 if let Some(slot) = self.slots.get_mut(key) {
@@ -100,6 +102,7 @@ impl<P: Protocol> Connections<P> {
         called: std::thread::Result<Flow>,
         mut reply: Reply<'_>,
     ) -> Verdict {
+        sys::assert_not_forked();
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
         reply.send(&mut slot.stream, cx, io, key);
         slot.stream.keep(cx, rest);
@@ -188,15 +191,12 @@ impl<P: Protocol> Connections<P> {
             _ if stream.phase == Phase::Connecting => stats.connect_failures += 1,
             _ => stats.closed += 1,
         }
-        // The user's `lost` and `Drop` run here; a panic in them must not take the worker along.
-        let dropped = catch_unwind(AssertUnwindSafe(move || {
-            protocol.lost(end.reason);
-            drop(protocol);
-        }));
-        if dropped.is_err() {
-            cx.agenda.stats.panics += 1;
+        // One after the other: a destructor that panics while `lost` unwinds would end the process.
+        if mem::guarded(|| protocol.lost(end.reason)).is_none() {
             crate::log::panicked(&key);
         }
+        mem::discard(protocol);
+        sys::assert_not_forked();
     }
 }
 
@@ -369,7 +369,7 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
-    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes) {
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
         if stream.phase != Phase::Open {
             return;
@@ -380,7 +380,7 @@ impl<P: Protocol> Table for Connections<P> {
             cx.agenda.stats.output_overflows += 1;
             return self.end(cx, io, key, End::reset(Lost::OutputOverflow));
         }
-        stream.out.write_common(&mut cx.agenda.pool, bytes);
+        stream.out.write_common(&mut cx.agenda.pool, bytes.into_inner());
         stream.push_dirty(&mut cx.agenda, key);
     }
 
@@ -454,15 +454,50 @@ impl<P: Protocol> Table for Connections<P> {
     }
 }
 
-/// An outgoing connection that has not been started.
-pub struct Dial<P> {
-    pub to: SocketAddr,
-    pub options: ConnectOptions,
-    pub protocol: P,
+/// An outgoing connection that has not been started. Dropped, it tells its protocol that it never will be.
+pub struct Dial<P: Protocol> {
+    to: SocketAddr,
+    options: ConnectOptions,
+    protocol: Unmade<P>,
+}
+
+impl<P: Protocol> Dial<P> {
+    pub fn new(to: SocketAddr, options: ConnectOptions, protocol: P) -> Self {
+        Self { to, options, protocol: Unmade(Some(protocol)) }
+    }
+}
+
+/// The protocol of a connection that was not made yet.
+struct Unmade<P: Protocol>(Option<P>);
+
+impl<P: Protocol> Unmade<P> {
+    fn take(mut self) -> P {
+        self.0.take().expect("it is taken once")
+    }
+}
+
+thread_local! {
+    /// A protocol on this thread is just hearing that it will not be connected.
+    static REFUSING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl<P: Protocol> Drop for Unmade<P> {
+    fn drop(&mut self) {
+        let Some(mut protocol) = self.0.take() else { return };
+        // One that dials again whenever it is lost would do so for ever: its second is dropped without a call.
+        if !REFUSING.replace(true) {
+            let error = io::ErrorKind::NotConnected.into();
+            mem::guarded(|| protocol.lost(Lost::ConnectFailed(error)));
+            REFUSING.set(false);
+        }
+        mem::discard(protocol);
+    }
 }
 
 impl<P: Protocol> Start for Dial<P> {
     fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io) {
-        tables.of::<P>().connect(cx, io, *self);
+        if let Some(table) = tables.of::<P>() {
+            table.connect(cx, io, *self);
+        }
     }
 }

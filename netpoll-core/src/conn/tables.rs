@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::table::Connections;
 use super::{Context, Protocol};
 use crate::driver::{HangUp, Io, Verdict};
-use crate::mem::Key;
+use crate::mem::{Guarded, Key};
 use crate::reactor::Due;
 use crate::time::Instant;
 
@@ -31,7 +31,7 @@ pub trait Table: Any {
     /// Carries out the deadline that has passed, if it still stands.
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Bytes);
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>);
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.
@@ -60,21 +60,20 @@ impl Tables {
         Self { tables: Vec::new(), protocols: Vec::new() }
     }
 
-    /// The table of a protocol, made at its first use.
-    ///
-    /// # Panics
-    /// With more than 254 protocols on one worker.
-    pub fn of<P: Protocol>(&mut self) -> &mut Connections<P> {
+    /// The table of a protocol, made at its first use. `None` for the 255th protocol of a worker.
+    pub fn of<P: Protocol>(&mut self) -> Option<&mut Connections<P>> {
         let wanted = TypeId::of::<P>();
-        let index = self.protocols.iter().position(|protocol| *protocol == wanted).unwrap_or_else(|| {
-            let number = u8::try_from(self.tables.len() + 1).expect("at most 254 protocols on a worker");
-            assert!(number < u8::MAX, "at most 254 protocols on a worker");
-            self.tables.push(Box::new(Connections::<P>::new(number)));
-            self.protocols.push(wanted);
-            self.tables.len() - 1
-        });
+        let index = match self.protocols.iter().position(|protocol| *protocol == wanted) {
+            Some(index) => index,
+            None => {
+                let number = u8::try_from(self.tables.len() + 1).ok().filter(|number| *number < u8::MAX)?;
+                self.tables.push(Box::new(Connections::<P>::new(number)));
+                self.protocols.push(wanted);
+                self.tables.len() - 1
+            }
+        };
         let table: &mut dyn Any = self.tables[index].as_mut();
-        table.downcast_mut().expect("a table holds the protocol that it was made for")
+        Some(table.downcast_mut().expect("a table holds the protocol that it was made for"))
     }
 
     /// The table that a key belongs to.

@@ -15,6 +15,7 @@
 use super::readiness::{Readiness, Received, Register, Scratch, Streams};
 use super::{Limits, Sink, Verdict};
 use crate::mem::Key;
+use crate::sys;
 
 /// Events of one batch. The caches hold what sixteen small requests need; more would only let the first
 /// answer wait longer.
@@ -167,6 +168,8 @@ impl<R: Register> Streams<R> {
         }
         batch.landed.clear();
         batch.filled = 0;
+        // A callback may have forked; its child must not answer as well.
+        sys::assert_not_forked();
         for (key, start, end) in batch.replies.drain(..) {
             self.reply(sink, key, batch.scratch.get(start, end));
         }

@@ -256,7 +256,9 @@ impl<R: Register> Streams<R> {
             match source.receive(&mut self.counts, &mut scratch.0[..room]) {
                 Received::Bytes { len, drained } => {
                     left -= len;
-                    match sink.received(self, key, &scratch.0[..len]) {
+                    let verdict = sink.received(self, key, &scratch.0[..len]);
+                    sys::assert_not_forked();
+                    match verdict {
                         Verdict::Continue => {}
                         Verdict::Reply { start, end } => {
                             self.reply(sink, key, scratch.get(start as usize, end as usize));

@@ -200,6 +200,12 @@ impl<T> KeySlab<T> {
         self.len() == 0
     }
 
+    /// Whether no further value fits before something is removed and reclaimed.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.slots.len() == self.slots_max
+    }
+
     /// All values with their keys, by index. O(peak of the table).
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().filter_map(|(_, slot)| slot.value.as_ref().map(|value| (slot.key, value)))

@@ -6,6 +6,7 @@
 //! owner of a [`FileRange`] closes its file.
 
 mod block;
+mod discard;
 mod file_range;
 mod key;
 mod pool;
@@ -13,6 +14,7 @@ mod read_buffer;
 mod write_queue;
 
 pub use block::Block;
+pub use discard::{Guarded, discard, discard_payload, guarded, take_panics};
 pub use file_range::FileRange;
 pub use key::{INDEX_MAX, Key, KeyMap, KeySlab};
 pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Held, Pool, PoolCounts};

@@ -6,7 +6,8 @@
 //!
 //! Invariant: a queue with nothing to send owns nothing, its chain and blocks are back in the pool. In a
 //! chain `bytes` is the sum of all segments minus `first_sent`; `first_sent` is less than the length of
-//! the first segment; no segment is empty. (An append that panicked may leave one empty block last.)
+//! the first segment; no segment is empty. (An append that panicked may leave one
+//! empty block last; whatever comes behind takes its place.)
 //!
 //! Touched by the connection's worker. The usual case is one answer in one block: append, write and
 //! consume are then a handful of branches each and allocate nothing once the pool is warm. A chain
@@ -19,6 +20,7 @@ use std::mem;
 use bytes::Bytes;
 
 use super::block::Block;
+use super::discard::{Guarded, discard};
 use super::file_range::FileRange;
 use super::pool::{BLOCK_BYTES_MAX, Pool};
 use segment::Segment;
@@ -127,9 +129,10 @@ impl WriteQueue {
     pub fn write_shared(&mut self, pool: &mut Pool, bytes: Bytes) {
         if bytes.len() <= COPY_MAX {
             self.write(pool, &bytes);
+            discard(bytes);
         } else {
             pool.linked(bytes.len());
-            self.link(pool, Segment::Shared(bytes));
+            self.link(pool, Segment::Shared(Guarded::new(bytes)));
         }
     }
 
@@ -137,8 +140,9 @@ impl WriteQueue {
     pub fn write_common(&mut self, pool: &mut Pool, bytes: Bytes) {
         if bytes.len() <= COPY_MAX {
             self.write(pool, &bytes);
+            discard(bytes);
         } else {
-            self.link(pool, Segment::Common(bytes));
+            self.link(pool, Segment::Common(Guarded::new(bytes)));
         }
     }
 
@@ -392,6 +396,9 @@ impl Chain {
         if self.bytes == 0 {
             mem::replace(&mut self.first, segment).recycle(pool);
         } else {
+            if self.rest.back().is_some_and(|last| last.len() == 0) {
+                self.rest.pop_back().unwrap_or(Segment::NONE).recycle(pool);
+            }
             self.rest.push_back(segment);
         }
         len

@@ -1,9 +1,12 @@
 //! Letters from other threads, and the doorbell that ends a worker's sleep.
 //!
-//! The doorbell has three states. The sleeper publishes SLEEPING, fences and looks into its mailbox once
+//! The doorbell has four states. The sleeper publishes SLEEPING, fences and looks into its mailbox once
 //! more before it sleeps; the sender puts the letter in, fences and rings only if it finds SLEEPING and wins
 //! the exchange for NOTIFIED. With both fences at least one side sees the other: no letter is slept over,
 //! and a burst of letters costs one system call. `tests/loom.rs` checks every interleaving.
+//!
+//! A worker that ends stores CLOSED, fences and takes out what is there; a sender that finds CLOSED behind its fence takes
+//! its letter out again, or somebody else's. So no letter outlives its worker: each is opened or dropped.
 
 use std::io;
 
@@ -12,6 +15,7 @@ use super::sync::{Arc, AtomicU8, AtomicU64, Ordering, Queue, fence};
 const AWAKE: u8 = 0;
 const SLEEPING: u8 = 1;
 const NOTIFIED: u8 = 2;
+const CLOSED: u8 = 3;
 
 /// What ends a wait from another thread. The eventfd of a driver, or a model of it.
 pub trait Bell: Send + Sync + 'static {
@@ -30,6 +34,16 @@ struct Shared<T> {
     bell: Box<dyn Bell>,
 }
 
+impl<T> Shared<T> {
+    /// Drops what nobody will open. Letters must not panic when they are dropped.
+    #[cold]
+    fn discard_letters(&self) {
+        while let Some(letter) = self.letters.pop() {
+            drop(letter);
+        }
+    }
+}
+
 /// The sending side; any thread may hold one.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
@@ -42,7 +56,7 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts a letter in and wakes the worker if it sleeps.
+    /// Puts a letter in and wakes the worker if it sleeps. If it has ended, the letter is dropped.
     pub fn send(&self, letter: T) {
         self.shared.letters.push(letter);
         self.ring();
@@ -53,9 +67,15 @@ impl<T> Sender<T> {
         // Pairs with the fence in `Mailbox::may_sleep`.
         fence(Ordering::SeqCst);
         let state = &self.shared.state;
-        let won = state.load(Ordering::Relaxed) == SLEEPING
-            && state.compare_exchange(SLEEPING, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if !won {
+        let mut found = state.load(Ordering::Relaxed);
+        if found == SLEEPING {
+            let won = state.compare_exchange(SLEEPING, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed);
+            found = won.unwrap_or_else(|other| other);
+        }
+        if found == CLOSED {
+            return self.shared.discard_letters();
+        }
+        if found != SLEEPING {
             self.shared.suppressed.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -118,5 +138,15 @@ impl<T> Mailbox<T> {
     /// Wake-ups that took a system call, and those that took none.
     pub fn wakeups(&self) -> (u64, u64) {
         (self.shared.rung.load(Ordering::Relaxed), self.shared.suppressed.load(Ordering::Relaxed))
+    }
+}
+
+/// The worker has ended: letters that are there or come later are dropped.
+impl<T> Drop for Mailbox<T> {
+    fn drop(&mut self) {
+        self.shared.state.store(CLOSED, Ordering::Relaxed);
+        // Pairs with the fence in `Sender::ring`: either the sender sees CLOSED, or we see its letter.
+        fence(Ordering::SeqCst);
+        self.shared.discard_letters();
     }
 }

@@ -30,8 +30,10 @@ impl<T> Queue<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
+        // Senders take letters out as well when the mailbox is closed.
+        let letter = self.letters.lock().expect("no panic under the lock").pop_front()?;
         self.count.fetch_sub(1, Ordering::AcqRel);
-        self.letters.lock().expect("no panic under the lock").pop_front()
+        Some(letter)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -17,7 +17,7 @@ use super::budget::Controller;
 use super::wait::{Decision, Waiting};
 use super::{Budget, Mailbox, Published, ReadyList, Spike, Stats, WaitStrategy};
 use crate::driver::{Driver, Io, Limits, Sink, Wait, Waited};
-use crate::mem::{Key, Pool};
+use crate::mem::{Key, Pool, take_panics};
 use crate::time::{Clock, Instant, Wheel};
 
 /// Letters taken from the mailbox in one turn. Four times the default budget of events: most letters are a wake or
@@ -157,7 +157,8 @@ impl<D: Driver, L> Reactor<D, L> {
     /// # Errors
     /// The driver can no longer wait.
     pub fn run<H: Host<Letter = L>>(&mut self, host: &mut H) -> io::Result<()> {
-        host.agenda().clock.refresh();
+        // What was done before, starting, is no turn's work.
+        self.work_began = host.agenda().clock.refresh();
         while !host.is_finished() {
             self.turn(host, true)?;
         }
@@ -317,6 +318,14 @@ impl<D: Driver, L> Reactor<D, L> {
         stats.receives_empty = io.receives_empty;
         stats.quantum_hits = io.quantum_hits;
         stats.descriptors_exhausted = io.descriptors_exhausted;
+        stats.panics += take_panics();
+        self.published.store(stats);
+    }
+
+    /// Shows what was counted since the last turn.
+    pub fn publish<H: Host<Letter = L>>(&mut self, host: &mut H) {
+        let stats = &mut host.agenda().stats;
+        stats.panics += take_panics();
         self.published.store(stats);
     }
 }

@@ -37,8 +37,32 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
-type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> Key + Send + Sync>;
-type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) + Send + Sync>;
+type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> io::Result<Key> + Send + Sync>;
+type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) -> io::Result<()> + Send + Sync>;
+
+/// What a function for [`Builder::on_start`] may return: nothing, or [`io::Result<()>`](io::Result).
+pub trait Started: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> io::Result<()>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for () {}
+    impl Sealed for std::io::Result<()> {}
+}
+
+impl Started for () {
+    fn into_result(self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Started for io::Result<()> {
+    fn into_result(self) -> io::Result<()> {
+        self
+    }
+}
 
 pub(super) struct Listen {
     pub addr: SocketAddr,
@@ -211,10 +235,47 @@ impl Builder {
     ///
     /// # Errors
     /// The address cannot be resolved.
-    pub fn listen<A, F, M, P>(mut self, addr: A, protocols: F) -> io::Result<Self>
+    pub fn listen<A, F, M, P>(self, addr: A, protocols: F) -> io::Result<Self>
     where
         A: ToSocketAddrs,
         F: Fn(&WorkerInfo) -> M + Send + Sync + 'static,
+        M: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
+        self.try_listen(addr, move |worker| Ok(protocols(worker)))
+    }
+
+    /// [`listen`](Self::listen) with a `protocols` that can fail. Its error is one of [`start`](Self::start), which names
+    /// the worker.
+    ///
+    /// ```no_run
+    /// # use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+    /// # struct Greeter;
+    /// # impl Protocol for Greeter {
+    /// #     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    /// #         Flow::Close
+    /// #     }
+    /// # }
+    /// # fn main() -> std::io::Result<()> {
+    /// Runtime::builder()
+    ///     .try_listen("127.0.0.1:7000", |_worker| {
+    ///         let greeting = std::fs::read_to_string("greeting.txt")?;
+    ///         Ok(move |_peer| {
+    ///             println!("{greeting}");
+    ///             Greeter
+    ///         })
+    ///     })?
+    ///     .run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The address cannot be resolved.
+    pub fn try_listen<A, F, M, P>(mut self, addr: A, protocols: F) -> io::Result<Self>
+    where
+        A: ToSocketAddrs,
+        F: Fn(&WorkerInfo) -> io::Result<M> + Send + Sync + 'static,
         M: FnMut(Peer) -> P + 'static,
         P: Protocol,
     {
@@ -222,21 +283,30 @@ impl Builder {
             .to_socket_addrs()?
             .next()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address"))?;
-        let add: AddListener = Box::new(move |info, listeners| listeners.add(protocols(info)));
+        let add: AddListener = Box::new(move |info, listeners| Ok(listeners.add(protocols(info)?)));
         self.listeners.push(Listen { addr, add });
         Ok(self)
     }
 
-    /// Called on each worker at its start, for outgoing connections. Default nothing; each call adds one.
+    /// Called on each worker at its start, for outgoing connections. Default nothing; each call adds one. It may return an
+    /// [`io::Result`], whose error is one of [`start`](Self::start). What it asks for is done when all workers are ready.
     #[must_use]
-    pub fn on_start(mut self, start: impl Fn(&WorkerInfo, &mut Commands) + Send + Sync + 'static) -> Self {
-        self.on_start.push(Box::new(start));
+    pub fn on_start<R: Started>(
+        mut self,
+        start: impl Fn(&WorkerInfo, &mut Commands) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.on_start.push(Box::new(move |info, commands| start(info, commands).into_result()));
         self
     }
 
-    /// Starts the workers and returns.
+    /// Starts the workers and returns when all of them are ready: they serve together, or none does.
     ///
     /// # Errors
+    /// What a function given to [`try_listen`](Self::try_listen) or [`on_start`](Self::on_start) returned on any worker, or
+    /// that one given to [`listen`](Self::listen) or those panicked there; the error names the worker and the cause, and is of
+    /// the cause's kind. One of these functions that is still running a second later is not waited for: what it
+    /// returns is dropped.
+    ///
     /// A setting that contradicts itself (`InvalidInput`), a port that is taken (`AddrInUse`) or may not
     /// be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers
     /// that another runtime of this process has installed.

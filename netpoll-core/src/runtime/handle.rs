@@ -9,10 +9,12 @@ use bytes::Bytes;
 
 use super::worker::Letter;
 use crate::conn::{ConnId, ConnectOptions, Dial, Protocol};
+use crate::mem::Guarded;
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
 
-/// A way to a running runtime from any thread. Cheap to clone; outliving the runtime is harmless.
+/// A way to a running runtime from any thread. Cheap to clone; outliving the runtime is harmless: what it asks for then
+/// is dropped.
 ///
 /// What it asks for goes into the mailbox of a worker, which has no limit: one allocation now and then, and one system
 /// call if that worker sleeps. Letters of one thread to one worker arrive in order. A [`ConnId`] means something
@@ -46,8 +48,8 @@ pub struct Setup {
 }
 
 impl Handle {
-    fn check(&self) {
-        assert!(!sys::is_child(), "a netpoll runtime was used in a forked child: start it after the fork");
+    pub(super) fn check(&self) {
+        sys::assert_not_forked();
     }
 
     fn worker(&self, worker: usize) -> &Sender<Letter> {
@@ -94,7 +96,7 @@ impl Handle {
     ///
     /// Above 4 KiB they are shared, not copied.
     pub fn send(&self, to: ConnId, bytes: Bytes) {
-        self.tell(to, Letter::Send { to: to.key, bytes });
+        self.tell(to, Letter::Send { to: to.key, bytes: Guarded::new(bytes) });
     }
 
     /// To the worker of a connection. A name from another runtime may have none here.
@@ -116,7 +118,9 @@ impl Handle {
         self.tell(id, Letter::Close { key: id.key, reset: true });
     }
 
-    /// Connects to an address on a worker. `protocol` sees `opened`, or `lost(ConnectFailed)`.
+    /// Connects to an address on a worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` if the
+    /// worker ends first, or has no slot left for it. If it has ended already, `lost` comes at once, on this thread; a
+    /// protocol that is handed over inside such a call is dropped without one.
     ///
     /// # Panics
     /// If there is no such worker.
@@ -127,7 +131,7 @@ impl Handle {
         options: ConnectOptions,
         protocol: P,
     ) {
-        self.worker(worker).send(Letter::Connect(Box::new(Dial { to, options, protocol })));
+        self.worker(worker).send(Letter::Connect(Box::new(Dial::new(to, options, protocol))));
     }
 
     /// Whether a drain has begun, on the workers that have heard of it so far. For what takes long and can end early: a

@@ -1,11 +1,13 @@
 //! Workers as threads: placed, started, watched and brought to an end together.
 //!
-//! Everything that can fail is done before any worker serves: sockets are bound and drivers made
+//! Everything that can fail is done before any worker serves: sockets are bound, drivers made and factories called
 //! first, and `start` returns the first error. A worker that ends by itself brings the others down.
 
 mod builder;
+mod crew;
 mod handle;
 mod placement;
+mod seat;
 mod shutdown;
 mod worker;
 mod world;
@@ -13,24 +15,23 @@ mod world;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::conn::{Addresses, Commands, Context};
-use crate::driver::{Driver, Epoll, EpollOptions};
-use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Published, Reactor, Sender, WaitStrategy};
+use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, EventFd};
 use crate::time::{Clock, Instant};
 
-pub use builder::{Builder, Keepalive, WorkerInfo};
+pub use builder::{Builder, Keepalive, Started, WorkerInfo};
 pub use handle::{Handle, Setup};
 pub use placement::Workers;
 pub use shutdown::Report;
 pub use world::{ListenerId, Options, PeerId, Sim};
 
+use crew::{Crew, Thread};
 use placement::Placement;
-use worker::{Letter, Wakes, Worker};
+use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
+use worker::Letter;
 
 /// A thread-per-core runtime. Start here.
 ///
@@ -64,7 +65,7 @@ impl Runtime {
 pub struct Running {
     handle: Handle,
     addrs: Vec<SocketAddr>,
-    threads: Vec<JoinHandle<io::Result<u64>>>,
+    threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
     signals: Option<sys::StopSignals>,
@@ -106,35 +107,23 @@ impl Running {
         });
         let handle = Handle { workers, published, setup, draining: Arc::default() };
 
-        let mut running = Self { handle, addrs, threads: Vec::new(), ended, signals, drain_within };
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
-        let (ready, started) = mpsc::channel();
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
-        for (index, (((mailbox, bell), sockets), cpu)) in parts.enumerate() {
+        let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
             let seat = Seat {
-                info: WorkerInfo { index, workers: count, cpu: *cpu, handle: running.handle.clone() },
+                info: WorkerInfo { index, workers: count, cpu: *cpu, handle: handle.clone() },
                 settings: Arc::clone(&settings),
                 wait,
                 clock: clock.clone(),
                 mailbox,
                 bell,
-                sockets,
+                sockets: Sockets::new(sockets),
             };
-            let (ready, ended) = (ready.clone(), Arc::clone(&running.ended));
-            let thread = std::thread::Builder::new().name(format!("netpoll-{index}")).spawn(move || {
-                let _farewell = Farewell(ended);
-                seat.take(&ready)
-            })?;
-            running.threads.push(thread);
-        }
-        drop(ready);
-        for _ in 0..count {
-            // A worker that died before it reported has dropped its sender.
-            let outcome = started.recv().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            outcome?;
-        }
-        Ok(running)
+            (seat, Farewell(Arc::clone(&ended)))
+        });
+        let threads = Crew::new().start(seats)?;
+        Ok(Self { handle, addrs, threads, ended, signals, drain_within })
     }
 
     /// A way to the workers from other threads.
@@ -155,6 +144,7 @@ impl Running {
     /// # Errors
     /// A worker ended by itself.
     pub fn wait(self) -> io::Result<Report> {
+        self.handle.check();
         // Either somebody wants an end or a worker has come to one: in both cases the rest is drained.
         match &self.signals {
             Some(signals) => {
@@ -182,11 +172,11 @@ impl Running {
     fn join(&mut self) -> io::Result<u64> {
         let mut cut = 0;
         let mut failure = None;
-        for thread in self.threads.drain(..) {
+        for (index, thread) in self.threads.drain(..).enumerate() {
             match thread.join() {
                 Ok(Ok(count)) => cut += count,
                 Ok(Err(error)) => failure = Some(error),
-                Err(_) => failure = Some(io::Error::other("a worker panicked")),
+                Err(payload) => failure = Some(WorkerError::of(index, "ended", panicked(payload))),
             }
         }
         failure.map_or(Ok(cut), Err)
@@ -200,90 +190,6 @@ impl Drop for Running {
             // Whoever wants to know how it ended calls `stop`.
             let _ = self.join();
         }
-    }
-}
-
-/// Tells the waiting main thread that a worker has ended, whichever way.
-struct Farewell(Arc<EventFd>);
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        // The only error is a full counter, and then it has been rung.
-        let _ = self.0.signal();
-    }
-}
-
-/// Everything that one worker thread starts with.
-struct Seat {
-    info: WorkerInfo,
-    settings: Arc<Builder>,
-    wait: WaitStrategy,
-    clock: Clock,
-    mailbox: Mailbox<Letter>,
-    bell: Arc<EventFd>,
-    sockets: Vec<OwnedFd>,
-}
-
-impl Seat {
-    /// Pins, then allocates, then serves until the drain is over. The number of connections cut.
-    fn take(self, ready: &mpsc::Sender<io::Result<()>>) -> io::Result<u64> {
-        let (mut reactor, mut worker) = match self.prepare() {
-            Ok(parts) => {
-                // The receiver waits for all workers unless another one failed first.
-                let _ = ready.send(Ok(()));
-                parts
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return Ok(0);
-            }
-        };
-        reactor.run(&mut worker)?;
-        Ok(worker.cut as u64)
-    }
-
-    fn prepare(self) -> io::Result<(Reactor<Epoll, Letter>, Worker)> {
-        if let Some(cpu) = self.info.cpu
-            && let Err(error) = sys::pin_current_thread(cpu)
-        {
-            crate::log::pinning_failed(cpu, &error);
-        }
-        sys::block_broken_pipe()?;
-        let settings = &self.settings;
-        let busy_poll = match self.wait {
-            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
-            _ => None,
-        };
-        let driver = Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, self.bell)?;
-        let published = Arc::clone(&self.info.handle.published[self.info.index]);
-        let wakes = Arc::new(Wakes(self.mailbox.sender()));
-        let context = Context {
-            agenda: Agenda::new(
-                self.clock,
-                settings.pool_bytes_max,
-                settings.long_turn,
-                self.info.handle.setup().memory_bytes_max,
-            ),
-            commands: Commands::default(),
-            limits: settings.limits,
-            addresses: Addresses::new(settings.limits.connections_per_address_max),
-            worker: self.info.index as u16,
-            stopping: false,
-            drain_ends: Instant::ZERO,
-            draining: Arc::clone(&self.info.handle.draining),
-            wakes,
-        };
-        let mut worker = Worker::new(context, self.info.handle.workers.to_vec());
-        let mut reactor = Reactor::new(driver, self.mailbox, settings.budget.clone(), self.wait, published);
-        for (listen, socket) in settings.listeners.iter().zip(self.sockets) {
-            let key = (listen.add)(&self.info, &mut worker.listeners);
-            reactor.driver().io().listen(key, socket)?;
-        }
-        for start in &settings.on_start {
-            start(&self.info, &mut worker.cx.commands);
-        }
-        worker.begin(reactor.driver().io());
-        Ok((reactor, worker))
     }
 }
 

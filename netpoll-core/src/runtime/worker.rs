@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::conn::{Command, ConnId, Context, Listeners, Start, Tables};
 use crate::driver::{HangUp, Io, Sink, Verdict};
-use crate::mem::{Key, Pool};
+use crate::mem::{Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host, Sender};
 use crate::sys::{self, EventFd};
 use crate::task::Deliver;
@@ -26,7 +26,7 @@ pub enum Letter {
     Woken(Key),
     Send {
         to: Key,
-        bytes: Bytes,
+        bytes: Guarded<Bytes>,
     },
     Close {
         key: Key,
@@ -59,7 +59,8 @@ impl Bell for Silent {
 
 impl Bell for std::sync::Arc<EventFd> {
     fn ring(&self) -> io::Result<()> {
-        self.signal()
+        // A forked child would ring at its parent's.
+        if sys::is_child() { Ok(()) } else { self.signal() }
     }
 }
 
@@ -118,7 +119,7 @@ impl Worker {
         }
     }
 
-    fn send(&mut self, io: &mut dyn Io, to: Key, bytes: Bytes) {
+    fn send(&mut self, io: &mut dyn Io, to: Key, bytes: Guarded<Bytes>) {
         if let Some(table) = self.tables.get(to) {
             table.send(&mut self.cx, io, to, bytes);
         }
@@ -157,6 +158,15 @@ impl Worker {
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
+    }
+
+    /// Ends what is left when its loop has ended, for whatever reason: nobody is served any more.
+    pub fn end(&mut self, io: &mut dyn Io) {
+        drop(self.cx.commands.take());
+        self.listeners.cut_all(io);
+        for table in self.tables.each() {
+            table.cut_all(&mut self.cx, io);
+        }
     }
 
     fn cut(&mut self, io: &mut dyn Io) {
@@ -221,6 +231,7 @@ impl Sink for Worker {
     }
 
     fn delivered(&mut self, io: &mut dyn Io) {
+        sys::assert_not_forked();
         while let Some(key) = self.cx.agenda.dirty.pop_front() {
             self.flush(io, key);
         }
@@ -314,7 +325,7 @@ impl Host for Worker {
 
     fn is_finished(&self) -> bool {
         // Asked in every turn: a callback that forked must not run this loop twice on one epoll set.
-        assert!(!sys::is_child(), "a netpoll worker was used in a forked child: start it after the fork");
+        sys::assert_not_forked();
         self.cx.stopping && self.listeners.is_empty() && self.tables.len() == 0
     }
 }

@@ -11,7 +11,7 @@ use super::handle::{Handle, Setup};
 use super::worker::{Letter, Silent, Wakes, Worker};
 use crate::conn::{Addresses, Commands, ConnLimits, Context, Peer, Protocol};
 use crate::driver::{Faults, SimDriver, SimNet};
-use crate::mem::Key;
+use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Budget, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};
 use crate::time::{Clock, Instant};
 
@@ -299,5 +299,13 @@ impl Sim {
     pub fn blocks_in_use(&self) -> u64 {
         let counts = self.worker.cx.agenda.pool.counts();
         (counts.hits + counts.misses).saturating_sub(counts.returned + counts.dropped)
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.worker.end(self.reactor.driver_io());
+        // Of this world; the next one on this thread counts its own.
+        mem::take_panics();
     }
 }

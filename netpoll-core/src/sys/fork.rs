@@ -35,6 +35,34 @@ pub fn is_child() -> bool {
     IS_CHILD.load(Ordering::Relaxed)
 }
 
+/// Stops a forked child that goes on where its parent does: it would send, receive and register on what the two share.
+/// One relaxed load.
+///
+/// # Panics
+/// In a forked child.
+#[inline]
+pub fn assert_not_forked() {
+    if is_child() {
+        forked();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn forked() -> ! {
+    panic!("a netpoll runtime was used in a forked child: start it after the fork");
+}
+
+/// Ends a forked child with the status of a panic, and runs nothing: destructors and exit handlers are its parent's.
+pub fn end_child() -> ! {
+    // SAFETY: _exit(2) takes no pointers, and nothing of this process is used after it.
+    // (test: `a_child_that_is_ended_says_so_and_runs_no_exit_handler`)
+    unsafe { libc::_exit(PANICKED) }
+}
+
+/// What a Rust program that panics ends with.
+const PANICKED: libc::c_int = 101;
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;
@@ -60,5 +88,31 @@ mod tests {
 
         child.wait().unwrap();
         assert!(!is_child(), "the parent is not");
+        assert_not_forked();
+    }
+
+    extern "C" fn exit_differently() {
+        // SAFETY: _exit(2) takes no pointers. (test: `a_child_that_is_ended_says_so_and_runs_no_exit_handler`)
+        unsafe { libc::_exit(7) }
+    }
+
+    /// Runs in the forked child.
+    fn end_there() -> io::Result<()> {
+        // SAFETY: atexit(3) keeps the function, a static one, until the process ends.
+        // (test: `a_child_that_is_ended_says_so_and_runs_no_exit_handler`)
+        unsafe { libc::atexit(exit_differently) };
+        end_child()
+    }
+
+    #[test]
+    fn a_child_that_is_ended_says_so_and_runs_no_exit_handler() {
+        let mut program = Command::new("/bin/true");
+        // SAFETY: `pre_exec` wants async-signal-safe work; the child has one thread and takes one lock, that of
+        // atexit(3), which no other test here takes. (test: `a_child_that_is_ended_says_so_and_runs_no_exit_handler`)
+        unsafe { program.pre_exec(end_there) };
+
+        let status = program.spawn().unwrap().wait().unwrap();
+
+        assert_eq!(status.code(), Some(PANICKED));
     }
 }

@@ -29,7 +29,7 @@ pub use cpu::{allowed_cpus, pin_current_thread, quota};
 pub use directory::Directory;
 pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout};
 pub use eventfd::EventFd;
-pub use fork::{is_child, watch};
+pub use fork::{assert_not_forked, end_child, is_child, watch};
 pub use limits::{open_files, raise_open_files};
 pub use memory::{memory_limit, release_free_memory};
 pub use reserve::ReserveFd;

@@ -500,6 +500,167 @@ fn forks() {
     assert_eq!(server.handle().stats().panics, 0);
 }
 
+#[test]
+fn a_child_forked_in_a_callback_harms_nothing_of_its_parent() {
+    alone("hardship::forks_in_a_callback", "");
+}
+
+/// Forks when it is told to, and goes on in both processes; sends back what it gets.
+struct Forker {
+    fork_in: &'static [u8],
+    statuses: mpsc::Sender<i32>,
+}
+
+impl Forker {
+    fn fork(&self) {
+        #[expect(unsafe_code, reason = "fork(2) has no safe form")]
+        // SAFETY: the child goes on in the loop of its worker, which has to stop it there.
+        let child = unsafe { libc::fork() };
+        if child > 0 {
+            let mut status = 0;
+            #[expect(unsafe_code, reason = "waitpid(2) has no safe form")]
+            // SAFETY: waitpid writes one int, and `status` is one that outlives the call.
+            unsafe {
+                libc::waitpid(child, &raw mut status, 0)
+            };
+            self.statuses.send(status).unwrap();
+        }
+    }
+}
+
+impl Protocol for Forker {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        if self.fork_in == b"opened" {
+            self.fork();
+        }
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let bytes = input.bytes();
+        input.advance_all();
+        if bytes == self.fork_in {
+            self.fork();
+        }
+        match bytes {
+            b"reply" => conn.send_now(bytes),
+            b"large" => conn.send(&[b'x'; 100_000]),
+            b"reset" => return Flow::Reset,
+            _ => conn.send(bytes),
+        }
+        Flow::Continue
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        if self.fork_in == b"eof" {
+            self.fork();
+        }
+        conn.send(b"bye");
+        Flow::Close
+    }
+
+    fn lost(&mut self, _reason: Lost) {
+        if self.fork_in == b"lost" {
+            self.fork();
+        }
+    }
+}
+
+/// Run by `a_child_forked_in_a_callback_harms_nothing_of_its_parent`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_in_a_callback() {
+    for fork_in in [&b"accept"[..], b"opened", b"plain", b"reply", b"large", b"reset", b"eof", b"lost"] {
+        let name = String::from_utf8_lossy(fork_in).into_owned();
+        let (statuses, ends) = mpsc::channel();
+        let server = Runtime::builder()
+            .workers(Workers::Count(1))
+            .listen("127.0.0.1:0", move |_worker| {
+                let statuses = statuses.clone();
+                move |_peer| {
+                    let forker = Forker { fork_in, statuses: statuses.clone() };
+                    if fork_in == b"accept" {
+                        forker.fork();
+                    }
+                    forker
+                }
+            })
+            .unwrap()
+            .start()
+            .unwrap();
+        // Several at once, so that the child has something to spoil behind the callback that it was born in.
+        let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(server.local_addrs()[0])).collect();
+        for client in &mut clients {
+            client.write_all(if fork_in == b"accept" { b"plain" } else { fork_in }).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        for client in &mut clients {
+            let mut answer = Vec::new();
+            let end = client.read_to_end(&mut answer);
+            let expected: Vec<u8> = match fork_in {
+                b"reset" => {
+                    assert_eq!(
+                        end.err().map(|error| error.kind()),
+                        Some(ErrorKind::ConnectionReset),
+                        "{name}"
+                    );
+                    continue;
+                }
+                b"large" => [&[b'x'; 100_000][..], b"bye"].concat(),
+                b"accept" => b"plainbye".to_vec(),
+                _ => [fork_in, b"bye"].concat(),
+            };
+            end.unwrap();
+            assert!(answer == expected, "{name}: {} bytes instead of {}", answer.len(), expected.len());
+        }
+        for _ in 0..4 {
+            let status = ends.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 101, "{name}: {status}");
+        }
+        let report = server.stop(Duration::from_secs(5)).unwrap();
+        assert_eq!((report.stats.accepted, report.stats.panics, report.cut), (4, 0, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_child_that_leaves_a_callback_does_not_stop_its_parent() {
+    alone("hardship::forks_while_the_parent_waits", "");
+}
+
+/// Run by `a_child_that_leaves_a_callback_does_not_stop_its_parent`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_while_the_parent_waits() {
+    let (statuses, ends) = mpsc::channel();
+    let server = Runtime::builder()
+        .workers(Workers::Count(1))
+        .listen("127.0.0.1:0", move |_worker| {
+            let statuses = statuses.clone();
+            move |_peer| Forker { fork_in: b"plain", statuses: statuses.clone() }
+        })
+        .unwrap()
+        .start()
+        .unwrap();
+    let (addr, handle) = (server.local_addrs()[0], server.handle().clone());
+    let (done, ended) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let report = server.wait();
+        done.send(()).unwrap();
+        report
+    });
+    let mut client = connect(addr);
+    client.write_all(b"plain").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    ends.recv_timeout(Duration::from_secs(20)).unwrap();
+    // Still there, and not draining.
+    let mut other = connect(addr);
+    other.write_all(b"hello").unwrap();
+    other.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Empty), "it waits still");
+    handle.drain(Duration::ZERO);
+    waiting.join().unwrap().unwrap();
+}
+
 /// Whether `check` is true in a forked child.
 fn forked(check: impl FnOnce() -> bool) -> bool {
     #[expect(unsafe_code, reason = "fork(2) has no safe form")]

@@ -2,14 +2,17 @@
 
 mod accepting;
 mod chance;
+mod ending;
 mod ends;
 mod fast_lane;
 mod files;
 mod hardship;
 mod memory;
+mod panics;
 mod send_now;
 mod settings;
 mod simulated;
+mod starting;
 mod storms;
 mod support;
 mod waiting;

@@ -5,20 +5,23 @@ use std::fs::File;
 use bytes::Bytes;
 
 use super::super::block::Block;
+use super::super::discard::Guarded;
 use super::super::file_range::FileRange;
 use super::super::pool::Pool;
 
 pub(super) enum Segment {
     Block(Block),
     Static(&'static [u8]),
-    Shared(Bytes),
+    /// Its owner may be the program's.
+    Shared(Guarded<Bytes>),
     /// Held by others as well.
-    Common(Bytes),
+    Common(Guarded<Bytes>),
     /// Its bytes are in no memory of ours: the driver moves them.
     File(FileRange),
 }
 
-// A file takes no more room than shared bytes do.
+// A guard takes no room, and a file no more than shared bytes do.
+const _: () = assert!(size_of::<Guarded<Bytes>>() == size_of::<Bytes>());
 const _: () = assert!(size_of::<FileRange>() <= size_of::<Bytes>());
 
 /// What is left to send of a file at the front of a queue.

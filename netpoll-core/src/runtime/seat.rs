@@ -1,0 +1,201 @@
+//! One worker's thread: it prepares, waits for the others, serves, and ends what is left.
+//!
+//! Nobody serves before all are ready. A worker that cannot start says so, whichever way it fails, and then finds its gate
+//! closed like the others. Until it has left the code of the program it does not hold its sockets, so that a factory that
+//! never returns keeps no port.
+//!
+//! Invariant: no panic leaves [`Seat::take`]. A forked child of this thread never gets out of it.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use super::builder::{Builder, WorkerInfo};
+use super::worker::{Letter, Wakes, Worker};
+use crate::conn::{Addresses, Commands, Context};
+use crate::driver::{Driver, Epoll, EpollOptions};
+use crate::mem;
+use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
+use crate::sys::{self, EventFd};
+use crate::time::{Clock, Instant};
+
+/// The listening sockets of one worker, until it takes them or its start is given up.
+#[derive(Clone)]
+pub struct Sockets(Arc<Mutex<Option<Vec<OwnedFd>>>>);
+
+impl Sockets {
+    pub fn new(sockets: Vec<OwnedFd>) -> Self {
+        Self(Arc::new(Mutex::new(Some(sockets))))
+    }
+
+    /// All of them, in the order of `listen` calls; `None` if they were taken.
+    pub fn take(&self) -> Option<Vec<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// How the starting thread and one worker hear of each other.
+pub struct Door {
+    /// Whether this worker is ready.
+    pub ready: mpsc::Sender<(usize, io::Result<()>)>,
+    /// Opens when all are, and breaks when the start has failed.
+    pub gate: mpsc::Receiver<()>,
+}
+
+/// Everything that one worker thread starts with.
+pub struct Seat {
+    pub info: WorkerInfo,
+    pub settings: Arc<Builder>,
+    pub wait: WaitStrategy,
+    pub clock: Clock,
+    pub mailbox: Mailbox<Letter>,
+    pub bell: Arc<EventFd>,
+    pub sockets: Sockets,
+}
+
+impl Seat {
+    /// Pins, then allocates, then serves until the drain is over. The number of connections cut.
+    pub fn take(self, door: &Door) -> io::Result<u64> {
+        let index = self.info.index;
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare()));
+        end_forked_child();
+        let prepared = prepared
+            .unwrap_or_else(|payload| Err(panicked(payload)))
+            .map_err(|cause| WorkerError::of(index, "did not start", cause));
+        let (mut reactor, mut worker) = match prepared {
+            Ok(parts) => parts,
+            Err(error) => {
+                // Nobody hears it if another worker has failed first.
+                let _ = door.ready.send((index, Err(error)));
+                return Ok(0);
+            }
+        };
+        let _ = door.ready.send((index, Ok(())));
+        let mut outcome = Ok(Ok(()));
+        if door.gate.recv().is_ok() {
+            outcome = catch_unwind(AssertUnwindSafe(|| {
+                worker.begin(reactor.driver_io());
+                reactor.run(&mut worker)
+            }));
+            end_forked_child();
+        }
+        // After a panic of our own the tables may be in no state to be ended.
+        mem::guarded(|| worker.end(reactor.driver_io()));
+        reactor.publish(&mut worker);
+        let cut = worker.cut as u64;
+        match outcome {
+            Ok(Ok(())) => Ok(cut),
+            Ok(Err(error)) => Err(WorkerError::of(index, "ended", error)),
+            Err(payload) => Err(WorkerError::of(index, "ended", panicked(payload))),
+        }
+    }
+
+    fn prepare(self) -> io::Result<(Reactor<Epoll, Letter>, Worker)> {
+        if let Some(cpu) = self.info.cpu
+            && let Err(error) = sys::pin_current_thread(cpu)
+        {
+            crate::log::pinning_failed(cpu, &error);
+        }
+        sys::block_broken_pipe()?;
+        let settings = &self.settings;
+        let busy_poll = match self.wait {
+            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
+            _ => None,
+        };
+        let driver = Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, self.bell)?;
+        let published = Arc::clone(&self.info.handle.published[self.info.index]);
+        let wakes = Arc::new(Wakes(self.mailbox.sender()));
+        let context = Context {
+            agenda: Agenda::new(
+                self.clock,
+                settings.pool_bytes_max,
+                settings.long_turn,
+                self.info.handle.setup().memory_bytes_max,
+            ),
+            commands: Commands::default(),
+            limits: settings.limits,
+            addresses: Addresses::new(settings.limits.connections_per_address_max),
+            worker: self.info.index as u16,
+            stopping: false,
+            drain_ends: Instant::ZERO,
+            draining: Arc::clone(&self.info.handle.draining),
+            wakes,
+        };
+        let mut worker = Worker::new(context, self.info.handle.workers.to_vec());
+        let mut reactor = Reactor::new(driver, self.mailbox, settings.budget.clone(), self.wait, published);
+        let mut keys = Vec::with_capacity(settings.listeners.len());
+        for listen in &settings.listeners {
+            keys.push((listen.add)(&self.info, &mut worker.listeners)?);
+        }
+        for start in &settings.on_start {
+            start(&self.info, &mut worker.cx.commands)?;
+        }
+        sys::assert_not_forked();
+        // They are gone if the start was given up meanwhile.
+        for (key, socket) in keys.into_iter().zip(self.sockets.take().unwrap_or_default()) {
+            reactor.driver().io().listen(key, socket)?;
+        }
+        Ok((reactor, worker))
+    }
+}
+
+/// A child that was forked in a callback, and came back from it, ends here: what it would drop is its parent's. Why was
+/// said by the panic that ended its loop.
+fn end_forked_child() {
+    if sys::is_child() {
+        sys::end_child();
+    }
+}
+
+/// What a panic carried, as an error.
+pub fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "without a text".to_owned(),
+    };
+    mem::discard_payload(payload);
+    io::Error::other(format!("a panic: {text}"))
+}
+
+/// An error with the worker that it happened to.
+#[derive(Debug)]
+pub struct WorkerError {
+    worker: usize,
+    what: &'static str,
+    cause: io::Error,
+}
+
+impl WorkerError {
+    /// Of the same kind as its cause.
+    pub fn of(worker: usize, what: &'static str, cause: io::Error) -> io::Error {
+        io::Error::new(cause.kind(), Self { worker, what, cause })
+    }
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "worker {} {}: {}", self.worker, self.what, self.cause)
+    }
+}
+
+impl std::error::Error for WorkerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Tells the waiting main thread that a worker has ended, whichever way.
+pub struct Farewell(pub Arc<EventFd>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if !sys::is_child() {
+            // The only error is a full counter, and then it has been rung.
+            let _ = self.0.signal();
+        }
+    }
+}

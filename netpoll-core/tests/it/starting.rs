@@ -1,0 +1,145 @@
+//! A runtime starts whole or not at all.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use netpoll_core::Conn;
+use netpoll_core::{
+    Builder, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime, WorkerInfo, Workers,
+};
+
+use crate::support::Echo;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts it on a thread of its own, so that a start that never returns fails the test instead of holding it up.
+fn start(builder: Builder) -> io::Result<Running> {
+    let (done, outcome) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Nobody listens when it took too long, and the test has failed then.
+        let _ = done.send(builder.start());
+    });
+    outcome.recv_timeout(PATIENCE).expect("start returns")
+}
+
+fn refused(builder: Builder) -> io::Error {
+    start(builder).err().expect("it does not start")
+}
+
+fn three() -> Builder {
+    Runtime::builder().workers(Workers::Count(3))
+}
+
+/// A port that was free a moment ago.
+fn unused_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn assert_names(error: &io::Error, worker: usize, cause: &str) {
+    let text = error.to_string();
+    assert!(text.contains(&format!("worker {worker}")) && text.contains(cause), "{text}");
+}
+
+#[test]
+fn a_factory_that_panics_on_one_worker_is_an_error_of_start_whichever_it_is() {
+    for failing in 0..3 {
+        let factory = move |worker: &WorkerInfo| {
+            assert!(worker.index != failing, "no database for it");
+            |_peer| Echo
+        };
+        let error = refused(three().listen("127.0.0.1:0", factory).unwrap());
+        assert_names(&error, failing, "no database for it");
+    }
+}
+
+#[test]
+fn an_on_start_that_panics_on_one_worker_is_an_error_of_start_whichever_it_is() {
+    for failing in 0..3 {
+        let error = refused(three().on_start(move |worker, _commands| {
+            assert!(worker.index != failing, "no database for it");
+        }));
+        assert_names(&error, failing, "no database for it");
+    }
+}
+
+#[test]
+fn a_start_that_failed_leaves_the_port_free_and_nobody_running() {
+    let addr = unused_addr();
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let factory = move |worker: &WorkerInfo| {
+        assert!(worker.index != 2, "not this one");
+        let held = Arc::clone(&held);
+        move |_peer| {
+            let _held = &held;
+            Echo
+        }
+    };
+    refused(three().listen(addr, factory).unwrap());
+    assert_eq!(Arc::strong_count(&alive), 1, "workers are gone, with what they were made of");
+    TcpListener::bind(addr).expect("the port is free");
+}
+
+/// Reports how its dial ended.
+struct Dialed(mpsc::Sender<String>);
+
+impl Protocol for Dialed {
+    fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        Flow::Close
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        let _ = self.0.send(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn a_worker_of_a_start_that_fails_dials_nobody_and_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let (sender, reports) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    refused(three().on_start(move |worker, commands| {
+        assert!(worker.index != 1, "not this one");
+        let sender = sender.lock().unwrap().clone();
+        commands.connect(to, ConnectOptions::default(), Dialed(sender));
+    }));
+    for _ in [0, 2] {
+        let end = reports.recv_timeout(PATIENCE).unwrap();
+        assert!(end.contains("ConnectFailed") && end.contains("NotConnected"), "{end}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+}
+
+#[test]
+fn a_start_that_failed_does_not_wait_for_a_factory_that_is_still_running() {
+    let addr = unused_addr();
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let factory = move |worker: &WorkerInfo| {
+        match worker.index {
+            0 => drop(gate.lock().unwrap().recv()),
+            1 => panic!("no database for it"),
+            _ => {}
+        }
+        |_peer| Echo
+    };
+    let error = refused(three().listen(addr, factory).unwrap());
+    assert_names(&error, 1, "no database for it");
+    TcpListener::bind(addr).expect("the port is free");
+    drop(release);
+}
+
+#[test]
+fn the_first_turn_does_not_count_starting_as_work() {
+    let slow = Duration::from_millis(500);
+    let builder = Runtime::builder().workers(Workers::Count(1)).long_turn(slow);
+    let running = start(builder.on_start(move |_worker, _commands| std::thread::sleep(slow))).unwrap();
+    let stats = running.stop(Duration::ZERO).unwrap().stats;
+    assert_eq!(stats.long_turns, 0);
+    assert!(stats.busy_nanos < slow.as_nanos() as u64, "{} ns", stats.busy_nanos);
+}
