@@ -37,7 +37,7 @@
 //! }
 //!
 //! fn main() -> std::io::Result<()> {
-//!     // Until SIGINT or SIGTERM; then connections get ten seconds to end.
+//!     // Until SIGINT, SIGTERM or SIGHUP; then connections get ten seconds to end.
 //!     let report = Runtime::builder().listen("127.0.0.1:7000", |_worker| |_peer| Lengths)?.run()?;
 //!     println!("{report}\n{}", report.stats);
 //!     Ok(())
@@ -135,7 +135,7 @@ pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
 pub use runtime::{
     Builder, Handle, Keepalive, Report, Running, Runtime, Setup, Started, WorkerInfo, Workers,
 };
-pub use sys::{Directory, open_files, raise_open_files};
+pub use sys::{Directory, StopSignal, open_files, raise_open_files};
 pub use time::Instant;
 
 /// A worker on a simulated network: test a protocol without sockets, and repeat every failure by its seed.

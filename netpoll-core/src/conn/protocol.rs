@@ -97,8 +97,8 @@ pub trait Protocol: Sized + 'static {
     /// The last call: the connection is gone. The value is dropped next.
     ///
     /// It comes without `opened` when an outgoing connection could not be made ([`Lost::ConnectFailed`]) or an
-    /// accepted one could not be registered. A protocol for which the worker has no slot left (16 million
-    /// connections of its type) is dropped without any call.
+    /// accepted one could not be registered. The protocol of an accepted one for which the worker has no slot left (16
+    /// million connections of its type) is dropped without any call.
     fn lost(&mut self, reason: Lost) {
         let _ = reason;
     }
@@ -145,7 +145,8 @@ pub enum Lost {
     /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
     /// was reset, so that the peer does not take what arrived for the whole.
     FileFailed(io::Error),
-    /// The outgoing connection could not be made. The kernel's error, or `TimedOut` from our own deadline.
+    /// The outgoing connection could not be made. The kernel's error, `TimedOut` from our own deadline, or
+    /// `NotConnected` when its worker ended before it was tried, or had no slot for it.
     ConnectFailed(io::Error),
     /// The peer read too slowly for too long, see [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min).
     Stalled,
@@ -162,7 +163,8 @@ pub enum Lost {
     MemoryOverflow,
     /// A callback panicked.
     Panicked,
-    /// The drain deadline passed while it was still open, or the drain began while it was connecting.
+    /// The drain deadline passed while it was still open, the drain began while it was connecting, or its worker ended by an
+    /// error.
     Cut,
 }
 

@@ -162,7 +162,7 @@ ledger! {
     abandoned,
     /// Times that a connection's queue passed high water and its reading was paused.
     backed_up,
-    /// Panics caught in callbacks; each cost one connection.
+    /// Panics caught: in callbacks, each of which cost one connection, and in destructors of what the program handed over.
     panics,
     /// Turns whose work took at least the long-turn limit (10 ms by default).
     long_turns,

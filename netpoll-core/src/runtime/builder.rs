@@ -11,6 +11,7 @@ use super::shutdown::Report;
 use crate::conn::{Commands, ConnLimits, Listeners, Peer, Protocol};
 use crate::mem::Key;
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
+use crate::sys::StopSignal;
 
 /// What a worker is told about itself when its protocols are made.
 #[derive(Clone)]
@@ -85,6 +86,7 @@ pub struct Builder {
     pub(super) long_turn: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
+    pub(super) stop_signals: Vec<StopSignal>,
     pub(super) listeners: Vec<Listen>,
     pub(super) on_start: Vec<OnStart>,
 }
@@ -106,6 +108,7 @@ impl Builder {
             long_turn: Duration::from_millis(10),
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
+            stop_signals: StopSignal::ALL.to_vec(),
             listeners: Vec::new(),
             on_start: Vec::new(),
         }
@@ -218,11 +221,26 @@ impl Builder {
         self
     }
 
-    /// Has SIGINT and SIGTERM end [`Running::wait`]. Default off; [`run`](Self::run) turns it on. The handlers are
-    /// installed before anything listens, so no signal comes too early. A second signal kills.
+    /// Has SIGINT, SIGTERM and SIGHUP end [`Running::wait`], or those of [`stop_signals`](Self::stop_signals). Default off;
+    /// [`run`](Self::run) turns it on. The handlers are installed before anything listens, so no signal comes too early, and
+    /// taken back when the [`Running`] ends.
+    ///
+    /// A second one, of the same kind or another, ends the process at once as if it had not been caught; a process that is
+    /// number 1 of its PID namespace, which the kernel would spare, exits with 128 plus the signal's number.
+    ///
+    /// A signal that is ignored when the runtime starts stays ignored: a shell does that with SIGINT for what runs in the
+    /// background, and nohup(1) with SIGHUP. So does SIGHUP if the program has a handler for it, as for reloading.
     #[must_use]
     pub fn stop_on_signals(mut self, stop: bool) -> Self {
         self.stop_on_signals = stop;
+        self
+    }
+
+    /// Which signals stop, if [`stop_on_signals`](Self::stop_on_signals) is on. Default [`StopSignal::ALL`]. What is not among
+    /// them keeps its action, which for SIGHUP is to end the process without a drain.
+    #[must_use]
+    pub fn stop_signals(mut self, signals: impl IntoIterator<Item = StopSignal>) -> Self {
+        self.stop_signals = signals.into_iter().collect();
         self
     }
 
@@ -315,7 +333,8 @@ impl Builder {
         Running::start(self)
     }
 
-    /// Starts the workers, waits for SIGINT or SIGTERM, drains, and reports. A second signal kills.
+    /// Starts the workers, waits for SIGINT, SIGTERM or SIGHUP ([`stop_signals`](Self::stop_signals)), drains, and reports. A
+    /// second one ends the process at once.
     ///
     /// # Errors
     /// Those of [`start`](Self::start); a worker that ended by itself.

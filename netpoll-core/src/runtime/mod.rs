@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, EventFd};
 use crate::time::{Clock, Instant};
@@ -75,7 +76,10 @@ pub struct Running {
 impl Running {
     fn start(settings: Builder) -> io::Result<Self> {
         sys::watch()?;
-        let signals = if settings.stop_on_signals { Some(sys::StopSignals::install()?) } else { None };
+        let signals = match settings.stop_on_signals {
+            true => Some(sys::StopSignals::install(&settings.stop_signals)?),
+            false => None,
+        };
         let drain_within = settings.drain_within;
         let placement = Placement::find(&settings.workers, settings.pin)?;
         let count = placement.cpus.len();
@@ -88,7 +92,7 @@ impl Running {
         }
         let (sockets, addrs) = bind_all(&settings, count)?;
         let wait = placement.wait(settings.wait);
-        let settings = Arc::new(settings);
+        let settings = Arc::new(Guarded::new(settings));
         let ended = Arc::new(EventFd::new()?);
 
         let mut bells = Vec::new();
@@ -138,8 +142,11 @@ impl Running {
         &self.addrs
     }
 
-    /// Waits for SIGINT or SIGTERM, if [`Builder::stop_on_signals`] is on, or for the end of a drain that
+    /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for the end of a drain that
     /// [`Handle::drain`] began, and gives the rest of the connections [`Builder::drain_within`] to end.
+    ///
+    /// A second stop signal, of whatever kind, ends the process at once. Like [`stop`](Self::stop), this has no bound if a
+    /// callback does not return.
     ///
     /// # Errors
     /// A worker ended by itself.
@@ -157,6 +164,9 @@ impl Running {
     }
 
     /// Drains, waits for the workers, and reports. What is still open after `within` is reset.
+    ///
+    /// A worker sees to that between callbacks: if one does not return, neither does this, and so it is when a `Running` is
+    /// dropped. A stop signal still ends the process then, the second one if they were caught ([`Builder::stop_on_signals`]).
     ///
     /// # Errors
     /// A worker had ended by itself, by a panic or because the kernel refused to wait.

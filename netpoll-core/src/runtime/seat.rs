@@ -17,7 +17,7 @@ use super::builder::{Builder, WorkerInfo};
 use super::worker::{Letter, Wakes, Worker};
 use crate::conn::{Addresses, Commands, Context};
 use crate::driver::{Driver, Epoll, EpollOptions};
-use crate::mem;
+use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, EventFd};
 use crate::time::{Clock, Instant};
@@ -48,7 +48,8 @@ pub struct Door {
 /// Everything that one worker thread starts with.
 pub struct Seat {
     pub info: WorkerInfo,
-    pub settings: Arc<Builder>,
+    /// Dropped by whoever is last, with the program's functions in it.
+    pub settings: Arc<Guarded<Builder>>,
     pub wait: WaitStrategy,
     pub clock: Clock,
     pub mailbox: Mailbox<Letter>,

@@ -34,7 +34,7 @@ pub use limits::{open_files, raise_open_files};
 pub use memory::{memory_limit, release_free_memory};
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
-pub use signal::{StopSignals, block_broken_pipe};
+pub use signal::{StopSignal, StopSignals, block_broken_pipe};
 pub use socket::{
     ListenOptions, accept, connect, has_connected_or_failed, listen, local_addr, recv, reset_on_close, send,
     send_vectored, send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,

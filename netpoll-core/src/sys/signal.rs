@@ -1,12 +1,16 @@
-//! SIGINT and SIGTERM as an event that one thread can wait for.
+//! SIGINT, SIGTERM and SIGHUP as an event that one thread can wait for.
 //!
-//! The handlers do one thing: they write to an eventfd. Its descriptor sits in an atomic, is made once per
+//! The handler of the first writes to an eventfd. Its descriptor sits in an atomic, is made once per
 //! process and is never closed, so a handler that is still running while [`StopSignals`] is dropped writes to
 //! it and to nothing else.
 //!
-//! Each signal is caught once: the second SIGINT, or the second SIGTERM, ends the process as if there were
-//! no handler. In a forked child the first one does. Only one [`StopSignals`] exists at a time, because handlers
-//! belong to the process.
+//! One signal is caught: the second, whichever the two are, ends the process as if there were
+//! no handler. The kernel does not do that to number 1 of a PID namespace (pid_namespaces(7)), which therefore exits by
+//! itself, with the status that a shell would give it. In a forked child the first signal does it. Only one [`StopSignals`]
+//! exists at a time, because handlers belong to the process.
+//!
+//! What was ignored when it was installed stays ignored, and a handler of the program for SIGHUP stays: that signal
+//! means reload as often as stop.
 
 use std::io;
 use std::mem;
@@ -22,7 +26,38 @@ use super::epoll::Timeout;
 use super::eventfd::EventFd;
 use super::fork;
 
-const STOP: [c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+/// A signal that stops a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopSignal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM: `kill`, and what supervisors send.
+    Terminate,
+    /// SIGHUP: the terminal was closed; by convention also an order to reload.
+    HangUp,
+}
+
+impl StopSignal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Interrupt, Self::Terminate, Self::HangUp];
+
+    const fn number(self) -> c_int {
+        match self {
+            Self::Interrupt => libc::SIGINT,
+            Self::Terminate => libc::SIGTERM,
+            Self::HangUp => libc::SIGHUP,
+        }
+    }
+
+    /// Whether a runtime may take it from its present action.
+    const fn is_free(self, present: libc::sighandler_t) -> bool {
+        match self {
+            Self::HangUp => present == libc::SIG_DFL,
+            Self::Interrupt | Self::Terminate => present != libc::SIG_IGN,
+        }
+    }
+}
 
 /// The eventfd, for whoever waits. Never dropped.
 static BELL: OnceLock<EventFd> = OnceLock::new();
@@ -30,13 +65,16 @@ static BELL: OnceLock<EventFd> = OnceLock::new();
 /// The same as a number, for the handler; -1 until the first `install`.
 static BELL_FD: AtomicI32 = AtomicI32::new(-1);
 
+/// A stop signal came since the last `install`: the next one ends the process.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
 /// A `StopSignals` exists.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Why [`StopSignals::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// SIGINT or SIGTERM came since the last time this was returned.
+    /// A stop signal came. Returned once.
     Signal,
     /// The other descriptor is readable, or hung up.
     Other,
@@ -44,7 +82,7 @@ pub enum Woken {
     Timeout,
 }
 
-/// Catches SIGINT and SIGTERM while it lives; dropping it puts the previous handlers back.
+/// Catches stop signals while it lives; dropping it puts the previous handlers back.
 pub struct StopSignals {
     bell: &'static EventFd,
     /// what to put back, in the order of installing
@@ -52,11 +90,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers, for the whole process.
+    /// Installs handlers for these signals, for the whole process.
     ///
     /// # Errors
     /// `EBUSY` while another one exists; `EMFILE` and the like when there is no eventfd to be had.
-    pub fn install() -> io::Result<StopSignals> {
+    pub fn install(stop: &[StopSignal]) -> io::Result<StopSignals> {
         fork::watch()?;
         let bell = match BELL.get() {
             Some(bell) => bell,
@@ -69,11 +107,15 @@ impl StopSignals {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         // From here on dropping it undoes everything.
-        let mut signals = StopSignals { bell, previous: Vec::with_capacity(STOP.len()) };
+        let mut signals = StopSignals { bell, previous: Vec::with_capacity(stop.len()) };
         bell.take()?;
+        STOPPING.store(false, Ordering::Release);
         BELL_FD.store(bell.as_fd().as_raw_fd(), Ordering::Release);
-        for signal in STOP {
-            signals.previous.push((signal, replace_action(signal, &catching()?)?));
+        for &signal in stop {
+            let number = signal.number();
+            if signal.is_free(action(number, None)?.sa_sigaction) {
+                signals.previous.push((number, action(number, Some(&catching()?))?));
+            }
         }
         Ok(signals)
     }
@@ -110,13 +152,13 @@ impl Drop for StopSignals {
         for (signal, previous) in self.previous.drain(..).rev() {
             // The kernel gave us this action for this signal, so it takes it back; and if it does not, a
             // destructor can do nothing better than go on.
-            let _ = replace_action(signal, &previous);
+            let _ = action(signal, Some(&previous));
         }
         INSTALLED.store(false, Ordering::Release);
     }
 }
 
-/// Runs between any two instructions of any thread: atomics, write(2) and raise(3) only, `errno` kept
+/// Runs between any two instructions of any thread: atomics, write(2) and what `die` does only, `errno` kept
 /// (signal-safety(7)).
 extern "C" fn on_stop(signal: c_int) {
     // SAFETY: __errno_location has no preconditions; it returns this thread's `errno`.
@@ -125,12 +167,9 @@ extern "C" fn on_stop(signal: c_int) {
     // SAFETY: the line above returned a valid, aligned c_int that only this thread uses.
     // (test: `the_handler_keeps_errno`)
     let saved = unsafe { *errno };
-    if fork::is_child() {
-        // The bell is the parent's. The default action is back already (SA_RESETHAND) and takes effect
-        // when this handler returns.
-        // SAFETY: raise(3) is async-signal-safe and takes no pointers.
-        // (test: `a_forked_child_dies_of_the_first_signal`)
-        unsafe { libc::raise(signal) };
+    if fork::is_child() || STOPPING.swap(true, Ordering::AcqRel) {
+        // A child has no bell of its own, and a second signal is not to be waited for.
+        die(signal);
     } else {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: write(2) is async-signal-safe and reads eight bytes of `one`, a local. The descriptor is the
@@ -141,27 +180,45 @@ extern "C" fn on_stop(signal: c_int) {
     unsafe { *errno = saved };
 }
 
-/// `on_stop`, once per signal, with interrupted system calls restarted.
+/// Ends the process as if the signal had not been caught: when the handler returns, or at once where the kernel would
+/// ignore it. For signal handlers: getpid(2), _exit(2), signal(2) and raise(3) are async-signal-safe.
+fn die(signal: c_int) {
+    // SAFETY: getpid(2) has no preconditions. (test: `a_second_signal_ends_even_the_first_process_of_a_namespace`)
+    if unsafe { libc::getpid() } == 1 {
+        // SAFETY: _exit(2) takes no pointers, and nothing of this process is used after it.
+        // (test: `a_second_signal_ends_even_the_first_process_of_a_namespace`)
+        unsafe { libc::_exit(128 + signal) }
+    }
+    // SAFETY: signal(2) takes no pointer that is used: SIG_DFL is a number. (test: `any_second_signal_kills`)
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: raise(3) takes no pointers. The signal is blocked while its handler runs, and takes effect behind it.
+    // (test: `any_second_signal_kills`)
+    unsafe { libc::raise(signal) };
+}
+
+/// `on_stop`, with interrupted system calls restarted.
 fn catching() -> io::Result<libc::sigaction> {
     // SAFETY: `sigaction` is plain C data; all zeroes is a valid one (default action, no flags, no mask).
     // (test: `a_stop_signal_ends_the_wait`)
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = on_stop as *const () as libc::sighandler_t;
-    action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
+    action.sa_flags = libc::SA_RESTART;
     // SAFETY: sigemptyset(3) writes one `sigset_t`, the one inside `action`.
     // (test: `a_stop_signal_ends_the_wait`)
     checked(unsafe { libc::sigemptyset(&raw mut action.sa_mask) })?;
     Ok(action)
 }
 
-fn replace_action(signal: c_int, action: &libc::sigaction) -> io::Result<libc::sigaction> {
+/// The action of a signal, which `new` replaces if there is one.
+fn action(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     // SAFETY: as in `catching`: zeroes are a valid `sigaction`; the kernel overwrites it.
     // (test: `dropping_puts_the_previous_handlers_back`)
     let mut previous: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: sigaction(2) reads one `sigaction` and writes one; both references are valid for the call. The
-    // handler in it is `on_stop`, which keeps to async-signal-safe work, or whatever was installed before us.
-    // (test: `dropping_puts_the_previous_handlers_back`)
-    checked(unsafe { libc::sigaction(signal, ptr::from_ref(action), &raw mut previous) })?;
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: sigaction(2) reads one `sigaction`, or none if the pointer is null, and writes one; both references are valid
+    // for the call. The handler in it is `on_stop`, which keeps to async-signal-safe work, or whatever was installed before
+    // us. (test: `dropping_puts_the_previous_handlers_back`)
+    checked(unsafe { libc::sigaction(signal, new, &raw mut previous) })?;
     Ok(previous)
 }
 
@@ -203,12 +260,24 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
-    use super::super::testing::{alone, in_child, interrupted};
+    use super::super::testing::{alone, in_child, in_child_with, interrupted};
     use super::*;
 
     fn raise(signal: c_int) {
         // SAFETY: raise(3) takes no pointers. (test: `a_stop_signal_ends_the_wait`)
         assert_eq!(unsafe { libc::raise(signal) }, 0);
+    }
+
+    const NUMBERS: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+    fn install() -> StopSignals {
+        StopSignals::install(&StopSignal::ALL).unwrap()
+    }
+
+    fn set(signal: c_int, action: libc::sighandler_t) {
+        // SAFETY: signal(2) takes a number or a static function; `note` stores to one atomic.
+        // (test: `a_handler_of_the_program_for_hang_ups_stays`)
+        assert_ne!(unsafe { libc::signal(signal, action) }, libc::SIG_ERR);
     }
 
     /// Makes a signal deadly. A test run in the background of a shell begins with SIGINT ignored.
@@ -228,8 +297,10 @@ mod tests {
     #[test]
     fn a_stop_signal_ends_the_wait() {
         alone!(a_stop_signal_ends_the_wait);
-        let (signals, quiet) = (StopSignals::install().unwrap(), EventFd::new().unwrap());
-        for signal in STOP {
+        let quiet = EventFd::new().unwrap();
+        for signal in NUMBERS {
+            by_default(signal);
+            let signals = install();
             raise(signal);
             assert_eq!(signals.wait(quiet.as_fd(), Timeout::Never).unwrap(), Woken::Signal);
             assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout, "reported once");
@@ -239,7 +310,7 @@ mod tests {
     #[test]
     fn the_other_descriptor_ends_the_wait() {
         alone!(the_other_descriptor_ends_the_wait);
-        let (signals, other) = (StopSignals::install().unwrap(), EventFd::new().unwrap());
+        let (signals, other) = (install(), EventFd::new().unwrap());
         other.signal().unwrap();
         assert_eq!(signals.wait(other.as_fd(), Timeout::Never).unwrap(), Woken::Other);
 
@@ -252,7 +323,7 @@ mod tests {
     #[test]
     fn a_quiet_wait_ends_in_time() {
         alone!(a_quiet_wait_ends_in_time);
-        let (signals, quiet) = (StopSignals::install().unwrap(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), EventFd::new().unwrap());
         let short = Timeout::After(Duration::from_micros(200));
         assert_eq!(signals.wait(quiet.as_fd(), short).unwrap(), Woken::Timeout);
         let long = Timeout::After(Duration::from_secs(1000));
@@ -260,15 +331,92 @@ mod tests {
         assert_eq!(woken, Woken::Timeout, "interrupted");
     }
 
+    /// Where the pair of a test's child process comes from.
+    const PAIR: &str = "NETPOLL_TEST_SIGNALS";
+
+    /// In a child of `any_second_signal_kills`.
+    fn raise_pair(pair: &str) {
+        NUMBERS.into_iter().for_each(by_default);
+        let _signals = install();
+        for number in pair.split(' ') {
+            raise(number.parse().unwrap());
+        }
+    }
+
     #[test]
-    fn a_second_signal_of_the_same_kind_kills() {
-        if dies_of(libc::SIGTERM, "a_second_signal_of_the_same_kind_kills") {
+    fn any_second_signal_kills() {
+        let name = concat!(module_path!(), "::any_second_signal_kills");
+        if let Ok(pair) = std::env::var(PAIR) {
+            return raise_pair(&pair);
+        }
+        for first in NUMBERS {
+            for second in NUMBERS {
+                let output = in_child_with(name, &[(PAIR, &format!("{first} {second}"))]).unwrap();
+                assert_eq!(output.status.signal(), Some(second), "{first} {second}: {output:?}");
+            }
+            let output = in_child_with(name, &[(PAIR, &format!("{first}"))]).unwrap();
+            assert!(output.status.success(), "{first} alone: {output:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_even_the_first_process_of_a_namespace() {
+        if std::process::id() == 1 {
+            return raise_pair(&format!("{} {}", libc::SIGTERM, libc::SIGINT));
+        }
+        let name = "sys::signal::tests::a_second_signal_ends_even_the_first_process_of_a_namespace";
+        let mut test = Command::new("unshare");
+        test.args(["--user", "--map-root-user", "--pid", "--fork", "--"])
+            .arg(std::env::current_exe().unwrap());
+        let output = test.args(["--exact", name, "--test-threads=1"]).output();
+        let Ok(output) = output else { return eprintln!("not run: there is no unshare(1)") };
+        if String::from_utf8_lossy(&output.stderr).contains("unshare") {
+            return eprintln!("not run: no PID namespace to be had: {output:?}");
+        }
+        assert_eq!(output.status.code(), Some(128 + libc::SIGINT), "{output:?}");
+    }
+
+    #[test]
+    fn a_signal_that_was_ignored_stays_ignored() {
+        alone!(a_signal_that_was_ignored_stays_ignored);
+        for number in NUMBERS {
+            set(number, libc::SIG_IGN);
+        }
+        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        for _ in 0..2 {
+            NUMBERS.into_iter().for_each(raise);
+        }
+        assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout);
+    }
+
+    /// The last signal that `note` was called for.
+    static NOTED: AtomicI32 = AtomicI32::new(0);
+
+    extern "C" fn note(signal: c_int) {
+        NOTED.store(signal, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_handler_of_the_program_for_hang_ups_stays() {
+        alone!(a_handler_of_the_program_for_hang_ups_stays);
+        NUMBERS.into_iter().for_each(by_default);
+        set(libc::SIGHUP, note as *const () as libc::sighandler_t);
+        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        raise(libc::SIGHUP);
+        assert_eq!(NOTED.load(Ordering::Relaxed), libc::SIGHUP);
+        assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout);
+        raise(libc::SIGTERM);
+        assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Signal);
+    }
+
+    #[test]
+    fn a_signal_that_is_not_asked_for_keeps_its_action() {
+        if dies_of(libc::SIGHUP, "a_signal_that_is_not_asked_for_keeps_its_action") {
             return;
         }
-        by_default(libc::SIGTERM);
-        let _signals = StopSignals::install().unwrap();
-        raise(libc::SIGTERM);
-        raise(libc::SIGTERM);
+        by_default(libc::SIGHUP);
+        let _signals = StopSignals::install(&[StopSignal::Interrupt, StopSignal::Terminate]).unwrap();
+        raise(libc::SIGHUP);
     }
 
     #[test]
@@ -277,20 +425,20 @@ mod tests {
             return;
         }
         by_default(libc::SIGINT);
-        drop(StopSignals::install().unwrap());
+        drop(install());
         raise(libc::SIGINT);
     }
 
     #[test]
     fn signals_can_be_caught_again_but_not_twice_at_a_time() {
         alone!(signals_can_be_caught_again_but_not_twice_at_a_time);
-        let (first, quiet) = (StopSignals::install().unwrap(), EventFd::new().unwrap());
-        let busy = StopSignals::install().err().unwrap();
+        let (first, quiet) = (install(), EventFd::new().unwrap());
+        let busy = StopSignals::install(&StopSignal::ALL).err().unwrap();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
         raise(libc::SIGINT);
         drop(first);
 
-        let second = StopSignals::install().unwrap();
+        let second = install();
 
         assert_eq!(second.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout, "the old ring is gone");
         raise(libc::SIGINT);
@@ -300,7 +448,7 @@ mod tests {
     #[test]
     fn the_handler_keeps_errno() {
         alone!(the_handler_keeps_errno);
-        let _signals = StopSignals::install().unwrap();
+        let _signals = install();
         BELL_FD.store(-1, Ordering::Release); // the handler's write fails with EBADF
         let refused = checked_errno(libc::ENOENT);
 
@@ -327,7 +475,7 @@ mod tests {
     #[test]
     fn a_forked_child_dies_of_the_first_signal() {
         alone!(a_forked_child_dies_of_the_first_signal);
-        let (signals, quiet) = (StopSignals::install().unwrap(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), EventFd::new().unwrap());
         let mut program = Command::new("/bin/true");
         // SAFETY: `pre_exec` wants async-signal-safe work; raise(3) is.
         // (test: `a_forked_child_dies_of_the_first_signal`)

@@ -66,6 +66,11 @@ pub fn open_flags(fd: BorrowedFd<'_>) -> libc::c_int {
 /// Runs the test called `name` again, alone in a process of its own, and returns how that went; `None`
 /// when this is that process. For tests that change what the whole process shares.
 pub fn in_child(name: &str) -> Option<Output> {
+    in_child_with(name, &[])
+}
+
+/// The same with these variables in the environment of the child.
+pub fn in_child_with(name: &str, variables: &[(&str, &str)]) -> Option<Output> {
     const CHILD: &str = "NETPOLL_TEST_CHILD";
     let name = name.split_once("::").unwrap().1; // without the crate
     if std::env::var(CHILD).is_ok_and(|child| child == name) {
@@ -73,6 +78,7 @@ pub fn in_child(name: &str) -> Option<Output> {
     }
     let mut test = Command::new(std::env::current_exe().unwrap());
     test.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, name);
+    test.envs(variables.iter().copied());
     Some(test.output().unwrap())
 }
 

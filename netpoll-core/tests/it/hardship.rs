@@ -501,6 +501,36 @@ fn forks() {
 }
 
 #[test]
+fn each_stop_signal_drains() {
+    // A shell has SIGINT ignored in what it runs in the background, and a test may be run there.
+    alone("hardship::stops_by_signals", "trap - INT TERM HUP;");
+}
+
+/// Run by `each_stop_signal_drains`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn stops_by_signals() {
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
+        let server = Runtime::builder()
+            .workers(Workers::Count(1))
+            .stop_on_signals(true)
+            .listen("127.0.0.1:0", |_worker| |_peer| Echo)
+            .unwrap()
+            .start()
+            .unwrap();
+        let mut client = connect(server.local_addrs()[0]);
+        client.write_all(b"hello").unwrap();
+        #[expect(unsafe_code, reason = "kill(2) has no safe form")]
+        // SAFETY: kill takes no pointers.
+        let sent = unsafe { libc::kill(std::process::id() as i32, signal) };
+        assert_eq!(sent, 0);
+        let report = server.wait().unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!((report.stats.accepted, report.cut), (1, 0), "{signal}");
+    }
+}
+
+#[test]
 fn a_child_forked_in_a_callback_harms_nothing_of_its_parent() {
     alone("hardship::forks_in_a_callback", "");
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll_core::Conn;
 use netpoll_core::{
@@ -79,8 +79,13 @@ fn a_start_that_failed_leaves_the_port_free_and_nobody_running() {
         }
     };
     refused(three().listen(addr, factory).unwrap());
-    assert_eq!(Arc::strong_count(&alive), 1, "workers are gone, with what they were made of");
     TcpListener::bind(addr).expect("the port is free");
+    // A worker that had not reported a second later is left alone, and ends by itself.
+    let patience = Instant::now() + PATIENCE;
+    while Arc::strong_count(&alive) > 1 {
+        assert!(Instant::now() < patience, "workers are gone, with what they were made of");
+        std::thread::yield_now();
+    }
 }
 
 /// Reports how its dial ended.
@@ -142,4 +147,45 @@ fn the_first_turn_does_not_count_starting_as_work() {
     let stats = running.stop(Duration::ZERO).unwrap().stats;
     assert_eq!(stats.long_turns, 0);
     assert!(stats.busy_nanos < slow.as_nanos() as u64, "{} ns", stats.busy_nanos);
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a destructor panicked");
+    }
+}
+
+#[test]
+fn what_makes_protocols_may_panic_when_it_is_dropped() {
+    let (first, second) = (Grenade, Grenade);
+    let factory = move |_worker: &WorkerInfo| {
+        let _held = &first;
+        |_peer| Echo
+    };
+    let builder = three().listen("127.0.0.1:0", factory).unwrap().on_start(move |_worker, _commands| {
+        let _held = &second;
+    });
+    start(builder).unwrap().stop(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn what_a_factory_and_an_on_start_return_is_an_error_of_start_with_its_kind() {
+    let denied = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, what.to_owned());
+    let listening = three().try_listen("127.0.0.1:0", move |worker| match worker.index {
+        1 => Err(denied("no certificate")),
+        _ => Ok(|_peer| Echo),
+    });
+    let error = refused(listening.unwrap());
+    assert_names(&error, 1, "no certificate");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+
+    let error = refused(three().on_start(move |worker, _commands| match worker.index {
+        2 => Err(denied("no database")),
+        _ => Ok(()),
+    }));
+    assert_names(&error, 2, "no database");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }
