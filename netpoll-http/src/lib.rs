@@ -77,7 +77,7 @@ pub use message::{
 };
 pub use netpoll_core::FileRange;
 pub use router::{Params, Router};
-pub use server::{App, Report, Running, Server, Worker};
+pub use server::{App, IntoService, Report, Running, Server, Worker};
 pub use test::{TestClient, TestConnection, TestRequest, TestResponse};
 
 /// Opens the inner rooms to the fuzz targets and the benches. Not part of the public API.

@@ -127,14 +127,28 @@ impl Server {
         self
     }
 
-    /// Serves until SIGINT or SIGTERM, then drains: connections between requests close, busy ones answer and
-    /// then close. The factory runs once on each worker.
+    /// Serves until SIGINT, SIGTERM or SIGHUP ([`Builder::stop_signals`]), then drains: connections between requests close,
+    /// busy ones answer and then close. A second signal ends the process at once.
+    ///
+    /// The factory runs once on each worker, and may return an [`io::Result`]: a server starts whole or not at all.
+    ///
+    /// ```no_run
+    /// use netpoll_http::{Request, Router, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// Server::bind("127.0.0.1:8080")?.serve(|_worker| {
+    ///     let page = std::fs::read_to_string("page.html")?;
+    ///     Ok(Router::new().get("/", move |_: &Request| page.clone()))
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Those of [`App::serve`].
     pub fn serve<S, F>(self, factory: F) -> io::Result<Report>
     where
-        S: Service,
+        S: IntoService,
         F: Fn(&Worker) -> S + Send + Sync + 'static,
     {
         self.app(factory).serve()
@@ -143,7 +157,7 @@ impl Server {
     /// The server together with what it serves.
     pub fn app<S, F>(self, factory: F) -> App<F>
     where
-        S: Service,
+        S: IntoService,
         F: Fn(&Worker) -> S + Send + Sync + 'static,
     {
         App { server: Ok(self), factory }
@@ -159,6 +173,40 @@ impl fmt::Debug for Server {
     }
 }
 
+/// What a factory may return: a [`Service`], or an [`io::Result`] of one. The error of a factory ends the start of the
+/// server.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "not a service",
+    note = "a factory returns a `Router`, what `routes!` makes, another `Service`, or `std::io::Result` of one of them"
+)]
+pub trait IntoService {
+    /// What it serves.
+    type Service: Service;
+
+    /// The service.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn into_service(self) -> io::Result<Self::Service>;
+}
+
+impl<S: Service> IntoService for S {
+    type Service = S;
+
+    fn into_service(self) -> io::Result<S> {
+        Ok(self)
+    }
+}
+
+impl<S: Service> IntoService for io::Result<S> {
+    type Service = S;
+
+    fn into_service(self) -> io::Result<S> {
+        self
+    }
+}
+
 /// A server and the factory of what it serves.
 #[derive(Debug)]
 pub struct App<F> {
@@ -170,7 +218,7 @@ pub struct App<F> {
 impl<F, S> App<F>
 where
     F: Fn(&Worker) -> S + Send + Sync + 'static,
-    S: Service,
+    S: IntoService,
 {
     /// An app without an address, for [`test`](Self::test).
     pub fn new(factory: F) -> Self {
@@ -187,9 +235,10 @@ where
         self
     }
 
-    /// Serves until SIGINT or SIGTERM, then drains.
+    /// Serves until SIGINT, SIGTERM or SIGHUP, then drains; see [`Server::serve`].
     ///
     /// # Errors
+    /// What the factory returned on any worker, or that it panicked there; the error names the worker and the cause.
     /// `AddrInUse` when the address is taken, `PermissionDenied` for ports that need a privilege; no descriptors
     /// or threads left; a setting that contradicts itself, or no address at all (`InvalidInput`).
     pub fn serve(self) -> io::Result<Report> {
@@ -208,6 +257,9 @@ where
     ///
     /// The [`Limits`] are those of the app. What was set with [`Server::runtime`] does not count here; a poll budget
     /// or other connection limits go into the options of [`test_with`](Self::test_with).
+    ///
+    /// # Panics
+    /// When the factory returns an error.
     pub fn test(self) -> TestClient {
         self.test_with(Options::default())
     }
@@ -225,12 +277,19 @@ where
     /// let client = App::new(|_| Router::new().get("/", |_: &Request| "hello")).test_with(options);
     /// assert_eq!(client.get("/").text(), "hello");
     /// ```
+    ///
+    /// # Panics
+    /// When the factory returns an error.
     pub fn test_with(self, options: Options) -> TestClient {
         let limits = match self.server {
             Ok(server) => server.limits,
             Err(limits) => limits,
         };
-        TestClient::new(|info| accept((self.factory)(&Worker::from(info)), limits), options)
+        let make = |info: &WorkerInfo| {
+            let service = (self.factory)(&Worker::from(info)).into_service();
+            accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits)
+        };
+        TestClient::new(make, options)
     }
 
     fn listen(self) -> io::Result<Builder> {
@@ -242,9 +301,9 @@ where
         })?;
         let Server { addr, limits, builder } = server;
         let factory = self.factory;
-        let builder = builder
-            .listen(addr, move |info: &WorkerInfo| accept(factory(&Worker::from(info)), limits.clone()))?;
-        Ok(builder)
+        builder.try_listen(addr, move |info: &WorkerInfo| {
+            Ok(accept(factory(&Worker::from(info)).into_service()?, limits.clone()))
+        })
     }
 }
 
@@ -274,8 +333,8 @@ impl Running {
         self.inner.handle()
     }
 
-    /// Waits for SIGINT or SIGTERM, if [`Builder::stop_on_signals`] is on, or for a drain that
-    /// [`Handle::drain`] began; then drains, within [`Builder::drain_within`], and reports.
+    /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for a drain that [`Handle::drain`] began; then
+    /// drains, within [`Builder::drain_within`], and reports. There is no bound if a handler does not return.
     ///
     /// ```no_run
     /// use netpoll_http::{Request, Router, Server};
@@ -297,7 +356,8 @@ impl Running {
         self.inner.wait()
     }
 
-    /// Drains, waits for the workers and reports. What is still open after `within` is cut.
+    /// Drains, waits for the workers and reports. What is still open after `within` is cut. There is no bound if a handler
+    /// does not return: a worker sees to the drain between them.
     ///
     /// # Errors
     /// When a worker had ended by itself.

@@ -1,6 +1,6 @@
 //! A server on real sockets.
 
-use std::io::{Read, Write};
+use std::io::{Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -41,6 +41,41 @@ fn a_port_that_is_taken_is_an_error_and_not_a_second_listener() {
     let first = app("127.0.0.1:0").start().expect("a server");
     let error = app(&first.addr().to_string()).start().expect_err("the port is taken");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn a_factory_that_fails_on_one_worker_is_an_error_of_start_that_names_both() {
+    for failing in 0..2 {
+        let denied = move || Error::new(ErrorKind::PermissionDenied, "no database");
+        let app = Server::bind("127.0.0.1:0").expect("an address").workers(2).app(move |worker| {
+            if worker.index() == failing {
+                return Err(denied());
+            }
+            Ok(Router::new().get("/", |_: &Request| "served"))
+        });
+        let error = app.start().expect_err("half a server");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let text = error.to_string();
+        assert!(text.contains(&format!("worker {failing}")) && text.contains("no database"), "{text}");
+    }
+}
+
+#[test]
+fn a_factory_that_panics_on_one_worker_is_an_error_of_start() {
+    for failing in 0..2 {
+        let app = Server::bind("127.0.0.1:0").expect("an address").workers(2).app(move |worker| {
+            assert!(worker.index() != failing, "no database");
+            Router::new()
+        });
+        let error = app.start().expect_err("half a server").to_string();
+        assert!(error.contains(&format!("worker {failing}")) && error.contains("no database"), "{error}");
+    }
+}
+
+#[test]
+fn a_factory_may_return_a_result_without_naming_its_error() {
+    let client = App::new(|_| Ok(Router::new().get("/", |_: &Request| "served"))).test();
+    assert_eq!(client.get("/").text(), "served");
 }
 
 #[test]
