@@ -150,5 +150,6 @@ pub mod sim {
 pub mod internals {
     pub use crate::mem::*;
     pub use crate::reactor::{Bell, Mailbox, Sender};
+    pub use crate::task::{Deliver, WakeTarget};
     pub use crate::time::*;
 }

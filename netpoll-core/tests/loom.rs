@@ -1,37 +1,58 @@
-//! The doorbell under the model checker: no letter is slept over, in any interleaving.
+//! The doorbell and the wakers under the model checker, in any interleaving: no letter is slept over, none outlives its
+//! worker, and no wake is lost.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p netpoll-core --features internals --test loom`.
-//! Removing either of the two fences in `reactor/mailbox.rs` makes these fail.
+//! Removing any of the three fences in `reactor/mailbox.rs` makes these fail.
 #![cfg(all(loom, feature = "internals"))]
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use netpoll_core::internals::{Bell, Mailbox};
+use netpoll_core::internals::{Bell, Deliver, Key, Mailbox, Sender, WakeTarget};
 
-/// An eventfd, edge-triggered: once rung, the current or the next wait returns.
+/// What a wait waits for: an eventfd, edge-triggered (once rung, the current or the next wait returns), and a socket.
 #[derive(Clone)]
-struct ModelBell(Arc<(Mutex<bool>, Condvar)>);
+struct ModelBell(Arc<(Mutex<Reports>, Condvar)>);
+
+#[derive(Default)]
+struct Reports {
+    rung: bool,
+    arrived: bool,
+}
 
 impl ModelBell {
     fn new() -> Self {
-        Self(Arc::new((Mutex::new(false), Condvar::new())))
+        Self(Arc::new((Mutex::new(Reports::default()), Condvar::new())))
     }
 
-    fn wait(&self) {
-        let mut rung = self.0.0.lock().unwrap();
-        while !*rung {
-            rung = self.0.1.wait(rung).unwrap();
+    /// Sleeps until there is a report. True if the socket is in it.
+    fn wait(&self) -> bool {
+        let mut reports = self.0.0.lock().unwrap();
+        while !reports.rung && !reports.arrived {
+            reports = self.0.1.wait(reports).unwrap();
         }
-        *rung = false;
+        std::mem::take(&mut *reports).arrived
+    }
+
+    /// Looks for reports without sleeping.
+    fn look(&self) -> bool {
+        std::mem::take(&mut *self.0.0.lock().unwrap()).arrived
+    }
+
+    /// Bytes arrive at the socket.
+    fn arrive(&self) {
+        self.0.0.lock().unwrap().arrived = true;
+        self.0.1.notify_one();
     }
 }
 
 impl Bell for ModelBell {
     fn ring(&self) -> io::Result<()> {
-        *self.0.0.lock().unwrap() = true;
+        self.0.0.lock().unwrap().rung = true;
         self.0.1.notify_one();
         Ok(())
     }
@@ -52,10 +73,14 @@ fn receive(mailbox: &Mailbox<u32>, bell: &ModelBell, count: u32) {
     }
 }
 
+fn model(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
 fn check(senders: u32, letters: u32) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    model(move || {
         let bell = ModelBell::new();
         let mailbox = Mailbox::new(bell.clone());
         let threads: Vec<_> = (0..senders)
@@ -88,4 +113,173 @@ fn two_letters_of_one_sender_always_arrive() {
 #[test]
 fn letters_of_two_senders_always_arrive() {
     check(2, 1);
+}
+
+/// One turn of a worker: opens its letters, waits as its mailbox allows, and says that it is awake before it delivers. How
+/// many letters it opened, and whether the socket was reported.
+fn turn(mailbox: &Mailbox<u32>, bell: &ModelBell) -> (u32, bool) {
+    let mut letters = 0;
+    while mailbox.take().is_some() {
+        letters += 1;
+    }
+    // With work behind it, it only looks.
+    let may_sleep = letters == 0 && mailbox.may_sleep();
+    let arrived = if may_sleep { bell.wait() } else { bell.look() };
+    mailbox.awake();
+    (letters, arrived)
+}
+
+#[test]
+fn letters_arrive_although_the_wait_ends_for_another_reason() {
+    for letters in [1, 2] {
+        model(move || {
+            let bell = ModelBell::new();
+            let mailbox = Mailbox::new(bell.clone());
+            let sender = mailbox.sender();
+            let socket = bell.clone();
+            let peer = thread::spawn(move || socket.arrive());
+            let writer = thread::spawn(move || (0..letters).for_each(|letter| sender.send(letter)));
+            let (mut opened, mut arrived) = (0, false);
+            while opened < letters || !arrived {
+                let (more, now) = turn(&mailbox, &bell);
+                opened += more;
+                arrived |= now;
+            }
+            peer.join().unwrap();
+            writer.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_letter_to_a_worker_that_is_awake_rings_nothing() {
+    model(|| {
+        let bell = ModelBell::new();
+        let mailbox = Mailbox::new(bell.clone());
+        let (early, late) = (mailbox.sender(), mailbox.sender());
+        let socket = bell.clone();
+        let peer = thread::spawn(move || socket.arrive());
+        // Before, while and after the worker wakes up.
+        let writer = thread::spawn(move || early.send(0));
+        let (mut opened, mut arrived) = (0, false);
+        while !arrived {
+            let (more, now) = turn(&mailbox, &bell);
+            opened += more;
+            arrived = now;
+        }
+        // A callback hands work to another thread, and has its answer before it returns.
+        thread::spawn(move || late.send(1)).join().unwrap();
+        writer.join().unwrap();
+        while opened < 2 {
+            opened += turn(&mailbox, &bell).0;
+        }
+        peer.join().unwrap();
+        assert!(mailbox.wakeups().0 <= 1, "the second found it awake");
+    });
+}
+
+/// Counts itself when it is dropped.
+struct Counted(Arc<Count>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A worker that ends, asleep or awake, while others write to it.
+fn check_end(senders: usize, letters: usize, asleep: bool) {
+    model(move || {
+        let bell = ModelBell::new();
+        let mailbox = Mailbox::new(bell);
+        // A handle that outlives all of it.
+        let _kept = mailbox.sender();
+        let dropped = Arc::new(Count::new(0));
+        let threads: Vec<_> = (0..senders)
+            .map(|_| {
+                let (sender, dropped) = (mailbox.sender(), Arc::clone(&dropped));
+                thread::spawn(move || {
+                    for _ in 0..letters {
+                        sender.send(Counted(Arc::clone(&dropped)));
+                    }
+                })
+            })
+            .collect();
+        if asleep {
+            let _ = mailbox.may_sleep();
+        }
+        drop(mailbox);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(dropped.load(SeqCst), senders * letters, "none is left");
+    });
+}
+
+#[test]
+fn no_letter_outlives_a_worker_that_ends_awake() {
+    check_end(1, 2, false);
+    check_end(2, 1, false);
+}
+
+#[test]
+fn no_letter_outlives_a_worker_whose_wait_fails() {
+    check_end(1, 2, true);
+    check_end(2, 1, true);
+}
+
+/// Wakes go into a mailbox.
+struct To(Sender<Key>);
+
+impl Deliver for To {
+    fn deliver(&self, key: Key) {
+        self.0.send(key);
+    }
+}
+
+/// A worker polls something when it is woken, until it has seen all that was done.
+fn check_wakes(wakers: usize, wakes: usize) {
+    model(move || {
+        let bell = ModelBell::new();
+        let mailbox = Mailbox::new(bell.clone());
+        let target = WakeTarget::new(Key::from_bits(7), Arc::new(To(mailbox.sender())));
+        let done = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..wakers)
+            .map(|_| {
+                let (waker, done) = (target.waker(), Arc::clone(&done));
+                thread::spawn(move || {
+                    for _ in 0..wakes {
+                        done.fetch_add(1, Ordering::Relaxed);
+                        waker.wake_by_ref();
+                    }
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        while seen < wakers * wakes {
+            while mailbox.take().is_some() {
+                target.arrived();
+                // Nothing but the wake orders this load behind what was done.
+                seen = done.load(Ordering::Relaxed);
+            }
+            if seen < wakers * wakes && mailbox.may_sleep() {
+                bell.wait();
+            }
+            mailbox.awake();
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_wake_shows_what_was_done_before_it() {
+    check_wakes(1, 1);
+}
+
+#[test]
+fn a_wake_while_another_is_under_way_is_not_lost() {
+    check_wakes(1, 2);
+    check_wakes(2, 1);
 }

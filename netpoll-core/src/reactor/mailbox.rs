@@ -144,7 +144,8 @@ impl<T> Mailbox<T> {
 /// The worker has ended: letters that are there or come later are dropped.
 impl<T> Drop for Mailbox<T> {
     fn drop(&mut self) {
-        self.shared.state.store(CLOSED, Ordering::Relaxed);
+        // Behind a NOTIFIED that a sender is about to store, never in front of it.
+        self.shared.state.swap(CLOSED, Ordering::AcqRel);
         // Pairs with the fence in `Sender::ring`: either the sender sees CLOSED, or we see its letter.
         fence(Ordering::SeqCst);
         self.shared.discard_letters();

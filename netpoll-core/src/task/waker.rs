@@ -1,16 +1,17 @@
 //! One wake target per waiting connection, kept and reused while the connection lives.
 //!
 //! Invariant: `queued` is set exactly while a letter for this target is under way, so a burst of
-//! wakes is one letter. It is cleared before the poll, so a wake during the poll is not lost.
+//! wakes is one letter. It is cleared before the poll, so a wake during the poll is not lost (`tests/loom.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
+use super::sync::{AtomicBool, Ordering};
 use crate::mem::Key;
 
 /// Takes a wake to the worker that owns the key.
 pub trait Deliver: Send + Sync + 'static {
+    /// Sends the worker a letter for this key.
     fn deliver(&self, key: Key);
 }
 
@@ -22,10 +23,12 @@ pub struct WakeTarget {
 }
 
 impl WakeTarget {
+    /// A target behind this key.
     pub fn new(key: Key, to: Arc<dyn Deliver>) -> Arc<Self> {
         Arc::new(Self { key, queued: AtomicBool::new(false), to })
     }
 
+    /// A waker that leads here.
     pub fn waker(self: &Arc<Self>) -> Waker {
         Waker::from(Arc::clone(self))
     }

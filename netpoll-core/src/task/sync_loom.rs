@@ -1,0 +1,3 @@
+//! The primitives that wakers are built on, for the model checker.
+
+pub use loom::sync::atomic::{AtomicBool, Ordering};
