@@ -12,7 +12,8 @@ use crate::time::Instant;
 /// Callbacks of one connection.
 ///
 /// None of them may block: the worker serves all its other connections on the same thread. A panic costs
-/// this connection (it is reset, and counted in [`Stats::panics`](crate::Stats::panics)) and no other.
+/// this connection (it is reset, and counted in [`Stats::panics`](crate::Stats::panics)) and no other. One that forks has to
+/// see to it that the child executes another program or ends: a child that returns is stopped, with status 101.
 ///
 /// ```
 /// use netpoll_core::{Conn, Flow, Input, Protocol};

@@ -77,7 +77,7 @@ impl Running {
     fn start(settings: Builder) -> io::Result<Self> {
         sys::watch()?;
         let signals = match settings.stop_on_signals {
-            true => Some(sys::StopSignals::install(&settings.stop_signals)?),
+            true => Some(sys::StopSignals::install(&settings.stop_signals).map_err(caught_already)?),
             false => None,
         };
         let drain_within = settings.drain_within;
@@ -200,6 +200,17 @@ impl Drop for Running {
             // Whoever wants to know how it ended calls `stop`.
             let _ = self.join();
         }
+    }
+}
+
+/// Says who has the handlers, which "resource busy" does not.
+fn caught_already(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::ResourceBusy => io::Error::new(
+            kind,
+            "another runtime of this process has installed the handlers of the stop signals",
+        ),
+        _ => error,
     }
 }
 

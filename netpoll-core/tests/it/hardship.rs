@@ -501,6 +501,58 @@ fn forks() {
 }
 
 #[test]
+fn a_second_runtime_that_wants_the_stop_signals_is_told_who_has_them() {
+    alone("hardship::wants_the_stop_signals_twice", "");
+}
+
+/// Run by `a_second_runtime_that_wants_the_stop_signals_is_told_who_has_them`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn wants_the_stop_signals_twice() {
+    let one = || Runtime::builder().workers(Workers::Count(1)).stop_on_signals(true).start();
+    let _first = one().unwrap();
+    let error = one().err().expect("the signals are taken");
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    assert!(error.to_string().contains("another runtime"), "{error}");
+}
+
+#[test]
+fn a_worker_that_ends_by_an_error_tells_its_connections_and_is_named() {
+    alone("hardship::loses_its_epoll", "");
+}
+
+/// Run by `a_worker_that_ends_by_an_error_tells_its_connections_and_is_named`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn loses_its_epoll() {
+    let (reporter, reports) = Reporter::pair();
+    let server = server(reporter.clone());
+    let mut client = connect(server.local_addrs()[0]);
+    assert_eq!(reports.recv().unwrap(), "opened");
+    let epoll = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| std::fs::read_link(path).is_ok_and(|to| to.ends_with("anon_inode:[eventpoll]")))
+        .and_then(|path| path.file_name()?.to_str()?.parse::<i32>().ok())
+        .expect("the worker has an epoll");
+    let null = std::fs::File::open("/dev/null").unwrap();
+    #[expect(unsafe_code, reason = "dup2(2) over a descriptor of somebody else has no safe form")]
+    // SAFETY: dup2 takes no pointers. The number stays a valid descriptor, so that its owner closes one; that it is no
+    // epoll any more is what this test is about.
+    let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), epoll) };
+    assert_eq!(replaced, epoll);
+    // The worker waits on the old one still; it wakes up, answers, and cannot wait again.
+    client.write_all(b"hello").unwrap();
+    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap(), "Cut");
+    let handle = server.handle().clone();
+    let error = server.wait().expect_err("the worker has ended").to_string();
+    assert!(error.starts_with("worker 0 ended:"), "{error}");
+    assert_eq!(handle.stats().open(), 0);
+    handle.connect(0, SocketAddr::from(([127, 0, 0, 1], 1)), ConnectOptions::default(), reporter);
+    assert!(reports.recv_timeout(Duration::from_secs(20)).unwrap().contains("NotConnected"));
+}
+
+#[test]
 fn each_stop_signal_drains() {
     alone("hardship::stops_by_signals", "");
 }
