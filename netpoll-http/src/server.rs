@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
@@ -81,6 +82,8 @@ impl fmt::Debug for Worker {
 /// ```
 pub struct Server {
     addr: SocketAddr,
+    /// Where the same service always has room.
+    reserved: Option<SocketAddr>,
     limits: Limits,
     builder: Builder,
 }
@@ -94,10 +97,20 @@ impl Server {
     /// # Errors
     /// When the address is malformed or its name cannot be resolved; the error names it.
     pub fn bind(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr:?}: {error}"));
-        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addr = addr.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none)).map_err(named)?;
-        Ok(Self { addr, limits: Limits::default(), builder: Runtime::builder() })
+        let addr = resolve(addr)?;
+        Ok(Self { addr, reserved: None, limits: Limits::default(), builder: Runtime::builder() })
+    }
+
+    /// A second address of the same service that always has room, for health checks and operators: its clients are
+    /// accepted whatever the limits on connections say. Keep it where strangers do not reach it. See [`Builder::reserved`].
+    ///
+    /// Each worker makes one more service for it.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub fn bind_reserved(mut self, addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
+        self.reserved = Some(resolve(addr)?);
+        Ok(self)
     }
 
     /// The limits of every connection. Default: [`Limits::default`].
@@ -250,7 +263,8 @@ where
     /// # Errors
     /// Those of [`serve`](Self::serve).
     pub fn start(self) -> io::Result<Running> {
-        Ok(Running { inner: self.listen()?.start()? })
+        let has_reserved = self.server.as_ref().is_ok_and(|server| server.reserved.is_some());
+        Ok(Running { inner: self.listen()?.start()?, has_reserved })
     }
 
     /// The same service in memory: no socket, one worker, and a clock that stands still until it is advanced.
@@ -299,12 +313,22 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { addr, limits, builder } = server;
-        let factory = self.factory;
-        builder.try_listen(addr, move |info: &WorkerInfo| {
-            Ok(accept(factory(&Worker::from(info)).into_service()?, limits.clone()))
-        })
+        let Server { addr, reserved, limits, mut builder } = server;
+        let factory = Arc::new(self.factory);
+        let protocols =
+            move |info: &WorkerInfo| Ok(accept(factory(&Worker::from(info)).into_service()?, limits.clone()));
+        if let Some(addr) = reserved {
+            builder = builder.try_listen(addr, protocols.clone())?.reserved();
+        }
+        builder.try_listen(addr, protocols)
     }
+}
+
+/// The first address that a name has.
+fn resolve(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<SocketAddr> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr:?}: {error}"));
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    addr.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none)).map_err(named)
 }
 
 /// What makes the connections of one worker.
@@ -316,6 +340,7 @@ pub(crate) fn accept<S: Service>(service: S, limits: Limits) -> impl FnMut(Peer)
 /// A server in the background. Dropping it cuts its connections and waits for its workers.
 pub struct Running {
     inner: netpoll_core::Running,
+    has_reserved: bool,
 }
 
 impl Running {
@@ -326,6 +351,12 @@ impl Running {
     pub fn addr(&self) -> SocketAddr {
         // The server's own listener is added last, after those of `Server::runtime`.
         *self.inner.local_addrs().last().expect("a server listens")
+    }
+
+    /// The address of [`Server::bind_reserved`], with the port that the kernel chose.
+    pub fn reserved_addr(&self) -> Option<SocketAddr> {
+        // Behind those of `Server::runtime`, before the server's own.
+        self.has_reserved.then(|| self.inner.local_addrs()[self.inner.local_addrs().len() - 2])
     }
 
     /// A way to the running workers from any thread: counters, sending to connections, draining.

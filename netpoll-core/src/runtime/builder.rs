@@ -68,6 +68,7 @@ impl Started for io::Result<()> {
 pub(super) struct Listen {
     pub addr: SocketAddr,
     pub add: AddListener,
+    pub is_reserved: bool,
 }
 
 /// Settings of a runtime. Made by [`Runtime::builder`](crate::Runtime::builder).
@@ -80,6 +81,10 @@ pub struct Builder {
     pub(super) backlog: i32,
     pub(super) defer_accept: Option<Duration>,
     pub(super) keepalive: Option<Keepalive>,
+    pub(super) user_timeout: Option<Duration>,
+    pub(super) unsent_bytes_max: Option<u32>,
+    pub(super) send_buffer_bytes: Option<usize>,
+    pub(super) receive_buffer_bytes: Option<usize>,
     pub(super) steer_by_cpu: bool,
     pub(super) share_port: bool,
     pub(super) pool_bytes_max: usize,
@@ -101,7 +106,15 @@ impl Builder {
             limits: ConnLimits::default(),
             backlog: 4096,
             defer_accept: None,
-            keepalive: None,
+            keepalive: Some(Keepalive {
+                idle: Duration::from_secs(60),
+                interval: Duration::from_secs(15),
+                probes: 4,
+            }),
+            user_timeout: Some(Duration::from_secs(120)),
+            unsent_bytes_max: Some(128 * 1024),
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
             steer_by_cpu: false,
             share_port: false,
             pool_bytes_max: 4 * 1024 * 1024,
@@ -169,12 +182,48 @@ impl Builder {
         self
     }
 
-    /// Has the kernel probe silent peers of accepted connections (`SO_KEEPALIVE`), and end the connection of one
-    /// that is gone. Default off: deadlines of the protocol do it sooner. Set once on the listener, so an
+    /// Has the kernel probe silent peers of accepted connections (`SO_KEEPALIVE`), and end the connection of one that is
+    /// gone without a word. Default after 60 s of silence, every 15 s, and four times without an answer: two minutes
+    /// in all, below the time that most NATs remember a connection. `None` turns it off. Set once on the listener, so an
     /// accepted connection costs no system call. Values out of range are an error of [`start`](Self::start).
     #[must_use]
-    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.keepalive = Some(keepalive);
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
+        self.keepalive = keepalive.into();
+        self
+    }
+
+    /// How long what was sent to an accepted connection may stay without an acknowledgement, or its peer's window closed, before the
+    /// kernel ends the connection (`TCP_USER_TIMEOUT`, in milliseconds). Default 120 s, as long as keepalive takes, whose probes
+    /// it bounds as well. `None` leaves it to the kernel: a quarter of an hour, and never for a window that stays closed.
+    #[must_use]
+    pub fn user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.user_timeout = time.into();
+        self
+    }
+
+    /// Bytes that the kernel takes from an accepted connection's queue beyond what it can send (`TCP_NOTSENT_LOWAT`). Default
+    /// 128 KiB: enough to keep a fast link busy between two turns. What is beyond it waits in the queue, where
+    /// [`ConnLimits::write_rate_min`] sees whether the peer takes it; `None` lets the kernel take megabytes, which then
+    /// look as if they were delivered.
+    #[must_use]
+    pub fn unsent_bytes_max(mut self, bytes: impl Into<Option<u32>>) -> Self {
+        self.unsent_bytes_max = bytes.into();
+        self
+    }
+
+    /// Size of the kernel's send buffer of accepted connections, in bytes (`SO_SNDBUF`; the kernel doubles it, and caps it at
+    /// `net.core.wmem_max`). Default `None`: it grows with the connection, up to `net.ipv4.tcp_wmem`.
+    #[must_use]
+    pub fn send_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.send_buffer_bytes = bytes.into();
+        self
+    }
+
+    /// Size of the kernel's receive buffer of accepted connections, in bytes (`SO_RCVBUF`; the kernel doubles it, and caps it at
+    /// `net.core.rmem_max`). Default `None`: it grows with the connection, up to `net.ipv4.tcp_rmem`.
+    #[must_use]
+    pub fn receive_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.receive_buffer_bytes = bytes.into();
         self
     }
 
@@ -302,8 +351,21 @@ impl Builder {
             .next()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address"))?;
         let add: AddListener = Box::new(move |info, listeners| Ok(listeners.add(protocols(info)?)));
-        self.listeners.push(Listen { addr, add });
+        self.listeners.push(Listen { addr, add, is_reserved: false });
         Ok(self)
+    }
+
+    /// Keeps room for the peers of the listener that was added last: they are accepted whatever
+    /// [`ConnLimits::connections_max`] and [`connections_per_address_max`](ConnLimits::connections_per_address_max) say,
+    /// and when the process runs out of descriptors one of them at a time gets the one that is held back. For health checks and
+    /// operators, on an address that strangers do not reach.
+    ///
+    /// # Panics
+    /// If none was added yet.
+    #[must_use]
+    pub fn reserved(mut self) -> Self {
+        self.listeners.last_mut().expect("a listener was added").is_reserved = true;
+        self
     }
 
     /// Called on each worker at its start, for outgoing connections. Default nothing; each call adds one. It may return an

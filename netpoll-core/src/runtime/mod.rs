@@ -14,7 +14,7 @@ mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -238,9 +238,7 @@ fn bind_all(settings: &Builder, workers: usize) -> io::Result<(Vec<Vec<OwnedFd>>
         for worker in &mut sockets {
             let socket = sys::listen(addr, &options).map_err(named)?;
             addr = sys::local_addr(socket.as_fd())?;
-            if let Some(Keepalive { idle, interval, probes }) = settings.keepalive {
-                sys::set_keepalive(socket.as_fd(), idle, interval, probes).map_err(named)?;
-            }
+            set_options(settings, socket.as_fd()).map_err(named)?;
             worker.push(socket);
         }
         if settings.steer_by_cpu
@@ -253,4 +251,18 @@ fn bind_all(settings: &Builder, workers: usize) -> io::Result<(Vec<Vec<OwnedFd>>
         addrs.push(addr);
     }
     Ok((sockets, addrs))
+}
+
+/// What accepted connections inherit from their listener, so that none of them costs a system call for it.
+fn set_options(settings: &Builder, socket: BorrowedFd<'_>) -> io::Result<()> {
+    if let Some(Keepalive { idle, interval, probes }) = settings.keepalive {
+        sys::set_keepalive(socket, idle, interval, probes)?;
+    }
+    if let Some(time) = settings.user_timeout {
+        sys::set_user_timeout(socket, time)?;
+    }
+    if let Some(bytes) = settings.unsent_bytes_max {
+        sys::set_unsent_bytes_max(socket, bytes)?;
+    }
+    sys::set_buffers(socket, settings.send_buffer_bytes, settings.receive_buffer_bytes)
 }

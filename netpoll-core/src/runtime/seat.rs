@@ -129,7 +129,11 @@ impl Seat {
         let mut reactor = Reactor::new(driver, self.mailbox, settings.budget.clone(), self.wait, published);
         let mut keys = Vec::with_capacity(settings.listeners.len());
         for listen in &settings.listeners {
-            keys.push((listen.add)(&self.info, &mut worker.listeners)?);
+            let key = (listen.add)(&self.info, &mut worker.listeners)?;
+            if listen.is_reserved {
+                worker.listeners.reserve(key);
+            }
+            keys.push(key);
         }
         for start in &settings.on_start {
             start(&self.info, &mut worker.cx.commands)?;

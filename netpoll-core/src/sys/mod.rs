@@ -40,7 +40,10 @@ pub use socket::{
     send_vectored, send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,
     unread_bytes,
 };
-pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_keepalive};
+pub use sockopt::{
+    attach_reuseport_cpu_steering, refuse_new_connections, set_buffers, set_keepalive, set_unsent_bytes_max,
+    set_user_timeout,
+};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
 ///

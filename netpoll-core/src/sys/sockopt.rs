@@ -25,6 +25,34 @@ pub fn set_keepalive(
     SockRef::from(&socket).set_tcp_keepalive(&params)
 }
 
+/// Ends the connection when what was sent stays without an acknowledgement, or the peer's window closed, for so long
+/// (`TCP_USER_TIMEOUT`). Milliseconds; zero leaves it to the kernel.
+///
+/// # Errors
+/// The kernel's; none are known.
+pub fn set_user_timeout(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    SockRef::from(&socket).set_tcp_user_timeout(Some(time))
+}
+
+/// How many bytes the socket takes beyond what it can send (`TCP_NOTSENT_LOWAT`).
+///
+/// # Errors
+/// The kernel's; none are known.
+pub fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
+}
+
+/// Sizes of the kernel's buffers, if they are not to grow by themselves (`SO_SNDBUF`, `SO_RCVBUF`). Of a listener, before anybody
+/// connects: the window scale is said once, in the handshake.
+///
+/// # Errors
+/// The kernel's; none are known.
+pub fn set_buffers(socket: BorrowedFd<'_>, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
+    receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
+}
+
 /// Gives each new connection to the listener of the CPU that its packets arrive on.
 ///
 /// Of the `workers` sockets that listen on this address with `SO_REUSEPORT`, in the order in which they
@@ -185,6 +213,26 @@ mod tests {
     #[test]
     fn a_socket_without_packets_has_no_incoming_cpu() {
         assert_eq!(incoming_cpu(listeners(1)[0].as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_connection_inherits_what_its_listener_was_told() {
+        let listeners = listeners(1);
+        let listener = listeners[0].as_fd();
+        set_user_timeout(listener, Duration::from_millis(12_345)).unwrap();
+        set_unsent_bytes_max(listener, 54_321).unwrap();
+        set_buffers(listener, Some(20_000), Some(30_000)).unwrap();
+        let _client = std::net::TcpStream::connect(socket::local_addr(listener).unwrap()).unwrap();
+        let (server, _) = accept(&listeners[0]).unwrap();
+
+        let socket = SockRef::from(&server);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 54_321);
+        // The kernel doubles them (socket(7)).
+        assert_eq!(
+            (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()),
+            (40_000, 60_000)
+        );
     }
 
     #[test]

@@ -241,3 +241,27 @@ fn a_close_behind_an_answer_that_did_not_leave_whole_lets_it_arrive() {
     client.read_exact(&mut got).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
+
+#[test]
+fn a_reader_that_stands_still_is_cut_although_its_kernel_took_all_it_could() {
+    struct Large(mpsc::Sender<String>);
+    impl Protocol for Large {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance_all();
+            conn.send(&vec![b'x'; 2 << 20]);
+            Flow::Continue
+        }
+        fn lost(&mut self, reason: Lost) {
+            self.0.send(format!("{reason:?}")).unwrap();
+        }
+    }
+    let (said, says) = mpsc::channel();
+    let mut limits = ConnLimits::default();
+    limits.write_grace = Duration::from_millis(500);
+    let server = start(limits, move || Large(said.clone()));
+    let mut client = connect(&server);
+    // Two megabytes fit into the two kernels' buffers on many machines; what the reader has not taken is not delivered.
+    socket2::SockRef::from(&client).set_recv_buffer_size(16 * 1024).unwrap();
+    client.write_all(b"L").unwrap();
+    assert_eq!(says.recv_timeout(PATIENCE), Ok("Stalled".to_owned()));
+}

@@ -104,3 +104,40 @@ fn a_last_answer_larger_than_the_socket_arrives_whole_on_a_real_one() {
     assert_eq!((stats.closed, stats.failed), (3, 0));
     assert_eq!(stats.syscalls_shutdown, 3, "what did not leave at once is lingered behind");
 }
+
+#[test]
+fn a_reserved_address_is_served_when_all_places_are_taken() {
+    let running = Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .bind_reserved("127.0.0.1:0")
+        .expect("another")
+        .workers(1)
+        .runtime(|builder| {
+            let mut limits = netpoll_core::ConnLimits::default();
+            limits.connections_max = 3;
+            builder.limits(limits)
+        })
+        .app(|_| Router::new().get("/healthz", |_: &Request| "ok"))
+        .start()
+        .expect("a server");
+    // Heads on their way are not idle: nobody can be closed for a newcomer.
+    let busy: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut stream = TcpStream::connect(running.addr()).expect("a connection");
+            stream.write_all(b"GET /healthz HT").expect("written");
+            stream
+        })
+        .collect();
+    let ask = |addr| {
+        let mut stream = TcpStream::connect(addr).expect("a connection");
+        // It may be closed by now.
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer.ends_with(b"ok")
+    };
+    let reserved = running.reserved_addr().expect("it was asked for");
+    assert!((0..10).all(|_| ask(reserved)));
+    assert!(!ask(running.addr()), "no room");
+    drop(busy);
+}
