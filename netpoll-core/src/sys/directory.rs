@@ -5,11 +5,15 @@
 //! (Linux 5.6). Where that call is missing or forbidden the path is walked name by name, and then no symbolic link
 //! is followed at all.
 //!
+//! Opening is an act: it lets a writer of a FIFO go on, and some devices do something. So where only a file is wanted,
+//! the name is looked at before it is opened, and what was opened is looked at again.
+//!
 //! Invariant: whatever is opened was below the directory at that moment, on either way.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,6 +26,8 @@ use super::{checked, kernel};
 
 /// To read, without waiting for a writer of a FIFO, and without becoming the terminal's process.
 const READ: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+/// A name for whatever it is, which is not opened.
+const LOOK: c_int = libc::O_PATH | libc::O_CLOEXEC;
 /// A name for a directory: needs no permission to read it.
 const DIRECTORY: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
 
@@ -74,34 +80,61 @@ impl Directory {
     /// - The kernel's: not found, not permitted, `ENOTDIR` for a file with something behind it, `ENAMETOOLONG`,
     ///   `ELOOP` for links that lead in circles and, on the slow way, for any; `ENXIO` for a socket; `EMFILE`.
     pub fn open_beneath(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        self.find(path.as_ref(), READ)
+    }
+
+    /// Opens a regular file below the directory, for reading, and says what it is. `None` for a directory, a FIFO, a
+    /// device and a socket, none of which is opened.
+    ///
+    /// Paths, links and errors are those of [`open_beneath`](Self::open_beneath). Three system calls, two more where the
+    /// name is a symbolic link. Links on the way are followed to look, wherever they lead, and to open only if they
+    /// stay below. Whoever may write into the directory can put something else in the file's place between the look
+    /// and the opening; it is opened then, without waiting for it, and closed again.
+    ///
+    /// # Errors
+    /// Those of [`open_beneath`](Self::open_beneath).
+    pub fn open_file_beneath(&self, path: impl AsRef<Path>) -> io::Result<Option<(File, Metadata)>> {
         let path = path.as_ref();
-        let leads_out = |part: Component<'_>| !matches!(part, Component::Normal(_) | Component::CurDir);
-        if path.components().any(leads_out) {
-            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        check(path)?;
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        let is_file = match kind(self.fd.as_fd(), &name)? {
+            libc::S_IFREG => true,
+            libc::S_IFLNK => self.find(path, LOOK)?.metadata()?.is_file(),
+            _ => false,
+        };
+        if !is_file {
+            return Ok(None);
         }
+        let file = self.find(path, READ)?;
+        let metadata = file.metadata()?;
+        Ok(metadata.is_file().then_some((file, metadata)))
+    }
+
+    fn find(&self, path: &Path, flags: c_int) -> io::Result<File> {
+        check(path)?;
         if self.walks.load(Relaxed) {
-            return self.walk(path);
+            return self.walk(path, flags);
         }
         let name = CString::new(path.as_os_str().as_bytes())?;
         for _ in 1..ATTEMPTS {
-            match open_beneath(self.fd.as_fd(), &name) {
+            match open_beneath(self.fd.as_fd(), &name, flags) {
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
                     self.walks.store(true, Relaxed);
-                    return self.walk(path);
+                    return self.walk(path, flags);
                 }
                 // What a sandbox says to calls that it does not know, or the file system about this file: the
                 // walk finds out.
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return self.walk(path),
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return self.walk(path, flags),
                 opened => return opened,
             }
         }
-        open_beneath(self.fd.as_fd(), &name)
+        open_beneath(self.fd.as_fd(), &name, flags)
     }
 
     /// Without openat2(2): name by name, and through no symbolic link.
     #[cold]
-    fn walk(&self, path: &Path) -> io::Result<File> {
+    fn walk(&self, path: &Path, flags: c_int) -> io::Result<File> {
         let mut names = path.components().filter_map(|part| match part {
             Component::Normal(name) => Some(CString::new(name.as_bytes())),
             _ => None,
@@ -123,8 +156,35 @@ impl Directory {
         let bytes = path.as_os_str().as_bytes();
         let is_directory = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
         let kind = if is_directory { libc::O_DIRECTORY } else { 0 };
-        Ok(open_at(at, &name, READ | kind | libc::O_NOFOLLOW)?.into())
+        let file: File = open_at(at, &name, flags | kind | libc::O_NOFOLLOW)?.into();
+        // Looking at a link without following it is not refused by itself.
+        if flags & libc::O_PATH != 0 && file.metadata()?.is_symlink() {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        Ok(file)
     }
+}
+
+/// Refuses a path that leads out by itself.
+fn check(path: &Path) -> io::Result<()> {
+    let leads_out = |part: Component<'_>| !matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.components().any(leads_out) {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    Ok(())
+}
+
+/// What has this name, as the type bits of a mode; a symbolic link is one.
+fn kind(at: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::mode_t> {
+    let mut found = MaybeUninit::<libc::stat>::uninit();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: fstatat(2) reads a string up to its NUL and writes one `stat`. `name` is a `CStr` that is borrowed during
+    // the call, `found` a local of that type. (test: `only_a_regular_file_is_opened_as_one`)
+    checked(unsafe { libc::fstatat(at.as_raw_fd(), name.as_ptr(), found.as_mut_ptr(), flags) })?;
+    // SAFETY: `assume_init` wants it written. The line above returned without an error, and then all of it is.
+    // (test: `only_a_regular_file_is_opened_as_one`)
+    let found = unsafe { found.assume_init() };
+    Ok(found.st_mode & libc::S_IFMT)
 }
 
 /// The argument of openat2(2), as of its first version.
@@ -138,9 +198,12 @@ struct OpenHow {
 // OPEN_HOW_SIZE_VER0.
 const _: () = assert!(size_of::<OpenHow>() == 24);
 
-fn open_beneath(at: BorrowedFd<'_>, path: &CStr) -> io::Result<File> {
-    let how =
-        OpenHow { flags: READ as u64, mode: 0, resolve: libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS };
+fn open_beneath(at: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<File> {
+    let how = OpenHow {
+        flags: flags as u64,
+        mode: 0,
+        resolve: libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
+    };
     let (path, how) = (path.as_ptr().expose_provenance(), (&raw const how).expose_provenance());
     let arguments = [kernel::descriptor(at), path, how, size_of::<OpenHow>(), 0, 0];
     // SAFETY: openat2(2) reads a string up to its NUL, and `size` bytes from `how` on. `path` is a `CStr` that is

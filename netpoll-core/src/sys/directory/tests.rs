@@ -114,6 +114,58 @@ fn a_fifo_without_a_writer_is_opened_at_once() {
 }
 
 #[test]
+fn only_a_regular_file_is_opened_as_one() {
+    let tree = Tree::new("regular");
+    symlink("fifo", tree.0.join("root/link_fifo")).unwrap();
+    symlink("file", tree.0.join("root/link_file")).unwrap();
+    symlink("../out", tree.0.join("root/inner/link_away")).unwrap();
+    let opened = Opened::watch(&tree.0.join("root/fifo"));
+    for (way, directory) in tree.both() {
+        let kind = |path: &str| directory.open_file_beneath(path).map(|found| found.is_some());
+        assert!(kind("file").unwrap() && kind("inner/deep/file").unwrap(), "{way}");
+        for path in ["fifo", "inner", "inner/deep", "."] {
+            assert!(!kind(path).unwrap(), "{way}: {path}");
+        }
+        let (file, metadata) = directory.open_file_beneath("file").unwrap().unwrap();
+        assert_eq!((read(Ok(file)).unwrap().as_str(), metadata.len()), ("top", 3));
+        for path in
+            ["missing", "file/", "../out", "/etc/passwd", "link_out", "inner/far_up/out", "circle", ""]
+        {
+            assert!(directory.open_file_beneath(path).is_err(), "{way}: {path}");
+        }
+        // The walk follows no link at all.
+        assert_eq!(kind("link_file").ok(), (way == "openat2").then_some(true), "{way}");
+        assert_eq!(kind("link_fifo").ok(), (way == "openat2").then_some(false), "{way}");
+        assert!(!opened.is_reported(), "{way}: the FIFO was never opened");
+        drop(directory.open_beneath("fifo").unwrap());
+        assert!(opened.is_reported(), "{way}: which would have been seen");
+    }
+}
+
+/// Tells whether a file was opened, by inotify(7).
+struct Opened(OwnedFd);
+
+impl Opened {
+    fn watch(path: &Path) -> Self {
+        // SAFETY: inotify_init1(2) takes no pointer. (test: `only_a_regular_file_is_opened_as_one`)
+        let raw = checked(unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) }).unwrap();
+        // SAFETY: the kernel has just made it, and nobody else has it. (test: as above)
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: inotify_add_watch(2) reads a string up to its NUL, of a local. (test: as above)
+        let watch = unsafe { libc::inotify_add_watch(raw, path.as_ptr(), libc::IN_OPEN) };
+        checked(watch).unwrap();
+        Self(fd)
+    }
+
+    fn is_reported(&self) -> bool {
+        let mut events = [0_u8; 4096];
+        let mut file = File::from(self.0.try_clone().unwrap());
+        file.read(&mut events).is_ok_and(|bytes| bytes > 0)
+    }
+}
+
+#[test]
 fn an_opened_file_closes_when_dropped() {
     alone!(an_opened_file_closes_when_dropped);
     let tree = Tree::new("closes");
