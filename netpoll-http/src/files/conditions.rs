@@ -1,20 +1,23 @@
 //! Whether a file is still what the peer has, or what it expects (RFC 9110 section 13).
 //!
 //! Invariant: the conditions are looked at in the order of section 13.2.2. A tag that cannot be read matches nothing,
-//! and a date that cannot be read is no condition.
-
-use std::time::{Duration, UNIX_EPOCH};
+//! and a date that cannot be read is no
+//! condition; nor is one that comes on two lines, or with others in a list (sections 13.1.3 and 13.1.4).
 
 use http::HeaderName;
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 
 use crate::message::Request;
+use crate::wire::date;
 
 /// What tells one state of a file from another.
 pub(super) struct Validators<'a> {
     /// Strong, with its quotes.
     pub(super) tag: &'a str,
-    pub(super) modified_seconds: u64,
+    /// Since 1970, negative before it.
+    pub(super) modified_seconds: i64,
+    /// When the request is answered.
+    pub(super) now_seconds: i64,
 }
 
 /// What the conditions of a request come to.
@@ -32,7 +35,7 @@ pub(super) enum Outcome {
 
 /// Evaluates the conditions of a request to GET or HEAD a file that exists.
 pub(super) fn evaluate(request: &Request<'_>, file: &Validators<'_>) -> Outcome {
-    let is_expected = match (has(request, &IF_MATCH), date(request, &IF_UNMODIFIED_SINCE)) {
+    let is_expected = match (has(request, &IF_MATCH), date(request, &IF_UNMODIFIED_SINCE, file)) {
         (true, _) => lists(request, &IF_MATCH, file, Comparison::Strong),
         (false, Some(seconds)) => file.modified_seconds <= seconds,
         (false, None) => true,
@@ -40,7 +43,7 @@ pub(super) fn evaluate(request: &Request<'_>, file: &Validators<'_>) -> Outcome 
     if !is_expected {
         return Outcome::Failed;
     }
-    let is_known = match (has(request, &IF_NONE_MATCH), date(request, &IF_MODIFIED_SINCE)) {
+    let is_known = match (has(request, &IF_NONE_MATCH), date(request, &IF_MODIFIED_SINCE, file)) {
         (true, _) => lists(request, &IF_NONE_MATCH, file, Comparison::Weak),
         (false, Some(seconds)) => file.modified_seconds <= seconds,
         (false, None) => false,
@@ -49,10 +52,8 @@ pub(super) fn evaluate(request: &Request<'_>, file: &Validators<'_>) -> Outcome 
         return Outcome::NotModified;
     }
     // A date is not strong enough to put parts together by, and whoever got a tag has no use for one.
-    match request.header(IF_RANGE) {
-        Some(tag) if tag != file.tag.as_bytes() => Outcome::Whole,
-        _ => Outcome::Go,
-    }
+    // Of two lines one at least is not the tag.
+    if lines(request, &IF_RANGE).all(|tag| tag == file.tag.as_bytes()) { Outcome::Go } else { Outcome::Whole }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,10 +107,14 @@ fn tags(mut list: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     })
 }
 
-/// A date in one of the three forms, in seconds since 1970; `None` without one, or with one that is none.
-fn date(request: &Request<'_>, name: &HeaderName) -> Option<u64> {
-    let date = httpdate::parse_http_date(request.header_str(name)?).ok()?;
-    Some(date.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
+/// The date of the one line with this name, in seconds since 1970; `None` without one, with one that is none, and
+/// with several lines.
+fn date(request: &Request<'_>, name: &HeaderName, file: &Validators<'_>) -> Option<i64> {
+    let mut lines = lines(request, name);
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => date::parse(line, file.now_seconds),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,11 @@ fn parse(value: &[u8], size: u64) -> Option<Part> {
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
-    let (first, last) = spec.trim_matches([' ', '\t']).split_once('-')?;
+    // A list may have empty members (RFC 9110 section 5.6.1.2), and this one has to have one that is not.
+    let mut specs =
+        spec.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty());
+    let (spec, None) = (specs.next()?, specs.next()) else { return None };
+    let (first, last) = spec.split_once('-')?;
     if first.is_empty() {
         let suffix = position(last)?;
         return match (suffix, size) {
@@ -84,6 +88,9 @@ mod tests {
         assert_eq!(of_ten("bytes=-3"), part(7, 9));
         assert_eq!(of_ten("bytes=-99999999999999999999999"), part(0, 9));
         assert_eq!(of_ten("bytes=0005-07"), part(5, 7));
+        for one in ["bytes=2-5,", "bytes=,2-5", "bytes= , 2-5\t,, "] {
+            assert_eq!(of_ten(one), part(2, 5), "{one}");
+        }
     }
 
     #[test]
@@ -108,7 +115,8 @@ mod tests {
             "bytes=+1-2",
             "bytes=1-2-3",
             "bytes=0-1,3-4",
-            "bytes=0-1,",
+            "bytes=,",
+            "bytes=0-1,,2-3",
             "bytes=1 - 2",
             "bytes =1-2",
             "lines=1-2",

@@ -71,7 +71,7 @@ impl HeadStarts {
     #[cold]
     fn set(&mut self, unix_seconds: u64) {
         self.second = unix_seconds;
-        self.date = imf_fixdate(unix_seconds);
+        self.date = imf_fixdate(i64::try_from(unix_seconds).unwrap_or(i64::MAX));
         for start in &mut self.starts {
             start.set_date(&self.date);
         }
@@ -130,7 +130,7 @@ mod tests {
     fn the_date_follows_the_clock_in_both_directions() {
         let mut starts = HeadStarts::new();
         for second in [0, 1, 1, 1_000_000_000, 5] {
-            let date = imf_fixdate(second);
+            let date = imf_fixdate(second as i64);
             let now = starts.at(second);
             assert_eq!(*now.date(), date);
             for start in &now.starts {
