@@ -6,7 +6,6 @@
 //! Invariant: between two answers the phase is [`Phase::Idle`] or [`Phase::Skip`], and it leaves
 //! [`Phase::Waiting`] and [`Phase::Streaming`] only when the answer is complete or the connection ends.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -14,7 +13,7 @@ use http::StatusCode;
 use netpoll_core::{Conn, Flow};
 
 use super::{Exchange, Http1, Phase, Service, Step};
-use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest};
+use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest, dropped, guarded};
 use crate::wire::response as encode;
 
 /// What to reserve for one pull of a stream.
@@ -101,24 +100,24 @@ impl<S: Service> Http1<S> {
         let mut context = Context::from_waker(&waker);
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        let replied = match catch_unwind(AssertUnwindSafe(|| pending.poll(&mut context))) {
-            Ok(Poll::Pending) => {
+        let polled = guarded(|| pending.poll(&mut context));
+        let (exchange, answer) = match polled {
+            Some(Poll::Pending) => {
                 self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
                 return Step::Stop(Flow::Pause);
             }
-            Ok(Poll::Ready(answer)) => {
-                worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| {
-                    answer.respond(reply)
-                })
-            }
-            Err(_) => {
+            Some(Poll::Ready(answer)) => (exchange, Some(answer)),
+            None => {
                 conn.count_panic();
-                let closing = Exchange { keep_alive: false, ..exchange };
-                worker.write(conn, &closing, None, &mut rest, |reply| {
-                    reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR))
-                })
+                (Exchange { keep_alive: false, ..exchange }, None)
             }
         };
+        let request = pending.request.as_ref();
+        let replied = worker.write(conn, &exchange, request, &mut rest, |reply| match answer {
+            Some(answer) => answer.respond(reply),
+            None => reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR)),
+        });
+        let_go(conn, pending);
         self.settle(conn, exchange, replied, rest, may_upgrade)
     }
 
@@ -135,10 +134,7 @@ impl<S: Service> Http1<S> {
         let mut rest = Rest::Nothing;
         let replied =
             worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| reply.fail(late));
-        // The program's own destructors run here.
-        if catch_unwind(AssertUnwindSafe(move || drop(pending))).is_err() {
-            conn.count_panic();
-        }
+        let_go(conn, pending);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
             Step::Next => Flow::Linger,
@@ -154,10 +150,7 @@ impl<S: Service> Http1<S> {
             Phase::Streaming(streaming) => abort(streaming.outflow.framing),
             _ => Flow::Close,
         };
-        // The program's own destructors run here.
-        if catch_unwind(AssertUnwindSafe(move || drop(phase))).is_err() {
-            conn.count_panic();
-        }
+        let_go(conn, phase);
         flow
     }
 
@@ -213,8 +206,15 @@ impl<S: Service> Http1<S> {
             conn.append(encode::LAST_CHUNK.len(), encode::last_chunk);
         }
         let step = if streaming.keep_alive { Step::Next } else { Step::Stop(streaming.farewell) };
-        self.phase = Phase::Idle;
+        let_go(conn, std::mem::replace(&mut self.phase, Phase::Idle));
         step
+    }
+}
+
+/// Drops something of the program, whose destructor runs here.
+fn let_go<T>(conn: &mut Conn<'_>, value: T) {
+    if !dropped(value) {
+        conn.count_panic();
     }
 }
 
@@ -233,10 +233,8 @@ impl Outflow {
     /// Appends the next piece with its framing.
     fn pull(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Pull, Panicked> {
         let stream = &mut self.stream;
-        let mut pull = |out: &mut Vec<u8>| {
-            catch_unwind(AssertUnwindSafe(|| stream.pull(context, &mut BodyBuf::new(out))))
-                .map_err(|_| Panicked)
-        };
+        let mut pull =
+            |out: &mut Vec<u8>| guarded(|| stream.pull(context, &mut BodyBuf::new(out))).ok_or(Panicked);
         match &mut self.framing {
             OutFraming::Chunked => encode::chunk_with(out, pull),
             OutFraming::UntilClose => pull(out),

@@ -21,7 +21,7 @@ pub struct Limits {
     ///
     /// Browsers send 1–2 KiB, with large cookies 8 KiB. A head is kept in memory until it is complete.
     pub head_bytes_max: usize,
-    /// Header lines of a request. Default and maximum 64 (a larger value counts as that); beyond it 431.
+    /// Header lines of a request. Default and maximum 100 (a larger value counts as that); beyond it 431.
     pub headers_max: usize,
     /// Bytes of a request target. Default 8192 (RFC 9112 asks for at least 8000); beyond it 414.
     pub target_bytes_max: usize,
@@ -72,7 +72,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_bytes_max: 16 * 1024,
-            headers_max: 64,
+            headers_max: 100,
             target_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024,
             head_timeout: Duration::from_secs(10),

@@ -42,6 +42,8 @@ pub(crate) struct Http1<S: Service> {
     half_closed: bool,
     /// Input was left for a later callback.
     is_behind: bool,
+    /// A request was answered already.
+    has_answered: bool,
 }
 
 /// What the connection is doing.
@@ -68,6 +70,10 @@ struct Exchange {
     route: Option<RouteId>,
     head_only: bool,
     is_http10: bool,
+    /// The answer says that the connection stays, if it does, and for how long.
+    says_keep_alive: bool,
+    /// The request may be answered by another protocol.
+    may_switch: bool,
     /// The connection may stay open behind this request.
     keep_alive: bool,
     /// The client has sent all of this request, has said that none follows, and none has: nothing is lost if the
@@ -77,8 +83,15 @@ struct Exchange {
 
 impl Exchange {
     /// Nothing is known of the request but that none follows it.
-    const LAST: Self =
-        Self { route: None, head_only: false, is_http10: false, keep_alive: false, is_last_word: false };
+    const LAST: Self = Self {
+        route: None,
+        head_only: false,
+        is_http10: false,
+        says_keep_alive: false,
+        may_switch: false,
+        keep_alive: false,
+        is_last_word: false,
+    };
 
     #[inline]
     fn new(head: &Head<'_>, route: Option<RouteId>) -> Self {
@@ -86,6 +99,8 @@ impl Exchange {
             route,
             head_only: head.method == Method::Head,
             is_http10: head.minor_version == 0,
+            says_keep_alive: head.minor_version == 0,
+            may_switch: head.upgrade,
             keep_alive: head.keep_alive,
             is_last_word: false,
         }
@@ -114,7 +129,15 @@ enum Step {
 
 impl<S: Service> Http1<S> {
     pub(crate) fn new(worker: Rc<Worker<S>>, peer: SocketAddr) -> Self {
-        Self { worker, peer, scan: Scan::default(), phase: Phase::Idle, half_closed: false, is_behind: false }
+        Self {
+            worker,
+            peer,
+            scan: Scan::default(),
+            phase: Phase::Idle,
+            half_closed: false,
+            is_behind: false,
+            has_answered: false,
+        }
     }
 
     /// Serves what is in the input until it is used up or something has to be waited for.

@@ -4,7 +4,6 @@
 //! with it, or is being received or skipped, or the connection closes. Body bytes are never parsed as
 //! a head.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use http::header::ALLOW;
@@ -12,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use netpoll_core::{Conn, Flow, Input};
 
 use super::{Exchange, Http1, Phase, Route, Service, Step, Worker};
-use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId};
+use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId, Unread, guarded};
 use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
 
 /// What is done with a request, once its head is there.
@@ -49,7 +48,7 @@ impl<S: Service> Http1<S> {
                 }
                 Err(error) => {
                     let to_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
-                    return Step::Stop(self.refuse(conn, error, to_head));
+                    return Step::Stop(self.refuse_unread(conn, error, to_head));
                 }
             },
         };
@@ -66,6 +65,7 @@ impl<S: Service> Http1<S> {
             return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
         };
         let mut exchange = Exchange::new(&head, Some(route));
+        exchange.says_keep_alive |= self.is_first_to_ask(&head);
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
@@ -91,6 +91,7 @@ impl<S: Service> Http1<S> {
     ) -> Step {
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);
+        exchange.says_keep_alive |= self.is_first_to_ask(head);
         let request = Request::borrowed(head, params, &[], origin);
         let mut rest = Rest::Nothing;
         let plan = plan(worker, found, head, &request, input);
@@ -116,7 +117,7 @@ impl<S: Service> Http1<S> {
                 conn.count_panic();
                 exchange.keep_alive = false;
                 let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
-                worker.write(conn, &exchange, None, &mut rest, |reply| reply.fail(apology))
+                worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(apology))
             }
             Plan::Answer(response) => {
                 let is_stream = matches!(response.body, Body::Stream { .. });
@@ -139,6 +140,14 @@ impl<S: Service> Http1<S> {
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
+    /// Whether this is the first request of its connection and says `keep-alive`: its answer says how long that is.
+    ///
+    /// Only the first: clients that keep many connections remember it, and every answer would be longer by 48 bytes.
+    #[inline]
+    fn is_first_to_ask(&mut self, head: &Head<'_>) -> bool {
+        !std::mem::replace(&mut self.has_answered, true) && head.asks_to_stay
+    }
+
     fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
         match self.phase {
             _ if is_empty => self.rest(conn),
@@ -152,15 +161,35 @@ impl<S: Service> Http1<S> {
         }
     }
 
-    /// Answers a framing error, without a body to HEAD; nothing that follows is looked at.
+    /// Answers a framing error in a head.
     #[cold]
-    pub(super) fn refuse(&mut self, conn: &mut Conn<'_>, error: WireError, to_head: bool) -> Flow {
+    fn refuse_unread(&mut self, conn: &mut Conn<'_>, error: WireError, to_head: bool) -> Flow {
         if error.is_silent() {
             return Flow::Close;
         }
         self.phase = Phase::Idle;
-        self.worker.refuse(conn, error, to_head);
-        Flow::Linger
+        let exchange = Exchange { head_only: to_head, ..Exchange::LAST };
+        let unread = Unread::new(self.origin(conn));
+        unread.show(|request| self.refuse(conn, exchange, request, wire_error(error)))
+    }
+
+    /// Answers a request that goes wrong, without a body to HEAD; nothing that follows is looked at.
+    #[cold]
+    pub(super) fn refuse(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        request: &Request<'_>,
+        error: Error,
+    ) -> Flow {
+        let exchange = Exchange { keep_alive: false, may_switch: false, is_last_word: false, ..exchange };
+        let mut rest = Rest::Nothing;
+        let worker = Rc::clone(&self.worker);
+        let replied = worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error));
+        match self.settle(conn, exchange, replied, rest, false) {
+            Step::Stop(flow) => flow,
+            Step::Next => Flow::Linger,
+        }
     }
 
     /// Answers 408 to a head or a body that took too long.
@@ -177,15 +206,23 @@ impl<S: Service> Http1<S> {
     }
 
     /// Answers a request that is not there as a whole, and never will be. What is there of it is let go.
-    fn give_up(&mut self, conn: &mut Conn<'_>, late: Error) -> Flow {
-        self.phase = Phase::Idle;
-        let exchange = Exchange::LAST;
-        let mut rest = Rest::Nothing;
-        let replied = self.worker.clone().write(conn, &exchange, None, &mut rest, |reply| reply.fail(late));
-        match self.settle(conn, exchange, replied, rest, false) {
-            Step::Stop(flow) => flow,
-            Step::Next => Flow::Linger,
+    pub(super) fn give_up(&mut self, conn: &mut Conn<'_>, error: Error) -> Flow {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Upload(upload) => {
+                let exchange = upload.exchange();
+                let request = upload.into_request(self.peer);
+                self.refuse(conn, exchange, &request, error)
+            }
+            _ => {
+                let unread = Unread::new(self.origin(conn));
+                unread.show(|request| self.refuse(conn, Exchange::LAST, request, error))
+            }
         }
+    }
+
+    /// What is known of a request before its head is.
+    fn origin(&self, conn: &Conn<'_>) -> Origin {
+        Origin { peer: self.peer, arrived: conn.now() }
     }
 }
 
@@ -222,10 +259,10 @@ fn plan<S: Service>(
     input: &Input<'_>,
 ) -> Plan {
     let route = if let Route::To(route) = found { Some(route) } else { None };
-    match catch_unwind(AssertUnwindSafe(|| worker.service.before(route, request))) {
-        Ok(None) => {}
-        Ok(Some(response)) => return Plan::Answer(response),
-        Err(_) => return Plan::Apologise,
+    match guarded(|| worker.service.before(route, request)) {
+        Some(None) => {}
+        Some(Some(response)) => return Plan::Answer(response),
+        None => return Plan::Apologise,
     }
     let Some(route) = route else { return without_route(worker, found, head) };
     let length = match head.framing {
@@ -267,7 +304,10 @@ fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'
         Plan::Answer(response)
     };
     match head.method {
-        Method::Other => Plan::Refuse(Error::from(StatusCode::NOT_IMPLEMENTED)),
+        // Known is what has a route anywhere (RFC 9110 sections 15.5.6 and 15.6.2).
+        Method::Other if !worker.service.methods().split(", ").any(|known| known == head.method_name()) => {
+            Plan::Refuse(Error::from(StatusCode::NOT_IMPLEMENTED))
+        }
         Method::Options if !allow.is_empty() || head.path_bytes() == b"*" => {
             with_allow(Response::new(StatusCode::NO_CONTENT))
         }
@@ -284,4 +324,9 @@ fn may_skip<S: Service>(worker: &Worker<S>, head: &Head<'_>, input: &Input<'_>) 
     let skip_bytes_max = worker.limits.skip_bytes_max as u64;
     let is_short = !matches!(head.framing, Framing::Length(length) if length > skip_bytes_max);
     is_short && !(head.expect_continue && input.is_empty())
+}
+
+/// What the wire says about a request that it does not read.
+pub(super) fn wire_error(error: WireError) -> Error {
+    Error::new(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST), error.reason())
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
 
 use super::{Exchange, Http1, Phase, Service, Step};
-use crate::message::{Body, Error, Response, Rest, Switching, Takeover, Upgrade};
+use crate::message::{Body, Response, Rest, Switching, Takeover, Upgrade, too_late_to_switch};
 
 /// Any [`Protocol`], behind a pointer.
 pub(super) trait Successor {
@@ -131,9 +131,8 @@ impl<S: Service> Http1<S> {
     /// Answers an upgrade that this request did not ask for, or that comes too late.
     #[cold]
     pub(super) fn decline_upgrade(&mut self, conn: &mut Conn<'_>, exchange: Exchange) -> Step {
-        let why = "the connection cannot switch protocols: it is about to be closed, or was not asked to";
         let exchange = Exchange { is_last_word: false, ..exchange };
-        let error = Error::new(StatusCode::SERVICE_UNAVAILABLE, why);
+        let error = too_late_to_switch();
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
         let replied = worker.write(conn, &exchange, None, &mut rest, |reply| reply.fail(error));

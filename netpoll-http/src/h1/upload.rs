@@ -7,9 +7,12 @@
 //! Invariant: a handler never sees a part of a body. Whatever ends a body early (an error in its
 //! framing, its limit, its deadline, the peer's FIN) ends the connection.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use netpoll_core::{Conn, Flow, Held, Input, Instant};
 
+use super::request::wire_error;
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
@@ -75,6 +78,30 @@ impl AsRef<[u8]> for Collected {
 /// A body on its way to nowhere.
 pub(super) struct Skip {
     incoming: Incoming,
+}
+
+impl Upload {
+    pub(super) fn exchange(&self) -> Exchange {
+        self.exchange
+    }
+
+    /// The request without its body, which has not come.
+    pub(super) fn into_request(mut self, peer: SocketAddr) -> Request<'static> {
+        self.collected.bytes.truncate(self.head_bytes);
+        self.incoming = Incoming::Length(0);
+        self.into_complete_request(peer)
+    }
+
+    fn into_complete_request(self, peer: SocketAddr) -> Request<'static> {
+        Request::from(Owned {
+            bytes: Bytes::from_owner(self.collected),
+            head_bytes: self.head_bytes,
+            index: self.index,
+            params: self.params,
+            trailers: self.incoming.into_trailers(),
+            origin: Origin { peer, arrived: self.started },
+        })
+    }
 }
 
 /// What is still to come of a body.
@@ -162,7 +189,6 @@ impl<S: Service> Http1<S> {
     /// Takes in more of the body, and calls the handler when it is complete.
     pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
-        let to_head = upload.exchange.head_only;
         let Upload { collected, incoming, body_bytes_max, is_unwanted, arrived, .. } = &mut **upload;
         if !*is_unwanted && !collected.make_room(conn, input.len(), incoming.expected()) {
             return Step::Stop(self.run_short(conn));
@@ -174,7 +200,7 @@ impl<S: Service> Http1<S> {
             }
         });
         match taken {
-            Err(error) => Step::Stop(self.refuse(conn, error, to_head)),
+            Err(error) => Step::Stop(self.give_up(conn, wire_error(error))),
             Ok(false) => Step::Next,
             Ok(true) => match std::mem::replace(&mut self.phase, Phase::Idle) {
                 Phase::Upload(mut upload) => {
@@ -202,14 +228,7 @@ impl<S: Service> Http1<S> {
 
     fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
         let exchange = upload.exchange;
-        let request = Request::from(Owned {
-            bytes: Bytes::from_owner(upload.collected),
-            head_bytes: upload.head_bytes,
-            index: upload.index,
-            params: upload.params,
-            trailers: upload.incoming.into_trailers(),
-            origin: Origin { peer: self.peer, arrived: upload.started },
-        });
+        let request = upload.into_complete_request(self.peer);
         let worker = std::rc::Rc::clone(&self.worker);
         let route = exchange.route.expect("only bodies of routes are received");
         let mut rest = Rest::Nothing;

@@ -4,18 +4,17 @@
 //! are borrowed, and cannot reach them: it only holds the request and the reply.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{HeaderMap, StatusCode};
 use netpoll_core::Conn;
 
 use super::{Exchange, Limits, Service};
 use crate::message::{
-    After, AfterHooks, Error, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State, write_headers,
+    After, AfterHooks, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State, finish, guarded,
+    write_headers,
 };
 use crate::wire::{
-    self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, WireError,
-    response as encode,
+    self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
 };
 
 /// The least to reserve for an answer: a head and a short body.
@@ -36,6 +35,8 @@ pub(crate) struct Worker<S> {
     answer_bytes: Usual,
     /// Bytes that were queued together lately, so that they share a block and leave in a plain `send`.
     batch_bytes: Usual,
+    /// What a client that asks is told of a connection that stays.
+    stays: Connection,
 }
 
 impl<S: Service> Worker<S> {
@@ -45,8 +46,10 @@ impl<S: Service> Worker<S> {
             headers_max: limits.headers_max,
             target_bytes_max: limits.target_bytes_max,
         };
+        let idle_seconds = limits.idle_timeout.as_secs();
         Self {
             service,
+            stays: Connection::KeepAlive(u32::try_from(idle_seconds).unwrap_or(u32::MAX)),
             limits,
             wire_limits,
             index: RefCell::new(HeadIndex::new()),
@@ -66,7 +69,8 @@ impl<S: Service> Worker<S> {
 
     /// Lets `answer` write into the write queue, with everything that it has to fit.
     ///
-    /// A panic takes back what was written, answers 500 and closes the connection.
+    /// A panic takes back what was written, answers 500 and closes the connection. The `after` hooks of the service
+    /// see what leaves, once, and are shown `request`, which is there if there are any.
     #[inline]
     pub(super) fn write(
         &self,
@@ -83,41 +87,36 @@ impl<S: Service> Worker<S> {
             }
             _ => None,
         };
+        let may_switch = after.is_some() && exchange.may_switch && !conn.is_finished_by_peer();
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
+        let stays = if exchange.says_keep_alive { self.stays } else { Connection::Unsaid };
         let starts = starts.at(conn.unix_seconds());
-        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, starts, after);
+        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, stays, starts, after);
         let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
-        let (replied, bytes) = conn.append(usual.get(), |out| {
+        let (replied, bytes, panics) = conn.append(usual.get(), |out| {
             let start = out.len();
-            let mut headers = None;
-            let replied = catch_unwind(AssertUnwindSafe(|| {
-                let mut state = State::new(&mut *out, &mut *rest, &mut headers, &facts);
+            let mut extra = None;
+            let replied = guarded(|| {
+                let mut state = State::new(&mut *out, &mut *rest, &mut extra, &facts);
                 answer(Reply::new(&mut state))
-            }))
-            .ok();
-            // A handler can only have answered with its own reply; anything else is a mistake of it.
-            let is_answered = |_: &Replied| out.len() > start || rest.is_unwritten();
-            let replied = replied.filter(is_answered);
-            if replied.is_none() {
-                *rest = Rest::Nothing;
-                out.truncate(start);
-                apologise(out, &facts);
+            });
+            match replied {
+                // A handler can only have answered with its own reply; anything else is a mistake of it.
+                Some(replied) if (out.len() > start || rest.is_unwritten()) && facts.after.is_none() => {
+                    (replied, out.len() - start, 0)
+                }
+                replied => {
+                    let (replied, panics) =
+                        finish(out, start, rest, extra.take(), replied, &facts, may_switch);
+                    (replied, out.len() - start, panics)
+                }
             }
-            (replied, out.len() - start)
         });
         self.answer_bytes.note(bytes);
-        replied.unwrap_or_else(|| {
+        for _ in 0..panics {
             conn.count_panic();
-            Replied { keep_alive: false }
-        })
-    }
-
-    /// Answers a framing error, without a body to HEAD.
-    #[cold]
-    pub(super) fn refuse(&self, conn: &mut Conn<'_>, error: WireError, to_head: bool) {
-        let mut starts = self.starts.borrow_mut();
-        let starts = starts.at(conn.unix_seconds());
-        conn.append(RESERVE_MIN, |out| encode::refuse(out, error, starts, to_head));
+        }
+        replied
     }
 
     /// Writes a 101.
@@ -174,14 +173,4 @@ impl<S: Service> AfterHooks for Worker<S> {
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
         self.service.after(route, request, parts);
     }
-}
-
-/// Writes 500 without hooks, since one of them may be what panicked.
-#[cold]
-fn apologise(out: &mut Vec<u8>, facts: &Facts<'_>) {
-    let facts = Facts::new(facts.head_only, facts.is_http10, false, facts.starts, None);
-    let mut rest = Rest::Nothing;
-    let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
-    let _: Replied = Reply::new(&mut State::new(out, &mut rest, &mut None, &facts)).fail(apology);
-    debug_assert!(matches!(rest, Rest::Nothing), "a short text is written at once");
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: the first `before` hook that answers ends the request; later ones and the handler do not
 //! run, `after` hooks do. `after` hooks run once for each head that leaves, in reverse order of adding, so
-//! that the hook added first is the outermost on both ways.
+//! that the hook added first is the outermost on both ways. One that panics makes a 500 of the answer, which those
+//! around it see.
 //!
 //! Hooks run on the worker, synchronously. With none added a request pays one test for an empty list.
 
@@ -10,7 +11,7 @@ mod rate_limit;
 
 use std::fmt;
 
-use crate::message::{Error, IntoResponse, Parts, Request, Response};
+use crate::message::{Error, IntoResponse, Parts, Request, Response, guarded};
 
 pub use rate_limit::RateLimit;
 
@@ -45,7 +46,9 @@ impl Hooks {
 
     pub(crate) fn after(&self, request: &Request<'_>, parts: &mut Parts) {
         for hook in self.after.iter().rev() {
-            hook(request, parts);
+            if guarded(|| hook(request, parts)).is_none() {
+                parts.apologise();
+            }
         }
     }
 

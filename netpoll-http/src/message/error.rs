@@ -12,6 +12,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::response::add_header;
+
 /// An error answer: a status, a message for the peer, and optionally a source for logs and hooks.
 ///
 /// The response body is the message as `text/plain`. The source is never sent.
@@ -68,10 +70,11 @@ impl Error {
         self
     }
 
-    /// The same error with a response header more, for example `WWW-Authenticate` or `Retry-After`.
+    /// The same error with a response header more, for example `WWW-Authenticate` or `Retry-After`; one of which there
+    /// can be only one takes the place of the one before, as with [`Response::header`](crate::Response::header).
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.more.get_or_insert_default().headers.append(name, value);
+        add_header(&mut self.more.get_or_insert_default().headers, name, value);
         self
     }
 

@@ -122,10 +122,12 @@ fn json_error<'b, T: serde::Deserialize<'b>>(body: &'b [u8], error: &serde_json:
     let mut json = serde_json::Deserializer::from_slice(body);
     let place =
         serde_path_to_error::deserialize::<_, T>(&mut json).err().map(|error| error.path().to_string());
-    Error::bad_request(match place {
-        // The path of the whole body is a dot; of what is wrong behind the value there is none.
-        Some(path) if path != "." => format!("request body: `{path}`: {error}"),
-        _ => format!("request body: {error}"),
+    // The path of the whole body is a dot, of what is wrong behind the value there is none, and a question mark stands
+    // for what has no name yet, because the text ends or breaks off before it.
+    let known = place.as_deref().unwrap_or_default().trim_end_matches('?').trim_end_matches('.');
+    Error::bad_request(match known {
+        "" => format!("request body: {error}"),
+        path => format!("request body: `{path}`: {error}"),
     })
 }
 

@@ -6,6 +6,7 @@
 mod body;
 mod error;
 mod extract;
+mod guard;
 mod into_response;
 #[cfg(feature = "json")]
 mod json;
@@ -18,6 +19,7 @@ mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
 pub use error::Error;
+pub(crate) use guard::{dropped, guarded};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
 pub use json::Json;
@@ -26,11 +28,12 @@ pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::Pending;
 pub(crate) use reply::{
-    After, AfterHooks, Facts, OutFraming, Outflow, Rest, State, Switching, write_headers,
+    After, AfterHooks, Extra, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
+    write_headers,
 };
 pub use reply::{Replied, Reply};
 pub use request::Request;
-pub(crate) use request::{Origin, Owned};
+pub(crate) use request::{Origin, Owned, Unread};
 pub use response::{Parts, Response};
 pub use upgrade::{Takeover, Upgrade};
 

@@ -5,21 +5,26 @@
 //! stream, a future) is left in a [`Rest`] beside the queue.
 //!
 //! Invariant: bytes below `start` are other answers and are never touched. A head leaves through
-//! [`Reply::begin`] only, so that the framing always fits the request, and `after` hooks see every head.
+//! [`Reply::begin`] only, so that the framing always fits the request; where there are `after` hooks it is held until
+//! its handler has returned, so that they see every head that leaves, once.
 //! The usual answer costs its memcpys: no [`Response`] is made, nothing is allocated.
 
 mod head;
+mod held;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use netpoll_core::FileRange;
 
+use super::response::add_header;
 use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId, Takeover};
-use crate::wire::{ContentType, HeadStarts, Length};
+use crate::wire::{Connection, ContentType, HeadStarts, Length};
 
 use self::head::named;
 pub(crate) use self::head::write_headers;
+use self::held::Held;
+pub(crate) use self::held::{finish, too_late_to_switch};
 
 /// Bodies up to this size are copied behind their head; larger ones are queued as they are.
 ///
@@ -34,10 +39,12 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_http10: bool,
     /// The connection stays open after this answer.
     pub(crate) keep_alive: bool,
+    /// What is said of a connection that stays open.
+    pub(crate) stays: Connection,
     pub(crate) starts: &'a HeadStarts,
     /// Hooks that see every head before it leaves.
     pub(crate) after: Option<After<'a>>,
-    /// Neither HEAD nor HTTP/1.0, and no hooks.
+    /// Neither HEAD nor HTTP/1.0, nothing to be said of the connection, and no hooks.
     is_usual: bool,
 }
 
@@ -47,11 +54,19 @@ impl<'a> Facts<'a> {
         head_only: bool,
         is_http10: bool,
         keep_alive: bool,
+        stays: Connection,
         starts: &'a HeadStarts,
         after: Option<After<'a>>,
     ) -> Self {
-        let is_usual = !head_only && !is_http10 && after.is_none();
-        Self { head_only, is_http10, keep_alive, starts, after, is_usual }
+        // HTTP/1.0 is always told that its connection stays.
+        let is_usual = !head_only && matches!(stays, Connection::Unsaid) && after.is_none();
+        Self { head_only, is_http10, keep_alive, stays, starts, after, is_usual }
+    }
+
+    /// What an answer says of the connection.
+    #[inline]
+    fn connection(&self, keep_alive: bool) -> Connection {
+        if keep_alive { self.stays } else { Connection::Close }
     }
 }
 
@@ -91,8 +106,8 @@ pub(crate) struct State<'a> {
     /// Where what cannot be written at once is left; nothing is there yet.
     rest: &'a mut Rest,
     facts: &'a Facts<'a>,
-    /// Headers that were added before the answer; most answers have none.
-    headers: &'a mut Option<Box<HeaderMap>>,
+    /// What most answers do not have.
+    extra: &'a mut Option<Box<Extra>>,
     /// Wins over the status of the answer itself, unless that is an error.
     status: Option<StatusCode>,
     keep_alive: bool,
@@ -103,11 +118,20 @@ impl<'a> State<'a> {
     pub(crate) fn new(
         out: &'a mut Vec<u8>,
         rest: &'a mut Rest,
-        headers: &'a mut Option<Box<HeaderMap>>,
+        extra: &'a mut Option<Box<Extra>>,
         facts: &'a Facts<'a>,
     ) -> Self {
-        Self { out, rest, facts, headers, status: None, keep_alive: facts.keep_alive }
+        Self { out, rest, facts, extra, status: None, keep_alive: facts.keep_alive }
     }
+}
+
+/// What the usual answer does not have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// Headers that were added before the answer.
+    headers: HeaderMap,
+    /// The head of an answer that hooks have to see first.
+    held: Option<Held>,
 }
 
 /// Proof that a request was answered.
@@ -162,13 +186,15 @@ impl<'a> Reply<'a> {
         Self { state }
     }
 
-    /// Adds a header to the answer that is going to be sent; it replaces those of the same name in the
-    /// answer itself.
+    /// Adds a header to the answer that is going to be sent.
+    ///
+    /// Of a field that has one value (`Content-Type`, `Location`, `ETag` and the like) it is the one that leaves,
+    /// whatever was added before and whatever the answer itself has; of a list it is one line more.
     ///
     /// The types of `http` cannot hold CR, LF or NUL, so nobody can write a second header into a value.
     #[must_use]
     pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        self.state.headers.get_or_insert_default().append(name, value);
+        add_header(&mut self.state.extra.get_or_insert_default().headers, name, value);
         self
     }
 
@@ -203,7 +229,7 @@ impl<'a> Reply<'a> {
         let begun = if headers.is_empty() {
             self.begin(status, ContentType::None, length)
         } else {
-            self.begin_slowly(Parts { status, headers, error: None }, length)
+            self.begin_slowly(Parts { headers, ..Parts::new(status) }, length)
         };
         if !begun.has_body {
             return self.done();
@@ -260,6 +286,9 @@ impl<'a> Reply<'a> {
     #[cfg(feature = "json")]
     #[inline]
     pub fn json<T: serde::Serialize + ?Sized>(mut self, status: StatusCode, value: &T) -> Replied {
+        if !self.is_plain() {
+            return self.json_first(status, value);
+        }
         let before = self.state.out.len();
         let begun = self.begin(status, ContentType::Json, Length::Deferred);
         let start = self.state.out.len();
@@ -275,6 +304,23 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// The same, where headers were added or hooks have to see the answer: they belong to the one that leaves.
+    #[cfg(feature = "json")]
+    #[cold]
+    fn json_first<T: serde::Serialize + ?Sized>(mut self, status: StatusCode, value: &T) -> Replied {
+        let start = self.state.out.len();
+        match serde_json::to_writer(&mut *self.state.out, value) {
+            Ok(()) => {
+                self.begin_behind(start, status, ContentType::Json);
+                self.done()
+            }
+            Err(error) => {
+                self.state.out.truncate(start);
+                self.fail(Error::internal(error))
+            }
+        }
+    }
+
     /// Sends an error: its status, its headers and its message as text. Hooks see the error itself.
     #[cold]
     pub fn fail(mut self, mut error: Error) -> Replied {
@@ -284,7 +330,8 @@ impl<'a> Reply<'a> {
         let begun = if headers.is_empty() && self.is_plain() {
             self.begin(status, ContentType::Text, length)
         } else {
-            let mut parts = Parts { status, headers, error: Some(error.with_message(message.clone())) };
+            let error = Some(error.with_message(message.clone()));
+            let mut parts = Parts { headers, error, ..Parts::new(status) };
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             parts.headers.entry(CONTENT_TYPE).or_insert(text);
             self.begin_slowly(parts, length)

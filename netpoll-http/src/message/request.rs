@@ -5,7 +5,8 @@
 //! outlives the block, so it gets one right-sized copy of head and body with the same positions.
 //!
 //! Invariant: a request only exists for a head that passed every check of [`wire`](crate::wire), and
-//! its body is complete, except in `before` hooks, where it is empty.
+//! its body is complete, except in `before` hooks, where it is empty. What `after` hooks are shown of a request that
+//! was refused before its head could be read is [`Unread`], which says nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,6 +19,9 @@ use netpoll_core::Instant;
 
 use super::{Error, Params};
 use crate::wire::{self, Head, HeadIndex, Known, Trailers};
+
+/// The bytes of a head that was not read: a method.
+const UNREAD: &[u8] = b"-";
 
 /// A request: borrowed as `&Request<'_>` by synchronous handlers, owned as `Request<'static>` by
 /// asynchronous ones. In closures the lifetime is left out: `|req: &Request|`, `async |req: Request|`.
@@ -49,6 +53,26 @@ struct Borrowed<'a> {
 pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     pub(crate) arrived: Instant,
+}
+
+/// What stands for a request whose head could not be read.
+pub(crate) struct Unread {
+    index: HeadIndex,
+    params: Params,
+    origin: Origin,
+}
+
+impl Unread {
+    #[cold]
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self { index: HeadIndex::unread(UNREAD), params: Params::new(), origin }
+    }
+
+    /// Shows it as a request.
+    pub(crate) fn show<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> R {
+        let head = Head::new(UNREAD, &self.index);
+        look(&Request::borrowed(&head, &self.params, &[], &self.origin))
+    }
 }
 
 /// A request that outlives the read block.
@@ -102,6 +126,15 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Whether this stands for a request that was refused before its head could be read: it was malformed, too large,
+    /// or did not arrive in time. Only `after` hooks see such a one.
+    ///
+    /// Its [peer](Self::peer) and [time](Self::arrived) are true; its method is `-`, target and path are empty, and it
+    /// has no headers.
+    pub fn is_unread(&self) -> bool {
+        self.head().target().is_empty()
+    }
+
     /// The method. Comparing with a constant is cheap: `req.method() == Method::GET`.
     pub fn method(&self) -> Method {
         match self.head().method {
@@ -138,14 +171,14 @@ impl<'a> Request<'a> {
         self.head().query()
     }
 
-    /// HTTP/1.0 or HTTP/1.1.
+    /// HTTP/1.0 or HTTP/1.1; a later minor version is read as 1.1.
     pub fn version(&self) -> Version {
         if self.head().minor_version == 0 { Version::HTTP_10 } else { Version::HTTP_11 }
     }
 
     /// The host, with its port if it has one: from an absolute target, else from `Host`.
     ///
-    /// `None` in HTTP/1.0 only; a 1.1 request without it was refused.
+    /// `None` in HTTP/1.0, and for `OPTIONS *` with an empty `Host`; another 1.1 request without it was refused.
     pub fn host(&self) -> Option<&str> {
         self.head().authority()
     }
@@ -174,6 +207,9 @@ impl<'a> Request<'a> {
     }
 
     /// The value of the first header with this name, in any case. Looks through the headers one by one.
+    ///
+    /// A list (`Accept`, `Cache-Control`, `X-Forwarded-For` and the like) may come on several lines, which are one list:
+    /// see [`header_lines`](Self::header_lines).
     pub fn header(&self, name: impl AsRef<str>) -> Option<&[u8]> {
         let (head, index) = self.lines();
         index.get(head, name.as_ref())
@@ -184,6 +220,13 @@ impl<'a> Request<'a> {
         std::str::from_utf8(self.header(name)?).ok()
     }
 
+    /// The values of all headers with this name, in any case and in their order.
+    pub fn header_lines(&self, name: impl AsRef<str>) -> impl Iterator<Item = &[u8]> {
+        self.headers()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name.as_ref()))
+            .map(|(_, value)| value)
+    }
+
     /// All headers in the order in which they came, names as they were sent.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let (head, index) = self.lines();
@@ -191,7 +234,13 @@ impl<'a> Request<'a> {
     }
 
     /// The media type of the body without parameters, as it was sent: `application/json`.
+    ///
+    /// `None` if the request says none, or says it on more than one line: there is no telling which is meant.
     pub fn content_type(&self) -> Option<&str> {
+        let (_, index) = self.lines();
+        if index.is_repeated(Known::ContentType) {
+            return None;
+        }
         let value = std::str::from_utf8(self.known(Known::ContentType)?).ok()?;
         Some(value.split_once(';').map_or(value, |(essence, _)| essence).trim_ascii())
     }

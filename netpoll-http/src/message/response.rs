@@ -9,12 +9,15 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Body, Error};
+use super::{Body, Error, dropped};
+use crate::wire::response::is_single;
 
 /// A complete response.
 ///
-/// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are written by the connection and
-/// ignored in `headers`: they belong to the framing, and one source for them is enough.
+/// `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` are written by the connection and
+/// ignored in `headers`: they belong to the framing, and one source for them is enough. With an `Upgrade` header
+/// `Connection: upgrade` is said, as it has to be. Of a field that has one value, such as `Content-Type`, only the
+/// last line in `headers` leaves.
 ///
 /// ```
 /// use netpoll_http::{Error, Response, StatusCode};
@@ -83,7 +86,11 @@ impl Response {
         self
     }
 
-    /// The same response with a header more. Existing headers of that name stay.
+    /// The same response with a header more.
+    ///
+    /// A field that has one value (`Content-Type`, `Location`, `ETag` and the like) takes the place of the one that was
+    /// there; of a list (`Vary`, `Set-Cookie`, and every field that this crate does not know) the earlier lines stay. To
+    /// replace those as well, change [`headers`](Self::headers).
     ///
     /// # Errors
     /// When the name is not a token or the value has CR, LF, NUL or another control character in it: such
@@ -96,7 +103,7 @@ impl Response {
     {
         let name = name.try_into().map_err(http::Error::from)?;
         let value = value.try_into().map_err(http::Error::from)?;
-        self.headers.append(name, value);
+        add_header(&mut self.headers, name, value);
         Ok(self)
     }
 }
@@ -108,8 +115,48 @@ pub struct Parts {
     pub status: StatusCode,
     /// The headers beside those that belong to the framing.
     pub headers: HeaderMap,
-    /// The error that the handler returned, if it did: for logs. Its source is never sent.
+    /// The error that the handler returned, or that the connection refused the request with, if one did: for logs. Its
+    /// source is never sent.
     pub error: Option<Error>,
+    /// The answer that this was is gone; what leaves is the message of `error`.
+    pub(crate) is_taken_back: bool,
+    /// Panics of hooks, and of the handler.
+    pub(crate) panics: u32,
+}
+
+impl Parts {
+    /// Those of an answer without headers, to call a hook in a test.
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), error: None, is_taken_back: false, panics: 0 }
+    }
+
+    /// Answers something else: this error.
+    pub(crate) fn take_back(&mut self, mut error: Error) {
+        let mut headers = error.take_headers();
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
+        let status = error.status();
+        let panics = self.panics;
+        let before = Self { status, headers, error: Some(error), is_taken_back: true, panics };
+        if !dropped(std::mem::replace(self, before)) {
+            self.panics += 1;
+        }
+    }
+
+    /// Answers 500, because something of the program has panicked.
+    #[cold]
+    pub(crate) fn apologise(&mut self) {
+        self.panics += 1;
+        self.take_back(Error::from(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+}
+
+/// Adds a header: beside those of its name, or in place of the one that there can be.
+pub(super) fn add_header(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    if is_single(name.as_str()) {
+        headers.insert(name, value);
+    } else {
+        headers.append(name, value);
+    }
 }
 
 impl From<http::Response<Bytes>> for Response {

@@ -76,7 +76,7 @@ violations! {
     TooManyEmptyLines 400 "Too many empty lines before the request line."
     BadRequestLine 400 "The request line is not: method, space, target, space, version."
     BadVersion 400 "The protocol version is not HTTP/digit.digit."
-    VersionNotSupported 505 "This server speaks HTTP/1.0 and HTTP/1.1."
+    VersionNotSupported 505 "This server speaks HTTP/1.x only."
     MethodTooLong 501 "The method is longer than any that this server knows."
     ConnectNotSupported 501 "CONNECT is not supported."
     TargetTooLong 414 "The request target is too long."

@@ -119,8 +119,22 @@ pub(super) fn expects_continue(index: &HeadIndex, head: &[u8], minor_version: u8
     if minor_version == 0 || !index.has(Known::Expect) {
         return Ok(false);
     }
-    let met = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-    if index.known_lines(head, Known::Expect).all(met) { Ok(true) } else { Err(Violation::BadExpectation) }
+    expectations(index, head)
+}
+
+/// Whether `100-continue` is among the members of all Expect lines; an error if anything else is.
+#[cold]
+fn expectations(index: &HeadIndex, head: &[u8]) -> Result<bool, Violation> {
+    let mut waits = false;
+    for member in
+        index.known_lines(head, Known::Expect).flat_map(elements).filter(|member| !member.is_empty())
+    {
+        if !member.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Violation::BadExpectation);
+        }
+        waits = true;
+    }
+    Ok(waits)
 }
 
 /// The elements of a comma-separated list, without the white space around them; empty ones included.

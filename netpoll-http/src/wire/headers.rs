@@ -5,13 +5,13 @@
 //!
 //! Invariant: an entry below `count` is a range of the head that was parsed last; entries from `count`
 //! on are left over from earlier heads and never read. That is why a worker keeps one index for all
-//! its heads: starting a new one writes a dozen bytes and does not clear 64 entries, and what was found
+//! its heads: starting a new one writes a dozen bytes and does not clear a hundred entries, and what was found
 //! out is written where it is read later, instead of being moved there.
 
 use super::request::{HeadParts, Span};
 
 /// How many headers an index holds; the upper bound of [`Limits::headers_max`](super::Limits).
-pub const HEADERS_MAX: usize = 64;
+pub const HEADERS_MAX: usize = 100;
 
 /// Headers whose position is noted while parsing, so that looking one up is a load instead of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,9 +169,9 @@ impl Entry {
     }
 }
 
-/// Positions of up to 64 headers in a head that is kept elsewhere.
+/// Positions of up to 100 headers in a head that is kept elsewhere.
 ///
-/// About 600 bytes inline, no allocation. The methods take the head that the index was made for;
+/// About 900 bytes inline, no allocation. The methods take the head that the index was made for;
 /// with other bytes they give nonsense or panic, so prefer [`Head`](super::Head), which keeps the two together.
 #[derive(Clone, Debug)]
 pub struct HeadIndex {
@@ -191,7 +191,7 @@ impl Default for HeadIndex {
 }
 
 impl HeadIndex {
-    /// An empty index. Clears half a KiB: make one per worker, not one per request.
+    /// An empty index. Clears most of a KiB: make one per worker, not one per request.
     pub fn new() -> HeadIndex {
         HeadIndex {
             parts: HeadParts::NONE,
@@ -200,6 +200,12 @@ impl HeadIndex {
             known: [ABSENT; KNOWN + 1],
             entries: [Entry::default(); HEADERS_MAX],
         }
+    }
+
+    /// The index of a head of which nothing is known: its bytes stand for the method.
+    pub fn unread(bytes: &[u8]) -> HeadIndex {
+        let parts = HeadParts { minor_version: 1, method_name: (0, bytes.len() as u16), ..HeadParts::NONE };
+        HeadIndex { parts, ..HeadIndex::new() }
     }
 
     /// Forgets the previous head.

@@ -253,7 +253,11 @@ fn minor_version(line_end: &[u8; 11]) -> Option<u8> {
     if end == u32::from_le_bytes(*b".1\r\n") {
         return Some(1);
     }
-    (end == u32::from_le_bytes(*b".0\r\n")).then_some(0)
+    if end == u32::from_le_bytes(*b".0\r\n") {
+        return Some(0);
+    }
+    // A later minor version is read as the highest that is known (RFC 9110 section 2.5).
+    matches!(line_end, [.., b'2'..=b'9', b'\r', b'\n']).then_some(1)
 }
 
 /// The usual value of Connection.
@@ -331,6 +335,7 @@ fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> 
         method,
         minor_version,
         keep_alive: !options.close && (minor_version == 1 || options.keep_alive),
+        asks_to_stay: options.keep_alive && !options.close,
         expect_continue: expects && framing.has_body(),
         upgrade: options.upgrade && may_upgrade(index, line, options, framing),
         method_name: span(0, line.method_len),
@@ -360,7 +365,12 @@ fn spans(line: &Line, window: &[u8], index: &HeadIndex) -> Result<Spans, Violati
         return Ok(line.origin_form(host(index, window, line.minor_version)?));
     }
     let target = target::split(text(bytes)?, line.method)?;
-    let host = host(index, window, line.minor_version)?;
+    // A client that has no authority to name, as for the target *, sends an empty Host (RFC 9112 section 3.2); an
+    // absolute target brings its own.
+    let host = match index.known_span(Known::Host) {
+        Some((start, end)) if start == end && !index.is_repeated(Known::Host) => (start, end),
+        _ => host(index, window, line.minor_version)?,
+    };
     let within = |part: &str| {
         let start = part.as_ptr().addr() - window.as_ptr().addr();
         debug_assert!(start + part.len() <= line.head_len, "a part of other bytes");
@@ -384,7 +394,7 @@ fn text(part: &[u8]) -> Result<&str, Violation> {
     std::str::from_utf8(part).map_err(|_| Violation::BadTarget)
 }
 
-/// The one Host, checked; empty when HTTP/1.0 has none.
+/// The one Host, checked and not empty; empty when HTTP/1.0 has none.
 #[inline(always)]
 fn host(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Span, Violation> {
     match index.known_span(Known::Host) {

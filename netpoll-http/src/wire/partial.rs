@@ -104,7 +104,7 @@ fn version(version: &[u8]) -> Result<Place, Violation> {
     match SHAPE.get(before) {
         Some(b'0') if !last.is_ascii_digit() => Err(Violation::BadVersion),
         Some(b'0') if before < 7 => Ok(Place::Version),
-        Some(b'0') if matches!(version, b"HTTP/1.0" | b"HTTP/1.1") => Ok(Place::Version),
+        Some(b'0') if version.starts_with(b"HTTP/1.") => Ok(Place::Version),
         Some(b'0') => Err(Violation::VersionNotSupported),
         Some(&shape) if last != shape => Err(Violation::BadVersion),
         Some(_) => Ok(Place::Version),

@@ -14,7 +14,7 @@ use super::headers::{HEADERS_MAX, HeadIndex, Known};
 pub struct Limits {
     /// Bytes of a head with its final empty line: more is a 431. Default 16 KiB, at most 65535.
     pub head_bytes_max: usize,
-    /// Header lines: more is a 431. Default and maximum 64.
+    /// Header lines: more is a 431. Default and maximum 100.
     pub headers_max: usize,
     /// Bytes of the request target: more is a 414. Default 8 KiB (RFC 9112 section 3 asks for 8000).
     pub target_bytes_max: usize,
@@ -209,7 +209,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The host, with its port if it has one: from an absolute target, else from Host. None in HTTP/1.0 only.
+    /// The host, with its port if it has one: from an absolute target, else from Host. None in HTTP/1.0, and for the
+    /// target `*` with an empty Host.
     pub fn authority(&self) -> Option<&'a str> {
         // It was checked to be ASCII; it is empty when there is none.
         std::str::from_utf8(self.slice(self.authority)).ok().filter(|authority| !authority.is_empty())
@@ -252,10 +253,12 @@ fn text(part: &[u8]) -> &str {
 pub struct HeadParts {
     /// The method, if it is one of the usual ones.
     pub method: Method,
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1 and the later ones.
     pub minor_version: u8,
     /// Another request may follow: the version's default, as changed by Connection.
     pub keep_alive: bool,
+    /// The client has said `Connection: keep-alive`, and not `close`.
+    pub asks_to_stay: bool,
     /// The client asked for `100 Continue` and a body is to come.
     pub expect_continue: bool,
     /// The client asks for another protocol and may have it: HTTP/1.1 with `Connection: upgrade` and an Upgrade
@@ -265,7 +268,7 @@ pub struct HeadParts {
     pub(super) target: Span,
     pub(super) path: Span,
     pub(super) query: Option<Span>,
-    /// Empty in HTTP/1.0 without Host.
+    /// Empty without a host: HTTP/1.0 without Host, or the target `*` with an empty one.
     pub(super) authority: Span,
     /// Where the body ends.
     pub framing: Framing,
@@ -280,6 +283,7 @@ impl HeadParts {
         method: Method::Other,
         minor_version: 0,
         keep_alive: false,
+        asks_to_stay: false,
         expect_continue: false,
         upgrade: false,
         method_name: (0, 0),

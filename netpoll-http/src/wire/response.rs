@@ -1,7 +1,7 @@
 //! Answer heads and chunk framing, appended to a `Vec<u8>` that the caller flushes.
 //!
 //! Invariant: what is appended is one well-formed head, and its framing fits its status: no length and
-//! no coding with 1xx, 204 and 304. A header that would split the head is refused, never cut or escaped.
+//! no coding with 1xx, 204 and 304, and no content with 205. A header that would split the head is refused, never cut or escaped.
 //!
 //! Cost of the usual head: two copies of constant size. All but the length comes rendered from
 //! [`HeadStarts`].
@@ -10,7 +10,6 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::error::WireError;
 use super::framing::{is_token_byte, is_value_byte};
 use super::starts::{HeadStarts, LENGTH_NAME};
 
@@ -40,10 +39,27 @@ pub enum Connection {
     Unsaid,
     /// `Connection: close`
     Close,
-    /// `Connection: keep-alive`, which an HTTP/1.0 client has to be told.
-    KeepAlive,
-    /// `Connection: upgrade`, with the 101.
+    /// `Connection: keep-alive`, which an HTTP/1.0 client has to be told, and `Keep-Alive: timeout=` with so many
+    /// seconds of silence after which the connection is closed; zero leaves that line out.
+    KeepAlive(u32),
+    /// `Connection: upgrade`, with the 101 and with whatever else has an Upgrade header (RFC 9110 section 7.8).
     Upgrade,
+    /// `Connection: close, upgrade`
+    CloseUpgrade,
+    /// `Connection: keep-alive, upgrade`
+    KeepAliveUpgrade,
+}
+
+impl Connection {
+    /// The same where the head has an Upgrade header.
+    #[must_use]
+    pub fn with_upgrade(self) -> Connection {
+        match self {
+            Connection::Unsaid | Connection::Upgrade => Connection::Upgrade,
+            Connection::Close | Connection::CloseUpgrade => Connection::CloseUpgrade,
+            Connection::KeepAlive(_) | Connection::KeepAliveUpgrade => Connection::KeepAliveUpgrade,
+        }
+    }
 }
 
 /// How the end of the answer's body is found.
@@ -85,7 +101,7 @@ pub struct ResponseHead<'a> {
     pub starts: &'a HeadStarts,
     /// What to say about the connection.
     pub connection: Connection,
-    /// How the body ends; ignored with 1xx, 204 and 304, which have no body.
+    /// How the body ends; ignored with 1xx, 204 and 304, which have no body, and zero with 205.
     pub length: Length,
 }
 
@@ -166,12 +182,24 @@ pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlo
     match head.connection {
         Connection::Unsaid => {}
         Connection::Close => out.extend_from_slice(b"\r\nConnection: close"),
-        Connection::KeepAlive => out.extend_from_slice(b"\r\nConnection: keep-alive"),
+        Connection::KeepAlive(seconds) => {
+            out.extend_from_slice(b"\r\nConnection: keep-alive");
+            if seconds > 0 {
+                out.extend_from_slice(b"\r\nKeep-Alive: timeout=");
+                out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+            }
+        }
         Connection::Upgrade => out.extend_from_slice(b"\r\nConnection: upgrade"),
+        Connection::CloseUpgrade => out.extend_from_slice(b"\r\nConnection: close, upgrade"),
+        Connection::KeepAliveUpgrade => out.extend_from_slice(b"\r\nConnection: keep-alive, upgrade"),
     }
     match head.length {
+        _ if head.status == StatusCode::RESET_CONTENT => {
+            out.extend_from_slice(LENGTH_NAME);
+            out.extend_from_slice(b"0\r\n");
+        }
         Length::Unsaid => out.extend_from_slice(b"\r\n"),
-        _ if is_bodiless(head.status) => out.extend_from_slice(b"\r\n"),
+        _ if !may_have_body(head.status) => out.extend_from_slice(b"\r\n"),
         Length::Known(length) => {
             out.extend_from_slice(LENGTH_NAME);
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
@@ -194,10 +222,11 @@ pub fn close_head(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// True for the statuses that never have a body: 1xx, 204 and 304.
+/// False for the statuses that never have a body: 1xx, 204, 205 and 304. Only 205 has a length all the same, of
+/// zero (RFC 9110 section 15.3.6).
 #[inline]
-pub fn is_bodiless(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 100..=199 | 204 | 304)
+pub fn may_have_body(status: StatusCode) -> bool {
+    !matches!(status.as_u16(), 100..=199 | 204 | 205 | 304)
 }
 
 /// Fills in a deferred length. `out` is the `Vec` that the head went to, nothing removed before the slot.
@@ -231,33 +260,44 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Invalid
 
 /// True for the headers that the encoder writes itself, and that a handler must not add a second time.
 pub fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 5] = ["connection", "content-length", "date", "server", "transfer-encoding"];
+    const RESERVED: [&str; 6] =
+        ["connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"];
     RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
+}
+
+/// True for the headers of answers of which a second line would contradict the first (RFC 9110 section 5.3): those
+/// that are registered as one value and not as a list. Names are compared in lower case.
+pub fn is_single(name: &str) -> bool {
+    const SINGLE: [&str; 23] = [
+        "access-control-allow-credentials",
+        "access-control-allow-origin",
+        "access-control-max-age",
+        "age",
+        "content-disposition",
+        "content-location",
+        "content-range",
+        "content-type",
+        "cross-origin-embedder-policy",
+        "cross-origin-opener-policy",
+        "cross-origin-resource-policy",
+        "deprecation",
+        "etag",
+        "expires",
+        "last-modified",
+        "location",
+        "retry-after",
+        "sec-websocket-accept",
+        "sec-websocket-protocol",
+        "strict-transport-security",
+        "sunset",
+        "x-content-type-options",
+        "x-frame-options",
+    ];
+    SINGLE.binary_search(&name).is_ok()
 }
 
 /// `100 Continue`, whole. Only for a client that speaks HTTP/1.1.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// Appends a whole answer to a framing error: its sentence as the body, and `Connection: close`. To HEAD the
-/// body is left out (RFC 9110 9.3.2).
-///
-/// Not for a [silent](WireError::is_silent) one.
-pub fn refuse(out: &mut Vec<u8>, error: WireError, starts: &HeadStarts, to_head: bool) {
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let reason = error.reason().as_bytes();
-    let length = Length::Known(reason.len() as u64);
-    let refusal = ResponseHead {
-        status,
-        content_type: ContentType::Text,
-        starts,
-        connection: Connection::Close,
-        length,
-    };
-    head(out, &refusal);
-    if !to_head {
-        out.extend_from_slice(reason);
-    }
-}
 
 /// Appends data as one chunk; nothing if it is empty, because an empty chunk ends the body.
 pub fn chunk(out: &mut Vec<u8>, data: &[u8]) {

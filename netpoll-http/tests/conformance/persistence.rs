@@ -9,6 +9,7 @@ crate::conforms! {
     behind_an_error_nothing_is_served
     an_upgrade_that_nobody_accepts_is_ignored
     an_expectation_other_than_100_continue_is_417
+    expectations_are_a_list
     an_expectation_in_http_1_0_is_ignored
     a_body_that_came_along_needs_no_100
     head_is_answered_without_a_body

@@ -6,7 +6,7 @@ crate::conforms! {
     a_malformed_request_line_is_refused
     a_version_that_is_not_http_digit_dot_digit_is_refused
     another_major_version_is_refused_with_505
-    a_higher_minor_version_is_refused_with_505
+    a_higher_minor_version_is_served_as_1_1
     a_target_with_a_byte_that_no_uri_has_is_refused
     a_target_may_have_8192_bytes_and_not_one_more
     the_authority_of_an_absolute_target_replaces_the_host

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use netpoll_http::{
-    Body, Error, HeaderValue, Json, Method, Reply, Request, Response, Router, StatusCode, header,
+    Body, Error, HeaderValue, Json, Method, Parts, Reply, Request, Response, Router, StatusCode,
+    TestConnection, header,
 };
 use serde::Serialize;
 
@@ -84,6 +85,156 @@ fn a_body_of_any_size_and_kind_arrives_whole_and_in_order() {
     assert_eq!(body(), b"small");
     assert_eq!(body(), [8; 300_000]);
     assert_eq!(body(), [9; 300_000]);
+}
+
+#[test]
+fn a_header_that_has_one_value_comes_once_whoever_sets_it() {
+    let set = |name: header::HeaderName| {
+        move |_: &Request, parts: &mut Parts| {
+            parts.headers.append(name.clone(), HeaderValue::from_static("hook"));
+        }
+    };
+    for hooks in [false, true] {
+        let client = client(move || {
+            let router = Router::new()
+                .get("/response", |_: &Request| Response::text("x").header("content-type", "text/x"))
+                .get("/map", |_: &Request| {
+                    let mut response = Response::text("x");
+                    response.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/x"));
+                    response
+                })
+                .get("/reply", |_: &Request, reply: Reply| {
+                    let own = HeaderValue::from_static;
+                    let reply = reply.with_header(header::CONTENT_TYPE, own("text/w"));
+                    let reply = reply.with_header(header::CONTENT_TYPE, own("text/x"));
+                    reply.bytes(StatusCode::OK, "text/y", b"x")
+                })
+                .get("/reply-response", |_: &Request, reply: Reply| {
+                    let reply = reply.with_header(header::CONTENT_TYPE, HeaderValue::from_static("text/x"));
+                    reply.send(Response::html("x"))
+                })
+                .get("/error", |_: &Request| -> Result<(), Error> {
+                    let own = HeaderValue::from_static;
+                    let error = Error::not_found("x").with_header(header::CONTENT_TYPE, own("text/w"));
+                    Err(error.with_header(header::CONTENT_TYPE, own("text/x")))
+                });
+            if hooks { router.after(set(header::LOCATION)).after(set(header::LOCATION)) } else { router }
+        });
+        for path in ["/response", "/map", "/reply", "/reply-response", "/error"] {
+            let response = client.get(path);
+            let all = |name: &str| {
+                let of_name = response.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+                of_name.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(all("content-type"), ["text/x"], "{path}");
+            assert_eq!(all("location").len(), usize::from(hooks), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_is_a_list_keeps_its_lines() {
+    let client = client(|| {
+        Router::new()
+            .get("/response", |_: &Request| {
+                Response::text("x").header("set-cookie", "a=1")?.header("set-cookie", "b=2")
+            })
+            .get("/reply", |_: &Request, reply: Reply| {
+                let reply = reply.with_header(header::SET_COOKIE, HeaderValue::from_static("a=1"));
+                let mut response = Response::text("x");
+                response.headers.insert(header::SET_COOKIE, HeaderValue::from_static("b=2"));
+                reply.send(response)
+            })
+    });
+    for path in ["/response", "/reply"] {
+        let mut cookies: Vec<_> = client
+            .get(path)
+            .headers
+            .into_iter()
+            .filter(|(name, _)| name == "set-cookie")
+            .map(|(_, c)| c)
+            .collect();
+        cookies.sort();
+        assert_eq!(cookies, ["a=1", "b=2"], "{path}");
+    }
+}
+
+#[test]
+fn reset_content_has_no_content_and_says_so() {
+    let client = client(|| {
+        let reset = StatusCode::RESET_CONTENT;
+        Router::new()
+            .get("/text", move |_: &Request| (reset, "something"))
+            .get("/json", move |_: &Request| (reset, Json([1])))
+            .get("/stream", move |_: &Request| Response::new(reset).body(Body::chunks(["a"])))
+            .get("/written", move |_: &Request, reply: Reply| reply.write(reset, "", |out| out.extend(b"x")))
+            .get("/large", move |_: &Request| (reset, vec![7; 100_000]))
+    });
+    let mut connection = client.connect();
+    for path in ["/text", "/json", "/stream", "/written", "/large"] {
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let bytes = connection.received();
+        assert!(
+            bytes.starts_with(b"HTTP/1.1 205 Reset Content\r\n") && bytes.ends_with(b"\r\n\r\n"),
+            "{path}"
+        );
+        assert!(text(&bytes).contains("\r\nContent-Length: 0\r\n"), "{path}");
+        assert!(!text(&bytes).contains("Transfer-Encoding"), "{path}");
+    }
+}
+
+#[test]
+fn an_answer_with_an_upgrade_header_says_connection_upgrade() {
+    let client = client(|| {
+        Router::new()
+            .get("/", |_: &Request| Response::new(StatusCode::UPGRADE_REQUIRED).header("upgrade", "echo"))
+    });
+    let said = |lines: &str| {
+        let mut connection = client.connect();
+        connection.send(format!("GET / {lines}\r\n\r\n").as_bytes());
+        let response = connection.response().expect("an answer");
+        assert_eq!((response.status.as_u16(), response.header("upgrade")), (426, Some("echo")));
+        response.header("connection").map(str::to_owned)
+    };
+    assert_eq!(said("HTTP/1.1\r\nHost: a").as_deref(), Some("upgrade"));
+    assert_eq!(said("HTTP/1.1\r\nHost: a\r\nConnection: close").as_deref(), Some("close, upgrade"));
+    assert_eq!(said("HTTP/1.0\r\nConnection: keep-alive").as_deref(), Some("keep-alive, upgrade"));
+}
+
+#[test]
+fn who_asks_for_the_connection_to_stay_is_told_for_how_long() {
+    let client = client(|| Router::new().get("/", |_: &Request| "hello"));
+    let said = |connection: &mut TestConnection, request: &str| {
+        connection.send(request.as_bytes());
+        let response = connection.response().expect("an answer");
+        let header = |name| response.header(name).unwrap_or("-").to_owned();
+        (header("connection"), header("keep-alive"))
+    };
+    let kept = || ("keep-alive".to_owned(), "timeout=75".to_owned());
+    let (nothing, closed) = (("-".to_owned(), "-".to_owned()), ("close".to_owned(), "-".to_owned()));
+    let asking = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    let silent = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    let mut connection = client.connect();
+    assert_eq!(said(&mut connection, asking), kept());
+    assert_eq!(said(&mut connection, asking), nothing, "once in a connection");
+    let mut connection = client.connect();
+    assert_eq!(
+        said(&mut connection, "GET /no HTTP/1.1\r\nHost: a\r\nConnection: TE, Keep-Alive\r\n\r\n"),
+        kept()
+    );
+    let mut connection = client.connect();
+    assert_eq!(said(&mut connection, silent), nothing, "it did not ask");
+    let mut connection = client.connect();
+    assert_eq!(
+        said(&mut connection, "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, close\r\n\r\n"),
+        closed
+    );
+    let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut connection = client.connect();
+    assert_eq!(said(&mut connection, old), kept());
+    assert_eq!(said(&mut connection, old), kept(), "HTTP/1.0 is told each time");
+    assert_eq!(said(&mut client.connect(), "GET / HTTP/1.0\r\n\r\n"), closed);
 }
 
 #[test]

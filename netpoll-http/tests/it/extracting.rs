@@ -152,6 +152,53 @@ fn a_json_error_names_the_field() {
 }
 
 #[test]
+fn a_json_error_names_no_field_where_the_text_ends_before_one() {
+    #[derive(serde::Deserialize)]
+    struct Order {
+        #[serde(rename = "items")]
+        _items: Vec<Item>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Item {
+        #[serde(rename = "sku")]
+        _sku: String,
+    }
+    let client = client(|| Router::new().post("/", |req: &Request| req.json::<Order>().map(drop)));
+    for (body, said) in [
+        ("{", "request body: EOF while parsing an object at line 1 column 1"),
+        ("{\"items\":[{", "request body: `items[0]`: EOF while parsing an object at line 1 column 11"),
+        ("", "request body: EOF while parsing a value at line 1 column 0"),
+        (
+            "{\"items\":[{\"sku\":",
+            "request body: `items[0].sku`: EOF while parsing a value at line 1 column 17",
+        ),
+    ] {
+        let sent = client.request(Method::POST, "/").header("Content-Type", "application/json");
+        assert_eq!(sent.body(body).send().text(), said);
+    }
+}
+
+#[test]
+fn a_content_type_on_two_lines_is_none() {
+    let client = client(|| Router::new().post("/", |req: &Request| req.json::<u8>().map(|_| "taken")));
+    let sent = client.request(Method::POST, "/").header("Content-Type", "application/json");
+    assert_eq!(sent.header("content-type", "text/plain").body("1").send().status.as_u16(), 415);
+}
+
+#[test]
+fn a_list_is_read_over_all_its_lines() {
+    let client = client(|| {
+        Router::new().get("/", |req: &Request| {
+            let lines = req.header_lines("x-list").map(String::from_utf8_lossy);
+            lines.collect::<Vec<_>>().join("|")
+        })
+    });
+    let sent = client.request(Method::GET, "/").header("X-List", "a, b").header("x-list", "c");
+    assert_eq!(sent.header("X-Lists", "d").send().text(), "a, b|c");
+    assert_eq!(client.get("/").text(), "");
+}
+
+#[test]
 fn json_may_borrow_from_the_request() {
     #[derive(serde::Deserialize)]
     struct Name<'a> {

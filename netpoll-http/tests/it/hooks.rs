@@ -1,9 +1,13 @@
 //! Hooks before and after handlers.
 
 use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use netpoll_http::{
-    App, Error, HeaderValue, Method, Parts, Request, Response, Router, StatusCode, header, routes,
+    App, Body, BodyBuf, Error, HeaderValue, Json, Method, Params, Parts, Pull, Replied, Reply, Request,
+    Response, Route, RouteId, Router, Service, StatusCode, header, routes,
 };
 
 use crate::client;
@@ -151,4 +155,347 @@ fn a_compile_time_table_takes_hooks_as_well() {
     let refused = client.get("/");
     assert_eq!((refused.status, refused.header("vary")), (StatusCode::UNAUTHORIZED, Some("x-key")));
     assert_eq!(client.request(Method::GET, "/").header("X-Key", "secret").send().text(), "in");
+}
+
+/// Remembers what an access log would: method, path and status.
+fn access_log(req: &Request<'_>, parts: &mut Parts) {
+    log(format!("{} {} {}", req.method_str(), req.path(), parts.status.as_u16()));
+}
+
+fn logged() -> Vec<String> {
+    LOG.with_borrow_mut(std::mem::take)
+}
+
+struct Broken;
+impl serde::Serialize for Broken {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::{Error as _, SerializeSeq};
+        serializer.serialize_seq(None)?.serialize_element("half of it")?;
+        Err(S::Error::custom("the rest is missing"))
+    }
+}
+
+struct PanicsWhenSerialised;
+impl serde::Serialize for PanicsWhenSerialised {
+    fn serialize<S: serde::Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
+        panic!("on purpose")
+    }
+}
+
+struct PanicsWhenDropped;
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "on purpose, in a destructor");
+    }
+}
+
+/// Everything that a handler may do to an answer, with an access log around it.
+fn eventful() -> Router {
+    Router::new()
+        .get("/", |_: &Request| "text")
+        .get("/panics", |_: &Request| -> &'static str { panic!("on purpose") })
+        .get("/async-panics", async |_: Request| -> &'static str { panic!("on purpose") })
+        .get("/panics-behind", |_: &Request, reply: Reply| {
+            let _replied = reply.bytes(StatusCode::OK, "text/plain", b"an answer");
+            panic!("on purpose, behind the answer")
+        })
+        .get("/panics-within", |_: &Request, reply: Reply| {
+            reply.write(StatusCode::OK, "text/plain", |out| {
+                out.extend(b"half of it");
+                panic!("on purpose")
+            })
+        })
+        .get("/broken", |_: &Request| (StatusCode::CREATED, Json(Broken)))
+        .get("/async-broken", async |_: Request| Json(Broken))
+        .get("/serialise-panics", |_: &Request| Json(PanicsWhenSerialised))
+        .get("/drop-panics", |_: &Request| {
+            let owner = PanicsWhenDropped;
+            Response::text(Body::stream(move |_: &mut Context<'_>, _: &mut BodyBuf<'_>| {
+                let _owned = &owner;
+                Pull::Done
+            }))
+        })
+        .get("/payload-panics", |_: &Request| -> &'static str { std::panic::panic_any(PanicsWhenDropped) })
+        .get("/json", |_: &Request| Json([1, 2, 3]))
+        .get("/large", |_: &Request| vec![b'x'; 100_000])
+        .get("/written", |_: &Request, reply: Reply| {
+            reply.write(StatusCode::OK, "text/plain", |out| out.extend(b"written"))
+        })
+        .get("/stream", |_: &Request| Response::text(Body::chunks(["a", "b"])))
+        .post("/small", |req: &Request| req.body().to_vec())
+        .body_bytes_max(4)
+        .after(access_log)
+}
+
+#[test]
+fn an_access_log_has_every_answer_once() {
+    let client = client(eventful);
+    for (path, status) in [
+        ("/", 200),
+        ("/panics", 500),
+        ("/async-panics", 500),
+        ("/panics-behind", 500),
+        ("/panics-within", 500),
+        ("/broken", 500),
+        ("/async-broken", 500),
+        ("/serialise-panics", 500),
+        ("/payload-panics", 500),
+        ("/json", 200),
+        ("/large", 200),
+        ("/written", 200),
+        ("/stream", 200),
+        ("/nowhere", 404),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let response = client.request(method.clone(), path).send();
+            assert_eq!(response.status.as_u16(), status, "{method} {path}");
+            assert_eq!(logged(), [format!("{method} {path} {status}")]);
+            let body: &[u8] = match (path, status) {
+                _ if method == Method::HEAD => b"",
+                (_, 500) if path.contains("broken") => b"internal server error",
+                (_, 500) => b"Internal Server Error",
+                ("/", _) => b"text",
+                ("/json", _) => b"[1,2,3]",
+                ("/large", _) => &[b'x'; 100_000],
+                ("/written", _) => b"written",
+                ("/stream", _) => b"ab",
+                _ => b"Not Found",
+            };
+            assert!(response.body == body, "{method} {path}");
+        }
+    }
+    assert_eq!(client.get("/").text(), "text", "and the worker lives");
+}
+
+#[test]
+fn an_answer_that_was_taken_back_was_never_shown_to_hooks_nor_keeps_its_headers() {
+    let client = client(|| {
+        Router::new()
+            .get("/", |_: &Request, reply: Reply| {
+                let reply = reply.with_header(header::ETAG, HeaderValue::from_static("\"v1\""));
+                let _replied = reply.bytes(StatusCode::OK, "text/html", b"<p>");
+                panic!("on purpose")
+            })
+            .after(|_: &Request, parts: &mut Parts| {
+                assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+                assert!(parts.error.is_some());
+                parts.headers.insert("x-request-id", HeaderValue::from_static("7"));
+            })
+    });
+    let response = client.get("/");
+    assert_eq!((response.status, response.header("etag")), (StatusCode::INTERNAL_SERVER_ERROR, None));
+    assert_eq!(response.header("x-request-id"), Some("7"));
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(client.stats().panics, 1);
+}
+
+#[test]
+fn headers_that_were_added_beforehand_leave_with_the_answer_to_a_value_that_cannot_be_serialised() {
+    let handler = |_: &Request, reply: Reply| {
+        reply.with_header(header::VARY, HeaderValue::from_static("accept")).json(StatusCode::OK, &Broken)
+    };
+    for hooks in [false, true] {
+        let client = client(move || {
+            let router = Router::new().get("/", handler);
+            if hooks { router.after(access_log) } else { router }
+        });
+        let response = client.get("/");
+        assert_eq!((response.status.as_u16(), response.header("vary")), (500, Some("accept")));
+        assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    }
+}
+
+#[test]
+fn an_access_log_has_refusals_with_what_is_known_of_their_request() {
+    let client = client(eventful);
+    let long = "x".repeat(20_000);
+    let refusals = [
+        ("GET / HTTP/9.1\r\nHost: a\r\n\r\n".to_owned(), "-  505"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "-  400"),
+        ("\0".to_owned(), "-  400"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), "-  431"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "-  414"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n".to_owned(), "-  417"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), "-  501"),
+        ("BREW /tea HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "BREW /tea 501"),
+        ("POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n".to_owned(), "POST /small 413"),
+        (
+            "POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello".to_owned(),
+            "POST /small 413",
+        ),
+        (
+            "POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx".to_owned(),
+            "POST /small 400",
+        ),
+    ];
+    for (request, line) in refusals {
+        let mut connection = client.connect();
+        connection.send(request.as_bytes());
+        assert!(!connection.received().is_empty(), "{line}");
+        assert_eq!(logged(), [line]);
+    }
+    let mut half = client.connect();
+    half.send(b"GET / HTTP/1.1\r\nHos");
+    half.advance(Duration::from_secs(11));
+    assert_eq!(half.response().expect("an answer").status, StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(logged(), ["-  408"]);
+    let mut upload = client.connect();
+    upload.send(b"POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nx");
+    upload.advance(Duration::from_secs(60));
+    assert_eq!(upload.response().expect("an answer").status, StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(logged(), ["POST /small 408"]);
+}
+
+#[test]
+fn what_stands_for_a_request_that_could_not_be_read_says_so() {
+    let client = client(|| {
+        Router::new().get("/", |req: &Request| req.is_unread().to_string()).after(
+            |req: &Request, parts: &mut Parts| {
+                assert_eq!(req.is_unread(), parts.status == StatusCode::BAD_REQUEST);
+                assert_eq!(parts.error.is_some(), req.is_unread());
+                let rest = (req.target(), req.headers().count(), req.body().len(), req.host());
+                assert!(!req.is_unread() || rest == ("", 0, 0, None));
+                log(format!("{}", req.peer().ip()));
+            },
+        )
+    });
+    assert_eq!(client.get("/").text(), "false");
+    assert!(client.raw(b"nonsense\r\n\r\n").starts_with(b"HTTP/1.1 400 "));
+    assert_eq!(logged().len(), 2);
+}
+
+#[test]
+fn a_handler_that_takes_too_long_is_in_the_access_log() {
+    let client = client(|| {
+        Router::new()
+            .get("/", async |_: Request| -> &'static str { std::future::pending().await })
+            .after(access_log)
+    });
+    let mut connection = client.connect();
+    connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.advance(Duration::from_secs(31));
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(logged(), ["GET / 503"]);
+}
+
+#[test]
+fn hooks_around_one_that_panics_see_its_500() {
+    let client = client(|| {
+        Router::new()
+            .get("/", |_: &Request| "text")
+            .after(access_log)
+            .after(|req: &Request, _: &mut Parts| assert!(req.header("x-bad").is_none(), "on purpose"))
+            .after(|_: &Request, parts: &mut Parts| {
+                log("inner");
+                parts.headers.insert("x-inner", HeaderValue::from_static("1"));
+            })
+    });
+    let mut connection = client.connect();
+    connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Bad: 1\r\n\r\n");
+    let response = connection.response().expect("an answer");
+    assert_eq!((response.status.as_u16(), response.header("x-inner")), (500, None));
+    assert_eq!(response.text(), "Internal Server Error");
+    assert_eq!(response.header("connection"), Some("close"));
+    assert!(connection.is_closed());
+    assert_eq!(logged(), ["inner", "GET / 500"]);
+    assert_eq!(client.get("/").header("x-inner"), Some("1"));
+}
+
+#[test]
+fn hooks_that_all_panic_are_called_once_and_the_500_leaves() {
+    let client = client(|| {
+        let panicking = |req: &Request, _: &mut Parts| {
+            log(req.path());
+            std::panic::panic_any(PanicsWhenDropped);
+        };
+        Router::new()
+            .get("/", |_: &Request| -> &'static str { panic!("on purpose") })
+            .after(panicking)
+            .after(panicking)
+    });
+    assert_eq!(client.get("/").text(), "Internal Server Error");
+    assert_eq!(logged(), ["/", "/"]);
+    assert_eq!(client.stats().panics, 3);
+}
+
+#[test]
+fn a_panic_in_a_before_hook_is_in_the_access_log() {
+    let client = client(|| {
+        let bad = |req: &Request| assert!(req.path() != "/bad", "on purpose");
+        Router::new().get("/", |_: &Request| "text").before(bad).after(access_log)
+    });
+    assert_eq!(client.get("/bad").status.as_u16(), 500);
+    assert_eq!(logged(), ["GET /bad 500"]);
+}
+
+#[test]
+fn what_a_handler_hands_over_may_panic_when_it_is_dropped() {
+    let client = client(eventful);
+    let mut connection = client.connect();
+    connection.send(b"GET /drop-panics HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::OK);
+    assert_eq!(connection.response().expect("the next").text(), "text");
+    assert_eq!(logged(), ["GET /drop-panics 200", "GET / 200"]);
+    // To HEAD nobody takes the stream over: it is dropped while the handler's answer is made.
+    assert_eq!(client.request(Method::HEAD, "/drop-panics").send().status.as_u16(), 500);
+    assert_eq!(logged(), ["HEAD /drop-panics 500"]);
+    assert_eq!(client.stats().panics, 2);
+}
+
+#[test]
+fn a_future_may_panic_in_its_destructor_behind_its_answer_and_behind_its_panic() {
+    struct Careless(bool);
+    impl Future for Careless {
+        type Output = &'static str;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<&'static str> {
+            assert!(!self.0, "on purpose");
+            Poll::Ready("done")
+        }
+    }
+    impl Drop for Careless {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "on purpose, in a destructor");
+        }
+    }
+    let client = client(|| {
+        Router::new()
+            .get("/good", async |_: Request| Careless(false).await)
+            .get("/bad", async |_: Request| Careless(true).await)
+            .get("/ok", |_: &Request| "ok")
+            .after(access_log)
+    });
+    for path in ["/good", "/bad"] {
+        let status = client.get(path).status.as_u16();
+        assert_eq!(logged(), [format!("GET {path} {status}")]);
+    }
+    assert_eq!(client.get("/ok").text(), "ok");
+}
+
+#[test]
+fn an_after_of_a_service_of_ones_own_sees_the_same() {
+    struct Own;
+    impl Service for Own {
+        fn find(&self, _method: &str, path: &[u8], _params: &mut Params) -> Route<'_> {
+            if path == b"/" { Route::To(RouteId(0)) } else { Route::NotFound }
+        }
+        fn methods(&self) -> &str {
+            "GET, HEAD"
+        }
+        fn has_after(&self, _route: Option<RouteId>) -> bool {
+            true
+        }
+        fn after(&self, _route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
+            access_log(request, parts);
+            assert!(request.path() != "/bad", "on purpose");
+        }
+        fn call(&self, _route: RouteId, _request: &Request<'_>, _reply: Reply<'_>) -> Replied {
+            panic!("on purpose")
+        }
+    }
+    let client = App::new(|_| Own).test();
+    assert_eq!(client.get("/").status.as_u16(), 500);
+    assert_eq!(client.get("/x").status.as_u16(), 404);
+    assert_eq!(client.get("/bad").status.as_u16(), 500);
+    client.raw(b"\0");
+    assert_eq!(logged(), ["GET / 500", "GET /x 404", "GET /bad 404", "-  400"]);
 }

@@ -75,12 +75,19 @@ fn a_known_path_with_another_method_is_a_405_that_lists_the_methods() {
 }
 
 #[test]
-fn a_method_that_http_does_not_know_is_a_501_unless_it_has_a_route() {
+fn a_method_that_http_does_not_know_is_a_501_unless_it_has_a_route_somewhere() {
     on_both(|client| {
-        for method in ["BREW", "get", "PURGE"] {
+        for method in ["BREW", "get", "purge", "PURG"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
             assert_eq!(client.request(method, "/").send().status, StatusCode::NOT_IMPLEMENTED);
         }
+        let purge = || Method::from_bytes(b"PURGE").expect("a token");
+        let elsewhere = client.request(purge(), "/orders").send();
+        assert_eq!(
+            (elsewhere.status, elsewhere.header("allow")),
+            (StatusCode::METHOD_NOT_ALLOWED, Some("POST"))
+        );
+        assert_eq!(client.request(purge(), "/nowhere").send().status, StatusCode::NOT_FOUND);
     });
 }
 

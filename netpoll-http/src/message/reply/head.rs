@@ -1,7 +1,7 @@
 //! The head of an answer: the one place where it is written.
 //!
 //! The usual head has no free headers and no hooks, and is one call of the encoder. Any other is
-//! collected first, shown to the hooks, and then written line by line.
+//! collected first and then written line by line; one that hooks have to see is held back (`held`).
 //!
 //! Invariant: the framing fits the request and the status that goes out, whatever hooks have made of it:
 //! [`Begun::has_body`] decides, after them, whether body bytes may follow.
@@ -9,10 +9,12 @@
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Replied, Reply, Rest, Switching};
+use super::held::Held;
+use super::{Facts, Replied, Reply, Rest, State, Switching};
+use crate::message::response::add_header;
 use crate::message::{Parts, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
-use crate::wire::{Connection, ContentType, Length};
+use crate::wire::{ContentType, Length};
 
 /// A head that was written.
 #[derive(Clone, Copy)]
@@ -30,8 +32,33 @@ impl<'a> Reply<'a> {
             let length = (self.state.out.len() - start) as u64;
             encode::patch_length(self.state.out, slot, length);
         }
+        if begun.slot.is_none() {
+            self.measure(start);
+        }
         if !begun.has_body {
             self.state.out.truncate(start);
+        }
+    }
+
+    /// Notes how long the body of a held answer has become.
+    #[cold]
+    fn measure(&mut self, start: usize) {
+        let length = (self.state.out.len() - start) as u64;
+        if let Some(held) = self.state.extra.as_deref_mut().and_then(|extra| extra.held.as_mut()) {
+            held.length = Length::Known(length);
+        }
+    }
+
+    /// Writes the head of an answer whose body is there already, behind `start`.
+    #[cfg(feature = "json")]
+    #[cold]
+    pub(super) fn begin_behind(&mut self, start: usize, status: StatusCode, content_type: ContentType<'_>) {
+        let body_end = self.state.out.len();
+        let begun = self.begin(status, content_type, Length::Known((body_end - start) as u64));
+        let head_bytes = self.state.out.len() - body_end;
+        self.state.out[start..].rotate_right(head_bytes);
+        if !begun.has_body {
+            self.state.out.truncate(start + head_bytes);
         }
     }
 
@@ -47,7 +74,7 @@ impl<'a> Reply<'a> {
 
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.state.facts.after.is_none() && self.state.headers.is_none()
+        self.state.facts.after.is_none() && self.state.extra.is_none()
     }
 
     /// Writes the head of an answer without headers of its own.
@@ -62,7 +89,7 @@ impl<'a> Reply<'a> {
         if state.status.is_none()
             && state.keep_alive
             && state.facts.is_usual
-            && state.headers.is_none()
+            && state.extra.is_none()
             && let Some(slot) =
                 encode::usual_head(state.out, state.facts.starts, status, content_type, length)
         {
@@ -77,8 +104,9 @@ impl<'a> Reply<'a> {
             return self.begin_collected(status, content_type, length);
         }
         let status = self.effective(status);
-        let slot = encode::head(self.state.out, &self.head(status, content_type, length));
-        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(status) }
+        let State { ref mut out, facts, keep_alive, .. } = *self.state;
+        let slot = encode::head(out, &head(facts, keep_alive, status, content_type, length));
+        Begun { slot, has_body: !facts.head_only && encode::may_have_body(status) }
     }
 
     #[cold]
@@ -94,70 +122,96 @@ impl<'a> Reply<'a> {
         {
             headers.insert(CONTENT_TYPE, value);
         }
-        self.begin_slowly(Parts { status, headers, error: None }, length)
+        self.begin_slowly(Parts { headers, ..Parts::new(status) }, length)
     }
 
-    /// Writes a head with free headers, after the hooks have seen it. With [`begin`](Self::begin) the only way
+    /// Writes a head with free headers, or holds it back for the hooks. With [`begin`](Self::begin) the only way
     /// for a head to leave.
     #[cold]
     pub(super) fn begin_slowly(&mut self, mut parts: Parts, length: Length) -> Begun {
         parts.status = self.effective(parts.status);
         self.add_headers(&mut parts);
-        parts.status = final_status(parts.status);
-        let slot = self.write_head(&parts, length);
-        Begun { slot, has_body: !self.state.facts.head_only && !encode::is_bodiless(parts.status) }
+        let facts = self.state.facts;
+        if facts.after.is_some() {
+            self.hold(parts, length);
+            // Whether the status has one is known behind the hooks.
+            return Begun { slot: None, has_body: !facts.head_only };
+        }
+        let slot = write_head(self.state.out, facts, self.state.keep_alive, &parts, length);
+        Begun { slot, has_body: !facts.head_only && encode::may_have_body(parts.status) }
     }
 
-    /// What was asked of the reply beforehand, and what hooks make of it.
+    fn hold(&mut self, parts: Parts, length: Length) {
+        self.state.extra.get_or_insert_default().held = Some(Held { parts, length });
+    }
+
+    /// What was asked of the reply beforehand.
     fn add_headers(&mut self, parts: &mut Parts) {
-        if let Some(headers) = self.state.headers.take() {
-            // Replaces headers of the same name: the answer's own content type was only a default.
-            parts.headers.extend(*headers);
+        let Some(extra) = self.state.extra.as_deref_mut() else { return };
+        let mut last = None;
+        for (name, value) in std::mem::take(&mut extra.headers) {
+            // Only the first value of a name comes with it.
+            last = name.or(last);
+            // Replaces what there can be one of: the answer's own content type was only a default.
+            if let Some(name) = &last {
+                add_header(&mut parts.headers, name.clone(), value);
+            }
         }
-        if let Some(after) = self.state.facts.after {
-            after.hooks.after(after.route, after.request, parts);
-        }
-    }
-
-    fn write_head(&mut self, parts: &Parts, length: Length) -> Option<LengthSlot> {
-        let head = self.head(parts.status, ContentType::None, length);
-        let slot = encode::open_head(self.state.out, &head);
-        write_headers(self.state.out, &parts.headers);
-        encode::close_head(self.state.out);
-        slot
     }
 
     /// Leaves the 101 to the connection, which hands itself on. A hook that makes an error of it declines.
     #[cold]
     pub(super) fn switch(mut self, headers: HeaderMap, takeover: Takeover) -> Replied {
-        let mut parts = Parts { status: StatusCode::SWITCHING_PROTOCOLS, headers, error: None };
+        let mut parts = Parts { headers, ..Parts::new(StatusCode::SWITCHING_PROTOCOLS) };
         self.add_headers(&mut parts);
-        if parts.status.is_client_error() || parts.status.is_server_error() {
-            self.write_head(&parts, Length::Known(0));
-            return self.done();
-        }
         parts.headers.insert(UPGRADE, takeover.protocol.clone());
+        if self.state.facts.after.is_some() {
+            self.hold(parts, Length::Known(0));
+            let headers = HeaderMap::new();
+            return self.leave(Rest::Upgrade(Box::new(Switching { headers, takeover })));
+        }
         self.leave(Rest::Upgrade(Box::new(Switching { headers: parts.headers, takeover })))
-    }
-
-    #[inline]
-    fn head<'h>(&self, status: StatusCode, content_type: ContentType<'h>, length: Length) -> ResponseHead<'h>
-    where
-        'a: 'h,
-    {
-        let connection = match (self.state.keep_alive, self.state.facts.is_http10) {
-            (true, false) => Connection::Unsaid,
-            (true, true) => Connection::KeepAlive,
-            (false, _) => Connection::Close,
-        };
-        ResponseHead { status, content_type, starts: self.state.facts.starts, connection, length }
     }
 }
 
-/// Writes the header lines that do not belong to the framing.
+#[inline]
+fn head<'h>(
+    facts: &'h Facts<'_>,
+    keep_alive: bool,
+    status: StatusCode,
+    content_type: ContentType<'h>,
+    length: Length,
+) -> ResponseHead<'h> {
+    let connection = facts.connection(keep_alive);
+    ResponseHead { status, content_type, starts: facts.starts, connection, length }
+}
+
+/// Writes a head with free headers.
+pub(super) fn write_head(
+    out: &mut Vec<u8>,
+    facts: &Facts<'_>,
+    keep_alive: bool,
+    parts: &Parts,
+    length: Length,
+) -> Option<LengthSlot> {
+    let mut head = head(facts, keep_alive, parts.status, ContentType::None, length);
+    if parts.headers.contains_key(UPGRADE) {
+        head.connection = head.connection.with_upgrade();
+    }
+    let slot = encode::open_head(out, &head);
+    write_headers(out, &parts.headers);
+    encode::close_head(out);
+    slot
+}
+
+/// Writes the header lines that do not belong to the framing. Of a field that has one value the last line is written.
 pub(crate) fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if !encode::is_reserved(name.as_str()) {
+    let mut lines = headers.iter().peekable();
+    // Lines of one name come one behind the other.
+    while let Some((name, value)) = lines.next() {
+        let is_overruled =
+            lines.peek().is_some_and(|(next, _)| *next == name && encode::is_single(name.as_str()));
+        if !is_overruled && !encode::is_reserved(name.as_str()) {
             // `http` let the name and the value pass, and its rules are not wider than ours.
             let _ = encode::header(out, name.as_str(), value.as_bytes());
         }
@@ -188,6 +242,6 @@ fn named_rarely(content_type: &str) -> ContentType<'_> {
 
 /// 1xx is no answer: the peer would wait for the real one.
 #[inline]
-fn final_status(status: StatusCode) -> StatusCode {
+pub(super) fn final_status(status: StatusCode) -> StatusCode {
     if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status }
 }

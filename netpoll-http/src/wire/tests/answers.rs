@@ -1,4 +1,4 @@
-//! Answer heads, chunk framing and refusals.
+//! Answer heads and chunk framing.
 
 use http::StatusCode;
 
@@ -16,7 +16,7 @@ fn written(status: u16, content_type: ContentType<'_>, connection: Connection, l
     let status = StatusCode::from_u16(status).unwrap();
     let mut out = Vec::new();
     let slot = head(&mut out, &ResponseHead { status, content_type, starts: &starts(), connection, length });
-    assert_eq!(slot.is_some(), length == Length::Deferred && !is_bodiless(status));
+    assert_eq!(slot.is_some(), length == Length::Deferred && may_have_body(status));
     String::from_utf8(out).unwrap()
 }
 
@@ -61,7 +61,8 @@ fn every_status_has_its_line() {
             _ => status.canonical_reason().unwrap_or(""),
         };
         assert_eq!(line, format!("HTTP/1.1 {code} {reason}"));
-        assert!(head.contains("\r\nServer: netpoll\r\n") && head.ends_with("GMT\r\n\r\n"));
+        let end = if code == 205 { "\r\nContent-Length: 0\r\n\r\n" } else { "GMT\r\n\r\n" };
+        assert!(head.contains("\r\nServer: netpoll\r\n") && head.ends_with(end));
     }
 }
 
@@ -88,8 +89,32 @@ fn the_connection_is_mentioned_when_asked() {
     let of = |connection| written(200, ContentType::None, connection, Length::Known(0));
     assert!(!of(Connection::Unsaid).contains("Connection"));
     assert!(of(Connection::Close).contains("\r\nConnection: close\r\n"));
-    assert!(of(Connection::KeepAlive).contains("\r\nConnection: keep-alive\r\n"));
+    assert!(
+        of(Connection::KeepAlive(75)).contains("\r\nConnection: keep-alive\r\nKeep-Alive: timeout=75\r\n")
+    );
+    assert!(of(Connection::KeepAlive(0)).contains("\r\nConnection: keep-alive\r\nContent"));
     assert!(of(Connection::Upgrade).contains("\r\nConnection: upgrade\r\n"));
+    assert!(of(Connection::Unsaid.with_upgrade()).contains("\r\nConnection: upgrade\r\n"));
+    assert!(of(Connection::Close.with_upgrade()).contains("\r\nConnection: close, upgrade\r\n"));
+    assert!(of(Connection::KeepAlive(7).with_upgrade()).contains("\r\nConnection: keep-alive, upgrade\r\n"));
+}
+
+#[test]
+fn reset_content_has_a_length_of_zero_and_nothing_else() {
+    for length in [Length::Known(5), Length::Chunked, Length::Unsaid, Length::Deferred] {
+        let head = written(205, ContentType::None, Connection::Unsaid, length);
+        assert!(head.contains("\r\nContent-Length: 0\r\n") && !head.contains("Transfer-Encoding"), "{head}");
+    }
+}
+
+#[test]
+fn a_second_line_would_contradict_some_headers_and_complete_others() {
+    for single in ["content-type", "location", "etag", "retry-after", "x-frame-options"] {
+        assert!(is_single(single), "{single}");
+    }
+    for list in ["set-cookie", "vary", "cache-control", "link", "www-authenticate", "x-anything", ""] {
+        assert!(!is_single(list), "{list}");
+    }
 }
 
 #[test]
@@ -233,20 +258,5 @@ fn chunks_are_what_the_decoder_reads() {
         let done = Decoder::new().decode(&out, &mut decoded, 1 << 20).unwrap();
         assert_eq!(done, Decoded { consumed: out.len(), done: true });
         assert_eq!(decoded, [&data[..], &data[..]].concat());
-    }
-}
-
-#[test]
-fn a_refusal_says_what_was_wrong_and_that_the_connection_closes() {
-    for &violation in Violation::ALL {
-        let error = WireError::from(violation);
-        let mut out = Vec::new();
-        refuse(&mut out, error, &starts(), false);
-        let text = String::from_utf8(out).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with(&format!("HTTP/1.1 {} ", error.status())));
-        assert!(head.contains("\r\nConnection: close"));
-        assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())));
-        assert_eq!(body, error.reason());
     }
 }

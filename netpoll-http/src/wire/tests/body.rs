@@ -190,6 +190,17 @@ fn a_client_that_waits_for_100_continue_is_noticed_in_any_case() {
 }
 
 #[test]
+fn expectations_are_a_list_that_may_have_empty_members_and_several_lines() {
+    let waits = |lines: &[&str]| accepted(http11(&[&["Content-Length: 5"], lines].concat())).expect_continue;
+    assert!(waits(&["Expect: 100-continue, 100-CONTINUE"]) && waits(&["Expect: ,100-continue ,, "]));
+    assert!(
+        waits(&["Expect: 100-continue", "Expect: 100-continue"])
+            && waits(&["Expect:", "Expect: 100-continue"])
+    );
+    assert!(!waits(&["Expect:"]) && !waits(&["Expect: , ,"]), "nothing is expected");
+}
+
+#[test]
 fn an_expectation_in_http_1_0_is_ignored() {
     for expectation in ["Expect: 100-continue", "Expect: x"] {
         assert!(!accepted(with("HTTP/1.0", &[expectation, "Content-Length: 5"])).expect_continue);
@@ -200,8 +211,8 @@ fn an_expectation_in_http_1_0_is_ignored() {
 fn another_expectation_is_a_417() {
     for lines in [
         &["Expect: x"][..],
-        &["Expect:"],
         &["Expect: 100-continue, x"],
+        &["Expect: ,x"],
         &["Expect: 100-continue", "Expect: x"],
         &["Expect: 100-continued"],
     ] {

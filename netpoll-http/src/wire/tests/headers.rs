@@ -118,7 +118,7 @@ fn a_broken_name_is_refused_before_the_head_is_complete() {
     assert_eq!(refused("GET / HTTP/1.1\r\nX :"), Violation::SpaceBeforeColon);
     assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\nX\r\n"), Violation::NoColon);
     assert_eq!(status(refused("GET / HTTP/1.1\r\nHost: a\r\nX[")), 400);
-    let lines = "A: b\r\n".repeat(65);
+    let lines = "A: b\r\n".repeat(101);
     assert_eq!(refused(format!("GET / HTTP/1.1\r\n{lines}")), Violation::TooManyHeaders);
 }
 
@@ -177,9 +177,9 @@ fn blanks_and_tabs_around_a_value_are_not_part_of_it() {
 }
 
 #[test]
-fn more_than_64_headers_are_a_431() {
-    let lines = vec!["A: b"; 63];
-    assert_eq!(accepted(http11(&lines)).headers().count(), 64);
+fn more_than_100_headers_are_a_431() {
+    let lines = vec!["A: b"; 99];
+    assert_eq!(accepted(http11(&lines)).headers().count(), 100);
     assert_eq!(refused(http11(&[lines, vec!["A: b"]].concat())), Violation::TooManyHeaders);
 }
 

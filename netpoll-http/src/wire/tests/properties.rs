@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::headers::HEADERS_MAX;
 use super::super::target::{decode_form, decode_segment};
 use super::*;
 
@@ -93,7 +94,7 @@ fn check_against_others(bytes: &[u8]) {
             (examined, whole) => panic!("{examined:?} {whole:?} {}", bytes.escape_ascii()),
         }
     }
-    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match (request.parse(bytes), &whole) {
         (Ok(httparse::Status::Complete(len)), Ok(Some(head))) => {
@@ -106,8 +107,15 @@ fn check_against_others(bytes: &[u8]) {
         (Ok(httparse::Status::Partial), Ok(None)) | (_, Err(_)) => {}
         // It refuses a version before we know which of two errors that is.
         (Err(httparse::Error::Version), Ok(None)) if !window.contains(&b'\n') => {}
+        // It knows 1.0 and 1.1 only.
+        (Err(httparse::Error::Version), Ok(_)) if is_later_minor_version(window) => {}
         (other, whole) => panic!("{other:?} {whole:?} {}", bytes.escape_ascii()),
     }
+}
+
+fn is_later_minor_version(window: &[u8]) -> bool {
+    let at = window.windows(8).position(|text| text == b" HTTP/1.").map(|at| at + 8);
+    at.and_then(|at| window.get(at)).is_some_and(|digit| (b'2'..=b'9').contains(digit))
 }
 
 #[test]

@@ -78,10 +78,32 @@ fn a_version_of_another_shape_is_a_400() {
 }
 
 #[test]
-fn a_version_other_than_1_0_and_1_1_is_a_505_at_once() {
-    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2", "HTTP/1.9", "HTTP/9.9"] {
+fn another_major_version_is_a_505_at_once() {
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/0.1", "HTTP/2.1", "HTTP/9.9"] {
         assert_eq!(refused(format!("GET / {version}")), Violation::VersionNotSupported, "{version}");
     }
+}
+
+#[test]
+fn a_later_minor_version_is_read_as_1_1() {
+    for minor in 2..=9 {
+        let head = accepted(format!("GET /a HTTP/1.{minor}\r\nHost: a\r\n\r\n"));
+        assert_eq!((head.minor_version, head.keep_alive, head.path()), (1, true, "/a"));
+    }
+    assert_eq!(refused("GET / HTTP/1.2\r\n\r\n"), Violation::NoHost, "with the rules of 1.1");
+    for version in ["HTTP/1.:", "HTTP/1./", "HTTP/1.a"] {
+        assert_eq!(status(refused(format!("GET / {version}\r\nHost: a\r\n\r\n"))), 400, "{version}");
+    }
+}
+
+#[test]
+fn an_empty_host_goes_with_the_asterisk_and_with_an_absolute_target() {
+    assert_eq!(accepted("OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n").authority(), None);
+    assert_eq!(accepted("GET http://b/ HTTP/1.1\r\nHost: \r\n\r\n").authority(), Some("b"));
+    assert_eq!(refused("GET / HTTP/1.1\r\nHost:\r\n\r\n"), Violation::BadHost);
+    assert_eq!(refused("OPTIONS * HTTP/1.1\r\nHost: :80\r\n\r\n"), Violation::BadHost);
+    assert_eq!(refused("OPTIONS * HTTP/1.1\r\nHost:\r\nHost:\r\n\r\n"), Violation::TwoHosts);
+    assert_eq!(refused("OPTIONS * HTTP/1.1\r\n\r\n"), Violation::NoHost);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{Case, Level, bytes, case, change, change_all, controls, each, ok, re
 rows! {
     Must exactly_one_host_is_required_in_http_1_1 "9112 3.2",
     Must a_host_is_a_name_or_address_with_an_optional_port "9112 3.2, 3986 3.2.2",
+    Ours an_empty_host_is_taken_where_there_is_none_to_name "9112 3.2",
     Must white_space_before_the_colon_is_refused "9112 5.1",
     Must white_space_before_the_first_header_is_refused "9112 2.2",
     Must a_folded_header_is_refused "9112 5.2",
@@ -14,7 +15,7 @@ rows! {
     Ours a_control_character_in_a_value_is_refused "9110 5.5",
     Ours bytes_above_ascii_in_a_value_are_kept "9110 5.5",
     Must spaces_and_tabs_around_a_value_are_not_part_of_it "9110 5.5",
-    Ours a_head_may_have_64_lines_and_not_one_more "6585 5",
+    Ours a_head_may_have_100_lines_and_not_one_more "6585 5",
     Ours a_head_may_have_16_kib_and_not_one_byte_more "6585 5",
     Must an_underscore_in_a_name_is_no_hyphen "9110 5.1",
     Must connection_cannot_name_framing_headers_away "9110 7.6.1",
@@ -102,6 +103,19 @@ pub fn a_host_is_a_name_or_address_with_an_optional_port() -> Vec<Case> {
     // It is the request that is wrong, not its framing: the connection may stay.
     cases.extend(change_all(bad, |case| case.or(status(400))));
     cases
+}
+
+pub fn an_empty_host_is_taken_where_there_is_none_to_name() -> Vec<Case> {
+    vec![
+        case("the asterisk", "OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n", status(204)).at(Level::Fixture),
+        case("blanks", "OPTIONS * HTTP/1.1\r\nHost: \t\r\n\r\n", status(204)).at(Level::Fixture),
+        case("an absolute target", "GET http://b.example/host HTTP/1.1\r\nHost:\r\n\r\n", ok("b.example")),
+        case("a path", "GET / HTTP/1.1\r\nHost:\r\n\r\n", refused(400)).or(status(400)),
+        case("two", "OPTIONS * HTTP/1.1\r\nHost:\r\nHost:\r\n\r\n", refused(400))
+            .or(status(400))
+            .at(Level::Must),
+        case("none", "OPTIONS * HTTP/1.1\r\n\r\n", refused(400)).or(status(400)).at(Level::Must),
+    ]
 }
 
 pub fn white_space_before_the_colon_is_refused() -> Vec<Case> {
@@ -304,11 +318,11 @@ pub fn spaces_and_tabs_around_a_value_are_not_part_of_it() -> Vec<Case> {
     ]
 }
 
-pub fn a_head_may_have_64_lines_and_not_one_more() -> Vec<Case> {
+pub fn a_head_may_have_100_lines_and_not_one_more() -> Vec<Case> {
     let with = |lines: usize| format!("{LINE}{}\r\n", "X: y\r\n".repeat(lines - 1));
     vec![
-        case("64", with(64), ok("hello")),
-        case("65", with(65), refused(431)),
+        case("100", with(100), ok("hello")),
+        case("101", with(101), refused(431)),
         case("1000", with(1000), refused(431)),
     ]
 }

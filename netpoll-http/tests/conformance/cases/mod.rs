@@ -16,7 +16,7 @@
 //! | `POST /small` | the request's body, of at most 16 bytes |
 //! | `GET /files/..` | a file below a directory that has those of [`FILES`] |
 //!
-//! and a limit of 1 MiB for bodies, 16 KiB for heads, 64 header lines, 8192 bytes for targets.
+//! and a limit of 1 MiB for bodies, 16 KiB for heads, 100 header lines, 8192 bytes for targets.
 //!
 //! Invariant: a runner sends [`CANARY`] behind every request. It is answered exactly when the request
 //! leaves the connection usable, so a server that loses its place in the bytes gives itself away.

@@ -10,6 +10,7 @@ rows! {
     Must behind_an_error_nothing_is_served "9112 9.3.2",
     Ours an_upgrade_that_nobody_accepts_is_ignored "9110 7.8",
     Ours an_expectation_other_than_100_continue_is_417 "9110 10.1.1",
+    Ours expectations_are_a_list "9110 5.3, 5.6.1.2",
     Must an_expectation_in_http_1_0_is_ignored "9110 10.1.1",
     Must a_body_that_came_along_needs_no_100 "9110 10.1.1",
     Must head_is_answered_without_a_body "9110 9.3.2",
@@ -171,12 +172,29 @@ pub fn an_upgrade_that_nobody_accepts_is_ignored() -> Vec<Case> {
 pub fn an_expectation_other_than_100_continue_is_417() -> Vec<Case> {
     let mut cases = each(
         "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: ",
-        [b"100", b"200-ok", b"100-continue, more", b"100-continue=1", b"\"100-continue\"", b"continue", b""],
+        [b"100", b"200-ok", b"100-continue, more", b"100-continue=1", b"\"100-continue\"", b"continue"],
         "\r\n\r\nhi",
         &refused(417),
     );
     cases.push(case("in a GET", format!("{GET}Expect: more\r\n\r\n"), refused(417)));
     cases
+}
+
+pub fn expectations_are_a_list() -> Vec<Case> {
+    let post = |lines: &str, expect| {
+        let request = format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{lines}\r\nhi");
+        case(lines.escape_default().to_string(), request, expect)
+    };
+    vec![
+        post("Expect: 100-continue, 100-continue\r\n", ok("hi")),
+        post("Expect: 100-continue,\r\n", ok("hi")),
+        post("Expect: , ,100-Continue\r\n", ok("hi")),
+        post("Expect: 100-continue\r\nExpect: 100-continue\r\n", ok("hi")),
+        post("Expect:\r\n", ok("hi")),
+        post("Expect: ,\r\nExpect: 100-continue\r\n", ok("hi")),
+        post("Expect: 100-continue\r\nExpect: more\r\n", refused(417)),
+        post("Expect: 100-continue,, more\r\n", refused(417)),
+    ]
 }
 
 pub fn an_expectation_in_http_1_0_is_ignored() -> Vec<Case> {

@@ -7,7 +7,7 @@ rows! {
     Ours a_malformed_request_line_is_refused "9112 3",
     Ours a_version_that_is_not_http_digit_dot_digit_is_refused "9110 2.5",
     Ours another_major_version_is_refused_with_505 "9110 15.6.6",
-    Ours a_higher_minor_version_is_refused_with_505 "9110 2.5",
+    Ours a_higher_minor_version_is_served_as_1_1 "9110 2.5",
     Ours a_target_with_a_byte_that_no_uri_has_is_refused "9112 3.2",
     Ours a_target_may_have_8192_bytes_and_not_one_more "9112 3",
     Must the_authority_of_an_absolute_target_replaces_the_host "9112 3.2.2",
@@ -129,8 +129,13 @@ pub fn another_major_version_is_refused_with_505() -> Vec<Case> {
     )
 }
 
-pub fn a_higher_minor_version_is_refused_with_505() -> Vec<Case> {
-    each("GET / ", [b"HTTP/1.2", b"HTTP/1.3", b"HTTP/1.9"], HOST, &refused(505))
+pub fn a_higher_minor_version_is_served_as_1_1() -> Vec<Case> {
+    let mut cases = each("GET / ", [b"HTTP/1.2", b"HTTP/1.3", b"HTTP/1.9"], HOST, &ok("hello"));
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    cases.push(case("in chunks", format!("POST /echo HTTP/1.2\r\nHost: a\r\n{chunks}"), ok("hi")));
+    cases.push(case("without a host", "GET / HTTP/1.2\r\n\r\n", refused(400)));
+    // It is a SHOULD.
+    super::change_all(cases, |case| case.or(refused(505)))
 }
 
 pub fn a_target_with_a_byte_that_no_uri_has_is_refused() -> Vec<Case> {

@@ -1,0 +1,108 @@
+//! An answer that hooks have to see before it leaves.
+//!
+//! Its head is kept back until whoever answers has returned, and its body waits in the write queue meanwhile. So the
+//! hooks run once, for what leaves: an answer that was taken back, because its handler panicked behind it or its value
+//! could not be serialised, is never shown to them.
+//!
+//! Invariant: a head that is held is written by [`finish`], or dropped with the answer that takes its place.
+
+use http::StatusCode;
+use http::header::UPGRADE;
+
+use super::head::{final_status, write_head};
+use super::{After, Extra, Facts, Replied, Rest};
+use crate::message::{Error, Parts, dropped, guarded};
+use crate::wire::{Length, response as encode};
+
+/// A head that was not written yet.
+pub(crate) struct Held {
+    pub(super) parts: Parts,
+    /// Never deferred once the body is there.
+    pub(super) length: Length,
+}
+
+/// Finishes an answer that is not a usual one: it has hooks, or it is taken back because of a panic.
+///
+/// `out[start..]` is what was written of it, `replied` what came back, if anything did. Returns what to do with the
+/// connection, and how often the program has panicked.
+#[cold]
+#[inline(never)]
+pub(crate) fn finish(
+    out: &mut Vec<u8>,
+    start: usize,
+    rest: &mut Rest,
+    extra: Option<Box<Extra>>,
+    replied: Option<Replied>,
+    facts: &Facts<'_>,
+    may_switch: bool,
+) -> (Replied, u32) {
+    let held = extra.and_then(|extra| {
+        let Extra { headers, held } = *extra;
+        dropped(headers);
+        held
+    });
+    let (held, mut keep_alive) = match (held, replied) {
+        (Some(held), Some(replied)) => (held, replied.keep_alive),
+        // Not answered yet: hooks see the answer when it is there.
+        (None, Some(replied)) if rest.is_unwritten() => return (replied, 0),
+        (held, _) => {
+            dropped(held);
+            let mut parts = Parts::new(StatusCode::OK);
+            parts.apologise();
+            (Held { parts, length: Length::Unsaid }, false)
+        }
+    };
+    let Held { mut parts, mut length } = held;
+    if matches!(rest, Rest::Upgrade(_)) && !(may_switch && keep_alive) {
+        parts.take_back(too_late_to_switch());
+    }
+    if let Some(After { hooks, route, request }) = facts.after
+        && guarded(|| hooks.after(route, request, &mut parts)).is_none()
+    {
+        parts.apologise();
+    }
+
+    keep_alive &= parts.panics == 0;
+    let mut panics = parts.panics;
+    if parts.is_taken_back {
+        panics += u32::from(!dropped(std::mem::replace(rest, Rest::Nothing)));
+        let message = parts.error.as_mut().map(Error::take_message).unwrap_or_default();
+        out.truncate(start);
+        out.extend_from_slice(message.as_bytes());
+        length = Length::Known(message.len() as u64);
+    }
+    match std::mem::replace(rest, Rest::Nothing) {
+        Rest::Upgrade(mut switching) if parts.status.as_u16() < 400 => {
+            parts.headers.insert(UPGRADE, switching.takeover.protocol.clone());
+            switching.headers = std::mem::take(&mut parts.headers);
+            *rest = Rest::Upgrade(switching);
+            panics += u32::from(!dropped(parts));
+            return (Replied { keep_alive }, panics);
+        }
+        declined @ Rest::Upgrade(_) => {
+            panics += u32::from(!dropped(declined));
+            length = Length::Known(0);
+        }
+        other => *rest = other,
+    }
+    parts.status = final_status(parts.status);
+    if facts.head_only || !encode::may_have_body(parts.status) {
+        panics += u32::from(!dropped(std::mem::replace(rest, Rest::Nothing)));
+        out.truncate(start);
+    }
+    let body_end = out.len();
+    let slot = write_head(out, facts, keep_alive, &parts, length);
+    debug_assert!(slot.is_none(), "the length of a held answer is known");
+    let head_bytes = out.len() - body_end;
+    out[start..].rotate_right(head_bytes);
+    panics += u32::from(!dropped(parts));
+    (Replied { keep_alive }, panics)
+}
+
+/// The answer to an upgrade that cannot be, although the handler accepted it.
+pub(crate) fn too_late_to_switch() -> Error {
+    Error::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the connection cannot switch protocols: it is about to be closed, or was not asked to",
+    )
+}
