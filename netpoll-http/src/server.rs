@@ -280,6 +280,9 @@ where
 
     /// Like [`test`](Self::test), on a network that misbehaves as told; a failure repeats with its seed.
     ///
+    /// # Panics
+    /// When one of the [`Limits`] lets nothing through, here and in [`test`](Self::test).
+    ///
     /// ```
     /// use netpoll_core::sim::Options;
     /// use netpoll_http::{App, Request, Router};
@@ -299,6 +302,9 @@ where
             Ok(server) => server.limits,
             Err(limits) => limits,
         };
+        if let Err(sentence) = limits.check() {
+            panic!("{sentence}");
+        }
         let make = |info: &WorkerInfo| {
             let service = (self.factory)(&Worker::from(info)).into_service();
             accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits)
@@ -314,6 +320,7 @@ where
             )
         })?;
         let Server { addr, reserved, limits, mut builder } = server;
+        limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
         let factory = Arc::new(self.factory);
         let protocols =
             move |info: &WorkerInfo| Ok(accept(factory(&Worker::from(info)).into_service()?, limits.clone()));

@@ -7,6 +7,8 @@ use std::time::Duration;
 /// How slowly a peer may read, and how much may be queued for it, is the core's
 /// [`ConnLimits`](netpoll_core::ConnLimits). A streamed answer may go on for as long as its peer keeps up.
 ///
+/// A limit of zero that would let nothing through is an error when the server starts (`InvalidInput`), which names it.
+///
 /// ```
 /// use netpoll_http::Limits;
 ///
@@ -84,5 +86,28 @@ impl Default for Limits {
             handler_timeout: Duration::from_secs(30),
             requests_per_turn: None,
         }
+    }
+}
+
+impl Limits {
+    /// Says which of the limits lets nothing through.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let nonsense = [
+            (self.head_bytes_max == 0, "Limits::head_bytes_max is zero: no request has a head of no bytes"),
+            (self.headers_max == 0, "Limits::headers_max is zero: every request of HTTP/1.1 has a Host"),
+            (self.target_bytes_max == 0, "Limits::target_bytes_max is zero: every request has a target"),
+            (self.head_timeout.is_zero(), "Limits::head_timeout is zero: no head could arrive"),
+            (self.idle_timeout.is_zero(), "Limits::idle_timeout is zero: no client could be quick enough"),
+            (self.body_grace.is_zero(), "Limits::body_grace is zero: no body could arrive"),
+            (
+                self.handler_timeout.is_zero(),
+                "Limits::handler_timeout is zero: no handler could wait for anything",
+            ),
+            (
+                self.requests_per_turn == Some(0),
+                "Limits::requests_per_turn is zero: no request would be answered",
+            ),
+        ];
+        nonsense.into_iter().find(|(is_so, _)| *is_so).map_or(Ok(()), |(_, sentence)| Err(sentence))
     }
 }

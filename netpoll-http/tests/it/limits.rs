@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netpoll_http::{App, Limits, Request, Router, StatusCode, TestClient};
+use netpoll_http::{App, Limits, Request, Router, Server, StatusCode, TestClient};
 
 fn hello(change: impl FnOnce(&mut Limits)) -> TestClient {
     let mut limits = Limits::default();
@@ -178,4 +178,33 @@ fn an_address_has_only_so_many_connections_where_that_is_limited() {
     assert_eq!((client.stats().shed_by_address, client.open()), (1, 2));
     first.finish();
     assert!(!client.connect().is_closed() && !second.is_closed());
+}
+
+#[test]
+fn a_limit_that_lets_nothing_through_is_named_when_the_server_starts() {
+    type Change = fn(&mut Limits);
+    let cases: [(&str, Change); 8] = [
+        ("head_bytes_max", |limits| limits.head_bytes_max = 0),
+        ("headers_max", |limits| limits.headers_max = 0),
+        ("target_bytes_max", |limits| limits.target_bytes_max = 0),
+        ("head_timeout", |limits| limits.head_timeout = Duration::ZERO),
+        ("idle_timeout", |limits| limits.idle_timeout = Duration::ZERO),
+        ("body_grace", |limits| limits.body_grace = Duration::ZERO),
+        ("handler_timeout", |limits| limits.handler_timeout = Duration::ZERO),
+        ("requests_per_turn", |limits| limits.requests_per_turn = Some(0)),
+    ];
+    for (name, change) in cases {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        let server = Server::bind("127.0.0.1:0").expect("an address").limits(limits);
+        let error = server.app(|_| Router::new()).start().expect_err(name);
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&format!("Limits::{name} is zero: ")), "{error}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "Limits::requests_per_turn is zero")]
+fn a_test_says_so_too() {
+    let _ = hello(|limits| limits.requests_per_turn = Some(0));
 }
