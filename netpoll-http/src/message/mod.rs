@@ -28,7 +28,7 @@ pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::Pending;
 pub(crate) use reply::{
-    After, AfterHooks, Extra, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
+    After, AfterHooks, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,
 };
 pub use reply::{Replied, Reply};

@@ -33,7 +33,7 @@ mod tests;
 
 pub use crate::message::{PARAMS_MAX, Params};
 pub use pattern::{Flaw, Pattern};
-pub use routes::{Endpoints, TableRouter};
+pub use routes::{Endpoints, TableRouter, Then};
 pub use table::Table;
 pub use tree::{RouteError, Tree};
 pub use wiring::Router;

@@ -230,6 +230,11 @@ impl<'a> Pattern<'a> {
         self.order
     }
 
+    /// Equal for patterns of one shape, and hardly ever for others.
+    pub(super) const fn shape(&self) -> u64 {
+        self.shape
+    }
+
     /// Whether the two match the same paths, that is, differ in names at most.
     pub const fn has_same_shape(&self, other: &Pattern<'_>) -> bool {
         if self.shape != other.shape || self.params != other.params || self.has_rest != other.has_rest {

@@ -19,7 +19,9 @@ use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
 /// Makes a [`Service`](crate::Service) from routes that are known at compile time.
 ///
 /// Same patterns, same rules and same handlers as [`Router`](crate::Router); a flawed or conflicting
-/// pattern does not compile. Handlers may capture, so call it in the factory, once per worker.
+/// pattern does not compile. Handlers may capture, so call it in the factory, once per worker. A method that is no
+/// identifier is written as text: `"M-SEARCH" "/devices" => ..`. At most 1500 routes; a thousand take the compiler
+/// some seconds.
 ///
 /// ```
 /// use netpoll_http::{App, Json, Request, routes};
@@ -42,10 +44,23 @@ use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
 #[macro_export]
 macro_rules! routes {
     (@handlers) => { () };
+    // Sixteen at a time: a macro may not call itself more often than 128 times, and types may not nest deeper.
+    (@handlers
+        $h0:expr, $h1:expr, $h2:expr, $h3:expr, $h4:expr, $h5:expr, $h6:expr, $h7:expr,
+        $h8:expr, $h9:expr, $h10:expr, $h11:expr, $h12:expr, $h13:expr, $h14:expr, $h15:expr,
+        $($rest:expr),+
+    ) => {
+        $crate::router::Then(
+            $crate::routes!(@handlers
+                $h0, $h1, $h2, $h3, $h4, $h5, $h6, $h7, $h8, $h9, $h10, $h11, $h12, $h13, $h14, $h15
+            ),
+            $crate::routes!(@handlers $($rest),+),
+        )
+    };
     (@handlers $handler:expr $(, $rest:expr)*) => {
         ($crate::Handler::into_endpoint($handler), $crate::routes!(@handlers $($rest),*))
     };
-    ($($method:ident $pattern:literal => $handler:expr),* $(,)?) => {{
+    ($($method:tt $pattern:literal => $handler:expr),* $(,)?) => {{
         $crate::route_table! { struct Routes { $($method $pattern),* } }
         $crate::router::TableRouter::<Routes, _>::new($crate::routes!(@handlers $($handler),*))
     }};
@@ -174,13 +189,30 @@ impl<T: Table, H> fmt::Debug for TableRouter<T, H> {
     }
 }
 
-/// Handlers in a row: `(first, (second, (third, ())))`.
+/// Handlers in a row: `(first, (second, (third, ())))`, or two such rows one [`Then`] the other.
 pub trait Endpoints: 'static {
     /// How many there are.
     const COUNT: usize;
 
     /// Calls the one with this number, from zero.
     fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+}
+
+/// A row of handlers and those behind it.
+#[derive(Debug)]
+pub struct Then<A, B>(pub A, pub B);
+
+impl<A: Endpoints, B: Endpoints> Endpoints for Then<A, B> {
+    const COUNT: usize = A::COUNT + B::COUNT;
+
+    // Not inlined into each other: a thousand handlers would be one function.
+    #[inline]
+    fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        match number.checked_sub(A::COUNT as u32) {
+            None => self.0.call(number, request, reply),
+            Some(behind) => self.1.call(behind, request, reply),
+        }
+    }
 }
 
 impl Endpoints for () {

@@ -42,7 +42,7 @@ pub trait Table {
 /// Makes a compile-time route table: a type that implements [`Table`](crate::router::Table).
 ///
 /// A pattern that is flawed, or that matches the same paths as another one of the same method, does
-/// not compile. Methods are written in capitals. Routes have the numbers 0, 1, 2, … in the order
+/// not compile. Methods are written in capitals; one that is no identifier as text, such as `"M-SEARCH"`. Routes have the numbers 0, 1, 2, … in the order
 /// written; the order has no other meaning.
 ///
 /// ```
@@ -81,7 +81,9 @@ pub trait Table {
 /// ```
 #[macro_export]
 macro_rules! route_table {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($method:ident $pattern:literal),* $(,)? }) => {
+    (@method $method:ident) => { ::core::stringify!($method) };
+    (@method $method:literal) => { $method };
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($method:tt $pattern:literal),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         $vis struct $name;
@@ -89,9 +91,13 @@ macro_rules! route_table {
         const _: () = {
             use $crate::router::table as t;
 
+            // A thousand routes take a while, as the compiler would rather warn of.
+            #[allow(long_running_const_eval)]
             static CHECKED: t::Checked<{ <[&str]>::len(&[$($pattern),*]) }> =
-                t::Checked::new([$((::core::stringify!($method), $pattern)),*]);
+                t::Checked::new([$(($crate::route_table!(@method $method), $pattern)),*]);
+            #[allow(long_running_const_eval)]
             static ALLOW: [u8; CHECKED.allow_bytes()] = CHECKED.allow();
+            #[allow(long_running_const_eval)]
             static ROUTES: t::Routes = CHECKED.routes(&ALLOW);
 
             impl t::Table for $name {
@@ -110,19 +116,21 @@ macro_rules! route_table {
                     // A switch over numbers, and one comparison of a known length.
                     #[allow(unused_variables, reason = "a table may have no literal path")]
                     let tag = t::tag(path);
-                    $(
-                        if const { t::is_literal($pattern) }
-                            && tag == const { t::tag($pattern.as_bytes()) }
-                            && path == const { $pattern.as_bytes() }
-                        {
-                            let number = const { ROUTES.number(::core::stringify!($method), $pattern) };
-                            return if method == ::core::stringify!($method) {
-                                $crate::router::Found::Route(number)
+                    // Items and no `const { .. }`: with a thousand of those in one function the compiler takes minutes.
+                    $({
+                        const PATH: &[u8] = $pattern.as_bytes();
+                        const IS_LITERAL: bool = t::is_literal($pattern);
+                        const TAG: u64 = t::tag(PATH);
+                        if IS_LITERAL && tag == TAG && path == PATH {
+                            const METHOD: &str = $crate::route_table!(@method $method);
+                            const NUMBER: usize = ROUTES.number(METHOD, $pattern);
+                            return if method == METHOD {
+                                $crate::router::Found::Route(NUMBER)
                             } else {
-                                ROUTES.find_method(number, method)
+                                ROUTES.find_method(NUMBER, method)
                             };
                         }
-                    )*
+                    })*
                     ROUTES.find_with_params(method, path, params)
                 }
             }
@@ -134,6 +142,8 @@ macro_rules! route_table {
 #[derive(Debug)]
 pub struct Routes {
     routes: &'static [Route],
+    /// Indexes into `routes`, sorted by the hash of the shape.
+    by_shape: &'static [usize],
     buckets: &'static [Bucket],
     candidates: &'static [Candidate],
     /// All `Allow` values, one after the other.
@@ -213,18 +223,30 @@ impl Routes {
         self.routes
     }
 
-    /// The number of the route that was written as `method "pattern"`.
+    /// The number of the route that was written as `method "pattern"`. A binary search.
     ///
     /// # Panics
     /// If there is none; in a constant, that is a compile error.
     pub const fn number(&self, method: &str, pattern: &str) -> usize {
-        let mut number = 0;
-        while number < self.routes.len() {
-            let route = &self.routes[number];
-            if same(route.pattern.text(), pattern) && same(route.method, method) {
-                return number;
+        let Ok(wanted) = Pattern::parse(pattern) else { panic!("no such route") };
+        let (mut start, mut end) = (0, self.by_shape.len());
+        while start < end {
+            let middle = usize::midpoint(start, end);
+            if self.routes[self.by_shape[middle]].pattern.shape() < wanted.shape() {
+                start = middle + 1;
+            } else {
+                end = middle;
             }
-            number += 1;
+        }
+        while start < self.by_shape.len() {
+            let route = &self.routes[self.by_shape[start]];
+            if route.pattern.shape() != wanted.shape() {
+                break;
+            }
+            if same(route.pattern.text(), pattern) && same(route.method, method) {
+                return self.by_shape[start];
+            }
+            start += 1;
         }
         panic!("no such route")
     }

@@ -106,6 +106,13 @@ impl<T> Tree<T> {
         }
     }
 
+    /// The value that was inserted first of those that have a path, whatever their methods.
+    pub(super) fn find_any(&self, path: &str) -> Option<&T> {
+        let found = self.literals.find(path.as_bytes());
+        let leaf = found.or_else(|| self.find_in_trie(path.as_bytes(), &mut Params::new()))?;
+        self.leaves[leaf as usize].endpoints.first().map(|endpoint| &endpoint.value)
+    }
+
     /// All routes in no particular order: method, pattern, value.
     pub fn iter(&self) -> impl Iterator<Item = (&Method, &str, &T)> {
         let endpoints = self.leaves.iter().flat_map(|leaf| &leaf.endpoints);

@@ -3,7 +3,8 @@
 //! Matching is [`Tree`]'s; this file keeps what a match leads to. Routes are numbered in the order of
 //! adding, and the tree holds the numbers.
 //!
-//! Invariant: every number in the tree is an index into `routes`.
+//! Invariant: every number in the tree is an index into `routes`. A request has one chain of groups around it, whether it
+//! finds a route or not, so no hook sees it twice.
 
 use std::fmt;
 use std::rc::Rc;
@@ -22,27 +23,79 @@ use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
 /// follows. A literal beats a parameter, and the order of adding does not matter.
 ///
 /// Answered without a handler: HEAD from GET, OPTIONS with `Allow`, 404, 405 with `Allow`, and 501 for
-/// methods that HTTP does not know.
+/// methods that neither HTTP nor any of the routes knows.
 ///
 /// ```
-/// use netpoll_http::{App, Error, Parts, Request, Router, StatusCode};
+/// use netpoll_http::{App, Error, Request, Router, StatusCode};
 ///
-/// let admin = Router::new()
+/// let admin = || Router::new()
 ///     .get("/stats", |_: &Request| "all is well")
 ///     .before(|req: &Request| match req.header_str("x-key") {
 ///         Some("secret") => Ok(()),
 ///         _ => Err(Error::from(StatusCode::UNAUTHORIZED)),
 ///     });
-/// let client = App::new(move |_| Router::new().get("/", |_: &Request| "hello")).test();
+/// let client = App::new(move |_| Router::new().get("/", |_: &Request| "hello").nest("/admin", admin())).test();
 /// assert_eq!(client.get("/").text(), "hello");
-/// # drop(Router::new().nest("/admin", admin));
+/// assert_eq!(client.get("/admin/stats").status, StatusCode::UNAUTHORIZED);
+/// assert_eq!(client.get("/admin/anything").status, StatusCode::UNAUTHORIZED);
+/// assert_eq!(client.get("/anything").status, StatusCode::NOT_FOUND);
 /// ```
+///
+/// # Hooks
+///
+/// On the way in `before` hooks run in the order in which they were added, those of an outer router before those of one
+/// that is nested in it; on the way out `after` hooks run in the opposite order. So the hook that was added first to the
+/// outermost router sees everything: it is the place for an access log.
+///
+/// A request that finds no route passes the hooks of the router that it belongs to: of the one that has the path, for
+/// another method (405, OPTIONS); else of the innermost one that is nested at a prefix of its path (404); else of the
+/// outermost alone. If two routers share a path or a prefix, it is the one that was added first.
 #[derive(Default)]
 pub struct Router {
     tree: Tree<RouteId>,
     routes: Vec<Route>,
     hooks: Hooks,
     methods: String,
+    /// Routers that are nested at a prefix, the longest first.
+    nests: Vec<Nest>,
+    /// Whether any group has hooks.
+    has_groups: bool,
+    /// The route that was added last is one of its own, and nothing was taken in since.
+    can_limit_last: bool,
+}
+
+/// What is below a prefix.
+struct Nest {
+    /// Segments of the pattern, the empty one before the first slash included.
+    segments: Vec<String>,
+    /// As those of a route.
+    groups: Vec<Rc<Hooks>>,
+}
+
+impl Nest {
+    fn new(prefix: &str, groups: Vec<Rc<Hooks>>) -> Self {
+        Self { segments: prefix.split('/').map(str::to_owned).collect(), groups }
+    }
+
+    /// Whether a raw path is the prefix or goes on behind it.
+    fn has(&self, path: &str) -> bool {
+        let mut parts = path.split('/');
+        self.segments.iter().all(|segment| {
+            parts
+                .next()
+                .is_some_and(|part| if is_param(segment) { !part.is_empty() } else { part == segment })
+        })
+    }
+
+    /// Longer prefixes come first, and a literal before a parameter.
+    fn order(&self) -> (std::cmp::Reverse<usize>, Vec<bool>) {
+        let params = self.segments.iter().map(|segment| is_param(segment)).collect();
+        (std::cmp::Reverse(self.segments.len()), params)
+    }
+}
+
+fn is_param(segment: &str) -> bool {
+    segment.starts_with('{')
 }
 
 struct Route {
@@ -99,10 +152,12 @@ impl Router {
     /// Default: [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     ///
     /// # Panics
-    /// When no route was added before.
+    /// When no route was added before, or when [`nest`](Self::nest) or [`merge`](Self::merge) came in between: routes
+    /// of another router have their limits from there.
     #[must_use]
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
-        let route = self.routes.last_mut().expect("body_bytes_max follows the route that it is for");
+        let sentence = "body_bytes_max follows the route that it is for, before `nest` and `merge`";
+        let route = self.routes.last_mut().filter(|_| self.can_limit_last).expect(sentence);
         route.body_bytes_max = Some(bytes);
         self
     }
@@ -111,7 +166,8 @@ impl Router {
     ///
     /// It returns `()` to only look, or `Result<(), Error>` or `Option<Response>` to be able to answer instead
     /// of the handler. It runs before the body is read, so a refused upload costs nothing; the body of
-    /// its request is empty. Requests that find no route pass it as well.
+    /// its request is empty. Requests that find no route pass it as well, those that cannot be read do not; of a nested
+    /// router see [Hooks](Self#hooks).
     #[must_use]
     pub fn before<V: Verdict>(mut self, hook: impl Fn(&Request<'_>) -> V + 'static) -> Self {
         self.hooks.add_before(hook);
@@ -120,8 +176,12 @@ impl Router {
 
     /// Adds a hook that may change status and headers of every answer of this router before it leaves.
     ///
-    /// Answers of `before` hooks, 404 and 405 pass it as well; refusals of malformed requests do not.
-    /// Answers then take a slower way out, because their headers are collected first.
+    /// It runs once for each answer, when that is complete: also for those of `before` hooks, for 404, 405 and 408, for
+    /// the 500 that a panic is answered with, and, in the outermost router, for refusals of requests that could not be
+    /// read ([`Request::is_unread`]). A hook that panics makes a 500 of the answer, and the hooks around it see that.
+    /// The order is told under [Hooks](Self#hooks). Not for 1xx, and not for what is cut without an answer.
+    ///
+    /// Answers then take a slower way out, because their headers are collected first and their bodies moved behind them.
     #[must_use]
     pub fn after(mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) -> Self {
         self.hooks.add_after(hook);
@@ -130,6 +190,8 @@ impl Router {
 
     /// Takes in all routes of another router, which keep its hooks; this router's are around them.
     ///
+    /// Paths that neither has are this router's own: 404 passes no hook of `other`.
+    ///
     /// # Panics
     /// When a pattern takes the same paths as one that is there.
     #[must_use]
@@ -137,13 +199,25 @@ impl Router {
         self.nest("", other)
     }
 
-    /// Like [`merge`](Self::merge), with `prefix` before each pattern: `/api` and `/orders` make `/api/orders`.
+    /// Like [`merge`](Self::merge), with `prefix` before each pattern: `/api` and `/orders` make `/api/orders`. All that
+    /// begins with the prefix is `other`'s then, and its hooks see the 404 for what it has not.
     ///
     /// # Panics
     /// When a pattern takes the same paths as one that is there.
     #[must_use]
     pub fn nest(mut self, prefix: &str, other: Router) -> Self {
         let group = Rc::new(other.hooks);
+        self.has_groups |= !group.is_empty() || other.has_groups;
+        let inner = other.nests.into_iter().map(|nest| (nest.segments.join("/"), nest.groups));
+        let all = inner.chain((!prefix.is_empty()).then(|| (String::new(), Vec::new())));
+        for (inner, mut groups) in all {
+            if !group.is_empty() {
+                groups.push(Rc::clone(&group));
+            }
+            self.nests.push(Nest::new(&format!("{prefix}{inner}"), groups));
+        }
+        // Stable: of equals the first one stays first.
+        self.nests.sort_by_cached_key(Nest::order);
         let mut patterns: Vec<_> = other
             .tree
             .iter()
@@ -156,6 +230,7 @@ impl Router {
             }
             self.add(method, &format!("{prefix}{pattern}"), route);
         }
+        self.can_limit_last = false;
         self
     }
 
@@ -171,16 +246,28 @@ impl Router {
             panic!("{error}");
         }
         self.routes.push(route);
+        self.can_limit_last = true;
     }
 
     fn route(&self, route: RouteId) -> &Route {
         &self.routes[route.0 as usize]
     }
 
-    /// The groups of a route, innermost first; of no route, none.
+    /// The groups around a request, innermost first.
     #[inline]
-    fn groups(&self, route: Option<RouteId>) -> &[Rc<Hooks>] {
-        route.map_or(&[], |route| &self.route(route).groups)
+    fn groups(&self, route: Option<RouteId>, request: &Request<'_>) -> &[Rc<Hooks>] {
+        match route {
+            Some(route) => &self.route(route).groups,
+            None => self.groups_without_route(request.path()),
+        }
+    }
+
+    #[cold]
+    fn groups_without_route(&self, path: &str) -> &[Rc<Hooks>] {
+        if let Some(route) = self.tree.find_any(path) {
+            return &self.route(*route).groups;
+        }
+        self.nests.iter().find(|nest| nest.has(path)).map_or(&[], |nest| &nest.groups)
     }
 }
 
@@ -205,23 +292,25 @@ impl Service for Router {
 
     #[inline]
     fn has_before(&self, route: Option<RouteId>) -> bool {
-        !self.hooks.is_empty() || !self.groups(route).is_empty()
+        !self.hooks.is_empty() || route.map_or(self.has_groups, |route| !self.route(route).groups.is_empty())
     }
 
     #[inline]
     fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
-        let groups = self.groups(route).iter().rev();
-        self.hooks.before(request).or_else(|| groups.into_iter().find_map(|group| group.before(request)))
+        self.hooks
+            .before(request)
+            .or_else(|| self.groups(route, request).iter().rev().find_map(|group| group.before(request)))
     }
 
     #[inline]
     fn has_after(&self, route: Option<RouteId>) -> bool {
         self.has_before(route)
-            && (self.hooks.has_after() || self.groups(route).iter().any(|group| group.has_after()))
+            && (self.hooks.has_after()
+                || route.is_none_or(|route| self.route(route).groups.iter().any(|group| group.has_after())))
     }
 
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
-        for group in self.groups(route) {
+        for group in self.groups(route, request) {
             group.after(request, parts);
         }
         self.hooks.after(request, parts);

@@ -499,3 +499,93 @@ fn an_after_of_a_service_of_ones_own_sees_the_same() {
     client.raw(b"\0");
     assert_eq!(logged(), ["GET / 500", "GET /x 404", "GET /bad 404", "-  400"]);
 }
+
+#[test]
+fn hooks_of_a_nested_router_see_its_404_405_and_options() {
+    let client = client(|| {
+        let api = Router::new()
+            .get("/orders", |_: &Request| "orders")
+            .get("/orders/{id}/lines/{line}", |_: &Request| "line")
+            .before(with_key)
+            .after(|_: &Request, parts: &mut Parts| {
+                parts.headers.insert("x-api", HeaderValue::from_static("1"));
+            });
+        Router::new().get("/", |_: &Request| "root").nest("/api", api).after(access_log)
+    });
+    let sent = |method: &str, path: &str, key: &str| {
+        let method = Method::from_bytes(method.as_bytes()).expect("a token");
+        let response = client.request(method.clone(), path).header("x-key", key).send();
+        assert_eq!(logged(), [format!("{method} {path} {}", response.status.as_u16())]);
+        (response.status.as_u16(), response.header("x-api").is_some())
+    };
+    let unknown =
+        [("GET", "/api/nothing"), ("GET", "/api"), ("GET", "/api/"), ("GET", "/api/orders/7/lines/")];
+    for (method, path) in unknown {
+        assert_eq!(sent(method, path, "wrong"), (401, true), "{path}: nobody learns that it is not there");
+        assert_eq!(sent(method, path, "secret"), (404, true), "{path}");
+    }
+    for path in ["/api/orders", "/api/orders/7/lines/2"] {
+        assert_eq!((sent("PUT", path, "wrong"), sent("PUT", path, "secret")), ((401, true), (405, true)));
+        assert_eq!(
+            (sent("OPTIONS", path, "wrong"), sent("OPTIONS", path, "secret")),
+            ((401, true), (204, true))
+        );
+        assert_eq!(sent("BREW", path, "wrong"), (401, true));
+    }
+    for (method, path, status) in [
+        ("GET", "/apis", 404),
+        ("GET", "/nothing", 404),
+        ("PUT", "/", 405),
+        ("GET", "/", 200),
+        ("GET", "/ap", 404),
+    ] {
+        assert_eq!(sent(method, path, "wrong"), (status, false), "{path} is not below it");
+    }
+    assert_eq!(sent("OPTIONS", "*", "wrong"), (204, false));
+}
+
+#[test]
+fn a_request_without_a_route_passes_the_hooks_of_the_innermost_router_at_its_prefix() {
+    fn named(name: &'static str) -> Router {
+        Router::new().get("/x", |_: &Request| "x").after(move |_: &Request, _: &mut Parts| log(name))
+    }
+    let client = client(|| {
+        let users = named("users").nest("/{id}/pets", named("pets"));
+        let open = Router::new().get("/x", |_: &Request| "x");
+        let merged = || {
+            let router = Router::new().get("/m", |_: &Request| "m").post("/both", |_: &Request| "m");
+            router.after(|_: &Request, _: &mut Parts| log("merged"))
+        };
+        named("outer")
+            .nest("/api", named("api").nest("/users", users).nest("/users/me", named("me")))
+            .nest("/api/open", open)
+            .merge(merged())
+            .nest("/twice", named("first"))
+            .nest("/twice", Router::new().get("/y", |_: &Request| "y"))
+            .get("/both", |_: &Request| "outer")
+    });
+    for (path, seen) in [
+        ("/nothing", "outer"),
+        ("/api/nothing", "api outer"),
+        ("/api/users", "users api outer"),
+        ("/api/users/7/nothing", "users api outer"),
+        ("/api/users/7/pets", "pets users api outer"),
+        ("/api/users/7/pets/nothing/more", "pets users api outer"),
+        ("/api/users//pets", "users api outer"),
+        ("/api/users/me/pets", "pets users api outer"),
+        ("/api/users/me/nothing", "me api outer"),
+        ("/api/open/nothing", "outer"),
+        ("/twice/nothing", "first outer"),
+        ("/twice/y", "outer"),
+        ("/mm", "outer"),
+    ] {
+        client.get(path);
+        assert_eq!(logged().join(" "), seen, "{path}");
+    }
+    for (path, seen) in
+        [("/m", "merged outer"), ("/both", "merged outer"), ("/api/users/7/pets/x", "pets users api outer")]
+    {
+        assert_eq!(client.request(Method::DELETE, path).send().status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(logged().join(" "), seen, "DELETE {path}");
+    }
+}
