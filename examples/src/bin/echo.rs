@@ -7,7 +7,8 @@
 //! A [`Protocol`] is one value per connection, called back on the connection's worker. A client that sends but
 //! never reads costs 256 KiB at most: beyond that the runtime stops reading from it.
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
 
@@ -25,15 +26,20 @@ impl Protocol for Echo {
     // then the connection closes.
 }
 
+fn say(text: impl Display) {
+    // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
     let server = Runtime::builder().stop_on_signals(true).listen(addr, |_worker| |_peer| Echo)?.start()?;
     for addr in server.local_addrs() {
-        println!("echo listens on {addr}");
+        say(format_args!("echo listens on {addr}"));
     }
 
     let report = server.wait()?;
     let calls = report.stats.syscalls() as f64 / report.stats.accepted.max(1) as f64;
-    println!("{report}; {:.1} system calls for each connection", calls);
+    say(format_args!("{report}; {calls:.1} system calls for each connection"));
     Ok(())
 }

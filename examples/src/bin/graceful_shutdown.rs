@@ -6,7 +6,8 @@
 //! how many connections were open, how long the end took, and whether it had to cut any.
 //! `curl http://127.0.0.1:8081/slow/30` takes longer than the ten seconds that a drain may take: it is cut.
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// worker serves others until the answer is there; a handler itself must never sleep.
 async fn report_after(seconds: u64) -> Result<&'static str, Error> {
     let (ready, report) = oneshot::channel();
-    println!("working for {seconds} s");
+    say(format_args!("working for {seconds} s"));
     thread::Builder::new()
         .spawn(move || {
             thread::sleep(Duration::from_secs(seconds));
@@ -29,6 +30,11 @@ async fn report_after(seconds: u64) -> Result<&'static str, Error> {
         })
         .map_err(Error::internal)?;
     report.await.map_err(Error::internal)
+}
+
+fn say(text: impl Display) {
+    // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn main() -> io::Result<()> {
@@ -42,10 +48,10 @@ fn main() -> io::Result<()> {
                 .get("/slow/{seconds}", async |req: Request| report_after(req.param("seconds")?).await)
         })
         .start()?;
-    println!("graceful_shutdown listens on http://{}", server.addr());
+    say(format_args!("graceful_shutdown listens on http://{}", server.addr()));
 
     let report = server.wait()?;
-    println!("{report}");
+    say(&report);
     match report.cut {
         0 => Ok(()),
         cut => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{cut} connections were cut"))),

@@ -9,7 +9,8 @@
 //! and with one that has sent all it will send but still wants its answers (`eof`).
 
 use std::collections::HashMap;
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +103,11 @@ impl Lines {
     }
 }
 
+fn say(text: impl Display) {
+    // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7001".to_owned());
     let store = Arc::new(Store::default());
@@ -110,9 +116,9 @@ fn main() -> io::Result<()> {
         move |_peer| Lines { store: Arc::clone(&store) }
     };
     let server = Runtime::builder().stop_on_signals(true).listen(addr, listen)?.start()?;
-    println!("line_protocol listens on {}", server.local_addrs()[0]);
+    say(format_args!("line_protocol listens on {}", server.local_addrs()[0]));
 
     let report = server.wait()?;
-    println!("{report}\n{}", report.stats);
+    say(format_args!("{report}\n{}", report.stats));
     Ok(())
 }

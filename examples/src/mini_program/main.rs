@@ -69,7 +69,8 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mini-program: {}", failure.message);
+            // Where to say that this cannot be said?
+            let _ = writeln!(io::stderr(), "mini-program: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }

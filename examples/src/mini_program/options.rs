@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -56,6 +55,10 @@ Endpoints:
 
 /// Where CPU lists end: the most CPUs that Linux supports.
 const CPU_MAX: usize = 8191;
+/// Workers that are nobody's mistake, on however few CPUs.
+const WORKERS_SENSIBLE: usize = 64;
+/// A request in a microsecond: more than a machine answers.
+const RATE_MAX: u32 = 1_000_000;
 /// What the command line asks for.
 pub enum Command {
     Help,
@@ -111,23 +114,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("addr") => options.addr = value(&mut parser, "--addr", address)?,
-            Long("workers") => options.workers = Some(value(&mut parser, "--workers", at_least_one)?),
+            Long("workers") => options.workers = Some(value(&mut parser, "--workers", worker_count)?),
             Long("cpus") => options.cpus = Some(value(&mut parser, "--cpus", cpu_list)?),
             Long("budget") => options.budget = value(&mut parser, "--budget", parsed)?,
             Long("wait") => options.wait = value(&mut parser, "--wait", parsed)?,
             Long("drain") => options.drain = value(&mut parser, "--drain", seconds)?,
             Long("head-timeout") => {
-                options.limits.head_timeout = value(&mut parser, "--head-timeout", seconds)?;
+                options.limits.head_timeout = value(&mut parser, "--head-timeout", some_seconds)?;
             }
             Long("idle-timeout") => {
-                options.limits.idle_timeout = value(&mut parser, "--idle-timeout", seconds)?;
+                options.limits.idle_timeout = value(&mut parser, "--idle-timeout", some_seconds)?;
             }
             Long("handler-timeout") => {
-                options.limits.handler_timeout = value(&mut parser, "--handler-timeout", seconds)?;
+                options.limits.handler_timeout = value(&mut parser, "--handler-timeout", some_seconds)?;
             }
             Long("rate-limit") => {
-                let rate: NonZeroU32 = value(&mut parser, "--rate-limit", parsed)?;
-                options.rate_limit = Some(rate.get());
+                options.rate_limit = Some(value(&mut parser, "--rate-limit", rate)?);
             }
             Long("body-bytes-max") => {
                 options.limits.body_bytes_max = value(&mut parser, "--body-bytes-max", parsed)?;
@@ -197,8 +199,35 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Threads beyond a few for each CPU only wait for one another.
+fn worker_count(text: &str) -> Result<usize, String> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (8 * cpus).max(WORKERS_SENSIBLE);
+    match at_least_one(text)? {
+        count if count > most => Err(format!("at most {most} workers make sense on {cpus} CPUs")),
+        count => Ok(count),
+    }
+}
+
+/// Requests a second.
+fn rate(text: &str) -> Result<u32, String> {
+    match parsed(text)? {
+        0 => Err("a limit of zero lets nobody in".to_owned()),
+        rate if rate > RATE_MAX => Err(format!("a rate above {RATE_MAX} a second limits nobody")),
+        rate => Ok(rate),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(parsed(text)?).map_err(|error| error.to_string())
+    Duration::try_from_secs_f64(parsed(text)?)
+        .map_err(|_| "must be a number of seconds, zero or more".to_owned())
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("must be more than zero seconds".to_owned()),
+        time => Ok(time),
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -267,6 +296,17 @@ mod tests {
         assert!(said("--wait never").starts_with("--wait \"never\": `never` is not one of `block`"));
         assert!(said("--budget 0").starts_with("--budget \"0\": `0` is not a number of events from 1"));
         assert_eq!(said("--workers 2 --cpus 0"), "--workers 2 does not fit the 1 CPUs of --cpus");
+        assert!(said("--workers 99999").contains("workers make sense on"));
+        assert_eq!(said("--rate-limit 0"), "--rate-limit \"0\": a limit of zero lets nobody in");
+        assert!(said("--rate-limit 2000000000").contains("a rate above 1000000 a second limits nobody"));
+        assert_eq!(said("--drain -1"), "--drain \"-1\": must be a number of seconds, zero or more");
+        assert_eq!(said("--drain=inf"), "--drain \"inf\": must be a number of seconds, zero or more");
+        for timeout in ["--head-timeout", "--idle-timeout", "--handler-timeout"] {
+            assert_eq!(
+                said(&format!("{timeout} 0")),
+                format!("{timeout} \"0\": must be more than zero seconds")
+            );
+        }
         assert!(said("--colour").contains("--colour") && said("--addr").contains("--addr"));
         assert!(said("stray").contains("stray"));
     }

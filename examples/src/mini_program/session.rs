@@ -114,10 +114,9 @@ fn session<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<(OpenId, Dura
         Error::new(StatusCode::UNAUTHORIZED, message)
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     };
-    let token = match req.header_str("authorization") {
-        Some(credentials) => bearer(credentials),
-        None => req.cookie("session"),
-    };
+    // Another scheme is somebody else's, such as a proxy's that asks for a password: it does not hide the cookie.
+    let lines = req.header_lines("authorization").filter_map(|line| std::str::from_utf8(line).ok());
+    let token = lines.filter_map(bearer).next().or_else(|| req.cookie("session"));
     let token = token.ok_or_else(|| {
         unauthorized("log in first: send `Authorization: Bearer TOKEN` or the cookie that POST /login gave")
     })?;

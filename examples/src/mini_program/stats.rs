@@ -12,7 +12,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// `GET /stats`
 pub fn show(workers: &Handle, req: &Request<'_>) -> Result<Response, Error> {
     let ledger = Ledger::read(workers);
-    let response = if prefers_html(req.header_str("accept").unwrap_or_default()) {
+    // Several lines are one list.
+    let accept: Vec<_> = req.header_lines("accept").map(String::from_utf8_lossy).collect();
+    let response = if prefers_html(&accept.join(",")) {
         Response::html(ledger.page())
     } else {
         Json(ledger).into_response()
@@ -105,8 +107,9 @@ fn quality(accept: &str, media_type: &str) -> u16 {
             Some(_) if name.eq_ignore_ascii_case(media_type) => 3,
             _ => continue,
         };
-        let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
-        let weight = (weight.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u16;
+        let named = parts.filter_map(|part| part.split_once('='));
+        let mut weights = named.filter(|(name, _)| name.eq_ignore_ascii_case("q")).map(|(_, weight)| weight);
+        let weight = weights.next().map_or(1000, thousandths);
         if specific > best.0 {
             best = (specific, weight);
         }
@@ -114,9 +117,36 @@ fn quality(accept: &str, media_type: &str) -> u16 {
     best.1
 }
 
+/// A weight from `0` to `1` with three digits at most behind the point, in thousandths. What is none counts as zero.
+fn thousandths(weight: &str) -> u16 {
+    let (whole, part) = weight.split_once('.').unwrap_or((weight, ""));
+    let is_weight =
+        matches!(whole, "0" | "1") && part.len() <= 3 && part.bytes().all(|digit| digit.is_ascii_digit());
+    if !is_weight {
+        return 0;
+    }
+    let part = format!("{part:0<3}").parse().unwrap_or(0);
+    if whole == "1" { 1000 } else { part }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_are_read_in_any_case_and_as_they_are_written() {
+        assert!(
+            !prefers_html("text/html;Q=0, application/json;Q=0.001") && prefers_html("text/html; q=0.001")
+        );
+        assert!(
+            prefers_html("application/json ;Q=0.5, TEXT/HTML ; Q=0.51")
+                && prefers_html("text/html;level=1;Q=1.000")
+        );
+        let read = [
+            "0", "1", "0.", "1.0", "0.5", "0.25", "0.125", "0.1234", "1.5", "-1", "+1", "nan", "", "2", "1e0",
+        ];
+        assert_eq!(read.map(thousandths), [0, 1000, 0, 1000, 500, 250, 125, 0, 1000, 0, 0, 0, 0, 0, 0]);
+    }
 
     #[test]
     fn browsers_get_the_page_and_programs_get_json() {

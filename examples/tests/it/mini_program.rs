@@ -81,6 +81,15 @@ fn a_code_becomes_a_session_once_and_other_codes_are_refused_with_a_reason() {
     let token = session["token"].as_str().unwrap();
     let cookie = answer.header("set-cookie").unwrap();
     assert!(cookie.starts_with(&format!("session={token};")) && cookie.contains("HttpOnly"), "{cookie}");
+    let cookie = format!("Cookie: session={token}");
+    for others in
+        [&["Authorization: Basic YTpi"][..], &["Authorization: Digest x", "authorization: basic YTpi"], &[]]
+    {
+        let headers = [others, &[&*cookie]].concat();
+        assert_eq!(program.request("GET", "/me", &headers, "").status, 200, "{others:?} is not for us");
+    }
+    let wrong = ["Authorization: Bearer 00", &*cookie];
+    assert_eq!(program.request("GET", "/me", &wrong, "").status, 401, "this one is");
 
     let again = login(r#"{"code":"demo-ann"}"#);
     assert!(again.status == 401 && again.body.contains("codes work once"), "{}", again.body);

@@ -25,6 +25,11 @@ fn an_option_that_makes_no_sense_is_named() {
         (&["--addr", "nonsense"], "--addr \"nonsense\""),
         (&["--wait", "never"], "--wait \"never\""),
         (&["--drain"], "--drain"),
+        (&["--drain", "-1"], "--drain \"-1\""),
+        (&["--workers", "99999"], "--workers \"99999\""),
+        (&["--rate-limit", "2000000000"], "--rate-limit \"2000000000\""),
+        (&["--rate-limit", "0"], "--rate-limit \"0\""),
+        (&["--idle-timeout", "0"], "--idle-timeout \"0\""),
         (&["stray"], "stray"),
     ] {
         let (code, said) = refused(Command::new(PROGRAM).arg("--addr=127.0.0.1:0").args(arguments));

@@ -136,3 +136,39 @@ fn files_serves_a_directory_and_nothing_beside_it() {
     let (printed, status) = program.terminate();
     assert!(status.success() && printed.contains("and 2 sendfile"), "{printed}");
 }
+
+const PROGRAMS: [&str; 7] = [
+    env!("CARGO_BIN_EXE_hello"),
+    env!("CARGO_BIN_EXE_echo"),
+    env!("CARGO_BIN_EXE_line_protocol"),
+    env!("CARGO_BIN_EXE_files"),
+    env!("CARGO_BIN_EXE_static_routes"),
+    env!("CARGO_BIN_EXE_graceful_shutdown"),
+    env!("CARGO_BIN_EXE_mini-program"),
+];
+
+/// Where it listens: the mini-program wants that named.
+fn address(path: &str) -> &'static str {
+    if path.ends_with("mini-program") { "--addr=127.0.0.1:0" } else { "127.0.0.1:0" }
+}
+
+#[test]
+fn nobody_has_to_read_what_the_programs_print() {
+    for path in PROGRAMS {
+        let mut program = Program::start(path, &[address(path)]);
+        program.stop_listening();
+        if path.ends_with("graceful_shutdown") {
+            assert_eq!(program.get("/slow/0").said(), (200, "done\n"), "it prints in its handler, too");
+        }
+        assert!(program.terminate().1.success(), "{path}");
+    }
+}
+
+#[test]
+fn a_full_disk_behind_the_output_ends_no_program() {
+    for path in PROGRAMS {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let program = Program::start_unheard(path, &[address(path)], full.into());
+        assert!(program.terminate().1.success(), "{path}");
+    }
+}

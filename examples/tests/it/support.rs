@@ -11,7 +11,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A running program. Killed if the test does not end it.
 pub struct Program {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// None once it was closed.
+    output: Option<BufReader<ChildStdout>>,
     /// What it has printed so far.
     pub printed: String,
     pub addr: SocketAddr,
@@ -26,7 +27,7 @@ impl Program {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{path}: {error}"));
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let output = child.stdout.take().map(BufReader::new);
         let mut program = Self { child, output, printed: String::new(), addr: SocketAddr::from(([0; 4], 0)) };
         program.addr = loop {
             let line = program.line();
@@ -38,10 +39,23 @@ impl Program {
         program
     }
 
+    /// Starts a program whose output goes elsewhere: nobody learns where it listens.
+    pub fn start_unheard(path: &str, arguments: &[&str], output: Stdio) -> Self {
+        let mut command = Command::new(path);
+        let command = command.args(arguments).stdin(Stdio::null()).stdout(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{path}: {error}"));
+        Self { child, output: None, printed: String::new(), addr: SocketAddr::from(([0; 4], 0)) }
+    }
+
+    /// Closes the pipe that it prints to, as `| head -1` does.
+    pub fn stop_listening(&mut self) {
+        self.output = None;
+    }
+
     /// The next line that it prints.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
+        self.output.as_mut().unwrap().read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "ended after printing {:?}", self.printed);
         self.printed.push_str(&line);
         line
@@ -90,7 +104,9 @@ impl Program {
     /// Waits for its end; returns what it printed in the meantime.
     pub fn wait(mut self) -> (String, ExitStatus) {
         let mut rest = String::new();
-        self.output.read_to_string(&mut rest).unwrap();
+        if let Some(output) = &mut self.output {
+            output.read_to_string(&mut rest).unwrap();
+        }
         (rest, self.child.wait().unwrap())
     }
 
