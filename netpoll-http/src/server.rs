@@ -273,15 +273,12 @@ where
     /// or other connection limits go into the options of [`test_with`](Self::test_with).
     ///
     /// # Panics
-    /// When the factory returns an error.
+    /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
     pub fn test(self) -> TestClient {
         self.test_with(Options::default())
     }
 
     /// Like [`test`](Self::test), on a network that misbehaves as told; a failure repeats with its seed.
-    ///
-    /// # Panics
-    /// When one of the [`Limits`] lets nothing through, here and in [`test`](Self::test).
     ///
     /// ```
     /// use netpoll_core::sim::Options;
@@ -296,7 +293,7 @@ where
     /// ```
     ///
     /// # Panics
-    /// When the factory returns an error.
+    /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
     pub fn test_with(self, options: Options) -> TestClient {
         let limits = match self.server {
             Ok(server) => server.limits,

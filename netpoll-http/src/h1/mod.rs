@@ -72,8 +72,6 @@ struct Exchange {
     is_http10: bool,
     /// The answer says that the connection stays, if it does, and for how long.
     says_keep_alive: bool,
-    /// The request may be answered by another protocol.
-    may_switch: bool,
     /// The connection may stay open behind this request.
     keep_alive: bool,
     /// The client has sent all of this request, has said that none follows, and none has: nothing is lost if the
@@ -88,7 +86,6 @@ impl Exchange {
         head_only: false,
         is_http10: false,
         says_keep_alive: false,
-        may_switch: false,
         keep_alive: false,
         is_last_word: false,
     };
@@ -100,7 +97,6 @@ impl Exchange {
             head_only: head.method == Method::Head,
             is_http10: head.minor_version == 0,
             says_keep_alive: head.minor_version == 0,
-            may_switch: head.upgrade,
             keep_alive: head.keep_alive,
             is_last_word: false,
         }

@@ -145,7 +145,7 @@ impl<S: Service> Http1<S> {
     /// Only the first: clients that keep many connections remember it, and every answer would be longer by 48 bytes.
     #[inline]
     fn is_first_to_ask(&mut self, head: &Head<'_>) -> bool {
-        !std::mem::replace(&mut self.has_answered, true) && head.asks_to_stay
+        !std::mem::replace(&mut self.has_answered, true) && head.asks_to_stay()
     }
 
     fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
@@ -182,7 +182,7 @@ impl<S: Service> Http1<S> {
         request: &Request<'_>,
         error: Error,
     ) -> Flow {
-        let exchange = Exchange { keep_alive: false, may_switch: false, is_last_word: false, ..exchange };
+        let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let mut rest = Rest::Nothing;
         let worker = Rc::clone(&self.worker);
         let replied = worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error));

@@ -67,12 +67,17 @@ pub trait Service: 'static {
         true
     }
 
-    /// Whether [`after`](Self::after) does anything for this route.
+    /// Whether [`after`](Self::after) does anything for this route, or for requests without one. Answers of routes
+    /// without it take a shorter way, and an `async` handler's request is not kept for it.
     fn has_after(&self, _route: Option<RouteId>) -> bool {
         false
     }
 
     /// May change an answer before it leaves.
+    ///
+    /// Called once for each answer, when whoever made it has returned: also for refusals, for 408 and for the 500 that a
+    /// panic is answered with, whose bodies are the message of `parts.error`. `route` is `None` where none was found, and
+    /// where the head could not be read ([`Request::is_unread`]). If it panics, 500 leaves, and it is not called again.
     fn after(&self, _route: Option<RouteId>, _request: &Request<'_>, _parts: &mut Parts) {}
 
     /// Calls the route's handler.

@@ -87,7 +87,7 @@ impl<S: Service> Worker<S> {
             }
             _ => None,
         };
-        let may_switch = after.is_some() && exchange.may_switch && !conn.is_finished_by_peer();
+        let may_switch = after.is_some_and(|after| after.request.may_switch()) && !conn.is_finished_by_peer();
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
         let stays = if exchange.says_keep_alive { self.stays } else { Connection::Unsaid };
         let starts = starts.at(conn.unix_seconds());

@@ -18,6 +18,16 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 
 /// A function that answers requests. `M` is a marker that is inferred.
 ///
+/// | shape | request | cost |
+/// |---|---|---|
+/// | `Fn(&Request) -> impl IntoResponse` | borrowed | nothing is allocated |
+/// | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
+/// | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
+/// | [`Files`](crate::Files) | borrowed | as it says |
+///
+/// What it captures is `'static` and need not be `Send`: it stays on its worker. It must not block, because the worker
+/// serves all its connections on one thread. A panic is answered with 500.
+///
 /// Closures annotate their arguments, because the compiler cannot guess the lifetime of a request:
 ///
 /// ```

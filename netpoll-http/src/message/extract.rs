@@ -12,7 +12,10 @@ use super::{Error, Request};
 use crate::wire::target;
 
 impl Request<'_> {
-    /// A path parameter, percent-decoded and parsed.
+    /// A path parameter, percent-decoded once and parsed.
+    ///
+    /// Routing is over by then: an encoded slash (`%2F`) is part of the value and never of the path, and a plus is a
+    /// plus. For a parameter that is to name a file see [`Files`](crate::Files), which refuses `..` behind the decoding.
     ///
     /// # Errors
     /// 400 that names the parameter and says why its text was refused; 500 when the route's pattern has no

@@ -32,6 +32,11 @@ impl fmt::Debug for Takeover {
 }
 
 impl Request<'_> {
+    /// Whether another protocol may answer.
+    pub(crate) fn may_switch(&self) -> bool {
+        self.head().upgrade
+    }
+
     /// Leave to switch to this protocol, `websocket` for example, if the request asks for it and may have it.
     ///
     /// That is an HTTP/1.1 request with `Connection: upgrade` that lists the protocol in `Upgrade` (in any case of

@@ -335,7 +335,6 @@ fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> 
         method,
         minor_version,
         keep_alive: !options.close && (minor_version == 1 || options.keep_alive),
-        asks_to_stay: options.keep_alive && !options.close,
         expect_continue: expects && framing.has_body(),
         upgrade: options.upgrade && may_upgrade(index, line, options, framing),
         method_name: span(0, line.method_len),

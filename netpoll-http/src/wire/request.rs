@@ -6,7 +6,7 @@
 
 use std::ops::Deref;
 
-use super::framing::Framing;
+use super::framing::{Framing, connection_options};
 use super::headers::{HEADERS_MAX, HeadIndex, Known};
 
 /// Upper bounds of one request head.
@@ -216,6 +216,12 @@ impl<'a> Head<'a> {
         std::str::from_utf8(self.slice(self.authority)).ok().filter(|authority| !authority.is_empty())
     }
 
+    /// The client has said `Connection: keep-alive`, and not `close`. Reads the lines once more.
+    #[cold]
+    pub fn asks_to_stay(&self) -> bool {
+        self.keep_alive && connection_options(self.index, self.bytes).keep_alive
+    }
+
     /// The value of the first header with this name, in any case. O(headers).
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.index.get(self.bytes, name)
@@ -257,8 +263,6 @@ pub struct HeadParts {
     pub minor_version: u8,
     /// Another request may follow: the version's default, as changed by Connection.
     pub keep_alive: bool,
-    /// The client has said `Connection: keep-alive`, and not `close`.
-    pub asks_to_stay: bool,
     /// The client asked for `100 Continue` and a body is to come.
     pub expect_continue: bool,
     /// The client asks for another protocol and may have it: HTTP/1.1 with `Connection: upgrade` and an Upgrade
@@ -283,7 +287,6 @@ impl HeadParts {
         method: Method::Other,
         minor_version: 0,
         keep_alive: false,
-        asks_to_stay: false,
         expect_continue: false,
         upgrade: false,
         method_name: (0, 0),

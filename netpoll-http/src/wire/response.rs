@@ -182,24 +182,11 @@ pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlo
     match head.connection {
         Connection::Unsaid => {}
         Connection::Close => out.extend_from_slice(b"\r\nConnection: close"),
-        Connection::KeepAlive(seconds) => {
-            out.extend_from_slice(b"\r\nConnection: keep-alive");
-            if seconds > 0 {
-                out.extend_from_slice(b"\r\nKeep-Alive: timeout=");
-                out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
-            }
-        }
-        Connection::Upgrade => out.extend_from_slice(b"\r\nConnection: upgrade"),
-        Connection::CloseUpgrade => out.extend_from_slice(b"\r\nConnection: close, upgrade"),
-        Connection::KeepAliveUpgrade => out.extend_from_slice(b"\r\nConnection: keep-alive, upgrade"),
+        other => say_connection(out, other),
     }
     match head.length {
-        _ if head.status == StatusCode::RESET_CONTENT => {
-            out.extend_from_slice(LENGTH_NAME);
-            out.extend_from_slice(b"0\r\n");
-        }
+        _ if !may_have_body(head.status) => say_no_body(out, head.status),
         Length::Unsaid => out.extend_from_slice(b"\r\n"),
-        _ if !may_have_body(head.status) => out.extend_from_slice(b"\r\n"),
         Length::Known(length) => {
             out.extend_from_slice(LENGTH_NAME);
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
@@ -214,6 +201,31 @@ pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlo
         }
     }
     None
+}
+
+#[cold]
+fn say_connection(out: &mut Vec<u8>, connection: Connection) {
+    out.extend_from_slice(match connection {
+        Connection::Unsaid => return,
+        Connection::Close => b"\r\nConnection: close",
+        Connection::KeepAlive(_) => b"\r\nConnection: keep-alive",
+        Connection::Upgrade => b"\r\nConnection: upgrade",
+        Connection::CloseUpgrade => b"\r\nConnection: close, upgrade",
+        Connection::KeepAliveUpgrade => b"\r\nConnection: keep-alive, upgrade",
+    });
+    if let Connection::KeepAlive(seconds @ 1..) = connection {
+        out.extend_from_slice(b"\r\nKeep-Alive: timeout=");
+        out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+    }
+}
+
+#[cold]
+fn say_no_body(out: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::RESET_CONTENT {
+        out.extend_from_slice(LENGTH_NAME);
+        out.extend_from_slice(b"0");
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Ends a head that [`open_head`] began.

@@ -589,3 +589,82 @@ fn a_request_without_a_route_passes_the_hooks_of_the_innermost_router_at_its_pre
         assert_eq!(logged().join(" "), seen, "DELETE {path}");
     }
 }
+
+#[test]
+fn a_service_that_panics_before_it_is_called_costs_its_connection_and_nothing_else() {
+    struct Careless;
+    impl Service for Careless {
+        fn find(&self, _method: &str, path: &[u8], _params: &mut Params) -> Route<'_> {
+            assert!(path != b"/find", "on purpose");
+            if path == b"/" { Route::To(RouteId(0)) } else { Route::NotFound }
+        }
+        fn methods(&self) -> &str {
+            panic!("on purpose")
+        }
+        fn has_after(&self, route: Option<RouteId>) -> bool {
+            assert!(route.is_some(), "on purpose");
+            false
+        }
+        fn call(&self, _route: RouteId, _request: &Request<'_>, reply: Reply<'_>) -> Replied {
+            reply.bytes(StatusCode::OK, "", b"fine")
+        }
+    }
+    let client = App::new(|_| Careless).test();
+    let mut other = client.connect();
+    for line in ["GET /find HTTP/1.1", "BREW /none HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /none HTTP/1.1"] {
+        let mut connection = client.connect();
+        connection.send(format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
+        assert!(connection.is_reset() && connection.received().is_empty(), "{line}");
+        other.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(other.response().expect("an answer").text(), "fine");
+    }
+    assert_eq!((client.stats().panics, client.open()), (4, 1));
+}
+
+#[test]
+fn a_protocol_that_is_declined_may_panic_when_it_is_dropped() {
+    struct Careless;
+    impl netpoll_core::Protocol for Careless {
+        fn received(
+            &mut self,
+            _: &mut netpoll_core::Conn<'_>,
+            _: &mut netpoll_core::Input<'_>,
+        ) -> netpoll_core::Flow {
+            netpoll_core::Flow::Continue
+        }
+    }
+    impl Drop for Careless {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "on purpose, in a destructor");
+        }
+    }
+    let client = client(|| {
+        let accept = |req: &Request| req.upgrade("x").map(|upgrade| upgrade.accept(Careless));
+        Router::new().get("/", accept).get("/ok", |_: &Request| "ok").after(access_log).after(
+            |req: &Request, parts: &mut Parts| {
+                if req.header("x-decline").is_some() {
+                    parts.status = StatusCode::FORBIDDEN;
+                }
+            },
+        )
+    });
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nX-Decline: 1\r\n\r\n";
+    let mut connection = client.connect();
+    connection.send(upgrade.as_bytes());
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::FORBIDDEN);
+    assert_eq!(logged(), ["GET / 403"]);
+    // A connection that ends cannot switch: the hooks see the 503 that says so, and nothing else.
+    let mut ending = client.connect();
+    ending.send(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.begin_drain(Duration::from_secs(5));
+    ending.send(upgrade.replace("X-Decline", "X-Other").as_bytes());
+    let statuses: Vec<_> =
+        std::iter::from_fn(|| ending.response()).map(|answer| answer.status.as_u16()).collect();
+    assert!(matches!(statuses[..], [200] | [200, 503]), "{statuses:?}");
+    let lines: Vec<_> = statuses
+        .iter()
+        .map(|status| format!("{} {status}", if *status == 200 { "GET /ok" } else { "GET /" }))
+        .collect();
+    assert_eq!(logged(), lines);
+    assert_eq!(client.stats().panics as usize, statuses.len());
+}

@@ -6,6 +6,8 @@ rows! {
     Fixture a_file_is_named_by_its_path_decoded_once "9110 4.2.3, 3986 2.4",
     Fixture a_path_that_no_file_can_have_is_400 "3986 7.3",
     Fixture what_is_not_a_file_below_the_directory_is_404 "3986 7.3",
+    Fixture two_dates_are_no_condition_and_one_before_1970_is_one "9110 13.1.3, 13.1.4",
+    Fixture a_range_is_a_list_of_one_that_may_have_empty_members "9110 5.6.1.2, 14.2",
 }
 
 const HOST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -120,4 +122,47 @@ pub fn what_is_not_a_file_below_the_directory_is_404() -> Vec<Case> {
         HOST,
         &status(404),
     )
+}
+
+pub fn two_dates_are_no_condition_and_one_before_1970_is_one() -> Vec<Case> {
+    const OLD: &str = "Sun, 20 Jul 1969 20:17:40 GMT";
+    const NEW: &str = "Fri, 31 Dec 9999 23:59:59 GMT";
+    let get = |lines: &str, expect| {
+        let request = format!("GET /files/file HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        case(lines.escape_default().to_string(), request, expect)
+    };
+    vec![
+        get(&format!("If-Modified-Since: {NEW}\r\n"), status(304)),
+        get(&format!("If-Modified-Since: {NEW}\r\nIf-Modified-Since: {NEW}\r\n"), ok("a file")),
+        get(&format!("If-Modified-Since: {NEW}, {NEW}\r\n"), ok("a file")),
+        get(&format!("If-Modified-Since: {OLD}\r\n"), ok("a file")),
+        get(&format!("If-Unmodified-Since: {OLD}\r\n"), status(412)),
+        get(&format!("If-Unmodified-Since: {OLD}\r\nIf-Unmodified-Since: {OLD}\r\n"), ok("a file")),
+        get(&format!("If-Unmodified-Since: {NEW}\r\n"), ok("a file")),
+        get("If-Unmodified-Since: yesterday\r\n", ok("a file")),
+    ]
+}
+
+pub fn a_range_is_a_list_of_one_that_may_have_empty_members() -> Vec<Case> {
+    let get = |range: &str, expect| {
+        case(range, format!("GET /files/file HTTP/1.1\r\nHost: a\r\nRange: {range}\r\n\r\n"), expect)
+    };
+    let part = |body: &str| {
+        let mut part = ok(body);
+        part.answers[0].status = 206;
+        part
+    };
+    vec![
+        get("bytes=2-3", part("fi")),
+        get("bytes=2-3,", part("fi")),
+        get("BYTES=, 2-3 ,,", part("fi")),
+        get("bytes=,", ok("a file")),
+        get("bytes=0-1,2-3", ok("a file")),
+        get("lines=2-3", ok("a file")),
+        case(
+            "on two lines",
+            "GET /files/file HTTP/1.1\r\nHost: a\r\nRange: bytes=2-3\r\nRange: bytes=2-3\r\n\r\n",
+            ok("a file"),
+        ),
+    ]
 }
