@@ -144,12 +144,12 @@ impl<P: Protocol> Slot<P> {
         }
         let mut conn = Conn { stream, cx, io, key, reply: Reply::none(&[]) };
         // A protocol that panics here is not idle.
-        let asked = catch_unwind(AssertUnwindSafe(|| protocol.idle_since(&mut conn)));
-        asked.unwrap_or_else(|_| {
-            cx.agenda.stats.panics += 1;
+        let asked = mem::guarded(|| protocol.idle_since(&mut conn));
+        sys::assert_not_forked();
+        if asked.is_none() {
             crate::log::panicked(&key);
-            None
-        })
+        }
+        asked.flatten()
     }
 
     pub fn verdict(&self) -> Verdict {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{ListenerId, Options, Sim};
-use netpoll_core::{Conn, ConnId, ConnectOptions, Flow, Input, Lost, Protocol};
+use netpoll_core::{Conn, ConnId, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
 
 use crate::support::Echo;
 
@@ -248,6 +248,36 @@ fn a_protocol_whose_dial_is_refused_may_panic_in_each_of_its_last_calls() {
     world.sim.commands().connect(to, ConnectOptions::default(), Wretch(Grenade::new(1)));
     world.sim.run();
     world.survived(3);
+}
+
+/// Panics when it is asked whether it is idle.
+struct Touchy;
+
+impl Protocol for Touchy {
+    fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        Flow::Continue
+    }
+
+    fn idle_since(&mut self, _conn: &mut Conn<'_>) -> Option<Instant> {
+        panic_any(Grenade::new(1))
+    }
+}
+
+#[test]
+fn a_protocol_may_panic_when_it_is_asked_whether_it_is_idle() {
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Touchy);
+    let peer = sim.connect(listener);
+    sim.run();
+    sim.begin_drain(Duration::from_secs(1));
+    sim.advance(Duration::from_secs(2));
+    assert!(sim.is_reset(peer) && sim.is_finished());
+    // The callback, and what it threw.
+    assert_eq!(sim.stats().panics, 2);
 }
 
 #[test]
