@@ -37,6 +37,7 @@ struct Shared<T> {
 impl<T> Shared<T> {
     /// Drops what nobody will open. Letters must not panic when they are dropped.
     #[cold]
+    #[inline(never)]
     fn discard_letters(&self) {
         while let Some(letter) = self.letters.pop() {
             drop(letter);
@@ -67,8 +68,19 @@ impl<T> Sender<T> {
         // Pairs with the fence in `Mailbox::may_sleep`.
         fence(Ordering::SeqCst);
         let state = &self.shared.state;
-        let mut found = state.load(Ordering::Relaxed);
+        let found = state.load(Ordering::Relaxed);
+        if found == AWAKE {
+            self.shared.suppressed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.rouse(found);
+        }
+    }
+
+    /// To a worker that was found otherwise than awake.
+    #[inline(never)]
+    fn rouse(&self, mut found: u8) {
         if found == SLEEPING {
+            let state = &self.shared.state;
             let won = state.compare_exchange(SLEEPING, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed);
             found = won.unwrap_or_else(|other| other);
         }
