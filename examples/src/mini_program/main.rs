@@ -108,7 +108,9 @@ fn serve(options: &Options) -> Result<(), Failure> {
         to_try(addr),
     ));
     let report = running.wait()?;
-    say(&format!("{report}\n{}\n", report.stats));
+    let stats = report.stats;
+    let (accepted, shed) = (stats.accepted, stats.shed);
+    say(&format!("{report}\n{accepted} connections accepted, {shed} turned away\n{stats}\n"));
     Ok(())
 }
 

@@ -28,6 +28,8 @@ Where and how it runs:
   --wait block|spin|hybrid|busy-poll
                            how a worker waits for events [block]
   --drain SECONDS          time for connections to end after Ctrl-C or SIGTERM [10]
+  --share-port             let other processes of this user listen on the same port, with this option too: for a
+                           restart without a gap, start the next one, then end this one
 
 Limits of each connection:
   --head-timeout SECONDS   for a request head, from its first byte [10]
@@ -70,6 +72,7 @@ pub struct Options {
     pub addr: SocketAddr,
     pub limits: Limits,
     drain: Duration,
+    share_port: bool,
     workers: Option<usize>,
     cpus: Option<Vec<usize>>,
     budget: Budget,
@@ -102,6 +105,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
         addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
         limits: Limits::default(),
         drain: Duration::from_secs(10),
+        share_port: false,
         workers: None,
         cpus: None,
         budget: Budget::default(),
@@ -119,6 +123,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
             Long("budget") => options.budget = value(&mut parser, "--budget", parsed)?,
             Long("wait") => options.wait = value(&mut parser, "--wait", parsed)?,
             Long("drain") => options.drain = value(&mut parser, "--drain", seconds)?,
+            Long("share-port") => options.share_port = true,
             Long("head-timeout") => {
                 options.limits.head_timeout = value(&mut parser, "--head-timeout", some_seconds)?;
             }
@@ -168,6 +173,7 @@ impl Options {
             .budget(self.budget.clone())
             .wait(self.wait)
             .drain_within(self.drain)
+            .share_port(self.share_port)
             .stop_on_signals(true)
             .limits(ConnLimits {
                 connections_max: self.connections_max,

@@ -216,3 +216,20 @@ fn at_rest_it_is_small() {
     assert!(resident <= 5 << 20, "{resident} bytes");
     assert!(program.terminate().1.success());
 }
+
+#[test]
+fn processes_share_a_port_if_all_of_them_say_so() {
+    let first = start(&["--workers", "1", "--share-port"]);
+    let addr = first.addr.to_string();
+    let at_the_same = ["--addr", &addr, "--workers", "1"];
+    let program = env!("CARGO_BIN_EXE_mini-program");
+    let (code, _, said) = run(Command::new(program).args(at_the_same));
+    assert_eq!(code, Some(1), "without the option the port is taken: {said}");
+
+    let second = Program::start(program, &[&at_the_same[..], &["--share-port"]].concat());
+    assert_eq!(second.addr, first.addr);
+    assert!(first.terminate().1.success());
+    assert_eq!(second.get("/healthz").said(), (200, "ok\n"), "it goes on alone");
+    let (printed, _) = second.terminate();
+    assert!(printed.contains("\n1 connections accepted, 0 turned away\n"), "{printed}");
+}
