@@ -1,8 +1,9 @@
 //! What the bench programs share: the kernel calls that `std` does not offer, and the clock.
 //!
 //! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client), the runners
-//! `checks`, `suite` and `claims`, and `conformance` (raw bytes against any server). They talk to each other over
-//! 127.0.0.1 and as processes only, so any of them can be swapped for somebody else's.
+//! `checks`, `suite` and `claims`, `ends` (restarts and attacks, counted), and `conformance` (raw bytes against any
+//! server). They talk to each other over 127.0.0.1 and as processes only, so any of them can be swapped for somebody
+//! else's.
 //!
 //! Inside one process: `instructions` (feature of that name, `cargo bench-instructions`) counts, and the micro
 //! benchmarks (`cargo bench -p benches`) time; both share what is in [`requests`] and [`routes`].

@@ -167,6 +167,53 @@ pub fn interrupt(child: &std::process::Child) -> io::Result<()> {
     check(unsafe { libc::kill(pid, libc::SIGINT) }).map(drop)
 }
 
+/// Sends SIGTERM, which asks a server to drain.
+///
+/// # Errors
+/// The kernel's: no such process.
+pub fn terminate(child: &std::process::Child) -> io::Result<()> {
+    let pid = child.id().cast_signed();
+    // SAFETY: takes no pointer. The pid is that of a child which has not been waited for, so it is not reused.
+    check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(drop)
+}
+
+/// What a process may take of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Limit {
+    /// Bytes of address space, as `ulimit -v` sets them in KiB.
+    AddressSpace(u64),
+    /// Open descriptors, as `ulimit -n` sets them.
+    OpenFiles(u64),
+}
+
+/// Starts what `command` starts under this limit, soft and hard.
+pub fn limited(command: &mut Command, limit: Limit) -> &mut Command {
+    let (resource, value) = match limit {
+        Limit::AddressSpace(bytes) => (libc::RLIMIT_AS, bytes),
+        Limit::OpenFiles(count) => (libc::RLIMIT_NOFILE, count),
+    };
+    let set = move || {
+        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        // SAFETY: the kernel only reads `limit`, which lives through the call.
+        check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+    };
+    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(set) }
+}
+
+/// Has `bind` of port 0 leave the choice of the port to `connect`, which then looks for one that is free towards the
+/// peer in question and not for one that is free altogether.
+///
+/// # Errors
+/// The kernel's: older than 4.2.
+pub fn choose_port_late(socket: impl AsFd) -> io::Result<()> {
+    let on: i32 = 1;
+    let (fd, bytes) = (socket.as_fd().as_raw_fd(), size_of::<i32>() as libc::socklen_t);
+    let option = libc::IP_BIND_ADDRESS_NO_PORT;
+    // SAFETY: the kernel reads `bytes` bytes at the pointer, which is that of an integer of this size.
+    check(unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, option, (&raw const on).cast(), bytes) }).map(drop)
+}
+
 fn check(returned: i32) -> io::Result<i32> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }

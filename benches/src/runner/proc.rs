@@ -123,3 +123,13 @@ pub fn resident_bytes(pid: u32) -> Result<u64, Failure> {
     let line = text.lines().find(|line| line.starts_with("Rss:")).ok_or("no Rss in smaps_rollup")?;
     Ok(field(line, 1)? * 1024)
 }
+
+/// The most that was resident of a process at any time since it started.
+///
+/// # Errors
+/// The process is gone.
+pub fn peak_resident_bytes(pid: u32) -> Result<u64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM in /proc/PID/status")?;
+    Ok(field(line, 1)? * 1024)
+}

@@ -141,7 +141,10 @@ pub fn end(child: &mut Child) {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16, Failure> {
+///
+/// # Errors
+/// The kernel's: no port is left.
+pub fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
