@@ -55,9 +55,9 @@
 //!
 //! # The same protocol without a network
 //!
-//! [`sim`] runs a worker on a simulated network, in one thread, with a clock that the test moves. Everything from the
+//! [`sim`] runs workers on a simulated network, in one thread, with a clock that the test moves. Everything from the
 //! driver contract up is the real code. With [`sim::Faults`] reads and writes arrive in pieces, late or
-//! not yet; a failure repeats with its seed.
+//! not yet, waits are cut short and descriptors run out; a failure repeats with its seed.
 //!
 //! ```
 //! use netpoll_core::sim::{Faults, Options, Sim};
@@ -71,14 +71,12 @@
 //! #     }
 //! # }
 //!
-//! let mut options = Options::default();
-//! (options.seed, options.faults) = (7, Faults::stormy());
-//! let mut sim = Sim::new(options);
+//! let mut sim = Sim::new(Options::default().seed(7).faults(Faults::stormy()));
 //! let listener = sim.listen(|_peer| Echo);
 //! let peer = sim.connect(listener);
 //! sim.send(peer, b"hello");
 //! sim.finish(peer);
-//! sim.run();
+//! sim.settle();
 //! assert_eq!(sim.take_received(peer), b"hello", "whatever the pieces were");
 //! assert!(sim.is_closed(peer));
 //! ```
@@ -138,9 +136,9 @@ pub use runtime::{
 pub use sys::{Directory, StopSignal, open_files, raise_open_files};
 pub use time::Instant;
 
-/// A worker on a simulated network: test a protocol without sockets, and repeat every failure by its seed.
+/// Workers on a simulated network: test a protocol without sockets, and repeat every failure by its seed.
 pub mod sim {
-    pub use crate::driver::Faults;
+    pub use crate::driver::{Answer, Faults};
     pub use crate::runtime::{ListenerId, Options, PeerId, Sim};
 }
 

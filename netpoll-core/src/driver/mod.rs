@@ -36,7 +36,7 @@ use crate::mem::{Key, Pool, WriteQueue};
 
 pub use counts::IoCounts;
 pub use epoll::{Epoll, EpollOptions};
-pub use sim::{Faults, SimDriver, SimNet};
+pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 
 /// The half that waits and delivers.
 pub trait Driver {

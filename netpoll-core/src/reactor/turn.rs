@@ -123,6 +123,21 @@ pub struct Reactor<D, L> {
     due: Vec<Key>,
 }
 
+/// A turn that has come to its wait.
+pub struct Halfway {
+    limits: Limits,
+    wait: Wait,
+    asleep: bool,
+    done: usize,
+}
+
+impl Halfway {
+    /// The worker sleeps until something wakes it: an event, the bell, or its next deadline.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+}
+
 impl<D: Driver, L> Reactor<D, L> {
     pub fn new(
         driver: D,
@@ -160,7 +175,7 @@ impl<D: Driver, L> Reactor<D, L> {
         // What was done before, starting, is no turn's work.
         self.work_began = host.agenda().clock.refresh();
         while !host.is_finished() {
-            self.turn(host, true)?;
+            self.turn(host)?;
         }
         // What the last turn did.
         let busy = host.agenda().clock.refresh().duration_since(self.work_began);
@@ -168,11 +183,19 @@ impl<D: Driver, L> Reactor<D, L> {
         Ok(())
     }
 
-    /// One turn. Without `may_sleep` it only looks. The number of things done tells whether to go on.
+    /// One turn.
     ///
     /// # Errors
     /// The driver can no longer wait.
-    pub fn turn<H: Host<Letter = L>>(&mut self, host: &mut H, may_sleep: bool) -> io::Result<usize> {
+    fn turn<H: Host<Letter = L>>(&mut self, host: &mut H) -> io::Result<()> {
+        let halfway = self.work(host);
+        self.serve(host, halfway)?;
+        Ok(())
+    }
+
+    /// The first half of a turn: what other threads and earlier events left, up to the wait.
+    #[inline]
+    pub fn work<H: Host<Letter = L>>(&mut self, host: &mut H) -> Halfway {
         let limits = self.budget.limits();
         host.agenda().turn_budget = self.budget.messages();
         let mut done = self.drain_mailbox(host);
@@ -180,14 +203,22 @@ impl<D: Driver, L> Reactor<D, L> {
         self.flush_dirty(host);
 
         // A host that has just finished has nothing to wait for.
-        let work_left =
-            !may_sleep || !host.agenda().ready.is_empty() || !self.mailbox.is_empty() || host.is_finished();
+        let work_left = !host.agenda().ready.is_empty() || !self.mailbox.is_empty() || host.is_finished();
         let ended = host.agenda().clock.refresh();
         let busy = ended.duration_since(self.work_began);
         let (wait, asleep) = self.choose_wait(host, work_left, ended);
         self.budget.observe(self.waited, busy);
         self.observe_work(host, busy);
+        Halfway { limits, wait, asleep, done }
+    }
 
+    /// The second half: the wait, and what it brings. The number of things done in both.
+    ///
+    /// # Errors
+    /// The driver can no longer wait.
+    #[inline]
+    pub fn serve<H: Host<Letter = L>>(&mut self, host: &mut H, halfway: Halfway) -> io::Result<usize> {
+        let Halfway { limits, wait, asleep, done } = halfway;
         self.driver.wait(&limits, wait)?;
         // Awake before anything is delivered: a wake from a callback, or from another thread meanwhile, rings no bell.
         if asleep {
@@ -198,7 +229,7 @@ impl<D: Driver, L> Reactor<D, L> {
         self.work_began = now;
         let waited = self.driver.deliver(&limits, host);
 
-        done += waited.events + self.expire(host, &limits, now);
+        let done = done + waited.events + self.expire(host, &limits, now);
         host.reclaim(self.driver.io());
         self.waiting.observe(now, waited.events);
         let stats = &mut host.agenda().stats;
@@ -206,6 +237,13 @@ impl<D: Driver, L> Reactor<D, L> {
         stats.waits_saturated += u64::from(waited.saturated);
         self.waited = waited;
         Ok(done)
+    }
+
+    /// A wait that ended for no reason and brought nothing, for who turns the loop by hand.
+    pub fn interrupt(&mut self, halfway: &Halfway) {
+        if halfway.asleep {
+            self.mailbox.awake();
+        }
     }
 
     fn drain_mailbox<H: Host<Letter = L>>(&mut self, host: &mut H) -> usize {

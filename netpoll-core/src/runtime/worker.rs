@@ -48,15 +48,6 @@ impl Deliver for Wakes {
     }
 }
 
-/// The bell of a driver without other threads: there is nobody to wake.
-pub struct Silent;
-
-impl Bell for Silent {
-    fn ring(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Bell for std::sync::Arc<EventFd> {
     fn ring(&self) -> io::Result<()> {
         // A forked child would ring at its parent's.

@@ -11,6 +11,8 @@ mod memory;
 mod panics;
 mod send_now;
 mod settings;
+mod sim_network;
+mod sim_workers;
 mod simulated;
 mod starting;
 mod storms;

@@ -1,177 +1,127 @@
-//! The network between the simulated driver and the tests: links, what goes wrong on them, and chance.
+//! The network between the simulated drivers and the test: links, their settings, and the time.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
+use std::time::Duration;
 
-use crate::mem::{Key, KeyMap, WriteQueue};
+use super::faults::{Faults, Random};
+use super::link::{Link, Segment, State, Travel};
+use crate::mem::{Key, KeyMap};
+use crate::time::Instant;
 
-/// How often the network misbehaves, each in thousandths. Zero is never, 1000 always.
-///
-/// The default is a perfect network: whole chunks, immediate sends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How the far end takes an outgoing connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Faults {
-    /// Input arrives in pieces of random length.
-    pub partial_receives: u16,
-    /// Output leaves in pieces of random length, later.
-    pub partial_sends: u16,
-    /// A connection stops delivering with input left, and has to be resumed.
-    pub interrupted_receives: u16,
-    /// Nothing is delivered for a connection in this turn.
-    pub delays: u16,
-    /// Accepting fails for want of a descriptor (EMFILE).
-    pub descriptor_shortages: u16,
-    /// Room to send is announced although nothing was sent.
-    pub spurious_sent: u16,
-    /// A chunk had left the socket already when its connection was paused, and comes in a later turn.
-    pub late_receives: u16,
+pub enum Answer {
+    /// At once.
+    #[default]
+    Accept,
+    /// It is accepted after this time, as by a host that is far away or busy.
+    AcceptAfter(Duration),
+    /// Nobody listens there: `ConnectionRefused`.
+    Refuse,
+    /// Never: whoever connects waits until a timeout of its own.
+    Ignore,
 }
 
-impl Faults {
-    /// A perfect network.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self {
-            partial_receives: 0,
-            partial_sends: 0,
-            interrupted_receives: 0,
-            delays: 0,
-            descriptor_shortages: 0,
-            spurious_sent: 0,
-            late_receives: 0,
-        }
-    }
-
-    /// Everything that goes wrong goes wrong often.
-    #[must_use]
-    pub const fn stormy() -> Self {
-        Self {
-            partial_receives: 700,
-            partial_sends: 600,
-            interrupted_receives: 300,
-            delays: 300,
-            descriptor_shortages: 100,
-            spurious_sent: 100,
-            late_receives: 500,
-        }
-    }
-}
-
-/// Sebastiano Vigna's SplitMix64: tiny, and good enough to shuffle a network.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    pub(super) fn happens(&mut self, per_mille: u16) -> bool {
-        per_mille > 0 && self.below(1000) < usize::from(per_mille)
-    }
-
-    /// All of it, or a part of at least one.
-    pub(super) fn part(&mut self, whole: usize, per_mille: u16) -> usize {
-        if whole > 1 && self.happens(per_mille) { 1 + self.below(whole - 1) } else { whole }
-    }
-}
-
-/// Bytes that a peer's socket buffer takes while the peer does not read.
-pub(super) const WINDOW_BYTES: usize = 64 * 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Waits in the accept queue of a listener.
-    Queued(Key),
-    /// We connect; the peer has not answered.
-    Dialing(Key),
-    Open(Key),
-    /// Our side is closed.
-    Gone,
-}
-
-/// One connection in the simulated network, seen from the test.
-pub struct Link {
-    pub(super) state: State,
-    pub(super) to_us: VecDeque<u8>,
-    /// What the peer has read.
-    pub received: Vec<u8>,
-    /// In the peer's socket buffer.
-    pub(super) unread: Vec<u8>,
-    pub(super) in_flight: WriteQueue,
-    pub(super) peer_reads: bool,
-    pub(super) peer_finished: bool,
-    pub(super) peer_reset: bool,
-    pub(super) end_delivered: bool,
-    pub(super) paused: bool,
-    /// Since it was paused nothing has come.
-    pub(super) may_be_late: bool,
-    pub(super) interrupted: bool,
-    /// That the peer has ended was told while the link was paused.
-    pub(super) end_told: bool,
-    pub(super) we_finished: bool,
-    pub(super) we_reset: bool,
-    pub(super) refused: bool,
-}
-
-impl Link {
-    pub(super) fn new(state: State) -> Self {
-        Self {
-            state,
-            to_us: VecDeque::new(),
-            received: Vec::new(),
-            unread: Vec::new(),
-            in_flight: WriteQueue::new(),
-            peer_reads: true,
-            peer_finished: false,
-            peer_reset: false,
-            end_delivered: false,
-            end_told: false,
-            paused: false,
-            may_be_late: false,
-            interrupted: false,
-            we_finished: false,
-            we_reset: false,
-            refused: false,
-        }
-    }
-
-    /// True once: the peer has ended, and nobody would learn of it, because the link is paused.
-    pub(super) fn take_end_to_tell(&mut self) -> bool {
-        let tell = self.paused && self.peer_finished && !self.end_delivered && !self.end_told;
-        self.end_told |= tell;
-        tell
-    }
-
-    /// The peer sees the end of our direction, or a reset.
-    pub fn is_closed(&self) -> bool {
-        self.we_reset || ((self.we_finished || self.state == State::Gone) && self.unread.is_empty())
-    }
-
-    pub fn is_reset(&self) -> bool {
-        self.we_reset
-    }
-}
-
+/// What belongs to one worker.
 #[derive(Default)]
-pub(super) struct Net {
-    pub(super) links: Vec<Link>,
-    pub(super) by_key: KeyMap<usize>,
-    pub(super) listeners: KeyMap<bool>,
+pub struct Share {
+    pub by_key: KeyMap<usize>,
+    /// Listeners, and whether they accept now.
+    pub listeners: KeyMap<bool>,
     /// Listeners that nobody new gets in line at.
-    pub(super) retired: KeyMap<()>,
-    pub(super) dialed: Vec<(usize, SocketAddr)>,
-    pub(super) refuse: bool,
-    pub(super) faults: Faults,
+    pub retired: KeyMap<()>,
+    /// Blocks of closed links go back to its pool in its next turn.
+    pub owes_blocks: bool,
+}
+
+pub struct Net {
+    pub links: Vec<Link>,
+    pub shares: Vec<Share>,
+    pub dialed: Vec<(usize, SocketAddr)>,
+    pub answer: Answer,
+    pub faults: Faults,
+    pub latency: RangeInclusive<Duration>,
+    pub window: Option<usize>,
+    pub now: Instant,
+    random: Random,
+}
+
+impl Net {
+    #[inline]
+    pub fn faults(&self, link: usize) -> Faults {
+        self.links[link].faults.unwrap_or(self.faults)
+    }
+
+    /// The next segment of this link, in either direction.
+    #[inline]
+    pub fn travel(&mut self, link: usize) -> Travel {
+        let range = self.links[link].latency.as_ref().unwrap_or(&self.latency);
+        let time = if range.end().is_zero() { Duration::ZERO } else { draw(&mut self.random, range) };
+        Travel { now: self.now, time }
+    }
+
+    pub fn add(&mut self, state: State, worker: usize, addr: Option<SocketAddr>) -> usize {
+        let index = self.links.len();
+        // A port per link, so that peers can be told apart.
+        let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (index % 60_000) as u16));
+        let mut link = Link::new(state, worker, addr.unwrap_or_else(own));
+        (link.window, link.window_left) = (self.window, self.window.unwrap_or_default());
+        self.links.push(link);
+        index
+    }
+
+    /// Closes a listener; who waits in its queue is reset.
+    pub fn close_listener(&mut self, worker: usize, key: Key) -> bool {
+        if self.shares[worker].listeners.remove(key).is_none() {
+            return false;
+        }
+        self.shares[worker].retired.remove(key);
+        for index in 0..self.links.len() {
+            if self.links[index].worker == worker && self.links[index].state == State::Queued(key) {
+                let travel = self.travel(index);
+                self.links[index].hang_up(travel, true);
+            }
+        }
+        true
+    }
+
+    /// A wait of this worker would bring something of this link.
+    fn is_due(&self, link: &Link) -> bool {
+        let faults = link.faults.as_ref().unwrap_or(&self.faults);
+        if faults.delays >= 1000 {
+            return false;
+        }
+        match link.state {
+            State::Gone => return false,
+            State::Queued(listener) => {
+                return self.shares[link.worker].listeners.get(listener).copied().unwrap_or(false);
+            }
+            State::Dialing(_, at) => return link.reset || at.is_some_and(|at| at <= self.now),
+            State::Open(_) => {}
+        }
+        if (!link.in_flight.is_empty() || link.blocked) && link.has_room() && !link.reset {
+            return true;
+        }
+        if link.reset && !link.reset_told {
+            return true;
+        }
+        if link.interrupted || link.eof_told {
+            return false;
+        }
+        if link.paused {
+            let late = faults.late_receives > 0 && link.may_be_late && !link.to_us.is_empty();
+            return late || link.has_end_to_tell();
+        }
+        !link.to_us.is_empty() || link.finished
+    }
+}
+
+fn draw(random: &mut Random, range: &RangeInclusive<Duration>) -> Duration {
+    Duration::from_nanos(random.between(range.start().as_nanos() as u64, range.end().as_nanos() as u64))
 }
 
 /// The network as the test sees it. Cheap to clone; all clones are the same network.
@@ -181,21 +131,20 @@ pub struct SimNet {
 }
 
 impl SimNet {
-    pub fn new(faults: Faults) -> Self {
-        Self { net: Rc::new(RefCell::new(Net { faults, ..Net::default() })) }
-    }
-
-    /// A peer connects to a listener; it waits there until it is accepted.
-    pub fn connect(&self, listener: Key) -> usize {
-        let mut net = self.net.borrow_mut();
-        let is_late = net.retired.get(listener).is_some();
-        net.links.push(Link::new(if is_late { State::Gone } else { State::Queued(listener) }));
-        net.links.len() - 1
-    }
-
-    /// Nothing goes wrong here.
-    pub fn is_perfect(&self) -> bool {
-        self.net.borrow().faults == Faults::none()
+    /// A network of so many workers.
+    pub fn new(workers: usize, faults: Faults, seed: u64) -> Self {
+        let net = Net {
+            links: Vec::new(),
+            shares: (0..workers).map(|_| Share::default()).collect(),
+            dialed: Vec::new(),
+            answer: Answer::Accept,
+            faults,
+            latency: Duration::ZERO..=Duration::ZERO,
+            window: None,
+            now: Instant::ZERO,
+            random: Random(seed),
+        };
+        Self { net: Rc::new(RefCell::new(net)) }
     }
 
     /// Looks at one link.
@@ -203,16 +152,57 @@ impl SimNet {
         look(&mut self.net.borrow_mut().links[link])
     }
 
+    /// Does something that a segment may come of.
+    fn act<R>(&self, link: usize, act: impl FnOnce(&mut Link, Travel) -> R) -> R {
+        let mut net = self.net.borrow_mut();
+        let travel = net.travel(link);
+        act(&mut net.links[link], travel)
+    }
+
+    /// A peer connects to a listener of a worker; it waits there until it is accepted. Where nobody listens any more it
+    /// is reset, and where nobody new is let in it hears nothing.
+    pub fn connect(&self, worker: usize, listener: Key, addr: Option<SocketAddr>) -> usize {
+        let mut net = self.net.borrow_mut();
+        let index = net.add(State::Queued(listener), worker, addr);
+        if net.shares[worker].listeners.get(listener).is_none() {
+            let travel = net.travel(index);
+            net.links[index].hang_up(travel, true);
+        } else if net.shares[worker].retired.get(listener).is_some() {
+            net.links[index].drop_silently();
+        }
+        index
+    }
+
+    /// A listener that lets somebody in.
+    pub fn listens(&self, worker: usize, listener: Key) -> bool {
+        let share = &self.net.borrow().shares[worker];
+        share.listeners.get(listener).is_some() && share.retired.get(listener).is_none()
+    }
+
     pub fn send(&self, link: usize, bytes: &[u8]) {
-        self.link(link, |link| link.to_us.extend(bytes));
+        self.act(link, |link, travel| link.send_bytes_to_us(travel, bytes));
     }
 
     pub fn finish(&self, link: usize) {
-        self.link(link, |link| link.peer_finished = true);
+        self.act(link, |link, travel| {
+            if !std::mem::replace(&mut link.peer_silent, true) {
+                link.send_to_us(travel, Segment::Fin);
+            }
+        });
+    }
+
+    pub fn close(&self, link: usize) {
+        self.act(link, Link::close_peer);
     }
 
     pub fn reset(&self, link: usize) {
-        self.link(link, |link| link.peer_reset = true);
+        self.act(link, |link, travel| {
+            (link.peer_silent, link.peer_closed) = (true, true);
+            link.unread.clear();
+            if !std::mem::replace(&mut link.peer_reset, true) {
+                link.send_to_us(travel, Segment::Reset);
+            }
+        });
     }
 
     pub fn read(&self, link: usize, reads: bool) {
@@ -220,6 +210,7 @@ impl SimNet {
             link.peer_reads = reads;
             if reads {
                 link.received.append(&mut link.unread);
+                link.reopen_window();
             }
         });
     }
@@ -229,8 +220,69 @@ impl SimNet {
         std::mem::take(&mut self.net.borrow_mut().dialed)
     }
 
-    /// Whether outgoing connections are refused from now on.
-    pub fn refuse(&self, refuse: bool) {
-        self.net.borrow_mut().refuse = refuse;
+    /// How outgoing connections are taken that are made from now on.
+    pub fn answer(&self, answer: Answer) {
+        self.net.borrow_mut().answer = answer;
+    }
+
+    /// What holds for links that have no setting of their own.
+    pub fn configure(&self, latency: RangeInclusive<Duration>, window: Option<usize>) {
+        let mut net = self.net.borrow_mut();
+        (net.latency, net.window) = (latency, window);
+    }
+
+    /// Output of closed links waits to be given back to this worker's pool.
+    pub fn owes_blocks(&self, worker: usize) -> bool {
+        self.net.borrow().shares[worker].owes_blocks
+    }
+
+    /// A wait of this worker would bring something.
+    pub fn has_event(&self, worker: usize) -> bool {
+        let net = self.net.borrow();
+        net.shares[worker].owes_blocks
+            || net.links.iter().any(|link| link.worker == worker && net.is_due(link))
+    }
+
+    /// Who waits longest at a listener that accepts.
+    pub(super) fn first_queued(&self, worker: usize, listener: Key) -> Option<usize> {
+        let net = self.net.borrow();
+        let accepts = net.shares[worker].listeners.get(listener) == Some(&true);
+        let queued = |link: &Link| link.worker == worker && link.state == State::Queued(listener);
+        net.links.iter().position(queued).filter(|_| accepts)
+    }
+
+    /// Somebody waits at a listener that rests.
+    pub fn waits_at_resting_listener(&self) -> bool {
+        let net = self.net.borrow();
+        net.links.iter().any(|link| match link.state {
+            State::Queued(key) => net.shares[link.worker].listeners.get(key) == Some(&false),
+            _ => false,
+        })
+    }
+
+    /// When the next segment arrives, or the next answer to an outgoing connection.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        let net = self.net.borrow();
+        let arrivals = net.links.iter().flat_map(|link| {
+            let answer = match link.state {
+                State::Dialing(_, Some(at)) if at > net.now => Some(at),
+                _ => None,
+            };
+            [link.way_to_us.next_arrival(), link.way_to_peer.next_arrival(), answer]
+        });
+        arrivals.flatten().min()
+    }
+
+    /// Time passes, and what is due arrives.
+    pub fn advance(&self, now: Instant) {
+        let mut net = self.net.borrow_mut();
+        net.now = now;
+        for index in 0..net.links.len() {
+            let link = &net.links[index];
+            if !link.way_to_us.is_empty() || !link.way_to_peer.is_empty() {
+                let travel = net.travel(index);
+                net.links[index].arrive_due(travel);
+            }
+        }
     }
 }

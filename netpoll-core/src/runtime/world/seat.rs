@@ -1,0 +1,108 @@
+//! One worker of a simulated world, between its turns.
+//!
+//! A turn is cut at its wait, so that a worker can be asleep: then it goes on when something would end that wait in a
+//! real one, and not before. A letter whose bell nobody rang is slept over here as well.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::super::worker::{Letter, Worker};
+use crate::driver::{SimDriver, SimNet};
+use crate::reactor::{Bell, Halfway, Host, Reactor};
+use crate::time::Instant;
+
+/// The doorbell of a simulated worker.
+#[derive(Clone, Default)]
+pub struct SimBell(pub Arc<AtomicBool>);
+
+impl Bell for SimBell {
+    fn ring(&self) -> io::Result<()> {
+        self.0.store(true, Relaxed);
+        Ok(())
+    }
+}
+
+pub struct Seat {
+    pub reactor: Reactor<SimDriver, Letter>,
+    pub worker: Worker,
+    pub bell: SimBell,
+    /// Where its turn stands; `None` between two turns.
+    pub halfway: Option<Halfway>,
+}
+
+impl Seat {
+    /// The worker goes on by itself: it has work, or its sleep would end.
+    pub fn has_reason(&self, index: usize, net: &SimNet) -> bool {
+        if self.worker.is_finished() {
+            // Nothing is left but blocks to give back.
+            return net.owes_blocks(index);
+        }
+        let asleep = self.halfway.as_ref().is_some_and(Halfway::is_asleep);
+        let is_due = |now: Instant| self.next_deadline().is_some_and(|at| at <= now);
+        !asleep
+            || self.bell.0.load(Relaxed)
+            || !self.worker.cx.commands.is_empty()
+            || is_due(self.worker.cx.agenda.clock.now())
+            || net.has_event(index)
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.worker.cx.agenda.timers.next_deadline()
+    }
+
+    /// A whole turn. A worker that sleeps is woken for no reason first. How much it did: events, timers, letters,
+    /// resumed connections.
+    pub fn turn(&mut self) -> usize {
+        if self.worker.is_finished() {
+            return 0;
+        }
+        if let Some(halfway) = self.halfway.take() {
+            self.reactor.interrupt(&halfway);
+        }
+        self.work();
+        self.serve()
+    }
+
+    /// Half a turn: to the wait, or from there to the end.
+    pub fn step(&mut self) {
+        if self.halfway.is_none() {
+            self.work();
+        } else {
+            self.serve();
+        }
+    }
+
+    fn work(&mut self) {
+        let Self { reactor, worker, halfway, .. } = self;
+        worker.begin(reactor.driver_io());
+        *halfway = Some(reactor.work(worker));
+    }
+
+    fn serve(&mut self) -> usize {
+        let Self { reactor, worker, halfway, .. } = self;
+        let halfway = halfway.take().expect("a turn that has come to its wait");
+        reactor.serve(worker, halfway).expect("a simulated wait does not fail")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Options, Sim};
+    use super::SimBell;
+
+    #[test]
+    fn a_letter_whose_bell_nobody_hears_is_slept_over_until_something_else_happens() {
+        let mut sim = Sim::new(Options::default());
+        sim.run();
+        let bell = std::mem::replace(&mut sim.seats[0].bell, SimBell::default());
+        sim.begin_drain(Duration::from_secs(1));
+        assert!(bell.0.load(std::sync::atomic::Ordering::Relaxed), "it was rung");
+        sim.advance(Duration::from_secs(10));
+        assert_eq!((sim.stats().letters, sim.is_finished()), (0, false));
+        sim.turn();
+        assert!(sim.is_finished());
+    }
+}

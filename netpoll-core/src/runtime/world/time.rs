@@ -1,0 +1,124 @@
+//! How a simulated world goes on: by turns, and by time.
+
+use std::time::Duration;
+
+use super::Sim;
+use crate::time::Instant;
+
+/// Turns after which a world that does not come to rest is declared to hang.
+const TURNS_MAX: usize = 1_000_000;
+
+impl Sim {
+    /// One turn of every worker, in an order that the seed chooses, whether it has a reason to wake up or not. How much they
+    /// did: events, letters, timers, resumed connections.
+    ///
+    /// # Panics
+    /// If an invariant of the loop is broken.
+    pub fn turn(&mut self) -> usize {
+        let mut done = 0;
+        let workers = self.seats.len();
+        let first = if workers > 1 { self.random.below(workers) } else { 0 };
+        for offset in 0..workers {
+            done += self.seats[(first + offset) % workers].turn();
+        }
+        done
+    }
+
+    /// Turns until nothing happens any more without time passing: every worker sleeps, and nothing would wake it. Which
+    /// worker goes on next is left to the seed.
+    ///
+    /// # Panics
+    /// If it does not come to rest within a million turns.
+    pub fn run(&mut self) {
+        let mut awake = Vec::new();
+        for _ in 0..TURNS_MAX {
+            let next = match &self.seats[..] {
+                [seat] => seat.has_reason(0, &self.net).then_some(0),
+                seats => {
+                    awake.clear();
+                    awake
+                        .extend((0..seats.len()).filter(|index| seats[*index].has_reason(*index, &self.net)));
+                    if awake.is_empty() { None } else { Some(awake[self.random.below(awake.len())]) }
+                }
+            };
+            let Some(next) = next else { return };
+            self.seats[next].step();
+        }
+        panic!("the world did not come to rest in {TURNS_MAX} turns");
+    }
+
+    /// Lets time pass, deadline by deadline and arrival by arrival, and everything happen that follows.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn advance(&mut self, time: Duration) {
+        self.run();
+        let end = self.now().saturating_add(time);
+        while let Some(next) = self.next_change().filter(|next| *next <= end) {
+            self.go_to(next);
+        }
+        self.pass(end.duration_since(self.now()));
+        self.run();
+    }
+
+    /// Lets everything happen that is under way: as [`run`](Self::run), and time passes as long as segments travel, an
+    /// outgoing connection is about to be accepted, or somebody waits at a listener that rests for want of descriptors.
+    /// Deadlines of protocols that lie further ahead than these do not pass.
+    ///
+    /// With [`Faults::stormy`](super::Options::faults) this is what brings everything to its end that
+    /// [`run`](Self::run) brings there on a perfect network.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn settle(&mut self) {
+        self.run();
+        for _ in 0..TURNS_MAX {
+            let next = if self.net.waits_at_resting_listener() {
+                self.next_change()
+            } else {
+                self.net.next_arrival()
+            };
+            let Some(next) = next else { return };
+            self.go_to(next.min(self.next_change().unwrap_or(next)));
+        }
+        panic!("the world did not settle in {TURNS_MAX} steps");
+    }
+
+    /// The process stands still for so long, as one that is stopped, or whose machine sleeps: time passes, segments arrive,
+    /// and nothing is delivered. Whatever was due meanwhile is due at once, events and deadlines together, in the turns
+    /// that follow.
+    pub fn stand_still(&mut self, time: Duration) {
+        self.pass(time);
+    }
+
+    /// The time in this world.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.seats[0].worker.cx.agenda.clock.now()
+    }
+
+    /// The next deadline or arrival.
+    fn next_change(&self) -> Option<Instant> {
+        let deadlines = self.seats.iter().filter_map(|seat| seat.next_deadline());
+        deadlines.chain(self.net.next_arrival()).min()
+    }
+
+    /// To a deadline or arrival, and what follows.
+    fn go_to(&mut self, next: Instant) {
+        let step = next.duration_since(self.now());
+        self.pass(step);
+        self.run();
+        if step.is_zero() && self.next_change() == Some(next) {
+            // Due now but rounded up to the next tick of the wheel.
+            self.pass(Duration::from_millis(1));
+            self.run();
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        for seat in &mut self.seats {
+            seat.worker.cx.agenda.clock.advance(time);
+        }
+        self.net.advance(self.now());
+    }
+}
