@@ -267,7 +267,8 @@ where
         Ok(Running { inner: self.listen()?.start()?, has_reserved })
     }
 
-    /// The same service in memory: no socket, one worker, and a clock that stands still until it is advanced.
+    /// The same service in memory: no socket, one worker unless the options want more, and a clock that stands still until
+    /// it is advanced.
     ///
     /// The [`Limits`] are those of the app. What was set with [`Server::runtime`] does not count here; a poll budget
     /// or other connection limits go into the options of [`test_with`](Self::test_with).
@@ -281,13 +282,10 @@ where
     /// Like [`test`](Self::test), on a network that misbehaves as told; a failure repeats with its seed.
     ///
     /// ```
-    /// use netpoll_core::sim::Options;
+    /// use netpoll_core::sim::{Faults, Options};
     /// use netpoll_http::{App, Request, Router};
     ///
-    /// let mut options = Options::default();
-    /// options.seed = 7;
-    /// options.faults.partial_receives = 700; // in thousandths
-    /// options.faults.partial_sends = 700;
+    /// let options = Options::default().seed(7).faults(Faults::stormy());
     /// let client = App::new(|_| Router::new().get("/", |_: &Request| "hello")).test_with(options);
     /// assert_eq!(client.get("/").text(), "hello");
     /// ```
@@ -304,7 +302,7 @@ where
         }
         let make = |info: &WorkerInfo| {
             let service = (self.factory)(&Worker::from(info)).into_service();
-            accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits)
+            accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits.clone())
         };
         TestClient::new(make, options)
     }

@@ -3,14 +3,19 @@
 //! Everything from the driver contract up is what a server runs; only the network and the clock belong to the
 //! test. So a test says what is sent, byte by byte if it wants to, and how much time passes.
 
+mod response;
+
 use std::cell::RefCell;
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
+use http::Method;
+use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{Peer, Protocol, Stats, WorkerInfo};
+
+pub use response::TestResponse;
 
 /// Talks to a service in memory; made by [`App::test`](crate::App::test). Cheap to clone.
 ///
@@ -31,14 +36,13 @@ pub struct TestClient {
 }
 
 impl TestClient {
-    pub(crate) fn new<P, A>(make: impl FnOnce(&WorkerInfo) -> A, options: Options) -> Self
+    pub(crate) fn new<P, A>(make: impl FnMut(&WorkerInfo) -> A, options: Options) -> Self
     where
         P: Protocol,
         A: FnMut(Peer) -> P + 'static,
     {
         let mut sim = Sim::new(options);
-        let accept = make(&sim.worker_info());
-        let listener = sim.listen(accept);
+        let listener = sim.listen_each(make);
         Self { sim: Rc::new(RefCell::new(sim)), listener }
     }
 
@@ -46,17 +50,20 @@ impl TestClient {
     ///
     /// # Panics
     /// When no complete answer comes, here and in the other methods that return one.
+    #[track_caller]
     pub fn get(&self, target: &str) -> TestResponse {
         self.request(Method::GET, target).send()
     }
 
     /// Sends POST with this body.
+    #[track_caller]
     pub fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> TestResponse {
         self.request(Method::POST, target).body(body).send()
     }
 
     /// Sends POST with this value as `application/json`.
     #[cfg(feature = "json")]
+    #[track_caller]
     pub fn post_json(&self, target: &str, value: &impl serde::Serialize) -> TestResponse {
         self.request(Method::POST, target).json(value).send()
     }
@@ -71,19 +78,42 @@ impl TestClient {
         }
     }
 
-    /// Sends bytes on a new connection and returns all that comes back without time passing.
+    /// Sends bytes on a new connection and returns all that comes back without waiting for a deadline.
     ///
     /// The connection is then reset. Use [`connect`](Self::connect) to see what happens to it.
+    #[track_caller]
     pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut connection = self.connect();
         connection.send(bytes);
         connection.received()
     }
 
-    /// A new connection.
+    /// A new connection, to a worker that the seed chooses.
+    #[track_caller]
     pub fn connect(&self) -> TestConnection {
-        let peer = self.sim.borrow_mut().connect(self.listener);
-        self.sim.borrow_mut().run();
+        self.connected(|sim| sim.connect(self.listener))
+    }
+
+    /// A new connection from this address.
+    #[track_caller]
+    pub fn connect_from(&self, addr: SocketAddr) -> TestConnection {
+        self.connected(|sim| sim.connect_from(self.listener, addr))
+    }
+
+    /// A new connection to this worker.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[track_caller]
+    pub fn connect_to(&self, worker: usize) -> TestConnection {
+        self.connected(|sim| sim.connect_to(self.listener, worker))
+    }
+
+    #[track_caller]
+    fn connected(&self, connect: impl FnOnce(&mut Sim) -> PeerId) -> TestConnection {
+        let mut sim = self.sim.borrow_mut();
+        let peer = connect(&mut sim);
+        sim.settle();
         TestConnection { sim: Rc::clone(&self.sim), peer, received: Vec::new() }
     }
 
@@ -92,19 +122,24 @@ impl TestClient {
         self.sim.borrow_mut().advance(time);
     }
 
-    /// Lets everything happen that is due, for example after a test has woken a handler.
+    /// The process stands still for so long: time passes and nothing is delivered, until something else is called.
+    pub fn stand_still(&self, time: Duration) {
+        self.sim.borrow_mut().stand_still(time);
+    }
+
+    /// Lets everything happen that is due or under way, for example after a test has woken a handler.
     pub fn run(&self) {
-        self.sim.borrow_mut().run();
+        self.sim.borrow_mut().settle();
     }
 
     /// Begins a graceful drain as SIGTERM does; what is open after `within` is cut.
     pub fn begin_drain(&self, within: Duration) {
         let mut sim = self.sim.borrow_mut();
         sim.begin_drain(within);
-        sim.run();
+        sim.settle();
     }
 
-    /// The counters of the worker.
+    /// The counters of all workers, added up.
     pub fn stats(&self) -> Stats {
         self.sim.borrow().stats()
     }
@@ -164,7 +199,8 @@ impl TestRequest<'_> {
     /// Sends it on a new connection and returns the answer.
     ///
     /// # Panics
-    /// When no complete answer comes without time passing.
+    /// When no complete answer comes without waiting for a deadline, or none that can be read.
+    #[track_caller]
     pub fn send(mut self) -> TestResponse {
         if let Some(body) = &self.body {
             self.head.push_str(&format!("Content-Length: {}\r\n", body.len()));
@@ -176,7 +212,7 @@ impl TestRequest<'_> {
         connection.send(&bytes);
         match connection.answer(self.is_head) {
             Some(response) => response,
-            None => panic!("no complete answer, but {:?}", String::from_utf8_lossy(&connection.received())),
+            None => panic!("no complete answer, but {}", connection.account()),
         }
     }
 }
@@ -189,25 +225,34 @@ pub struct TestConnection {
 }
 
 impl TestConnection {
-    /// Sends bytes and lets everything happen that follows from them without time passing.
+    /// Sends bytes and lets everything happen that follows from them without waiting for a deadline.
+    #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         let mut sim = self.sim.borrow_mut();
         sim.send(self.peer, bytes);
-        sim.run();
+        sim.settle();
     }
 
     /// Ends the sending direction (FIN).
+    #[track_caller]
     pub fn finish(&mut self) {
         let mut sim = self.sim.borrow_mut();
         sim.finish(self.peer);
-        sim.run();
+        sim.settle();
+    }
+
+    /// Closes the connection as a client does that has enough: FIN, and a reset for whatever comes from now on.
+    pub fn close(&mut self) {
+        let mut sim = self.sim.borrow_mut();
+        sim.close(self.peer);
+        sim.settle();
     }
 
     /// Breaks the connection (RST).
     pub fn reset(&mut self) {
         let mut sim = self.sim.borrow_mut();
         sim.reset(self.peer);
-        sim.run();
+        sim.settle();
     }
 
     /// Stops taking bytes, like a peer whose window is full.
@@ -219,7 +264,17 @@ impl TestConnection {
     pub fn start_reading(&mut self) {
         let mut sim = self.sim.borrow_mut();
         sim.start_reading(self.peer);
-        sim.run();
+        sim.settle();
+    }
+
+    /// Takes no more than so many bytes at once from now on, so that larger sends are cut short.
+    pub fn set_window(&mut self, bytes: usize) {
+        self.sim.borrow_mut().set_window(self.peer, bytes);
+    }
+
+    /// Faults of this connection, instead of those of the options.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.sim.borrow_mut().set_faults(self.peer, faults);
     }
 
     /// Lets time pass, for all connections of the client.
@@ -227,9 +282,9 @@ impl TestConnection {
         self.sim.borrow_mut().advance(time);
     }
 
-    /// Lets everything happen that is due.
+    /// Lets everything happen that is due or under way.
     pub fn run(&mut self) {
-        self.sim.borrow_mut().run();
+        self.sim.borrow_mut().settle();
     }
 
     /// All bytes that came and were not looked at yet.
@@ -245,6 +300,10 @@ impl TestConnection {
     }
 
     /// The next complete answer, if there is one; it is taken off the bytes that came.
+    ///
+    /// # Panics
+    /// When what came is not an answer.
+    #[track_caller]
     pub fn response(&mut self) -> Option<TestResponse> {
         self.answer(false)
     }
@@ -264,11 +323,28 @@ impl TestConnection {
         sim.drain_received(self.peer, &mut self.received);
     }
 
+    #[track_caller]
     fn answer(&mut self, to_head: bool) -> Option<TestResponse> {
         self.take_in();
-        let (response, bytes) = TestResponse::parse(&self.received, to_head, self.is_closed())?;
-        self.received.drain(..bytes);
-        Some(response)
+        match TestResponse::parse(&self.received, to_head, self.is_closed()) {
+            Ok(parsed) => {
+                let (response, bytes) = parsed?;
+                self.received.drain(..bytes);
+                Some(response)
+            }
+            Err(why) => panic!("{why}, in {}", self.account()),
+        }
+    }
+
+    /// What has come that nobody took, and how the connection stands, for a message.
+    fn account(&mut self) -> String {
+        self.take_in();
+        let state = match () {
+            () if self.is_reset() => "reset",
+            () if self.is_closed() => "closed",
+            () => "open",
+        };
+        format!("{:?} (the connection is {state})", String::from_utf8_lossy(&self.received))
     }
 }
 
@@ -286,89 +362,5 @@ impl Drop for TestConnection {
 impl fmt::Debug for TestConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestConnection").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestResponse {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers in their order; names as they were sent.
-    pub headers: Vec<(String, String)>,
-    /// The body, with chunked coding removed.
-    pub body: Vec<u8>,
-}
-
-impl TestResponse {
-    /// The first header of that name, in any case of letters.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    /// The body as text.
-    ///
-    /// # Panics
-    /// When it is not UTF-8.
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("the body is UTF-8")
-    }
-
-    /// The body as JSON.
-    ///
-    /// # Panics
-    /// When it is not JSON of that shape.
-    #[cfg(feature = "json")]
-    pub fn json<T: serde::de::DeserializeOwned>(&self) -> T {
-        match serde_json::from_slice(&self.body) {
-            Ok(value) => value,
-            Err(error) => panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)),
-        }
-    }
-
-    /// Reads one final answer off the front and says how many bytes it had; `None` while it is incomplete.
-    /// Informational answers before it are passed over.
-    fn parse(mut bytes: &[u8], to_head: bool, is_closed: bool) -> Option<(Self, usize)> {
-        let all = bytes.len();
-        loop {
-            let head_bytes = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-            let head = String::from_utf8_lossy(&bytes[..head_bytes - 4]);
-            let mut lines = head.split("\r\n");
-            let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-            let status = status.and_then(|line| StatusCode::from_bytes(line.as_bytes().get(..3)?).ok());
-            let status = status.unwrap_or_else(|| panic!("not an answer: {head:?}"));
-            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-                bytes = &bytes[head_bytes..];
-                continue;
-            }
-            let header = |line: &str| match line.split_once(':') {
-                Some((name, value)) => (name.to_owned(), value.trim_matches([' ', '\t']).to_owned()),
-                None => panic!("not a header ({line:?}): {head:?}"),
-            };
-            let mut response = Self { status, headers: lines.map(header).collect(), body: Vec::new() };
-            let rest = &bytes[head_bytes..];
-            let body_bytes = response.read_body(rest, to_head, is_closed)?;
-            return Some((response, all - rest.len() + body_bytes));
-        }
-    }
-
-    fn read_body(&mut self, rest: &[u8], to_head: bool, is_closed: bool) -> Option<usize> {
-        if to_head || matches!(self.status.as_u16(), 101 | 204 | 304) {
-            return Some(0);
-        }
-        if self.header("transfer-encoding").is_some() {
-            let mut decoder = crate::wire::Decoder::new();
-            let decoded = decoder.decode(rest, &mut self.body, u64::MAX).expect("well-formed chunks");
-            return decoded.done.then_some(decoded.consumed);
-        }
-        let length = match self.header("content-length") {
-            Some(length) => length.trim().parse().expect("a length"),
-            // Without a length the body ends with the connection.
-            None if is_closed => rest.len(),
-            None => return None,
-        };
-        self.body = rest.get(..length)?.to_vec();
-        Some(length)
     }
 }
