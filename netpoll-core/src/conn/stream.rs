@@ -2,7 +2,8 @@
 //!
 //! The callbacks' wishes ([`Flow`]) become orders to the driver here. Invariants:
 //! - input is *held* (the driver told to pause) exactly while the protocol paused, yielded, the queue
-//!   is above high water, a plain close is under way, or a lingering one has discarded all it may;
+//!   is above high water, a plain close is under way, a lingering one has discarded all it may, or a remainder has to be
+//!   offered first;
 //! - a connection stands on the ready list, and on the dirty list, at most once: its mark says so;
 //! - an idle connection owns no block: queue and remainder are empty, and then they own nothing.
 //!
@@ -26,16 +27,14 @@ const YIELDED: u16 = 1 << 1;
 const BACKED_UP: u16 = 1 << 2;
 /// The driver was told to pause.
 const HELD: u16 = 1 << 3;
-/// The remainder was not offered since input was let go: offer it without new bytes.
-const OFFER: u16 = 1 << 4;
 /// The peer has sent all it will send.
-const ENDED: u16 = 1 << 5;
-const ON_READY_LIST: u16 = 1 << 6;
-const ON_DIRTY_LIST: u16 = 1 << 7;
+const ENDED: u16 = 1 << 4;
+const ON_READY_LIST: u16 = 1 << 5;
+const ON_DIRTY_LIST: u16 = 1 << 6;
 /// The driver knows that the peer has ended, behind input that is held back, and the protocol was not told yet.
-const PEER_ENDING: u16 = 1 << 8;
+const PEER_ENDING: u16 = 1 << 7;
 /// Output that had to wait has left, and the protocol was not told yet.
-const OUTPUT_LEFT: u16 = 1 << 9;
+const OUTPUT_LEFT: u16 = 1 << 8;
 
 /// Output up to this size leaves together with that of other connections. More is sent at once: it may not
 /// fit into the socket, and then its connection has to be held before it brings more.
@@ -198,13 +197,10 @@ impl Stream {
     /// Left the ready list. True when the remainder of the input is to be offered now.
     pub fn left_ready_list(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) -> bool {
         self.mark(YIELDED, false);
-        self.rein(agenda, io, key);
+        let was_held = self.is_held();
+        self.rein_in(agenda, io, key, true);
         self.mark(ON_READY_LIST, false);
-        let offer = self.has(OFFER) && !self.is_held() && self.phase == Phase::Open;
-        if offer {
-            self.mark(OFFER, false);
-        }
-        offer && !self.input.is_empty()
+        was_held && !self.is_held() && self.phase == Phase::Open && !self.input.is_empty()
     }
 
     /// Turns what a callback wants into marks and orders. Output is not flushed here.
@@ -245,6 +241,10 @@ impl Stream {
 
     /// Brings the driver in line with whether input may flow.
     pub fn rein(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        self.rein_in(agenda, io, key, false);
+    }
+
+    fn rein_in(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, offers_next: bool) {
         let hold = match self.phase {
             Phase::Open => self.has(PAUSED | YIELDED | BACKED_UP),
             Phase::Closing => true,
@@ -254,19 +254,18 @@ impl Stream {
         if hold == self.is_held() {
             return;
         }
+        if !hold && !offers_next && self.phase == Phase::Open && !self.input.is_empty() {
+            // The remainder is offered without new bytes, and before the end can come: what is behind it waits until then.
+            return self.push_ready(agenda, key);
+        }
         self.mark(HELD, hold);
         let demand = if hold { Demand::Pause } else { Demand::Flow };
         let waiting = io.receive(key, demand);
         if hold && waiting {
             self.set_peer_ending();
-            self.push_ready(agenda, key);
         }
-        if !hold {
-            let offer = !self.input.is_empty();
-            self.mark(OFFER, offer);
-            if waiting || offer {
-                self.push_ready(agenda, key);
-            }
+        if waiting {
+            self.push_ready(agenda, key);
         }
     }
 

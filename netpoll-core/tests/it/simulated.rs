@@ -111,6 +111,46 @@ fn the_end_comes_after_all_bytes_and_the_last_answer_still_leaves() {
 }
 
 #[test]
+fn what_was_left_for_later_is_offered_before_the_end_that_came_meanwhile() {
+    /// Takes a byte at a time, and gives way while the peer does not read.
+    struct Polite(Log);
+    impl Protocol for Polite {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            while !input.is_empty() {
+                if conn.is_backed_up() {
+                    return Flow::Yield;
+                }
+                input.advance(1);
+                conn.send(&[b'x'; 1000]);
+            }
+            Flow::Continue
+        }
+        fn eof(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            self.0.borrow_mut().push(format!("eof {}", input.len()));
+            Flow::Close
+        }
+    }
+    for seed in 0..20 {
+        let mut options = Options::default().seed(seed);
+        (options.limits.write_high_bytes, options.limits.write_low_bytes) = (3000, 1000);
+        if seed > 0 {
+            options.faults = Faults::stormy();
+        }
+        let (mut sim, log) = (Sim::new(options), Log::default());
+        let listener = sim.listen({
+            let log = log.clone();
+            move |_peer| Polite(log.clone())
+        });
+        let peer = sim.connect(listener);
+        sim.send(peer, &[b'?'; 20]);
+        sim.finish(peer);
+        sim.settle();
+        assert_eq!(log_of(&log), ["eof 0"], "seed {seed}");
+        assert_eq!(sim.take_received(peer).len(), 20_000, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_paused_connection_is_not_read_until_a_callback_continues() {
     let (mut sim, peer, log) = connected();
     sim.send(peer, b"soon\npause\nafter\n");
