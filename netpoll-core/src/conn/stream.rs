@@ -122,6 +122,11 @@ impl Stream {
         self.has(HELD)
     }
 
+    /// Input is held back by output that has not left or by a turn that has not come, and not because the protocol paused.
+    pub fn is_behind(&self) -> bool {
+        self.is_held() && !self.has(PAUSED)
+    }
+
     /// Bytes that wait to leave.
     pub fn waiting_bytes(&self) -> usize {
         self.out.queued_bytes() + self.in_flight

@@ -452,6 +452,36 @@ fn a_drain_answers_what_arrives_within_its_grace_and_then_lingers() {
 }
 
 #[test]
+fn a_drain_answers_what_had_arrived_as_long_as_a_slow_peer_reads_on() {
+    struct Slowed;
+    impl Protocol for Slowed {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            while !input.is_empty() {
+                if conn.is_backed_up() {
+                    return Flow::Yield;
+                }
+                input.advance(1);
+                conn.send(&[b'x'; 1000]);
+            }
+            Flow::Continue
+        }
+    }
+    // A window each 20 ms: 50 kB in a second, which is the grace.
+    let mut options =
+        Options::default().window(1000).latency(Duration::from_millis(20)..=Duration::from_millis(20));
+    (options.limits.write_high_bytes, options.limits.write_low_bytes) = (3000, 1000);
+    let mut sim = Sim::new(options);
+    let listener = sim.listen(|_peer| Slowed);
+    let peer = sim.connect(listener);
+    sim.send(peer, &[b'?'; 300]);
+    sim.advance(Duration::from_millis(100));
+    sim.begin_drain(Duration::from_secs(60));
+    sim.advance(Duration::from_secs(50));
+    assert_eq!(sim.take_received(peer).len(), 300_000);
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+}
+
+#[test]
 fn the_grace_of_a_drain_ends_with_the_drain() {
     let (mut sim, listener) = echo(Options::default());
     let peer = sim.connect(listener);
