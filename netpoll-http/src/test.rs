@@ -127,6 +127,11 @@ impl TestClient {
         self.sim.borrow_mut().stand_still(time);
     }
 
+    /// Lets every worker go around once, so that things can be done while others are under way.
+    pub fn turn(&self) {
+        self.sim.borrow_mut().turn();
+    }
+
     /// Lets everything happen that is due or under way, for example after a test has woken a handler.
     pub fn run(&self) {
         self.sim.borrow_mut().settle();
@@ -231,6 +236,11 @@ impl TestConnection {
         let mut sim = self.sim.borrow_mut();
         sim.send(self.peer, bytes);
         sim.settle();
+    }
+
+    /// Sends bytes and lets nothing happen yet: the next call does that lets something happen on any connection.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.sim.borrow_mut().send(self.peer, bytes);
     }
 
     /// Ends the sending direction (FIN).
