@@ -12,6 +12,7 @@ mod panics;
 mod send_now;
 mod settings;
 mod sim_network;
+mod sim_storms;
 mod sim_workers;
 mod simulated;
 mod starting;

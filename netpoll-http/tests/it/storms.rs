@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::Write;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
@@ -15,6 +14,8 @@ use netpoll_http::{
     App, Body, BodyBuf, FileRange, Limits, Pull, Reply, Request, Response, Router, StatusCode, TestClient,
     TestConnection,
 };
+
+use crate::chance::{Chance, seeds};
 
 /// A file of as many `f` as the longest answer has bytes.
 static LETTERS: LazyLock<Arc<File>> = LazyLock::new(|| {
@@ -27,24 +28,6 @@ static LETTERS: LazyLock<Arc<File>> = LazyLock::new(|| {
 });
 
 const BODY_BYTES_MAX: usize = 30_000;
-
-/// A small generator of its own (xorshift64*), so that a seed is all there is to repeat.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-}
-
-/// So many seeds, or as many as `NETPOLL_SEEDS` says.
-fn seeds(count: u64) -> RangeInclusive<u64> {
-    let wanted = std::env::var("NETPOLL_SEEDS").ok();
-    1..=wanted.map_or(count, |wanted| wanted.parse().expect("a number of seeds"))
-}
 
 /// Gives way `turns` times.
 async fn give_way(mut turns: usize) {
@@ -61,7 +44,7 @@ async fn give_way(mut turns: usize) {
 
 /// Workers, windows and ways as the seed says; everything goes wrong that changes timing only.
 fn options(seed: u64) -> Options {
-    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut chance = Chance::new(seed);
     let millis = |millis: usize| Duration::from_millis(millis as u64);
     let mut options = Options::default().seed(seed).faults(Faults::stormy()).workers(1 + chance.below(3));
     if chance.below(2) == 0 {
@@ -211,7 +194,7 @@ fn request(chance: &mut Chance) -> (Vec<u8>, u16, Vec<u8>) {
 fn every_request_gets_its_own_answer_in_order_on_any_network() {
     for seed in seeds(300) {
         let client = site(options(seed));
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let mut peers: Vec<_> = (0..4).map(|_| Peer::new(&client, &mut chance, 12)).collect();
         while let Some(index) = pick(&peers, &mut chance) {
             let peer = &mut peers[index];
@@ -243,7 +226,7 @@ fn pick(peers: &[Peer], chance: &mut Chance) -> Option<usize> {
 fn clients_that_leave_in_any_way_cost_nothing_but_their_own_answers() {
     for seed in seeds(300) {
         let client = site(options(seed));
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let mut peers: Vec<_> = (0..6).map(|_| Peer::new(&client, &mut chance, 8)).collect();
         // The first two are polite.
         while let Some(index) = pick(&peers, &mut chance) {
@@ -289,7 +272,7 @@ fn a_file_that_cannot_be_read_costs_its_own_connection_only() {
     let mut failed = 0;
     for seed in seeds(100) {
         let client = site(options(seed));
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let mut peers: Vec<_> = (0..4).map(|_| Peer::new(&client, &mut chance, 8)).collect();
         peers[3].connection.set_faults(Faults::stormy().failed_files(1000));
         while let Some(index) = pick(&peers, &mut chance) {

@@ -47,8 +47,9 @@ impl Seat {
             || net.has_event(index)
     }
 
+    /// Its next deadline; a worker that has ended has none.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.worker.cx.agenda.timers.next_deadline()
+        self.worker.cx.agenda.timers.next_deadline().filter(|_| !self.worker.is_finished())
     }
 
     /// A whole turn. A worker that sleeps is woken for no reason first. How much it did: events, timers, letters,
