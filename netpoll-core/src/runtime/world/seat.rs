@@ -92,13 +92,12 @@ mod tests {
     use std::time::Duration;
 
     use super::super::{Options, Sim};
-    use super::SimBell;
 
     #[test]
     fn a_letter_whose_bell_nobody_hears_is_slept_over_until_something_else_happens() {
         let mut sim = Sim::new(Options::default());
         sim.run();
-        let bell = std::mem::replace(&mut sim.seats[0].bell, SimBell::default());
+        let bell = std::mem::take(&mut sim.seats[0].bell);
         sim.begin_drain(Duration::from_secs(1));
         assert!(bell.0.load(std::sync::atomic::Ordering::Relaxed), "it was rung");
         sim.advance(Duration::from_secs(10));
