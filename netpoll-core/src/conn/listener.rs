@@ -21,9 +21,10 @@ use crate::time::Instant;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long a retired listener stays for handshakes that had begun: a round trip around the world. Who begins one meanwhile is
-/// turned away without a word and tries again a second later (`TCP_TIMEOUT_INIT`), behind its end.
-const HANDSHAKES: Duration = Duration::from_millis(200);
+/// How long a retired listener stays for handshakes that had begun: a round trip within a continent. Who begins one meanwhile is
+/// turned away without a word and tries again a second later (`TCP_TIMEOUT_INIT`), behind its end; so a longer time delays more
+/// newcomers than it saves.
+const HANDSHAKES: Duration = Duration::from_millis(50);
 
 /// Peers that a listener takes in while it closes, if the kernel cannot be told to let nobody in: twice the usual
 /// backlog. Who comes later was not there when the drain began.

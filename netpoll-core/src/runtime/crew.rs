@@ -6,13 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::seat::{Door, Farewell, Seat, Sockets};
+use super::worker::Drained;
 
 /// How long the others are waited for once one has failed to start. A factory that takes longer is left alone: its worker
 /// ends when it returns.
 const DISMISSAL: Duration = Duration::from_secs(1);
 
-/// A worker's thread; what it returns is the number of connections that it cut.
-pub type Thread = JoinHandle<io::Result<u64>>;
+/// A worker's thread; what it returns is how its drain went.
+pub type Thread = JoinHandle<io::Result<Drained>>;
 
 struct Member {
     thread: Thread,

@@ -32,7 +32,7 @@ pub use world::{ListenerId, Options, PeerId, Sim};
 use crew::{Crew, Thread};
 use placement::Placement;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
-use worker::Letter;
+use worker::{Drained, Letter};
 
 /// A thread-per-core runtime. Start here.
 ///
@@ -172,24 +172,26 @@ impl Running {
     /// A worker had ended by itself, by a panic or because the kernel refused to wait.
     pub fn stop(mut self, within: Duration) -> io::Result<Report> {
         let mut clock = Clock::monotonic();
-        let open = self.handle.stats().open();
         self.handle.drain(within);
-        let cut = self.join()?;
+        let Drained { open, cut } = self.join()?;
         let took = clock.refresh().duration_since(Instant::ZERO);
         Ok(Report { took, open, cut, stats: self.handle.stats() })
     }
 
-    fn join(&mut self) -> io::Result<u64> {
-        let mut cut = 0;
+    fn join(&mut self) -> io::Result<Drained> {
+        let mut sum = Drained::default();
         let mut failure = None;
         for (index, thread) in self.threads.drain(..).enumerate() {
             match thread.join() {
-                Ok(Ok(count)) => cut += count,
+                Ok(Ok(Drained { open, cut })) => {
+                    sum.open += open;
+                    sum.cut += cut;
+                }
                 Ok(Err(error)) => failure = Some(error),
                 Err(payload) => failure = Some(WorkerError::of(index, "ended", panicked(payload))),
             }
         }
-        failure.map_or(Ok(cut), Err)
+        failure.map_or(Ok(sum), Err)
     }
 }
 

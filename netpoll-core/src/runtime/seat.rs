@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::builder::{Builder, WorkerInfo};
-use super::worker::{Letter, Wakes, Worker};
+use super::worker::{Drained, Letter, Wakes, Worker};
 use crate::conn::{Addresses, Commands, Context};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
@@ -58,8 +58,8 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Pins, then allocates, then serves until the drain is over. The number of connections cut.
-    pub fn take(self, door: &Door) -> io::Result<u64> {
+    /// Pins, then allocates, then serves until the drain is over.
+    pub fn take(self, door: &Door) -> io::Result<Drained> {
         let index = self.info.index;
         let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare()));
         end_forked_child();
@@ -71,7 +71,7 @@ impl Seat {
             Err(error) => {
                 // Nobody hears it if another worker has failed first.
                 let _ = door.ready.send((index, Err(error)));
-                return Ok(0);
+                return Ok(Drained::default());
             }
         };
         let _ = door.ready.send((index, Ok(())));
@@ -86,9 +86,9 @@ impl Seat {
         // After a panic of our own the tables may be in no state to be ended.
         mem::guarded(|| worker.end(reactor.driver_io()));
         reactor.publish(&mut worker);
-        let cut = worker.cut as u64;
+        let drained = worker.drained;
         match outcome {
-            Ok(Ok(())) => Ok(cut),
+            Ok(Ok(())) => Ok(drained),
             Ok(Err(error)) => Err(WorkerError::of(index, "ended", error)),
             Err(payload) => Err(WorkerError::of(index, "ended", panicked(payload))),
         }

@@ -55,6 +55,15 @@ impl Bell for std::sync::Arc<EventFd> {
     }
 }
 
+/// How the drain of a worker went, or of all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Drained {
+    /// Connections that were open when it began.
+    pub open: u64,
+    /// Connections that its deadline cut.
+    pub cut: u64,
+}
+
 /// The state of one worker.
 pub struct Worker {
     pub cx: Context,
@@ -62,13 +71,13 @@ pub struct Worker {
     pub listeners: Listeners,
     /// Mailboxes of all workers, in order.
     pub workers: Vec<Sender<Letter>>,
-    /// Connections that the drain deadline cut.
-    pub cut: usize,
+    /// How its drain went.
+    pub drained: Drained,
 }
 
 impl Worker {
     pub fn new(cx: Context, workers: Vec<Sender<Letter>>) -> Self {
-        Self { cx, tables: Tables::new(), listeners: Listeners::new(), workers, cut: 0 }
+        Self { cx, tables: Tables::new(), listeners: Listeners::new(), workers, drained: Drained::default() }
     }
 
     /// Carries out what was asked for before the first turn.
@@ -134,6 +143,7 @@ impl Worker {
             return;
         }
         self.cx.stopping = true;
+        self.drained.open = self.tables.len() as u64;
         self.cx.draining.store(true, Ordering::Relaxed);
         self.listeners.close_all(&mut self.cx, io);
         for table in self.tables.each() {
@@ -163,7 +173,7 @@ impl Worker {
     fn cut(&mut self, io: &mut dyn Io) {
         self.listeners.cut_all(io);
         for table in self.tables.each() {
-            self.cut += table.cut_all(&mut self.cx, io);
+            self.drained.cut += table.cut_all(&mut self.cx, io) as u64;
         }
     }
 }

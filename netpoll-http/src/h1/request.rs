@@ -266,7 +266,7 @@ fn plan<S: Service>(
     }
     let Some(route) = route else { return without_route(worker, found, head) };
     let length = match head.framing {
-        Framing::None => return Plan::Call(0),
+        Framing::None | Framing::Length(0) => return Plan::Call(0),
         Framing::Length(length) => length,
         Framing::Chunked => 0,
     };

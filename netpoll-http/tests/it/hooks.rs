@@ -10,7 +10,7 @@ use netpoll_http::{
     Response, Route, RouteId, Router, Service, StatusCode, header, routes,
 };
 
-use crate::client;
+use crate::{client, text};
 
 thread_local!(static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
 
@@ -667,4 +667,18 @@ fn a_protocol_that_is_declined_may_panic_when_it_is_dropped() {
         .collect();
     assert_eq!(logged(), lines);
     assert_eq!(client.stats().panics as usize, statuses.len());
+}
+
+#[test]
+fn a_body_of_no_bytes_is_no_body_whatever_the_method_and_the_hooks() {
+    let app = App::new(|_| {
+        let taken = |req: &Request| format!("{} bytes", req.body().len());
+        Router::new().get("/", taken).post("/", taken).delete("/", taken).before(|_: &Request| ())
+    });
+    let client = app.test();
+    for method in ["GET", "POST", "DELETE"] {
+        let answer =
+            client.raw(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        assert!(text(&answer).ends_with("\r\n\r\n0 bytes"), "{method}: {}", text(&answer));
+    }
 }
