@@ -417,6 +417,7 @@ fn under_a_rain_of_signals() {
         .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "netpoll-0"));
     let worker: libc::pid_t = worker.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
 
+    let process = std::process::id() as libc::pid_t;
     let (stop, rain) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
     let relaxed = std::sync::atomic::Ordering::Relaxed;
     std::thread::scope(|scope| {
@@ -424,7 +425,7 @@ fn under_a_rain_of_signals() {
             while !stop.load(relaxed) {
                 #[expect(unsafe_code, reason = "tgkill(2) has no safe form")]
                 // SAFETY: tgkill takes numbers only, and the thread lives until the server is stopped.
-                let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), worker, libc::SIGALRM) };
+                let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, worker, libc::SIGALRM) };
                 assert_eq!(sent, 0);
                 rain.fetch_add(1, relaxed);
                 std::thread::yield_now();
