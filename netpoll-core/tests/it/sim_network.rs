@@ -162,7 +162,8 @@ impl Protocol for Pausing {
 
 #[test]
 fn a_paused_connection_hears_once_of_a_peer_that_has_ended_in_any_way() {
-    let ends: [(fn(&mut Sim, PeerId), &str); 3] = [
+    type End = fn(&mut Sim, PeerId);
+    let ends: [(End, &str); 3] = [
         (Sim::finish, "peer ended"),
         (Sim::close, "peer ended"),
         (Sim::reset, "Failed(Kind(ConnectionReset))"),
