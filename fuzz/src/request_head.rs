@@ -108,7 +108,8 @@ fn check(head: &Head<'_>, bytes: &[u8]) {
     assert!(!bytes.iter().any(|&byte| byte == 0x7f || (byte < b' ' && !b"\t\r\n".contains(&byte))));
 
     let request_line = format!("{} {} HTTP/1.", head.method_name(), head.target());
-    let minor_version = lines[0].strip_prefix(request_line.as_bytes()).expect("the parts are in their places");
+    let minor_version =
+        lines[0].strip_prefix(request_line.as_bytes()).expect("the parts are in their places");
     assert!(matches!(minor_version, [b'0'..=b'9']));
     assert_eq!(head.minor_version, u8::from(minor_version != b"0"));
     assert!(head.target().bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#'));
