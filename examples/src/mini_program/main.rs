@@ -88,7 +88,11 @@ fn serve(options: &Options) -> Result<(), Failure> {
     let limit = options.rate_limit.map(|rate| RateLimit::per_address(rate, rate));
     let served = Arc::new(App::new(StandIn::start()?));
     let echo_bytes_max = options.limits.body_bytes_max;
-    let running = Server::bind(options.addr)?
+    let mut server = Server::bind(options.addr)?;
+    if let Some(addr) = options.reserved {
+        server = server.bind_reserved(addr)?;
+    }
+    let running = server
         .limits(options.limits.clone())
         .runtime(|builder| options.apply(builder))
         .app(move |worker| app::router(&served, worker.handle(), limit.as_ref(), echo_bytes_max))

@@ -27,9 +27,10 @@ Where and how it runs:
                            events that one turn takes from the kernel [64]
   --wait block|spin|hybrid|busy-poll
                            how a worker waits for events [block]
-  --drain SECONDS          time for connections to end after Ctrl-C or SIGTERM [10]
+  --drain SECONDS          time for connections to end after Ctrl-C, SIGTERM or SIGHUP [10]
   --share-port             let other processes of this user listen on the same port, with this option too: for a
                            restart without a gap, start the next one, then end this one
+  --reserved HOST:PORT     a second address, whose clients are accepted whatever the limits say: for health checks [none]
 
 Limits of each connection:
   --head-timeout SECONDS   for a request head, from its first byte [10]
@@ -42,6 +43,8 @@ Limits of each connection:
                            for an asynchronous handler [30]
 
 Limits of each client address:
+  --connections-per-address N
+                           open at a time on one worker [any number]
   --rate-limit N           requests a second, and at once; 429 beyond it [none]
 
   --help                   print this
@@ -79,6 +82,8 @@ pub struct Options {
     wait: WaitStrategy,
     connections_max: usize,
     memory_bytes_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+    pub reserved: Option<SocketAddr>,
     pub rate_limit: Option<u32>,
 }
 
@@ -112,6 +117,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
         wait: WaitStrategy::default(),
         connections_max: ConnLimits::default().connections_max,
         memory_bytes_max: None,
+        connections_per_address_max: None,
+        reserved: None,
         rate_limit: None,
     };
     while let Some(argument) = parser.next()? {
@@ -146,6 +153,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, W
             Long("connections-max") => {
                 options.connections_max = value(&mut parser, "--connections-max", at_least_one)?;
             }
+            Long("reserved") => options.reserved = Some(value(&mut parser, "--reserved", parsed)?),
+            Long("connections-per-address") => {
+                let most = value(&mut parser, "--connections-per-address", at_least_one)?;
+                options.connections_per_address_max = Some(most);
+            }
             Long("memory-bytes-max") => {
                 options.memory_bytes_max = Some(value(&mut parser, "--memory-bytes-max", at_least_one)?);
             }
@@ -178,6 +190,7 @@ impl Options {
             .limits(ConnLimits {
                 connections_max: self.connections_max,
                 memory_bytes_max: self.memory_bytes_max,
+                connections_per_address_max: self.connections_per_address_max,
                 ..ConnLimits::default()
             })
     }
