@@ -409,8 +409,17 @@ impl Builder {
         if self.limits.write_low_bytes > self.limits.write_high_bytes {
             return invalid("write_low_bytes is above write_high_bytes");
         }
-        if self.limits.connections_max == 0 {
-            return invalid("connections_max is zero");
+        let limits = &self.limits;
+        // Zero would let nothing through, or cut everybody at once. What zero means elsewhere is said where it is set.
+        let zeros = [
+            ("connections_max", limits.connections_max == 0),
+            ("connections_per_address_max", limits.connections_per_address_max == Some(0)),
+            ("memory_bytes_max", limits.memory_bytes_max == Some(0)),
+            ("write_grace", limits.write_grace.is_zero()),
+            ("backlog", self.backlog <= 0),
+        ];
+        if let Some((name, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {
+            return invalid(&format!("{name} is zero"));
         }
         match self.wait {
             WaitStrategy::Spin(time) if time > SPIN_MAX => invalid("a spin is at most 10 µs"),

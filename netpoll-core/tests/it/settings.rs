@@ -374,3 +374,29 @@ fn a_stop_waits_for_a_callback_that_blocks_and_cuts_its_connection_then() {
     assert_eq!((report.cut, report.stats.open()), (1, 0));
     stopping.join().unwrap();
 }
+
+#[test]
+fn a_limit_of_zero_that_would_let_nothing_through_is_an_error_with_its_name() {
+    let of = |change: fn(&mut ConnLimits)| {
+        let mut limits = ConnLimits::default();
+        change(&mut limits);
+        Runtime::builder()
+            .workers(Workers::Count(1))
+            .limits(limits)
+            .start()
+            .err()
+            .map(|error| error.to_string())
+    };
+    assert_eq!(of(|_| ()), None);
+    let zeros: [(&str, fn(&mut ConnLimits)); 4] = [
+        ("connections_max", |limits| limits.connections_max = 0),
+        ("connections_per_address_max", |limits| limits.connections_per_address_max = Some(0)),
+        ("memory_bytes_max", |limits| limits.memory_bytes_max = Some(0)),
+        ("write_grace", |limits| limits.write_grace = Duration::ZERO),
+    ];
+    for (name, change) in zeros {
+        assert_eq!(of(change), Some(format!("{name} is zero")));
+    }
+    let error = Runtime::builder().backlog(0).start().err().expect("nobody can get in line");
+    assert_eq!(error.to_string(), "backlog is zero");
+}
