@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Bounds on what one connection may hold and how long it may take.
 ///
+/// Zero in `connections_max`, `connections_per_address_max`, `write_grace` or `memory_bytes_max`, and `write_low_bytes`
+/// above `write_high_bytes`, are errors when a runtime starts (`InvalidInput`), which name them. A simulated world takes
+/// them as they are.
+///
 /// ```
 /// use netpoll_core::ConnLimits;
 /// let limits = ConnLimits { write_high_bytes: 1 << 20, ..ConnLimits::default() };

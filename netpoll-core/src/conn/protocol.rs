@@ -28,7 +28,7 @@ use crate::time::Instant;
 /// }
 /// ```
 pub trait Protocol: Sized + 'static {
-    /// The connection is open, accepted or connected. Called once, first.
+    /// The connection is open, accepted or connected. Called once, first. The default goes on.
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Continue
@@ -39,6 +39,7 @@ pub trait Protocol: Sized + 'static {
 
     /// The peer has sent all it will send. `input` is what was never consumed. The peer may still read:
     /// what is queued leaves in any case, and after `Flow::Continue` more can be queued later.
+    /// The default closes.
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         let _ = (conn, input);
         Flow::Close
@@ -60,19 +61,19 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// The queue was above high water ([`Conn::is_backed_up`]) and has fallen to low water: there is room
-    /// again. Comes once for each time, in a later turn even if everything left at once.
+    /// again. Comes once for each time, in a later turn even if everything left at once. The default goes on.
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Continue
     }
 
-    /// The deadline that was set has passed. It is cleared; set it again if wanted.
+    /// The deadline that was set has passed. It is cleared; set it again if wanted. The default closes.
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Close
     }
 
-    /// A waker of this connection ([`Conn::waker`]) was woken. May also come for no reason.
+    /// A waker of this connection ([`Conn::waker`]) was woken. May also come for no reason. The default goes on.
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Continue

@@ -10,7 +10,7 @@ macro_rules! ledger {
     ($($(#[doc = $doc:expr])+ $field:ident,)*) => {
         /// Counters of one worker, or the sum over several, since start.
         ///
-        /// All of them only grow. [`Stats::since`] gives the difference of two snapshots, which is how
+        /// All of them only grow, but `budget_events`, which is a gauge. [`Stats::since`] gives the difference of two snapshots, which is how
         /// to get figures per request for a known load.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]

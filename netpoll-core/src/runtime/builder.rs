@@ -238,8 +238,9 @@ impl Builder {
         self
     }
 
-    /// Lets another process of the same user listen on the same port at the same time, for restarts without
-    /// a gap. Default off: a port that is taken is an error.
+    /// Listens on the port also while another process of the same user does, on this runtime as well, for restarts without
+    /// a gap. It is the newcomer that has to ask for it: one that was there before need not have. Default off: a port that
+    /// is taken is an error of [`start`](Self::start).
     #[must_use]
     pub fn share_port(mut self, share: bool) -> Self {
         self.share_port = share;

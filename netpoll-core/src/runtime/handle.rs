@@ -143,7 +143,8 @@ impl Handle {
     }
 
     /// Begins a graceful drain: listeners close after taking in who waits there, protocols are told, and
-    /// what is still open after this time is reset. Returns at once.
+    /// what is still open after this time is reset. Returns at once. Under a drain that has begun already, a shorter time
+    /// shortens it, and a longer one changes nothing.
     pub fn drain(&self, within: Duration) {
         self.check();
         for worker in self.workers.iter() {

@@ -25,7 +25,7 @@ pub struct Faults {
     /// A wait brings fewer events than there are, or none at all, as one that a signal interrupts.
     pub short_waits: u16,
     /// Accepting fails for want of a descriptor (EMFILE), so that the listener rests: time has to pass, see
-    /// [`Sim::settle`](super::Sim::settle).
+    /// [`Sim::settle`](struct.Sim.html#method.settle).
     pub descriptor_shortages: u16,
     /// Room to send is announced although nothing was sent.
     pub spurious_sent: u16,
