@@ -126,8 +126,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether this stands for a request that was refused before its head could be read: it was malformed, too large,
-    /// or did not arrive in time. Only `after` hooks see such a one.
+    /// Whether this stands for a request that was refused before its head was taken: it was malformed, too large,
+    /// asked for what this server does not do (417, 505), or did not arrive in time. Only `after` hooks see such a one.
     ///
     /// Its [peer](Self::peer) and [time](Self::arrived) are true; its method is `-`, target and path are empty, and it
     /// has no headers.

@@ -179,7 +179,8 @@ impl Router {
     /// It runs once for each answer, when that is complete: also for those of `before` hooks, for 404, 405 and 408, for
     /// the 500 that a panic is answered with, and, in the outermost router, for refusals of requests that could not be
     /// read ([`Request::is_unread`]). A hook that panics makes a 500 of the answer, and the hooks around it see that.
-    /// The order is told under [Hooks](Self#hooks). Not for 1xx, and not for what is cut without an answer.
+    /// The order is told under [Hooks](Self#hooks). Not for 1xx, and not for what is cut without an
+    /// answer: a client that left before it was there, a TLS handshake.
     ///
     /// Answers then take a slower way out, because their headers are collected first and their bodies moved behind them.
     #[must_use]
