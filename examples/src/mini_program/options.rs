@@ -28,8 +28,8 @@ Where and how it runs:
   --wait block|spin|hybrid|busy-poll
                            how a worker waits for events [block]
   --drain SECONDS          time for connections to end after Ctrl-C, SIGTERM or SIGHUP [10]
-  --share-port             let other processes of this user listen on the same port, with this option too: for a
-                           restart without a gap, start the next one, then end this one
+  --share-port             listen on a port that other processes of this user may listen on: for a restart without a
+                           gap, start the next one with it as well, then end this one
   --reserved HOST:PORT     a second address, whose clients are accepted whatever the limits say: for health checks [none]
 
 Limits of each connection:

@@ -25,6 +25,8 @@ pub struct Guard {
     discarded_bytes: u64,
     /// The grace of a drain: it is no output that is watched.
     retires: bool,
+    /// All has left the queue, and the peer's side had not acknowledged it then: the next look asks again.
+    awaits_acknowledgement: bool,
 }
 
 impl Stream {
@@ -108,6 +110,7 @@ impl Stream {
             until: at,
             discarded_bytes: 0,
             retires: false,
+            awaits_acknowledgement: false,
         }));
     }
 
@@ -117,6 +120,16 @@ impl Stream {
         if let Some(guard) = &mut self.guard {
             guard.retires = true;
         }
+    }
+
+    /// All has left the queue. Whether it is to be watched on, because the peer's side may not have all of it yet: it is asked
+    /// once between two looks.
+    pub fn watches_on(&mut self, io: &mut dyn Io, key: Key) -> bool {
+        let Some(guard) = &mut self.guard else { return false };
+        if !guard.retires && !guard.awaits_acknowledgement {
+            guard.awaits_acknowledgement = io.unacknowledged(key).is_some_and(|bytes| bytes > 0);
+        }
+        guard.retires || guard.awaits_acknowledgement
     }
 
     /// The grace of a drain is running.

@@ -458,11 +458,7 @@ impl Stream {
         if self.phase == Phase::Lingering {
             return None;
         }
-        if self.is_retiring() && self.phase == Phase::Open {
-            return None;
-        }
-        if self.phase == Phase::Open && io.unacknowledged(key).is_some_and(|bytes| bytes > 0) {
-            // Our kernel has it, the peer has not: it is watched until then.
+        if self.phase == Phase::Open && self.watches_on(io, key) {
             return None;
         }
         if self.guard.take().is_some() && self.phase == Phase::Open {

@@ -417,8 +417,10 @@ impl Builder {
             ("connections_per_address_max", limits.connections_per_address_max == Some(0)),
             ("memory_bytes_max", limits.memory_bytes_max == Some(0)),
             ("write_grace", limits.write_grace.is_zero()),
-            ("backlog", self.backlog <= 0),
         ];
+        if self.backlog <= 0 {
+            return invalid("backlog is not above zero");
+        }
         if let Some((name, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {
             return invalid(&format!("{name} is zero"));
         }

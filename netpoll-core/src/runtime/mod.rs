@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, EventFd};
-use crate::time::{Clock, Instant};
+use crate::time::Clock;
 
 pub use builder::{Builder, Keepalive, Started, WorkerInfo};
 pub use handle::{Handle, Setup};
@@ -171,10 +171,8 @@ impl Running {
     /// # Errors
     /// A worker had ended by itself, by a panic or because the kernel refused to wait.
     pub fn stop(mut self, within: Duration) -> io::Result<Report> {
-        let mut clock = Clock::monotonic();
         self.handle.drain(within);
-        let Drained { open, cut } = self.join()?;
-        let took = clock.refresh().duration_since(Instant::ZERO);
+        let Drained { open, cut, took } = self.join()?;
         Ok(Report { took, open, cut, stats: self.handle.stats() })
     }
 
@@ -183,10 +181,7 @@ impl Running {
         let mut failure = None;
         for (index, thread) in self.threads.drain(..).enumerate() {
             match thread.join() {
-                Ok(Ok(Drained { open, cut })) => {
-                    sum.open += open;
-                    sum.cut += cut;
-                }
+                Ok(Ok(drained)) => sum.merge(drained),
                 Ok(Err(error)) => failure = Some(error),
                 Err(payload) => failure = Some(WorkerError::of(index, "ended", panicked(payload))),
             }
@@ -257,14 +252,18 @@ fn bind_all(settings: &Builder, workers: usize) -> io::Result<(Vec<Vec<OwnedFd>>
 
 /// What accepted connections inherit from their listener, so that none of them costs a system call for it.
 fn set_options(settings: &Builder, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let refused = |setting: &'static str| {
+        move |error: io::Error| io::Error::new(error.kind(), format!("{setting}: {error}"))
+    };
     if let Some(Keepalive { idle, interval, probes }) = settings.keepalive {
-        sys::set_keepalive(socket, idle, interval, probes)?;
+        sys::set_keepalive(socket, idle, interval, probes).map_err(refused("keepalive"))?;
     }
     if let Some(time) = settings.user_timeout {
-        sys::set_user_timeout(socket, time)?;
+        sys::set_user_timeout(socket, time).map_err(refused("user_timeout"))?;
     }
     if let Some(bytes) = settings.unsent_bytes_max {
-        sys::set_unsent_bytes_max(socket, bytes)?;
+        sys::set_unsent_bytes_max(socket, bytes).map_err(refused("unsent_bytes_max"))?;
     }
     sys::set_buffers(socket, settings.send_buffer_bytes, settings.receive_buffer_bytes)
+        .map_err(refused("a buffer's size"))
 }

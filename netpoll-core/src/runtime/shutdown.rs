@@ -9,7 +9,7 @@ use crate::reactor::Stats;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Report {
-    /// How long the drain took.
+    /// How long the drain took, from when the first order to drain reached a worker.
     pub took: Duration,
     /// Connections that were open when it began.
     pub open: u64,

@@ -16,6 +16,7 @@ use crate::mem::{Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host, Sender};
 use crate::sys::{self, EventFd};
 use crate::task::Deliver;
+use crate::time::Instant;
 
 /// The timer of the drain deadline: a key that no table issues.
 const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);
@@ -62,6 +63,17 @@ pub struct Drained {
     pub open: u64,
     /// Connections that its deadline cut.
     pub cut: u64,
+    /// How long it took; of several workers the longest.
+    pub took: Duration,
+}
+
+impl Drained {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: Self) {
+        self.open += other.open;
+        self.cut += other.cut;
+        self.took = self.took.max(other.took);
+    }
 }
 
 /// The state of one worker.
@@ -73,11 +85,19 @@ pub struct Worker {
     pub workers: Vec<Sender<Letter>>,
     /// How its drain went.
     pub drained: Drained,
+    drain_began: Instant,
 }
 
 impl Worker {
     pub fn new(cx: Context, workers: Vec<Sender<Letter>>) -> Self {
-        Self { cx, tables: Tables::new(), listeners: Listeners::new(), workers, drained: Drained::default() }
+        Self {
+            cx,
+            tables: Tables::new(),
+            listeners: Listeners::new(),
+            workers,
+            drained: Drained::default(),
+            drain_began: Instant::ZERO,
+        }
     }
 
     /// Carries out what was asked for before the first turn.
@@ -144,6 +164,7 @@ impl Worker {
         }
         self.cx.stopping = true;
         self.drained.open = self.tables.len() as u64;
+        self.drain_began = now;
         self.cx.draining.store(true, Ordering::Relaxed);
         self.listeners.close_all(&mut self.cx, io);
         for table in self.tables.each() {
@@ -167,6 +188,13 @@ impl Worker {
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             table.cut_all(&mut self.cx, io);
+        }
+    }
+
+    /// The drain is over.
+    pub fn has_drained(&mut self) {
+        if self.cx.stopping {
+            self.drained.took = self.cx.agenda.clock.refresh().duration_since(self.drain_began);
         }
     }
 

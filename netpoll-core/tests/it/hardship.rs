@@ -767,3 +767,19 @@ fn forked(check: impl FnOnce() -> bool) -> bool {
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     waited == child && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
 }
+
+#[test]
+fn a_report_counts_the_drain_from_when_it_was_asked_for_first() {
+    let (reporter, reports) = Reporter::pair();
+    let server = server(reporter);
+    let mut client = connect(server.local_addrs()[0]);
+    client.write_all(b"pause").unwrap();
+    assert_eq!(reports.recv().unwrap(), "opened");
+    assert_eq!(reports.recv().unwrap(), "paused");
+    server.handle().drain(Duration::from_millis(300));
+    // It is cut in the end, and only then it is asked how that went.
+    assert!(client.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) || client.take_error().is_ok());
+    let report = server.wait().unwrap();
+    assert!(report.took >= Duration::from_millis(250), "{:?}", report.took);
+    assert_eq!(report.open, 1);
+}

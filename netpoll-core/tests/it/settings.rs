@@ -398,5 +398,5 @@ fn a_limit_of_zero_that_would_let_nothing_through_is_an_error_with_its_name() {
         assert_eq!(of(change), Some(format!("{name} is zero")));
     }
     let error = Runtime::builder().backlog(0).start().err().expect("nobody can get in line");
-    assert_eq!(error.to_string(), "backlog is zero");
+    assert_eq!(error.to_string(), "backlog is not above zero");
 }
