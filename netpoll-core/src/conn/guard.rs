@@ -30,7 +30,8 @@ pub struct Guard {
 }
 
 impl Stream {
-    /// Output left that was waited for.
+    /// Output left the queue, or was sent past it.
+    #[inline]
     pub fn progressed(&mut self, sent_bytes: usize) {
         if let Some(guard) = &mut self.guard {
             guard.sent_bytes += sent_bytes as u64;

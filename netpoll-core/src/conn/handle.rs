@@ -104,6 +104,7 @@ impl Conn<'_> {
         }
         sys::assert_not_forked();
         let sent = if self.stream.waiting_bytes() == 0 { self.io.send(self.key, bytes) } else { 0 };
+        self.stream.progressed(sent);
         if sent < bytes.len() {
             self.send_rest(&bytes[sent..]);
         }

@@ -83,6 +83,7 @@ impl<'a> Reply<'a> {
         let bytes = &self.chunk[start as usize..end as usize];
         if !bytes.is_empty() {
             let sent = io.send(key, bytes);
+            stream.progressed(sent);
             stream.out.write_front(&mut cx.agenda.pool, &bytes[sent..]);
         }
     }

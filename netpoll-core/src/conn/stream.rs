@@ -341,12 +341,14 @@ impl Stream {
                 && self.phase == Phase::Open
                 && !self.has(BACKED_UP);
             match io.flush(key, &mut self.out, &mut agenda.pool) {
-                Flushed::Done if backs_up => {
-                    // All of it left at once; `drained` comes when others have had their turn.
-                    self.back_up(agenda, io, key);
-                    self.push_ready(agenda, key);
+                Flushed::Done => {
+                    self.progressed(queued);
+                    if backs_up {
+                        // All of it left at once; `drained` comes when others have had their turn.
+                        self.back_up(agenda, io, key);
+                        self.push_ready(agenda, key);
+                    }
                 }
-                Flushed::Done => {}
                 Flushed::Blocked { in_flight } => {
                     self.in_flight += in_flight;
                     if in_flight == 0 {

@@ -439,3 +439,50 @@ fn the_example_of_the_front_page_passes_for_every_seed() {
         assert!(sim.is_closed(peer), "seed {seed}");
     }
 }
+
+/// Sends 20 000 bytes at first and 1000 twice a second from then on, whether queued or at once.
+struct Steady {
+    sends_now: bool,
+}
+
+impl Steady {
+    fn say(&self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        if self.sends_now {
+            conn.send_now(bytes)
+        } else {
+            conn.send(bytes)
+        }
+        conn.set_deadline(500 * MILLI);
+    }
+}
+
+impl Protocol for Steady {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.say(conn, &[b'x'; 20_000]);
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.say(conn, &[b'x'; 1000]);
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_steady_stream_to_a_peer_that_is_far_away_is_no_stall() {
+    for (seed, sends_now) in (0..8).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let latency = 1000 * MILLI;
+        let mut sim = Sim::new(Options::default().seed(seed).window(10_000).latency(latency..=latency));
+        let listener = sim.listen(move |_peer| Steady { sends_now });
+        let peer = sim.connect(listener);
+        sim.advance(120_000 * MILLI);
+        assert_eq!(sim.stats().stalled, 0, "seed {seed}, at once {sends_now}");
+        let got = sim.take_received(peer).len();
+        assert!((250_000..=260_000).contains(&got), "{got}, seed {seed}, at once {sends_now}");
+    }
+}
