@@ -126,10 +126,10 @@ impl Pool {
         block
     }
 
-    /// A block that is out has grown by so much.
+    /// A block that is out has another capacity: it grew, or the program put another vector in its place.
     #[cold]
-    pub(super) fn grown(&mut self, bytes: usize) {
-        self.allocated_bytes += bytes;
+    pub(super) fn resized(&mut self, from: usize, to: usize) {
+        self.allocated_bytes = (self.allocated_bytes + to).saturating_sub(from);
     }
 
     /// So many shared bytes wait in a write queue.

@@ -184,12 +184,10 @@ impl WriteQueue {
 
         let tail = chain.tail_vec();
         let (before, room) = (tail.len(), tail.capacity());
-        let rollback = Rollback { tail, before };
+        let mut rollback = Rollback { tail, before, room, pool: &mut *pool };
         let result = f(rollback.tail);
-        let (after, room_after) = (rollback.tail.len(), rollback.tail.capacity());
-        if room_after > room {
-            pool.grown(room_after - room);
-        }
+        let after = rollback.tail.len();
+        rollback.count_room();
         assert!(after >= before, "an append took back bytes that were queued before it");
         mem::forget(rollback);
 
@@ -293,6 +291,20 @@ impl WriteQueue {
 struct Rollback<'a> {
     tail: &'a mut Vec<u8>,
     before: usize,
+    /// The capacity that the pool knows of.
+    room: usize,
+    pool: &'a mut Pool,
+}
+
+impl Rollback<'_> {
+    #[inline]
+    fn count_room(&mut self) {
+        let room = self.tail.capacity();
+        if room != self.room {
+            self.pool.resized(self.room, room);
+            self.room = room;
+        }
+    }
 }
 
 impl Drop for Rollback<'_> {
@@ -300,6 +312,7 @@ impl Drop for Rollback<'_> {
     fn drop(&mut self) {
         // Growing happens only after the assertion in `append`: the bytes are lost, the count stays true.
         self.tail.resize(self.before, 0);
+        self.count_room();
     }
 }
 

@@ -8,7 +8,8 @@ use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
 
 const KIB: usize = 1024;
 
-/// Lines: `k` is kept with all that follows, `l` is answered with 128 KiB, all else with itself.
+/// Lines: `k` is kept with all that follows, `l` is answered with 128 KiB, `v` with a vector that takes the place of a block, `p`
+/// panics behind a MiB of an answer, all else is answered with itself.
 struct Lines(std::sync::mpsc::Sender<String>);
 
 impl Protocol for Lines {
@@ -18,6 +19,17 @@ impl Protocol for Lines {
             b'l' => {
                 input.advance_all();
                 conn.send_shared(Bytes::from(vec![b'x'; 128 * KIB]));
+            }
+            b'v' => {
+                input.advance_all();
+                conn.append(60 * KIB, |out| *out = b"hello".to_vec());
+            }
+            b'p' => {
+                input.advance_all();
+                conn.append(1, |out| {
+                    out.resize(1024 * KIB, b'x');
+                    panic!("behind a MiB")
+                });
             }
             _ => {
                 conn.send(input.bytes());
@@ -167,4 +179,37 @@ fn memory_goes_back_when_a_spike_is_over() {
     }
     sim.advance(Duration::from_secs(2));
     assert_eq!(sim.stats().spikes, 1);
+}
+
+#[test]
+fn a_vector_that_takes_the_place_of_a_block_counts_for_what_it_is() {
+    let (mut sim, listener, says) = world(1024 * KIB);
+    let peer = sim.connect(listener);
+    for _ in 0..100 {
+        sim.send(peer, b"v");
+        sim.run();
+        assert_eq!(sim.take_received(peer), b"hello");
+    }
+    sim.send(peer, b"k");
+    sim.run();
+    assert_eq!(says.try_iter().collect::<Vec<_>>(), [""; 0], "nothing is held but one byte");
+}
+
+#[test]
+fn what_a_panic_leaves_of_an_answer_does_not_make_room_for_others() {
+    let (mut sim, listener, says) = world(1024 * KIB);
+    let keep = |sim: &mut Sim, times| {
+        for _ in 0..times {
+            let peer = sim.connect(listener);
+            sim.send(peer, &[b'k'; 60 * KIB]);
+            sim.run();
+        }
+    };
+    keep(&mut sim, 12);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"p");
+    sim.run();
+    assert_eq!(says.try_iter().collect::<Vec<_>>(), ["Panicked"]);
+    keep(&mut sim, 8);
+    assert!(says.try_iter().count() >= 3, "there is room for 16 of them");
 }
