@@ -93,8 +93,8 @@ impl<P: Protocol> Slot<P> {
         key: Key,
         called: std::thread::Result<Flow>,
     ) -> Option<End> {
-        // What is left behind an end is forgotten.
-        let ends = matches!(called, Ok(Flow::Close | Flow::Linger | Flow::Reset));
+        // What is left behind an end is forgotten; a panic is one.
+        let ends = matches!(called, Err(_) | Ok(Flow::Close | Flow::Linger | Flow::Reset));
         if !ends && let Some(end) = self.stream.keeps_too_much(cx) {
             return Some(end);
         }

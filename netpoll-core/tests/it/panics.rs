@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{ListenerId, Options, Sim};
-use netpoll_core::{Conn, ConnId, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
+use netpoll_core::{Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
 
 use crate::support::Echo;
 
@@ -248,6 +248,25 @@ fn a_protocol_whose_dial_is_refused_may_panic_in_each_of_its_last_calls() {
     world.sim.commands().connect(to, ConnectOptions::default(), Wretch(Grenade::new(1)));
     world.sim.run();
     world.survived(3);
+}
+
+#[test]
+fn the_payload_of_a_panic_may_panic_behind_input_that_is_too_long_as_well() {
+    struct Full;
+    impl Protocol for Full {
+        fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+            panic_any(Grenade::new(1))
+        }
+    }
+    let limits = ConnLimits { input_bytes_max: 3, ..ConnLimits::default() };
+    let mut sim = Sim::new(Options::default().limits(limits));
+    let listener = sim.listen(|_peer| Full);
+    let (peer, other) = (sim.connect(listener), sim.connect(listener));
+    sim.send(peer, b"four");
+    sim.run();
+    assert!(sim.is_reset(peer) && !sim.is_closed(other));
+    // The callback, and what it threw.
+    assert_eq!(sim.stats().panics, 2);
 }
 
 /// Panics when it is asked whether it is idle.
