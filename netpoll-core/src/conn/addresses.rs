@@ -20,6 +20,12 @@ impl Addresses {
         Self { connections_max, counts: HashMap::new(), of: HashMap::new() }
     }
 
+    /// Gives back the memory that it does not need.
+    pub fn shrink(&mut self) {
+        self.counts.shrink_to_fit();
+        self.of.shrink_to_fit();
+    }
+
     /// Whether this peer has as many connections as it may have.
     pub fn is_full(&self, peer: SocketAddr) -> bool {
         let count = || self.counts.get(&network(peer)).copied().unwrap_or(0);
@@ -83,6 +89,17 @@ mod tests {
         assert!(!addresses.is_full(peer("10.0.0.1:1")));
         addresses.left(Key::new(1, 1, 1));
         assert!(addresses.counts.is_empty() && addresses.of.is_empty());
+    }
+
+    #[test]
+    fn the_memory_of_many_addresses_goes_back_when_they_have_left() {
+        let mut addresses = Addresses::new(Some(2));
+        for index in 0..10_000 {
+            addresses.came(SocketAddr::from(([10, 0, 0, 1], 1)), Key::new(1, 1, index));
+        }
+        (0..10_000).for_each(|index| addresses.left(Key::new(1, 1, index)));
+        addresses.shrink();
+        assert_eq!((addresses.counts.capacity(), addresses.of.capacity()), (0, 0));
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Worker {
     #[cold]
     fn give_back(&mut self, io: &mut dyn Io) {
         self.cx.agenda.shrink();
+        self.cx.addresses.shrink();
         self.tables.shrink();
         io.shrink();
         sys::release_free_memory();
