@@ -46,6 +46,11 @@ impl Deadlines {
         self.arm(wheel, now, key, at);
     }
 
+    /// The entry, which came up, comes up again in the next turn.
+    pub fn put_off(&mut self, wheel: &mut Wheel<Key>, now: Instant, key: Key) {
+        self.arm(wheel, now, key, now);
+    }
+
     /// The protocol's deadline, if it has one.
     pub fn protocol(&self) -> Option<Instant> {
         (self.protocol != NEVER).then_some(self.protocol)
@@ -101,8 +106,8 @@ impl Deadlines {
         self.armed = at;
         match self.timer {
             Some(timer) => {
-                let moved = wheel.reschedule(timer, at);
-                assert!(moved, "a connection's timer is in the wheel until it comes up");
+                // One that is not there any more has come up, and whoever is about to be told looks at all deadlines.
+                wheel.reschedule(timer, at);
             }
             None => self.timer = Some(wheel.insert(now, at, key)),
         }

@@ -73,7 +73,12 @@ impl Stream {
         }
         if guard.retires {
             self.push_dirty(agenda, key);
-            return self.steer(agenda, io, key, Flow::Linger);
+            let end = self.steer(agenda, io, key, Flow::Linger);
+            if end.is_none() && self.waiting_bytes() > 0 {
+                let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+                self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
+            }
+            return end;
         }
         if self.phase == Phase::Lingering {
             return self.linger_on(agenda, limits, key, &guard);
@@ -172,14 +177,19 @@ impl Stream {
         self.guard = None;
     }
 
-    /// The wheel's entry came up. Which deadline has passed; if none has, the entry goes back for the next one.
+    /// The wheel's entry came up. Which deadline has passed; if none has, or it has to wait, the entry goes back.
     pub fn timer_came_up(&mut self, agenda: &mut Agenda, key: Key) -> Passed {
         self.deadlines.left_wheel();
-        let passed = self.deadlines.passed(agenda.clock.now(), self.guard_at());
+        let now = agenda.clock.now();
+        let passed = self.deadlines.passed(now, self.guard_at());
         if passed == Passed::Neither {
+            self.put_off_none();
             agenda.stats.timers_moved +=
                 u64::from(self.guard.is_some() || self.deadlines.protocol().is_some());
             self.take_passed(agenda, key);
+        } else if (passed == Passed::Protocol || self.is_retiring()) && self.puts_off_deadline() {
+            self.deadlines.put_off(&mut agenda.timers, now, key);
+            return Passed::Neither;
         }
         passed
     }

@@ -117,8 +117,8 @@ pub enum Flow {
     /// Go on, but let others come first: the rest of the input is offered again in the next turn.
     Yield,
     /// Send what is queued, then close. Where the kernel would answer what the peer has sent, or may send, with a reset
-    /// that destroys a part of the answer, it closes as `Linger` does: when input was left unread, and when what was
-    /// queued did not leave at once. Bytes that come later are answered with a reset.
+    /// that destroys a part of the answer, it closes as `Linger` does: when input was left unread, when what was queued did
+    /// not leave at once, and when what had to wait before has not been acknowledged yet. Bytes that come later are answered with a reset.
     Close,
     /// Send what is queued, end our direction, discard what the peer still sends until it ends too
     /// ([`ConnLimits::linger_bytes_max`](crate::ConnLimits::linger_bytes_max),
@@ -166,8 +166,8 @@ pub enum Lost {
     MemoryOverflow,
     /// A callback panicked.
     Panicked,
-    /// The drain deadline passed while it was still open, the drain began while it was connecting, or its worker ended by an
-    /// error.
+    /// The drain deadline passed while it was still open, the drain began while it was connecting, it was to be connected
+    /// behind the drain deadline, or its worker ended by an error.
     Cut,
 }
 

@@ -35,6 +35,10 @@ const ON_DIRTY_LIST: u16 = 1 << 6;
 const PEER_ENDING: u16 = 1 << 7;
 /// Output that had to wait has left, and the protocol was not told yet.
 const OUTPUT_LEFT: u16 = 1 << 8;
+/// A deadline that has passed waits for the turn of input that the protocol left for later.
+const DEADLINE_WAITS: u16 = 1 << 9;
+/// That turn has come.
+const TURN_CAME: u16 = 1 << 10;
 
 /// Output up to this size leaves together with that of other connections. More is sent at once: it may not
 /// fit into the socket, and then its connection has to be held before it brings more.
@@ -202,6 +206,7 @@ impl Stream {
     /// Left the ready list. True when the remainder of the input is to be offered now.
     pub fn left_ready_list(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) -> bool {
         self.mark(YIELDED, false);
+        self.mark(TURN_CAME, self.has(DEADLINE_WAITS));
         let was_held = self.is_held();
         self.rein_in(agenda, io, key, true);
         self.mark(ON_READY_LIST, false);
@@ -234,7 +239,9 @@ impl Stream {
                 self.push_ready(agenda, key);
             }
             Flow::Close | Flow::Linger if self.has(ENDED) => self.phase = Phase::Closing,
-            Flow::Close if !io.may_have_input(key) => self.phase = Phase::Closing,
+            Flow::Close if !io.may_have_input(key) && !self.is_under_way(io, key) => {
+                self.phase = Phase::Closing;
+            }
             Flow::Close | Flow::Linger => self.finish(agenda),
             // Its time is set by the table, which knows when the drain ends.
             Flow::Retire => {}
@@ -242,6 +249,25 @@ impl Stream {
         }
         self.rein(agenda, io, key);
         None
+    }
+
+    /// Output that had to wait has left the queue, and has not arrived yet: a reset would destroy it.
+    fn is_under_way(&self, io: &mut dyn Io, key: Key) -> bool {
+        self.guard.is_some() && (self.in_flight > 0 || io.unacknowledged(key).is_some_and(|bytes| bytes > 0))
+    }
+
+    /// Whether a deadline that has passed has to wait: input that the protocol left for later gets its turn first. Only one,
+    /// or a protocol that goes on like that would never meet its deadline.
+    pub fn puts_off_deadline(&mut self) -> bool {
+        let puts_off = self.has(YIELDED) && !self.has(TURN_CAME);
+        self.mark(DEADLINE_WAITS, puts_off);
+        self.mark(TURN_CAME, false);
+        puts_off
+    }
+
+    /// No deadline has passed.
+    pub fn put_off_none(&mut self) {
+        self.mark(DEADLINE_WAITS | TURN_CAME, false);
     }
 
     /// Brings the driver in line with whether input may flow.

@@ -51,13 +51,19 @@ impl<P: Protocol> Connections<P> {
         }
         let slot = |_| Slot { stream: Stream::new(Phase::Connecting), protocol: protocol.take() };
         let Some(key) = self.slots.insert_with(slot) else { return };
-        match io.connect(key, to, options.from) {
+        // Behind the end of a drain nobody would cut it.
+        let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
+        let started = match is_too_late {
+            true => Err(Lost::Cut),
+            false => io.connect(key, to, options.from).map_err(Lost::ConnectFailed),
+        };
+        match started {
             Ok(()) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.stream.guard(&mut cx.agenda, key, options.timeout);
                 }
             }
-            Err(error) => self.end(cx, io, key, End::reset(Lost::ConnectFailed(error))),
+            Err(reason) => self.end(cx, io, key, End::reset(reason)),
         }
     }
 

@@ -242,6 +242,49 @@ fn a_close_behind_an_answer_that_did_not_leave_whole_lets_it_arrive() {
 }
 
 #[test]
+fn what_was_left_for_a_later_turn_counts_more_than_a_deadline_that_has_passed() {
+    /// Echoes a byte in each turn; `B` takes longer than it waits for the next.
+    struct Bytewise(Duration);
+    impl Protocol for Bytewise {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            let byte = input.bytes()[0];
+            if byte == b'B' {
+                std::thread::sleep(2 * self.0);
+            }
+            conn.send(&[byte]);
+            input.advance(1);
+            conn.set_deadline(self.0);
+            if input.is_empty() { Flow::Continue } else { Flow::Yield }
+        }
+    }
+    let server = start(ConnLimits::default(), || Bytewise(Duration::from_millis(100)));
+    let mut client = connect(&server);
+    client.write_all(b"aBcdBefghijk").unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"aBcdBefghijk");
+}
+
+#[test]
+fn a_connection_that_always_leaves_something_for_later_meets_its_deadline_all_the_same() {
+    struct Hesitant;
+    impl Protocol for Hesitant {
+        fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+            conn.set_deadline(Duration::from_millis(100));
+            Flow::Continue
+        }
+
+        fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+            Flow::Yield
+        }
+    }
+    let server = start(ConnLimits::default(), || Hesitant);
+    let mut client = connect(&server);
+    client.write_all(b"x").unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn a_reader_that_stands_still_is_cut_although_its_kernel_took_all_it_could() {
     struct Large(mpsc::Sender<String>);
     impl Protocol for Large {

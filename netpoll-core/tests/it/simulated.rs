@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol};
+use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
+use netpoll_core::{Budget, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -294,6 +294,45 @@ fn a_close_with_input_left_unread_lingers_instead_of_resetting() {
 }
 
 #[test]
+fn a_close_while_what_was_sent_before_is_under_way_lets_it_arrive() {
+    struct Large;
+    impl Protocol for Large {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance_all();
+            conn.send(&[b'x'; 15_000]);
+            Flow::Continue
+        }
+
+        fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
+            Flow::Close
+        }
+    }
+    let millis = Duration::from_millis;
+    for seed in 0..16 {
+        let limits = ConnLimits { write_high_bytes: 12_000, write_low_bytes: 0, ..ConnLimits::default() };
+        let options = Options::default().seed(seed).limits(limits).window(10_000);
+        let mut sim = Sim::new(options.latency(millis(10)..=millis(10)));
+        let listener = sim.listen(|_peer| Large);
+        let peer = sim.connect(listener);
+        sim.stop_reading(peer);
+        sim.send(peer, b"x");
+        sim.advance(millis(100));
+        // It reads what is there, and the rest sets out.
+        sim.start_reading(peer);
+        sim.stop_reading(peer);
+        sim.advance(millis(100));
+        // A stray byte, which nobody reads: it must not be answered with a reset.
+        sim.send(peer, b"\n");
+        sim.advance(millis(100));
+        sim.start_reading(peer);
+        sim.advance(millis(100));
+        assert_eq!((sim.take_received(peer).len(), sim.is_reset(peer)), (15_000, false), "seed {seed}");
+        sim.advance(millis(5000));
+        assert_eq!(sim.open(), 0);
+    }
+}
+
+#[test]
 fn a_panic_costs_its_own_connection_only() {
     let (mut sim, listener, log) = world(Options::default());
     let (bad, good) = (sim.connect(listener), sim.connect(listener));
@@ -554,6 +593,117 @@ fn a_paused_connection_stays_paused_in_a_drain_and_lingers_in_the_end() {
     assert_eq!(sim.take_received(peer), b"1");
     sim.advance(Duration::from_secs(5));
     assert!(sim.is_finished() && !sim.is_reset(peer));
+}
+
+/// Its deadline is 5 s away and it does not care for drains. What it does at the deadline is the test's.
+struct Busy<D>(Log, D);
+
+impl<D: FnMut(&mut Conn<'_>) + 'static> Protocol for Busy<D> {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.set_deadline(Duration::from_secs(5));
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        (self.1)(conn);
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost) {
+        self.0.borrow_mut().push(format!("busy: {reason:?}"));
+    }
+}
+
+/// A world whose drain deadline and whose busy connection's deadline have passed in the same moment; what happened.
+fn stood_still_beyond_both_deadlines(at_deadline: fn(&mut Conn<'_>, &Log)) -> (Sim, Log) {
+    let (mut sim, log) = (Sim::new(Options::default()), Log::default());
+    let listener = sim.listen({
+        let log = log.clone();
+        move |_peer| {
+            let copy = log.clone();
+            Busy(log.clone(), move |conn: &mut Conn<'_>| at_deadline(conn, &copy))
+        }
+    });
+    sim.connect(listener);
+    sim.run();
+    sim.begin_drain(Duration::from_secs(4));
+    sim.run();
+    sim.stand_still(Duration::from_secs(10));
+    sim.answer_connections(Answer::Ignore);
+    sim.run();
+    (sim, log)
+}
+
+#[test]
+fn a_connection_that_is_begun_behind_the_drain_deadline_does_not_outlive_it() {
+    let (sim, log) = stood_still_beyond_both_deadlines(|conn, log| {
+        let to = "10.0.0.1:80".parse().unwrap();
+        conn.commands().connect(to, ConnectOptions::default(), Recorder::new(log));
+    });
+    assert!(sim.is_finished());
+    assert_eq!(log_of(&log), ["busy: Cut", "lost Cut"]);
+}
+
+#[test]
+fn a_deadline_in_the_past_may_be_set_while_one_that_has_passed_is_about_to_be_told() {
+    let (sim, log) = stood_still_beyond_both_deadlines(|conn, _log| conn.set_deadline_at(Instant::ZERO));
+    assert!(sim.is_finished());
+    assert_eq!(log_of(&log), ["busy: Cut"]);
+}
+
+#[test]
+fn who_retires_with_output_that_nobody_reads_is_cut() {
+    struct Retiring;
+    impl Protocol for Retiring {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance_all();
+            conn.send(&[b'x'; 100_000]);
+            Flow::Retire
+        }
+    }
+    for seed in 0..16 {
+        let mut sim = Sim::new(Options::default().seed(seed).window(1000));
+        let listener = sim.listen(|_peer| Retiring);
+        let peer = sim.connect(listener);
+        sim.stop_reading(peer);
+        sim.send(peer, b"x");
+        sim.advance(Duration::from_secs(60));
+        assert_eq!(sim.open(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_arrived_before_the_grace_of_a_drain_was_over_is_answered_however_many_turns_it_takes() {
+    /// Echoes a byte in each turn.
+    struct Bytewise;
+    impl Protocol for Bytewise {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            conn.send(&input.bytes()[..1]);
+            input.advance(1);
+            if input.is_empty() { Flow::Continue } else { Flow::Yield }
+        }
+    }
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Bytewise);
+    let peer = sim.connect(listener);
+    sim.run();
+    sim.begin_drain(Duration::from_secs(60));
+    sim.send(peer, b"abcdef");
+    sim.turn();
+    sim.turn();
+    sim.stand_still(Duration::from_secs(2));
+    sim.advance(Duration::from_secs(10));
+    assert_eq!(sim.take_received(peer), b"abcdef");
+    assert!(sim.is_finished());
 }
 
 #[test]
