@@ -20,6 +20,8 @@ pub struct Guard {
     /// Progress of output since the last look.
     sent_bytes: u64,
     unacknowledged_bytes: usize,
+    /// What the peer had still to take at the last look. Who has taken all of that is not behind, however little it was.
+    outstanding_bytes: u64,
     /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last.
     until: Instant,
     discarded_bytes: u64,
@@ -92,7 +94,7 @@ impl Stream {
         let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
             .saturating_sub(unacknowledged_bytes as u64);
         let least = u64::from(limits.write_rate_min) * limits.write_grace.as_secs().max(1);
-        if taken < least {
+        if taken < least.min(guard.outstanding_bytes) {
             agenda.stats.stalled += 1;
             return Some(End::reset(Lost::Stalled));
         }
@@ -113,6 +115,7 @@ impl Stream {
             at,
             sent_bytes: 0,
             unacknowledged_bytes,
+            outstanding_bytes: (unacknowledged_bytes + self.waiting_bytes()) as u64,
             until: at,
             discarded_bytes: 0,
             retires: false,
@@ -161,10 +164,12 @@ impl Stream {
         guard: &Guard,
     ) -> Option<End> {
         let left = guard.until.duration_since(agenda.clock.now());
-        if left.is_zero() || self.discarded_bytes() == guard.discarded_bytes {
+        if left.is_zero() || (!self.is_held() && self.discarded_bytes() == guard.discarded_bytes) {
             return Some(End::closed());
         }
-        self.guard(agenda, key, limits.linger_silence_max.min(left));
+        // Who has sent all that is discarded is not read any more: it is not silent.
+        let look = if self.is_held() { left } else { limits.linger_silence_max.min(left) };
+        self.guard(agenda, key, look);
         let discarded_bytes = self.discarded_bytes();
         if let Some(next) = &mut self.guard {
             (next.until, next.discarded_bytes) = (guard.until, discarded_bytes);

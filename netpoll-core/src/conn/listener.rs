@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{Context, Peer, Protocol, Tables};
-use crate::driver::{Close, Demand, Io};
+use crate::driver::{Close, Demand, Io, is_exhaustion};
 use crate::mem::{self, Guarded, Key, KeySlab};
 use crate::sys;
 use crate::time::Instant;
@@ -179,7 +179,7 @@ impl Listeners {
             }
             Err(error) => {
                 let evicted = (0..EVICTED_FOR_DESCRIPTORS).take_while(|_| evict(tables, cx, io, IDLE_MIN));
-                if evicted.count() > 0 {
+                if is_exhaustion(&error) && evicted.count() > 0 {
                     io.receive(key, Demand::Flow);
                     return None;
                 }

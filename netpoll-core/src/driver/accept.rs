@@ -185,7 +185,8 @@ fn is_transient(error: &io::Error) -> bool {
         )
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
+/// There is no descriptor or no memory for another peer.
+pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 

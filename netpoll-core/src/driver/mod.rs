@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::mem::{Key, Pool, WriteQueue};
 
+pub use accept::is_exhaustion;
 pub use counts::IoCounts;
 pub use epoll::{Epoll, EpollOptions};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};

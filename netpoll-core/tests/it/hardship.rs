@@ -530,6 +530,11 @@ fn loses_its_epoll() {
     let server = server(reporter.clone());
     let mut client = connect(server.local_addrs()[0]);
     assert_eq!(reports.recv().unwrap(), "opened");
+    // Behind its first words: by the next ones the worker has registered it.
+    for _ in 0..2 {
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
     let epoll = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -274,7 +274,7 @@ fn lingering_for_no_time_ends_at_once_and_for_no_byte_discards_none() {
     for (limits, after) in [
         (no_time, Duration::from_millis(1)),
         (no_silence, Duration::from_millis(1)),
-        (no_byte, usual.linger_silence_max * 2),
+        (no_byte, usual.linger_time_max),
         (usual, usual.linger_silence_max * 2),
     ] {
         let lost = Rc::new(Cell::new(None));

@@ -486,3 +486,38 @@ fn a_steady_stream_to_a_peer_that_is_far_away_is_no_stall() {
         assert!((250_000..=260_000).contains(&got), "{got}, seed {seed}, at once {sends_now}");
     }
 }
+
+/// Sends 20 000 bytes at first and a beat of ten bytes each second from then on.
+struct Heartbeat;
+
+impl Protocol for Heartbeat {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.send(&[b'x'; 20_000]);
+        conn.set_deadline(1000 * MILLI);
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.send(&[b'.'; 10]);
+        conn.set_deadline(1000 * MILLI);
+        Flow::Continue
+    }
+}
+
+#[test]
+fn who_takes_all_that_there_is_is_no_stall_however_little_that_is() {
+    for seed in 0..8 {
+        let latency = 1500 * MILLI;
+        let mut sim = Sim::new(Options::default().seed(seed).window(10_000).latency(latency..=latency));
+        let listener = sim.listen(|_peer| Heartbeat);
+        let peer = sim.connect(listener);
+        sim.advance(120_000 * MILLI);
+        assert_eq!((sim.stats().stalled, sim.open()), (0, 1), "seed {seed}");
+        assert!(sim.take_received(peer).len() > 20_000 + 10 * 110, "seed {seed}");
+    }
+}

@@ -257,7 +257,9 @@ fn a_lingering_close_discards_only_so_much_and_then_waits_for_its_time() {
     let discarded = sim.stats().received_bytes;
     assert!((256 * 1024..400 * 1024).contains(&discarded), "{discarded} bytes were read");
     assert_eq!((sim.open(), sim.is_reset(peer)), (1, false), "a reset would destroy the answer");
-    sim.advance(Duration::from_millis(4100));
+    sim.advance(Duration::from_millis(9900));
+    assert_eq!((sim.open(), sim.is_reset(peer)), (1, false));
+    sim.advance(Duration::from_millis(200));
     assert_eq!(sim.open(), 0);
 }
 

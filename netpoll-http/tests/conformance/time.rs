@@ -302,7 +302,7 @@ fn a_refused_peer_may_send_sixteen_mebibytes_more_and_is_held_back_then() {
     assert_eq!((client.open(), client.blocks_in_use()), (1, 0), "discarded, not kept");
     assert!(!connection.is_reset());
     assert_eq!(statuses(&mut connection), [505]);
-    connection.advance(5 * SECOND);
+    connection.advance(10 * SECOND + TICK);
     assert_eq!(client.open(), 0);
 }
 
