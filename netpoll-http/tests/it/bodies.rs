@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netpoll_http::{App, Limits, Method, Reply, Request, Router, StatusCode, TestClient, routes};
 
-use crate::text;
+use crate::{client, text};
 
 fn echo() -> TestClient {
     let mut limits = Limits::default();
@@ -298,6 +298,24 @@ fn trailers_reach_the_handler_apart_from_the_headers() {
             connection.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(connection.response().expect("an answer").text(), expected, "cut at {cut}");
             assert_eq!(connection.response().expect("the next").text(), "Host=a; ", "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_length_of_zero_is_answered_at_once_where_no_body_is_wanted() {
+    let client = client(|| {
+        let length = |req: &Request| req.body().len().to_string();
+        Router::new().get("/", length).delete("/", length).options("/", length).before(|_: &Request| ())
+    });
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+        for expect in ["", "Expect: 100-continue\r\n"] {
+            let mut connection = client.connect();
+            let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 0\r\n\r\n");
+            connection.send(request.as_bytes());
+            let answer = connection.received();
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{request}{}", text(&answer));
+            assert!(!connection.is_closed());
         }
     }
 }
