@@ -37,6 +37,9 @@ pub struct Limits {
     /// How long a connection may be silent before its first request and between two. Default 75 s; then it is closed
     /// silently.
     ///
+    /// A client that is still taking its answer by then, at 256 B in a second at least, is not idle. One that has stopped
+    /// is reset, so that no kernel keeps the answer for it.
+    ///
     /// Longer than the 60 s that common proxies keep their side, so that they and not we close first.
     pub idle_timeout: Duration,
     /// Bytes per second that a body must come at, in each [`body_grace`](Self::body_grace). Default 256; slower is 408.

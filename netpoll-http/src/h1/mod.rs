@@ -19,6 +19,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
 
@@ -44,7 +45,14 @@ pub(crate) struct Http1<S: Service> {
     is_behind: bool,
     /// A request was answered already.
     has_answered: bool,
+    /// Bytes of an answer that the peer's side had not acknowledged when its idle time was over; zero before.
+    untaken_bytes: u32,
 }
+
+/// How often a peer is looked at whose idle time is over, although its side has not acknowledged its answer.
+const TAKING_TIME: Duration = Duration::from_secs(10);
+/// What it has to take between two looks: 256 B in a second, which is also the core's default.
+const TAKEN_BYTES_MIN: u32 = 2560;
 
 /// What the connection is doing.
 enum Phase {
@@ -133,6 +141,7 @@ impl<S: Service> Http1<S> {
             half_closed: false,
             is_behind: false,
             has_answered: false,
+            untaken_bytes: 0,
         }
     }
 
@@ -173,8 +182,29 @@ impl<S: Service> Http1<S> {
         if !matches!(self.phase, Phase::Idle) {
             self.phase = Phase::Idle;
         }
+        self.untaken_bytes = 0;
         self.wait_for_request(conn);
         Flow::Continue
+    }
+
+    /// Idle time is over. Whoever is still taking its answer is not idle; who has stopped does not get it, and no kernel
+    /// keeps it.
+    #[cold]
+    fn end_idle(&mut self, conn: &mut Conn<'_>) -> Flow {
+        // A reset could only destroy what is under way, and nobody is going to be waited for.
+        if conn.is_stopping() {
+            return Flow::Linger;
+        }
+        let untaken = conn.unacknowledged_bytes().map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let before = std::mem::replace(&mut self.untaken_bytes, untaken);
+        match untaken {
+            0 => Flow::Close,
+            _ if before > 0 && before.saturating_sub(untaken) < TAKEN_BYTES_MIN => Flow::Reset,
+            _ => {
+                conn.set_deadline(TAKING_TIME);
+                Flow::Continue
+            }
+        }
     }
 
     /// Sets the deadline of a connection between two requests.
@@ -290,10 +320,8 @@ impl<S: Service> Protocol for Http1<S> {
                 self.wait_for_request(conn);
                 self.unchanged()
             }
-            // Who has not taken its answer in all that time does not get it, and no kernel keeps it.
-            Phase::Idle if conn.unacknowledged_bytes().is_some_and(|bytes| bytes > 0) => Flow::Reset,
-            Phase::Idle if !conn.is_stopping() => Flow::Close,
-            Phase::Idle | Phase::Skip(_) => Flow::Linger,
+            Phase::Idle => self.end_idle(conn),
+            Phase::Skip(_) => Flow::Linger,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netpoll_http::{Json, Request, Router, StatusCode, TestClient};
+use netpoll_http::{App, Json, Limits, Request, Router, StatusCode, TestClient};
 
 use crate::{client, text};
 
@@ -184,6 +184,42 @@ fn a_drain_closes_idle_connections_after_its_grace_and_lets_a_request_in_hand_fi
     let response = busy.response().expect("an answer");
     assert_eq!((response.text(), response.header("connection")), ("1", Some("close")));
     assert!(busy.is_closed());
+}
+
+#[test]
+fn a_drain_resets_nobody_who_has_not_taken_its_answer_yet() {
+    let client = site();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(b"GET /kib/60 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.begin_drain(Duration::from_secs(30));
+    connection.advance(Duration::from_secs(2));
+    assert!(!connection.is_reset(), "all of it is under way");
+    connection.start_reading();
+    assert_eq!(connection.response().expect("an answer").text().len(), 60 * 1024);
+    assert!(connection.is_closed() && !connection.is_reset());
+}
+
+#[test]
+fn who_still_takes_its_answer_is_not_idle_and_who_has_stopped_is_cut() {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Duration::from_secs(1);
+    let large = |_: &Request| "x".repeat(60 * 1024);
+    let client = App::new(move |_| Router::new().get("/", large)).limits(limits).test();
+    let (mut slow, mut stopped) = (client.connect(), client.connect());
+    for connection in [&mut slow, &mut stopped] {
+        connection.stop_reading();
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    client.advance(Duration::from_secs(5));
+    slow.start_reading();
+    assert_eq!(slow.response().expect("an answer").text().len(), 60 * 1024);
+    client.advance(Duration::from_secs(5));
+    assert!(!slow.is_closed() && !stopped.is_closed());
+    client.advance(Duration::from_secs(2));
+    assert!(slow.is_closed() && !slow.is_reset());
+    assert!(stopped.is_reset(), "it took nothing for ten seconds");
+    assert_eq!(client.open(), 0);
 }
 
 #[test]
