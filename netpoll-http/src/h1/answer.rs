@@ -12,12 +12,17 @@ use std::task::{Context, Poll};
 use http::StatusCode;
 use netpoll_core::{Conn, Flow};
 
+use super::request::short_of_memory;
 use super::{Exchange, Http1, Phase, Service, Step};
 use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest, dropped, guarded};
 use crate::wire::response as encode;
 
 /// What to reserve for one pull of a stream.
 const PULL_BYTES: usize = 4096;
+
+/// A request that was copied for a handler that waits counts in the worker's budget if it is longer: what is as small as
+/// what a connection costs anyway is bounded by their number.
+const UNCOUNTED_BYTES_MAX: usize = 4096;
 
 /// A handler that is not ready.
 pub(super) struct Waiting {
@@ -79,7 +84,17 @@ impl<S: Service> Http1<S> {
                 self.phase = Phase::Streaming(Box::new(streaming));
                 return self.go_on_streaming(conn);
             }
-            Rest::Future(pending) => {
+            Rest::Future(mut pending) => {
+                if pending.copied_bytes > UNCOUNTED_BYTES_MAX {
+                    if conn.is_short_of_memory() {
+                        conn.count_memory_overflow();
+                        // The handler has not begun: it is polled below for the first time.
+                        return Step::Stop(self.answer_instead(conn, exchange, pending, short_of_memory()));
+                    }
+                    let mut held = conn.hold_memory();
+                    held.grow(pending.copied_bytes);
+                    pending.held = Some(held);
+                }
                 // From the call on, and not extended by polls.
                 conn.set_deadline(self.worker.limits.handler_timeout);
                 return self.poll(conn, exchange, pending, may_upgrade);
@@ -127,13 +142,24 @@ impl<S: Service> Http1<S> {
         let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             unreachable!("called in this phase")
         };
-        let Waiting { exchange, pending, .. } = *waiting;
-        let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make");
+        self.answer_instead(conn, waiting.exchange, waiting.pending, late)
+    }
+
+    /// Answers with an error in place of a handler that has not, and drops its future.
+    #[cold]
+    fn answer_instead(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        pending: Pending,
+        error: Error,
+    ) -> Flow {
+        let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
         let replied =
-            worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| reply.fail(late));
+            worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| reply.fail(error));
         let_go(conn, pending);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,

@@ -202,7 +202,7 @@ impl<S: Service> Http1<S> {
     #[cold]
     pub(super) fn run_short(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.count_memory_overflow();
-        self.give_up(conn, Error::new(StatusCode::SERVICE_UNAVAILABLE, "the server is short of memory"))
+        self.give_up(conn, short_of_memory())
     }
 
     /// Answers a request that is not there as a whole, and never will be. What is there of it is let go.
@@ -324,6 +324,10 @@ fn may_skip<S: Service>(worker: &Worker<S>, head: &Head<'_>, input: &Input<'_>) 
     let skip_bytes_max = worker.limits.skip_bytes_max as u64;
     let is_short = !matches!(head.framing, Framing::Length(length) if length > skip_bytes_max);
     is_short && !(head.expect_continue && input.is_empty())
+}
+
+pub(super) fn short_of_memory() -> Error {
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, "the server is short of memory")
 }
 
 /// What the wire says about a request that it does not read.

@@ -126,9 +126,10 @@ where
 {
     fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
         let handler = Rc::clone(&self.0);
+        let copied_bytes = request.borrowed_bytes();
         let request = request.to_owned();
         let kept = reply.needs_request().then(|| request.clone());
-        reply.later(Pending::new(async move { handler(request).await }, kept))
+        reply.later(Pending::new(async move { handler(request).await }, kept, copied_bytes))
     }
 }
 

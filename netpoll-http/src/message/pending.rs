@@ -6,12 +6,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use netpoll_core::Held;
+
 use super::{IntoResponse, Replied, Reply, Request};
 
 /// A handler's future, and the request if hooks are going to ask for it.
 pub(crate) struct Pending {
     future: Pin<Box<dyn Future<Output = Box<dyn Answer>>>>,
     pub(crate) request: Option<Request<'static>>,
+    /// Bytes of the request that were copied for the handler.
+    pub(crate) copied_bytes: usize,
+    /// The same in the worker's budget, if they are many.
+    pub(crate) held: Option<Held>,
 }
 
 impl Pending {
@@ -19,8 +25,10 @@ impl Pending {
     pub(crate) fn new<R: IntoResponse>(
         future: impl Future<Output = R> + 'static,
         request: Option<Request<'static>>,
+        copied_bytes: usize,
     ) -> Self {
-        Self { future: Box::pin(async move { Box::new(future.await) as Box<dyn Answer> }), request }
+        let future = Box::pin(async move { Box::new(future.await) as Box<dyn Answer> });
+        Self { future, request, copied_bytes, held: None }
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Box<dyn Answer>> {

@@ -309,6 +309,14 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// How many bytes [`to_owned`](Self::to_owned) copies.
+    pub(crate) fn borrowed_bytes(&self) -> usize {
+        match &self.inner {
+            Inner::Borrowed(borrowed) => borrowed.head.bytes.len() + borrowed.body.len(),
+            Inner::Owned(_) => 0,
+        }
+    }
+
     /// The same request in the types of the `http` crate, for libraries that work on those.
     ///
     /// Allocates a header map; the body is shared if the request is owned. Trailer fields are left behind:

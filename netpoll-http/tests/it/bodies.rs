@@ -319,3 +319,39 @@ fn a_length_of_zero_is_answered_at_once_where_no_body_is_wanted() {
         }
     }
 }
+
+#[test]
+fn copies_that_waiting_handlers_hold_are_bounded_and_small_requests_are_served() {
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.memory_bytes_max = Some(1 << 20);
+    let app = App::new(|_| {
+        Router::new().post("/", async |req: Request| {
+            if req.header("x-wait").is_some() {
+                std::future::pending::<()>().await;
+            }
+            req.body().len().to_string()
+        })
+    });
+    let client = app.test_with(options);
+    let large = |line: &str| {
+        let mut request =
+            format!("POST / HTTP/1.1\r\nHost: a\r\n{line}Content-Length: 30000\r\n\r\n").into_bytes();
+        request.resize(request.len() + 30_000, b'x');
+        let mut connection = client.connect();
+        connection.send(&request);
+        connection
+    };
+    let mut waiting: Vec<_> = (0..50).map(|_| large("X-Wait: y\r\n")).collect();
+    let refused: Vec<_> = waiting.iter_mut().filter_map(|connection| connection.response()).collect();
+    assert!((10..=18).contains(&refused.len()), "{} refused", refused.len());
+    for response in &refused {
+        let said = (response.status, response.header("connection"));
+        assert_eq!(said, (StatusCode::SERVICE_UNAVAILABLE, Some("close")));
+    }
+    assert_eq!(client.stats().memory_overflows, refused.len() as u64);
+    assert_eq!(client.post("/", "small").text(), "5", "and who brings little is served");
+
+    drop(waiting);
+    client.advance(Duration::from_secs(31));
+    assert_eq!(large("").response().expect("an answer").text(), "30000");
+}
