@@ -341,6 +341,8 @@ impl<S: Service> Protocol for Http1<S> {
         match &mut self.phase {
             Phase::Upgraded(next) => return next.stopping(conn),
             Phase::Idle if !self.is_behind => self.wait_for_request(conn),
+            // It has its answer, and nothing that it loses when the drain ends.
+            Phase::Skip(_) => conn.set_deadline(conn.drain_grace()),
             // They may have been waiting for this.
             Phase::Waiting(_) | Phase::Streaming(_) => return self.woken(conn),
             _ => {}

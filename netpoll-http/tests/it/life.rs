@@ -198,6 +198,17 @@ fn a_drain_resets_nobody_who_has_not_taken_its_answer_yet() {
     connection.start_reading();
     assert_eq!(connection.response().expect("an answer").text().len(), 60 * 1024);
     assert!(connection.is_closed() && !connection.is_reset());
+
+    // Nor one whose body is still coming although its answer is complete, at the end of the drain.
+    let client = site();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(b"POST /nowhere/at/all HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    client.begin_drain(Duration::from_secs(3));
+    connection.advance(Duration::from_secs(4));
+    assert!(!connection.is_reset());
+    connection.start_reading();
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::NOT_FOUND);
 }
 
 #[test]
