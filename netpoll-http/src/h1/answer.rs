@@ -34,6 +34,8 @@ pub(super) struct Waiting {
 /// An answer that is made while it is sent.
 pub(super) struct Streaming {
     outflow: Outflow,
+    /// It has more, and goes on when there is room for it.
+    pub(super) waits_for_room: bool,
     keep_alive: bool,
     /// How the connection ends behind it otherwise.
     farewell: Flow,
@@ -80,7 +82,8 @@ impl<S: Service> Http1<S> {
                 // A stream may run for long; its peer's patience is the core's to watch.
                 conn.clear_deadline();
                 let farewell = exchange.farewell();
-                let streaming = Streaming { outflow, keep_alive: replied.keep_alive, farewell };
+                let streaming =
+                    Streaming { outflow, waits_for_room: false, keep_alive: replied.keep_alive, farewell };
                 self.phase = Phase::Streaming(Box::new(streaming));
                 return self.go_on_streaming(conn);
             }
@@ -119,7 +122,7 @@ impl<S: Service> Http1<S> {
         let (exchange, answer) = match polled {
             Some(Poll::Pending) => {
                 self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
-                return Step::Stop(Flow::Pause);
+                return Step::Stop(self.pause(conn));
             }
             Some(Poll::Ready(answer)) => (exchange, Some(answer)),
             None => {
@@ -167,6 +170,11 @@ impl<S: Service> Http1<S> {
         }
     }
 
+    /// Waits for the program, unless the client has left meanwhile.
+    fn pause(&mut self, conn: &mut Conn<'_>) -> Flow {
+        if self.may_have_left { self.abandon(conn) } else { Flow::Pause }
+    }
+
     /// Gives up an answer whose client has left. Dropping its future or its stream is what cancels it.
     #[cold]
     pub(super) fn abandon(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -198,7 +206,8 @@ impl<S: Service> Http1<S> {
         let waker = conn.waker();
         let mut context = Context::from_waker(&waker);
         loop {
-            if conn.is_backed_up() {
+            streaming.waits_for_room = conn.is_backed_up();
+            if streaming.waits_for_room {
                 // `drained` goes on, when there is room and others have had their turn. Input is not looked at meanwhile.
                 streaming.farewell = Flow::Linger;
                 return Step::Stop(Flow::Pause);
@@ -218,7 +227,7 @@ impl<S: Service> Http1<S> {
                 }
                 Ok(Pull::Wait) => {
                     streaming.farewell = Flow::Linger;
-                    return Step::Stop(Flow::Pause);
+                    return Step::Stop(self.pause(conn));
                 }
                 Ok(Pull::Done) => break,
                 Ok(Pull::Failed) => return Step::Stop(abort(framing)),

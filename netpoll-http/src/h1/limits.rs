@@ -56,7 +56,7 @@ pub struct Limits {
     pub skip_bytes_max: usize,
     /// Whether a client that ends its direction behind its request still gets an answer that is not there yet. Default
     /// false: it has left, in all likelihood, and its handler's future or stream is dropped, which cancels it. What is
-    /// answered at once is answered in any case.
+    /// answered at once is answered in any case, and so is a stream for as long as it has something to send.
     ///
     /// True is for clients that shut their sending side down and listen. One that has left is then held until
     /// the handler's deadline, and a stream until it writes.

@@ -41,6 +41,8 @@ pub(crate) struct Http1<S: Service> {
     phase: Phase,
     /// The peer has finished sending; it still gets its answers.
     half_closed: bool,
+    /// The peer has ended its direction behind bytes that are not read yet, while a stream was held back by it.
+    may_have_left: bool,
     /// Input was left for a later callback.
     is_behind: bool,
     /// A request was answered already.
@@ -139,6 +141,7 @@ impl<S: Service> Http1<S> {
             scan: Scan::default(),
             phase: Phase::Idle,
             half_closed: false,
+            may_have_left: false,
             is_behind: false,
             has_answered: false,
             untaken_bytes: 0,
@@ -272,7 +275,13 @@ impl<S: Service> Protocol for Http1<S> {
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
         match &mut self.phase {
             Phase::Upgraded(next) => next.peer_ended(conn),
-            Phase::Waiting(_) | Phase::Streaming(_) if !self.worker.limits.half_close => self.abandon(conn),
+            _ if self.worker.limits.half_close => self.unchanged(),
+            // It is not the stream that is waited for but the peer, and whether that reads is the core's to watch.
+            Phase::Streaming(streaming) if streaming.waits_for_room => {
+                self.may_have_left = true;
+                self.unchanged()
+            }
+            Phase::Waiting(_) | Phase::Streaming(_) => self.abandon(conn),
             _ => self.unchanged(),
         }
     }

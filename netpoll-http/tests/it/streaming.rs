@@ -197,3 +197,44 @@ fn a_stream_that_is_the_last_answer_leaves_whole_and_nobody_is_waited_for() {
         assert_eq!((client.open(), client.stats().syscalls_shutdown), (0, 0), "{head}");
     }
 }
+
+#[test]
+fn a_client_that_ends_its_direction_gets_a_stream_that_has_something_to_send() {
+    let large = |last: Pull| {
+        move |_: &Request| {
+            let mut pieces = 0;
+            Response::text(Body::stream(move |_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                pieces += 1;
+                if pieces > 1000 {
+                    return last;
+                }
+                out.extend(&[b'x'; 1000]);
+                Pull::More
+            }))
+        }
+    };
+    let client = client(move || {
+        let wait = async |_: Request| std::future::pending::<()>().await;
+        Router::new().get("/whole", large(Pull::Done)).get("/waits", large(Pull::Wait)).get("/handler", wait)
+    });
+    for (paths, answers, abandoned) in [
+        (&["/whole"][..], 1, 0),
+        (&["/whole", "/whole"], 2, 0),
+        // Behind that it is given up.
+        (&["/waits"], 0, 1),
+        (&["/whole", "/waits"], 1, 1),
+        (&["/whole", "/handler"], 1, 1),
+    ] {
+        let before = client.stats().abandoned;
+        let mut connection = client.connect();
+        for path in paths {
+            connection.put(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        }
+        connection.finish();
+        for _ in 0..answers {
+            assert_eq!(connection.response().expect("an answer").body.len(), 1_000_000, "{paths:?}");
+        }
+        connection.received();
+        assert_eq!((client.open(), client.stats().abandoned - before), (0, abandoned), "{paths:?}");
+    }
+}
