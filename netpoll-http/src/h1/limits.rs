@@ -35,7 +35,8 @@ pub struct Limits {
     /// How long a head may take from its first byte. Default 10 s; then 408. Dripping does not extend it.
     pub head_timeout: Duration,
     /// How long a connection may be silent before its first request and between two. Default 75 s; then it is closed
-    /// silently.
+    /// silently. A time of a hundred years or more, as `Duration::MAX`, is for ever; who idles makes room for newcomers all the
+    /// same when connections are many.
     ///
     /// A client that is still taking its answer by then, at 256 B in a second at least, is not idle. One that has stopped
     /// is reset, so that no kernel keeps the answer for it.

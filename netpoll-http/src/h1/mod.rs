@@ -31,6 +31,7 @@ use crate::wire::{Head, Method, Scan};
 
 pub use limits::Limits;
 pub use service::{Route, Service};
+use worker::FOREVER;
 pub(crate) use worker::Worker;
 
 /// One connection.
@@ -213,9 +214,14 @@ impl<S: Service> Http1<S> {
     /// Sets the deadline of a connection between two requests.
     #[inline]
     fn wait_for_request(&self, conn: &mut Conn<'_>) {
+        conn.set_deadline(self.patience(conn));
+    }
+
+    /// How long a connection may be silent between two requests.
+    #[inline]
+    fn patience(&self, conn: &Conn<'_>) -> Duration {
         // An answer that promised to stay may have been under way when the drain began: what comes is served.
-        let time = if conn.is_stopping() { conn.drain_grace() } else { self.worker.limits.idle_timeout };
-        conn.set_deadline(time);
+        if conn.is_stopping() { conn.drain_grace().min(FOREVER) } else { self.worker.limits.idle_timeout }
     }
 
     /// Serves, and notes whether input stays behind that is to be offered again.
@@ -338,9 +344,9 @@ impl<S: Service> Protocol for Http1<S> {
         match &mut self.phase {
             Phase::Upgraded(next) => next.idle_since(conn),
             Phase::Idle if !self.is_behind && !self.half_closed => {
-                // The deadline was set when it became so.
+                // The deadline was set when it became so, or when the drain began.
                 let deadline = conn.deadline()?.duration_since(Instant::ZERO);
-                Some(Instant::ZERO.saturating_add(deadline.saturating_sub(self.worker.limits.idle_timeout)))
+                Some(Instant::ZERO.saturating_add(deadline.saturating_sub(self.patience(conn))))
             }
             _ => None,
         }

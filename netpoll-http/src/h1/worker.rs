@@ -4,6 +4,7 @@
 //! are borrowed, and cannot reach them: it only holds the request and the reply.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use netpoll_core::Conn;
@@ -21,6 +22,9 @@ use crate::wire::{
 const RESERVE_MIN: usize = encode::HEAD_BYTES_USUAL;
 /// The most to reserve ahead; larger answers grow their block.
 const RESERVE_MAX: usize = 16 * 1024;
+
+/// As good as no limit, and a time that can be added to the clock's and taken off again: `Duration::MAX` cannot.
+pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// One worker's service and what its connections share.
 pub(crate) struct Worker<S> {
@@ -40,7 +44,8 @@ pub(crate) struct Worker<S> {
 }
 
 impl<S: Service> Worker<S> {
-    pub(crate) fn new(service: S, limits: Limits) -> Self {
+    pub(crate) fn new(service: S, mut limits: Limits) -> Self {
+        limits.idle_timeout = limits.idle_timeout.min(FOREVER);
         let wire_limits = wire::Limits {
             head_bytes_max: limits.head_bytes_max,
             headers_max: limits.headers_max,

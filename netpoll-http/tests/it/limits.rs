@@ -140,6 +140,28 @@ fn who_has_idled_longest_goes_first() {
 }
 
 #[test]
+fn who_may_idle_for_ever_makes_room_all_the_same() {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Duration::MAX;
+    let mut options = netpoll_core::sim::Options::default();
+    options.limits.connections_max = 3;
+    let client =
+        App::new(|_| Router::new().get("/", |_: &Request| "hello")).limits(limits).test_with(options);
+    let mut idle: Vec<_> = (0..3).map(|_| client.connect()).collect();
+    assert!(client.connect().is_closed(), "they have just come");
+    client.advance(Duration::from_secs(1));
+    for nth in [1, 0, 2] {
+        idle[nth].send(HELLO);
+        client.advance(Duration::from_millis(400));
+    }
+    let mut newcomer = client.connect();
+    newcomer.send(HELLO);
+    assert_eq!(newcomer.response().expect("an answer").text(), "hello");
+    let closed: Vec<bool> = idle.iter().map(|connection| connection.is_closed()).collect();
+    assert_eq!(closed, [false, true, false], "who has idled longest goes");
+}
+
+#[test]
 fn nobody_who_is_busy_or_has_just_come_is_closed_for_a_newcomer() {
     let client = crowded(3);
     let mut busy: Vec<_> = (0..3).map(|_| client.connect()).collect();
