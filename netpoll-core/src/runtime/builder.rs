@@ -137,6 +137,9 @@ impl Builder {
     /// Whether workers are pinned to their CPUs. Default true, if there is a CPU for each; CPUs named with
     /// [`Workers::Cpus`] are always pinned to. A pinned worker keeps its caches; turn it off where
     /// other processes are pinned to the same CPUs.
+    ///
+    /// Threads and processes that a callback starts inherit the worker's one CPU: start a pool of threads before the runtime, or
+    /// let it choose its CPUs itself.
     #[must_use]
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;

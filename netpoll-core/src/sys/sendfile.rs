@@ -4,7 +4,7 @@
 //! used nor moved, and one open file serves any number of sockets at a time. Pages that are not in the cache are
 //! read while the caller waits: a non-blocking socket does not make the disk so.
 //!
-//! There is no flag against SIGPIPE: the calling thread has to block it (`block_broken_pipe`).
+//! There is no flag against SIGPIPE: the process has to ignore it, or the calling thread to block it (`block_broken_pipe`).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -222,15 +222,19 @@ fn action(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::siga
     Ok(previous)
 }
 
-/// Holds SIGPIPE back from this thread for the rest of its life, whatever the process does about it.
+/// Holds SIGPIPE back from this thread for the rest of its life, unless the process ignores the signal.
 ///
 /// sendfile(2) takes no `MSG_NOSIGNAL`: to a peer that is gone it raises the signal in the thread that called,
 /// and the default action ends the process. Blocked, it stays pending where nobody looks; the call returns
-/// `EPIPE` as it should. Rust programs ignore the signal from the start, others may not.
+/// `EPIPE` as it should. Rust programs ignore the signal from the start, and nothing has to be done: processes that are
+/// started from this thread inherit what is blocked, and would be deaf to the signal that is meant for them.
 ///
 /// # Errors
 /// None are known.
 pub fn block_broken_pipe() -> io::Result<()> {
+    if action(libc::SIGPIPE, None)?.sa_sigaction == libc::SIG_IGN {
+        return Ok(());
+    }
     // SAFETY: a `sigset_t` is plain C data, of which all zeroes is a valid one.
     // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
     let mut signals: libc::sigset_t = unsafe { mem::zeroed() };

@@ -433,24 +433,50 @@ fn a_file_below_high_water_does_not_hold_input_back() {
     assert!(said.try_recv().is_err(), "nothing drained");
 }
 
-#[test]
-fn workers_hold_the_signal_of_a_broken_pipe_back() {
+/// The signals that a worker holds back, and those that a program started in one of its callbacks does.
+fn blocked_in_a_worker() -> (u64, u64) {
     let (tell, told) = mpsc::channel();
     let server = Runtime::builder()
         .workers(Workers::Count(1))
         .listen("127.0.0.1:0", move |_worker| {
-            tell.send(std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap();
+            let child = Command::new("cat").arg("/proc/self/status").output().unwrap();
+            let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            tell.send((own, String::from_utf8(child.stdout).unwrap())).unwrap();
             |_peer| crate::support::Echo
         })
         .unwrap()
         .start()
         .unwrap();
-    let status = told.recv().unwrap();
-    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
-    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
-    // Signal n is bit n - 1 (proc(5)); sendfile(2) cannot be told to raise none.
-    assert_eq!(blocked & 1 << (13 - 1), 1 << 12, "{status}");
+    let blocked = |status: String| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    };
+    let (own, childs) = told.recv().unwrap();
     drop(server);
+    (blocked(own), blocked(childs))
+}
+
+#[test]
+fn a_program_started_in_a_callback_inherits_no_blocked_signal() {
+    assert_eq!(blocked_in_a_worker(), (0, 0), "Rust programs ignore SIGPIPE already");
+}
+
+#[test]
+fn workers_hold_the_signal_of_a_broken_pipe_back() {
+    crate::hardship::alone("files::where_a_broken_pipe_is_deadly", "");
+}
+
+/// Run by `workers_hold_the_signal_of_a_broken_pipe_back`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn where_a_broken_pipe_is_deadly() {
+    #[expect(unsafe_code, reason = "signal(2) has no safe form")]
+    // SAFETY: signal(2) takes a number and this constant, no pointer.
+    let was = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    assert_ne!(was, libc::SIG_ERR);
+    // Signal n is bit n - 1 (proc(5)); sendfile(2) cannot be told to raise none.
+    let (own, _) = blocked_in_a_worker();
+    assert_eq!(own, 1 << (libc::SIGPIPE - 1));
 }
 
 /// A program whose environment is long, so that `/proc` has a file of several pieces that cannot be spliced.

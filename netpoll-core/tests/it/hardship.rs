@@ -281,7 +281,7 @@ fn an_outgoing_connection_that_nobody_answers_times_out() {
 }
 
 /// Runs one test of this program in a process of its own, under a shell command that sets limits first.
-fn alone(test: &str, limits: &str) {
+pub fn alone(test: &str, limits: &str) {
     let program = std::env::current_exe().unwrap();
     let script = format!("{limits} exec \"$0\" --exact {test} --ignored --nocapture --test-threads=1");
     let status = Command::new("sh")
