@@ -23,6 +23,9 @@ const RESERVE_MIN: usize = encode::HEAD_BYTES_USUAL;
 /// The most to reserve ahead; larger answers grow their block.
 const RESERVE_MAX: usize = 16 * 1024;
 
+/// What a client is told less of the idle time than there is.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
 /// As good as no limit, and a time that can be added to the clock's and taken off again: `Duration::MAX` cannot.
 pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -51,7 +54,8 @@ impl<S: Service> Worker<S> {
             headers_max: limits.headers_max,
             target_bytes_max: limits.target_bytes_max,
         };
-        let idle_seconds = limits.idle_timeout.as_secs();
+        // An answer is on its way, and so is the next request: who is told all of it would find the connection closed.
+        let idle_seconds = limits.idle_timeout.saturating_sub(ROUND_TRIP).as_secs();
         Self {
             service,
             stays: Connection::KeepAlive(u32::try_from(idle_seconds).unwrap_or(u32::MAX)),

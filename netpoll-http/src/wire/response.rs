@@ -40,7 +40,7 @@ pub enum Connection {
     /// `Connection: close`
     Close,
     /// `Connection: keep-alive`, which an HTTP/1.0 client has to be told, and `Keep-Alive: timeout=` with so many
-    /// seconds of silence after which the connection is closed; zero leaves that line out.
+    /// seconds of silence that it may rely on; zero leaves that line out.
     KeepAlive(u32),
     /// `Connection: upgrade`, with the 101 and with whatever else has an Upgrade header (RFC 9110 section 7.8).
     Upgrade,

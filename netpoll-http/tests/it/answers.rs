@@ -1,8 +1,11 @@
 //! What handlers may return, and what leaves.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use netpoll_core::sim::Options;
 use netpoll_http::{
-    Body, Error, HeaderValue, Json, Method, Parts, Reply, Request, Response, Router, StatusCode,
+    App, Body, Error, HeaderValue, Json, Limits, Method, Parts, Reply, Request, Response, Router, StatusCode,
     TestConnection, header,
 };
 use serde::Serialize;
@@ -202,6 +205,31 @@ fn an_answer_with_an_upgrade_header_says_connection_upgrade() {
 }
 
 #[test]
+fn who_comes_back_within_the_time_that_it_was_told_is_served_however_far_away_it_is() {
+    let latency = Duration::from_millis(300);
+    for idle in [5000, 5400, 5999] {
+        let mut limits = Limits::default();
+        limits.idle_timeout = Duration::from_millis(idle);
+        let app = App::new(|_| Router::new().get("/", |_: &Request| "hello")).limits(limits);
+        let client = app.test_with(Options::default().latency(latency..=latency));
+        let mut connection = client.connect();
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        let response = connection.response().expect("an answer");
+        let told =
+            response.header("keep-alive").and_then(|value| value.strip_prefix("timeout=")).expect("a time");
+        connection.advance(Duration::from_secs(told.parse().expect("seconds")) - Duration::from_millis(1));
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.response().expect("in time").text(), "hello", "told {told} s of {idle} ms");
+    }
+    let mut limits = Limits::default();
+    limits.idle_timeout = Duration::from_millis(1900);
+    let client = App::new(|_| Router::new().get("/", |_: &Request| "hello")).limits(limits).test();
+    let response = client.request(Method::GET, "/").header("Connection", "keep-alive").send();
+    assert_eq!(response.header("connection"), Some("keep-alive"));
+    assert_eq!(response.header("keep-alive"), None, "less than a second is no time");
+}
+
+#[test]
 fn who_asks_for_the_connection_to_stay_is_told_for_how_long() {
     let client = client(|| Router::new().get("/", |_: &Request| "hello"));
     let said = |connection: &mut TestConnection, request: &str| {
@@ -210,7 +238,7 @@ fn who_asks_for_the_connection_to_stay_is_told_for_how_long() {
         let header = |name| response.header(name).unwrap_or("-").to_owned();
         (header("connection"), header("keep-alive"))
     };
-    let kept = || ("keep-alive".to_owned(), "timeout=75".to_owned());
+    let kept = || ("keep-alive".to_owned(), "timeout=74".to_owned());
     let (nothing, closed) = (("-".to_owned(), "-".to_owned()), ("close".to_owned(), "-".to_owned()));
     let asking = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
     let silent = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
