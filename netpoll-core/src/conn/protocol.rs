@@ -148,7 +148,8 @@ pub enum Lost {
     /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
     /// was reset, so that the peer does not take what arrived for the whole.
     FileFailed(io::Error),
-    /// The outgoing connection could not be made. The kernel's error, `TimedOut` from our own deadline, or
+    /// The outgoing connection could not be made. The kernel's error, `ConnectionRefused` where nobody listened and it would
+    /// have been connected to itself, `TimedOut` from our own deadline, or
     /// `NotConnected` when its worker ended before it was tried, or had no slot for it.
     ConnectFailed(io::Error),
     /// The peer read too slowly for too long, see [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min).

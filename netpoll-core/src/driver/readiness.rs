@@ -293,8 +293,13 @@ impl<R: Register> Streams<R> {
     fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !CONNECTING;
-        self.counts.syscalls_other += 1;
+        self.counts.syscalls_other += 3;
         let result = match sys::take_error(source.fd.as_fd()) {
+            Ok(None) if sys::is_connected_to_itself(source.fd.as_fd()) => {
+                // Without a wait for stray segments, or whoever is to listen there finds the port taken.
+                let _ = sys::reset_on_close(source.fd.as_fd());
+                Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+            }
             Ok(None) => Ok(()),
             Ok(Some(error)) | Err(error) => Err(error),
         };

@@ -36,9 +36,9 @@ pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{StopSignal, StopSignals, block_broken_pipe};
 pub use socket::{
-    ListenOptions, accept, connect, has_connected_or_failed, listen, local_addr, recv, reset_on_close, send,
-    send_vectored, send_vectored_with_more_behind, shutdown_write, take_error, unacknowledged_bytes,
-    unread_bytes,
+    ListenOptions, accept, connect, has_connected_or_failed, is_connected_to_itself, listen, local_addr,
+    recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind, shutdown_write, take_error,
+    unacknowledged_bytes, unread_bytes,
 };
 pub use sockopt::{
     attach_reuseport_cpu_steering, refuse_new_connections, set_buffers, set_keepalive, set_unsent_bytes_max,

@@ -201,6 +201,16 @@ pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     SockRef::from(&socket).take_error()
 }
 
+/// Whether a connected socket is its own peer: nobody listened, and the kernel picked the port that was called as the
+/// source, which TCP takes for two sides that open at once. Two system calls.
+pub fn is_connected_to_itself(socket: BorrowedFd<'_>) -> bool {
+    let socket = SockRef::from(&socket);
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
+        _ => false,
+    }
+}
+
 /// Sends a FIN behind everything that was sent; receiving goes on.
 ///
 /// # Errors

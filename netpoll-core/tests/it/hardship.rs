@@ -259,6 +259,21 @@ fn a_refused_outgoing_connection_says_so() {
 }
 
 #[test]
+fn an_outgoing_connection_is_never_its_own_peer() {
+    let unused = std::net::TcpListener::bind("127.7.7.7:0").unwrap();
+    let to = unused.local_addr().unwrap();
+    drop(unused);
+    let clients = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
+    let (sender, reports) = mpsc::channel();
+    // What the kernel picks once in 28 thousand times.
+    let options = ConnectOptions { from: Some(to), ..ConnectOptions::default() };
+    clients.handle().connect(0, to, options, Client(sender));
+    let (_, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(what.contains("ConnectFailed") && what.contains("refused"), "{what}");
+    std::net::TcpListener::bind(to).expect("nothing is left at the port");
+}
+
+#[test]
 fn an_outgoing_connection_that_nobody_answers_times_out() {
     // A listener with a full queue ignores further SYNs.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
