@@ -138,7 +138,8 @@ fn a_stream_ends_with_the_connection_for_http_1_0() {
         let answer = only(&bytes, false, connection.is_closed());
         assert_eq!((answer.all("transfer-encoding").count(), answer.all("content-length").count()), (0, 0));
         assert_eq!(answer.body, b"onetwo");
-        assert!(answer.says_close() && connection.is_closed() && !connection.is_reset() && !is_kept);
+        // The canary behind a last word may be answered with a reset.
+        assert!(answer.says_close() && connection.is_closed() && !is_kept);
     }
 }
 

@@ -86,7 +86,9 @@ impl Sim {
     /// The peer sends. Nothing is sent behind [`finish`](Self::finish), [`close`](Self::close) or
     /// [`reset`](Self::reset).
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
-        self.net.send(peer.0, bytes);
+        if !bytes.is_empty() {
+            self.net.send(peer.0, bytes);
+        }
     }
 
     /// The peer ends its direction (FIN), and goes on reading.
