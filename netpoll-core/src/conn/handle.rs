@@ -185,7 +185,7 @@ impl Conn<'_> {
 
     /// Calls `deadline` so long after now. A connection has one deadline; this replaces it. In the common
     /// case, a deadline later than the last one, this is a store.
-    #[inline]
+    #[inline(always)]
     pub fn set_deadline(&mut self, after: Duration) {
         let now = self.now();
         self.set_deadline_at(now.saturating_add(after));

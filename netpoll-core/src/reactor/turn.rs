@@ -247,6 +247,10 @@ impl<D: Driver, L> Reactor<D, L> {
     }
 
     fn drain_mailbox<H: Host<Letter = L>>(&mut self, host: &mut H) -> usize {
+        // The usual case, without the call that taking one is.
+        if self.mailbox.is_empty() {
+            return 0;
+        }
         let mut letters = 0;
         while letters < LETTERS_PER_TURN {
             let Some(letter) = self.mailbox.take() else { break };

@@ -57,6 +57,12 @@ const TAKING_TIME: Duration = Duration::from_secs(10);
 /// What it has to take between two looks: 256 B in a second, which is also the core's default.
 const TAKEN_BYTES_MIN: u32 = 2560;
 
+/// How long one may be silent in a drain.
+#[cold]
+fn grace(conn: &Conn<'_>) -> Duration {
+    conn.drain_grace().min(FOREVER)
+}
+
 /// What the connection is doing.
 enum Phase {
     /// Between requests.
@@ -221,7 +227,7 @@ impl<S: Service> Http1<S> {
     #[inline]
     fn patience(&self, conn: &Conn<'_>) -> Duration {
         // An answer that promised to stay may have been under way when the drain began: what comes is served.
-        if conn.is_stopping() { conn.drain_grace().min(FOREVER) } else { self.worker.limits.idle_timeout }
+        if conn.is_stopping() { grace(conn) } else { self.worker.limits.idle_timeout }
     }
 
     /// Serves, and notes whether input stays behind that is to be offered again.
