@@ -377,7 +377,8 @@ fn a_stop_waits_for_a_callback_that_blocks_and_cuts_its_connection_then() {
 
 #[test]
 fn a_limit_of_zero_that_would_let_nothing_through_is_an_error_with_its_name() {
-    let of = |change: fn(&mut ConnLimits)| {
+    type Change = fn(&mut ConnLimits);
+    let of = |change: Change| {
         let mut limits = ConnLimits::default();
         change(&mut limits);
         Runtime::builder()
@@ -388,7 +389,7 @@ fn a_limit_of_zero_that_would_let_nothing_through_is_an_error_with_its_name() {
             .map(|error| error.to_string())
     };
     assert_eq!(of(|_| ()), None);
-    let zeros: [(&str, fn(&mut ConnLimits)); 4] = [
+    let zeros: [(&str, Change); 4] = [
         ("connections_max", |limits| limits.connections_max = 0),
         ("connections_per_address_max", |limits| limits.connections_per_address_max = Some(0)),
         ("memory_bytes_max", |limits| limits.memory_bytes_max = Some(0)),
