@@ -93,7 +93,7 @@ impl Stream {
         // What left our queue and what the peer's kernel acknowledged of what had left before.
         let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
             .saturating_sub(unacknowledged_bytes as u64);
-        let least = u64::from(limits.write_rate_min) * limits.write_grace.as_secs().max(1);
+        let least = limits.least_taken_bytes(limits.write_grace);
         if taken < least.min(guard.outstanding_bytes) {
             agenda.stats.stalled += 1;
             return Some(End::reset(Lost::Stalled));

@@ -38,7 +38,8 @@ pub struct ConnLimits {
     /// own callbacks see [`Conn::is_backed_up`](crate::Conn::is_backed_up). One message to an empty queue always fits.
     pub output_bytes_max: usize,
     /// Least rate at which a peer has to take output that waits for it, in bytes per second. Default 256:
-    /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Zero cuts nobody.
+    /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Who has taken all that waited
+    /// at the last look is not behind, however little it was. Zero cuts nobody.
     pub write_rate_min: u32,
     /// How long output may wait before the rate is looked at, and how often from then on. Default 10 s.
     pub write_grace: Duration,
@@ -71,6 +72,14 @@ pub struct ConnLimits {
 const MEMORY_BYTES: usize = 256 << 20;
 
 impl ConnLimits {
+    /// What a peer has to take within this time of output that waits for it, in bytes: [`write_rate_min`](Self::write_rate_min),
+    /// rounded up. Zero if nobody is to be cut.
+    #[must_use]
+    pub fn least_taken_bytes(&self, within: Duration) -> u64 {
+        let bytes = (u128::from(self.write_rate_min) * within.as_millis().max(1)).div_ceil(1000);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// What the connections of each of `workers` may hold, if the process may use so much.
     pub(crate) fn memory_bytes(&self, workers: usize, available: Option<u64>) -> usize {
         let share = available.map_or(u64::MAX, |bytes| bytes / 4 / workers.max(1) as u64);

@@ -521,3 +521,20 @@ fn who_takes_all_that_there_is_is_no_stall_however_little_that_is() {
         assert!(sim.take_received(peer).len() > 20_000 + 10 * 110, "seed {seed}");
     }
 }
+
+#[test]
+fn the_least_rate_is_one_of_bytes_per_second_however_long_the_time_between_looks() {
+    // A window each 250 ms; 256 bytes in a second are the least.
+    for (grace, window, cut) in [(500, 100, false), (500, 20, true), (1900, 50, true), (1900, 100, false)] {
+        for seed in 0..8 {
+            let latency = 250 * MILLI;
+            let mut options = Options::default().seed(seed).window(window).latency(latency..=latency);
+            options.limits.write_grace = grace * MILLI;
+            let mut sim = Sim::new(options);
+            let listener = sim.listen(|_peer| Heartbeat);
+            sim.connect(listener);
+            sim.advance(20_000 * MILLI);
+            assert_eq!(sim.stats().stalled, u64::from(cut), "{window} bytes, grace {grace} ms, seed {seed}");
+        }
+    }
+}
