@@ -407,11 +407,15 @@ impl<P: Protocol> Table for Connections<P> {
         let mut cut = 0;
         for key in self.keys() {
             let now = cx.agenda.clock.now();
-            let Some(Slot { stream, .. }) = self.slots.get(key) else { continue };
+            let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { continue };
             let is_due =
                 stream.phase == Phase::Open && stream.deadlines.passed(now, None) == Passed::Protocol;
-            if is_due && !self.call(cx, io, key, Flush::Now, P::deadline) {
-                continue;
+            if is_due {
+                stream.deadlines.clear_protocol();
+                cx.agenda.stats.timers_fired += 1;
+                if !self.call(cx, io, key, Flush::Now, P::deadline) {
+                    continue;
+                }
             }
             // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
             let Some(slot) = self.slots.get_mut(key) else { continue };

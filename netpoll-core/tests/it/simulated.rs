@@ -663,6 +663,16 @@ fn a_deadline_in_the_past_may_be_set_while_one_that_has_passed_is_about_to_be_to
 }
 
 #[test]
+fn a_deadline_that_comes_with_the_end_of_a_drain_is_cleared_like_any_other() {
+    let (sim, log) = stood_still_beyond_both_deadlines(|conn, log| {
+        log.borrow_mut().push(format!("deadline {:?}", conn.deadline()));
+    });
+    assert!(sim.is_finished());
+    assert_eq!(log_of(&log), ["deadline None", "busy: Cut"]);
+    assert_eq!(sim.stats().timers_fired, 1);
+}
+
+#[test]
 fn who_retires_with_output_that_nobody_reads_is_cut() {
     struct Retiring;
     impl Protocol for Retiring {
