@@ -68,10 +68,13 @@ impl Stream {
             return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
         }
         let guard = self.guard.take()?;
-        if guard.retires && guard.sent_bytes > 0 && self.is_behind() {
-            // Its input waits for the peer to read, which it does: what had arrived is answered.
-            self.retire(agenda, key, limits.drain_grace);
-            return None;
+        if guard.retires && self.is_behind() {
+            let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
+            if guard.sent_bytes >= least {
+                // Its input waits for the peer to read, which it does: what had arrived is answered.
+                self.retire(agenda, key, limits.drain_grace);
+                return None;
+            }
         }
         if guard.retires {
             self.push_dirty(agenda, key);

@@ -128,7 +128,7 @@ pub enum Flow {
     Linger,
     /// Go on as before for the grace of a drain ([`Conn::drain_grace`](crate::Conn::drain_grace)), then `Linger`. What
     /// arrives until then is received, and answered if the protocol does so; a pause stays a pause. The grace begins anew
-    /// while input waits behind output that the peer goes on reading. For [`stopping`](Protocol::stopping): a request
+    /// while input waits behind output that the peer goes on reading, at the least rate. For [`stopping`](Protocol::stopping): a request
     /// may be on its way.
     Retire,
     /// Close with a reset, now. What is queued is lost.

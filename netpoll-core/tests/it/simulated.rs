@@ -694,6 +694,29 @@ fn who_retires_with_output_that_nobody_reads_is_cut() {
 }
 
 #[test]
+fn who_retires_with_output_that_its_peer_hardly_reads_is_cut() {
+    /// Is held back by its output, and returns `Flow::Retire`.
+    struct Retiring;
+    impl Protocol for Retiring {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance(1);
+            conn.send(&[b'x'; 300_000]);
+            Flow::Retire
+        }
+    }
+    for seed in 0..16 {
+        // A window in a second: half of what is the least.
+        let latency = Duration::from_secs(1);
+        let mut sim = Sim::new(Options::default().seed(seed).window(128).latency(latency..=latency));
+        let listener = sim.listen(|_peer| Retiring);
+        let peer = sim.connect(listener);
+        sim.send(peer, b"xx");
+        sim.advance(Duration::from_secs(60));
+        assert_eq!((sim.open(), sim.stats().stalled), (0, 1), "seed {seed}");
+    }
+}
+
+#[test]
 fn what_arrived_before_the_grace_of_a_drain_was_over_is_answered_however_many_turns_it_takes() {
     /// Echoes a byte in each turn.
     struct Bytewise;
