@@ -38,7 +38,8 @@ pub struct Limits {
     /// silently. A time of a hundred years or more, as `Duration::MAX`, is for ever; who idles makes room for newcomers all the
     /// same when connections are many.
     ///
-    /// A client that is still taking its answer by then, at 256 B in a second at least, is not idle. One that has stopped
+    /// A client that is still taking its answer by then, at the core's
+    /// [`write_rate_min`](netpoll_core::ConnLimits::write_rate_min) at least, is not idle. One that has stopped
     /// is reset, so that no kernel keeps the answer for it.
     ///
     /// Longer than the 60 s that common proxies keep their side, so that they and not we close first.

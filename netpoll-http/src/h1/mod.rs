@@ -52,11 +52,6 @@ pub(crate) struct Http1<S: Service> {
     untaken_bytes: u32,
 }
 
-/// How often a peer is looked at whose idle time is over, although its side has not acknowledged its answer.
-const TAKING_TIME: Duration = Duration::from_secs(10);
-/// What it has to take between two looks: 256 B in a second, which is also the core's default.
-const TAKEN_BYTES_MIN: u32 = 2560;
-
 /// How long one may be silent in a drain.
 #[cold]
 fn grace(conn: &Conn<'_>) -> Duration {
@@ -207,11 +202,14 @@ impl<S: Service> Http1<S> {
         }
         let untaken = conn.unacknowledged_bytes().map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.untaken_bytes, untaken);
+        // As the core looks at output that waits in its own queue.
+        let grace = conn.limits().write_grace;
+        let least = conn.limits().least_taken_bytes(grace);
         match untaken {
             0 => Flow::Close,
-            _ if before > 0 && before.saturating_sub(untaken) < TAKEN_BYTES_MIN => Flow::Reset,
+            _ if before > 0 && u64::from(before.saturating_sub(untaken)) < least => Flow::Reset,
             _ => {
-                conn.set_deadline(TAKING_TIME);
+                conn.set_deadline(grace);
                 Flow::Continue
             }
         }

@@ -234,6 +234,24 @@ fn who_still_takes_its_answer_is_not_idle_and_who_has_stopped_is_cut() {
 }
 
 #[test]
+fn how_slowly_an_answer_may_be_taken_is_one_setting_wherever_the_answer_lies() {
+    for (grace, rate, cut) in [(10, 256, true), (60, 256, false), (10, 0, false)] {
+        let mut options = netpoll_core::sim::Options::default();
+        options.limits.write_grace = Duration::from_secs(grace);
+        options.limits.write_rate_min = rate;
+        let mut limits = Limits::default();
+        limits.idle_timeout = Duration::from_secs(1);
+        let large = |_: &Request| "x".repeat(60 * 1024);
+        let client = App::new(move |_| Router::new().get("/", large)).limits(limits).test_with(options);
+        let mut connection = client.connect();
+        connection.stop_reading();
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.advance(Duration::from_secs(30));
+        assert_eq!(connection.is_reset(), cut, "{rate} bytes in a second, looked at every {grace} s");
+    }
+}
+
+#[test]
 fn the_date_follows_the_clock() {
     let client = site();
     let mut connection = client.connect();
