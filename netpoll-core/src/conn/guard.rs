@@ -1,5 +1,5 @@
 //! What the machinery itself waits for, on a connection's behalf: a connect, a peer that should read, the end of a
-//! lingering close.
+//! lingering close, the grace of a drain.
 //!
 //! Few connections have something of the kind at a time, so it is boxed. It shares the wheel's one entry with the
 //! protocol's deadline.
@@ -14,7 +14,7 @@ use crate::mem::Key;
 use crate::reactor::Agenda;
 use crate::time::Instant;
 
-/// What the machinery itself waits for: a connect, output that the peer does not take, a lingering close.
+/// One of these; while it runs it is the only one.
 pub struct Guard {
     at: Instant,
     /// Progress of output since the last look.

@@ -20,7 +20,7 @@ pub struct ConnLimits {
     /// When there are as many, the one that has idled longest ([`Protocol::idle_since`](crate::Protocol::idle_since)), for a
     /// quarter of a second at least, is closed for a newcomer; if none has, the newcomer is. From three
     /// quarters of them on, idle ones are closed the sooner the more there are: who has idled for 60 s at first, for 1 s near the end.
-    /// The same happens when the process runs out of descriptors.
+    /// The same happens when there is no descriptor, or no memory of the kernel, for a newcomer.
     pub connections_max: usize,
     /// Connections of one worker with peers of one address (IPv6: of one /64 network). Default `None`: any number. More
     /// are closed as they are accepted. Behind a proxy all have the proxy's address.

@@ -1,7 +1,7 @@
 //! Listeners of one worker: whom to admit, when to rest, how to close without losing anybody.
 //!
-//! When descriptors run out the listener pauses, 10 ms at first and up to 1 s while it goes on: the loop
-//! never ends on an accept error, and never spins on one.
+//! When descriptors run out idle connections make room. If none can, the listener pauses, 10 ms at first and up to 1 s while it
+//! goes on, as it does for any error: the loop never ends on an accept error, and never spins on one.
 //!
 //! A listener that closes first takes in everybody whom the kernel has told that they are connected. So it retires: the
 //! kernel lets nobody begin a connection from then on (they try again, and find another process on the port or a closed one),

@@ -55,7 +55,8 @@ pub trait Protocol: Sized + 'static {
 
     /// Output that had to wait for the peer has left, and the peer's side has acknowledged it. Time that counts from the end of
     /// an answer, such as idle time, begins here. Comes in a later turn, and only if no more is queued by then; not for
-    /// output that left at once.
+    /// output that left at once, nor behind [`Flow::Retire`]. If the peer's side had not acknowledged all when the last of it left,
+    /// it is asked again at the next look ([`ConnLimits::write_grace`](crate::ConnLimits::write_grace)): so much later this may come.
     fn flushed(&mut self, conn: &mut Conn<'_>) {
         let _ = conn;
     }
@@ -67,7 +68,8 @@ pub trait Protocol: Sized + 'static {
         Flow::Continue
     }
 
-    /// The deadline that was set has passed. It is cleared; set it again if wanted. The default closes.
+    /// The deadline that was set has passed. It is cleared; set it again if wanted. What had arrived by then is delivered first,
+    /// and input that was left by [`Flow::Yield`] gets one turn. The default closes.
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Close
@@ -159,8 +161,8 @@ pub enum Lost {
     /// Others sent it more than it takes: more output was queued than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max).
     OutputOverflow,
-    /// It was idle, and newcomers needed room: [`ConnLimits::connections_max`](crate::ConnLimits::connections_max) or the
-    /// limit on open descriptors was near.
+    /// It was idle, and newcomers needed room: [`ConnLimits::connections_max`](crate::ConnLimits::connections_max) was
+    /// reached or near, or there was no descriptor, or no memory of the kernel, for one.
     Evicted,
     /// All connections of its worker together hold more memory than
     /// [`ConnLimits::memory_bytes_max`](crate::ConnLimits::memory_bytes_max), and this one wanted to hold more.

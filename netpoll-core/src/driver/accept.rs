@@ -4,8 +4,8 @@
 //! there is nobody: for an `accept4` that finds nothing the kernel makes a socket and a file, and throws them away. From
 //! each report as many peers are accepted as are likely there, its *share*.
 //!
-//! When no descriptor is left, one peer is told so by way of the reserve descriptor and the listener is paused. The
-//! poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
+//! When no descriptor is left and nobody makes room, one peer is told so by way of the reserve descriptor and the listener is
+//! paused. The poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
 //!
 //! Invariant: the poller reports a listener exactly while it is not paused.
 

@@ -160,7 +160,7 @@ ledger! {
     spikes,
     /// Answers that a protocol gave up because their client had left, as it counts them (`Conn::count_abandoned`).
     abandoned,
-    /// Times that a connection's queue passed high water and its reading was paused.
+    /// Times that a connection's queue passed high water and did not leave at once: its reading was paused.
     backed_up,
     /// Panics caught: in callbacks, each of which cost one connection, and in destructors of what the program handed over.
     panics,
