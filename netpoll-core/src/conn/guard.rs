@@ -144,6 +144,19 @@ impl Stream {
         guard.retires || guard.awaits_acknowledgement
     }
 
+    /// Asks once more whether the peer's side has all of the output, if that is all that is waited for: a deadline is about to
+    /// count.
+    pub fn look_at_output(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        let is_all_sent = self.phase == Phase::Open && self.waiting_bytes() == 0;
+        if is_all_sent
+            && self.guard.as_ref().is_some_and(|guard| guard.awaits_acknowledgement)
+            && io.unacknowledged(key).unwrap_or(0) == 0
+        {
+            self.clear_guard();
+            self.output_left(agenda, key);
+        }
+    }
+
     /// The grace of a drain is running.
     pub fn is_retiring(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.retires)

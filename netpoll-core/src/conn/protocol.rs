@@ -56,7 +56,8 @@ pub trait Protocol: Sized + 'static {
     /// Output that had to wait for the peer has left, and the peer's side has acknowledged it. Time that counts from the end of
     /// an answer, such as idle time, begins here. Comes in a later turn, and only if no more is queued by then; not for
     /// output that left at once, nor behind [`Flow::Retire`]. If the peer's side had not acknowledged all when the last of it left,
-    /// it is asked again at the next look ([`ConnLimits::write_grace`](crate::ConnLimits::write_grace)): so much later this may come.
+    /// it is asked again at the next look ([`ConnLimits::write_grace`](crate::ConnLimits::write_grace)), or before a deadline if that
+    /// comes first: so much later this may come.
     fn flushed(&mut self, conn: &mut Conn<'_>) {
         let _ = conn;
     }

@@ -151,6 +151,7 @@ impl<P: Protocol> Connections<P> {
     fn catch_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
         let is_woken = stream.wake.as_ref().is_some_and(|wake| wake.is_queued());
+        stream.look_at_output(&mut cx.agenda, io, key);
         if stream.take_output_left() {
             self.output_left(cx, io, key);
         }

@@ -538,3 +538,47 @@ fn the_least_rate_is_one_of_bytes_per_second_however_long_the_time_between_looks
         }
     }
 }
+
+/// Sends 20 000 bytes, and is idle from the time on when they have arrived.
+struct Answering(Log);
+
+impl Protocol for Answering {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.send(&[b'x'; 20_000]);
+        conn.set_deadline(7000 * MILLI);
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn flushed(&mut self, conn: &mut Conn<'_>) {
+        self.0.borrow_mut().push("flushed".to_owned());
+        conn.set_deadline(7000 * MILLI);
+    }
+
+    fn deadline(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().push("deadline".to_owned());
+        Flow::Close
+    }
+}
+
+#[test]
+fn output_that_has_arrived_is_told_before_a_deadline() {
+    for seed in 0..8 {
+        let latency = 1000 * MILLI;
+        let mut sim = Sim::new(Options::default().seed(seed).window(10_000).latency(latency..=latency));
+        let log = Log::default();
+        let listener = sim.listen({
+            let log = log.clone();
+            move |_peer| Answering(log.clone())
+        });
+        sim.connect(listener);
+        sim.advance(13_000 * MILLI);
+        assert_eq!(*log.borrow(), ["flushed"], "seed {seed}");
+        sim.advance(2000 * MILLI);
+        assert_eq!(*log.borrow(), ["flushed", "deadline"], "seed {seed}");
+    }
+}
