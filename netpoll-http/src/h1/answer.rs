@@ -20,6 +20,10 @@ use crate::wire::response as encode;
 /// What to reserve for one pull of a stream.
 const PULL_BYTES: usize = 4096;
 
+/// Pulls in a row that may bring nothing, in a turn each, before a stream whose client may have left is given up: a list of pieces may
+/// have empty ones, and a stream that waits in this way would go round for ever.
+const EMPTY_PULLS_MAX: u32 = 64;
+
 /// A request that was copied for a handler that waits counts in the worker's budget if it is longer: what is as small as
 /// what a connection costs anyway is bounded by their number.
 const UNCOUNTED_BYTES_MAX: usize = 4096;
@@ -36,6 +40,8 @@ pub(super) struct Streaming {
     outflow: Outflow,
     /// It has more, and goes on when there is room for it.
     pub(super) waits_for_room: bool,
+    /// Pulls in a row that brought nothing, although there is more.
+    pub(super) empty_pulls: u32,
     keep_alive: bool,
     /// How the connection ends behind it otherwise.
     farewell: Flow,
@@ -82,8 +88,9 @@ impl<S: Service> Http1<S> {
                 // A stream may run for long; its peer's patience is the core's to watch.
                 conn.clear_deadline();
                 let farewell = exchange.farewell();
+                let keep_alive = replied.keep_alive;
                 let streaming =
-                    Streaming { outflow, waits_for_room: false, keep_alive: replied.keep_alive, farewell };
+                    Streaming { outflow, waits_for_room: false, empty_pulls: 0, keep_alive, farewell };
                 self.phase = Phase::Streaming(Box::new(streaming));
                 return self.go_on_streaming(conn);
             }
@@ -222,10 +229,14 @@ impl<S: Service> Http1<S> {
                     if bytes == 0 {
                         // Others get their turn before it is asked again.
                         waker.wake_by_ref();
-                        return Step::Stop(Flow::Pause);
+                        streaming.empty_pulls = streaming.empty_pulls.saturating_add(1);
+                        let has_nothing = streaming.empty_pulls > EMPTY_PULLS_MAX;
+                        return Step::Stop(if has_nothing { self.pause(conn) } else { Flow::Pause });
                     }
+                    streaming.empty_pulls = 0;
                 }
                 Ok(Pull::Wait) => {
+                    streaming.empty_pulls = 0;
                     streaming.farewell = Flow::Linger;
                     return Step::Stop(self.pause(conn));
                 }

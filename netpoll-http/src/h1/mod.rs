@@ -42,7 +42,7 @@ pub(crate) struct Http1<S: Service> {
     phase: Phase,
     /// The peer has finished sending; it still gets its answers.
     half_closed: bool,
-    /// The peer has ended its direction behind bytes that are not read yet, while a stream was held back by it.
+    /// The peer has ended its direction behind bytes that are not read yet, while a stream had more for it.
     may_have_left: bool,
     /// Input was left for a later callback.
     is_behind: bool,
@@ -286,8 +286,9 @@ impl<S: Service> Protocol for Http1<S> {
         match &mut self.phase {
             Phase::Upgraded(next) => next.peer_ended(conn),
             _ if self.worker.limits.half_close => self.unchanged(),
-            // It is not the stream that is waited for but the peer, and whether that reads is the core's to watch.
-            Phase::Streaming(streaming) if streaming.waits_for_room => {
+            // It is not the stream that is waited for but the peer, and whether that reads is the core's to watch; or others have
+            // their turn.
+            Phase::Streaming(streaming) if streaming.waits_for_room || streaming.empty_pulls > 0 => {
                 self.may_have_left = true;
                 self.unchanged()
             }

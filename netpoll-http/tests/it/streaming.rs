@@ -215,13 +215,22 @@ fn a_client_that_ends_its_direction_gets_a_stream_that_has_something_to_send() {
     };
     let client = client(move || {
         let wait = async |_: Request| std::future::pending::<()>().await;
-        Router::new().get("/whole", large(Pull::Done)).get("/waits", large(Pull::Wait)).get("/handler", wait)
+        Router::new()
+            .get("/whole", large(Pull::Done))
+            .get("/gaps", |_: &Request| {
+                Response::text(Body::chunks((0..2000).map(|n| vec![b'x'; 1000 * (n % 2)])))
+            })
+            .get("/waits", large(Pull::Wait))
+            .get("/asks_again", large(Pull::More))
+            .get("/handler", wait)
     });
     for (paths, answers, abandoned) in [
         (&["/whole"][..], 1, 0),
         (&["/whole", "/whole"], 2, 0),
+        (&["/gaps"], 1, 0),
         // Behind that it is given up.
         (&["/waits"], 0, 1),
+        (&["/asks_again"], 0, 1),
         (&["/whole", "/waits"], 1, 1),
         (&["/whole", "/handler"], 1, 1),
     ] {
