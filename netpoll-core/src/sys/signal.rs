@@ -314,6 +314,7 @@ mod tests {
     #[test]
     fn the_other_descriptor_ends_the_wait() {
         alone!(the_other_descriptor_ends_the_wait);
+        NUMBERS.into_iter().for_each(by_default);
         let (signals, other) = (install(), EventFd::new().unwrap());
         other.signal().unwrap();
         assert_eq!(signals.wait(other.as_fd(), Timeout::Never).unwrap(), Woken::Other);
@@ -436,6 +437,7 @@ mod tests {
     #[test]
     fn signals_can_be_caught_again_but_not_twice_at_a_time() {
         alone!(signals_can_be_caught_again_but_not_twice_at_a_time);
+        NUMBERS.into_iter().for_each(by_default);
         let (first, quiet) = (install(), EventFd::new().unwrap());
         let busy = StopSignals::install(&StopSignal::ALL).err().unwrap();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
