@@ -23,6 +23,11 @@ pub struct Spike {
 }
 
 impl Spike {
+    /// How long nothing goes back behind the end of one.
+    pub fn rest(&self) -> Duration {
+        REST
+    }
+
     /// What is in use now. True once when it is less than a quarter of what it was.
     #[inline]
     pub fn is_over(&mut self, in_use_bytes: usize, connections: u64, now: Instant) -> bool {

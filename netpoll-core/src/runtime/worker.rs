@@ -21,6 +21,9 @@ use crate::time::Instant;
 /// The timer of the drain deadline: a key that no table issues.
 const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);
 
+/// The timer behind a spike, of no table either: when it comes up there is a turn, which looks whether more can go back.
+const SPIKE_OVER: Key = Key::new(u8::MAX, 0, 1);
+
 /// What other threads may ask of a worker.
 pub enum Letter {
     /// A waker of this connection was woken.
@@ -181,6 +184,10 @@ impl Worker {
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
+        // What was left of it goes in a moment, and a worker that is idle by then has no turn of its own.
+        let agenda = &mut self.cx.agenda;
+        let now = agenda.clock.now();
+        agenda.timers.insert(now, now.saturating_add(agenda.spike.rest()), SPIKE_OVER);
     }
 
     /// Ends what is left when its loop has ended, for whatever reason: nobody is served any more.

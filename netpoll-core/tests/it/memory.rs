@@ -182,6 +182,26 @@ fn memory_goes_back_when_a_spike_is_over() {
 }
 
 #[test]
+fn what_is_left_of_a_spike_goes_back_too_although_nothing_happens_any_more() {
+    let (mut sim, listener, _says) = world(256 * 1024 * KIB);
+    let greedy: Vec<PeerId> = (0..1000).map(|_| sim.connect(listener)).collect();
+    for peer in &greedy {
+        sim.send(*peer, &[b'k'; 60 * KIB]);
+    }
+    sim.run();
+    let (most, rest) = greedy.split_at(800);
+    for peers in [most, rest] {
+        for peer in peers {
+            sim.reset(*peer);
+        }
+        sim.run();
+    }
+    assert_eq!(sim.stats().spikes, 1, "a fifth of it was still held then, and it rests now");
+    sim.advance(Duration::from_secs(2));
+    assert_eq!(sim.stats().spikes, 2);
+}
+
+#[test]
 fn a_vector_that_takes_the_place_of_a_block_counts_for_what_it_is() {
     let (mut sim, listener, says) = world(1024 * KIB);
     let peer = sim.connect(listener);
