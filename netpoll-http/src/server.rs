@@ -140,8 +140,9 @@ impl Server {
         self
     }
 
-    /// Serves until SIGINT, SIGTERM or SIGHUP ([`Builder::stop_signals`]), then drains: connections between requests close,
-    /// busy ones answer and then close. A second signal ends the process at once.
+    /// Serves until SIGINT, SIGTERM or SIGHUP ([`Builder::stop_signals`]), then drains: what is under way, or
+    /// arrives within a moment ([`ConnLimits::drain_grace`](netpoll_core::ConnLimits::drain_grace)), is answered with
+    /// `Connection: close`, and then the connections end. A second signal ends the process at once.
     ///
     /// The factory runs once on each worker, and may return an [`io::Result`]: a server starts whole or not at all.
     ///
