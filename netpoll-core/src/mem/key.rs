@@ -16,16 +16,21 @@ use std::fmt;
 use slab::Slab;
 
 const INDEX_BITS: u32 = 24;
-const GENERATION_BITS: u32 = 32;
+const GENERATION_BITS: u32 = 28;
+const DRIVER_BITS: u32 = 4;
 
 /// The largest index of a key, and so one less than the most values one [`KeySlab`] holds: 16 777 215.
 pub const INDEX_MAX: usize = (1 << INDEX_BITS) - 1;
 
-const _: () = assert!(INDEX_BITS + GENERATION_BITS + u8::BITS == u64::BITS);
+/// The largest generation of a key: 268 435 455.
+pub const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 
-/// The name of one value in one table: table (8 bits), generation (32 bits), index (24 bits).
+const _: () = assert!(INDEX_BITS + GENERATION_BITS + u8::BITS + DRIVER_BITS == u64::BITS);
+
+/// The name of one value in one table: table (8 bits), generation (28 bits), index (24 bits).
 ///
-/// Fits the 64 bits of user data that epoll and io_uring carry. Shown as `t1:i7g3`: table 1, index 7,
+/// Fits the 64 bits of user data that epoll and io_uring carry, with 4 bits to spare in which a driver can say which of a
+/// source's operations is meant ([`Key::with_driver_bits`]). Shown as `t1:i7g3`: table 1, index 7,
 /// generation 3. The order is by table, then generation, then index, and means nothing beyond that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u64);
@@ -34,10 +39,11 @@ impl Key {
     /// Puts a key together. Keys that shall be found come from [`KeySlab::insert_with`].
     ///
     /// # Panics
-    /// If `index` is above [`INDEX_MAX`].
+    /// If `index` is above [`INDEX_MAX`], or `generation` above [`GENERATION_MAX`].
     #[inline]
     pub const fn new(table: u8, generation: u32, index: usize) -> Self {
         assert!(index <= INDEX_MAX, "an index has 24 bits");
+        assert!(generation <= GENERATION_MAX, "a generation has 28 bits");
         Self(
             (table as u64) << (GENERATION_BITS + INDEX_BITS)
                 | (generation as u64) << INDEX_BITS
@@ -57,6 +63,22 @@ impl Key {
         Self(bits)
     }
 
+    /// The key as the kernel carries it for one of several operations, with that one's number, `0..16`, in front.
+    ///
+    /// # Panics
+    /// If `bits` is above 15.
+    #[inline]
+    pub const fn with_driver_bits(self, bits: u8) -> u64 {
+        assert!(bits < 1 << DRIVER_BITS, "a driver has 4 bits");
+        (bits as u64) << (u64::BITS - DRIVER_BITS) | self.0
+    }
+
+    /// The key and the number that [`Key::with_driver_bits`] was made of.
+    #[inline]
+    pub const fn split_driver_bits(bits: u64) -> (Self, u8) {
+        (Self(bits & (u64::MAX >> DRIVER_BITS)), (bits >> (u64::BITS - DRIVER_BITS)) as u8)
+    }
+
     /// Which table issued it.
     #[inline]
     pub const fn table(self) -> u8 {
@@ -69,10 +91,10 @@ impl Key {
         (self.0 as usize) & INDEX_MAX
     }
 
-    /// Which owner of the slot. Comes round after 2^32 inserts into the table.
+    /// Which owner of the slot. Comes round after 2^28 inserts into the table.
     #[inline]
     pub const fn generation(self) -> u32 {
-        (self.0 >> INDEX_BITS) as u32
+        (self.0 >> INDEX_BITS) as u32 & GENERATION_MAX
     }
 }
 
@@ -124,7 +146,7 @@ impl<T> KeySlab<T> {
         if self.slots.len() == self.slots_max {
             return None;
         }
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = (self.generation + 1) & GENERATION_MAX;
         let slot = self.slots.vacant_entry();
         let key = Key::new(self.table, self.generation, slot.key());
         slot.insert(Slot { key, value: Some(make(key)) });

@@ -16,7 +16,7 @@ mod write_queue;
 pub use block::Block;
 pub use discard::{Guarded, discard, discard_payload, guarded, take_panics};
 pub use file_range::FileRange;
-pub use key::{INDEX_MAX, Key, KeyMap, KeySlab};
+pub use key::{GENERATION_MAX, INDEX_MAX, Key, KeyMap, KeySlab};
 pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Held, Pool, PoolCounts};
 pub use read_buffer::ReadBuffer;
 pub use write_queue::{COPY_MAX, FilePart, WriteQueue};

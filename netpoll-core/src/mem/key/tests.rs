@@ -12,9 +12,13 @@ fn a_key_shows_its_parts_and_survives_the_kernel() {
     assert_eq!(format!("{key:?}"), "t1:i7g3");
     assert_eq!(Key::from_bits(key.to_bits()), key);
 
-    let last = Key::new(u8::MAX, u32::MAX, INDEX_MAX);
-    assert_eq!(last.to_bits(), u64::MAX);
-    assert_eq!((last.table(), last.generation(), last.index()), (u8::MAX, u32::MAX, INDEX_MAX));
+    let last = Key::new(u8::MAX, GENERATION_MAX, INDEX_MAX);
+    assert_eq!(last.to_bits(), u64::MAX >> 4);
+    assert_eq!((last.table(), last.generation(), last.index()), (u8::MAX, GENERATION_MAX, INDEX_MAX));
+    for bits in [0, 1, 15] {
+        assert_eq!(Key::split_driver_bits(last.with_driver_bits(bits)), (last, bits));
+        assert_eq!(Key::split_driver_bits(key.with_driver_bits(bits)), (key, bits));
+    }
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn a_full_table_makes_nothing() {
 
 #[test]
 fn generations_wrap() {
-    let mut slab = KeySlab { generation: u32::MAX, ..KeySlab::new(0) };
+    let mut slab = KeySlab { generation: GENERATION_MAX, ..KeySlab::new(0) };
     let key = slab.insert_with(|_| 'x').unwrap();
     assert_eq!((key.generation(), slab.get(key)), (0, Some(&'x')));
 }
