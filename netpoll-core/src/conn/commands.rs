@@ -4,14 +4,12 @@
 //! left alone: the name finds nothing.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::table::Dial;
-use super::{ConnId, Protocol, Tables};
-use crate::conn::Context;
-use crate::driver::Io;
+use super::connect::{ConnectOptions, Start};
+use super::dial::Dial;
+use super::{ConnId, Protocol};
 use crate::mem::Guarded;
 
 /// An order for later.
@@ -19,26 +17,6 @@ pub enum Command {
     Send { to: ConnId, bytes: Guarded<Bytes> },
     Close { id: ConnId, reset: bool },
     Connect(Box<dyn Start>),
-}
-
-/// An outgoing connection of whatever protocol, ready to start on a worker.
-pub trait Start {
-    fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io);
-}
-
-/// How an outgoing connection is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectOptions {
-    /// How long it may take; then `lost` says `ConnectFailed(TimedOut)`. Default 10 s.
-    pub timeout: Duration,
-    /// The local address to use, with port 0 for any port; `None`, the default, leaves both to the kernel.
-    pub from: Option<SocketAddr>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), from: None }
-    }
 }
 
 /// Orders of one callback, carried out in order when it has returned; see [`Conn::commands`](crate::Conn::commands).

@@ -16,7 +16,7 @@ use crate::sys;
 use crate::task::WakeTarget;
 use crate::time::Instant;
 
-/// Names a connection, on any thread, for ever: once it is gone the name finds nothing.
+/// Names a connection, on any thread: once it is gone the name finds nothing, until 268 million connections of its kind later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId {
     pub(crate) worker: u16,
@@ -40,7 +40,7 @@ pub struct Conn<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) io: &'a mut dyn Io,
     pub(super) key: Key,
-    pub(super) reply: Reply<'a>,
+    pub(super) reply: Reply,
 }
 
 impl Conn<'_> {
@@ -99,7 +99,8 @@ impl Conn<'_> {
                 return;
             }
             if !self.reply.is_none() {
-                self.send_reply();
+                // What goes back leaves behind the callback, and in front of the queue.
+                return self.send(bytes);
             }
         }
         sys::assert_not_forked();
@@ -113,12 +114,6 @@ impl Conn<'_> {
     #[cold]
     fn send_rest(&mut self, rest: &[u8]) {
         self.send(rest);
-    }
-
-    #[cold]
-    fn send_reply(&mut self) {
-        let Self { stream, cx, io, key, reply } = self;
-        reply.send(stream, cx, *io, *key);
     }
 
     /// Queues bytes that live for ever. Above 4 KiB they are not copied.

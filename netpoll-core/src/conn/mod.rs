@@ -4,12 +4,18 @@
 //! order-taking half. All of it belongs to one worker thread.
 
 mod addresses;
+mod any_table;
 mod commands;
+mod connect;
+mod course;
 mod deadline;
+mod dial;
+mod ending;
 mod guard;
 mod handle;
 mod limits;
 mod listener;
+mod output;
 mod protocol;
 mod reply;
 mod slot;
@@ -25,12 +31,13 @@ use crate::task::Deliver;
 use crate::time::Instant;
 
 pub use addresses::Addresses;
-pub use commands::{Command, Commands, ConnectOptions, Start};
+pub use commands::{Command, Commands};
+pub use connect::{ConnectOptions, Start};
+pub use dial::Dial;
 pub use handle::{Conn, ConnId};
 pub use limits::ConnLimits;
 pub use listener::Listeners;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
-pub use table::Dial;
 pub use tables::Tables;
 
 /// What the connections of one worker share.

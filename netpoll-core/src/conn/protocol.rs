@@ -178,15 +178,24 @@ pub enum Lost {
 /// Input on offer. Not consuming it is fine: it is kept.
 #[derive(Debug)]
 pub struct Input<'a> {
-    bytes: &'a [u8],
+    memory: Memory<'a>,
     consumed: usize,
 }
 
+/// The block that was read into: nobody else has it until somebody looks at it through a shared slice.
+#[derive(Debug)]
+enum Memory<'a> {
+    Own(&'a mut [u8]),
+    Shared(&'a [u8]),
+}
+
 impl<'a> Input<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, consumed: 0 }
+    #[inline]
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { memory: Memory::Own(bytes), consumed: 0 }
     }
 
+    #[inline]
     pub(crate) fn consumed(&self) -> usize {
         self.consumed
     }
@@ -195,8 +204,27 @@ impl<'a> Input<'a> {
     /// while the input advances.
     #[inline]
     #[must_use]
-    pub fn bytes(&self) -> &'a [u8] {
-        &self.bytes[self.consumed..]
+    pub fn bytes(&mut self) -> &'a [u8] {
+        let bytes: &'a [u8] = match std::mem::replace(&mut self.memory, Memory::Shared(&[])) {
+            Memory::Own(bytes) => bytes,
+            Memory::Shared(bytes) => bytes,
+        };
+        self.memory = Memory::Shared(bytes);
+        &bytes[self.consumed..]
+    }
+
+    /// The same, to be changed where it lies: what is decrypted or unmasked in place needs no other memory. What is not
+    /// consumed is kept, and offered again, as it is left here.
+    ///
+    /// # Panics
+    /// If [`bytes`](Self::bytes) was called in the same callback before: what it returned may still be held.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Own(bytes) => &mut bytes[self.consumed..],
+            Memory::Shared(_) => panic!("`Input::bytes_mut` behind `Input::bytes` in one callback"),
+        }
     }
 
     /// Consumes so many bytes.
@@ -212,14 +240,22 @@ impl<'a> Input<'a> {
     /// Consumes everything.
     #[inline]
     pub fn advance_all(&mut self) {
-        self.consumed = self.bytes.len();
+        self.consumed = self.all();
     }
 
     /// Bytes not consumed.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.consumed
+        self.all() - self.consumed
+    }
+
+    #[inline]
+    fn all(&self) -> usize {
+        match &self.memory {
+            Memory::Own(bytes) => bytes.len(),
+            Memory::Shared(bytes) => bytes.len(),
+        }
     }
 
     /// Nothing is left.

@@ -29,25 +29,35 @@ impl Part {
     pub fn verdict(self) -> Verdict {
         if self.is_none() { Verdict::Continue } else { Verdict::Reply { start: self.start, end: self.end } }
     }
+
+    /// Sends it, of this chunk, at once; what the socket does not take goes in front of the queue.
+    #[cold]
+    pub fn send(self, chunk: &[u8], stream: &mut Stream, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let bytes = &chunk[self.start as usize..self.end as usize];
+        if !bytes.is_empty() {
+            let sent = io.send(key, bytes);
+            stream.progressed(sent);
+            stream.out.write_front(&mut cx.agenda.pool, &bytes[sent..]);
+        }
+    }
 }
 
-/// The chunk that a callback is offered, and what of it goes back.
-pub struct Reply<'a> {
+/// The chunk that a callback is offered, by its place in memory, and what of it goes back.
+pub struct Reply {
     /// As the driver received it; empty where the input is not the driver's.
-    chunk: &'a [u8],
+    start: usize,
+    len: usize,
     part: Part,
 }
 
-impl<'a> Reply<'a> {
+impl Reply {
+    /// Of no chunk.
+    pub const NONE: Self = Self { start: 0, len: 0, part: Part::NONE };
+
     /// Nothing of this chunk yet.
     #[inline]
-    pub fn none(chunk: &'a [u8]) -> Self {
-        Self { chunk, part: Part::NONE }
-    }
-
-    /// This part of the chunk.
-    pub fn of(chunk: &'a [u8], part: Part) -> Self {
-        Self { chunk, part }
+    pub fn none(chunk: &[u8]) -> Self {
+        Self { start: chunk.as_ptr().addr(), len: chunk.len(), part: Part::NONE }
     }
 
     #[inline]
@@ -63,8 +73,8 @@ impl<'a> Reply<'a> {
     /// Marks these bytes, if they lie in the chunk, and behind the marked ones without a gap. True if they do.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) -> bool {
-        let start = bytes.as_ptr().addr().wrapping_sub(self.chunk.as_ptr().addr());
-        let is_inside = start < self.chunk.len() && bytes.len() <= self.chunk.len() - start;
+        let start = bytes.as_ptr().addr().wrapping_sub(self.start);
+        let is_inside = start < self.len && bytes.len() <= self.len - start;
         if !is_inside || !(self.is_none() || start == self.part.end as usize) {
             return false;
         }
@@ -74,17 +84,5 @@ impl<'a> Reply<'a> {
         }
         self.part.end = (start + bytes.len()) as u32;
         true
-    }
-
-    /// Sends what is marked at once; what the socket does not take goes in front of the queue.
-    #[cold]
-    pub fn send(&mut self, stream: &mut Stream, cx: &mut Context, io: &mut dyn Io, key: Key) {
-        let Part { start, end } = std::mem::replace(&mut self.part, Part::NONE);
-        let bytes = &self.chunk[start as usize..end as usize];
-        if !bytes.is_empty() {
-            let sent = io.send(key, bytes);
-            stream.progressed(sent);
-            stream.out.write_front(&mut cx.agenda.pool, &bytes[sent..]);
-        }
     }
 }

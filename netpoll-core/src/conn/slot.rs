@@ -43,7 +43,7 @@ impl<P: Protocol> Slot<P> {
         callback: impl FnOnce(&mut P, &mut Conn<'_>) -> Flow,
     ) -> Option<End> {
         let Self { stream, protocol } = self;
-        let reply = Reply::none(&[]);
+        let reply = Reply::NONE;
         let mut conn = Conn { stream, cx, io, key, reply };
         let called = catch_unwind(AssertUnwindSafe(|| callback(protocol, &mut conn)));
         self.settle(cx, io, key, flush, called)
@@ -61,8 +61,8 @@ impl<P: Protocol> Slot<P> {
         self.stream.keep(cx, chunk);
         // The remainder leaves its slot for the time of the callback, which may use the slot's rest.
         let mut kept = std::mem::take(&mut self.stream.input);
-        let mut input = Input::new(kept.bytes());
-        let (called, _) = self.ask(cx, io, key, &mut input, Reply::none(&[]), callback);
+        let mut input = Input::new(kept.bytes_mut());
+        let (called, _) = self.ask(cx, io, key, &mut input, Reply::NONE, callback);
         let consumed = input.consumed();
         kept.advance(&mut cx.agenda.pool, consumed);
         self.stream.input = kept;
@@ -77,7 +77,7 @@ impl<P: Protocol> Slot<P> {
         io: &mut dyn Io,
         key: Key,
         input: &mut Input<'_>,
-        reply: Reply<'_>,
+        reply: Reply,
         callback: impl FnOnce(&mut P, &mut Conn<'_>, &mut Input<'_>) -> Flow,
     ) -> (std::thread::Result<Flow>, Part) {
         let Self { stream, protocol } = self;
@@ -142,7 +142,7 @@ impl<P: Protocol> Slot<P> {
         {
             return None;
         }
-        let mut conn = Conn { stream, cx, io, key, reply: Reply::none(&[]) };
+        let mut conn = Conn { stream, cx, io, key, reply: Reply::NONE };
         // A protocol that panics here is not idle.
         let asked = mem::guarded(|| protocol.idle_since(&mut conn));
         sys::assert_not_forked();

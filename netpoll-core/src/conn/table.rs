@@ -3,35 +3,28 @@
 //! One virtual call leads into a table; from there everything is monomorphised for its protocol. A table
 //! never calls a callback while another of its callbacks runs: effects on others are commands.
 
-use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::commands::{ConnectOptions, Start};
+use super::any_table::Table;
 use super::deadline::Passed;
-use super::reply::Reply;
+use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
-use super::tables::{Table, Tables};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
 use crate::driver::{Close, HangUp, Io, Verdict};
-use crate::mem::{self, Guarded, Key, KeySlab};
+use crate::mem::{Guarded, Key, KeySlab};
 use crate::reactor::Due;
 use crate::sys;
 use crate::time::Instant;
 
 /// The connections of one protocol.
 pub struct Connections<P> {
-    slots: KeySlab<Slot<P>>,
+    pub(super) slots: KeySlab<Slot<P>>,
     /// Where the next look for an idle connection begins.
-    hand: usize,
+    pub(super) hand: usize,
 }
-
-/// Connections that one look for an idle one goes through. All of a small table; of a large one the longest idle of so many is
-/// among the longest idle sixteenth, in all likelihood.
-const IDLE_LOOKS: usize = 256;
 
 impl<P: Protocol> Connections<P> {
     /// A table whose keys have this number.
@@ -42,29 +35,6 @@ impl<P: Protocol> Connections<P> {
     /// Makes room for an accepted connection. `None` when the table is full.
     pub fn admit(&mut self, protocol: P) -> Option<Key> {
         self.slots.insert_with(|_| Slot { stream: Stream::new(Phase::Open), protocol })
-    }
-
-    fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
-        let Dial { to, options, protocol } = dial;
-        if self.slots.is_full() {
-            return;
-        }
-        let slot = |_| Slot { stream: Stream::new(Phase::Connecting), protocol: protocol.take() };
-        let Some(key) = self.slots.insert_with(slot) else { return };
-        // Behind the end of a drain nobody would cut it.
-        let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
-        let started = match is_too_late {
-            true => Err(Lost::Cut),
-            false => io.connect(key, to, options.from).map_err(Lost::ConnectFailed),
-        };
-        match started {
-            Ok(()) => {
-                if let Some(slot) = self.slots.get_mut(key) {
-                    slot.stream.guard(&mut cx.agenda, key, options.timeout);
-                }
-            }
-            Err(reason) => self.end(cx, io, key, End::reset(reason)),
-        }
     }
 
     /// Ends the connection if its callback said so. True when it lives on.
@@ -104,14 +74,15 @@ impl<P: Protocol> Connections<P> {
         cx: &mut Context,
         io: &mut dyn Io,
         key: Key,
-        rest: &[u8],
+        chunk: &[u8],
+        consumed: usize,
         called: std::thread::Result<Flow>,
-        mut reply: Reply<'_>,
+        reply: Part,
     ) -> Verdict {
         sys::assert_not_forked();
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
-        reply.send(&mut slot.stream, cx, io, key);
-        slot.stream.keep(cx, rest);
+        reply.send(chunk, &mut slot.stream, cx, io, key);
+        slot.stream.keep(cx, &chunk[consumed..]);
         let end = slot.settle_offer(cx, io, key, called);
         self.received_end(cx, io, key, end)
     }
@@ -123,7 +94,7 @@ impl<P: Protocol> Connections<P> {
         self.slots.get(key).map_or(Verdict::Gone, Slot::verdict)
     }
 
-    fn call(
+    pub(super) fn call(
         &mut self,
         cx: &mut Context,
         io: &mut dyn Io,
@@ -160,17 +131,6 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
-    /// Tells a connection that a drain has begun.
-    fn stop(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
-        match self.slots.get(key).map(|slot| slot.stream.phase) {
-            Some(Phase::Open) => {
-                self.call(cx, io, key, Flush::Soon, P::stopping);
-            }
-            Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
-            _ => {}
-        }
-    }
-
     /// Tells the protocol that output which had to wait has left. True if the connection lives on.
     fn output_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
@@ -179,31 +139,6 @@ impl<P: Protocol> Connections<P> {
             protocol.flushed(conn);
             unchanged
         })
-    }
-
-    /// Takes a connection out, closes it and tells its protocol.
-    #[cold]
-    fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
-        io.close(key, end.how);
-        let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
-        stream.release(&mut cx.agenda);
-        cx.addresses.left(key);
-        let stats = &mut cx.agenda.stats;
-        match &end.reason {
-            Lost::ConnectFailed(_) => stats.connect_failures += 1,
-            Lost::Failed(_) | Lost::FileFailed(_) => {
-                stats.failed += 1;
-                stats.closed += 1;
-            }
-            _ if stream.phase == Phase::Connecting => stats.connect_failures += 1,
-            _ => stats.closed += 1,
-        }
-        // One after the other: a destructor that panics while `lost` unwinds would end the process.
-        if mem::guarded(|| protocol.lost(end.reason)).is_none() {
-            crate::log::panicked(&key);
-        }
-        mem::discard(protocol);
-        sys::assert_not_forked();
     }
 }
 
@@ -230,21 +165,22 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     #[inline]
-    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
         if !slot.stream.takes_chunks() {
             return self.received_out_of_turn(cx, io, key, chunk);
         }
         // The usual case in one straight line, as short as it can be: a system call of the callback before has
         // taken the caches.
+        let reply = Reply::none(chunk);
         let mut input = Input::new(chunk);
-        let (called, part) = slot.ask(cx, io, key, &mut input, Reply::none(chunk), P::received);
+        let (called, part) = slot.ask(cx, io, key, &mut input, reply, P::received);
         let is_done = matches!(called, Ok(Flow::Continue)) && input.is_empty();
         if is_done && slot.stream.goes_on(&mut cx.agenda, key) {
             return part.verdict();
         }
-        let rest = input.bytes();
-        self.received_otherwise(cx, io, key, rest, called, Reply::of(chunk, part))
+        let consumed = input.consumed();
+        self.received_otherwise(cx, io, key, chunk, consumed, called, part)
     }
 
     #[cold]
@@ -405,27 +341,7 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize {
-        let mut cut = 0;
-        for key in self.keys() {
-            let now = cx.agenda.clock.now();
-            let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { continue };
-            let is_due =
-                stream.phase == Phase::Open && stream.deadlines.passed(now, None) == Passed::Protocol;
-            if is_due {
-                stream.deadlines.clear_protocol();
-                cx.agenda.stats.timers_fired += 1;
-                if !self.call(cx, io, key, Flush::Now, P::deadline) {
-                    continue;
-                }
-            }
-            // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
-            let Some(slot) = self.slots.get_mut(key) else { continue };
-            let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
-            let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
-            self.end(cx, io, key, end);
-            cut += usize::from(!is_done);
-        }
-        cut
+        self.slots.keys().collect::<Vec<_>>().into_iter().filter(|key| self.cut(cx, io, *key)).count()
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -433,18 +349,7 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn longest_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)> {
-        let indexes = self.slots.indexes();
-        let mut longest: Option<(Key, Instant)> = None;
-        for _ in 0..IDLE_LOOKS.min(indexes) {
-            self.hand = (self.hand + 1) % indexes;
-            let Some(key) = self.slots.key_at(self.hand) else { continue };
-            let Some(slot) = self.slots.get_mut(key) else { continue };
-            let Some(since) = slot.idle_since(cx, io, key) else { continue };
-            if longest.is_none_or(|(_, longest)| since < longest) && !io.has_input(key) {
-                longest = Some((key, since));
-            }
-        }
-        longest
+        self.find_idle(cx, io)
     }
 
     fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
@@ -462,53 +367,5 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn len(&self) -> usize {
         self.slots.len()
-    }
-}
-
-/// An outgoing connection that has not been started. Dropped, it tells its protocol that it never will be.
-pub struct Dial<P: Protocol> {
-    to: SocketAddr,
-    options: ConnectOptions,
-    protocol: Unmade<P>,
-}
-
-impl<P: Protocol> Dial<P> {
-    pub fn new(to: SocketAddr, options: ConnectOptions, protocol: P) -> Self {
-        Self { to, options, protocol: Unmade(Some(protocol)) }
-    }
-}
-
-/// The protocol of a connection that was not made yet.
-struct Unmade<P: Protocol>(Option<P>);
-
-impl<P: Protocol> Unmade<P> {
-    fn take(mut self) -> P {
-        self.0.take().expect("it is taken once")
-    }
-}
-
-thread_local! {
-    /// A protocol on this thread is just hearing that it will not be connected.
-    static REFUSING: Cell<bool> = const { Cell::new(false) };
-}
-
-impl<P: Protocol> Drop for Unmade<P> {
-    fn drop(&mut self) {
-        let Some(mut protocol) = self.0.take() else { return };
-        // One that dials again whenever it is lost would do so for ever: its second is dropped without a call.
-        if !REFUSING.replace(true) {
-            let error = io::ErrorKind::NotConnected.into();
-            mem::guarded(|| protocol.lost(Lost::ConnectFailed(error)));
-            REFUSING.set(false);
-        }
-        mem::discard(protocol);
-    }
-}
-
-impl<P: Protocol> Start for Dial<P> {
-    fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io) {
-        if let Some(table) = tables.of::<P>() {
-            table.connect(cx, io, *self);
-        }
     }
 }

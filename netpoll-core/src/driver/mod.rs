@@ -17,14 +17,9 @@
 //! `Io` is called through a vtable (two indirect calls per connection event, about a nanosecond
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
 
-mod accept;
-mod arrivals;
-mod batch;
 mod counts;
-mod epoll;
 mod files;
-mod readiness;
-mod sending;
+mod poll;
 mod sim;
 
 use std::io;
@@ -34,9 +29,8 @@ use std::time::Duration;
 
 use crate::mem::{Key, Pool, WriteQueue};
 
-pub use accept::is_exhaustion;
 pub use counts::IoCounts;
-pub use epoll::{Epoll, EpollOptions};
+pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 
 /// The half that waits and delivers.
@@ -125,8 +119,9 @@ pub trait Sink {
     /// A stream is ready for use, or could not be made so (the driver has forgotten it then). Its first bytes may come
     /// in the same wait, or what ended it.
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
-    /// Bytes arrived. They may have been taken off the socket before the source was paused.
-    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict;
+    /// Bytes arrived. They may have been taken off the socket before the source was paused. The receiver may change them:
+    /// the driver looks at them again only where a [`Verdict::Reply`] says so.
+    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict;
     /// These bytes of a [`Verdict::Reply`] were not sent: they are queued in front of everything else.
     fn unsent(&mut self, key: Key, bytes: &[u8]);
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.

@@ -78,9 +78,9 @@ impl SimDriver {
             Next::End(key, how) => sink.hung_up(&mut self.io, key, how),
             Next::Interrupted(key) => sink.unfinished(key),
             Next::Chunk(key) => {
-                let chunk = std::mem::take(&mut self.chunk);
+                let mut chunk = std::mem::take(&mut self.chunk);
                 // Stop is remembered by the pause that came with it, or by `unfinished`.
-                if let Verdict::Reply { start, end } = sink.received(&mut self.io, key, &chunk) {
+                if let Verdict::Reply { start, end } = sink.received(&mut self.io, key, &mut chunk) {
                     self.replies.push((key, chunk[start as usize..end as usize].to_vec()));
                 }
                 self.chunk = chunk;

@@ -49,6 +49,12 @@ impl ReadBuffer {
         &self.block[self.start..]
     }
 
+    /// The same, to be changed where it lies.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.block.as_vec()[self.start..]
+    }
+
     /// Copies `bytes` behind what is there.
     ///
     /// When the block is full the remainder moves to its front if that makes enough room, otherwise into

@@ -58,10 +58,19 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Pins, then allocates, then serves until the drain is over.
+    /// Pins, then allocates, then serves until the drain is over. The only place that names a driver.
     pub fn take(self, door: &Door) -> io::Result<Drained> {
+        let busy_poll = match self.wait {
+            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
+            _ => None,
+        };
+        let bell = Arc::clone(&self.bell);
+        self.serve(door, move || Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, bell))
+    }
+
+    fn serve<D: Driver>(self, door: &Door, driver: impl FnOnce() -> io::Result<D>) -> io::Result<Drained> {
         let index = self.info.index;
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare()));
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(driver)));
         end_forked_child();
         let prepared = prepared
             .unwrap_or_else(|payload| Err(panicked(payload)))
@@ -95,7 +104,10 @@ impl Seat {
         }
     }
 
-    fn prepare(self) -> io::Result<(Reactor<Epoll, Letter>, Worker)> {
+    fn prepare<D: Driver>(
+        self,
+        driver: impl FnOnce() -> io::Result<D>,
+    ) -> io::Result<(Reactor<D, Letter>, Worker)> {
         if let Some(cpu) = self.info.cpu
             && let Err(error) = sys::pin_current_thread(cpu)
         {
@@ -103,11 +115,7 @@ impl Seat {
         }
         sys::block_broken_pipe()?;
         let settings = &self.settings;
-        let busy_poll = match self.wait {
-            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
-            _ => None,
-        };
-        let driver = Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, self.bell)?;
+        let driver = driver()?;
         let published = Arc::clone(&self.info.handle.published[self.info.index]);
         let wakes = Arc::new(Wakes(self.mailbox.sender()));
         let context = Context {

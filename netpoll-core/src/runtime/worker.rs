@@ -233,7 +233,7 @@ impl Sink for Worker {
     }
 
     #[inline]
-    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         let Some(table) = self.tables.get(key) else { return Verdict::Gone };
         let verdict = table.received(&mut self.cx, io, key, chunk);
         self.obey(io);

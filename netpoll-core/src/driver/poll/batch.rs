@@ -12,8 +12,9 @@
 //! did, unless its connection is gone. Nothing else reads into the scratch block meanwhile: everything but
 //! plain bytes on a plain stream waits until the bytes are delivered.
 
-use super::readiness::{Readiness, Received, Register, Scratch, Streams};
-use super::{Limits, Sink, Verdict};
+use super::super::{Limits, Sink, Verdict};
+use super::source::{Readiness, Received, Scratch};
+use super::streams::{Register, Streams};
 use crate::mem::Key;
 use crate::sys;
 
@@ -149,7 +150,7 @@ impl<R: Register> Streams<R> {
     #[inline]
     pub(super) fn hand_over<S: Sink>(&mut self, batch: &mut Batch, limits: &Limits, sink: &mut S) {
         for &Landed { key, start, end, drained } in &batch.landed {
-            match sink.received(self, key, batch.scratch.get(start, end)) {
+            match sink.received(self, key, batch.scratch.part(start, end - start)) {
                 Verdict::Continue => {}
                 Verdict::Reply { start: from, end: to } => {
                     batch.replies.push((key, start + from as usize, start + to as usize));

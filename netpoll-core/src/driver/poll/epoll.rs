@@ -8,9 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::super::{Driver, Io, Limits, Sink, Wait, Waited};
 use super::batch::{Ahead, Batch};
-use super::readiness::{Readiness, Register, Streams};
-use super::{Driver, Io, Limits, Sink, Wait, Waited};
+use super::source::Readiness;
+use super::streams::{Register, Streams};
 use crate::mem::Key;
 use crate::sys::{self, EventFd, Events};
 

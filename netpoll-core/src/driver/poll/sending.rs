@@ -6,9 +6,11 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 
-use super::files::{FILE_BYTES_PER_FLUSH, FileSent};
-use super::readiness::{BLOCKED, CONNECTING, Register, SEND_FAILED, Source, Streams};
-use super::{Flushed, IoCounts, Sink};
+use super::super::files::FILE_BYTES_PER_FLUSH;
+use super::super::{Flushed, IoCounts, Sink};
+use super::files::FileSent;
+use super::source::{BLOCKED, CONNECTING, SEND_FAILED, Source};
+use super::streams::{Register, Streams};
 use crate::mem::{Key, Pool, WriteQueue};
 use crate::sys;
 

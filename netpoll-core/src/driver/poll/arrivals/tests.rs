@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
 
-use super::super::readiness::Readiness;
-use super::super::{Close, Io, Verdict};
+use super::super::super::{Close, Io, Verdict};
+use super::super::door::{FirstWords, SILENT_MAX};
+use super::super::source::Readiness;
 use super::*;
 use crate::mem::Pool;
 use crate::sys::{self, ListenOptions};
@@ -90,7 +91,7 @@ impl Sink for Listening {
 
     fn unsent(&mut self, _key: Key, _bytes: &[u8]) {}
 
-    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+    fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         self.log.push(String::from_utf8_lossy(chunk).into_owned());
         if chunk == b"close" {
             io.close(key, Close::Now);

@@ -12,61 +12,11 @@
 
 use std::os::fd::AsFd;
 
+use super::super::{HangUp, Limits, Sink};
 use super::batch::{Ahead, Batch};
-use super::readiness::{Register, Streams};
-use super::{HangUp, Limits, Sink};
+use super::door::Arrival;
+use super::streams::{Register, Streams};
 use crate::mem::Key;
-
-/// Arrivals in a row that had nothing to say yet, after which the next are registered at once. So many that a listener one
-/// in ten of whose peers has spoken hardly ever gets there.
-const SILENT_MAX: u8 = 32;
-/// So many of them, before one is received from again to see whether that has changed.
-const UNASKED: u8 = 64;
-
-/// A connection that the poller does not know yet.
-#[derive(Clone, Copy)]
-pub struct Arrival {
-    pub(super) key: Key,
-    pub(super) listener: Key,
-}
-
-/// Whether the peers of a listener have spoken when they are accepted.
-pub struct FirstWords {
-    /// Arrivals in a row that had not.
-    silent: u8,
-    /// Connections that are still to be registered at once.
-    unasked: u8,
-}
-
-impl FirstWords {
-    pub fn new() -> Self {
-        Self { silent: 0, unasked: 0 }
-    }
-
-    /// Whether to receive from the next one before it is registered.
-    fn are_expected(&mut self) -> bool {
-        if self.unasked > 0 {
-            self.unasked -= 1;
-            return false;
-        }
-        if self.silent == SILENT_MAX {
-            // One is enough to see whether that has changed, however many are accepted with it.
-            self.unasked = UNASKED;
-        }
-        true
-    }
-
-    fn learn(&mut self, spoke: bool) {
-        if spoke {
-            *self = Self::new();
-            return;
-        }
-        self.silent = (self.silent + 1).min(SILENT_MAX);
-        if self.silent == SILENT_MAX && self.unasked == 0 {
-            self.unasked = UNASKED;
-        }
-    }
-}
 
 impl<R: Register> Streams<R> {
     pub(super) fn expects_first_words(&mut self, listener: Key) -> bool {

@@ -1,0 +1,46 @@
+//! A table of connections as the worker sees it: whatever their protocol is.
+
+use std::any::Any;
+use std::io;
+
+use bytes::Bytes;
+
+use super::Context;
+use crate::driver::{HangUp, Io, Verdict};
+use crate::mem::{Guarded, Key};
+use crate::reactor::Due;
+use crate::time::Instant;
+
+/// A table, whatever its protocol.
+pub trait Table: Any {
+    fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
+    fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict;
+    /// What a reply left goes in front of the queue.
+    fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]);
+    fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);
+    fn hung_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, how: HangUp);
+    /// The peer has ended, behind input that is held back.
+    fn ending(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn unfinished(&mut self, cx: &mut Context, key: Key);
+    /// Goes on with a connection from the ready list; true when the driver should read more of it.
+    fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool;
+    fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    /// The connection's entry in the wheel came up.
+    fn came_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Due;
+    /// Carries out the deadline that has passed, if it still stands.
+    fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>);
+    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
+    fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
+    /// Resets what is still open and returns how many that were.
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    fn keys(&self) -> Vec<Key>;
+    /// The longest idle of some connections that can be closed without a reset, and since when it is; the next call looks at others.
+    fn longest_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)>;
+    /// Closes an idle connection.
+    fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn reclaim(&mut self);
+    fn shrink(&mut self);
+    fn len(&self) -> usize;
+}

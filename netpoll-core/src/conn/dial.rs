@@ -1,0 +1,87 @@
+//! Outgoing connections, from the order to the driver's.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+
+use super::connect::{ConnectOptions, Start};
+use super::slot::Slot;
+use super::stream::{End, Phase, Stream};
+use super::table::Connections;
+use super::tables::Tables;
+use super::{Context, Lost, Protocol};
+use crate::driver::Io;
+use crate::mem;
+
+impl<P: Protocol> Connections<P> {
+    fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
+        let Dial { to, options, protocol } = dial;
+        if self.slots.is_full() {
+            return;
+        }
+        let slot = |_| Slot { stream: Stream::new(Phase::Connecting), protocol: protocol.take() };
+        let Some(key) = self.slots.insert_with(slot) else { return };
+        // Behind the end of a drain nobody would cut it.
+        let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
+        let started = match is_too_late {
+            true => Err(Lost::Cut),
+            false => io.connect(key, to, options.from).map_err(Lost::ConnectFailed),
+        };
+        match started {
+            Ok(()) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.stream.guard(&mut cx.agenda, key, options.timeout);
+                }
+            }
+            Err(reason) => self.end(cx, io, key, End::reset(reason)),
+        }
+    }
+}
+
+/// An outgoing connection that has not been started. Dropped, it tells its protocol that it never will be.
+pub struct Dial<P: Protocol> {
+    to: SocketAddr,
+    options: ConnectOptions,
+    protocol: Unmade<P>,
+}
+
+impl<P: Protocol> Dial<P> {
+    pub fn new(to: SocketAddr, options: ConnectOptions, protocol: P) -> Self {
+        Self { to, options, protocol: Unmade(Some(protocol)) }
+    }
+}
+
+/// The protocol of a connection that was not made yet.
+struct Unmade<P: Protocol>(Option<P>);
+
+impl<P: Protocol> Unmade<P> {
+    fn take(mut self) -> P {
+        self.0.take().expect("it is taken once")
+    }
+}
+
+thread_local! {
+    /// A protocol on this thread is just hearing that it will not be connected.
+    static REFUSING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl<P: Protocol> Drop for Unmade<P> {
+    fn drop(&mut self) {
+        let Some(mut protocol) = self.0.take() else { return };
+        // One that dials again whenever it is lost would do so for ever: its second is dropped without a call.
+        if !REFUSING.replace(true) {
+            let error = io::ErrorKind::NotConnected.into();
+            mem::guarded(|| protocol.lost(Lost::ConnectFailed(error)));
+            REFUSING.set(false);
+        }
+        mem::discard(protocol);
+    }
+}
+
+impl<P: Protocol> Start for Dial<P> {
+    fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io) {
+        if let Some(table) = tables.of::<P>() {
+            table.connect(cx, io, *self);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! How a connection comes to its end, and who has to go first.
+
+use super::deadline::Passed;
+use super::slot::{Flush, Slot};
+use super::stream::{End, Phase};
+use super::table::Connections;
+use super::{Context, Lost, Protocol};
+use crate::driver::Io;
+use crate::mem::{self, Key};
+use crate::sys;
+use crate::time::Instant;
+
+/// Connections that one look for an idle one goes through. All of a small table; of a large one the longest idle of so many is
+/// among the longest idle sixteenth, in all likelihood.
+const IDLE_LOOKS: usize = 256;
+
+impl<P: Protocol> Connections<P> {
+    /// Takes a connection out, closes it and tells its protocol.
+    #[cold]
+    pub fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        io.close(key, end.how);
+        let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
+        stream.release(&mut cx.agenda);
+        cx.addresses.left(key);
+        let stats = &mut cx.agenda.stats;
+        match &end.reason {
+            Lost::ConnectFailed(_) => stats.connect_failures += 1,
+            Lost::Failed(_) | Lost::FileFailed(_) => {
+                stats.failed += 1;
+                stats.closed += 1;
+            }
+            _ if stream.phase == Phase::Connecting => stats.connect_failures += 1,
+            _ => stats.closed += 1,
+        }
+        // One after the other: a destructor that panics while `lost` unwinds would end the process.
+        if mem::guarded(|| protocol.lost(end.reason)).is_none() {
+            crate::log::panicked(&key);
+        }
+        mem::discard(protocol);
+        sys::assert_not_forked();
+    }
+
+    /// Tells a connection that a drain has begun.
+    pub fn stop(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        match self.slots.get(key).map(|slot| slot.stream.phase) {
+            Some(Phase::Open) => {
+                self.call(cx, io, key, Flush::Soon, P::stopping);
+            }
+            Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
+            _ => {}
+        }
+    }
+
+    /// Ends a connection at the end of a drain. True if something was under way on it, which is lost.
+    pub fn cut(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        let now = cx.agenda.clock.now();
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return false };
+        let is_due = stream.phase == Phase::Open && stream.deadlines.passed(now, None) == Passed::Protocol;
+        if is_due {
+            stream.deadlines.clear_protocol();
+            cx.agenda.stats.timers_fired += 1;
+            if !self.call(cx, io, key, Flush::Now, P::deadline) {
+                return false;
+            }
+        }
+        // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
+        let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
+        self.end(cx, io, key, end);
+        !is_done
+    }
+
+    /// The longest idle of some connections that can be closed without a reset; the next call looks at others.
+    pub fn find_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)> {
+        let indexes = self.slots.indexes();
+        let mut longest: Option<(Key, Instant)> = None;
+        for _ in 0..IDLE_LOOKS.min(indexes) {
+            self.hand = (self.hand + 1) % indexes;
+            let Some(key) = self.slots.key_at(self.hand) else { continue };
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            let Some(since) = slot.idle_since(cx, io, key) else { continue };
+            if longest.is_none_or(|(_, longest)| since < longest) && !io.has_input(key) {
+                longest = Some((key, since));
+            }
+        }
+        longest
+    }
+}

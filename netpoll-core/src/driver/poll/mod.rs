@@ -1,0 +1,18 @@
+//! Pollers: the stream engine that turns readiness into bytes, and epoll under it.
+//!
+//! Nothing outside this room knows of readiness. A poller says what is ready ([`streams::Register`] is what the engine needs of
+//! one), and the engine receives, accepts and sends until it is not.
+
+mod accept;
+mod arrivals;
+mod batch;
+mod door;
+mod epoll;
+mod files;
+mod orders;
+mod sending;
+mod source;
+mod streams;
+
+pub use accept::is_exhaustion;
+pub use epoll::{Epoll, EpollOptions};

@@ -1,0 +1,114 @@
+//! What the floors above ask of a stream or a listener of a poller.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::super::{Close, Demand, Flushed, Io, IoCounts};
+use super::door::Door;
+use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
+use super::streams::{Register, Streams};
+use crate::mem::{Key, Pool, WriteQueue};
+use crate::sys;
+
+impl<R: Register> Io for Streams<R> {
+    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_listener(socket.as_fd(), key)?;
+        let replaced = self.doors.insert(key, Door::new(socket));
+        assert!(replaced.is_none(), "a key names one listener at a time");
+        Ok(())
+    }
+
+    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
+        self.counts.syscalls_connect += 2;
+        let socket = sys::connect(to, from)?;
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_stream(socket.as_fd(), key)?;
+        self.insert(key, socket, CONNECTING);
+        Ok(())
+    }
+
+    fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+        self.counts.syscalls_ctl += 1;
+        self.poller.register_stream(socket.as_fd(), key)?;
+        self.insert(key, socket, 0);
+        Ok(())
+    }
+
+    fn receive(&mut self, key: Key, demand: Demand) -> bool {
+        let Some(source) = self.sources.get_mut(key) else {
+            self.hush(key, demand == Demand::Pause);
+            return false;
+        };
+        match demand {
+            Demand::Pause => {
+                source.bits |= PAUSED;
+                source.take_end_to_tell()
+            }
+            Demand::Flow => {
+                source.bits &= !PAUSED;
+                source.bits & (READABLE | ENDED) == READABLE
+            }
+        }
+    }
+
+    fn may_have_input(&mut self, key: Key) -> bool {
+        self.sources.get(key).is_some_and(|source| source.bits & (READABLE | ENDED) == READABLE)
+    }
+
+    fn has_input(&mut self, key: Key) -> bool {
+        let Some(source) = self.sources.get(key) else { return false };
+        self.counts.syscalls_other += 1;
+        sys::unread_bytes(source.fd.as_fd()).is_ok_and(|bytes| bytes > 0)
+    }
+
+    fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
+        self.send_queued(key, queue, pool)
+    }
+
+    fn send(&mut self, key: Key, bytes: &[u8]) -> usize {
+        self.send_lent(key, bytes)
+    }
+
+    fn retire(&mut self, listener: Key) -> bool {
+        let Some(door) = self.doors.get(listener) else { return false };
+        self.counts.syscalls_other += 1;
+        sys::refuse_new_connections(door.socket().as_fd()).is_ok()
+    }
+
+    fn finish(&mut self, key: Key) {
+        let Some(source) = self.sources.get(key) else { return };
+        self.counts.syscalls_shutdown += 1;
+        // ENOTCONN: the peer was faster, and there is nobody left to tell.
+        let _ = sys::shutdown_write(source.fd.as_fd());
+    }
+
+    fn unacknowledged(&mut self, key: Key) -> Option<usize> {
+        let source = self.sources.get(key)?;
+        self.counts.syscalls_other += 1;
+        sys::unacknowledged_bytes(source.fd.as_fd()).ok()
+    }
+
+    fn close(&mut self, key: Key, how: Close) {
+        let Some(source) = self.sources.remove(key) else {
+            self.counts.syscalls_close += u64::from(self.doors.remove(key).is_some());
+            return;
+        };
+        if how == Close::Reset {
+            self.counts.syscalls_other += 1;
+            // A socket that is gone already cannot be reset; closing it is all that is left.
+            let _ = sys::reset_on_close(source.fd.as_fd());
+        }
+        self.counts.syscalls_close += 1;
+    }
+
+    fn shrink(&mut self) {
+        self.sources.shrink();
+        self.arrivals.shrink_to_fit();
+    }
+
+    fn counts(&self) -> &IoCounts {
+        &self.counts
+    }
+}

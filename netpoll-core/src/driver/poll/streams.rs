@@ -1,0 +1,191 @@
+//! The stream engine for pollers: turns "readable" and "writable" into bytes.
+//!
+//! Edge-triggered readiness is reported once, so the engine remembers it. Invariant: a stream whose
+//! READABLE bit is clear has been drained, and the poller will report the next byte, now or when it is registered
+//! (`arrivals.rs`); a stream whose bit is set is being read, is paused, or was reported unfinished. The bit is cleared
+//! in two places only: after a read that returned less than was asked for, and after `EAGAIN`.
+//!
+//! A short read means drained, which saves the `EAGAIN` read, unless the peer's end was reported
+//! as well: then reading goes on to the end, or a FIN that came with data would be lost. A read stops short at TCP's mark
+//! of urgent data too, so the sources that had some are read until there is nothing.
+//!
+//! Cost per keep-alive request: one `recv`, one `send`, a share of one wait.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::super::{HangUp, IoCounts, Limits, Sink, Verdict};
+use super::door::{Arrival, Door};
+use super::source::{
+    BLOCKED, CONNECTING, ENDED, ENDING, PAUSED, READABLE, Readiness, Received, Scratch, Source, URGENT,
+};
+use crate::mem::{Key, KeyMap};
+use crate::sys;
+
+/// What the engine needs from a poller.
+pub trait Register {
+    /// Reports edges of a stream under this key from now on.
+    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Reports a listener under this key in every wait, as long as peers are queued at it.
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Keeps silent about a registered listener, or reports it again.
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()>;
+}
+
+/// The order-taking half of a poller: sockets and what is known about each.
+pub struct Streams<R> {
+    pub(super) poller: R,
+    pub(super) sources: KeyMap<Source>,
+    pub(super) doors: KeyMap<Door>,
+    /// Accepted in this batch; the poller does not know them yet.
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) reserve: sys::ReserveFd,
+    pub(super) counts: IoCounts,
+}
+
+impl<R: Register> Streams<R> {
+    /// # Errors
+    /// When no descriptor is left to hold in reserve.
+    pub fn new(poller: R) -> io::Result<Self> {
+        Ok(Self {
+            poller,
+            sources: KeyMap::new(),
+            doors: KeyMap::new(),
+            arrivals: Vec::new(),
+            reserve: sys::ReserveFd::new()?,
+            counts: IoCounts::default(),
+        })
+    }
+
+    pub fn poller(&self) -> &R {
+        &self.poller
+    }
+
+    /// Handles what the poller reported about one source.
+    pub fn ready<S: Sink>(
+        &mut self,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+        now: Readiness,
+    ) {
+        let Some(source) = self.sources.get(key) else { return self.accept_share(limits, sink, key) };
+        if source.has(CONNECTING) {
+            if now.writable || now.ending {
+                self.connected(sink, key);
+            }
+            let Some(source) = self.sources.get(key) else { return };
+            if source.has(CONNECTING) {
+                return;
+            }
+        }
+        let Some(source) = self.sources.get_mut(key) else { return };
+        if now.readable || now.ending {
+            source.bits |= READABLE;
+        }
+        if now.ending {
+            source.bits |= ENDING;
+        }
+        if now.urgent {
+            source.bits |= URGENT;
+        }
+        let ends_unread = source.take_end_to_tell() && !now.failed;
+        let unblocked = now.writable && source.has(BLOCKED);
+        if unblocked {
+            source.bits &= !BLOCKED;
+        }
+        // A dead stream that nobody reads would stay unnoticed until the next write.
+        let dead_unread = now.failed && source.has(PAUSED | ENDED);
+        if unblocked {
+            sink.sent(self, key, 0);
+        }
+        if dead_unread {
+            let Some(source) = self.sources.get(key) else { return };
+            self.counts.syscalls_other += 1;
+            let error = sys::take_error(source.fd.as_fd()).ok().flatten();
+            let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+            return sink.hung_up(self, key, HangUp::Failed(error));
+        }
+        if ends_unread {
+            return sink.ending(self, key);
+        }
+        if now.readable || now.ending {
+            self.read(scratch, limits, sink, key);
+        }
+    }
+
+    pub(super) fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+        let mut left = limits.read_bytes;
+        // Looked up again after every delivery: the receiver may have closed or paused the source.
+        while let Some(source) = self.sources.get_mut(key) {
+            if source.bits & (READABLE | PAUSED | ENDED | CONNECTING) != READABLE {
+                return;
+            }
+            if left == 0 {
+                self.counts.quantum_hits += 1;
+                return sink.unfinished(key);
+            }
+            let room = left.min(scratch.len());
+            match source.receive(&mut self.counts, scratch.part(0, room)) {
+                Received::Bytes { len, drained } => {
+                    left -= len;
+                    let verdict = sink.received(self, key, scratch.part(0, len));
+                    sys::assert_not_forked();
+                    match verdict {
+                        Verdict::Continue => {}
+                        Verdict::Reply { start, end } => {
+                            self.reply(sink, key, scratch.get(start as usize, end as usize));
+                        }
+                        Verdict::Stop | Verdict::Gone => return,
+                    }
+                    if drained {
+                        return;
+                    }
+                }
+                Received::Interrupted => {}
+                Received::Nothing => return,
+                Received::End(how) => return sink.hung_up(self, key, how),
+            }
+        }
+    }
+
+    /// Delivers what has happened to a source, whatever the poller has said of it.
+    pub(super) fn look<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        if source.has(CONNECTING) {
+            self.counts.syscalls_other += 1;
+            if sys::has_connected_or_failed(source.fd.as_fd()) {
+                self.connected(sink, key);
+            }
+            return;
+        }
+        source.bits |= READABLE;
+        self.read(scratch, limits, sink, key);
+    }
+
+    fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.bits &= !CONNECTING;
+        self.counts.syscalls_other += 3;
+        let result = match sys::take_error(source.fd.as_fd()) {
+            Ok(None) if sys::is_connected_to_itself(source.fd.as_fd()) => {
+                // Without a wait for stray segments, or whoever is to listen there finds the port taken.
+                let _ = sys::reset_on_close(source.fd.as_fd());
+                Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+            }
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.sources.remove(key);
+            self.counts.syscalls_close += 1;
+        }
+        sink.opened(self, key, result);
+    }
+
+    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, bits: u16) {
+        let replaced = self.sources.insert(key, Source { fd, errno: 0, bits });
+        assert!(replaced.is_none(), "a key names one source at a time");
+    }
+}
