@@ -7,6 +7,7 @@ mod ends;
 mod fast_lane;
 mod files;
 mod hardship;
+mod in_place;
 mod memory;
 mod panics;
 mod send_now;
