@@ -127,12 +127,13 @@ mod task;
 )]
 mod time;
 
-pub use conn::{Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Peer, Protocol};
+pub use conn::{
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Handle, Input, Local, Lost, Message, Peer,
+    Protocol, Setup, TimerId,
+};
 pub use mem::{FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{
-    Builder, Handle, Keepalive, Report, Running, Runtime, Setup, Started, WorkerInfo, Workers,
-};
+pub use runtime::{Builder, Keepalive, Report, Running, Runtime, Started, WorkerInfo, Workers};
 pub use sys::{Directory, StopSignal, open_files, raise_open_files};
 pub use time::Instant;
 

@@ -15,6 +15,10 @@ pub fn panicked(connection: &dyn std::fmt::Debug) {
     tracing::error!(?connection, "a callback panicked; its connection was reset");
 }
 
+pub fn code_panicked() {
+    tracing::error!("a timer, or code that was handed to a worker, panicked");
+}
+
 pub fn destructor_panicked() {
     tracing::error!("a destructor of something that was handed over panicked");
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::Context;
+use super::{Context, Message};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Due;
@@ -31,6 +31,7 @@ pub trait Table: Any {
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>);
+    fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message);
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.

@@ -1,5 +1,6 @@
 //! A connection as its callbacks see it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::commands::Commands;
 use super::reply::Reply;
 use super::stream::Stream;
-use super::{ConnLimits, Context};
+use super::{ConnLimits, Context, Flow, Local};
 use crate::driver::Io;
 use crate::mem::{FileRange, Held, Key};
 use crate::sys;
@@ -223,6 +224,28 @@ impl Conn<'_> {
     /// What to do to other connections once this callback has returned.
     pub fn commands(&mut self) -> &mut Commands {
         &mut self.cx.commands
+    }
+
+    /// The value of this type that [`Builder::state`](crate::Builder::state) made for this worker. A short search and a clone
+    /// of an `Rc`; a protocol that needs it in every callback had better be given it by its factory
+    /// ([`WorkerInfo::state`](crate::WorkerInfo::state)).
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(&self) -> Rc<S> {
+        self.cx.states.0.get()
+    }
+
+    /// The worker that this connection lives on, as code sees it that belongs to none.
+    pub fn local(&mut self) -> Local<'_> {
+        Local { cx: self.cx }
+    }
+
+    /// What a callback returns that leaves everything as it is.
+    pub(super) fn unchanged_flow(&self) -> Flow {
+        self.stream.unchanged_flow()
     }
 
     /// The runtime is shutting down gracefully: finish and close.

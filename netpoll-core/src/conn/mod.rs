@@ -15,13 +15,19 @@ mod guard;
 mod handle;
 mod limits;
 mod listener;
+mod local;
+mod mail;
+mod message;
 mod output;
 mod protocol;
+mod remote;
 mod reply;
 mod slot;
+mod states;
 mod stream;
 mod table;
 mod tables;
+mod timers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,8 +43,14 @@ pub use dial::Dial;
 pub use handle::{Conn, ConnId};
 pub use limits::ConnLimits;
 pub use listener::Listeners;
+pub use local::Local;
+pub use mail::{Letter, Wakes};
+pub use message::Message;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
+pub use remote::{Handle, Setup};
+pub use states::{OwnStates, States, two_states};
 pub use tables::Tables;
+pub use timers::TimerId;
 
 /// What the connections of one worker share.
 pub struct Context {
@@ -54,4 +66,7 @@ pub struct Context {
     /// The same for everybody who asks the handle.
     pub draining: Arc<AtomicBool>,
     pub wakes: Arc<dyn Deliver>,
+    pub handle: Handle,
+    /// What the program keeps on this worker.
+    pub states: OwnStates,
 }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::Conn;
+use super::{Conn, Message};
 use crate::time::Instant;
 
 /// Callbacks of one connection.
@@ -80,6 +80,14 @@ pub trait Protocol: Sized + 'static {
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Continue
+    }
+
+    /// Somebody has sent this connection a value: another connection or a timer ([`Commands::tell`](crate::Commands::tell)),
+    /// or any thread ([`Handle::tell`](crate::Handle::tell)). What one thread, or one worker, sends to a connection arrives in
+    /// order. The default drops it and changes nothing.
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+        drop(message);
+        conn.unchanged_flow()
     }
 
     /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than

@@ -12,7 +12,7 @@ use super::deadline::Passed;
 use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
-use super::{Conn, Context, Flow, Input, Lost, Protocol};
+use super::{Conn, Context, Flow, Input, Lost, Message, Protocol};
 use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key, KeySlab};
 use crate::reactor::Due;
@@ -325,6 +325,12 @@ impl<P: Protocol> Table for Connections<P> {
         }
         stream.out.write_common(&mut cx.agenda.pool, bytes.into_inner());
         stream.push_dirty(&mut cx.agenda, key);
+    }
+
+    fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message) {
+        if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open) {
+            self.call(cx, io, key, Flush::Soon, |protocol, conn| protocol.told(conn, message));
+        }
     }
 
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {

@@ -93,8 +93,9 @@ pub trait Host: Sink {
     type Letter;
 
     fn agenda(&mut self) -> &mut Agenda;
-    /// Opens one letter.
-    fn letter(&mut self, io: &mut dyn Io, letter: Self::Letter);
+    /// Opens one letter. One that is worth several takes as many off those that are `left` for this turn; what it has to leave
+    /// comes again in the next, before all others.
+    fn letter(&mut self, io: &mut dyn Io, letter: Self::Letter, left: &mut usize) -> Option<Self::Letter>;
     /// Goes on with a source from the ready list. True when the driver should deliver more of it.
     fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool;
     /// Sends what a connection has queued.
@@ -115,6 +116,8 @@ pub trait Host: Sink {
 pub struct Reactor<D, L> {
     driver: D,
     mailbox: Mailbox<L>,
+    /// What is left of a letter that was too much for one turn.
+    rest: Option<L>,
     budget: Controller,
     waiting: Waiting,
     published: Arc<Published>,
@@ -149,6 +152,7 @@ impl<D: Driver, L> Reactor<D, L> {
         Self {
             driver,
             mailbox,
+            rest: None,
             budget: Controller::new(budget),
             waiting: Waiting::new(strategy),
             published,
@@ -203,7 +207,7 @@ impl<D: Driver, L> Reactor<D, L> {
         self.flush_dirty(host);
 
         // A host that has just finished has nothing to wait for.
-        let work_left = !host.agenda().ready.is_empty() || !self.mailbox.is_empty() || host.is_finished();
+        let work_left = !host.agenda().ready.is_empty() || self.has_mail() || host.is_finished();
         let ended = host.agenda().clock.refresh();
         let busy = ended.duration_since(self.work_began);
         let (wait, asleep) = self.choose_wait(host, work_left, ended);
@@ -246,19 +250,31 @@ impl<D: Driver, L> Reactor<D, L> {
         }
     }
 
+    #[inline]
+    fn has_mail(&self) -> bool {
+        !self.mailbox.is_empty() || self.rest.is_some()
+    }
+
     fn drain_mailbox<H: Host<Letter = L>>(&mut self, host: &mut H) -> usize {
         // The usual case, without the call that taking one is.
-        if self.mailbox.is_empty() {
+        if !self.has_mail() {
             return 0;
         }
-        let mut letters = 0;
-        while letters < LETTERS_PER_TURN {
-            let Some(letter) = self.mailbox.take() else { break };
-            letters += 1;
-            host.letter(self.driver.io(), letter);
+        let (mut left, mut taken) = (LETTERS_PER_TURN, 0);
+        while left > 0 {
+            let letter = match self.rest.take() {
+                Some(rest) => rest,
+                None => {
+                    let Some(letter) = self.mailbox.take() else { break };
+                    taken += 1;
+                    letter
+                }
+            };
+            left -= 1;
+            self.rest = host.letter(self.driver.io(), letter, &mut left);
         }
-        host.agenda().stats.letters += letters as u64;
-        letters
+        host.agenda().stats.letters += taken;
+        LETTERS_PER_TURN - left
     }
 
     /// Each source that was on the list when the turn began gets one share.

@@ -1,19 +1,20 @@
 //! Every knob of a runtime, with its default and its reason.
 
+use std::any::TypeId;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Running;
-use super::handle::Handle;
 use super::placement::Workers;
 use super::shutdown::Report;
-use crate::conn::{Commands, ConnLimits, Listeners, Peer, Protocol};
+use crate::conn::{Commands, ConnLimits, Handle, Listeners, Local, Peer, Protocol, States, two_states};
 use crate::mem::Key;
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
 use crate::sys::StopSignal;
 
-/// What a worker is told about itself when its protocols are made.
+/// What a worker is told about itself when its protocols are made. Made on its worker, and stays there.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct WorkerInfo {
@@ -25,6 +26,19 @@ pub struct WorkerInfo {
     pub cpu: Option<usize>,
     /// A way to all workers, for protocols that show counters or talk across workers.
     pub handle: Handle,
+    pub(super) states: States,
+}
+
+impl WorkerInfo {
+    /// The value of this type that [`Builder::state`] made for this worker.
+    ///
+    /// # Panics
+    /// If there is none, or not any more: states end with their worker.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(&self) -> Rc<S> {
+        self.states.get()
+    }
 }
 
 /// When the kernel probes a silent peer.
@@ -65,6 +79,12 @@ impl Started for io::Result<()> {
     }
 }
 
+/// What is kept on each worker.
+pub(super) struct State {
+    id: TypeId,
+    pub make: Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>,
+}
+
 pub(super) struct Listen {
     pub addr: SocketAddr,
     pub add: AddListener,
@@ -94,6 +114,7 @@ pub struct Builder {
     pub(super) stop_signals: Vec<StopSignal>,
     pub(super) listeners: Vec<Listen>,
     pub(super) on_start: Vec<OnStart>,
+    pub(super) states: Vec<State>,
 }
 
 impl Builder {
@@ -124,6 +145,7 @@ impl Builder {
             stop_signals: StopSignal::ALL.to_vec(),
             listeners: Vec::new(),
             on_start: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -383,11 +405,98 @@ impl Builder {
         self
     }
 
+    /// Keeps a value of this type on each worker: a shard of data, a cache, a set of connections. `make` is called on each
+    /// worker at its start, before the functions of listeners and of [`on_start`](Self::on_start); it finds the states that were
+    /// asked for before it.
+    ///
+    /// Callbacks reach it by [`Conn::state`](crate::Conn::state), timers and code from elsewhere by [`Local::state`], factories
+    /// by [`WorkerInfo::state`], each as an `Rc`: it belongs to one thread, so a `Cell` or `RefCell` in it is all that is needed to
+    /// change it. It is dropped on its worker at its end, when its connections and timers are gone.
+    ///
+    /// ```no_run
+    /// use std::cell::Cell;
+    /// use std::time::Duration;
+    ///
+    /// use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+    ///
+    /// /// How many bytes this worker has seen in this second.
+    /// #[derive(Default)]
+    /// struct Rate(Cell<usize>);
+    ///
+    /// struct Sink;
+    /// impl Protocol for Sink {
+    ///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         let rate = conn.state::<Rate>();
+    ///         rate.0.set(rate.0.get() + input.len());
+    ///         input.advance_all();
+    ///         Flow::Continue
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// Runtime::builder()
+    ///     .state(|_worker| Rate::default())
+    ///     .every(Duration::from_secs(1), |worker| {
+    ///         let (index, rate) = (worker.index, worker.state::<Rate>());
+    ///         move |_local| println!("worker {index}: {} B/s", rate.0.take())
+    ///     })
+    ///     .listen("127.0.0.1:7000", |_worker| |_peer| Sink)?
+    ///     .run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// If there is a state of this type already: one that is to be there twice takes two types.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(self, make: impl Fn(&WorkerInfo) -> S + Send + Sync + 'static) -> Self {
+        self.try_state(move |worker| Ok(make(worker)))
+    }
+
+    /// [`state`](Self::state) with a `make` that can fail. Its error is one of [`start`](Self::start), which names the worker.
+    ///
+    /// # Panics
+    /// As `state`.
+    #[must_use]
+    #[track_caller]
+    pub fn try_state<S: 'static>(
+        mut self,
+        make: impl Fn(&WorkerInfo) -> io::Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        let id = TypeId::of::<S>();
+        assert!(self.states.iter().all(|state| state.id != id), "{}", two_states::<S>());
+        let make = Box::new(move |worker: &WorkerInfo| {
+            worker.states.add(make(worker)?);
+            Ok(())
+        });
+        self.states.push(State { id, make });
+        self
+    }
+
+    /// Calls a function on each worker again and again: `make` is called there at the start, behind the functions of
+    /// listeners, and returns what is called, first one period after all workers are ready. Default none; each call adds one. See
+    /// [`Commands::every`] for how exactly it keeps time, and [`state`](Self::state) for an example.
+    ///
+    /// # Panics
+    /// If the period is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn every<T>(self, period: Duration, make: impl Fn(&WorkerInfo) -> T + Send + Sync + 'static) -> Self
+    where
+        T: FnMut(&mut Local<'_>) + 'static,
+    {
+        assert!(!period.is_zero(), "the period of a timer is above zero");
+        self.on_start(move |worker, commands| {
+            commands.every(period, make(worker));
+        })
+    }
+
     /// Starts the workers and returns when all of them are ready: they serve together, or none does.
     ///
     /// # Errors
-    /// What a function given to [`try_listen`](Self::try_listen) or [`on_start`](Self::on_start) returned on any worker, or
-    /// that one given to [`listen`](Self::listen) or those panicked there; the error names the worker and the cause, and is of
+    /// What a function given to [`try_listen`](Self::try_listen), [`try_state`](Self::try_state) or
+    /// [`on_start`](Self::on_start) returned on any worker, or that one of these or of their like panicked there; the error names the worker and the cause, and is of
     /// the cause's kind. One of these functions that is still running a second later is not waited for: what it
     /// returns is dropped.
     ///

@@ -5,7 +5,6 @@
 
 mod builder;
 mod crew;
-mod handle;
 mod placement;
 mod seat;
 mod shutdown;
@@ -18,13 +17,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::conn::{Handle, Letter, Setup};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, EventFd};
 use crate::time::Clock;
 
 pub use builder::{Builder, Keepalive, Started, WorkerInfo};
-pub use handle::{Handle, Setup};
 pub use placement::Workers;
 pub use shutdown::Report;
 pub use world::{ListenerId, Options, PeerId, Sim};
@@ -32,7 +31,7 @@ pub use world::{ListenerId, Options, PeerId, Sim};
 use crew::{Crew, Thread};
 use placement::Placement;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
-use worker::{Drained, Letter};
+use worker::Drained;
 
 /// A thread-per-core runtime. Start here.
 ///
@@ -109,14 +108,16 @@ impl Running {
             budget: settings.budget.clone(),
             memory_bytes_max: settings.limits.memory_bytes(count, sys::memory_limit()),
         });
-        let handle = Handle { workers, published, setup, draining: Arc::default() };
-
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
+        let handle = Handle { workers, published, setup, draining: Arc::default(), clock: clock.reader() };
+
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
             let seat = Seat {
-                info: WorkerInfo { index, workers: count, cpu: *cpu, handle: handle.clone() },
+                index,
+                cpu: *cpu,
+                handle: handle.clone(),
                 settings: Arc::clone(&settings),
                 wait,
                 clock: clock.clone(),

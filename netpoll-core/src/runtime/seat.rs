@@ -14,8 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::builder::{Builder, WorkerInfo};
-use super::worker::{Drained, Letter, Wakes, Worker};
-use crate::conn::{Addresses, Commands, Context};
+use super::worker::{Drained, Worker};
+use crate::conn::{Addresses, Commands, Context, Handle, Letter, OwnStates, Wakes};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
@@ -47,7 +47,10 @@ pub struct Door {
 
 /// Everything that one worker thread starts with.
 pub struct Seat {
-    pub info: WorkerInfo,
+    pub index: usize,
+    /// The CPU to be pinned to.
+    pub cpu: Option<usize>,
+    pub handle: Handle,
     /// Dropped by whoever is last, with the program's functions in it.
     pub settings: Arc<Guarded<Builder>>,
     pub wait: WaitStrategy,
@@ -69,7 +72,7 @@ impl Seat {
     }
 
     fn serve<D: Driver>(self, door: &Door, driver: impl FnOnce() -> io::Result<D>) -> io::Result<Drained> {
-        let index = self.info.index;
+        let index = self.index;
         let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(driver)));
         end_forked_child();
         let prepared = prepared
@@ -87,6 +90,8 @@ impl Seat {
         let mut outcome = Ok(Ok(()));
         if door.gate.recv().is_ok() {
             outcome = catch_unwind(AssertUnwindSafe(|| {
+                // Starting may have taken its time, and timers count from now.
+                worker.cx.agenda.clock.refresh();
                 worker.begin(reactor.driver_io());
                 reactor.run(&mut worker)
             }));
@@ -108,7 +113,7 @@ impl Seat {
         self,
         driver: impl FnOnce() -> io::Result<D>,
     ) -> io::Result<(Reactor<D, Letter>, Worker)> {
-        if let Some(cpu) = self.info.cpu
+        if let Some(cpu) = self.cpu
             && let Err(error) = sys::pin_current_thread(cpu)
         {
             crate::log::pinning_failed(cpu, &error);
@@ -116,36 +121,48 @@ impl Seat {
         sys::block_broken_pipe()?;
         let settings = &self.settings;
         let driver = driver()?;
-        let published = Arc::clone(&self.info.handle.published[self.info.index]);
+        let published = Arc::clone(&self.handle.published[self.index]);
         let wakes = Arc::new(Wakes(self.mailbox.sender()));
         let context = Context {
             agenda: Agenda::new(
                 self.clock,
                 settings.pool_bytes_max,
                 settings.long_turn,
-                self.info.handle.setup().memory_bytes_max,
+                self.handle.setup().memory_bytes_max,
             ),
-            commands: Commands::default(),
+            commands: Commands::new(self.index as u16, self.handle.workers()),
             limits: settings.limits,
             addresses: Addresses::new(settings.limits.connections_per_address_max),
-            worker: self.info.index as u16,
+            worker: self.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,
-            draining: Arc::clone(&self.info.handle.draining),
+            draining: Arc::clone(&self.handle.draining),
             wakes,
+            handle: self.handle.clone(),
+            states: OwnStates::default(),
         };
-        let mut worker = Worker::new(context, self.info.handle.workers.to_vec());
+        let mut worker = Worker::new(context);
+        let info = WorkerInfo {
+            index: self.index,
+            workers: self.handle.workers(),
+            cpu: self.cpu,
+            handle: self.handle,
+            states: worker.cx.states.0.clone(),
+        };
+        for state in &settings.states {
+            (state.make)(&info)?;
+        }
         let mut reactor = Reactor::new(driver, self.mailbox, settings.budget.clone(), self.wait, published);
         let mut keys = Vec::with_capacity(settings.listeners.len());
         for listen in &settings.listeners {
-            let key = (listen.add)(&self.info, &mut worker.listeners)?;
+            let key = (listen.add)(&info, &mut worker.listeners)?;
             if listen.is_reserved {
                 worker.listeners.reserve(key);
             }
             keys.push(key);
         }
         for start in &settings.on_start {
-            start(&self.info, &mut worker.cx.commands)?;
+            start(&info, &mut worker.cx.commands)?;
         }
         sys::assert_not_forked();
         // They are gone if the start was given up meanwhile.

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::conn::{Command, ConnId, Context, Listeners, Start, Tables};
+use crate::conn::{Command, ConnId, Context, Letter, Listeners, Message, Tables};
 use crate::driver::{HangUp, Io, Sink, Verdict};
 use crate::mem::{Guarded, Key, Pool};
-use crate::reactor::{Agenda, Bell, Due, Host, Sender};
+use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, EventFd};
-use crate::task::Deliver;
 use crate::time::Instant;
 
 /// The timer of the drain deadline: a key that no table issues.
@@ -24,33 +23,8 @@ const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);
 /// The timer behind a spike, of no table either: when it comes up there is a turn, which looks whether more can go back.
 const SPIKE_OVER: Key = Key::new(u8::MAX, 0, 1);
 
-/// What other threads may ask of a worker.
-pub enum Letter {
-    /// A waker of this connection was woken.
-    Woken(Key),
-    Send {
-        to: Key,
-        bytes: Guarded<Bytes>,
-    },
-    Close {
-        key: Key,
-        reset: bool,
-    },
-    Connect(Box<dyn Start + Send>),
-    /// Drain; cut what is left after this time.
-    Stop {
-        within: Duration,
-    },
-}
-
-/// Wakers reach their worker through its mailbox.
-pub struct Wakes(pub Sender<Letter>);
-
-impl Deliver for Wakes {
-    fn deliver(&self, key: Key) {
-        self.0.send(Letter::Woken(key));
-    }
-}
+/// Rounds of commands that led to commands, after which others come first.
+const ROUNDS_MAX: usize = 64;
 
 impl Bell for std::sync::Arc<EventFd> {
     fn ring(&self) -> io::Result<()> {
@@ -84,22 +58,22 @@ pub struct Worker {
     pub cx: Context,
     pub tables: Tables,
     pub listeners: Listeners,
-    /// Mailboxes of all workers, in order.
-    pub workers: Vec<Sender<Letter>>,
     /// How its drain went.
     pub drained: Drained,
     drain_began: Instant,
+    /// A letter to itself is under way, behind which commands go on.
+    obeys_later: bool,
 }
 
 impl Worker {
-    pub fn new(cx: Context, workers: Vec<Sender<Letter>>) -> Self {
+    pub fn new(cx: Context) -> Self {
         Self {
             cx,
             tables: Tables::new(),
             listeners: Listeners::new(),
-            workers,
             drained: Drained::default(),
             drain_began: Instant::ZERO,
+            obeys_later: false,
         }
     }
 
@@ -111,34 +85,77 @@ impl Worker {
     /// Carries out what callbacks asked for, including what that leads to.
     #[inline]
     fn obey(&mut self, io: &mut dyn Io) {
-        if !self.cx.commands.is_empty() {
+        if !self.cx.commands.is_empty() && !self.obeys_later {
             self.obey_all(io);
         }
     }
 
     #[cold]
     fn obey_all(&mut self, io: &mut dyn Io) {
-        while !self.cx.commands.is_empty() {
+        for _ in 0..ROUNDS_MAX {
+            if self.cx.commands.is_empty() {
+                return;
+            }
             for command in self.cx.commands.take() {
-                match command {
-                    Command::Send { to, bytes } if to.worker == self.cx.worker => {
-                        self.send(io, to.key, bytes);
-                    }
-                    Command::Send { to, bytes } => self.tell(to, Letter::Send { to: to.key, bytes }),
-                    Command::Close { id, reset } if id.worker == self.cx.worker => {
-                        self.close(io, id.key, reset);
-                    }
-                    Command::Close { id, reset } => self.tell(id, Letter::Close { key: id.key, reset }),
-                    Command::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
+                self.carry_out(io, command);
+            }
+        }
+        // Two that answer each other would go on for ever.
+        if !self.cx.commands.is_empty() {
+            self.obeys_later = true;
+            self.cx.handle.workers[usize::from(self.cx.worker)].send(Letter::Obey);
+        }
+    }
+
+    fn carry_out(&mut self, io: &mut dyn Io, command: Command) {
+        let own = self.cx.worker;
+        match command {
+            Command::Send { to, bytes } if to.worker == own => self.send(io, to.key, bytes),
+            Command::Send { to, bytes } => self.post(to, Letter::Send { to: to.key, bytes }),
+            Command::SendMany { to, bytes } => {
+                for id in to.iter().filter(|id| id.worker == own) {
+                    self.send(io, id.key, Guarded::new(Bytes::clone(&bytes)));
                 }
+                let others = to.into_iter().filter(|id| id.worker != own);
+                self.cx.handle.send_many(others, Bytes::clone(&bytes));
+            }
+            Command::Tell { to, message } if to.worker == own => self.tell(io, to.key, message),
+            Command::Tell { to, message } => self.post(to, Letter::Tell { to: to.key, message }),
+            Command::Close { id, reset } if id.worker == own => self.close(io, id.key, reset),
+            Command::Close { id, reset } => self.post(id, Letter::Close { key: id.key, reset }),
+            Command::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
+            Command::Run { worker, code } if worker == own => {
+                self.cx.run(|local| code.into_inner()(local));
+            }
+            Command::Run { worker, code } => {
+                self.cx.handle.workers[usize::from(worker)].send(Letter::Run(code));
+            }
+            Command::Arm { timer, after } => self.cx.arm_timer(timer, after),
+            Command::Disarm(entry) => {
+                self.cx.agenda.timers.remove(entry);
             }
         }
     }
 
     /// To the worker of a connection. A name from another runtime may have none here.
-    fn tell(&self, id: ConnId, letter: Letter) {
-        if let Some(worker) = self.workers.get(usize::from(id.worker)) {
+    fn post(&self, id: ConnId, letter: Letter) {
+        if let Some(worker) = self.cx.handle.workers.get(usize::from(id.worker)) {
             worker.send(letter);
+        }
+    }
+
+    fn tell(&mut self, io: &mut dyn Io, to: Key, message: Message) {
+        if let Some(table) = self.tables.get(to) {
+            table.tell(&mut self.cx, io, to, message);
+        }
+    }
+
+    /// Sends the same to the next of many: to one, and to as many as are left for this turn.
+    fn send_to_next(&mut self, io: &mut dyn Io, to: &mut Vec<Key>, bytes: &Bytes, left: &mut usize) {
+        let count = to.len().min(*left + 1);
+        *left -= count.saturating_sub(1);
+        for key in to.drain(to.len() - count..).rev() {
+            self.send(io, key, Guarded::new(bytes.clone()));
         }
     }
 
@@ -181,6 +198,7 @@ impl Worker {
         self.cx.agenda.shrink();
         self.cx.addresses.shrink();
         self.tables.shrink();
+        self.cx.commands.shrink();
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
@@ -192,11 +210,14 @@ impl Worker {
 
     /// Ends what is left when its loop has ended, for whatever reason: nobody is served any more.
     pub fn end(&mut self, io: &mut dyn Io) {
-        drop(self.cx.commands.take());
+        self.cx.commands.clear();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             table.cut_all(&mut self.cx, io);
         }
+        // What the last callbacks wanted; then nobody is left who could see the state.
+        self.cx.commands.clear();
+        self.cx.states.0.clear();
     }
 
     /// The drain is over.
@@ -290,7 +311,8 @@ impl Host for Worker {
         &mut self.cx.agenda
     }
 
-    fn letter(&mut self, io: &mut dyn Io, letter: Letter) {
+    fn letter(&mut self, io: &mut dyn Io, letter: Letter, left: &mut usize) -> Option<Letter> {
+        let mut rest = None;
         match letter {
             Letter::Woken(key) => {
                 if let Some(table) = self.tables.get(key) {
@@ -298,11 +320,24 @@ impl Host for Worker {
                 }
             }
             Letter::Send { to, bytes } => self.send(io, to, bytes),
+            Letter::SendMany { mut to, bytes } => {
+                self.send_to_next(io, &mut to, &bytes, left);
+                rest = (!to.is_empty()).then_some(Letter::SendMany { to, bytes });
+            }
+            Letter::Tell { to, message } => self.tell(io, to, message),
             Letter::Close { key, reset } => self.close(io, key, reset),
             Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
+            Letter::Run(code) => {
+                self.cx.run(|local| code.into_inner()(local));
+            }
+            Letter::Obey => {
+                self.obeys_later = false;
+                *left = 0;
+            }
             Letter::Stop { within } => self.stop(io, within),
         }
         self.obey(io);
+        rest
     }
 
     fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool {
@@ -326,7 +361,7 @@ impl Host for Worker {
         if key == DRAIN_DEADLINE {
             return Due::LookAtAll;
         }
-        if key.table() == Tables::LISTENERS {
+        if matches!(key.table(), Tables::LISTENERS | Tables::TIMERS) {
             return Due::Now;
         }
         let Some(table) = self.tables.get(key) else { return Due::Not };
@@ -344,6 +379,8 @@ impl Host for Worker {
             self.cut(io);
         } else if key.table() == Tables::LISTENERS {
             self.listeners.expired(&mut self.cx, io, key);
+        } else if key.table() == Tables::TIMERS {
+            self.cx.timer_came_up(key);
         } else if let Some(table) = self.tables.get(key) {
             table.expired(&mut self.cx, io, key);
         }
@@ -353,6 +390,7 @@ impl Host for Worker {
     fn reclaim(&mut self, io: &mut dyn Io) {
         self.tables.reclaim();
         self.listeners.reclaim();
+        self.cx.commands.reclaim();
         let agenda = &mut self.cx.agenda;
         let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
         if agenda.spike.is_over(in_use, open, now) {

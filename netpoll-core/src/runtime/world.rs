@@ -14,9 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::WorkerInfo;
-use super::handle::{Handle, Setup};
-use super::worker::{Wakes, Worker};
-use crate::conn::{Addresses, Commands, Context, Peer, Protocol};
+use super::worker::Worker;
+use crate::conn::{Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, Wakes};
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};
@@ -92,18 +91,19 @@ impl Sim {
             budget: options.budget.clone(),
             memory_bytes_max,
         };
+        let clock = Clock::manual(options.unix_seconds);
         let handle = Handle {
             workers: mailboxes.iter().map(Mailbox::sender).collect(),
             published: (0..count).map(|_| Arc::<Published>::default()).collect(),
             setup: Arc::new(setup),
             draining: Arc::default(),
+            clock: clock.reader(),
         };
-        let clock = Clock::manual(options.unix_seconds);
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let context = Context {
                 agenda: Agenda::new(clock.clone(), usize::MAX, Duration::MAX, memory_bytes_max),
-                commands: Commands::default(),
+                commands: Commands::new(index as u16, count),
                 limits: options.limits,
                 addresses: Addresses::new(options.limits.connections_per_address_max),
                 worker: index as u16,
@@ -111,10 +111,12 @@ impl Sim {
                 drain_ends: Instant::ZERO,
                 draining: Arc::clone(&handle.draining),
                 wakes: Arc::new(Wakes(mailbox.sender())),
+                handle: handle.clone(),
+                states: OwnStates::default(),
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
-            Seat { reactor, worker: Worker::new(context, handle.workers.to_vec()), bell, halfway: None }
+            Seat { reactor, worker: Worker::new(context), bell, halfway: None }
         });
         let seats = seats.collect();
         Self { seats, net, handle, listeners: Vec::new(), random }
@@ -144,6 +146,34 @@ impl Sim {
         });
         self.listeners.push(keys.collect());
         ListenerId(self.listeners.len() - 1)
+    }
+
+    /// Gives every worker a value of its own, as [`Builder::state`](crate::Builder::state) does. Before the listeners that use
+    /// it.
+    ///
+    /// # Panics
+    /// If the workers have a state of this type already.
+    pub fn state<S: 'static>(&mut self, mut make: impl FnMut(&WorkerInfo) -> S) {
+        for worker in 0..self.seats.len() {
+            let info = self.info(worker);
+            let value = make(&info);
+            info.states.add(value);
+        }
+    }
+
+    /// A timer on every worker, as [`Builder::every`](crate::Builder::every) starts them. It counts from now.
+    ///
+    /// # Panics
+    /// If the period is zero.
+    #[track_caller]
+    pub fn every<T>(&mut self, period: Duration, mut make: impl FnMut(&WorkerInfo) -> T)
+    where
+        T: FnMut(&mut Local<'_>) + 'static,
+    {
+        for worker in 0..self.seats.len() {
+            let call = make(&self.info(worker));
+            self.commands_of(worker).every(period, call);
+        }
     }
 
     /// Lets callbacks' commands be given from outside, such as an outgoing connection. The first worker carries them out.
@@ -178,7 +208,13 @@ impl Sim {
     }
 
     fn info(&self, index: usize) -> WorkerInfo {
-        WorkerInfo { index, workers: self.seats.len(), cpu: None, handle: self.handle.clone() }
+        WorkerInfo {
+            index,
+            workers: self.seats.len(),
+            cpu: None,
+            handle: self.handle.clone(),
+            states: self.seats[index].worker.cx.states.0.clone(),
+        }
     }
 
     /// Connections open now, on all workers.

@@ -6,6 +6,8 @@
 //! Invariant: `now` never goes back. Touched by its worker only. A refresh is one vDSO call (two when a
 //! second of the wall clock has ended).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -74,6 +76,8 @@ enum Source {
     },
     Manual {
         start_unix_seconds: u64,
+        /// The latest time of all clones, for readers.
+        latest: Arc<AtomicU64>,
     },
 }
 
@@ -89,7 +93,7 @@ impl Clock {
     /// A clock that stands still until [`Clock::advance`] moves it. Starts at [`Instant::ZERO`], when the
     /// wall clock shows `start_unix_seconds`.
     pub fn manual(start_unix_seconds: u64) -> Self {
-        let source = Source::Manual { start_unix_seconds };
+        let source = Source::Manual { start_unix_seconds, latest: Arc::default() };
         Self { now: Instant::ZERO, unix_seconds: start_unix_seconds, source }
     }
 
@@ -127,11 +131,40 @@ impl Clock {
     /// # Panics
     /// If the clock is the system's.
     pub fn advance(&mut self, by: Duration) {
-        let Source::Manual { start_unix_seconds } = self.source else {
+        let Source::Manual { start_unix_seconds, latest } = &self.source else {
             panic!("only a manual clock can be moved");
         };
         self.now = self.now.saturating_add(by);
         self.unix_seconds = start_unix_seconds.saturating_add(self.now.as_nanos() / NANOS_PER_SECOND);
+        latest.fetch_max(self.now.0, Ordering::Relaxed);
+    }
+
+    /// A way to read this clock's source from any thread, at any time.
+    pub fn reader(&self) -> ClockReader {
+        ClockReader(match &self.source {
+            Source::Monotonic { base, .. } => Reading::Monotonic(*base),
+            Source::Manual { latest, .. } => Reading::Manual(Arc::clone(latest)),
+        })
+    }
+}
+
+/// Reads the time of a [`Clock`] and its clones, on any thread.
+#[derive(Clone, Debug)]
+pub struct ClockReader(Reading);
+
+#[derive(Clone, Debug)]
+enum Reading {
+    Monotonic(std::time::Instant),
+    Manual(Arc<AtomicU64>),
+}
+
+impl ClockReader {
+    /// The time now: never before what a clone of the clock has shown. One vDSO call.
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            Reading::Monotonic(base) => Instant::ZERO.saturating_add(base.elapsed()),
+            Reading::Manual(latest) => Instant(latest.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -197,6 +230,21 @@ mod tests {
     #[should_panic = "only a manual clock can be moved"]
     fn the_systems_clock_cannot_be_moved() {
         Clock::monotonic().advance(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_reader_shows_the_time_of_all_clones() {
+        let mut clock = Clock::monotonic();
+        let reader = clock.reader();
+        let read = reader.now();
+        assert!(clock.refresh() >= read && reader.now() >= clock.now());
+
+        let mut clock = Clock::manual(0);
+        let (mut clone, reader) = (clock.clone(), clock.reader());
+        clone.advance(Duration::from_secs(2));
+        assert_eq!(reader.now(), clone.now());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(reader.now(), clone.now(), "the latest");
     }
 
     #[test]

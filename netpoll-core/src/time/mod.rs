@@ -6,5 +6,5 @@
 mod clock;
 mod wheel;
 
-pub use clock::{Clock, Instant};
+pub use clock::{Clock, ClockReader, Instant};
 pub use wheel::{TimerKey, Wheel};

@@ -1,6 +1,8 @@
 //! Protocols and helpers that the stories share.
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -93,5 +95,47 @@ impl Protocol for Recorder {
 
     fn lost(&mut self, reason: Lost) {
         self.note(format!("lost {reason:?}"));
+    }
+}
+
+/// Panics when it is dropped.
+pub struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a destructor that panics");
+    }
+}
+
+/// A client that waits for what it expects, but not for ever.
+pub struct Client(TcpStream);
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self(stream)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// These bytes come next.
+    pub fn reads(&mut self, wanted: &[u8]) {
+        let mut read = vec![0; wanted.len()];
+        self.0.read_exact(&mut read).unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(wanted));
+    }
+
+    /// The next line.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap()
     }
 }

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::super::worker::{Letter, Worker};
+use super::super::worker::Worker;
+use crate::conn::Letter;
 use crate::driver::{SimDriver, SimNet};
 use crate::reactor::{Bell, Halfway, Host, Reactor};
 use crate::time::Instant;

@@ -1,5 +1,6 @@
 //! What other threads may ask of a running runtime.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::worker::Letter;
-use crate::conn::{ConnId, ConnectOptions, Dial, Protocol};
+use super::mail::{Letter, by_worker};
+use super::{ConnId, ConnectOptions, Dial, Local, Message, Protocol};
 use crate::mem::Guarded;
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
+use crate::time::{ClockReader, Instant};
 
 /// A way to a running runtime from any thread. Cheap to clone; outliving the runtime is harmless: what it asks for then
 /// is dropped.
@@ -25,10 +27,11 @@ use crate::sys;
 /// did not come along, so nothing would ever answer. Fork first, then start.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) workers: Arc<[Sender<Letter>]>,
-    pub(super) published: Arc<[Arc<Published>]>,
-    pub(super) setup: Arc<Setup>,
-    pub(super) draining: Arc<AtomicBool>,
+    pub(crate) workers: Arc<[Sender<Letter>]>,
+    pub(crate) published: Arc<[Arc<Published>]>,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) clock: ClockReader,
 }
 
 /// What became of the settings on this machine.
@@ -48,11 +51,12 @@ pub struct Setup {
 }
 
 impl Handle {
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         sys::assert_not_forked();
     }
 
-    fn worker(&self, worker: usize) -> &Sender<Letter> {
+    #[track_caller]
+    pub(super) fn worker(&self, worker: usize) -> &Sender<Letter> {
         self.check();
         &self.workers[worker]
     }
@@ -96,11 +100,96 @@ impl Handle {
     ///
     /// Above 4 KiB they are shared, not copied.
     pub fn send(&self, to: ConnId, bytes: Bytes) {
-        self.tell(to, Letter::Send { to: to.key, bytes: Guarded::new(bytes) });
+        self.post(to, Letter::Send { to: to.key, bytes: Guarded::new(bytes) });
+    }
+
+    /// Queues the same bytes on many connections, as [`send`](Self::send) does on one: one message for each worker, however
+    /// many of its connections are among them. A worker sends to 256 in a turn, in the order of `to`, and what was asked of it
+    /// later waits until all have got theirs.
+    pub fn send_many(&self, to: impl IntoIterator<Item = ConnId>, bytes: Bytes) {
+        self.check();
+        for (worker, to) in by_worker(to, self.workers.len()).into_iter().enumerate() {
+            if !to.is_empty() {
+                self.workers[worker].send(Letter::SendMany { to, bytes: Guarded::new(bytes.clone()) });
+            }
+        }
+    }
+
+    /// Hands a value to the protocol of a connection, which gets it in [`Protocol::told`]. Nothing happens if the connection
+    /// is gone, or not open yet: the value is dropped.
+    ///
+    /// ```
+    /// use netpoll_core::sim::{Options, Sim};
+    /// use netpoll_core::{Conn, ConnId, Flow, Input, Message, Protocol};
+    ///
+    /// struct Price(u64);
+    /// struct Ticker;
+    ///
+    /// impl Protocol for Ticker {
+    ///     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         let (id, handle) = (conn.id(), conn.local().handle().clone());
+    ///         std::thread::spawn(move || handle.tell(id, Price(7))).join().expect("a price");
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         input.advance_all();
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+    ///         if let Ok(Price(price)) = message.downcast() {
+    ///             conn.send(format!("{price}\n").as_bytes());
+    ///         }
+    ///         Flow::Continue
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(Options::default());
+    /// let listener = sim.listen(|_peer| Ticker);
+    /// let peer = sim.connect(listener);
+    /// sim.settle();
+    /// assert_eq!(sim.take_received(peer), b"7\n");
+    /// ```
+    pub fn tell<T: Any + Send>(&self, to: ConnId, value: T) {
+        self.post(to, Letter::Tell { to: to.key, message: Message::new(value) });
+    }
+
+    /// Runs code on a worker, between the callbacks of its connections: what it does there to the worker's
+    /// [state](Local::state) takes no lock. It runs in the worker's next turn, behind what was asked of it before.
+    ///
+    /// If it panics, that is counted and nothing else notices. If the worker has ended, it is dropped and does not run;
+    /// so an answer is best awaited by a channel whose sender the code owns.
+    ///
+    /// ```no_run
+    /// # fn example(handle: &netpoll_core::Handle) {
+    /// // Ask every worker for something, and add it up.
+    /// let (answers, all) = std::sync::mpsc::channel();
+    /// for worker in 0..handle.workers() {
+    ///     let answers = answers.clone();
+    ///     // The receiver may have gone: then nobody wants to know.
+    ///     handle.run_on(worker, move |local| drop(answers.send(local.state::<Vec<u64>>().len())));
+    /// }
+    /// drop(answers);
+    /// println!("{}", all.iter().sum::<usize>());
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn run_on(&self, worker: usize, code: impl FnOnce(&mut Local<'_>) + Send + 'static) {
+        self.worker(worker).send(Letter::Run(Guarded::new(Box::new(code))));
+    }
+
+    /// The time, on the clock of all workers: what [`Conn::now`](crate::Conn::now) of a turn that begins now would say. Reads
+    /// the system's clock; in a simulation the time of that world.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// To the worker of a connection. A name from another runtime may have none here.
-    fn tell(&self, id: ConnId, letter: Letter) {
+    pub(super) fn post(&self, id: ConnId, letter: Letter) {
         self.check();
         if let Some(worker) = self.workers.get(id.worker()) {
             worker.send(letter);
@@ -110,12 +199,12 @@ impl Handle {
     /// Closes a connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does.
     /// Nothing happens if it is gone.
     pub fn close(&self, id: ConnId) {
-        self.tell(id, Letter::Close { key: id.key, reset: false });
+        self.post(id, Letter::Close { key: id.key, reset: false });
     }
 
     /// Resets a connection; what it has queued is lost. Nothing happens if it is gone.
     pub fn reset(&self, id: ConnId) {
-        self.tell(id, Letter::Close { key: id.key, reset: true });
+        self.post(id, Letter::Close { key: id.key, reset: true });
     }
 
     /// Connects to an address on a worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` if the

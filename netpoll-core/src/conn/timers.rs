@@ -1,0 +1,228 @@
+//! Timers of a worker that belong to no connection.
+//!
+//! The slots are part of [`Commands`], so that who asks for a timer gets its name at once; the wheel gets its entry when
+//! the order is carried out. A timer that is cancelled leaves both at once.
+//!
+//! Invariant: a slot has an entry in the wheel exactly while its order has been carried out and its callback is not being
+//! called. The callback of a repeated timer is out of its slot while it runs, and goes back only if the slot is still there.
+//! Touched by its worker only; all is O(1).
+
+use std::time::Duration;
+
+use super::{Commands, Context, Local, Tables};
+use crate::mem::{Guarded, Key, KeySlab};
+use crate::time::{Instant, TimerKey};
+
+type Once = Guarded<Box<dyn FnOnce(&mut Local<'_>)>>;
+type Repeated = Guarded<Box<dyn FnMut(&mut Local<'_>)>>;
+
+/// Names a timer of a worker, for ever: once it has fired or was cancelled the name finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    pub(super) worker: u16,
+    pub(super) key: Key,
+}
+
+impl TimerId {
+    /// The worker that it fires on, and that [`Commands::cancel`] has to be called on.
+    #[must_use]
+    pub fn worker(self) -> usize {
+        usize::from(self.worker)
+    }
+}
+
+struct Timer {
+    due: Instant,
+    entry: Option<TimerKey>,
+    call: Call,
+}
+
+enum Call {
+    Once(Once),
+    Repeated {
+        period: Duration,
+        /// `None` while it runs.
+        call: Option<Repeated>,
+    },
+}
+
+/// The timers of one worker.
+pub struct Timers {
+    slots: KeySlab<Timer>,
+}
+
+impl Timers {
+    pub fn new() -> Self {
+        Self { slots: KeySlab::new(Tables::TIMERS) }
+    }
+
+    /// A timer that calls once; it is not in the wheel yet.
+    pub fn once(&mut self, call: impl FnOnce(&mut Local<'_>) + 'static) -> Key {
+        self.add(Call::Once(Guarded::new(Box::new(call))))
+    }
+
+    /// A timer that calls again and again; it is not in the wheel yet.
+    pub fn repeated(&mut self, period: Duration, call: impl FnMut(&mut Local<'_>) + 'static) -> Key {
+        self.add(Call::Repeated { period, call: Some(Guarded::new(Box::new(call))) })
+    }
+
+    fn add(&mut self, call: Call) -> Key {
+        let timer = |_| Timer { due: Instant::ZERO, entry: None, call };
+        self.slots.insert_with(timer).expect("a worker has at most 16 million timers")
+    }
+
+    /// Forgets a timer. `None` if it is gone already; else its entry in the wheel, if it has one.
+    pub fn remove(&mut self, key: Key) -> Option<Option<TimerKey>> {
+        self.slots.remove(key).map(|timer| timer.entry)
+    }
+
+    /// Drops all, one by one.
+    pub fn clear(&mut self) {
+        let keys: Vec<Key> = self.slots.keys().collect();
+        for key in keys {
+            self.slots.remove(key);
+        }
+    }
+
+    pub fn reclaim(&mut self) {
+        self.slots.reclaim();
+    }
+
+    pub fn shrink(&mut self) {
+        self.slots.shrink();
+    }
+}
+
+/// The first multiple of the period behind `due` that is later than `now`.
+fn next_due(due: Instant, period: Duration, now: Instant) -> Instant {
+    let periods = now.duration_since(due).as_nanos() / period.as_nanos() + 1;
+    let after = periods.saturating_mul(period.as_nanos());
+    Instant::from_nanos(due.as_nanos().saturating_add(u64::try_from(after).unwrap_or(u64::MAX)))
+}
+
+impl Context {
+    /// Puts a timer into the wheel, so long after now. Nothing happens if it was cancelled meanwhile.
+    pub fn arm_timer(&mut self, key: Key, after: Duration) {
+        let at = self.agenda.clock.now().saturating_add(after);
+        self.arm_timer_at(key, at);
+    }
+
+    fn arm_timer_at(&mut self, key: Key, at: Instant) {
+        let now = self.agenda.clock.now();
+        if let Some(timer) = self.commands.timers.slots.get_mut(key) {
+            timer.due = at;
+            timer.entry = Some(self.agenda.timers.insert(now, at, key));
+        }
+    }
+
+    /// A timer's entry came up: calls it, unless it was cancelled.
+    pub fn timer_came_up(&mut self, key: Key) {
+        let slots = &mut self.commands.timers.slots;
+        let Some(timer) = slots.get_mut(key) else { return };
+        timer.entry = None;
+        let due = timer.due;
+        let repeated = match &mut timer.call {
+            Call::Repeated { period, call } => Some((*period, call.take())),
+            Call::Once(_) => None,
+        };
+        self.agenda.stats.timers_fired += 1;
+        match repeated {
+            None => {
+                if let Some(Timer { call: Call::Once(call), .. }) = slots.remove(key) {
+                    self.run(|local| call.into_inner()(local));
+                }
+            }
+            Some((period, call)) => self.call_repeated(key, due, period, call),
+        }
+    }
+
+    fn call_repeated(&mut self, key: Key, due: Instant, period: Duration, call: Option<Repeated>) {
+        let mut call = call.expect("a timer in the wheel is not running");
+        if !self.run(|local| call(local)) {
+            self.commands.timers.slots.remove(key);
+            return;
+        }
+        if let Some(Timer { call: Call::Repeated { call: place, .. }, .. }) =
+            self.commands.timers.slots.get_mut(key)
+        {
+            *place = Some(call);
+            let next = next_due(due, period, self.agenda.clock.now());
+            self.arm_timer_at(key, next);
+        }
+    }
+}
+
+/// Timers of a worker.
+impl Commands {
+    /// Calls `call` on this worker, once, so long after now, and returns a name to [cancel](Self::cancel) it by.
+    ///
+    /// `now` is that of the turn, as for all deadlines ([`Local::now`]). It never comes early; it comes late by the turn that is
+    /// under way and a millisecond at most. A timer does not hold up a drain: what has not fired when the worker ends is
+    /// dropped. If `call` panics, that is counted and nothing else notices.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(handle: &netpoll_core::Handle, id: netpoll_core::ConnId) {
+    /// // From another thread: close a connection in five seconds.
+    /// handle.run_on(id.worker(), move |local| {
+    ///     local.commands().after(Duration::from_secs(5), move |local| local.commands().close(id));
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// Two allocations at most. A thousand timers fire in a turn; others that are due come in the next.
+    ///
+    /// # Panics
+    /// With 16 million timers on one worker.
+    pub fn after(&mut self, delay: Duration, call: impl FnOnce(&mut Local<'_>) + 'static) -> TimerId {
+        let key = self.timers.once(call);
+        self.arm(key, delay)
+    }
+
+    /// Calls `call` on this worker again and again: first one period from now, then at the multiples of the period behind
+    /// that. The first time and every other as late as [`after`](Self::after) may be, never early.
+    ///
+    /// Ticks that were missed, because the worker was busy or the process stood still, are left out: one call comes for all of
+    /// them, and the next at the next multiple. If `call` panics, its timer ends. Periods below a millisecond come
+    /// every millisecond.
+    ///
+    /// # Panics
+    /// If the period is zero; with 16 million timers on one worker.
+    #[track_caller]
+    pub fn every(&mut self, period: Duration, call: impl FnMut(&mut Local<'_>) + 'static) -> TimerId {
+        assert!(!period.is_zero(), "the period of a timer is above zero");
+        let key = self.timers.repeated(period, call);
+        self.arm(key, period)
+    }
+
+    /// Ends a timer of this worker; its callback is dropped now, or when it returns if this is called inside it. True if it
+    /// would have been called again. Timers of other workers are not found: send the order there,
+    /// `commands.run_on(id.worker(), move |local| { local.commands().cancel(id); })`.
+    pub fn cancel(&mut self, id: TimerId) -> bool {
+        if id.worker != self.worker {
+            return false;
+        }
+        let Some(entry) = self.timers.remove(id.key) else { return false };
+        if let Some(entry) = entry {
+            self.disarm(entry);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_ticks_are_left_out_and_the_rhythm_stays() {
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        let period = Duration::from_millis(10);
+        assert_eq!(next_due(at(10), period, at(10)), at(20));
+        assert_eq!(next_due(at(10), period, at(19)), at(20));
+        assert_eq!(next_due(at(10), period, at(20)), at(30), "later than now");
+        assert_eq!(next_due(at(10), period, at(1_234)), at(1_240));
+        assert_eq!(next_due(at(10), Duration::MAX, at(10)), Instant::MAX);
+        assert_eq!(next_due(at(10), Duration::from_nanos(1), at(11)), Instant::from_nanos(11_000_001));
+    }
+}
