@@ -128,10 +128,11 @@ mod task;
 mod time;
 
 pub use conn::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Handle, Input, Local, Lost, Message, Peer,
-    Protocol, Setup, TimerId,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Flow,
+    Handle, Input, Local, Lost, Message, Peer, Protocol, Setup, TimerId, UdpOptions,
 };
-pub use mem::{FileRange, Held};
+pub use driver::{Datagram, Datagrams};
+pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
 pub use runtime::{Builder, Keepalive, Report, Running, Runtime, Started, WorkerInfo, Workers};
 pub use sys::{Directory, StopSignal, open_files, raise_open_files};
@@ -140,7 +141,7 @@ pub use time::Instant;
 /// Workers on a simulated network: test a protocol without sockets, and repeat every failure by its seed.
 pub mod sim {
     pub use crate::driver::{Answer, Faults};
-    pub use crate::runtime::{ListenerId, Options, PeerId, Sim};
+    pub use crate::runtime::{ListenerId, Options, PeerId, Sim, UdpId};
 }
 
 /// The inner rooms, for the fuzz targets and the benches. Not part of the public API.

@@ -13,8 +13,8 @@ use super::connect::{ConnectOptions, Start};
 use super::dial::Dial;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
-use super::{ConnId, Local, Message, Protocol};
-use crate::mem::{Guarded, Key};
+use super::{ConnId, DatagramId, Local, Message, Protocol};
+use crate::mem::{DatagramPath, Guarded, Key};
 use crate::time::TimerKey;
 
 /// An order for later.
@@ -47,6 +47,22 @@ pub enum Command {
     },
     /// Take the entry of one that was cancelled out of it.
     Disarm(TimerKey),
+    SendDatagram {
+        from: DatagramId,
+        packet: Box<Packet>,
+    },
+}
+
+/// A datagram that somebody else wants sent from a socket.
+pub struct Packet {
+    pub to: DatagramPath,
+    pub bytes: Guarded<Bytes>,
+}
+
+impl Packet {
+    pub fn new(to: DatagramPath, bytes: Bytes) -> Box<Self> {
+        Box::new(Self { to, bytes: Guarded::new(bytes) })
+    }
 }
 
 /// Orders of one callback, carried out in order when it has returned; see [`Conn::commands`](crate::Conn::commands) and
@@ -125,6 +141,13 @@ impl Commands {
     /// the worker ends first, or has no slot left for it. One allocation.
     pub fn connect<P: Protocol>(&mut self, to: SocketAddr, options: ConnectOptions, protocol: P) {
         self.queue.push(Command::Connect(Box::new(Dial::new(to, options, protocol))));
+    }
+
+    /// Sends a datagram from a socket, on any worker, to a peer's address or along the path of a datagram that came from it, as
+    /// [`DatagramSocket::send`](crate::DatagramSocket::send) does. It is dropped, and counted, if the socket is gone.
+    /// One allocation.
+    pub fn send_datagram(&mut self, from: DatagramId, to: impl Into<DatagramPath>, bytes: Bytes) {
+        self.queue.push(Command::SendDatagram { from, packet: Packet::new(to.into(), bytes) });
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnId, Local, Message, Start};
+use super::{ConnId, Local, Message, Packet, Start};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Sender;
 use crate::task::Deliver;
@@ -35,6 +35,10 @@ pub enum Letter {
     },
     Connect(Box<dyn Start + Send>),
     Run(Remote),
+    SendDatagram {
+        from: Key,
+        packet: Box<Packet>,
+    },
     /// To itself: commands have led to commands for long enough, the others go on now.
     Obey,
     /// Drain; cut what is left after this time.

@@ -8,6 +8,7 @@ mod any_table;
 mod commands;
 mod connect;
 mod course;
+mod datagram;
 mod deadline;
 mod dial;
 mod ending;
@@ -37,8 +38,9 @@ use crate::task::Deliver;
 use crate::time::Instant;
 
 pub use addresses::Addresses;
-pub use commands::{Command, Commands};
+pub use commands::{Command, Commands, Packet};
 pub use connect::{ConnectOptions, Start};
+pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, UdpOptions};
 pub use dial::Dial;
 pub use handle::{Conn, ConnId};
 pub use limits::ConnLimits;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::mail::{Letter, by_worker};
-use super::{ConnId, ConnectOptions, Dial, Local, Message, Protocol};
-use crate::mem::Guarded;
+use super::{ConnId, ConnectOptions, DatagramId, Dial, Local, Message, Packet, Protocol};
+use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
 use crate::time::{ClockReader, Instant};
@@ -205,6 +205,15 @@ impl Handle {
     /// Resets a connection; what it has queued is lost. Nothing happens if it is gone.
     pub fn reset(&self, id: ConnId) {
         self.post(id, Letter::Close { key: id.key, reset: true });
+    }
+
+    /// Sends a datagram from a socket, to a peer's address or along the path of a datagram that came from it, as
+    /// [`DatagramSocket::send`](crate::DatagramSocket::send) does. It is dropped if the socket is gone.
+    pub fn send_datagram(&self, from: DatagramId, to: impl Into<DatagramPath>, bytes: Bytes) {
+        self.check();
+        if let Some(worker) = self.workers.get(from.worker()) {
+            worker.send(Letter::SendDatagram { from: from.key, packet: Packet::new(to.into(), bytes) });
+        }
     }
 
     /// Connects to an address on a worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` if the

@@ -13,6 +13,10 @@ pub struct IoCounts {
     pub syscalls_send: u64,
     /// `sendfile`, and `pread` of files that have no `sendfile`.
     pub syscalls_sendfile: u64,
+    /// `recvmmsg`.
+    pub syscalls_recvmmsg: u64,
+    /// `sendmmsg`.
+    pub syscalls_sendmmsg: u64,
     /// `accept4`.
     pub syscalls_accept: u64,
     /// `epoll_ctl`: one for each listener, at most one for each stream, two for each pause of a listener.
@@ -35,6 +39,16 @@ pub struct IoCounts {
     pub receives_empty: u64,
     /// Reads that ended because the connection's share of the turn was used up.
     pub quantum_hits: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams that were longer than they may be, and were cut.
+    pub datagrams_truncated: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams that the kernel would not send: too long, no way there, forbidden.
+    pub datagrams_refused: u64,
+    /// Errors that the kernel told of a datagram socket, such as ICMP messages.
+    pub datagram_errors: u64,
     /// Times that the process or the system had no descriptor left for an accepted peer.
     pub descriptors_exhausted: u64,
 }

@@ -18,6 +18,7 @@
 //! each): it keeps connection tables free of the driver's type, see `docs/decisions/0001`.
 
 mod counts;
+mod datagrams;
 mod files;
 mod poll;
 mod sim;
@@ -27,9 +28,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use crate::mem::{Key, Pool, WriteQueue};
+use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 
 pub use counts::IoCounts;
+pub use datagrams::{Datagram, DatagramSetup, Datagrams, DatagramsFlushed, Place};
 pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 
@@ -89,6 +91,23 @@ pub trait Io {
     /// always right: the queue is what it can keep.
     fn send(&mut self, key: Key, bytes: &[u8]) -> usize;
 
+    /// Starts to receive datagrams on a bound socket, see `datagrams.rs`.
+    ///
+    /// # Errors
+    /// `Unsupported` of a driver that has no datagrams; what the kernel says of registering it.
+    fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
+        let _ = (key, socket, setup);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no datagrams"))
+    }
+
+    /// Sends what is queued, as far as the kernel takes it. What it refuses is lost and counted.
+    fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {
+        let _ = key;
+        // Nothing was bound, so nobody is waiting for them.
+        queue.clear();
+        DatagramsFlushed::Done
+    }
+
     /// Lets nobody get in line at a listener from now on; who stands there, or had begun to, is accepted as ever. False if
     /// that cannot be done.
     fn retire(&mut self, listener: Key) -> bool;
@@ -131,6 +150,10 @@ pub trait Sink {
     /// The peer of a paused source has ended its direction, perhaps behind bytes that are not read yet. Told once. The
     /// end itself comes as [`hung_up`](Self::hung_up) behind the last chunk, if the source is let go.
     fn ending(&mut self, io: &mut dyn Io, key: Key);
+    /// Datagrams arrived. Those that are not taken out of the batch are lost.
+    fn datagrams(&mut self, io: &mut dyn Io, key: Key, batch: &mut Datagrams<'_>) {
+        let _ = (io, key, batch);
+    }
     /// The source used up its share of this turn and has to be resumed in the next.
     fn unfinished(&mut self, key: Key);
     /// A batch of events was delivered, at the latest the last of a wait, and its replies were sent: what else was

@@ -8,6 +8,7 @@
 //! The other end of every link belongs to the test, through [`SimNet`], and so does the time. A wait never sleeps: whoever
 //! turns a worker asks before whether it would wake up.
 
+mod datagrams;
 mod faults;
 mod link;
 mod network;
@@ -16,10 +17,11 @@ mod orders;
 mod outgoing;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::{Driver, Io, IoCounts, Limits, Sink, Verdict, Wait, Waited};
+use super::{DatagramSetup, Driver, Io, IoCounts, Limits, Sink, Verdict, Wait, Waited};
 use crate::mem::{Key, WriteQueue};
 use next::Next;
 
@@ -36,6 +38,7 @@ struct SimIo {
     counts: IoCounts,
     /// Output of closed links, until its blocks can go back to the pool.
     dead: Vec<WriteQueue>,
+    batch: datagrams::Batch,
 }
 
 /// A driver without a kernel.
@@ -54,7 +57,14 @@ impl SimDriver {
     /// The driver of one worker of this network.
     pub fn new(net: SimNet, worker: usize, bell: Arc<AtomicBool>, random: Random) -> Self {
         Self {
-            io: SimIo { net, worker, random, counts: IoCounts::default(), dead: Vec::new() },
+            io: SimIo {
+                net,
+                worker,
+                random,
+                counts: IoCounts::default(),
+                dead: Vec::new(),
+                batch: datagrams::Batch::default(),
+            },
             bell,
             rung: false,
             chunk: Vec::new(),
@@ -65,6 +75,34 @@ impl SimDriver {
     /// Starts to accept peers that connect to this key.
     pub fn listen(&mut self, key: Key) {
         self.io.net.net.borrow_mut().shares[self.io.worker].listeners.insert(key, true);
+    }
+
+    /// Starts to receive datagrams that are sent to this socket, whose number in the network is returned.
+    pub fn bind(&mut self, key: Key, addr: SocketAddr, setup: &DatagramSetup) -> usize {
+        self.io.bind_port(key, addr, setup)
+    }
+
+    /// Delivers datagrams, up to so many events. How many those were.
+    fn deliver_datagrams<S: Sink>(&mut self, events_max: usize, sink: &mut S) -> usize {
+        let (ports, delays) = {
+            let net = self.io.net.net.borrow();
+            (net.post.ports.len(), net.faults.delays)
+        };
+        if ports == 0 {
+            return 0;
+        }
+        let (start, mut events) = (self.io.random.below(ports), 0);
+        for offset in 0..ports {
+            let port = (start + offset) % ports;
+            let is_own = self.io.net.net.borrow().post.ports[port].worker == self.io.worker;
+            if !is_own || events == events_max || self.io.random.happens(delays) {
+                continue;
+            }
+            let has_room = self.io.announce_room(port, sink);
+            let has_come = self.io.deliver_datagrams(port, false, sink);
+            events += usize::from(has_room || has_come);
+        }
+        events
     }
 
     fn deliver_one<S: Sink>(&mut self, index: usize, next: Next, sink: &mut S) {
@@ -164,6 +202,7 @@ impl Driver for SimDriver {
             events += usize::from(!matches!(next, Next::NoRoom(_)));
             self.deliver_one(index, next, sink);
         }
+        events += self.deliver_datagrams(events_max - events.min(events_max), sink);
         if !self.replies.is_empty() {
             self.reply(sink);
         }
@@ -179,6 +218,11 @@ impl Driver for SimDriver {
             return;
         }
         drop(net);
+        if let Some(port) = self.io.port(key) {
+            self.io.resume_datagrams(key);
+            self.io.deliver_datagrams(port, true, sink);
+            return;
+        }
         for _ in 0..limits.accepts {
             let Some(index) = self.io.net.first_queued(self.io.worker, key) else { return };
             self.accept(index, key, sink);
@@ -187,7 +231,13 @@ impl Driver for SimDriver {
 
     fn look<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
         let index = self.io.net.net.borrow().shares[self.io.worker].by_key.get(key).copied();
-        let Some(index) = index else { return };
+        let Some(index) = index else {
+            if let Some(port) = self.io.port(key) {
+                self.io.resume_datagrams(key);
+                self.io.deliver_datagrams(port, true, sink);
+            }
+            return;
+        };
         let mut bytes_left = limits.read_bytes;
         loop {
             let next = self.next_seen(index, bytes_left);

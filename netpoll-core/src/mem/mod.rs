@@ -6,6 +6,7 @@
 //! owner of a [`FileRange`] closes its file.
 
 mod block;
+mod datagram_queue;
 mod discard;
 mod file_range;
 mod key;
@@ -14,6 +15,7 @@ mod read_buffer;
 mod write_queue;
 
 pub use block::Block;
+pub use datagram_queue::{DatagramPath, DatagramQueue, Joining, Run};
 pub use discard::{Guarded, discard, discard_payload, guarded, take_panics};
 pub use file_range::FileRange;
 pub use key::{GENERATION_MAX, INDEX_MAX, Key, KeyMap, KeySlab};

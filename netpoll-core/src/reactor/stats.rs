@@ -67,6 +67,10 @@ ledger! {
     syscalls_send,
     /// `sendfile` calls, and `pread` calls for files that the kernel cannot send by itself.
     syscalls_sendfile,
+    /// `recvmmsg` calls, each of which receives a batch of datagrams.
+    syscalls_recvmmsg,
+    /// `sendmmsg` calls, each of which sends a batch of datagrams.
+    syscalls_sendmmsg,
     /// `accept4` calls.
     syscalls_accept,
     /// `epoll_ctl` calls: one for each listener, at most one for each connection, none for its requests; two for each time
@@ -130,6 +134,21 @@ ledger! {
     timers_fired,
     /// Timers that came up early because activity had moved the deadline.
     timers_moved,
+    /// Datagrams received.
+    datagrams_received,
+    /// Datagrams sent.
+    datagrams_sent,
+    /// Datagrams that were to be sent and were lost here: the socket's queue was full
+    /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the kernel
+    /// took it.
+    datagrams_dropped,
+    /// Datagrams that the kernel would not send: no way there, forbidden, too long.
+    datagrams_refused,
+    /// Datagrams received that were longer than they may be, and were cut
+    /// ([`UdpOptions::datagram_bytes_max`](crate::UdpOptions)).
+    datagrams_truncated,
+    /// Errors that the kernel told of datagram sockets, such as ICMP messages. None of them ends a socket.
+    datagram_errors,
     /// Connections accepted.
     accepted,
     /// Outgoing connections established.
@@ -178,6 +197,8 @@ impl Stats {
             + self.syscalls_recv
             + self.syscalls_send
             + self.syscalls_sendfile
+            + self.syscalls_recvmmsg
+            + self.syscalls_sendmmsg
             + self.syscalls_accept
             + self.syscalls_ctl
             + self.syscalls_close

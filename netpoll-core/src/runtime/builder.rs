@@ -9,7 +9,10 @@ use std::time::Duration;
 use super::Running;
 use super::placement::Workers;
 use super::shutdown::Report;
-use crate::conn::{Commands, ConnLimits, Handle, Listeners, Local, Peer, Protocol, States, two_states};
+use crate::conn::{
+    Commands, ConnLimits, DatagramProtocol, Handle, Listeners, Local, Peer, Protocol, States, UdpOptions,
+    two_states,
+};
 use crate::mem::Key;
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
 use crate::sys::StopSignal;
@@ -53,6 +56,7 @@ pub struct Keepalive {
 }
 
 type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> io::Result<Key> + Send + Sync>;
+type MakeDatagrams = Box<dyn Fn(&WorkerInfo) -> io::Result<Box<dyn DatagramProtocol>> + Send + Sync>;
 type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) -> io::Result<()> + Send + Sync>;
 
 /// What a function for [`Builder::on_start`] may return: nothing, or [`io::Result<()>`](io::Result).
@@ -91,6 +95,11 @@ pub(super) struct Listen {
     pub is_reserved: bool,
 }
 
+pub(super) struct Bind {
+    pub addr: SocketAddr,
+    pub make: MakeDatagrams,
+}
+
 /// Settings of a runtime. Made by [`Runtime::builder`](crate::Runtime::builder).
 pub struct Builder {
     pub(super) workers: Workers,
@@ -113,6 +122,8 @@ pub struct Builder {
     pub(super) stop_on_signals: bool,
     pub(super) stop_signals: Vec<StopSignal>,
     pub(super) listeners: Vec<Listen>,
+    pub(super) udp: Vec<Bind>,
+    pub(super) udp_options: UdpOptions,
     pub(super) on_start: Vec<OnStart>,
     pub(super) states: Vec<State>,
 }
@@ -144,6 +155,8 @@ impl Builder {
             stop_on_signals: false,
             stop_signals: StopSignal::ALL.to_vec(),
             listeners: Vec::new(),
+            udp: Vec::new(),
+            udp_options: UdpOptions::default(),
             on_start: Vec::new(),
             states: Vec::new(),
         }
@@ -372,13 +385,70 @@ impl Builder {
         M: FnMut(Peer) -> P + 'static,
         P: Protocol,
     {
-        let addr = addr
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address"))?;
+        let addr = first_addr(addr)?;
         let add: AddListener = Box::new(move |info, listeners| Ok(listeners.add(protocols(info)?)));
         self.listeners.push(Listen { addr, add, is_reserved: false });
         Ok(self)
+    }
+
+    /// Receives datagrams on an address, over UDP. `protocol` is called on each worker, at its start, and returns what handles them
+    /// there; that may be `!Send`.
+    ///
+    /// Each worker has a socket of its own on the port (`SO_REUSEPORT`), bound by `start`; the kernel gives each sender to one of
+    /// them, by a hash of the addresses. One that is bound to all addresses (`0.0.0.0`, `[::]`) answers from the one that
+    /// was asked. Of several addresses that a name resolves to the first is taken. Port 0 lets the kernel choose, see
+    /// [`Running::udp_addrs`]. Can be called several times.
+    ///
+    /// ```no_run
+    /// use netpoll_core::{Datagram, DatagramProtocol, DatagramSocket, Runtime};
+    ///
+    /// struct Echo;
+    ///
+    /// impl DatagramProtocol for Echo {
+    ///     fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+    ///         socket.send(datagram.path(), datagram.bytes());
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// Runtime::builder().bind_udp("127.0.0.1:7000", |_worker| Echo)?.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The address cannot be resolved.
+    pub fn bind_udp<A, F, P>(self, addr: A, protocol: F) -> io::Result<Self>
+    where
+        A: ToSocketAddrs,
+        F: Fn(&WorkerInfo) -> P + Send + Sync + 'static,
+        P: DatagramProtocol,
+    {
+        self.try_bind_udp(addr, move |worker| Ok(protocol(worker)))
+    }
+
+    /// [`bind_udp`](Self::bind_udp) with a `protocol` that can fail. Its error is one of [`start`](Self::start), which names the
+    /// worker.
+    ///
+    /// # Errors
+    /// The address cannot be resolved.
+    pub fn try_bind_udp<A, F, P>(mut self, addr: A, protocol: F) -> io::Result<Self>
+    where
+        A: ToSocketAddrs,
+        F: Fn(&WorkerInfo) -> io::Result<P> + Send + Sync + 'static,
+        P: DatagramProtocol,
+    {
+        let addr = first_addr(addr)?;
+        let make: MakeDatagrams = Box::new(move |info| Ok(Box::new(protocol(info)?)));
+        self.udp.push(Bind { addr, make });
+        Ok(self)
+    }
+
+    /// Settings of all UDP sockets. Default [`UdpOptions::default`].
+    #[must_use]
+    pub fn udp_options(mut self, options: UdpOptions) -> Self {
+        self.udp_options = options;
+        self
     }
 
     /// Keeps room for the peers of the listener that was added last: they are accepted whatever
@@ -536,9 +606,17 @@ impl Builder {
         if let Some((name, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {
             return invalid(&format!("{name} is zero"));
         }
+        if let Some(complaint) = self.udp_options.complaint() {
+            return invalid(complaint);
+        }
         match self.wait {
             WaitStrategy::Spin(time) if time > SPIN_MAX => invalid("a spin is at most 10 µs"),
             _ => Ok(()),
         }
     }
+}
+
+fn first_addr(addr: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+    let no_address = || io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address");
+    addr.to_socket_addrs()?.next().ok_or_else(no_address)
 }

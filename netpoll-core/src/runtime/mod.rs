@@ -8,6 +8,7 @@ mod crew;
 mod placement;
 mod seat;
 mod shutdown;
+mod udp;
 mod worker;
 mod world;
 
@@ -26,7 +27,7 @@ use crate::time::Clock;
 pub use builder::{Builder, Keepalive, Started, WorkerInfo};
 pub use placement::Workers;
 pub use shutdown::Report;
-pub use world::{ListenerId, Options, PeerId, Sim};
+pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 
 use crew::{Crew, Thread};
 use placement::Placement;
@@ -65,6 +66,7 @@ impl Runtime {
 pub struct Running {
     handle: Handle,
     addrs: Vec<SocketAddr>,
+    udp_addrs: Vec<SocketAddr>,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
@@ -89,7 +91,8 @@ impl Running {
             let message = "steering by CPU needs a pinned worker on each CPU, in order";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let (sockets, addrs) = bind_all(&settings, count)?;
+        let (mut sockets, addrs) = bind_all(&settings, count)?;
+        let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
         let wait = placement.wait(settings.wait);
         let settings = Arc::new(Guarded::new(settings));
         let ended = Arc::new(EventFd::new()?);
@@ -128,7 +131,7 @@ impl Running {
             (seat, Farewell(Arc::clone(&ended)))
         });
         let threads = Crew::new().start(seats)?;
-        Ok(Self { handle, addrs, threads, ended, signals, drain_within })
+        Ok(Self { handle, addrs, udp_addrs, threads, ended, signals, drain_within })
     }
 
     /// A way to the workers from other threads.
@@ -141,6 +144,12 @@ impl Running {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// Where it receives datagrams, in the order of the `bind_udp` calls, with the ports that the kernel chose.
+    #[must_use]
+    pub fn udp_addrs(&self) -> &[SocketAddr] {
+        &self.udp_addrs
     }
 
     /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for the end of a drain that

@@ -9,7 +9,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -22,7 +22,7 @@ use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, EventFd};
 use crate::time::{Clock, Instant};
 
-/// The listening sockets of one worker, until it takes them or its start is given up.
+/// The listening sockets of one worker and those for datagrams, until it takes them or its start is given up.
 #[derive(Clone)]
 pub struct Sockets(Arc<Mutex<Option<Vec<OwnedFd>>>>);
 
@@ -31,7 +31,7 @@ impl Sockets {
         Self(Arc::new(Mutex::new(Some(sockets))))
     }
 
-    /// All of them, in the order of `listen` calls; `None` if they were taken.
+    /// All of them, in the order of `listen` calls and then of `bind_udp` calls; `None` if they were taken.
     pub fn take(&self) -> Option<Vec<OwnedFd>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -161,13 +161,23 @@ impl Seat {
             }
             keys.push(key);
         }
+        let mut bound = Vec::with_capacity(settings.udp.len());
+        for bind in &settings.udp {
+            bound.push((bind.make)(&info)?);
+        }
         for start in &settings.on_start {
             start(&info, &mut worker.cx.commands)?;
         }
         sys::assert_not_forked();
         // They are gone if the start was given up meanwhile.
-        for (key, socket) in keys.into_iter().zip(self.sockets.take().unwrap_or_default()) {
+        let mut sockets = self.sockets.take().unwrap_or_default().into_iter();
+        for (key, socket) in keys.into_iter().zip(&mut sockets) {
             reactor.driver().io().listen(key, socket)?;
+        }
+        for (protocol, socket) in bound.into_iter().zip(sockets) {
+            let (addr, options) = (sys::local_addr(socket.as_fd())?, &settings.udp_options);
+            let key = worker.sockets.add(addr, options, protocol).expect("fewer sockets than a slab holds");
+            reactor.driver().io().bind(key, socket, &options.setup())?;
         }
         Ok((reactor, worker))
     }

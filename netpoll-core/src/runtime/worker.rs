@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::conn::{Command, ConnId, Context, Letter, Listeners, Message, Tables};
-use crate::driver::{HangUp, Io, Sink, Verdict};
+use crate::conn::{Command, ConnId, Context, Letter, Listeners, Message, Sockets, Tables};
+use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, EventFd};
@@ -58,6 +58,7 @@ pub struct Worker {
     pub cx: Context,
     pub tables: Tables,
     pub listeners: Listeners,
+    pub sockets: Sockets,
     /// How its drain went.
     pub drained: Drained,
     drain_began: Instant,
@@ -71,6 +72,7 @@ impl Worker {
             cx,
             tables: Tables::new(),
             listeners: Listeners::new(),
+            sockets: Sockets::new(),
             drained: Drained::default(),
             drain_began: Instant::ZERO,
             obeys_later: false,
@@ -79,6 +81,7 @@ impl Worker {
 
     /// Carries out what was asked for before the first turn.
     pub fn begin(&mut self, io: &mut dyn Io) {
+        self.sockets.open_all(&mut self.cx, io);
         self.obey(io);
     }
 
@@ -130,6 +133,12 @@ impl Worker {
             Command::Run { worker, code } => {
                 self.cx.handle.workers[usize::from(worker)].send(Letter::Run(code));
             }
+            Command::SendDatagram { from, packet } if from.worker == own => {
+                self.sockets.send(&mut self.cx, from.key, packet.to, &packet.bytes);
+            }
+            Command::SendDatagram { from, packet } => {
+                self.post_to(from.worker, Letter::SendDatagram { from: from.key, packet });
+            }
             Command::Arm { timer, after } => self.cx.arm_timer(timer, after),
             Command::Disarm(entry) => {
                 self.cx.agenda.timers.remove(entry);
@@ -139,7 +148,11 @@ impl Worker {
 
     /// To the worker of a connection. A name from another runtime may have none here.
     fn post(&self, id: ConnId, letter: Letter) {
-        if let Some(worker) = self.cx.handle.workers.get(usize::from(id.worker)) {
+        self.post_to(id.worker, letter);
+    }
+
+    fn post_to(&self, worker: u16, letter: Letter) {
+        if let Some(worker) = self.cx.handle.workers.get(usize::from(worker)) {
             worker.send(letter);
         }
     }
@@ -190,6 +203,7 @@ impl Worker {
         for table in self.tables.each() {
             table.stop_all(&mut self.cx, io);
         }
+        self.sockets.stop_all(&mut self.cx, io);
     }
 
     /// A spike is over: gives its memory back to the system.
@@ -199,6 +213,7 @@ impl Worker {
         self.cx.addresses.shrink();
         self.tables.shrink();
         self.cx.commands.shrink();
+        self.sockets.shrink();
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
@@ -215,6 +230,7 @@ impl Worker {
         for table in self.tables.each() {
             table.cut_all(&mut self.cx, io);
         }
+        self.sockets.cut_all(&mut self.cx, io);
         // What the last callbacks wanted; then nobody is left who could see the state.
         self.cx.commands.clear();
         self.cx.states.0.clear();
@@ -232,6 +248,7 @@ impl Worker {
         for table in self.tables.each() {
             self.drained.cut += table.cut_all(&mut self.cx, io) as u64;
         }
+        self.sockets.cut_all(&mut self.cx, io);
     }
 }
 
@@ -271,7 +288,15 @@ impl Sink for Worker {
         if let Some(table) = self.tables.get(key) {
             table.sent(&mut self.cx, io, key, bytes);
             self.obey(io);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.sent(&mut self.cx, io, key);
+            self.obey(io);
         }
+    }
+
+    fn datagrams(&mut self, io: &mut dyn Io, key: Key, batch: &mut Datagrams<'_>) {
+        self.sockets.received(&mut self.cx, io, key, batch);
+        self.obey(io);
     }
 
     fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp) {
@@ -300,6 +325,8 @@ impl Sink for Worker {
             self.listeners.unfinished(&mut self.cx, key);
         } else if let Some(table) = self.tables.get(key) {
             table.unfinished(&mut self.cx, key);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.unfinished(&mut self.cx, key);
         }
     }
 }
@@ -317,6 +344,8 @@ impl Host for Worker {
             Letter::Woken(key) => {
                 if let Some(table) = self.tables.get(key) {
                     table.woken(&mut self.cx, io, key);
+                } else if key.table() == Sockets::TABLE {
+                    self.sockets.woken(&mut self.cx, io, key);
                 }
             }
             Letter::Send { to, bytes } => self.send(io, to, bytes),
@@ -329,6 +358,9 @@ impl Host for Worker {
             Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
             Letter::Run(code) => {
                 self.cx.run(|local| code.into_inner()(local));
+            }
+            Letter::SendDatagram { from, packet } => {
+                self.sockets.send(&mut self.cx, from, packet.to, &packet.bytes);
             }
             Letter::Obey => {
                 self.obeys_later = false;
@@ -344,7 +376,9 @@ impl Host for Worker {
         if key.table() == Tables::LISTENERS {
             return self.listeners.resume(&mut self.cx, io, key);
         }
-        let Some(table) = self.tables.get(key) else { return false };
+        let Some(table) = self.tables.get(key) else {
+            return key.table() == Sockets::TABLE && self.sockets.resume(&mut self.cx, io, key);
+        };
         let more = table.resume(&mut self.cx, io, key);
         self.obey(io);
         more
@@ -354,6 +388,8 @@ impl Host for Worker {
         if let Some(table) = self.tables.get(key) {
             table.flush(&mut self.cx, io, key);
             self.obey(io);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.flush(&mut self.cx, io, key);
         }
     }
 
@@ -364,6 +400,9 @@ impl Host for Worker {
         if matches!(key.table(), Tables::LISTENERS | Tables::TIMERS) {
             return Due::Now;
         }
+        if key.table() == Sockets::TABLE {
+            return self.sockets.came_up(&mut self.cx, key);
+        }
         let Some(table) = self.tables.get(key) else { return Due::Not };
         let due = table.came_up(&mut self.cx, io, key);
         self.obey(io);
@@ -371,7 +410,9 @@ impl Host for Worker {
     }
 
     fn connections(&mut self) -> Vec<Key> {
-        self.tables.keys()
+        let mut keys = self.tables.keys();
+        keys.extend(self.sockets.keys());
+        keys
     }
 
     fn expired(&mut self, io: &mut dyn Io, key: Key) {
@@ -383,6 +424,8 @@ impl Host for Worker {
             self.cx.timer_came_up(key);
         } else if let Some(table) = self.tables.get(key) {
             table.expired(&mut self.cx, io, key);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.expired(&mut self.cx, io, key);
         }
         self.obey(io);
     }
@@ -391,6 +434,7 @@ impl Host for Worker {
         self.tables.reclaim();
         self.listeners.reclaim();
         self.cx.commands.reclaim();
+        self.sockets.reclaim();
         let agenda = &mut self.cx.agenda;
         let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
         if agenda.spike.is_over(in_use, open, now) {
@@ -401,6 +445,6 @@ impl Host for Worker {
     fn is_finished(&self) -> bool {
         // Asked in every turn: a callback that forked must not run this loop twice on one epoll set.
         sys::assert_not_forked();
-        self.cx.stopping && self.listeners.is_empty() && self.tables.len() == 0
+        self.cx.stopping && self.listeners.is_empty() && self.tables.len() == 0 && self.sockets.is_empty()
     }
 }

@@ -3,6 +3,7 @@
 //! The code under test is the real one, from the driver contract up: turn, budget, deadlines, back-pressure,
 //! callbacks, letters. Network and clock belong to the test, and a seed repeats every run to the byte.
 
+mod datagrams;
 mod options;
 mod peers;
 mod seat;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use super::builder::WorkerInfo;
 use super::worker::Worker;
-use crate::conn::{Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, Wakes};
+use crate::conn::{Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, UdpOptions, Wakes};
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};
 use crate::time::{Clock, Instant};
 use seat::{Seat, SimBell};
 
+pub use datagrams::UdpId;
 pub use options::Options;
 
 /// Names a listener of a simulated world.
@@ -64,6 +66,9 @@ pub struct Sim {
     handle: Handle,
     /// The keys of each listener, one for each worker.
     listeners: Vec<Vec<Key>>,
+    /// The sockets of each `bind_udp` in the network, one for each worker.
+    udp: Vec<Vec<usize>>,
+    udp_options: UdpOptions,
     /// Chooses workers.
     random: Random,
 }
@@ -80,6 +85,7 @@ impl Sim {
         let mut random = Random(options.seed);
         let net = SimNet::new(count, options.faults, random.fork().0);
         net.configure(options.latency.clone(), options.window);
+        net.limit_datagrams(options.datagram_bytes_max);
         let bells: Vec<_> = (0..count).map(|_| SimBell::default()).collect();
         let mailboxes: Vec<_> = bells.iter().map(|bell| Mailbox::new(bell.clone())).collect();
         let wait = WaitStrategy::Block;
@@ -119,7 +125,7 @@ impl Sim {
             Seat { reactor, worker: Worker::new(context), bell, halfway: None }
         });
         let seats = seats.collect();
-        Self { seats, net, handle, listeners: Vec::new(), random }
+        Self { seats, net, handle, listeners: Vec::new(), udp: Vec::new(), udp_options: options.udp, random }
     }
 
     /// A listener whose peers get a protocol from `accept`, whichever worker accepts them.

@@ -29,8 +29,11 @@ const EDGE: u32 = libc::EPOLLET as u32;
 /// Interest of a connection: both directions, urgent data and the peer's FIN, edge-triggered.
 pub const EDGE_STREAM: u32 = IN | OUT | URGENT | PEER_CLOSED | EDGE;
 
-/// Interest of a doorbell: incoming only, edge-triggered.
+/// Interest of a doorbell or a datagram socket: incoming only, edge-triggered.
 pub const EDGE_IN: u32 = IN | EDGE;
+
+/// Interest of a datagram socket that waits for room, beside what comes in.
+pub const EDGE_IN_OUT: u32 = IN | OUT | EDGE;
 
 /// Interest of a listener: incoming only, reported by every wait as long as somebody is queued.
 pub const LEVEL_IN: u32 = IN;

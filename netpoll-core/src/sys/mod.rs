@@ -11,7 +11,9 @@
 
 use std::io;
 
+mod control;
 mod cpu;
+mod datagrams;
 mod directory;
 mod epoll;
 mod eventfd;
@@ -25,9 +27,14 @@ mod signal;
 mod socket;
 mod sockopt;
 
+pub use control::LocalIp;
 pub use cpu::{allowed_cpus, pin_current_thread, quota};
+pub use datagrams::{
+    DATAGRAM_BYTES_MAX, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams, join_datagrams,
+    tell_local_ip,
+};
 pub use directory::Directory;
-pub use epoll::{EDGE_IN, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout};
+pub use epoll::{EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout};
 pub use eventfd::EventFd;
 pub use fork::{assert_not_forked, end_child, is_child, watch};
 pub use limits::{open_files, raise_open_files};

@@ -84,7 +84,7 @@ pub fn local_addr(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 /// connection stays queued). `EAFNOSUPPORT` when the peer has no IP address; it is then closed.
 #[inline]
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
-    let mut address = RawAddress([0; RawAddress::BYTES]);
+    let mut address = RawAddress::new();
     let mut length = RawAddress::BYTES as libc::socklen_t;
     let place = (&raw mut address).cast::<libc::sockaddr>();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -261,11 +261,11 @@ fn not_ip() -> io::Error {
     io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
 }
 
-/// A `sockaddr_in` or `sockaddr_in6` as the bytes that the kernel wrote.
+/// A `sockaddr_in` or `sockaddr_in6` as the bytes that the kernel writes and reads.
 #[repr(C, align(8))]
-struct RawAddress([u8; RawAddress::BYTES]);
+pub(super) struct RawAddress([u8; RawAddress::BYTES]);
 
-// Where `decode` finds the fields.
+// Where `decode` and `encode` find the fields.
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(libc::sockaddr_in, sin_port) == 2);
@@ -279,7 +279,34 @@ const _: () = {
 };
 
 impl RawAddress {
-    const BYTES: usize = size_of::<libc::sockaddr_in6>();
+    pub(super) const BYTES: usize = size_of::<libc::sockaddr_in6>();
+
+    pub(super) const fn new() -> Self {
+        Self([0; Self::BYTES])
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+
+    /// Writes an address; how many of the bytes it takes.
+    pub(super) fn encode(&mut self, addr: SocketAddr) -> usize {
+        let (family, len) = match addr {
+            SocketAddr::V4(addr) => {
+                self.0[4..8].copy_from_slice(&addr.ip().octets());
+                (libc::AF_INET, size_of::<libc::sockaddr_in>())
+            }
+            SocketAddr::V6(addr) => {
+                self.0[4..8].copy_from_slice(&addr.flowinfo().to_ne_bytes());
+                self.0[8..24].copy_from_slice(&addr.ip().octets());
+                self.0[24..28].copy_from_slice(&addr.scope_id().to_ne_bytes());
+                (libc::AF_INET6, size_of::<libc::sockaddr_in6>())
+            }
+        };
+        self.0[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        self.0[2..4].copy_from_slice(&addr.port().to_be_bytes());
+        len
+    }
 
     #[inline]
     fn at<const N: usize>(&self, offset: usize) -> [u8; N] {
@@ -289,7 +316,7 @@ impl RawAddress {
     }
 
     #[inline]
-    fn decode(&self) -> Option<SocketAddr> {
+    pub(super) fn decode(&self) -> Option<SocketAddr> {
         let port = u16::from_be_bytes(self.at(2));
         match c_int::from(u16::from_ne_bytes(self.at(0))) {
             libc::AF_INET => {

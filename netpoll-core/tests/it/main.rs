@@ -2,6 +2,7 @@
 
 mod accepting;
 mod chance;
+mod datagrams;
 mod ending;
 mod ends;
 mod fast_lane;
@@ -13,6 +14,7 @@ mod on_workers;
 mod panics;
 mod send_now;
 mod settings;
+mod sim_datagrams;
 mod sim_network;
 mod sim_storms;
 mod sim_workers;

@@ -179,6 +179,14 @@ mod tests {
         fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _hush: bool) -> io::Result<()> {
             Ok(())
         }
+
+        fn register_datagrams(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn await_room(&self, _fd: BorrowedFd<'_>, _key: Key, _awaits: bool) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

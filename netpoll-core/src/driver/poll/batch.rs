@@ -140,6 +140,9 @@ impl<R: Register> Streams<R> {
         if self.sources.get(key).is_some() {
             return self.read(batch.scratch(), limits, sink, key);
         }
+        if self.datagrams.has(key) {
+            return self.receive_datagrams(sink, key);
+        }
         self.accept(limits.accepts, sink, key);
         if !self.arrivals.is_empty() {
             self.end_batch(batch, limits, sink);

@@ -83,6 +83,14 @@ impl Register for sys::Epoll {
     fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()> {
         self.modify(fd, if hush { sys::NOTHING } else { sys::LEVEL_IN }, key.to_bits())
     }
+
+    fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        self.add(fd, sys::EDGE_IN, key.to_bits())
+    }
+
+    fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()> {
+        self.modify(fd, if awaits { sys::EDGE_IN_OUT } else { sys::EDGE_IN }, key.to_bits())
+    }
 }
 
 impl Driver for Epoll {

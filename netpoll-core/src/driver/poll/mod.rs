@@ -6,6 +6,7 @@
 mod accept;
 mod arrivals;
 mod batch;
+mod datagrams;
 mod door;
 mod epoll;
 mod files;

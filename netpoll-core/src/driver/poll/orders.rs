@@ -1,14 +1,14 @@
-//! What the floors above ask of a stream or a listener of a poller.
+//! What the floors above ask of a stream, a listener or a datagram socket of a poller.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::super::{Close, Demand, Flushed, Io, IoCounts};
+use super::super::{Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts};
 use super::door::Door;
 use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
 use super::streams::{Register, Streams};
-use crate::mem::{Key, Pool, WriteQueue};
+use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 use crate::sys;
 
 impl<R: Register> Io for Streams<R> {
@@ -71,6 +71,14 @@ impl<R: Register> Io for Streams<R> {
         self.send_lent(key, bytes)
     }
 
+    fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
+        self.bind_datagrams(key, socket, setup)
+    }
+
+    fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {
+        self.send_datagrams(key, queue)
+    }
+
     fn retire(&mut self, listener: Key) -> bool {
         let Some(door) = self.doors.get(listener) else { return false };
         self.counts.syscalls_other += 1;
@@ -92,7 +100,8 @@ impl<R: Register> Io for Streams<R> {
 
     fn close(&mut self, key: Key, how: Close) {
         let Some(source) = self.sources.remove(key) else {
-            self.counts.syscalls_close += u64::from(self.doors.remove(key).is_some());
+            let is_closed = self.doors.remove(key).is_some() || self.datagrams.remove(key);
+            self.counts.syscalls_close += u64::from(is_closed);
             return;
         };
         if how == Close::Reset {

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::super::{HangUp, IoCounts, Limits, Sink, Verdict};
+use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
 use super::source::{
     BLOCKED, CONNECTING, ENDED, ENDING, PAUSED, READABLE, Readiness, Received, Scratch, Source, URGENT,
@@ -30,6 +31,10 @@ pub trait Register {
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
     /// Keeps silent about a registered listener, or reports it again.
     fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()>;
+    /// Reports edges of the input of a datagram socket under this key from now on.
+    fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Reports when there is room to send on a registered datagram socket, or no longer.
+    fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()>;
 }
 
 /// The order-taking half of a poller: sockets and what is known about each.
@@ -39,6 +44,7 @@ pub struct Streams<R> {
     pub(super) doors: KeyMap<Door>,
     /// Accepted in this batch; the poller does not know them yet.
     pub(super) arrivals: Vec<Arrival>,
+    pub(super) datagrams: DatagramSockets,
     pub(super) reserve: sys::ReserveFd,
     pub(super) counts: IoCounts,
 }
@@ -52,6 +58,7 @@ impl<R: Register> Streams<R> {
             sources: KeyMap::new(),
             doors: KeyMap::new(),
             arrivals: Vec::new(),
+            datagrams: DatagramSockets::new(),
             reserve: sys::ReserveFd::new()?,
             counts: IoCounts::default(),
         })
@@ -70,7 +77,12 @@ impl<R: Register> Streams<R> {
         key: Key,
         now: Readiness,
     ) {
-        let Some(source) = self.sources.get(key) else { return self.accept_share(limits, sink, key) };
+        let Some(source) = self.sources.get(key) else {
+            if self.datagrams.has(key) {
+                return self.datagrams_ready(sink, key, now);
+            }
+            return self.accept_share(limits, sink, key);
+        };
         if source.has(CONNECTING) {
             if now.writable || now.ending {
                 self.connected(sink, key);
@@ -152,7 +164,10 @@ impl<R: Register> Streams<R> {
 
     /// Delivers what has happened to a source, whatever the poller has said of it.
     pub(super) fn look<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(key) else {
+            self.datagrams.look(key);
+            return self.receive_datagrams(sink, key);
+        };
         if source.has(CONNECTING) {
             self.counts.syscalls_other += 1;
             if sys::has_connected_or_failed(source.fd.as_fd()) {

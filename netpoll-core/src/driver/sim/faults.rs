@@ -36,6 +36,13 @@ pub struct Faults {
     pub failed_registrations: u16,
     /// A part of a file that is to be sent cannot be read (EIO): its connection is reset.
     pub failed_files: u16,
+    /// A datagram is lost on its way, in either direction. The network is asked, not the peer's own faults, as for the other
+    /// faults of datagrams.
+    pub datagram_losses: u16,
+    /// A datagram that is not lost arrives twice.
+    pub datagram_duplicates: u16,
+    /// A datagram gets in line before others that came earlier.
+    pub datagram_reorders: u16,
 }
 
 macro_rules! setters {
@@ -53,7 +60,7 @@ macro_rules! setters {
 
 setters! {
     partial_receives partial_sends interrupted_receives delays short_waits descriptor_shortages spurious_sent
-    late_receives failed_registrations failed_files
+    late_receives failed_registrations failed_files datagram_losses datagram_duplicates datagram_reorders
 }
 
 impl Faults {
@@ -71,11 +78,14 @@ impl Faults {
             late_receives: 0,
             failed_registrations: 0,
             failed_files: 0,
+            datagram_losses: 0,
+            datagram_duplicates: 0,
+            datagram_reorders: 0,
         }
     }
 
     /// Whatever changes when something happens, and in which pieces, goes wrong often. What loses a connection
-    /// (`failed_registrations`, `failed_files`) does not.
+    /// (`failed_registrations`, `failed_files`) does not; datagrams are lost, doubled and overtaken.
     #[must_use]
     pub const fn stormy() -> Self {
         Self {
@@ -89,6 +99,9 @@ impl Faults {
             late_receives: 500,
             failed_registrations: 0,
             failed_files: 0,
+            datagram_losses: 50,
+            datagram_duplicates: 50,
+            datagram_reorders: 200,
         }
     }
 }

@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::datagrams::{Packet, Post};
 use super::faults::{Faults, Random};
 use super::link::{Link, Segment, State, Travel};
-use crate::mem::{Key, KeyMap};
+use crate::mem::{DatagramPath, Key, KeyMap};
 use crate::time::Instant;
 
 /// How the far end takes an outgoing connection.
@@ -47,7 +48,10 @@ pub struct Net {
     pub latency: RangeInclusive<Duration>,
     pub window: Option<usize>,
     pub now: Instant,
-    random: Random,
+    pub random: Random,
+    pub post: Post,
+    /// Longer datagrams do not get through.
+    pub datagram_bytes_max: usize,
 }
 
 impl Net {
@@ -62,6 +66,13 @@ impl Net {
         let range = self.links[link].latency.as_ref().unwrap_or(&self.latency);
         let time = if range.end().is_zero() { Duration::ZERO } else { draw(&mut self.random, range) };
         Travel { now: self.now, time }
+    }
+
+    /// When a datagram that is sent now arrives.
+    pub fn datagram_arrival(&mut self) -> Instant {
+        let range = &self.latency;
+        let time = if range.end().is_zero() { Duration::ZERO } else { draw(&mut self.random, range) };
+        self.now.saturating_add(time)
     }
 
     pub fn add(&mut self, state: State, worker: usize, addr: Option<SocketAddr>) -> usize {
@@ -143,6 +154,8 @@ impl SimNet {
             window: None,
             now: Instant::ZERO,
             random: Random(seed),
+            post: Post::default(),
+            datagram_bytes_max: usize::MAX,
         };
         Self { net: Rc::new(RefCell::new(net)) }
     }
@@ -231,6 +244,26 @@ impl SimNet {
         (net.latency, net.window) = (latency, window);
     }
 
+    /// Datagrams that are longer do not get through.
+    pub fn limit_datagrams(&self, bytes_max: usize) {
+        self.net.borrow_mut().datagram_bytes_max = bytes_max;
+    }
+
+    /// A far end sends a datagram to a socket.
+    pub fn send_datagram(&self, port: usize, path: DatagramPath, bytes: &[u8]) {
+        self.net.borrow_mut().send_to_port(port, &Packet { path, bytes: bytes.to_vec() });
+    }
+
+    /// What a far end has received since the last call, each with the address of ours that it came from.
+    pub fn take_datagrams(&self, peer: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.net.borrow_mut().post.take(peer)
+    }
+
+    /// Whether a socket still receives.
+    pub fn receives(&self, port: usize) -> bool {
+        self.net.borrow().post.is_open(port)
+    }
+
     /// Output of closed links waits to be given back to this worker's pool.
     pub fn owes_blocks(&self, worker: usize) -> bool {
         self.net.borrow().shares[worker].owes_blocks
@@ -240,6 +273,7 @@ impl SimNet {
     pub fn has_event(&self, worker: usize) -> bool {
         let net = self.net.borrow();
         net.shares[worker].owes_blocks
+            || net.post.is_due(worker, &net.faults)
             || net.links.iter().any(|link| link.worker == worker && net.is_due(link))
     }
 
@@ -270,13 +304,14 @@ impl SimNet {
             };
             [link.way_to_us.next_arrival(), link.way_to_peer.next_arrival(), answer]
         });
-        arrivals.flatten().min()
+        arrivals.flatten().chain(net.post.next_arrival()).min()
     }
 
     /// Time passes, and what is due arrives.
     pub fn advance(&self, now: Instant) {
         let mut net = self.net.borrow_mut();
         net.now = now;
+        net.deliver_post();
         for index in 0..net.links.len() {
             let link = &net.links[index];
             if !link.way_to_us.is_empty() || !link.way_to_peer.is_empty() {

@@ -9,8 +9,8 @@ use super::link::{Link, Segment, State};
 use super::network::Answer;
 use super::next::reset_error;
 use super::outgoing::{send_from, take_with_files};
-use crate::driver::{Close, Demand, Flushed, Io, IoCounts};
-use crate::mem::{Key, Pool, WriteQueue};
+use crate::driver::{Close, DatagramsFlushed, Demand, Flushed, Io, IoCounts};
+use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 
 /// How often a flush that is cut short has taken everything out of the queue, as a completion driver does it, instead of
 /// leaving the rest there, as a poller does. In thousandths.
@@ -164,6 +164,10 @@ impl Io for SimIo {
         taken
     }
 
+    fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {
+        self.send_datagrams(key, queue)
+    }
+
     fn retire(&mut self, listener: Key) -> bool {
         self.net.net.borrow_mut().shares[self.worker].retired.insert(listener, ()).is_none()
     }
@@ -185,7 +189,7 @@ impl Io for SimIo {
     fn close(&mut self, key: Key, how: Close) {
         self.counts.syscalls_close += 1;
         let mut net = self.net.net.borrow_mut();
-        if net.close_listener(self.worker, key) {
+        if net.close_listener(self.worker, key) || net.post.close(self.worker, key) {
             return;
         }
         let Some(index) = net.shares[self.worker].by_key.remove(key) else { return };

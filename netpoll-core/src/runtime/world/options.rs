@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::conn::ConnLimits;
+use crate::conn::{ConnLimits, UdpOptions};
 use crate::driver::Faults;
 use crate::reactor::Budget;
 
@@ -39,6 +39,11 @@ pub struct Options {
     /// Bytes that a peer takes at once: what is sent and not yet read never exceeds them, and of one that reads a turn takes
     /// no more. Default `None`: any number while it reads, 64 KiB more when it has stopped.
     pub window: Option<usize>,
+    /// Settings of datagram sockets. Default as in a real runtime.
+    pub udp: UdpOptions,
+    /// Datagrams that are longer, in bytes, do not get through: those of far ends are lost, ours are refused. Default 65 507, what
+    /// UDP over IPv4 carries.
+    pub datagram_bytes_max: usize,
     /// Wall-clock time at the start, in seconds since 1970. Default 784111777, RFC 9110's example date.
     pub unix_seconds: u64,
 }
@@ -53,6 +58,8 @@ impl Default for Options {
             workers: 1,
             latency: Duration::ZERO..=Duration::ZERO,
             window: None,
+            udp: UdpOptions::default(),
+            datagram_bytes_max: 65_507,
             unix_seconds: 784_111_777,
         }
     }
@@ -99,6 +106,18 @@ impl Options {
     #[must_use]
     pub fn window(self, bytes: usize) -> Self {
         Self { window: Some(bytes), ..self }
+    }
+
+    /// Sets [`udp`](Self::udp).
+    #[must_use]
+    pub fn udp(self, udp: UdpOptions) -> Self {
+        Self { udp, ..self }
+    }
+
+    /// Sets [`datagram_bytes_max`](Self::datagram_bytes_max).
+    #[must_use]
+    pub fn datagram_bytes_max(self, datagram_bytes_max: usize) -> Self {
+        Self { datagram_bytes_max, ..self }
     }
 
     /// Sets [`unix_seconds`](Self::unix_seconds).

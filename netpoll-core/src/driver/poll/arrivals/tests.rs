@@ -65,6 +65,14 @@ impl Register for Full {
     fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _hush: bool) -> io::Result<()> {
         Ok(())
     }
+
+    fn register_datagrams(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn await_room(&self, _fd: BorrowedFd<'_>, _key: Key, _awaits: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes down what is reported, and closes a connection that says so.
