@@ -1,5 +1,6 @@
 //! Each program is started once, talked to, and ended by SIGTERM, as a reader would.
 
+mod dns;
 mod key_value_store;
 mod mini_program;
 mod refusals;
