@@ -75,6 +75,25 @@ pub fn set_backlog(listener: impl AsFd, backlog: i32) -> io::Result<()> {
     check(unsafe { libc::listen(listener.as_fd().as_raw_fd(), backlog) }).map(drop)
 }
 
+/// Has the kernel cut each send of a UDP socket into datagrams of so many bytes.
+///
+/// # Errors
+/// The kernel's: it is older than 4.18.
+pub fn set_udp_segment(socket: impl AsFd, bytes: u16) -> io::Result<()> {
+    let (value, length) = (i32::from(bytes), size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the kernel reads `length` bytes of `value`, which lives through the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const value).cast(),
+            length,
+        )
+    })
+    .map(drop)
+}
+
 /// Runs the calling thread, and what it starts from now on, on these CPUs only.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ pub use order::order;
 pub use proc::{CpuTime, Machine, Switches, peak_resident_bytes, resident_bytes};
 pub use process::{LOAD_CPU, SERVER_CPU, Server, Template, end, free_port, get};
 pub use rounds::{Conditions, Rounds, Sample, run};
-pub use tracer::traced;
+pub use tracer::{traced, traced_by};
 pub use watch::{Others, Watch};
 
 /// Why something could not be measured, for people.

@@ -1,14 +1,15 @@
 //! What the network and the system do to a server, on real sockets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_core::{
-    Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime, Workers,
+    Conn, ConnId, ConnLimits, ConnectOptions, Datagram, DatagramProtocol, DatagramSocket, Flow, Input, Lost,
+    Protocol, Running, Runtime, Workers,
 };
 
 use crate::support::Echo;
@@ -726,6 +727,51 @@ fn forks_in_a_callback() {
         let report = server.stop(Duration::from_secs(5)).unwrap();
         assert_eq!((report.stats.accepted, report.stats.panics, report.cut), (4, 0, 0), "{name}");
     }
+}
+
+#[test]
+fn a_child_forked_over_a_datagram_answers_nothing() {
+    alone("hardship::forks_over_datagrams", "");
+}
+
+impl DatagramProtocol for Forker {
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        socket.send(datagram.path(), datagram.bytes());
+        if datagram.bytes() == self.fork_in {
+            self.fork();
+        }
+        // More than what is to leave before the child is stopped.
+        socket.send(datagram.path(), b"behind");
+    }
+}
+
+/// Run by `a_child_forked_over_a_datagram_answers_nothing`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_over_datagrams() {
+    let (statuses, ends) = mpsc::channel();
+    let server = Runtime::builder()
+        .workers(Workers::Count(1))
+        .bind_udp("127.0.0.1:0", move |_worker| Forker { fork_in: b"fork", statuses: statuses.clone() })
+        .unwrap()
+        .start()
+        .unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for word in [&b"plain"[..], b"fork", b"plain", b"fork", b"plain"] {
+        client.send_to(word, server.udp_addrs()[0]).unwrap();
+        for expected in [word, b"behind"] {
+            let mut answer = [0; 100];
+            let len = client.recv(&mut answer).unwrap();
+            assert_eq!(&answer[..len], expected, "once each");
+        }
+    }
+    for _ in 0..2 {
+        let status = ends.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 101, "{status}");
+    }
+    let stats = server.stop(Duration::from_secs(5)).unwrap().stats;
+    assert_eq!((stats.datagrams_received, stats.datagrams_sent, stats.panics), (5, 10, 0));
 }
 
 #[test]

@@ -56,8 +56,14 @@ impl DatagramProtocol for Recorder {
 
     fn received_batch(&mut self, socket: &mut DatagramSocket<'_>, batch: &mut Datagrams<'_>) {
         let before = batch.len();
-        let sum: usize = batch.map(|datagram| self.received(socket, datagram)).map(|()| 1).sum();
-        assert_eq!(sum, before);
+        let mut taken = 0;
+        while !socket.is_closing()
+            && let Some(datagram) = batch.next()
+        {
+            self.received(socket, datagram);
+            taken += 1;
+        }
+        assert_eq!(taken + batch.len(), before);
     }
 
     fn received(&mut self, socket: &mut DatagramSocket<'_>, mut datagram: Datagram<'_>) {
@@ -419,4 +425,82 @@ fn a_run_repeats_to_the_byte_by_its_seed() {
     };
     assert_eq!(run(5), run(5));
     assert_ne!(run(5).0, run(6).0);
+}
+
+/// Panics in each callback that is named.
+struct Panicky(&'static str);
+
+impl Panicky {
+    fn callback(&self, name: &str) {
+        assert_ne!(name, self.0, "asked to");
+    }
+}
+
+impl DatagramProtocol for Panicky {
+    fn opened(&mut self, socket: &mut DatagramSocket<'_>) {
+        socket.set_deadline(Duration::from_millis(10));
+        socket.waker().wake();
+        self.callback("opened");
+    }
+
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        socket.append(datagram.path(), |out| {
+            out.extend_from_slice(datagram.bytes());
+            self.callback("received");
+        });
+    }
+
+    fn deadline(&mut self, _socket: &mut DatagramSocket<'_>) {
+        self.callback("deadline");
+    }
+
+    fn woken(&mut self, _socket: &mut DatagramSocket<'_>) {
+        self.callback("woken");
+    }
+
+    fn stopping(&mut self, _socket: &mut DatagramSocket<'_>) -> Duration {
+        self.callback("stopping");
+        Duration::ZERO
+    }
+}
+
+impl Drop for Panicky {
+    fn drop(&mut self) {
+        self.callback("drop");
+    }
+}
+
+#[test]
+fn a_panic_in_any_callback_costs_that_call_and_is_counted() {
+    for name in ["opened", "received", "deadline", "woken", "stopping", "drop", "none of them"] {
+        let mut sim = Sim::new(Options::default());
+        let udp = sim.bind_udp(|_worker| Panicky(name));
+        sim.run();
+        sim.send_datagram(udp, peer(1), b"ping");
+        sim.advance(Duration::from_millis(20));
+        let expected = if name == "received" { 0 } else { 1 };
+        assert_eq!(sim.take_datagrams(peer(1)).len(), expected, "{name}: half a datagram is none");
+        assert_eq!(sim.udp_open(udp), 1, "{name}");
+        sim.begin_drain(Duration::from_secs(1));
+        sim.run();
+        assert!(sim.is_finished(), "{name}");
+        assert_eq!(sim.stats().panics, u64::from(name != "none of them"), "{name}");
+    }
+}
+
+#[test]
+fn a_socket_that_closes_hands_over_nothing_more() {
+    let (mut sim, log) = (Sim::new(Options::default()), Log::default());
+    let udp = sim.bind_udp(|_worker| Recorder::new(&log));
+    for word in ["one", "close", "two"] {
+        sim.send_datagram(udp, peer(1), word.as_bytes());
+    }
+    sim.run();
+    assert_eq!(words(&mut sim, peer(1)), ["ONE"], "what was queued leaves");
+    assert_eq!(*log.borrow(), ["opened", "one", "close", "dropped"]);
+    assert_eq!(sim.udp_open(udp), 0);
+    let before = sim.stats().datagrams_received;
+    sim.send_datagram(udp, peer(1), b"three");
+    sim.run();
+    assert_eq!(sim.stats().datagrams_received, before);
 }

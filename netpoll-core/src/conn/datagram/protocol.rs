@@ -45,6 +45,9 @@ pub trait DatagramProtocol: 'static {
     fn received_batch(&mut self, socket: &mut DatagramSocket<'_>, batch: &mut Datagrams<'_>) {
         for datagram in batch {
             self.received(socket, datagram);
+            if socket.is_closing() {
+                break;
+            }
         }
     }
 

@@ -225,10 +225,16 @@ impl DatagramSocket<'_> {
         self.cx.stopping
     }
 
-    /// Closes this worker's socket when the callback has returned and what is queued has left. No callback comes any more; what has
-    /// arrived and was not handed over is lost. Other workers' sockets on the address get its share of what comes from then on.
+    /// Closes this worker's socket when the callback has returned and what is queued has left. No callback comes any more, and the
+    /// protocol is dropped then; what has arrived and was not handed over is lost. Other workers' sockets on the address get its share of what comes from then on.
     pub fn close(&mut self) {
         self.core.wants_close = true;
+    }
+
+    /// [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.core.wants_close
     }
 
     /// The counters of this worker, as of its last turn for what the driver counts.

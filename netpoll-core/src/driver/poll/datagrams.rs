@@ -289,3 +289,6 @@ impl<R: Register> Streams<R> {
         told.expect("a socket is registered until it is closed");
     }
 }
+
+#[cfg(test)]
+mod tests;
