@@ -351,6 +351,15 @@ fn a_protocol_that_needs_longer_gets_it_but_not_beyond_the_deadline() {
         sim.advance(Duration::from_millis(20));
         assert!(sim.is_finished());
     }
+    // A shorter drain shortens that.
+    let (mut sim, log) = (Sim::new(Options::default()), Log::default());
+    sim.bind_udp(|_worker| Recorder::going_on_for(&log, seconds(9)));
+    sim.run();
+    sim.begin_drain(seconds(10));
+    sim.advance(seconds(1));
+    sim.begin_drain(seconds(1));
+    sim.advance(Duration::from_millis(1010));
+    assert!(sim.is_finished());
     // One that is done sooner closes.
     let (mut sim, log) = (Sim::new(Options::default()), Log::default());
     let udp = sim.bind_udp(|_worker| Recorder::going_on_for(&log, seconds(9)));
