@@ -75,7 +75,7 @@ pub use message::{
     Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response, RouteId,
     Takeover, Upgrade,
 };
-pub use netpoll_core::FileRange;
+pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};
 pub use test::{TestClient, TestConnection, TestRequest, TestResponse};

@@ -6,6 +6,8 @@
 //! Invariant: a service belongs to one worker and is made on it, so nothing in it needs a lock, and what
 //! it captures need not be `Send`.
 
+mod on_workers;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,6 +20,7 @@ use netpoll_core::{Builder, Handle, Peer, Runtime, WorkerInfo, Workers};
 
 use crate::h1::{self, Http1, Limits, Service};
 use crate::test::TestClient;
+use on_workers::OnWorkers;
 
 pub use netpoll_core::Report;
 
@@ -43,9 +46,19 @@ impl Worker {
         self.info.cpu
     }
 
-    /// A way to all workers from any thread: counters, sending to connections, draining.
+    /// A way to all workers from any thread: counters, sending to connections, code for other workers, draining.
     pub fn handle(&self) -> &Handle {
         &self.info.handle
+    }
+
+    /// The value of this type that [`Server::state`] made for this worker. A factory hands it to its handlers and hooks.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(&self) -> Rc<S> {
+        self.info.state()
     }
 }
 
@@ -86,6 +99,7 @@ pub struct Server {
     reserved: Option<SocketAddr>,
     limits: Limits,
     builder: Builder,
+    on_workers: Vec<OnWorkers>,
 }
 
 impl Server {
@@ -98,7 +112,8 @@ impl Server {
     /// When the address is malformed or its name cannot be resolved; the error names it.
     pub fn bind(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
         let addr = resolve(addr)?;
-        Ok(Self { addr, reserved: None, limits: Limits::default(), builder: Runtime::builder() })
+        let builder = Runtime::builder();
+        Ok(Self { addr, reserved: None, limits: Limits::default(), builder, on_workers: Vec::new() })
     }
 
     /// A second address of the same service that always has room, for health checks and operators: its clients are
@@ -169,12 +184,13 @@ impl Server {
     }
 
     /// The server together with what it serves.
-    pub fn app<S, F>(self, factory: F) -> App<F>
+    pub fn app<S, F>(mut self, factory: F) -> App<F>
     where
         S: IntoService,
         F: Fn(&Worker) -> S + Send + Sync + 'static,
     {
-        App { server: Ok(self), factory }
+        let on_workers = std::mem::take(&mut self.on_workers);
+        App { server: Ok(self), factory, on_workers }
     }
 }
 
@@ -227,6 +243,7 @@ pub struct App<F> {
     /// Or the limits, when there is no address to serve on.
     server: Result<Server, Limits>,
     factory: F,
+    on_workers: Vec<OnWorkers>,
 }
 
 impl<F, S> App<F>
@@ -236,7 +253,7 @@ where
 {
     /// An app without an address, for [`test`](Self::test).
     pub fn new(factory: F) -> Self {
-        Self { server: Err(Limits::default()), factory }
+        Self { server: Err(Limits::default()), factory, on_workers: Vec::new() }
     }
 
     /// The limits of every connection. Default: [`Limits::default`].
@@ -271,11 +288,11 @@ where
     /// The same service in memory: no socket, one worker unless the options want more, and a clock that stands still until
     /// it is advanced.
     ///
-    /// The [`Limits`] are those of the app. What was set with [`Server::runtime`] does not count here; a poll budget
+    /// The [`Limits`] are those of the app, and so are states and timers. What was set with [`Server::runtime`] does not count here; a poll budget
     /// or other connection limits go into the options of [`test_with`](Self::test_with).
     ///
     /// # Panics
-    /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
+    /// When the factory, or one of a state, returns an error, or one of the [`Limits`] lets nothing through.
     pub fn test(self) -> TestClient {
         self.test_with(Options::default())
     }
@@ -305,7 +322,7 @@ where
             let service = (self.factory)(&Worker::from(info)).into_service();
             accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits.clone())
         };
-        TestClient::new(make, options)
+        TestClient::new(options, |sim| self.on_workers.into_iter().for_each(|each| each.simulate(sim)), make)
     }
 
     fn listen(self) -> io::Result<Builder> {
@@ -315,7 +332,10 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { addr, reserved, limits, mut builder } = server;
+        let Server { addr, reserved, limits, mut builder, .. } = server;
+        for each in self.on_workers {
+            builder = each.build(builder);
+        }
         limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
         let factory = Arc::new(self.factory);
         let protocols =

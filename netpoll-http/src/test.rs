@@ -36,12 +36,17 @@ pub struct TestClient {
 }
 
 impl TestClient {
-    pub(crate) fn new<P, A>(make: impl FnMut(&WorkerInfo) -> A, options: Options) -> Self
+    pub(crate) fn new<P, A>(
+        options: Options,
+        prepare: impl FnOnce(&mut Sim),
+        make: impl FnMut(&WorkerInfo) -> A,
+    ) -> Self
     where
         P: Protocol,
         A: FnMut(Peer) -> P + 'static,
     {
         let mut sim = Sim::new(options);
+        prepare(&mut sim);
         let listener = sim.listen_each(make);
         Self { sim: Rc::new(RefCell::new(sim)), listener }
     }

@@ -10,6 +10,7 @@ mod files;
 mod hooks;
 mod life;
 mod limits;
+mod on_workers;
 mod routing;
 mod server;
 mod socket_storms;
