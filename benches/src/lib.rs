@@ -1,7 +1,7 @@
 //! What the bench programs share: the kernel calls that `std` does not offer, and the clock.
 //!
 //! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client), the runners
-//! `checks`, `suite` and `claims`, `ends` (restarts and attacks, counted), and `conformance` (raw bytes against any
+//! `checks`, `suite`, `claims` and `stores`, `ends` (restarts and attacks, counted), and `conformance` (raw bytes against any
 //! server). They talk to each other over 127.0.0.1 and as processes only, so any of them can be swapped for somebody
 //! else's.
 //!

@@ -138,6 +138,22 @@ pub fn process_cpu_time() -> io::Result<Duration> {
     cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// CPU time of all child processes that have ended and were waited for, theirs included.
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn children_cpu_time() -> io::Result<Duration> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes one rusage, which is what the pointer leads to.
+    check(unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it was written.
+    let usage = unsafe { usage.assume_init() };
+    let duration = |time: libc::timeval| {
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_usec * 1000).unwrap_or(0))
+    };
+    Ok(duration(usage.ru_utime) + duration(usage.ru_stime))
+}
+
 fn cpu_time(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in `time`, which lives through the call.
