@@ -50,6 +50,93 @@
 //! [`Conn::commands`] does the same for other connections, and [`Conn::waker`] brings this one back when
 //! something elsewhere is ready.
 //!
+//! # One worker, and the others
+//!
+//! What connections of a worker share is a value of the worker: [`Builder::state`] makes it, and callbacks reach it as an `Rc`,
+//! without a lock. Other workers have others of their own; what has to happen there is sent there:
+//!
+//! | to do | call |
+//! |---|---|
+//! | keep something on each worker | [`Builder::state`]; [`Conn::state`], [`Local::state`], [`WorkerInfo::state`] |
+//! | do something every second, or in a second | [`Builder::every`], [`Commands::every`]; [`Commands::after`] |
+//! | run code on another worker, or from another thread | [`Commands::run_on`], [`Handle::run_on`] |
+//! | give a connection's protocol a value | [`Commands::tell`], [`Handle::tell`]; it comes in [`Protocol::told`] |
+//! | send the same bytes to many connections | [`Commands::send_many`], [`Handle::send_many`] |
+//! | know the time | [`Conn::now`], [`Local::now`], [`Handle::now`] |
+//!
+//! Here each worker counts its own words, and a connection that asks for the sum asks every worker, which tells it:
+//!
+//! ```
+//! use std::cell::Cell;
+//! use std::time::Duration;
+//!
+//! use netpoll_core::sim::{Options, Sim};
+//! use netpoll_core::{Conn, Flow, Input, Message, Protocol};
+//!
+//! /// Words that came to this worker.
+//! #[derive(Default)]
+//! struct Words(Cell<usize>);
+//!
+//! /// What one worker has to say.
+//! struct Count(usize);
+//!
+//! #[derive(Default)]
+//! struct Counter {
+//!     sum: usize,
+//!     missing: usize,
+//! }
+//!
+//! impl Protocol for Counter {
+//!     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+//!         let words = input.bytes().split(|byte| *byte == b' ').count();
+//!         input.advance_all();
+//!         let here = conn.state::<Words>();
+//!         here.0.set(here.0.get() + words);
+//!         let (id, workers) = (conn.id(), conn.local().handle().workers());
+//!         (self.sum, self.missing) = (0, workers);
+//!         for worker in 0..workers {
+//!             conn.commands().run_on(worker, move |local| {
+//!                 let count = Count(local.state::<Words>().0.get());
+//!                 local.commands().tell(id, count);
+//!             });
+//!         }
+//!         Flow::Pause // one question after the other
+//!     }
+//!
+//!     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+//!         if let Ok(Count(count)) = message.downcast() {
+//!             (self.sum, self.missing) = (self.sum + count, self.missing - 1);
+//!         }
+//!         if self.missing > 0 {
+//!             return Flow::Pause;
+//!         }
+//!         conn.send(self.sum.to_string().as_bytes());
+//!         Flow::Continue
+//!     }
+//! }
+//!
+//! let mut sim = Sim::new(Options::default().workers(2)); // with sockets: Runtime::builder()
+//! sim.state(|_worker| Words::default());
+//! sim.every(Duration::from_secs(60), |worker| {
+//!     let words = worker.state::<Words>();
+//!     move |_local| words.0.set(0)
+//! });
+//! let listener = sim.listen(|_peer| Counter::default());
+//! let (one, other) = (sim.connect_to(listener, 0), sim.connect_to(listener, 1));
+//! sim.send(one, b"hot and sweet");
+//! sim.settle();
+//! sim.send(other, b"tea");
+//! sim.settle();
+//! assert_eq!(sim.take_received(other), b"4");
+//! sim.advance(Duration::from_secs(60));
+//! sim.send(one, b"coffee");
+//! sim.settle();
+//! assert_eq!(sim.take_received(one), b"31", "three words at first, one since the minute began");
+//! ```
+//!
+//! A burst of all that is one system call, or none if the other worker is awake. What is sent to a worker that has ended is
+//! dropped. `examples/src/key_value_store` is a store that is split among workers in this way.
+//!
 //! A callback must not block: everything else on its worker waits for it. If it panics, its connection
 //! is reset and counted, and no other notices.
 //!

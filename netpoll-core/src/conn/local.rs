@@ -35,7 +35,7 @@ use crate::{mem, sys};
 /// assert_eq!(sim.stats().panics, 0);
 /// ```
 pub struct Local<'a> {
-    pub(super) cx: &'a mut Context,
+    pub(in crate::conn) cx: &'a mut Context,
 }
 
 impl Local<'_> {

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use super::builder::WorkerInfo;
 use super::worker::Worker;
-use crate::conn::{Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, UdpOptions, Wakes};
+use crate::conn::{
+    Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, UdpOptions, Wakes,
+};
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};

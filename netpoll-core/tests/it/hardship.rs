@@ -730,6 +730,43 @@ fn forks_in_a_callback() {
 }
 
 #[test]
+fn a_child_forked_in_code_on_a_worker_harms_nothing_of_its_parent() {
+    alone("hardship::forks_in_code_on_a_worker", "");
+}
+
+/// Run by `a_child_forked_in_code_on_a_worker_harms_nothing_of_its_parent`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_in_code_on_a_worker() {
+    for place in ["handed over", "handed on", "a timer", "a repeated timer"] {
+        let (statuses, ends) = mpsc::channel();
+        let server = server_of_echo();
+        let mut client = connect(server.local_addrs()[0]);
+        let forker = Forker { fork_in: b"", statuses };
+        server.handle().run_on(0, move |local| match place {
+            "handed over" => forker.fork(),
+            "handed on" => local.commands().run_on(0, move |_local| forker.fork()),
+            "a timer" => {
+                local.commands().after(Duration::from_millis(1), move |_local| forker.fork());
+            }
+            _ => {
+                let mut forker = Some(forker);
+                local.commands().every(Duration::from_millis(1), move |_local| {
+                    if let Some(forker) = forker.take() {
+                        forker.fork();
+                    }
+                });
+            }
+        });
+        let status = ends.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 101, "{place}: {status}");
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(server.stop(Duration::from_secs(5)).unwrap().stats.panics, 0);
+    }
+}
+
+#[test]
 fn a_child_forked_over_a_datagram_answers_nothing() {
     alone("hardship::forks_over_datagrams", "");
 }

@@ -1,13 +1,14 @@
 //! A datagram socket as its callbacks see it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::UdpOptions;
 use crate::conn::deadline::Deadlines;
-use crate::conn::{Commands, Context};
+use crate::conn::{Commands, Context, Local};
 use crate::mem::{DatagramPath, DatagramQueue, Key};
 use crate::task::WakeTarget;
 use crate::time::Instant;
@@ -212,6 +213,22 @@ impl DatagramSocket<'_> {
     pub fn waker(&mut self) -> Waker {
         let (key, cx) = (self.key, &self.cx);
         self.core.wake.get_or_insert_with(|| WakeTarget::new(key, Arc::clone(&cx.wakes))).waker()
+    }
+
+    /// The value of this type that [`Builder::state`](crate::Builder::state) made for this worker, as
+    /// [`Conn::state`](crate::Conn::state) finds it.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(&self) -> Rc<S> {
+        self.cx.states.0.get()
+    }
+
+    /// The worker that this socket lives on, as code sees it that belongs to no source.
+    pub fn local(&mut self) -> Local<'_> {
+        Local { cx: self.cx }
     }
 
     /// What to do to connections and other sockets once this callback has returned.

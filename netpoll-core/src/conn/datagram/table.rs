@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::socket::{Core, Phase};
 use super::{DatagramProtocol, DatagramSocket, UdpOptions};
-use crate::conn::{Context, Tables};
 use crate::conn::deadline::Passed;
+use crate::conn::{Context, Tables};
 use crate::driver::{Close, Datagrams, DatagramsFlushed, Io};
 use crate::mem::{self, DatagramPath, Guarded, Key, KeySlab};
 use crate::reactor::{Agenda, Due};
