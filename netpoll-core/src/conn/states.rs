@@ -17,10 +17,12 @@ pub fn two_states<S>() -> String {
 #[derive(Clone, Default)]
 pub struct States(Rc<Inner>);
 
+type Entry = (TypeId, Guarded<Rc<dyn Any>>);
+
 #[derive(Default)]
 struct Inner {
     /// A handful at most, in the order in which they were made.
-    values: RefCell<Vec<(TypeId, Guarded<Rc<dyn Any>>)>>,
+    values: RefCell<Vec<Entry>>,
     has_ended: Cell<bool>,
 }
 

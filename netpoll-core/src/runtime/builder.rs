@@ -57,6 +57,7 @@ pub struct Keepalive {
 
 type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> io::Result<Key> + Send + Sync>;
 type MakeDatagrams = Box<dyn Fn(&WorkerInfo) -> io::Result<Box<dyn DatagramProtocol>> + Send + Sync>;
+type MakeState = Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>;
 type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) -> io::Result<()> + Send + Sync>;
 
 /// What a function for [`Builder::on_start`] may return: nothing, or [`io::Result<()>`](io::Result).
@@ -86,7 +87,7 @@ impl Started for io::Result<()> {
 /// What is kept on each worker.
 pub(super) struct State {
     id: TypeId,
-    pub make: Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>,
+    pub make: MakeState,
 }
 
 pub(super) struct Listen {
