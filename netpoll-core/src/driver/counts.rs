@@ -19,7 +19,8 @@ pub struct IoCounts {
     pub syscalls_sendmmsg: u64,
     /// `accept4`.
     pub syscalls_accept: u64,
-    /// `epoll_ctl`: one for each listener, at most one for each stream, two for each pause of a listener.
+    /// `epoll_ctl`: one for each listener, at most one for each stream, two for each pause of a listener;
+    /// one for each datagram socket, two for each time that it has to wait for room.
     pub syscalls_ctl: u64,
     /// `close`.
     pub syscalls_close: u64,

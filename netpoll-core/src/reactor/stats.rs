@@ -74,7 +74,7 @@ ledger! {
     /// `accept4` calls.
     syscalls_accept,
     /// `epoll_ctl` calls: one for each listener, at most one for each connection, none for its requests; two for each time
-    /// that a listener is paused.
+    /// that a listener is paused, or that a datagram socket has to wait for room.
     syscalls_ctl,
     /// `close` calls.
     syscalls_close,

@@ -98,6 +98,8 @@ pub(super) struct Listen {
 
 pub(super) struct Bind {
     pub addr: SocketAddr,
+    /// The sockets of the workers do not share a port.
+    pub own_ports: bool,
     pub make: MakeDatagrams,
 }
 
@@ -441,8 +443,21 @@ impl Builder {
     {
         let addr = first_addr(addr)?;
         let make: MakeDatagrams = Box::new(move |info| Ok(Box::new(protocol(info)?)));
-        self.udp.push(Bind { addr, make });
+        self.udp.push(Bind { addr, own_ports: false, make });
         Ok(self)
+    }
+
+    /// Gives each worker a port of its own for the `bind_udp` that was called last, instead of one that all of them share: for protocols
+    /// that ask others, whose answers then come to the worker that has asked. A port of 0 is what it is for; any other can be
+    /// bound by one worker only. [`Running::udp_addrs`] has the first worker's,
+    /// [`DatagramSocket::local_addr`](crate::DatagramSocket::local_addr) each.
+    ///
+    /// # Panics
+    /// If none was called yet.
+    #[must_use]
+    pub fn own_ports(mut self) -> Self {
+        self.udp.last_mut().expect("a UDP address was added").own_ports = true;
+        self
     }
 
     /// Settings of all UDP sockets. Default [`UdpOptions::default`].

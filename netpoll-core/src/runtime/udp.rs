@@ -11,10 +11,10 @@ use crate::sys;
 /// of `bind_udp` calls.
 pub fn bind_all(settings: &Builder, sockets: &mut [Vec<OwnedFd>]) -> io::Result<Vec<SocketAddr>> {
     let workers = sockets.len();
-    let reuse_port = workers > 1 || settings.share_port;
     let options = &settings.udp_options;
     let mut addrs = Vec::new();
     for bind in &settings.udp {
+        let reuse_port = !bind.own_ports && (workers > 1 || settings.share_port);
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot receive datagrams on {}: {error}", bind.addr))
         };
@@ -22,10 +22,12 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<OwnedFd>]) -> io::Result<
             // With SO_REUSEPORT the kernel would share the port with a stranger of the same user.
             drop(sys::bind_datagrams(bind.addr, false).map_err(named)?);
         }
-        let mut addr = bind.addr;
+        let mut first = None;
         for worker in sockets.iter_mut() {
-            let socket = sys::bind_datagrams(addr, reuse_port).map_err(named)?;
-            addr = sys::local_addr(socket.as_fd())?;
+            let wanted = first.filter(|_| !bind.own_ports).unwrap_or(bind.addr);
+            let socket = sys::bind_datagrams(wanted, reuse_port).map_err(named)?;
+            let addr = sys::local_addr(socket.as_fd())?;
+            first.get_or_insert(addr);
             sys::set_buffers(socket.as_fd(), options.send_buffer_bytes, options.receive_buffer_bytes)
                 .map_err(named)?;
             if addr.ip().is_unspecified() {
@@ -34,12 +36,12 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<OwnedFd>]) -> io::Result<
             worker.push(socket);
         }
         if settings.steer_by_cpu
-            && workers > 1
+            && reuse_port
             && let Some(first) = sockets[0].last()
         {
             sys::attach_reuseport_cpu_steering(first.as_fd(), workers as u32)?;
         }
-        addrs.push(addr);
+        addrs.extend(first);
     }
     Ok(addrs)
 }

@@ -469,3 +469,41 @@ fn a_port_that_is_taken_or_a_setting_that_lets_nothing_through_is_an_error_of_st
     let error = one().try_bind_udp("127.0.0.1:0", failing).unwrap().start().map(drop).unwrap_err();
     assert!(error.to_string().contains("worker 0 did not start: no zone"), "{error}");
 }
+
+/// Asks whoever it is told to, and reports who has answered.
+struct Asker(SocketAddr, Sender<(usize, SocketAddr)>);
+
+impl DatagramProtocol for Asker {
+    fn opened(&mut self, socket: &mut DatagramSocket<'_>) {
+        socket.send(self.0, &[socket.worker() as u8]);
+    }
+
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        assert_eq!(datagram.bytes(), [socket.worker() as u8], "the answer to its own question");
+        self.1.send((socket.worker(), socket.local_addr())).unwrap();
+    }
+}
+
+#[test]
+fn workers_with_ports_of_their_own_get_the_answers_to_what_they_asked() {
+    let (server, addr) = start(one(), "127.0.0.1:0");
+    let (answers, seen) = channel();
+    let running = Runtime::builder()
+        .workers(Workers::Count(4))
+        .pin(false)
+        .bind_udp("127.0.0.1:0", move |_worker| Asker(addr, answers.clone()))
+        .unwrap()
+        .own_ports()
+        .start()
+        .unwrap();
+    let seen: BTreeSet<_> = (0..4).map(|_| seen.recv_timeout(LONG).unwrap()).collect();
+    let ports: BTreeSet<_> = seen.iter().map(|(_, addr)| *addr).collect();
+    assert_eq!((seen.len(), ports.len()), (4, 4));
+    assert_eq!(seen.first(), Some(&(0, running.udp_addrs()[0])));
+    drop((server, running));
+    // One port cannot be several workers' own.
+    let builder = Runtime::builder().workers(Workers::Count(2)).pin(false);
+    let error =
+        builder.bind_udp(addr, |_worker| Hopeless).unwrap().own_ports().start().map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}

@@ -513,3 +513,42 @@ fn a_socket_that_closes_hands_over_nothing_more() {
     sim.run();
     assert_eq!(sim.stats().datagrams_received, before);
 }
+
+#[test]
+fn workers_with_ports_of_their_own_get_what_is_sent_there() {
+    let mut sim = Sim::new(Options::default().workers(3));
+    let (shared, own) =
+        (sim.bind_udp(|_worker| Echo), sim.bind_udp_own_ports(|worker| Asker(worker.index as u8)));
+    sim.run();
+    let asked = sim.take_datagrams(peer(9));
+    assert_eq!(asked.len(), 3);
+    for (from, bytes) in &asked {
+        sim.send_datagram_at(*from, peer(9), bytes);
+    }
+    sim.run();
+    let mut thanked: Vec<_> = sim.take_datagrams(peer(9));
+    assert!(thanked.iter().all(|(_, bytes)| bytes == b"right"));
+    thanked.sort();
+    let mut ports: Vec<SocketAddr> = asked.into_iter().map(|(from, _)| from).collect();
+    ports.sort();
+    assert_eq!(thanked.into_iter().map(|(from, _)| from).collect::<Vec<_>>(), ports);
+    assert_eq!(sim.udp_addr(own), ports[0]);
+    assert_ne!(sim.udp_addr(shared), sim.udp_addr(own));
+    sim.send_datagram_at("127.0.0.1:9".parse().unwrap(), peer(9), b"nobody is there");
+    sim.run();
+    assert_eq!(sim.take_datagrams(peer(9)), []);
+}
+
+/// Asks with the number of its worker, and says whether the answer is its own.
+struct Asker(u8);
+
+impl DatagramProtocol for Asker {
+    fn opened(&mut self, socket: &mut DatagramSocket<'_>) {
+        socket.send(peer(9), &[self.0]);
+    }
+
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        let is_own = datagram.bytes() == [self.0];
+        socket.send(datagram.path(), if is_own { b"right" } else { b"wrong" });
+    }
+}

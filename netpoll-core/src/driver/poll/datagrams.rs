@@ -200,7 +200,7 @@ impl<R: Register> Streams<R> {
     pub(super) fn bind_datagrams(&mut self, key: Key, fd: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
         let mut setup = *setup;
         self.counts.syscalls_other += u64::from(setup.join_received) + u64::from(setup.join_sent);
-        setup.join_received &= sys::join_datagrams(fd.as_fd());
+        setup.join_received = setup.join_received && sys::join_datagrams(fd.as_fd());
         let joins = setup.join_sent && sys::cuts_datagrams(fd.as_fd());
         self.counts.syscalls_ctl += 1;
         self.poller.register_datagrams(fd.as_fd(), key)?;

@@ -259,6 +259,11 @@ impl SimNet {
         self.net.borrow_mut().post.take(peer)
     }
 
+    /// Where a socket is bound.
+    pub fn udp_addr(&self, port: usize) -> SocketAddr {
+        self.net.borrow().post.ports[port].addr
+    }
+
     /// Whether a socket still receives.
     pub fn receives(&self, port: usize) -> bool {
         self.net.borrow().post.is_open(port)

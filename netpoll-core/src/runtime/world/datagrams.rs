@@ -10,6 +10,8 @@ use crate::runtime::WorkerInfo;
 
 /// The port of the first socket; each further [`Sim::bind_udp`] has the next one.
 const FIRST_PORT: u16 = 53;
+/// From here on each worker has one of its own, where it is to have one.
+const OWN_PORTS: u16 = 40_000;
 
 /// Names the datagram sockets of one [`Sim::bind_udp`], one on each worker.
 ///
@@ -40,12 +42,38 @@ impl Sim {
     ///
     /// # Panics
     /// With more sockets than a worker can have.
-    pub fn bind_udp<P: DatagramProtocol>(&mut self, mut protocol: impl FnMut(&WorkerInfo) -> P) -> UdpId {
+    pub fn bind_udp<P: DatagramProtocol>(&mut self, protocol: impl FnMut(&WorkerInfo) -> P) -> UdpId {
+        self.bind_each(false, protocol)
+    }
+
+    /// The same with a port for each worker, as [`Builder::own_ports`](crate::Builder::own_ports) gives them: answers of far ends
+    /// come to the worker that has asked if they are sent by [`send_datagram_at`](Self::send_datagram_at).
+    ///
+    /// # Panics
+    /// With more sockets than a worker can have.
+    pub fn bind_udp_own_ports<P: DatagramProtocol>(
+        &mut self,
+        protocol: impl FnMut(&WorkerInfo) -> P,
+    ) -> UdpId {
+        self.bind_each(true, protocol)
+    }
+
+    fn bind_each<P: DatagramProtocol>(
+        &mut self,
+        own_ports: bool,
+        mut protocol: impl FnMut(&WorkerInfo) -> P,
+    ) -> UdpId {
         let id = UdpId(self.udp.len());
-        let addr = self.udp_addr(id);
+        let shared = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + id.0 as u16));
+        let workers = self.seats.len();
+        let own = |worker: usize| {
+            let port = OWN_PORTS + (id.0 * workers + worker) as u16;
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        };
         let infos = (0..self.seats.len()).map(|worker| self.info(worker)).collect::<Vec<_>>();
         let options = self.udp_options;
         let ports = self.seats.iter_mut().zip(&infos).map(|(seat, info)| {
+            let addr = if own_ports { own(info.index) } else { shared };
             let key = seat.worker.sockets.add(addr, &options, Box::new(protocol(info)));
             let key = key.expect("fewer sockets than a slab holds");
             seat.reactor.driver().bind(key, addr, &options.setup())
@@ -55,10 +83,20 @@ impl Sim {
         id
     }
 
-    /// Where these sockets are bound.
+    /// Where these sockets are bound; the first worker's, if each has a port of its own.
     #[must_use]
     pub fn udp_addr(&self, udp: UdpId) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, FIRST_PORT + udp.0 as u16).into()
+        self.net.udp_addr(self.udp[udp.0][0])
+    }
+
+    /// A far end sends a datagram to the socket that is bound to exactly this address, as an answer to one that came from there.
+    /// Where there is none, it is lost.
+    pub fn send_datagram_at(&mut self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) {
+        let mut ports = self.udp.iter().flatten().copied();
+        let port = ports.find(|port| self.net.udp_addr(*port) == to && self.net.receives(*port));
+        if let Some(port) = port {
+            self.net.send_datagram(port, DatagramPath::from(from), bytes);
+        }
     }
 
     /// A far end sends a datagram. It comes to the socket of one of the workers that still have one, always the same for one

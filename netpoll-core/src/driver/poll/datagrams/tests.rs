@@ -58,10 +58,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(&SETUP)
+    }
+
+    fn with(setup: &DatagramSetup) -> Self {
         let mut streams = Streams::new(Epoll::new().unwrap()).unwrap();
         let socket = sys::bind_datagrams("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let addr = sys::local_addr(socket.as_fd()).unwrap();
-        streams.bind(KEY, socket, &SETUP).unwrap();
+        streams.bind(KEY, socket, setup).unwrap();
         Self { streams, batch: Batch::new(), addr, peer: UdpSocket::bind("127.0.0.1:0").unwrap() }
     }
 
@@ -111,6 +115,23 @@ fn a_turn_takes_its_share_and_the_rest_is_reported_unfinished() {
     assert_eq!(world.resume(), ["2 datagrams"]);
     assert_eq!(world.streams.counts().quantum_hits, 2);
     assert_eq!(world.resume(), [""; 0]);
+}
+
+#[test]
+fn what_a_peer_sends_joined_comes_one_by_one_whether_the_kernel_may_join_it_or_not() {
+    for (join_received, expected) in
+        [(false, ["4 datagrams", "4 datagrams", "2 datagrams"]), (true, ["10 datagrams", "", ""])]
+    {
+        let mut world = World::with(&DatagramSetup { join_received, per_turn: 100, ..SETUP });
+        let bytes: Vec<u8> = (0..200).collect();
+        let parcel = Parcel { to: world.addr, from: None, bytes: &bytes, segment: Some(20) };
+        // Ten datagrams that together are longer than one may be.
+        assert_eq!(Outgoing::new().send(world.peer.as_fd(), [parcel].into_iter()).unwrap(), 1);
+        let seen = world.look();
+        assert_eq!(seen, expected.into_iter().filter(|what| !what.is_empty()).collect::<Vec<_>>());
+        let counts = world.streams.counts();
+        assert_eq!((counts.datagrams_received, counts.datagrams_truncated), (10, 0));
+    }
 }
 
 #[test]
