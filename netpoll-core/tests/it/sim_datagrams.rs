@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use netpoll_core::sim::{Faults, Options, Sim};
 use netpoll_core::{Datagram, DatagramPath, DatagramProtocol, DatagramSocket, Datagrams, UdpOptions};
 
@@ -551,4 +552,36 @@ impl DatagramProtocol for Asker {
         let is_own = datagram.bytes() == [self.0];
         socket.send(datagram.path(), if is_own { b"right" } else { b"wrong" });
     }
+}
+
+/// Counts in the worker's state, and answers later with what it has counted.
+struct Counter;
+
+impl DatagramProtocol for Counter {
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        let count = socket.state::<RefCell<u8>>();
+        *count.borrow_mut() += 1;
+        let (id, path) = (socket.id(), datagram.path());
+        socket.local().commands().after(Duration::from_millis(10), move |local| {
+            let counted = *local.state::<RefCell<u8>>().borrow();
+            local.commands().send_datagram(id, path, Bytes::copy_from_slice(&[counted]));
+        });
+    }
+}
+
+#[test]
+fn a_socket_reaches_its_workers_state_and_code_of_its_worker_reaches_the_socket() {
+    let mut sim = Sim::new(Options::default());
+    sim.state(|_worker| RefCell::new(40_u8));
+    let udp = sim.bind_udp(|worker| {
+        assert_eq!(*worker.state::<RefCell<u8>>().borrow(), 40);
+        Counter
+    });
+    sim.send_datagram(udp, peer(1), b"one");
+    sim.send_datagram(udp, peer(1), b"two");
+    sim.run();
+    assert_eq!(sim.take_datagrams(peer(1)), []);
+    sim.advance(Duration::from_millis(20));
+    let answers: Vec<_> = sim.take_datagrams(peer(1)).into_iter().map(|(_, bytes)| bytes).collect();
+    assert_eq!(answers, [[42], [42]]);
 }
