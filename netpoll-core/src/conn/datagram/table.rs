@@ -107,7 +107,10 @@ impl Sockets {
     /// The worker serves: tells those that do not know it yet.
     #[inline]
     pub fn open_all(&mut self, cx: &mut Context, io: &mut dyn Io) {
-        while let Some(key) = self.unopened.pop() {
+        if self.unopened.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.unopened) {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.core.phase = Phase::Open;
                 slot.call(cx, key, |protocol, socket| protocol.opened(socket));

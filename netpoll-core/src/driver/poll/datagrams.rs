@@ -101,8 +101,9 @@ impl Socket {
         queue: &mut DatagramQueue,
         counts: &mut IoCounts,
     ) -> DatagramsFlushed {
-        // Datagrams that are not to be joined, because the kernel has refused it; and what it has said of the first one.
-        let (mut alone, mut refused) = (0_usize, false);
+        // Datagrams that are not to be joined, because the kernel has refused it, and the length that it may be about; and whether
+        // it has refused the first one.
+        let (mut alone, mut suspect, mut refused) = (0_usize, None, false);
         while !queue.is_empty() {
             let joining = if alone > 0 { Joining::NONE } else { self.joining };
             counts.syscalls_sendmmsg += 1;
@@ -115,6 +116,10 @@ impl Socket {
                     counts.sent_bytes += bytes as u64;
                     queue.pop(datagrams);
                     (alone, refused) = (alone.saturating_sub(datagrams), false);
+                    if let Some(segment) = suspect.take() {
+                        // Alone it has left: as segments they do not fit a packet of this link.
+                        self.joining.segment_max = self.joining.segment_max.min(segment - 1);
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -127,8 +132,7 @@ impl Socket {
                 io::ErrorKind::Interrupted => continue,
                 _ => {}
             }
-            if !std::mem::replace(&mut refused, true) {
-                // It may be about something that was sent before, and then is told once.
+            if may_be_pending(&error) && !std::mem::replace(&mut refused, true) {
                 counts.datagram_errors += 1;
                 continue;
             }
@@ -139,14 +143,13 @@ impl Socket {
                 match error.raw_os_error() {
                     // The card cannot sum up, or the way is encrypted.
                     Some(libc::EIO) => self.joining = Joining::NONE,
-                    // Segments do not fit a packet of this link.
-                    Some(libc::EINVAL | libc::EMSGSIZE) => {
-                        self.joining.segment_max = self.joining.segment_max.min(segment - 1);
-                    }
+                    Some(libc::EINVAL | libc::EMSGSIZE) => suspect = Some(segment),
                     // It is about the peer, and may be about the first one of them only.
                     _ => {}
                 }
             } else {
+                // It was not the joining.
+                suspect = None;
                 counts.datagrams_refused += 1;
                 queue.pop(1);
                 alone = alone.saturating_sub(1);
@@ -154,6 +157,15 @@ impl Socket {
         }
         DatagramsFlushed::Done
     }
+}
+
+/// Whether an error may tell of something that was sent before, by ICMP, and so is no longer there for the next try. Those are told
+/// of the call itself: something about it is wrong, or a filter forbids it.
+fn may_be_pending(error: &io::Error) -> bool {
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EIO | libc::EPERM | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 fn parcel(run: Run<'_>) -> Parcel<'_> {
@@ -266,7 +278,8 @@ impl<R: Register> Streams<R> {
                 }
             }
         }
-        self.datagrams.incoming = Some(incoming);
+        // A socket that was bound meanwhile may have needed a larger one.
+        self.datagrams.incoming.get_or_insert(incoming);
         self.datagrams.places = places;
     }
 

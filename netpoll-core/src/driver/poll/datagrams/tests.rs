@@ -169,6 +169,23 @@ fn what_cannot_leave_joined_leaves_one_by_one_and_is_not_tried_again() {
 }
 
 #[test]
+fn a_peer_that_cannot_be_answered_does_not_keep_others_from_being_answered_joined() {
+    let mut world = World::new();
+    // Whoever writes a source port of zero into datagrams of theirs.
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut queue = DatagramQueue::new(usize::MAX);
+    for _ in 0..3 {
+        assert!(queue.push(nobody.into(), b"ten bytes."));
+    }
+    assert_eq!(world.streams.send_to(KEY, &mut queue), DatagramsFlushed::Done);
+    let counts = *world.streams.counts();
+    assert_eq!((counts.datagrams_refused, counts.datagrams_sent), (3, 0));
+    assert_eq!(counts.syscalls_sendmmsg, 4, "joined, and each by itself");
+    let socket = world.streams.datagrams.sockets.get(KEY).unwrap();
+    assert_eq!((socket.joining.segment_max, socket.joining.datagrams_max), (usize::MAX, 64));
+}
+
+#[test]
 fn a_refusal_costs_one_datagram_of_those_in_front_and_behind() {
     let mut world = World::new();
     let mut queue = world.queue(2, 10);
