@@ -72,10 +72,12 @@ struct Entry {
     len: usize,
 }
 
-/// How datagrams may be joined: to how many at most, and to how many bytes.
+/// How datagrams may be joined.
 #[derive(Debug, Clone, Copy)]
 pub struct Joining {
+    /// So many at most.
     pub datagrams_max: usize,
+    /// To so many bytes at most.
     pub bytes_max: usize,
     /// Longer ones are not.
     pub segment_max: usize,
@@ -89,10 +91,13 @@ impl Joining {
 /// Datagrams in a row to one peer that can leave as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run<'a> {
+    /// Where they go.
     pub path: DatagramPath,
+    /// Their bytes, one behind the other.
     pub bytes: &'a [u8],
-    /// How many they are, and how long each but the last is.
+    /// How many they are.
     pub datagrams: usize,
+    /// How long each but the last is.
     pub segment: usize,
 }
 
@@ -111,6 +116,7 @@ impl DatagramQueue {
         Self { bytes: Vec::new(), head: 0, entries: VecDeque::new(), bytes_max }
     }
 
+    /// Whether nothing is in it.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
