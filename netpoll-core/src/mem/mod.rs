@@ -2,7 +2,7 @@
 //! made of blocks.
 //!
 //! Everything here belongs to exactly one worker and is touched by its thread only, so there is no
-//! lock and no atomic. Nothing here knows a socket or a waker, or makes a system call, but for one: the last
+//! lock and no atomic, but for what comes home from elsewhere ([`Held`], [`Stash`]). Nothing here knows a socket or a waker, or makes a system call, but for one: the last
 //! owner of a [`FileRange`] closes its file.
 
 mod block;
@@ -12,6 +12,7 @@ mod file_range;
 mod key;
 mod pool;
 mod read_buffer;
+mod stash;
 mod write_queue;
 
 pub use block::Block;
@@ -21,4 +22,5 @@ pub use file_range::FileRange;
 pub use key::{GENERATION_MAX, INDEX_MAX, Key, KeyMap, KeySlab};
 pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Held, Pool, PoolCounts};
 pub use read_buffer::ReadBuffer;
+pub use stash::{Home, Stash};
 pub use write_queue::{COPY_MAX, FilePart, WriteQueue};

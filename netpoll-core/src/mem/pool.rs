@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::block::Block;
+use super::stash::Home;
 use super::write_queue::Chain;
 
 /// The smallest size class: 1 KiB, enough for the answer to a short JSON request.
@@ -59,6 +60,8 @@ pub struct Pool {
     /// Of shared segments in write queues that nobody else is likely to hold.
     linked_bytes: usize,
     held_bytes: Arc<AtomicUsize>,
+    /// What was dropped where the pool is out of reach comes here.
+    home: Arc<Home>,
     counts: PoolCounts,
 }
 
@@ -98,6 +101,7 @@ impl Pool {
             allocated_bytes: 0,
             linked_bytes: 0,
             held_bytes: Arc::default(),
+            home: Arc::default(),
             counts: PoolCounts { hits: 0, misses: 0, returned: 0, dropped: 0, chain_misses: 0 },
         }
     }
@@ -147,6 +151,27 @@ impl Pool {
     /// Counts what a protocol holds; nothing yet.
     pub fn hold(&self) -> Held {
         Held { sum: Arc::clone(&self.held_bytes), bytes: 0 }
+    }
+
+    /// Where blocks of this pool can be left by whoever cannot reach it.
+    pub fn home(&self) -> Arc<Home> {
+        Arc::clone(&self.home)
+    }
+
+    /// Picks up what was left there.
+    #[inline]
+    pub fn collect(&mut self) {
+        if self.home.is_waiting() {
+            self.pick_up();
+        }
+    }
+
+    #[cold]
+    fn pick_up(&mut self) {
+        for (mut queue, block) in self.home.take() {
+            queue.clear(self);
+            self.give(block);
+        }
     }
 
     /// The memory that connections hold now, in bytes: blocks, shared bytes on their way out, and what protocols hold.

@@ -31,6 +31,23 @@ impl ReadBuffer {
         Self { block: Block::NONE, start: 0 }
     }
 
+    /// What is in a block that is not empty.
+    pub(super) fn of(block: Block) -> Self {
+        debug_assert!(!block.is_empty(), "an empty buffer owns nothing");
+        Self { block, start: 0 }
+    }
+
+    /// The memory that it owns, in bytes.
+    #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.block.capacity()
+    }
+
+    /// The block itself, which is the caller's then.
+    pub(super) fn into_block(self) -> Block {
+        self.block
+    }
+
     /// Whether nothing is left to consume.
     #[inline]
     pub fn is_empty(&self) -> bool {

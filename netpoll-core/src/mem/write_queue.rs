@@ -72,6 +72,12 @@ impl WriteQueue {
         self.queued_bytes() == 0
     }
 
+    /// Whether it owns nothing.
+    #[inline]
+    pub(super) fn is_vacant(&self) -> bool {
+        self.chain.is_none()
+    }
+
     /// How many bytes are left to send. O(1).
     #[inline]
     pub fn queued_bytes(&self) -> usize {
