@@ -216,7 +216,7 @@ mod time;
 
 pub use conn::{
     Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Flow,
-    Handle, Input, Local, Lost, Message, Peer, Protocol, Setup, TimerId, UdpOptions,
+    Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, TimerId, UdpOptions, Upper,
 };
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};

@@ -5,7 +5,7 @@
 //! offered first.
 
 use super::stream::{
-    BACKED_UP, DEADLINE_WAITS, ENDED, End, HELD, ON_READY_LIST, PAUSED, PEER_ENDING, Phase, Stream,
+    BACKED_UP, DEADLINE_WAITS, ENDED, End, HELD, KEEPS, ON_READY_LIST, PAUSED, PEER_ENDING, Phase, Stream,
     TURN_CAME, YIELDED,
 };
 use super::{ConnLimits, Context, Flow, Lost};
@@ -60,7 +60,7 @@ impl Stream {
         let was_held = self.is_held();
         self.rein_in(agenda, io, key, true);
         self.mark(ON_READY_LIST, false);
-        was_held && !self.is_held() && self.phase == Phase::Open && !self.input.is_empty()
+        was_held && !self.is_held() && self.phase == Phase::Open && self.has_remainder()
     }
 
     /// Turns what a callback wants into marks and orders. Output is not flushed here.
@@ -130,7 +130,7 @@ impl Stream {
         if hold == self.is_held() {
             return;
         }
-        if !hold && !offers_next && self.phase == Phase::Open && !self.input.is_empty() {
+        if !hold && !offers_next && self.phase == Phase::Open && self.has_remainder() {
             // The remainder is offered without new bytes, and before the end can come: what is behind it waits until then.
             return self.push_ready(agenda, key);
         }
@@ -143,6 +143,11 @@ impl Stream {
         if waiting {
             self.push_ready(agenda, key);
         }
+    }
+
+    /// Input was left, here or by a protocol above a layer.
+    pub fn has_remainder(&self) -> bool {
+        !self.input.is_empty() || self.has(KEEPS)
     }
 
     /// Whether a chunk may be offered just as it came: the connection is open, not held, and has no remainder.

@@ -7,7 +7,7 @@
 use crate::mem::Key;
 use crate::time::{Instant, TimerKey, Wheel};
 
-const NEVER: Instant = Instant::from_nanos(u64::MAX);
+const NEVER: Instant = Instant::MAX;
 
 /// The protocol's deadline, and the timer that it shares with the machinery's own, which is kept elsewhere
 /// because few connections have one.
@@ -35,6 +35,13 @@ impl Deadlines {
     pub fn set_protocol(&mut self, wheel: &mut Wheel<Key>, now: Instant, key: Key, at: Instant) {
         self.protocol = at;
         self.arm(wheel, now, key, at);
+    }
+
+    /// Puts another time in place of the protocol's deadline, and leaves the timer: for as long as the deadline that it stands for
+    /// is put back by [`set_protocol`](Self::set_protocol).
+    #[inline]
+    pub fn exchange_protocol(&mut self, at: Instant) -> Instant {
+        std::mem::replace(&mut self.protocol, at)
     }
 
     pub fn clear_protocol(&mut self) {

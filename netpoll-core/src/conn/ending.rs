@@ -37,6 +37,7 @@ impl<P: Protocol> Connections<P> {
             crate::log::panicked(&key);
         }
         mem::discard(protocol);
+        cx.agenda.pool.collect();
         sys::assert_not_forked();
     }
 
@@ -48,6 +49,15 @@ impl<P: Protocol> Connections<P> {
             }
             Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
             _ => {}
+        }
+    }
+
+    /// The grace of a drain is over for a connection.
+    pub fn retired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        if self.call(cx, io, key, Flush::Soon, P::closing)
+            && let Some(Slot { stream, .. }) = self.slots.get_mut(key)
+        {
+            stream.watch_output(&mut cx.agenda, &cx.limits, io, key);
         }
     }
 
@@ -66,6 +76,10 @@ impl<P: Protocol> Connections<P> {
         // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
+        let has_last_word = is_done && slot.stream.phase == Phase::Open;
+        if has_last_word && !self.call(cx, io, key, Flush::Now, P::closing) {
+            return false;
+        }
         let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
         self.end(cx, io, key, end);
         !is_done

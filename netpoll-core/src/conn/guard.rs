@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::deadline::Passed;
 use super::stream::{End, Phase, Stream};
-use super::{ConnLimits, Flow, Lost};
+use super::{ConnLimits, Context, Lost};
 use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
@@ -29,6 +29,14 @@ pub struct Guard {
     retires: bool,
     /// All has left the queue, and the peer's side had not acknowledged it then: the next look asks again.
     awaits_acknowledgement: bool,
+}
+
+/// What a guard that has passed leads to.
+pub enum Outlook {
+    GoesOn,
+    /// The grace of a drain is over: the protocol is asked for its last word.
+    Retired,
+    Ends(End),
 }
 
 impl Stream {
@@ -63,35 +71,29 @@ impl Stream {
         limits: &ConnLimits,
         io: &mut dyn Io,
         key: Key,
-    ) -> Option<End> {
+    ) -> Outlook {
         if self.phase == Phase::Connecting {
-            return Some(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
+            return Outlook::Ends(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
         }
-        let guard = self.guard.take()?;
+        let Some(guard) = self.guard.take() else { return Outlook::GoesOn };
         if guard.retires && self.is_behind() {
             let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
             if guard.sent_bytes >= least {
                 // Its input waits for the peer to read, which it does: what had arrived is answered.
                 self.retire(agenda, key, limits.drain_grace);
-                return None;
+                return Outlook::GoesOn;
             }
         }
         if guard.retires {
-            self.push_dirty(agenda, key);
-            let end = self.steer(agenda, io, key, Flow::Linger);
-            if end.is_none() && self.waiting_bytes() > 0 {
-                let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
-                self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
-            }
-            return end;
+            return Outlook::Retired;
         }
         if self.phase == Phase::Lingering {
-            return self.linger_on(agenda, limits, key, &guard);
+            return self.linger_on(agenda, limits, key, &guard).map_or(Outlook::GoesOn, Outlook::Ends);
         }
         let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
         if unacknowledged_bytes == 0 && self.waiting_bytes() == 0 {
             self.output_left(agenda, key);
-            return None;
+            return Outlook::GoesOn;
         }
         // What left our queue and what the peer's kernel acknowledged of what had left before.
         let taken = (guard.sent_bytes + guard.unacknowledged_bytes as u64)
@@ -99,10 +101,26 @@ impl Stream {
         let least = limits.least_taken_bytes(limits.write_grace);
         if taken < least.min(guard.outstanding_bytes) {
             agenda.stats.stalled += 1;
-            return Some(End::reset(Lost::Stalled));
+            return Outlook::Ends(End::reset(Lost::Stalled));
         }
         self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
-        None
+        Outlook::GoesOn
+    }
+
+    /// The grace of a drain is called off, if it runs.
+    pub fn go_on_after_all(&mut self, agenda: &mut Agenda, limits: &ConnLimits, io: &mut dyn Io, key: Key) {
+        if self.is_retiring() {
+            self.clear_guard();
+            self.watch_output(agenda, limits, io, key);
+        }
+    }
+
+    /// Watches output that was left behind a guard of another kind.
+    pub fn watch_output(&mut self, agenda: &mut Agenda, limits: &ConnLimits, io: &mut dyn Io, key: Key) {
+        if self.guard.is_none() && self.waiting_bytes() > 0 {
+            let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+            self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
+        }
     }
 
     /// Sets the machinery's own deadline.
@@ -124,6 +142,16 @@ impl Stream {
             retires: false,
             awaits_acknowledgement: false,
         }));
+    }
+
+    /// The grace of a drain begins, if it has not.
+    pub fn begin_to_retire(&mut self, cx: &mut Context, key: Key) {
+        if self.phase != Phase::Open || self.is_retiring() {
+            return;
+        }
+        let now = cx.agenda.clock.now();
+        let ends = if cx.stopping { cx.drain_ends.duration_since(now) } else { Duration::MAX };
+        self.retire(&mut cx.agenda, key, cx.limits.drain_grace.min(ends));
     }
 
     /// Lingers after this time. Output that waits for the peer is not watched meanwhile.
@@ -228,7 +256,7 @@ impl Stream {
 
     /// It lingers, or would as soon as the grace of a drain is over, and nothing waits to leave.
     pub fn has_said_all(&self) -> bool {
-        let retires = self.is_retiring() && self.input.is_empty() && self.waiting_bytes() == 0;
+        let retires = self.is_retiring() && !self.has_remainder() && self.waiting_bytes() == 0;
         self.phase == Phase::Lingering || (self.phase == Phase::Open && retires)
     }
 

@@ -129,6 +129,13 @@ impl Conn<'_> {
         self.stream.out.write_shared(&mut self.cx.agenda.pool, bytes);
     }
 
+    /// The same for bytes that others hold as well, such as what is sent to many: above 4 KiB they do not count as memory of this
+    /// connection. For [`Protocol::outgoing`](crate::Protocol::outgoing).
+    #[inline]
+    pub fn send_common(&mut self, bytes: Bytes) {
+        self.stream.out.write_common(&mut self.cx.agenda.pool, bytes);
+    }
+
     /// Queues a part of an open file, which leaves by `sendfile`: its bytes take no memory here, however many.
     ///
     /// They count as queued, so a part above [`ConnLimits::write_high_bytes`] holds the connection's input back until
@@ -177,6 +184,13 @@ impl Conn<'_> {
     #[must_use]
     pub fn is_finished_by_peer(&self) -> bool {
         self.stream.is_finished()
+    }
+
+    /// The flow that changes nothing: `Flow::Pause` if this connection has paused, else `Flow::Continue`. For callbacks that
+    /// have no wish of their own.
+    #[must_use]
+    pub fn unchanged_flow(&self) -> Flow {
+        self.stream.unchanged_flow()
     }
 
     /// Calls `deadline` so long after now. A connection has one deadline; this replaces it. In the common
@@ -241,11 +255,6 @@ impl Conn<'_> {
     /// The worker that this connection lives on, as code sees it that belongs to none.
     pub fn local(&mut self) -> Local<'_> {
         Local { cx: self.cx }
-    }
-
-    /// What a callback returns that leaves everything as it is.
-    pub(super) fn unchanged_flow(&self) -> Flow {
-        self.stream.unchanged_flow()
     }
 
     /// The runtime is shutting down gracefully: finish and close.

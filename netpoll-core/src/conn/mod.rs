@@ -14,6 +14,7 @@ mod dial;
 mod ending;
 mod guard;
 mod handle;
+mod layer;
 mod limits;
 mod listener;
 mod local;
@@ -33,6 +34,7 @@ mod timers;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::mem::Key;
 use crate::reactor::Agenda;
 use crate::task::Deliver;
 use crate::time::Instant;
@@ -43,6 +45,7 @@ pub use connect::{ConnectOptions, Start};
 pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, UdpOptions};
 pub use dial::Dial;
 pub use handle::{Conn, ConnId};
+pub use layer::{Layer, Layered, Upper};
 pub use limits::ConnLimits;
 pub use listener::Listeners;
 pub use local::Local;
@@ -71,4 +74,19 @@ pub struct Context {
     pub handle: Handle,
     /// What the program keeps on this worker.
     pub states: OwnStates,
+    /// Why the connection of a callback that is under way resets itself, where it is not just that it wants to.
+    pub cause: Option<(Key, Lost)>,
+}
+
+impl Context {
+    /// The end that a callback has asked for, with its cause.
+    #[cold]
+    pub fn because(&mut self, key: Key, end: stream::End) -> stream::End {
+        match self.cause.take() {
+            Some((of, reason)) if of == key && matches!(end.reason, Lost::Reset) => {
+                stream::End::reset(reason)
+            }
+            _ => end,
+        }
+    }
 }

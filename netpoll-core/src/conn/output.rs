@@ -171,6 +171,13 @@ impl Stream {
         room && self.phase == Phase::Open
     }
 
+    /// Output waits where a flush does not see it: holds the input back until what it does see has come down to low water, and
+    /// tells the protocol then, in a later turn.
+    pub fn hold_for_room(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        self.back_up(agenda, io, key);
+        self.push_ready(agenda, key);
+    }
+
     /// Holds the input back until `drained`.
     fn back_up(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
         self.mark(BACKED_UP, true);

@@ -6,6 +6,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::{Conn, Message};
 use crate::time::Instant;
 
@@ -105,6 +107,22 @@ pub trait Protocol: Sized + 'static {
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Retire
+    }
+
+    /// The connection is about to be closed because somebody else has asked for it
+    /// ([`Commands::close`](crate::Commands::close), [`Handle::close`](crate::Handle::close)) or the grace of a drain is over
+    /// ([`Flow::Retire`]). The moment for a last word; what it returns takes effect as ever, and the default lingers.
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let _ = conn;
+        Flow::Linger
+    }
+
+    /// Others send this to the connection: other connections ([`Commands::send`](crate::Commands::send)) or threads
+    /// ([`Handle::send`](crate::Handle::send)). The default queues it as it is; a protocol with a framing of its own frames it here,
+    /// or drops it. Who wants nothing else returns [`Conn::unchanged_flow`].
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        conn.send_common(bytes);
+        conn.unchanged_flow()
     }
 
     /// The last call: the connection is gone. The value is dropped next.

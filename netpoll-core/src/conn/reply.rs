@@ -54,6 +54,9 @@ impl Reply {
     /// Of no chunk.
     pub const NONE: Self = Self { start: 0, len: 0, part: Part::NONE };
 
+    /// Of no chunk, and something is in front: whatever is sent is queued. For a connection that is not the wire itself.
+    pub const VEILED: Self = Self { start: 0, len: 0, part: Part { start: 0, end: u32::MAX } };
+
     /// Nothing of this chunk yet.
     #[inline]
     pub fn none(chunk: &[u8]) -> Self {

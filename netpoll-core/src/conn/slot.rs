@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use super::reply::{Part, Reply};
 use super::stream::{End, Phase, Stream};
@@ -116,12 +115,10 @@ impl<P: Protocol> Slot<P> {
             Err(payload) => return Some(panicked(cx, key, payload)),
         };
         if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
-            return Some(end);
+            return Some(cx.because(key, end));
         }
-        if flow == Flow::Retire && self.stream.phase == Phase::Open && !self.stream.is_retiring() {
-            let ends =
-                if cx.stopping { cx.drain_ends.duration_since(cx.agenda.clock.now()) } else { Duration::MAX };
-            self.stream.retire(&mut cx.agenda, key, cx.limits.drain_grace.min(ends));
+        if flow == Flow::Retire {
+            self.stream.begin_to_retire(cx, key);
         }
         match flush {
             Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
@@ -138,7 +135,7 @@ impl<P: Protocol> Slot<P> {
         if stream.phase != Phase::Open
             || stream.is_held()
             || stream.waiting_bytes() > 0
-            || !stream.input.is_empty()
+            || stream.has_remainder()
         {
             return None;
         }

@@ -37,6 +37,8 @@ pub(super) const OUTPUT_LEFT: u16 = 1 << 8;
 pub(super) const DEADLINE_WAITS: u16 = 1 << 9;
 /// That turn has come.
 pub(super) const TURN_CAME: u16 = 1 << 10;
+/// The protocol keeps something for itself that it wants to be offered, or to send, when input flows again.
+pub(super) const KEEPS: u16 = 1 << 11;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,14 @@ impl Stream {
     #[inline]
     pub(super) fn has(&self, bits: u16) -> bool {
         self.bits & bits != 0
+    }
+
+    /// Sets those of a mask, and returns what they were.
+    #[inline]
+    pub(super) fn exchange(&mut self, mask: u16, bits: u16) -> u16 {
+        let were = self.bits & mask;
+        self.bits = (self.bits & !mask) | bits;
+        were
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::any_table::Table;
 use super::deadline::Passed;
+use super::guard::Outlook;
 use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
@@ -290,11 +291,11 @@ impl<P: Protocol> Table for Connections<P> {
         cx.agenda.stats.timers_fired += u64::from(passed != Passed::Neither);
         match passed {
             Passed::Neither => {}
-            Passed::Guard => {
-                if let Some(end) = stream.guard_passed(&mut cx.agenda, &cx.limits, io, key) {
-                    self.end(cx, io, key, end);
-                }
-            }
+            Passed::Guard => match stream.guard_passed(&mut cx.agenda, &cx.limits, io, key) {
+                Outlook::GoesOn => {}
+                Outlook::Retired => self.retired(cx, io, key),
+                Outlook::Ends(end) => self.end(cx, io, key, end),
+            },
             Passed::Protocol if stream.phase == Phase::Open => {
                 self.call(cx, io, key, Flush::Soon, P::deadline);
             }
@@ -323,8 +324,7 @@ impl<P: Protocol> Table for Connections<P> {
             cx.agenda.stats.output_overflows += 1;
             return self.end(cx, io, key, End::reset(Lost::OutputOverflow));
         }
-        stream.out.write_common(&mut cx.agenda.pool, bytes.into_inner());
-        stream.push_dirty(&mut cx.agenda, key);
+        self.call(cx, io, key, Flush::Soon, |protocol, conn| protocol.outgoing(conn, bytes.into_inner()));
     }
 
     fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message) {
@@ -335,8 +335,10 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {
         if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open || reset) {
-            let flow = if reset { Flow::Reset } else { Flow::Linger };
-            self.call(cx, io, key, Flush::Soon, |_, _| flow);
+            let close = |protocol: &mut P, conn: &mut Conn<'_>| {
+                if reset { Flow::Reset } else { protocol.closing(conn) }
+            };
+            self.call(cx, io, key, Flush::Soon, close);
         }
     }
 

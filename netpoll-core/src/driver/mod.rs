@@ -32,6 +32,7 @@ use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 
 pub use counts::IoCounts;
 pub use datagrams::{Datagram, DatagramSetup, Datagrams, DatagramsFlushed, Place};
+pub use files::read_part;
 pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 

@@ -140,6 +140,7 @@ impl Seat {
             wakes,
             handle: self.handle.clone(),
             states: OwnStates::default(),
+            cause: None,
         };
         let mut worker = Worker::new(context);
         let info = WorkerInfo {

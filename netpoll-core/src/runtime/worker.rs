@@ -432,6 +432,7 @@ impl Host for Worker {
 
     fn reclaim(&mut self, io: &mut dyn Io) {
         self.tables.reclaim();
+        self.cx.agenda.pool.collect();
         self.listeners.reclaim();
         self.cx.commands.reclaim();
         self.sockets.reclaim();

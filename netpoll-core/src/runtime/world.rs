@@ -121,6 +121,7 @@ impl Sim {
                 wakes: Arc::new(Wakes(mailbox.sender())),
                 handle: handle.clone(),
                 states: OwnStates::default(),
+                cause: None,
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);

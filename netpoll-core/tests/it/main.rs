@@ -2,6 +2,8 @@
 
 mod accepting;
 mod chance;
+#[path = "../../../examples/src/cipher.rs"]
+mod cipher;
 mod datagrams;
 mod ending;
 mod ends;
@@ -9,6 +11,7 @@ mod fast_lane;
 mod files;
 mod hardship;
 mod in_place;
+mod layers;
 mod memory;
 mod on_workers;
 mod panics;

@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, Conn, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Protocol};
+use netpoll_core::{
+    Budget, Conn, ConnLimits, ConnectOptions, FileRange, Flow, Input, Layered, Lost, Protocol,
+};
 
 use crate::chance::{Chance, seeds};
+use crate::cipher::Cipher;
+use crate::layers::FarEnd;
 
 /// As long as the longest answer.
 static LETTERS: LazyLock<Arc<File>> = LazyLock::new(|| {
@@ -173,6 +177,8 @@ impl Protocol for Actor {
 /// One peer: what it says, and what it has to be answered.
 struct Speaker {
     peer: PeerId,
+    /// It speaks through the cipher.
+    far: Option<FarEnd>,
     says: Vec<u8>,
     said: usize,
     expected: Vec<u8>,
@@ -180,7 +186,7 @@ struct Speaker {
 }
 
 impl Speaker {
-    fn new(peer: PeerId, chance: &mut Chance) -> Self {
+    fn new(peer: PeerId, far: Option<FarEnd>, chance: &mut Chance) -> Self {
         let (mut says, mut expected) = (Vec::new(), Vec::new());
         for _ in 0..1 + chance.below(15) {
             let way = WAYS[chance.below(WAYS.len())];
@@ -189,20 +195,30 @@ impl Speaker {
             says.extend((bytes as u16).to_be_bytes());
             expected.extend(answer_of(way, bytes));
         }
-        Self { peer, says, said: 0, expected, received: Vec::new() }
+        Self { peer, far, says, said: 0, expected, received: Vec::new() }
     }
 
     fn speak(&mut self, sim: &mut Sim, chance: &mut Chance) {
         let end = self.says.len().min(self.said + 1 + chance.below(9));
-        sim.send(self.peer, &self.says[self.said..end]);
+        let says = &self.says[self.said..end];
+        match &mut self.far {
+            Some(far) => sim.send(self.peer, &far.seal(says)),
+            None => sim.send(self.peer, says),
+        }
         self.said = end;
         if end == self.says.len() {
+            if let Some(far) = &mut self.far {
+                sim.send(self.peer, &far.bye());
+            }
             sim.finish(self.peer);
         }
     }
 
     fn listen(&mut self, sim: &mut Sim) {
-        sim.drain_received(self.peer, &mut self.received);
+        match &mut self.far {
+            Some(far) => self.received.extend(far.open(&sim.take_received(self.peer))),
+            None => sim.drain_received(self.peer, &mut self.received),
+        }
     }
 
     fn has_beginning(&self) -> bool {
@@ -215,10 +231,11 @@ struct Storm {
     listener: ListenerId,
     ledger: Rc<RefCell<Ledger>>,
     chance: Chance,
+    layered: bool,
 }
 
 /// Workers, windows, ways and budgets as the seed says.
-fn storm(seed: u64, faults: Faults) -> Storm {
+fn storm(seed: u64, faults: Faults, layered: bool) -> Storm {
     let mut chance = Chance::new(seed);
     let millis = |millis: usize| Duration::from_millis(millis as u64);
     let mut options = Options::default().seed(seed).faults(faults).workers(1 + chance.below(3));
@@ -237,17 +254,26 @@ fn storm(seed: u64, faults: Faults) -> Storm {
         ..ConnLimits::default()
     };
     let (mut sim, ledger) = (Sim::new(options), Rc::new(RefCell::new(Ledger::default())));
-    let listener = sim.listen({
+    let make = {
         let ledger = Rc::clone(&ledger);
-        move |_peer| Actor::new(&ledger)
-    });
-    Storm { sim, listener, ledger, chance }
+        move || Actor::new(&ledger)
+    };
+    let listener = match layered {
+        true => sim.listen(move |_peer| Layered::new(Cipher::new(2), make())),
+        false => sim.listen(move |_peer| make()),
+    };
+    Storm { sim, listener, ledger, chance, layered }
 }
 
 impl Storm {
     fn speaker(&mut self) -> Speaker {
         let peer = self.sim.connect(self.listener);
-        Speaker::new(peer, &mut self.chance)
+        let far = self.layered.then(|| {
+            let mut far = FarEnd::new();
+            self.sim.send(peer, &far.greeting());
+            far
+        });
+        Speaker::new(peer, far, &mut self.chance)
     }
 
     /// Lets something happen.
@@ -273,8 +299,17 @@ impl Storm {
 
 #[test]
 fn whatever_a_protocol_does_polite_peers_get_all_of_their_answers_and_others_a_beginning() {
-    for seed in seeds(400) {
-        let mut storm = storm(seed, Faults::stormy());
+    speak_and_leave(400, false);
+}
+
+#[test]
+fn whatever_a_protocol_does_polite_peers_get_all_of_their_answers_and_others_a_beginning_through_a_layer() {
+    speak_and_leave(400, true);
+}
+
+fn speak_and_leave(rounds: u64, layered: bool) {
+    for seed in seeds(rounds) {
+        let mut storm = storm(seed, Faults::stormy(), layered);
         let mut speakers: Vec<Speaker> = (0..8).map(|_| storm.speaker()).collect();
         let mut left: Vec<usize> = (0..8).collect();
         while !left.is_empty() {
@@ -318,8 +353,17 @@ fn whatever_a_protocol_does_polite_peers_get_all_of_their_answers_and_others_a_b
 
 #[test]
 fn what_cannot_be_registered_read_or_reached_costs_its_own_connection_only() {
-    for seed in seeds(200) {
-        let mut storm = storm(seed, Faults::stormy());
+    fail(200, false);
+}
+
+#[test]
+fn what_cannot_be_registered_read_or_reached_costs_its_own_connection_only_through_a_layer() {
+    fail(200, true);
+}
+
+fn fail(rounds: u64, layered: bool) {
+    for seed in seeds(rounds) {
+        let mut storm = storm(seed, Faults::stormy(), layered);
         let mut speakers: Vec<Speaker> = (0..6).map(|_| storm.speaker()).collect();
         for speaker in &speakers[3..] {
             let faults = Faults::stormy().failed_registrations(300).failed_files(500);
@@ -359,8 +403,17 @@ fn what_cannot_be_registered_read_or_reached_costs_its_own_connection_only() {
 
 #[test]
 fn a_drain_at_any_moment_loses_no_order_that_had_arrived_and_ends_in_time() {
-    for seed in seeds(400) {
-        let mut storm = storm(seed, Faults::stormy());
+    drain(400, false);
+}
+
+#[test]
+fn a_drain_at_any_moment_loses_no_order_that_had_arrived_and_ends_in_time_through_a_layer() {
+    drain(400, true);
+}
+
+fn drain(rounds: u64, layered: bool) {
+    for seed in seeds(rounds) {
+        let mut storm = storm(seed, Faults::stormy(), layered);
         let mut speakers: Vec<Speaker> = (0..5).map(|_| storm.speaker()).collect();
         storm.go_on();
         for _ in 0..storm.chance.below(12) {
