@@ -65,7 +65,7 @@ mod test;
 mod wire;
 
 pub use files::Files;
-pub use h1::{Limits, Route, Service};
+pub use h1::{Http, Limits, Route, Service};
 pub use handler::{Endpoint, Handler};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{RateLimit, Verdict};

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Builder, Handle, Peer, Runtime, WorkerInfo, Workers};
+use netpoll_core::{Builder, Handle, Runtime, WorkerInfo, Workers};
 
-use crate::h1::{self, Http1, Limits, Service};
+use crate::h1::{Http, Limits, Service};
 use crate::test::TestClient;
 use on_workers::OnWorkers;
 
@@ -320,7 +320,8 @@ where
         }
         let make = |info: &WorkerInfo| {
             let service = (self.factory)(&Worker::from(info)).into_service();
-            accept(service.unwrap_or_else(|error| panic!("the factory failed: {error}")), limits.clone())
+            let service = service.unwrap_or_else(|error| panic!("the factory failed: {error}"));
+            Http::acceptor(service, limits.clone()).expect("they were checked")
         };
         TestClient::new(options, |sim| self.on_workers.into_iter().for_each(|each| each.simulate(sim)), make)
     }
@@ -338,8 +339,9 @@ where
         }
         limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
         let factory = Arc::new(self.factory);
-        let protocols =
-            move |info: &WorkerInfo| Ok(accept(factory(&Worker::from(info)).into_service()?, limits.clone()));
+        let protocols = move |info: &WorkerInfo| {
+            Http::acceptor(factory(&Worker::from(info)).into_service()?, limits.clone())
+        };
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
         }
@@ -352,12 +354,6 @@ fn resolve(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<SocketAddr> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr:?}: {error}"));
     let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     addr.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none)).map_err(named)
-}
-
-/// What makes the connections of one worker.
-pub(crate) fn accept<S: Service>(service: S, limits: Limits) -> impl FnMut(Peer) -> Http1<S> + 'static {
-    let worker = Rc::new(h1::Worker::new(service, limits));
-    move |peer| Http1::new(Rc::clone(&worker), peer.addr)
 }
 
 /// A server in the background. Dropping it cuts its connections and waits for its workers.

@@ -13,7 +13,7 @@ use http::StatusCode;
 use netpoll_core::{Conn, Flow};
 
 use super::request::short_of_memory;
-use super::{Exchange, Http1, Phase, Service, Step};
+use super::{Exchange, Http, Phase, Service, Step};
 use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest, dropped, guarded};
 use crate::wire::response as encode;
 
@@ -47,7 +47,7 @@ pub(super) struct Streaming {
     farewell: Flow,
 }
 
-impl<S: Service> Http1<S> {
+impl<S: Service> Http<S> {
     /// Does what is left of an answer, as far as it can be done now.
     #[inline]
     pub(super) fn settle(

@@ -17,11 +17,14 @@ mod upgrade;
 mod upload;
 mod worker;
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
+use bytes::Bytes;
+use netpoll_core::{Conn, Flow, Input, Instant, Lost, Message, Peer, Protocol};
 
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
@@ -32,10 +35,49 @@ use crate::wire::{Head, Method, Scan};
 pub use limits::Limits;
 pub use service::{Route, Service};
 use worker::FOREVER;
-pub(crate) use worker::Worker;
+use worker::Worker;
 
-/// One connection.
-pub(crate) struct Http1<S: Service> {
+/// One HTTP connection, as a [`Protocol`]: for a runtime of one's own, or behind a [`Layer`](netpoll_core::Layer), such as
+/// encryption. A [`Server`](crate::Server) has its own.
+///
+/// ```
+/// use netpoll_core::sim::{Options, Sim};
+/// use netpoll_core::{Conn, Flow, Input, Layer, Layered, Upper};
+/// use netpoll_http::{Http, Limits, Request, Router};
+///
+/// /// Turns every bit around. No security whatsoever.
+/// struct Flip;
+///
+/// impl Layer for Flip {
+///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+///         let bytes = input.bytes_mut();
+///         bytes.iter_mut().for_each(|byte| *byte = !*byte);
+///         upper.received(conn, bytes);
+///         input.advance_all();
+///         Flow::Continue
+///     }
+///
+///     fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+///         conn.append(plain.len(), |out| out.extend(plain.iter().map(|byte| !byte)));
+///         Flow::Continue
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let router = Router::new().get("/", |_: &Request| "Hello, World!");
+/// let mut http = Http::acceptor(router, Limits::default())?;
+/// // On sockets: `Runtime::builder().try_listen(addr, |_worker| Ok(.. the same closure ..))?.run()`.
+/// let mut sim = Sim::new(Options::default());
+/// let listener = sim.listen(move |peer| Layered::new(Flip, http(peer)));
+/// let peer = sim.connect(listener);
+/// sim.send(peer, &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".map(|byte| !byte));
+/// sim.settle();
+/// let answer: Vec<u8> = sim.take_received(peer).iter().map(|byte| !byte).collect();
+/// assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(b"Hello, World!"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Http<S: Service> {
     worker: Rc<Worker<S>>,
     peer: SocketAddr,
     scan: Scan,
@@ -135,8 +177,18 @@ enum Step {
     Stop(Flow),
 }
 
-impl<S: Service> Http1<S> {
-    pub(crate) fn new(worker: Rc<Worker<S>>, peer: SocketAddr) -> Self {
+impl<S: Service> Http<S> {
+    /// What makes the connections of one worker, all with this service and these limits: to be called for each that is accepted.
+    ///
+    /// # Errors
+    /// `InvalidInput` when one of the limits lets nothing through; the error names it.
+    pub fn acceptor(service: S, limits: Limits) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
+        limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
+        let worker = Rc::new(Worker::new(service, limits));
+        Ok(move |peer: Peer| Self::new(Rc::clone(&worker), peer.addr))
+    }
+
+    fn new(worker: Rc<Worker<S>>, peer: SocketAddr) -> Self {
         Self {
             worker,
             peer,
@@ -261,7 +313,7 @@ impl<S: Service> Http1<S> {
     }
 }
 
-impl<S: Service> Protocol for Http1<S> {
+impl<S: Service> Protocol for Http<S> {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.set_deadline(self.worker.limits.idle_timeout);
         Flow::Continue
@@ -370,10 +422,40 @@ impl<S: Service> Protocol for Http1<S> {
         self.unchanged()
     }
 
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.closing(conn),
+            _ => Flow::Linger,
+        }
+    }
+
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.outgoing(conn, bytes),
+            _ => {
+                conn.send_common(bytes);
+                conn.unchanged_flow()
+            }
+        }
+    }
+
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.told(conn, message),
+            _ => conn.unchanged_flow(),
+        }
+    }
+
     fn lost(&mut self, reason: Lost) {
         if let Phase::Upgraded(next) = &mut self.phase {
             next.lost(reason);
         }
+    }
+}
+
+impl<S: Service> fmt::Debug for Http<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -397,6 +479,6 @@ mod tests {
 
     #[test]
     fn a_connection_between_requests_is_at_most_96_bytes() {
-        assert!(size_of::<Http1<Nothing>>() <= 96, "{}", size_of::<Http1<Nothing>>());
+        assert!(size_of::<Http<Nothing>>() <= 96, "{}", size_of::<Http<Nothing>>());
     }
 }

@@ -10,7 +10,7 @@ use http::header::ALLOW;
 use http::{HeaderValue, StatusCode};
 use netpoll_core::{Conn, Flow, Input};
 
-use super::{Exchange, Http1, Phase, Route, Service, Step, Worker};
+use super::{Exchange, Http, Phase, Route, Service, Step, Worker};
 use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId, Unread, guarded};
 use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
 
@@ -30,7 +30,7 @@ enum Plan {
     Drop(usize),
 }
 
-impl<S: Service> Http1<S> {
+impl<S: Service> Http<S> {
     /// Reads a head, and answers it if its body is there as well.
     #[inline]
     pub(super) fn next_request(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {

@@ -5,10 +5,11 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::StatusCode;
-use netpoll_core::{Conn, Flow, Input, Instant, Lost, Protocol};
+use netpoll_core::{Conn, Flow, Input, Instant, Lost, Message, Protocol};
 
-use super::{Exchange, Http1, Phase, Service, Step};
+use super::{Exchange, Http, Phase, Service, Step};
 use crate::message::{Body, Response, Rest, Switching, Takeover, Upgrade, too_late_to_switch};
 
 /// Any [`Protocol`], behind a pointer.
@@ -23,6 +24,9 @@ pub(super) trait Successor {
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow;
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow;
     fn lost(&mut self, reason: Lost);
 }
 
@@ -65,6 +69,18 @@ impl<P: Protocol> Successor for P {
 
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
         Protocol::stopping(self, conn)
+    }
+
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::closing(self, conn)
+    }
+
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        Protocol::outgoing(self, conn, bytes)
+    }
+
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+        Protocol::told(self, conn, message)
     }
 
     fn lost(&mut self, reason: Lost) {
@@ -118,7 +134,7 @@ impl Upgrade {
     }
 }
 
-impl<S: Service> Http1<S> {
+impl<S: Service> Http<S> {
     /// Gives the next protocol what came behind the request.
     #[cold]
     pub(super) fn hand_on(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use netpoll_core::{Conn, Flow, Held, Input, Instant};
 
 use super::request::wire_error;
-use super::{Exchange, Http1, Phase, Service, Step};
+use super::{Exchange, Http, Phase, Service, Step};
 use crate::message::{Origin, Owned, Params, Request, Rest};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 
@@ -159,7 +159,7 @@ impl Incoming {
     }
 }
 
-impl<S: Service> Http1<S> {
+impl<S: Service> Http<S> {
     /// Keeps the head and waits for the body.
     pub(super) fn begin_upload(
         &mut self,

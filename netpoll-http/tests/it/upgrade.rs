@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use bytes::Bytes;
+use netpoll_core::{Conn, Flow, Input, Lost, Message, Protocol};
 use netpoll_http::{
     Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
 };
@@ -43,6 +44,12 @@ impl Protocol for Told {
             "panic" => panic!("as told"),
             "wake" => conn.waker().wake(),
             "deadline" => conn.set_deadline(Duration::from_secs(1000)),
+            "others" => {
+                let id = conn.id();
+                conn.commands().send(id, Bytes::from_static(b"sent"));
+                conn.commands().tell(id, 7_u8);
+                conn.commands().close(id);
+            }
             "much" => conn.send_static(&[b'x'; 1 << 20]),
             "pause" => return Flow::Pause,
             "close" => return Flow::Close,
@@ -69,6 +76,23 @@ impl Protocol for Told {
     fn woken(&mut self, _conn: &mut Conn<'_>) -> Flow {
         log("woken");
         Flow::Continue
+    }
+
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        log("outgoing");
+        conn.send_common(bytes);
+        Flow::Continue
+    }
+
+    fn told(&mut self, _conn: &mut Conn<'_>, message: Message) -> Flow {
+        log(format!("told {:?}", message.downcast_ref::<u8>()));
+        Flow::Continue
+    }
+
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        log("closing");
+        conn.send(b"bye");
+        Flow::Close
     }
 
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -119,6 +143,15 @@ fn every_callback_reaches_the_next_protocol() {
         log,
         ["a", "wake", "woken", "much", "drained", "deadline", "late", "eof", "Closed", "dropped"]
     );
+}
+
+#[test]
+fn what_others_send_tell_and_want_reaches_the_next_protocol() {
+    let (_client, mut connection) = told();
+    connection.send(b"others");
+    assert_eq!(connection.received(), b"sentbye");
+    assert!(connection.is_closed());
+    assert_eq!(logged(), ["others", "outgoing", "told Some(7)", "closing", "Closed", "dropped"]);
 }
 
 #[test]
