@@ -57,7 +57,8 @@ pub fn read(bytes: &[u8], to_head: &[bool], is_closed: bool) -> Result<Vec<Answe
     Ok(answers)
 }
 
-fn one(bytes: &[u8], start: usize, to_head: bool, is_closed: bool) -> Result<Answer, String> {
+/// Reads the answer that begins there.
+pub fn one(bytes: &[u8], start: usize, to_head: bool, is_closed: bool) -> Result<Answer, String> {
     let end = find(&bytes[start..], b"\r\n\r\n").ok_or("the head is not complete")? + start;
     let mut lines = Lines(&bytes[start..end + 2]);
     let line = lines.next().ok_or("no status line")??;

@@ -1,14 +1,14 @@
 //! Stopping: what was on its way is answered with `Connection: close`, then the connection ends without a reset.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use netpoll_http::{Body, BodyBuf, Pull, Request, Response, Server, Worker};
+use netpoll_http::{Body, BodyBuf, Pull, Request, Response, Worker};
 
 use crate::answer;
 use crate::fixture::{Gate, answers, client, gated, get, router};
+use crate::transport::{Server, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Poll, Waker};
 
-use netpoll_http::{
-    App, Files, Limits, Method, Reply, Request, Router, StatusCode, TestClient, TestConnection, Worker,
-};
+use netpoll_core::sim::Options;
+use netpoll_http::{Files, Limits, Method, Reply, Request, Router, StatusCode, Worker};
 
 use crate::answer::{self, Answer};
 use crate::cases::{self, CANARY_BODY};
+use crate::transport::{App, TestClient, TestConnection};
 
 /// The routes of the table.
 pub fn router() -> Router {
@@ -44,7 +44,7 @@ pub fn router() -> Router {
 /// The files of the table, put down once for all tests.
 fn files() -> Files {
     static FILES: LazyLock<Files> = LazyLock::new(|| {
-        let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
+        let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
         let root = tree.join("root");
         // Left behind by the last run.
         let _ = std::fs::remove_dir_all(&tree);
@@ -69,6 +69,11 @@ fn echo_header(req: &Request<'_>) -> Option<Vec<u8>> {
 /// The routes of the table in memory.
 pub fn client() -> TestClient {
     client_with(|_| router())
+}
+
+/// The same on a network that misbehaves as told.
+pub fn client_on(options: Options) -> TestClient {
+    App::new(|_: &Worker| router()).test_with(options)
 }
 
 /// A service in memory, with the default limits.

@@ -3,11 +3,12 @@
 use std::panic::panic_any;
 use std::task::Context;
 
-use netpoll_http::{Body, BodyBuf, Error, Pull, Reply, Request, Response, Router, StatusCode, TestClient};
+use netpoll_http::{Body, BodyBuf, Error, Pull, Reply, Request, Response, Router, StatusCode};
 
 use crate::answer;
 use crate::fixture::{Gate, answers, bodies, client_with, get, router, statuses};
 use crate::target::has_canary;
+use crate::transport::TestClient;
 
 fn panicking(gate: &Gate) -> Router {
     let gate = gate.clone();

@@ -10,6 +10,7 @@ mod cases;
 mod fixture;
 mod run;
 mod target;
+mod transport;
 mod verdict;
 
 mod chunked;
@@ -25,6 +26,7 @@ mod persistence;
 mod pipelining;
 mod request_line;
 mod responses;
+mod storms;
 mod time;
 mod upgrade;
 mod vanishing;

@@ -2,14 +2,13 @@
 
 use std::task::Context;
 
-use netpoll_http::{
-    Body, BodyBuf, Pull, Reply, Request, Response, Router, StatusCode, TestClient, TestConnection,
-};
+use netpoll_http::{Body, BodyBuf, Pull, Reply, Request, Response, Router, StatusCode};
 
 use crate::answer::{self, Answer};
 use crate::cases::CANARY;
 use crate::fixture::{answers, client_with, get, router};
 use crate::target::has_canary;
+use crate::transport::{TestClient, TestConnection};
 
 /// A body of these pieces, and then this.
 fn pieces(

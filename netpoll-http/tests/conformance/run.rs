@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use netpoll_http::{Running, Server, Worker};
+use netpoll_http::Worker;
 
 use crate::answer::Answer;
 use crate::cases::{self, CANARY, Case, Expect, Then};
 use crate::fixture;
 use crate::target::{End, Memory, Outcome, Target, Tcp};
+use crate::transport::{Running, Server};
 use crate::verdict::judge;
 
 /// Requests up to this size are cut at every byte; longer ones near their ends and now and then between.

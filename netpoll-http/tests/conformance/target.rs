@@ -1,14 +1,13 @@
 //! Where bytes are sent to: a server in memory, or any server behind an address.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
-
-use netpoll_http::TestClient;
 
 use crate::answer;
 use crate::cases::CANARY_BODY;
 use crate::fixture;
+use crate::transport::{TcpStream, TestClient};
 
 /// How an exchange ended, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,8 @@ impl Target for Memory {
     }
 }
 
-fn in_memory(client: &TestClient, pieces: &[&[u8]]) -> Outcome {
+/// An exchange with this server.
+pub fn in_memory(client: &TestClient, pieces: &[&[u8]]) -> Outcome {
     let mut connection = client.connect();
     for piece in pieces {
         connection.send(piece);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use netpoll_http::{RateLimit, Request, TestClient, TestConnection};
+use netpoll_http::{RateLimit, Request};
 
 use crate::fixture::{
     Gate, answers, bodies, client, client_limited, client_with, gated, get, router, statuses,
 };
+use crate::transport::{TestClient, TestConnection};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Deadlines fire up to a tick of 1 ms late.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol};
-use netpoll_http::{App, Error, Limits, Request, Response, Router, StatusCode, TestClient, Worker};
+use netpoll_http::{Error, Limits, Request, Response, Router, StatusCode, Worker};
 
 use crate::cases::{CANARY, CANARY_BODY};
 use crate::fixture::{Gate, client_with, get, router};
+use crate::transport::{App, Server, TcpStream, TestClient};
 
 const SWITCH: &str = "GET /switch HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
 const AFTER: Duration = Duration::from_secs(1);
@@ -231,12 +232,9 @@ fn an_upgrade_cannot_be_used_for_another_request() {
 #[test]
 fn it_works_the_same_over_a_socket() {
     use std::io::{Read, Write};
-    let server = netpoll_http::Server::bind("127.0.0.1:0").expect("an address").workers(1);
-    let running = server
-        .app(|_: &netpoll_http::Worker| with_switch(router(), Gate::default()))
-        .start()
-        .expect("a port");
-    let mut stream = std::net::TcpStream::connect(running.addr()).expect("a connection");
+    let server = Server::bind("127.0.0.1:0").expect("an address").workers(1);
+    let running = server.app(|_: &Worker| with_switch(router(), Gate::default())).start().expect("a port");
+    let mut stream = TcpStream::connect(running.addr()).expect("a connection");
     stream.write_all(&[SWITCH.as_bytes(), CANARY].concat()).expect("room");
     stream.shutdown(std::net::Shutdown::Write).expect("a connection");
     let mut bytes = Vec::new();

@@ -1,18 +1,19 @@
 //! Peers that go away: half of them (FIN) or altogether (RST), at every stage.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 
-use netpoll_http::{Body, BodyBuf, Pull, Request, Response, StatusCode, TestClient};
+use netpoll_http::{Body, BodyBuf, Pull, Request, Response, StatusCode};
 
 use crate::answer;
 use crate::fixture::{
     Gate, answers, bodies, client, client_with, gated, gated_limited, get, router, statuses,
 };
 use crate::run;
+use crate::transport::{TcpStream, TestClient};
 
 const REQUESTS: [&[u8]; 5] = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",

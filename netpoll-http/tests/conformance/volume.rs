@@ -1,13 +1,13 @@
 //! Input that never ends is refused after a bounded number of bytes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use netpoll_core::ConnLimits;
-use netpoll_http::{Limits, Server, Worker};
+use netpoll_http::{Limits, Worker};
 
 use crate::fixture::{bodies, client, client_limited, get, router, statuses};
+use crate::transport::{Server, TcpStream};
 
 const PIECE_BYTES: usize = 1000;
 
