@@ -137,6 +137,30 @@ fn files_serves_a_directory_and_nothing_beside_it() {
     assert!(status.success() && printed.contains("and 2 sendfile"), "{printed}");
 }
 
+#[test]
+fn toy_cipher_serves_http_and_an_echo_that_nobody_on_the_way_can_read() {
+    let path = env!("CARGO_BIN_EXE_toy_cipher");
+    let mut program = Program::start(path, &["127.0.0.1:0", "127.0.0.1:0"]);
+    let line = program.line();
+    let echo_addr = line.trim().rsplit(' ').next().unwrap();
+    let talk = |arguments: &[&str]| {
+        let output = std::process::Command::new(path).args(arguments).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (is_fine, page) = talk(&["get", &program.addr.to_string(), "/"]);
+    assert!(is_fine && page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.ends_with("Nobody on the way has read this.\n"), "{page}");
+    assert_eq!(talk(&["say", echo_addr, "hello"]), (true, "hello".to_owned()));
+
+    let mut stream = program.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut back = Vec::new();
+    // In plain text there is no more than the greeting, and then the end, which may be a reset.
+    let _ = stream.read_to_end(&mut back);
+    assert!(back.len() <= 12 && !back.starts_with(b"HTTP"), "{}", back.escape_ascii());
+    assert!(program.terminate().1.success());
+}
+
 const PROGRAMS: [&str; 7] = [
     env!("CARGO_BIN_EXE_hello"),
     env!("CARGO_BIN_EXE_echo"),
