@@ -216,13 +216,16 @@ mod time;
 
 pub use conn::{
     Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Flow,
-    Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, TimerId, UdpOptions, Upper,
+    Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId, UdpOptions, Upper,
 };
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{Builder, Keepalive, Report, Running, Runtime, Started, WorkerInfo, Workers};
-pub use sys::{Directory, StopSignal, open_files, raise_open_files};
+pub use runtime::{Builder, Report, Running, Runtime, Started, WorkerInfo, Workers};
+pub use sys::{
+    Address, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress, listen_fds,
+    open_files, raise_open_files,
+};
 pub use time::Instant;
 
 /// Workers on a simulated network: test a protocol without sockets, and repeat every failure by its seed.

@@ -9,11 +9,14 @@ use super::{Context, Message};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Due;
+use crate::sys::Address;
 use crate::time::Instant;
 
 /// A table, whatever its protocol.
 pub trait Table: Any {
     fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>);
+    /// The addresses of a name that an outgoing connection has asked for.
+    fn found(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, found: io::Result<Vec<Address>>);
     fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict;
     /// What a reply left goes in front of the queue.
     fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]);

@@ -4,7 +4,6 @@
 //! left alone: the name finds nothing.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use super::connect::{ConnectOptions, Start};
 use super::dial::Dial;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
-use super::{ConnId, DatagramId, Local, Message, Protocol};
+use super::{ConnId, DatagramId, Local, Message, Protocol, Target};
 use crate::mem::{DatagramPath, Guarded, Key};
 use crate::time::TimerKey;
 
@@ -137,10 +136,13 @@ impl Commands {
         self.queue.push(Command::Close { id, reset: true });
     }
 
-    /// Connects to an address on this worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` when
-    /// the worker ends first, or has no slot left for it. One allocation.
-    pub fn connect<P: Protocol>(&mut self, to: SocketAddr, options: ConnectOptions, protocol: P) {
-        self.queue.push(Command::Connect(Box::new(Dial::new(to, options, protocol))));
+    /// Connects on this worker, to whatever a [`Target`] is made of. `protocol` sees `opened`, or `lost(ConnectFailed)`: with
+    /// `NotConnected` when the worker ends first, or has no slot left for it. One allocation.
+    ///
+    /// A name is looked up on a thread of its own, of which a runtime has four at most, and its addresses are tried one after
+    /// the other. [`ConnectOptions::timeout`] bounds all of it.
+    pub fn connect<P: Protocol>(&mut self, to: impl Into<Target>, options: ConnectOptions, protocol: P) {
+        self.queue.push(Command::Connect(Box::new(Dial::new(to.into(), options, protocol))));
     }
 
     /// Sends a datagram from a socket, on any worker, to a peer's address or along the path of a datagram that came from it, as

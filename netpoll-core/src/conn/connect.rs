@@ -5,23 +5,110 @@ use std::time::Duration;
 
 use super::{Context, Tables};
 use crate::driver::Io;
+use crate::sys::{Keepalive, StreamOptions};
 
 /// An outgoing connection of whatever protocol, ready to start on a worker.
 pub trait Start {
     fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io);
 }
 
-/// How an outgoing connection is made.
+/// How an outgoing connection is made, and its socket set up.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use netpoll_core::ConnectOptions;
+///
+/// let options = ConnectOptions::default().timeout(Duration::from_secs(2)).keepalive(None);
+/// assert!(options.nodelay);
+/// ```
+///
+/// The options of TCP take six system calls in all, none of which goes to the network, and do not concern a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectOptions {
-    /// How long it may take; then `lost` says `ConnectFailed(TimedOut)`. Default 10 s.
+    /// How long it may take, with looking up a name and trying all its addresses; then `lost` says
+    /// `ConnectFailed(TimedOut)`. Default 10 s. Of several addresses each gets its share of what is left.
     pub timeout: Duration,
     /// The local address to use, with port 0 for any port; `None`, the default, leaves both to the kernel.
     pub from: Option<SocketAddr>,
+    /// Whether small pieces leave at once (`TCP_NODELAY`). Default true.
+    pub nodelay: bool,
+    /// When the kernel probes a peer that is silent. Default as for accepted connections
+    /// ([`Builder::keepalive`](crate::Builder::keepalive)): after 60 s, every 15 s, four times.
+    pub keepalive: Option<Keepalive>,
+    /// How long what was sent may stay without an acknowledgement before the kernel ends the connection
+    /// ([`Builder::user_timeout`](crate::Builder::user_timeout)). Default 120 s.
+    pub user_timeout: Option<Duration>,
+    /// Bytes that the kernel takes beyond what it can send ([`Builder::unsent_bytes_max`](crate::Builder::unsent_bytes_max)).
+    /// Default 128 KiB.
+    pub unsent_bytes_max: Option<u32>,
+    /// Size of the kernel's send buffer, in bytes (`SO_SNDBUF`; the kernel doubles it). Default `None`: it grows by itself. Of a Unix
+    /// socket too.
+    pub send_buffer_bytes: Option<usize>,
+    /// Size of the kernel's receive buffer, in bytes (`SO_RCVBUF`; the kernel doubles it). Default `None`: it grows by itself.
+    pub receive_buffer_bytes: Option<usize>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), from: None }
+        let StreamOptions {
+            nodelay,
+            keepalive,
+            user_timeout,
+            unsent_bytes_max,
+            send_buffer_bytes,
+            receive_buffer_bytes,
+            from,
+        } = StreamOptions::DEFAULT;
+        Self {
+            timeout: Duration::from_secs(10),
+            from,
+            nodelay,
+            keepalive,
+            user_timeout,
+            unsent_bytes_max,
+            send_buffer_bytes,
+            receive_buffer_bytes,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident: $kind:ty),* $(,)?) => {
+        impl ConnectOptions {$(
+            #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, $name: impl Into<$kind>) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*}
+    };
+}
+
+setters! {
+    timeout: Duration,
+    from: Option<SocketAddr>,
+    nodelay: bool,
+    keepalive: Option<Keepalive>,
+    user_timeout: Option<Duration>,
+    unsent_bytes_max: Option<u32>,
+    send_buffer_bytes: Option<usize>,
+    receive_buffer_bytes: Option<usize>,
+}
+
+impl ConnectOptions {
+    /// What the driver has to know of them.
+    pub(super) fn stream(&self) -> StreamOptions {
+        StreamOptions {
+            nodelay: self.nodelay,
+            keepalive: self.keepalive,
+            user_timeout: self.user_timeout,
+            unsent_bytes_max: self.unsent_bytes_max,
+            send_buffer_bytes: self.send_buffer_bytes,
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            from: self.from,
+        }
     }
 }

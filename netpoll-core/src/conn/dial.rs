@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 
 use super::connect::{ConnectOptions, Start};
 use super::slot::Slot;
 use super::stream::{End, Phase, Stream};
 use super::table::Connections;
 use super::tables::Tables;
+use super::target::Target;
 use super::{Context, Lost, Protocol};
 use crate::driver::Io;
-use crate::mem;
+use crate::mem::{self, Key};
 
 impl<P: Protocol> Connections<P> {
     fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
@@ -25,28 +25,28 @@ impl<P: Protocol> Connections<P> {
         let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
         let started = match is_too_late {
             true => Err(Lost::Cut),
-            false => io.connect(key, to, options.from).map_err(Lost::ConnectFailed),
+            false => self.begin(cx, io, key, to.into_place(), options),
         };
-        match started {
-            Ok(()) => {
-                if let Some(slot) = self.slots.get_mut(key) {
-                    slot.stream.guard(&mut cx.agenda, key, options.timeout);
-                }
-            }
-            Err(reason) => self.end(cx, io, key, End::reset(reason)),
+        self.goes_on(cx, io, key, started);
+    }
+
+    /// Ends an outgoing connection that has no other way to go.
+    pub(super) fn goes_on(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, attempt: Result<(), Lost>) {
+        if let Err(reason) = attempt {
+            self.end(cx, io, key, End::reset(reason));
         }
     }
 }
 
 /// An outgoing connection that has not been started. Dropped, it tells its protocol that it never will be.
 pub struct Dial<P: Protocol> {
-    to: SocketAddr,
+    to: Target,
     options: ConnectOptions,
     protocol: Unmade<P>,
 }
 
 impl<P: Protocol> Dial<P> {
-    pub fn new(to: SocketAddr, options: ConnectOptions, protocol: P) -> Self {
+    pub fn new(to: Target, options: ConnectOptions, protocol: P) -> Self {
         Self { to, options, protocol: Unmade(Some(protocol)) }
     }
 }

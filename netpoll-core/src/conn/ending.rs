@@ -22,6 +22,7 @@ impl<P: Protocol> Connections<P> {
         let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
         stream.release(&mut cx.agenda);
         cx.addresses.left(key);
+        cx.attempts.forget(key);
         let stats = &mut cx.agenda.stats;
         match &end.reason {
             Lost::ConnectFailed(_) => stats.connect_failures += 1,

@@ -20,6 +20,8 @@ pub struct Guard {
     /// Progress of output since the last look.
     sent_bytes: u64,
     unacknowledged_bytes: usize,
+    /// Looks in a row at which it had not taken enough, and what it takes is not seen more closely than that.
+    looks: u32,
     /// What the peer had still to take at the last look. Who has taken all of that is not behind, however little it was.
     outstanding_bytes: u64,
     /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last.
@@ -72,10 +74,7 @@ impl Stream {
         io: &mut dyn Io,
         key: Key,
     ) -> Outlook {
-        if self.phase == Phase::Connecting {
-            return Outlook::Ends(End::reset(Lost::ConnectFailed(std::io::ErrorKind::TimedOut.into())));
-        }
-        let Some(guard) = self.guard.take() else { return Outlook::GoesOn };
+        let Some(mut guard) = self.guard.take() else { return Outlook::GoesOn };
         if guard.retires && self.is_behind() {
             let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
             if guard.sent_bytes >= least {
@@ -100,8 +99,17 @@ impl Stream {
             .saturating_sub(unacknowledged_bytes as u64);
         let least = limits.least_taken_bytes(limits.write_grace);
         if taken < least.min(guard.outstanding_bytes) {
-            agenda.stats.stalled += 1;
-            return Outlook::Ends(End::reset(Lost::Stalled));
+            guard.looks += 1;
+            if least.saturating_mul(guard.looks.into()) >= io.unacknowledged_step(key) as u64 {
+                agenda.stats.stalled += 1;
+                return Outlook::Ends(End::reset(Lost::Stalled));
+            }
+            // It may have taken as much as it has to: only a whole step would be seen.
+            let now = agenda.clock.now();
+            guard.at = now.saturating_add(limits.write_grace);
+            self.deadlines.set_guard(&mut agenda.timers, now, key, guard.at);
+            self.guard = Some(guard);
+            return Outlook::GoesOn;
         }
         self.watch(agenda, key, limits.write_grace, unacknowledged_bytes);
         Outlook::GoesOn
@@ -135,6 +143,7 @@ impl Stream {
         self.guard = Some(Box::new(Guard {
             at,
             sent_bytes: 0,
+            looks: 0,
             unacknowledged_bytes,
             outstanding_bytes: (unacknowledged_bytes + self.waiting_bytes()) as u64,
             until: at,

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use super::{ConnLimits, Context, Flow, Local};
 use crate::driver::Io;
 use crate::mem::{FileRange, Held, Key};
-use crate::sys;
+use crate::sys::{self, Address};
 use crate::task::WakeTarget;
 use crate::time::Instant;
 
@@ -219,6 +219,18 @@ impl Conn<'_> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.stream.deadlines.protocol()
+    }
+
+    /// The peer's address, or that of the other end of an outgoing connection. One system call. `None` when the peer is gone.
+    #[must_use]
+    pub fn peer_addr(&mut self) -> Option<Address> {
+        self.io.peer_addr(self.key)
+    }
+
+    /// Our own address of this connection. One system call.
+    #[must_use]
+    pub fn local_addr(&mut self) -> Option<Address> {
+        self.io.local_addr(self.key)
     }
 
     /// Bytes that have left the queue and that the peer's side has not acknowledged, if the driver can tell. One system

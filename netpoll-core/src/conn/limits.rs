@@ -23,7 +23,8 @@ pub struct ConnLimits {
     /// The same happens when there is no descriptor, or no memory of the kernel, for a newcomer.
     pub connections_max: usize,
     /// Connections of one worker with peers of one address (IPv6: of one /64 network). Default `None`: any number. More
-    /// are closed as they are accepted. Behind a proxy all have the proxy's address.
+    /// are closed as they are accepted. Behind a proxy all have the proxy's address. Peers on Unix sockets have none, and are
+    /// not limited.
     pub connections_per_address_max: Option<usize>,
     /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow
     /// reader then costs a bounded amount, and one large answer still fits. It stops input, not output: what a
@@ -39,7 +40,8 @@ pub struct ConnLimits {
     pub output_bytes_max: usize,
     /// Least rate at which a peer has to take output that waits for it, in bytes per second. Default 256:
     /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Who has taken all that waited
-    /// at the last look is not behind, however little it was. Zero cuts nobody.
+    /// at the last look is not behind, however little it was. Zero cuts nobody. Of a peer on a Unix socket the kernel only tells that it
+    /// has read a whole piece, of up to 64 KiB, so it is given the time that this takes at the least rate.
     pub write_rate_min: u32,
     /// How long output may wait before the rate is looked at, and how often from then on. Default 10 s.
     pub write_grace: Duration,

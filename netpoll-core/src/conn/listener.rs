@@ -5,17 +5,17 @@
 //!
 //! A listener that closes first takes in everybody whom the kernel has told that they are connected. So it retires: the
 //! kernel lets nobody begin a connection from then on (they try again, and find another process on the port or a closed one),
-//! those who had begun get a moment to complete theirs, and when the queue is empty it closes.
+//! those who had begun get a moment to complete theirs, and then the driver is told to take in whoever stands in the queue:
+//! when it says that nobody is left, the listener closes. A queue that somebody else goes on with is only drained.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{Context, Peer, Protocol, Tables};
-use crate::driver::{Close, Demand, Io, is_exhaustion};
+use crate::driver::{Close, Demand, Io, Retired, is_exhaustion};
 use crate::mem::{self, Guarded, Key, KeySlab};
-use crate::sys;
+use crate::sys::{self, Address};
 use crate::time::Instant;
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// newcomers than it saves.
 const HANDSHAKES: Duration = Duration::from_millis(50);
 
-/// Peers that a listener takes in while it closes, if the kernel cannot be told to let nobody in: twice the usual
+/// Peers that a listener takes in while it closes, if newcomers are not kept away: twice the usual
 /// backlog. Who comes later was not there when the drain began.
 const CLOSING_PEERS_MAX: usize = 8192;
 
@@ -49,17 +49,21 @@ struct Listener {
     /// Descriptors ran out; a timer lets it go on.
     is_resting: bool,
     closing: bool,
-    /// It closes as soon as a round takes in nobody.
-    in_last_rounds: bool,
-    /// Peers taken in since it was last resumed.
-    accepted: usize,
+    /// The driver takes in whoever stands in the queue; when nobody does, it closes.
+    is_drained: bool,
     /// Peers that it may still take in while it closes.
     newcomers_left: usize,
 }
 
 impl Listener {
     /// Whether there is room for a newcomer, if need be because somebody idle has gone.
-    fn has_room(&self, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io, addr: SocketAddr) -> bool {
+    fn has_room(
+        &self,
+        tables: &mut Tables,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        addr: Option<&Address>,
+    ) -> bool {
         if self.is_reserved {
             return true;
         }
@@ -67,7 +71,7 @@ impl Listener {
             // It took the last descriptor.
             return false;
         }
-        if cx.addresses.is_full(addr) {
+        if addr.is_some_and(|addr| cx.addresses.is_full(addr)) {
             cx.agenda.stats.shed_by_address += 1;
             return false;
         }
@@ -87,7 +91,8 @@ impl Listener {
 
     /// Runs the user's accept function; a panic in it costs the peer only.
     fn admit(&mut self, tables: &mut Tables, cx: &mut Context, peer: Peer) -> Option<Key> {
-        let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit)(tables, peer)));
+        let shown = peer.clone();
+        let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit)(tables, shown)));
         sys::assert_not_forked();
         admitted.unwrap_or_else(|payload| {
             cx.agenda.stats.panics += 1;
@@ -128,8 +133,7 @@ impl Listeners {
             is_reserved: false,
             is_resting: false,
             closing: false,
-            in_last_rounds: false,
-            accepted: 0,
+            is_drained: false,
             newcomers_left: usize::MAX,
         };
         self.slots.insert_with(|_| listener).expect("fewer listeners than a slab holds")
@@ -153,17 +157,21 @@ impl Listeners {
         cx: &mut Context,
         io: &mut dyn Io,
         key: Key,
-        peer: io::Result<SocketAddr>,
+        peer: io::Result<Option<Address>>,
     ) -> Option<Key> {
         let listener = self.slots.get_mut(key)?;
+        if listener.newcomers_left == 0 {
+            self.remove(io, key);
+            return None;
+        }
         match peer {
             Ok(addr) => {
-                listener.accepted += 1;
-                listener.newcomers_left = listener.newcomers_left.saturating_sub(1);
+                listener.newcomers_left -= usize::from(listener.closing);
                 if !listener.is_resting {
                     listener.pause = PAUSE_MIN;
                 }
-                let admitted = if listener.has_room(tables, cx, io, addr) {
+                let admitted = if listener.has_room(tables, cx, io, addr.as_ref()) {
+                    let addr = addr.clone().unwrap_or(Address::Unknown);
                     listener.admit(tables, cx, Peer { addr })
                 } else {
                     None
@@ -171,7 +179,7 @@ impl Listeners {
                 match admitted {
                     Some(key) => {
                         cx.agenda.stats.accepted += 1;
-                        cx.addresses.came(addr, key);
+                        cx.addresses.came(addr.as_ref(), key, !listener.is_reserved);
                     }
                     None => cx.agenda.stats.shed += 1,
                 }
@@ -197,14 +205,34 @@ impl Listeners {
     pub fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let Some(listener) = self.slots.get_mut(key) else { return };
         listener.is_resting = false;
-        if listener.closing {
-            listener.in_last_rounds = true;
-            // The first round always accepts; the round that takes in nobody is the last.
-            listener.accepted = 1;
-        }
-        if io.receive(key, Demand::Flow) || self.slots.get(key).is_some_and(|listener| listener.closing) {
+        let closing = listener.closing;
+        if io.receive(key, Demand::Flow) {
             self.unfinished(cx, key);
         }
+        if closing {
+            self.drain(cx, io, key);
+        }
+    }
+
+    /// Has the driver take in whoever stands in the queue, and close behind them.
+    fn drain(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(listener) = self.slots.get_mut(key) else { return };
+        listener.is_drained = true;
+        if io.drain_listener(key) {
+            self.unfinished(cx, key);
+        }
+    }
+
+    /// Nobody is left in the queue.
+    pub fn empty(&mut self, io: &mut dyn Io, key: Key) {
+        if self.slots.get(key).is_some_and(|listener| listener.is_drained) {
+            self.remove(io, key);
+        }
+    }
+
+    fn remove(&mut self, io: &mut dyn Io, key: Key) {
+        self.slots.remove(key);
+        io.close(key, Close::Now);
     }
 
     /// More peers may be waiting.
@@ -217,23 +245,11 @@ impl Listeners {
     }
 
     /// Left the ready list. True when the driver should accept more.
-    pub fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+    pub fn resume(&mut self, key: Key) -> bool {
         let Some(listener) = self.slots.get_mut(key) else { return false };
         listener.on_ready_list = false;
-        if !listener.in_last_rounds {
-            return true;
-        }
-        if listener.is_resting {
-            // Whoever stands in the queue waits for a descriptor; the end of the pause brings it back.
-            return false;
-        }
-        if std::mem::take(&mut listener.accepted) == 0 || listener.newcomers_left == 0 {
-            self.slots.remove(key);
-            io.close(key, Close::Now);
-            return false;
-        }
-        self.unfinished(cx, key);
-        true
+        // Whoever stands in the queue waits for a descriptor; the end of the pause brings it back.
+        !(listener.closing && listener.is_resting)
     }
 
     /// Takes in who stands in the queues or is about to, then closes.
@@ -243,13 +259,17 @@ impl Listeners {
         for key in keys {
             let Some(listener) = self.slots.get_mut(key) else { continue };
             listener.closing = true;
-            if io.retire(key) {
-                // Never up to the end of the drain: whoever comes in needs some of it.
-                let wait = HANDSHAKES.min(cx.drain_ends.duration_since(now) / 2);
-                cx.agenda.timers.insert(now, now.saturating_add(wait), key);
-            } else {
-                listener.newcomers_left = CLOSING_PEERS_MAX;
-                self.expired(cx, io, key);
+            match io.retire(key) {
+                Retired::Soon => {
+                    // Never up to the end of the drain: whoever comes in needs some of it.
+                    let wait = HANDSHAKES.min(cx.drain_ends.duration_since(now) / 2);
+                    cx.agenda.timers.insert(now, now.saturating_add(wait), key);
+                }
+                Retired::Now => self.expired(cx, io, key),
+                Retired::Not => {
+                    listener.newcomers_left = CLOSING_PEERS_MAX;
+                    self.expired(cx, io, key);
+                }
             }
         }
     }
@@ -258,8 +278,7 @@ impl Listeners {
     pub fn cut_all(&mut self, io: &mut dyn Io) {
         let keys: Vec<Key> = self.slots.keys().collect();
         for key in keys {
-            self.slots.remove(key);
-            io.close(key, Close::Now);
+            self.remove(io, key);
         }
     }
 

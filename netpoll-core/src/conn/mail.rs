@@ -1,5 +1,6 @@
 //! What goes to a worker through its mailbox: orders of other threads, and wakes.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use super::{ConnId, Local, Message, Packet, Start};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Sender;
+use crate::sys::Address;
 use crate::task::Deliver;
 
 /// Code for another worker.
@@ -34,6 +36,11 @@ pub enum Letter {
         reset: bool,
     },
     Connect(Box<dyn Start + Send>),
+    /// The addresses of a name that an outgoing connection has asked for.
+    Found {
+        key: Key,
+        found: io::Result<Vec<Address>>,
+    },
     Run(Remote),
     SendDatagram {
         from: Key,

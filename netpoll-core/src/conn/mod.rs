@@ -5,6 +5,7 @@
 
 mod addresses;
 mod any_table;
+mod attempts;
 mod commands;
 mod connect;
 mod course;
@@ -29,8 +30,10 @@ mod states;
 mod stream;
 mod table;
 mod tables;
+mod target;
 mod timers;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -40,6 +43,7 @@ use crate::task::Deliver;
 use crate::time::Instant;
 
 pub use addresses::Addresses;
+pub use attempts::{Attempts, Resolve};
 pub use commands::{Command, Commands, Packet};
 pub use connect::{ConnectOptions, Start};
 pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, UdpOptions};
@@ -55,6 +59,8 @@ pub use protocol::{Flow, Input, Lost, Peer, Protocol};
 pub use remote::{Handle, Setup};
 pub use states::{OwnStates, States, two_states};
 pub use tables::Tables;
+pub use target::Target;
+pub(crate) use target::look_up;
 pub use timers::TimerId;
 
 /// What the connections of one worker share.
@@ -76,6 +82,9 @@ pub struct Context {
     pub states: OwnStates,
     /// Why the connection of a callback that is under way resets itself, where it is not just that it wants to.
     pub cause: Option<(Key, Lost)>,
+    /// Outgoing connections with more than one way to go.
+    pub attempts: Attempts,
+    pub resolver: Rc<dyn Resolve>,
 }
 
 impl Context {

@@ -4,11 +4,11 @@
 //! table. Callbacks never nest: what one wants of another connection is a command, carried out later.
 
 use std::io;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::{Conn, Message};
+use crate::sys::Address;
 use crate::time::Instant;
 
 /// Callbacks of one connection.
@@ -160,7 +160,8 @@ pub enum Flow {
     /// while input waits behind output that the peer goes on reading, at the least rate. For [`stopping`](Protocol::stopping): a request
     /// may be on its way.
     Retire,
-    /// Close with a reset, now. What is queued is lost.
+    /// Close with a reset, now. What is queued is lost. A Unix socket knows no reset: its peer reads what has left the queue, and
+    /// then an end like any other.
     Reset,
 }
 
@@ -177,9 +178,10 @@ pub enum Lost {
     /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
     /// was reset, so that the peer does not take what arrived for the whole.
     FileFailed(io::Error),
-    /// The outgoing connection could not be made. The kernel's error, `ConnectionRefused` where nobody listened and it would
-    /// have been connected to itself, `TimedOut` from our own deadline, or
-    /// `NotConnected` when its worker ended before it was tried, or had no slot for it.
+    /// The outgoing connection could not be made. The kernel's error, of the last address that was tried; `ConnectionRefused`
+    /// where nobody listened and it would have been connected to itself; `TimedOut` from our own deadline; `NotConnected` when its
+    /// worker ended before it was tried, or had no slot for it. Of a name that the system's resolver did not find, its error or
+    /// `NotFound`; `ResourceBusy` when 4096 others wait to be looked up; `InvalidInput` for what is no [`Target`](crate::Target).
     ConnectFailed(io::Error),
     /// The peer read too slowly for too long, see [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min).
     Stalled,
@@ -293,9 +295,10 @@ impl<'a> Input<'a> {
 }
 
 /// Who connected, as the accept function sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// The peer's address.
-    pub addr: SocketAddr,
+    /// The peer's address. [`Address::Unknown`] where the driver accepts without asking for it, which epoll does not:
+    /// [`Conn::peer_addr`](crate::Conn::peer_addr) then asks. A peer in the Unix domain hardly ever has a name.
+    pub addr: Address,
 }

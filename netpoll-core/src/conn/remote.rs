@@ -1,7 +1,6 @@
 //! What other threads may ask of a running runtime.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::mail::{Letter, by_worker};
-use super::{ConnId, ConnectOptions, DatagramId, Dial, Local, Message, Packet, Protocol};
+use super::{ConnId, ConnectOptions, DatagramId, Dial, Local, Message, Packet, Protocol, Target};
 use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
@@ -216,7 +215,7 @@ impl Handle {
         }
     }
 
-    /// Connects to an address on a worker. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` if the
+    /// Connects on a worker, as [`Commands::connect`](crate::Commands::connect) does. `protocol` sees `opened`, or `lost(ConnectFailed)`: with `NotConnected` if the
     /// worker ends first, or has no slot left for it. If it has ended already, `lost` comes at once, on this thread; a
     /// protocol that is handed over inside such a call is dropped without one.
     ///
@@ -225,11 +224,11 @@ impl Handle {
     pub fn connect<P: Protocol + Send>(
         &self,
         worker: usize,
-        to: SocketAddr,
+        to: impl Into<Target>,
         options: ConnectOptions,
         protocol: P,
     ) {
-        self.worker(worker).send(Letter::Connect(Box::new(Dial::new(to, options, protocol))));
+        self.worker(worker).send(Letter::Connect(Box::new(Dial::new(to.into(), options, protocol))));
     }
 
     /// Whether a drain has begun, on the workers that have heard of it so far. For what takes long and can end early: a

@@ -17,7 +17,7 @@ use super::{Conn, Context, Flow, Input, Lost, Message, Protocol};
 use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key, KeySlab};
 use crate::reactor::Due;
-use crate::sys;
+use crate::sys::{self, Address};
 use crate::time::Instant;
 
 /// The connections of one protocol.
@@ -151,6 +151,7 @@ impl<P: Protocol> Table for Connections<P> {
             Ok(()) => {
                 if connecting {
                     cx.agenda.stats.connected += 1;
+                    cx.attempts.forget(key);
                     stream.clear_guard();
                     stream.phase = Phase::Open;
                 }
@@ -159,10 +160,20 @@ impl<P: Protocol> Table for Connections<P> {
                 }
             }
             Err(error) if connecting => {
-                self.end(cx, io, key, End::reset(Lost::ConnectFailed(error)));
+                let next = match cx.attempts.failed(key, error) {
+                    Ok(()) => self.attempt(cx, io, key),
+                    Err(error) => Err(Lost::ConnectFailed(error)),
+                };
+                self.goes_on(cx, io, key, next);
             }
             Err(error) => self.end(cx, io, key, End::failed(error)),
         }
+    }
+
+    #[cold]
+    fn found(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, found: io::Result<Vec<Address>>) {
+        let next = self.found_addresses(cx, io, key, found);
+        self.goes_on(cx, io, key, next);
     }
 
     #[inline]
@@ -291,6 +302,10 @@ impl<P: Protocol> Table for Connections<P> {
         cx.agenda.stats.timers_fired += u64::from(passed != Passed::Neither);
         match passed {
             Passed::Neither => {}
+            Passed::Guard if stream.phase == Phase::Connecting => {
+                let next = self.attempt_timed_out(cx, io, key);
+                self.goes_on(cx, io, key, next);
+            }
             Passed::Guard => match stream.guard_passed(&mut cx.agenda, &cx.limits, io, key) {
                 Outlook::GoesOn => {}
                 Outlook::Retired => self.retired(cx, io, key),

@@ -11,6 +11,7 @@
 //! - that the peer of a paused source has ended is told as well, once: nobody waits for one who is gone;
 //! - a stream that stopped with input left is either paused or reported [`Sink::unfinished`]; a listener with
 //!   peers left is paused, or goes on in the next wait;
+//! - whoever connects again under a key that was closed, or whose connection could not be made, hears of the new attempt only;
 //! - the kernel only touches memory that the driver or a [`WriteQueue`] segment owns, or that was lent to
 //!   [`Io::send`], and that only until it returns.
 //!
@@ -24,11 +25,11 @@ mod poll;
 mod sim;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
+use crate::sys::{Address, StreamOptions};
 
 pub use counts::IoCounts;
 pub use datagrams::{Datagram, DatagramSetup, Datagrams, DatagramsFlushed, Place};
@@ -63,10 +64,11 @@ pub trait Driver {
 /// The half that takes orders, callable from inside a delivery.
 pub trait Io {
     /// Starts to accept on a listening socket.
-    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
+    fn listen(&mut self, key: Key, socket: OwnedFd, queue: Queue) -> io::Result<()>;
 
-    /// Starts a connection; its outcome is [`Sink::opened`].
-    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
+    /// Starts a connection; its outcome is [`Sink::opened`]. `WouldBlock` while the queue of a Unix listener is full: nothing
+    /// tells when there is room.
+    fn connect(&mut self, key: Key, to: &Address, options: &StreamOptions) -> io::Result<()>;
 
     /// Takes over a connected stream, and registers it at once, once for its whole life.
     fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()>;
@@ -109,15 +111,31 @@ pub trait Io {
         DatagramsFlushed::Done
     }
 
-    /// Lets nobody get in line at a listener from now on; who stands there, or had begun to, is accepted as ever. False if
-    /// that cannot be done.
-    fn retire(&mut self, listener: Key) -> bool;
+    /// Lets nobody get in line at a listener from now on; who stands there, or had begun to, is accepted as ever.
+    fn retire(&mut self, listener: Key) -> Retired;
+
+    /// Takes in whoever stands in the queue of a listener: [`Sink::accepted`] for each, and in the end
+    /// [`Sink::listener_empty`]. True means that the caller owes a [`Driver::resume`]; a driver whose accepts complete later
+    /// returns false, and brings them in the waits that follow. While the listener is paused nothing comes; given once more, the
+    /// order changes nothing.
+    fn drain_listener(&mut self, listener: Key) -> bool;
+
+    /// The address of the peer of a stream, if it is connected. The kernel may be asked.
+    fn peer_addr(&mut self, key: Key) -> Option<Address>;
+
+    /// Our address of a stream. The kernel may be asked.
+    fn local_addr(&mut self, key: Key) -> Option<Address>;
 
     /// Ends our direction of the stream (FIN). Everything queued must have been sent.
     fn finish(&mut self, key: Key);
 
-    /// Bytes that left the queue and that the peer has not acknowledged, if the driver can tell.
+    /// Bytes that left the queue and that the peer has not acknowledged, if the driver can tell. In the Unix domain, where peers
+    /// share one buffer, those that it has not read.
     fn unacknowledged(&mut self, key: Key) -> Option<usize>;
+
+    /// How much a peer may have read without a change of [`unacknowledged`](Self::unacknowledged), in bytes: that of a Unix
+    /// socket goes down a piece at a time. Zero where it follows the peer closely.
+    fn unacknowledged_step(&mut self, key: Key) -> usize;
 
     /// Forgets the source and closes its socket.
     fn close(&mut self, key: Key, how: Close);
@@ -133,9 +151,12 @@ pub trait Io {
 pub trait Sink {
     /// Where blocks go back to that a driver took out of a queue.
     fn pool(&mut self) -> &mut Pool;
-    /// A peer was accepted. The key to open it under, or `None` to turn it away.
+    /// A peer was accepted. The key to open it under, or `None` to turn it away. Its address, if the driver has it without
+    /// asking: who needs it asks [`Io::peer_addr`] once it is open.
     /// An error means that accepting stopped: the listener is paused until told to flow again.
-    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key>;
+    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<Option<Address>>) -> Option<Key>;
+    /// Nobody stands in the queue of a listener that is being drained. Told once for each [`Io::drain_listener`].
+    fn listener_empty(&mut self, io: &mut dyn Io, listener: Key);
     /// A stream is ready for use, or could not be made so (the driver has forgotten it then). Its first bytes may come
     /// in the same wait, or what ended it.
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>);
@@ -213,6 +234,40 @@ pub enum Demand {
     Flow,
     /// Leave it in the kernel.
     Pause,
+}
+
+/// Whose queue a listening socket leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// This worker's, of TCP.
+    Own,
+    /// One for all of so many workers, in the Unix domain.
+    Workers { workers: usize },
+    /// One for so many workers, and for somebody else, who goes on with it.
+    Foreign { workers: usize },
+}
+
+impl Queue {
+    /// Others accept from it too.
+    pub fn is_shared(self) -> bool {
+        self != Self::Own
+    }
+
+    /// Several workers accept from it, and take turns.
+    pub fn takes_turns(self) -> bool {
+        matches!(self, Self::Workers { workers: 2.. } | Self::Foreign { workers: 2.. })
+    }
+}
+
+/// How far a listener keeps newcomers away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// Whoever had begun to get in line may still do so.
+    Soon,
+    /// Who is not in line now never will be.
+    Now,
+    /// It does not: it cannot, or the queue is not ours to close.
+    Not,
 }
 
 /// How a socket is closed.

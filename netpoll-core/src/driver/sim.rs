@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::{DatagramSetup, Driver, Io, IoCounts, Limits, Sink, Verdict, Wait, Waited};
 use crate::mem::{Key, WriteQueue};
+use crate::sys::Address;
 use next::Next;
 
 pub use faults::{Faults, Random};
@@ -136,13 +137,25 @@ impl SimDriver {
         }
     }
 
+    /// Brings the end of drains that were to be brought later.
+    fn end_drains<S: Sink>(&mut self, sink: &mut S) -> usize {
+        let mut ended = 0;
+        while let Some(listener) = self.io.net.take_drained(self.io.worker, true) {
+            sink.listener_empty(&mut self.io, listener);
+            ended += 1;
+        }
+        ended
+    }
+
     fn accept<S: Sink>(&mut self, index: usize, listener: Key, sink: &mut S) {
         let Self { io, .. } = self;
         io.counts.syscalls_accept += 1;
         let (faults, addr) = {
             let net = io.net.net.borrow();
-            (net.faults(index), net.links[index].addr)
+            (net.faults(index), net.links[index].addr.clone())
         };
+        let addr = Some(addr)
+            .filter(|addr| *addr != Address::Unknown && !io.random.happens(faults.unsaid_addresses));
         if io.random.happens(faults.descriptor_shortages) {
             io.counts.descriptors_exhausted += 1;
             io.receive(listener, super::Demand::Pause);
@@ -203,6 +216,7 @@ impl Driver for SimDriver {
             self.deliver_one(index, next, sink);
         }
         events += self.deliver_datagrams(events_max - events.min(events_max), sink);
+        events += self.end_drains(sink);
         if !self.replies.is_empty() {
             self.reply(sink);
         }
@@ -224,8 +238,13 @@ impl Driver for SimDriver {
             return;
         }
         for _ in 0..limits.accepts {
-            let Some(index) = self.io.net.first_queued(self.io.worker, key) else { return };
+            let Some(index) = self.io.net.first_queued(self.io.worker, key) else { break };
             self.accept(index, key, sink);
+        }
+        if let Some(listener) = self.io.net.take_drained(self.io.worker, false) {
+            sink.listener_empty(&mut self.io, listener);
+        } else if self.io.net.first_queued(self.io.worker, key).is_some() {
+            sink.unfinished(key);
         }
     }
 

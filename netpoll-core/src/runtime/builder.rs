@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use super::Running;
 use super::placement::Workers;
 use super::shutdown::Report;
 use crate::conn::{
-    Commands, ConnLimits, DatagramProtocol, Handle, Listeners, Local, Peer, Protocol, States, UdpOptions,
-    two_states,
+    Commands, ConnLimits, DatagramProtocol, Handle, Listeners, Local, Peer, Protocol, States, Target,
+    UdpOptions, two_states,
 };
 use crate::mem::Key;
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
-use crate::sys::StopSignal;
+use crate::sys::{self, Address, Keepalive, StopSignal, StreamOptions};
 
 /// What a worker is told about itself when its protocols are made. Made on its worker, and stays there.
 #[derive(Clone)]
@@ -42,17 +43,6 @@ impl WorkerInfo {
     pub fn state<S: 'static>(&self) -> Rc<S> {
         self.states.get()
     }
-}
-
-/// When the kernel probes a silent peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Silence before the first probe. Whole seconds, 1 to 32767; fractions are dropped.
-    pub idle: Duration,
-    /// Time between probes. Whole seconds, 1 to 32767; fractions are dropped.
-    pub interval: Duration,
-    /// Probes without an answer after which the connection has failed, 1 to 127.
-    pub probes: u32,
 }
 
 type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> io::Result<Key> + Send + Sync>;
@@ -90,8 +80,24 @@ pub(super) struct State {
     pub make: MakeState,
 }
 
+/// Where a listener is to be.
+pub(super) enum Place {
+    At(Address),
+    /// A socket that listens there already.
+    Handed(OwnedFd, Address),
+}
+
+impl Place {
+    /// What it says; its address stays.
+    pub fn take(&mut self) -> Self {
+        let (Self::At(addr) | Self::Handed(_, addr)) = self;
+        let addr = Self::At(addr.clone());
+        std::mem::replace(self, addr)
+    }
+}
+
 pub(super) struct Listen {
-    pub addr: SocketAddr,
+    pub place: Place,
     pub add: AddListener,
     pub is_reserved: bool,
 }
@@ -119,6 +125,7 @@ pub struct Builder {
     pub(super) receive_buffer_bytes: Option<usize>,
     pub(super) steer_by_cpu: bool,
     pub(super) share_port: bool,
+    pub(super) socket_mode: Option<u32>,
     pub(super) pool_bytes_max: usize,
     pub(super) long_turn: Duration,
     pub(super) drain_within: Duration,
@@ -141,17 +148,14 @@ impl Builder {
             limits: ConnLimits::default(),
             backlog: 4096,
             defer_accept: None,
-            keepalive: Some(Keepalive {
-                idle: Duration::from_secs(60),
-                interval: Duration::from_secs(15),
-                probes: 4,
-            }),
-            user_timeout: Some(Duration::from_secs(120)),
-            unsent_bytes_max: Some(128 * 1024),
+            keepalive: StreamOptions::DEFAULT.keepalive,
+            user_timeout: StreamOptions::DEFAULT.user_timeout,
+            unsent_bytes_max: StreamOptions::DEFAULT.unsent_bytes_max,
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
             steer_by_cpu: false,
             share_port: false,
+            socket_mode: None,
             pool_bytes_max: 4 * 1024 * 1024,
             long_turn: Duration::from_millis(10),
             drain_within: Duration::from_secs(10),
@@ -282,9 +286,21 @@ impl Builder {
     /// Listens on the port also while another process of the same user does, on this runtime as well, for restarts without
     /// a gap. It is the newcomer that has to ask for it: one that was there before need not have. Default off: a port that
     /// is taken is an error of [`start`](Self::start).
+    ///
+    /// The path of a Unix socket is taken over: from then on newcomers reach this runtime, and whoever listened there before
+    /// goes on with those that it has. In the moment between, nobody is refused. The kernel's own name of the socket, which
+    /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it.
     #[must_use]
     pub fn share_port(mut self, share: bool) -> Self {
         self.share_port = share;
+        self
+    }
+
+    /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody
+    /// can connect, and whatever the process's mask. Default `None`: the mask decides, which usually lets the owner in only.
+    #[must_use]
+    pub fn socket_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.socket_mode = mode.into();
         self
     }
 
@@ -338,15 +354,23 @@ impl Builder {
     /// Listens on an address. `protocols` is called on each worker, at its start, and returns what makes a
     /// protocol for each peer there; that and the protocols may be `!Send`.
     ///
-    /// Each worker has a socket of its own on the port (`SO_REUSEPORT`), bound by `start`.
-    /// Of several addresses that a name resolves to the first is taken. Port 0 lets the kernel choose, see
+    /// Takes what a [`Target`] is made of: `"127.0.0.1:7000"`, `("localhost", 7000)`, a `SocketAddr`, `"unix:/run/x.sock"`.
+    /// A name is looked up now, and of several addresses that it has the first is taken. Port 0 lets the kernel choose, see
     /// [`Running::local_addrs`]. Can be called several times.
     ///
+    /// Each worker has a socket of its own on a port (`SO_REUSEPORT`), bound by `start`.
+    ///
+    /// A Unix socket is one queue for all workers, who take turns. Its file is made by `start`, with the permissions of
+    /// [`socket_mode`](Self::socket_mode), in place of one where nobody listens any more (whoever does sees a connection that is
+    /// closed at once), and is removed when the runtime has ended, if it is still the same. What is a setting of TCP does not
+    /// concern it, nor do the sizes of buffers, which the kernel takes from the client's side. Descriptors that a peer passes along
+    /// (`SCM_RIGHTS`) are dropped, and bytes that it sends behind them may be noticed only with what it sends next.
+    ///
     /// # Errors
-    /// The address cannot be resolved.
+    /// The address is malformed, or cannot be resolved.
     pub fn listen<A, F, M, P>(self, addr: A, protocols: F) -> io::Result<Self>
     where
-        A: ToSocketAddrs,
+        A: Into<Target>,
         F: Fn(&WorkerInfo) -> M + Send + Sync + 'static,
         M: FnMut(Peer) -> P + 'static,
         P: Protocol,
@@ -380,18 +404,83 @@ impl Builder {
     /// ```
     ///
     /// # Errors
-    /// The address cannot be resolved.
-    pub fn try_listen<A, F, M, P>(mut self, addr: A, protocols: F) -> io::Result<Self>
+    /// The address is malformed, or cannot be resolved.
+    pub fn try_listen<A, F, M, P>(self, addr: A, protocols: F) -> io::Result<Self>
     where
-        A: ToSocketAddrs,
+        A: Into<Target>,
         F: Fn(&WorkerInfo) -> io::Result<M> + Send + Sync + 'static,
         M: FnMut(Peer) -> P + 'static,
         P: Protocol,
     {
-        let addr = first_addr(addr)?;
+        let addr = addr.into().resolve()?.swap_remove(0);
+        Ok(self.add_listener(Place::At(addr), protocols))
+    }
+
+    /// Accepts from a socket that somebody else has opened: a service manager ([`listen_fds`](crate::listen_fds)), the process that
+    /// was here before, a program that needed a privilege for it. A TCP or Unix stream socket that listens.
+    ///
+    /// It is one queue for all workers, who take turns, and for whoever else has the socket. It is made non-blocking, which others
+    /// see as well, and what accepted connections inherit is set on it: no delay, [`keepalive`](Self::keepalive),
+    /// [`user_timeout`](Self::user_timeout), [`unsent_bytes_max`](Self::unsent_bytes_max) and the sizes of buffers. The backlog,
+    /// `defer_accept` and permissions are left as they are.
+    ///
+    /// A drain takes in who stands in the queue, and then closes its descriptors. The socket itself goes on as long as somebody
+    /// else has it, who accepts whoever comes then; so newcomers are not refused, and a file is not removed. Where nobody has, those
+    /// who get in line in that moment are reset.
+    ///
+    /// ```no_run
+    /// # use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    /// #         Flow::Close
+    /// #     }
+    /// # }
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut builder = Runtime::builder();
+    /// for socket in netpoll_core::listen_fds()? {
+    ///     builder = builder.listen_on(socket, |_worker| |_peer| Echo)?;
+    /// }
+    /// builder.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// It is no stream socket of TCP or in the Unix domain, or does not listen (`InvalidInput`), or no socket at all.
+    pub fn listen_on<F, M, P>(self, socket: impl Into<OwnedFd>, protocols: F) -> io::Result<Self>
+    where
+        F: Fn(&WorkerInfo) -> M + Send + Sync + 'static,
+        M: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
+        self.try_listen_on(socket, move |worker| Ok(protocols(worker)))
+    }
+
+    /// [`listen_on`](Self::listen_on) with a `protocols` that can fail, as that of [`try_listen`](Self::try_listen).
+    ///
+    /// # Errors
+    /// Those of [`listen_on`](Self::listen_on).
+    pub fn try_listen_on<F, M, P>(self, socket: impl Into<OwnedFd>, protocols: F) -> io::Result<Self>
+    where
+        F: Fn(&WorkerInfo) -> io::Result<M> + Send + Sync + 'static,
+        M: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
+        let socket = socket.into();
+        let addr = sys::check_listener(socket.as_fd())?;
+        Ok(self.add_listener(Place::Handed(socket, addr), protocols))
+    }
+
+    fn add_listener<F, M, P>(mut self, place: Place, protocols: F) -> Self
+    where
+        F: Fn(&WorkerInfo) -> io::Result<M> + Send + Sync + 'static,
+        M: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
         let add: AddListener = Box::new(move |info, listeners| Ok(listeners.add(protocols(info)?)));
-        self.listeners.push(Listen { addr, add, is_reserved: false });
-        Ok(self)
+        self.listeners.push(Listen { place, add, is_reserved: false });
+        self
     }
 
     /// Receives datagrams on an address, over UDP. `protocol` is called on each worker, at its start, and returns what handles them

@@ -5,7 +5,9 @@
 
 mod builder;
 mod crew;
+mod listening;
 mod placement;
+mod resolver;
 mod seat;
 mod shutdown;
 mod udp;
@@ -14,23 +16,25 @@ mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conn::{Handle, Letter, Setup};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
-use crate::sys::{self, EventFd};
+use crate::sys::{self, Address, EventFd, SocketFile};
 use crate::time::Clock;
 
-pub use builder::{Builder, Keepalive, Started, WorkerInfo};
+pub use builder::{Builder, Started, WorkerInfo};
 pub use placement::Workers;
 pub use shutdown::Report;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 
 use crew::{Crew, Thread};
+use listening::Bound;
 use placement::Placement;
+use resolver::Resolver;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
 use worker::Drained;
 
@@ -65,8 +69,11 @@ impl Runtime {
 /// A runtime whose workers are running. Dropping it cuts all connections and waits for the workers.
 pub struct Running {
     handle: Handle,
-    addrs: Vec<SocketAddr>,
+    addrs: Vec<Address>,
     udp_addrs: Vec<SocketAddr>,
+    /// Of its Unix sockets; they go when the workers have ended.
+    _files: Vec<SocketFile>,
+    resolver: Resolver,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
@@ -75,7 +82,7 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(settings: Builder) -> io::Result<Self> {
+    fn start(mut settings: Builder) -> io::Result<Self> {
         sys::watch()?;
         let signals = match settings.stop_on_signals {
             true => Some(sys::StopSignals::install(&settings.stop_signals).map_err(caught_already)?),
@@ -91,7 +98,7 @@ impl Running {
             let message = "steering by CPU needs a pinned worker on each CPU, in order";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let (mut sockets, addrs) = bind_all(&settings, count)?;
+        let Bound { mut sockets, addrs, files } = Bound::bind(&mut settings, count)?;
         let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
         let wait = placement.wait(settings.wait);
         let settings = Arc::new(Guarded::new(settings));
@@ -114,6 +121,7 @@ impl Running {
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
         let handle = Handle { workers, published, setup, draining: Arc::default(), clock: clock.reader() };
+        let resolver = Resolver::new();
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
@@ -127,11 +135,12 @@ impl Running {
                 mailbox,
                 bell,
                 sockets: Sockets::new(sockets),
+                resolver: resolver.clone(),
             };
             (seat, Farewell(Arc::clone(&ended)))
         });
         let threads = Crew::new().start(seats)?;
-        Ok(Self { handle, addrs, udp_addrs, threads, ended, signals, drain_within })
+        Ok(Self { handle, addrs, udp_addrs, _files: files, resolver, threads, ended, signals, drain_within })
     }
 
     /// A way to the workers from other threads.
@@ -140,9 +149,9 @@ impl Running {
         &self.handle
     }
 
-    /// Where it listens, in the order of the `listen` calls, with the ports that the kernel chose.
+    /// Where it listens, in the order of the `listen` and `listen_on` calls, with the ports that the kernel chose.
     #[must_use]
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[Address] {
         &self.addrs
     }
 
@@ -196,6 +205,7 @@ impl Running {
                 Err(payload) => failure = Some(WorkerError::of(index, "ended", panicked(payload))),
             }
         }
+        self.resolver.close();
         failure.map_or(Ok(sum), Err)
     }
 }
@@ -219,61 +229,4 @@ fn caught_already(error: io::Error) -> io::Error {
         ),
         _ => error,
     }
-}
-
-/// Binds every listener once for each worker. The sockets of worker `i` are in the order of `listen` calls.
-fn bind_all(settings: &Builder, workers: usize) -> io::Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>)> {
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut addrs = Vec::new();
-    for listen in &settings.listeners {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", listen.addr))
-        };
-        let reuse_port = workers > 1 || settings.share_port;
-        let options = sys::ListenOptions {
-            backlog: settings.backlog,
-            reuse_port,
-            defer_accept: settings.defer_accept,
-            fast_open: None,
-        };
-        if reuse_port && !settings.share_port && listen.addr.port() != 0 {
-            // With SO_REUSEPORT the kernel would share the port with a stranger of the same user.
-            let alone = sys::ListenOptions { reuse_port: false, ..options };
-            drop(sys::listen(listen.addr, &alone).map_err(named)?);
-        }
-        let mut addr = listen.addr;
-        for worker in &mut sockets {
-            let socket = sys::listen(addr, &options).map_err(named)?;
-            addr = sys::local_addr(socket.as_fd())?;
-            set_options(settings, socket.as_fd()).map_err(named)?;
-            worker.push(socket);
-        }
-        if settings.steer_by_cpu
-            && workers > 1
-            && let Some(first) = sockets[0].last()
-        {
-            // Once, after all are bound: the program returns an index into the group, in bind order.
-            sys::attach_reuseport_cpu_steering(first.as_fd(), workers as u32)?;
-        }
-        addrs.push(addr);
-    }
-    Ok((sockets, addrs))
-}
-
-/// What accepted connections inherit from their listener, so that none of them costs a system call for it.
-fn set_options(settings: &Builder, socket: BorrowedFd<'_>) -> io::Result<()> {
-    let refused = |setting: &'static str| {
-        move |error: io::Error| io::Error::new(error.kind(), format!("{setting}: {error}"))
-    };
-    if let Some(Keepalive { idle, interval, probes }) = settings.keepalive {
-        sys::set_keepalive(socket, idle, interval, probes).map_err(refused("keepalive"))?;
-    }
-    if let Some(time) = settings.user_timeout {
-        sys::set_user_timeout(socket, time).map_err(refused("user_timeout"))?;
-    }
-    if let Some(bytes) = settings.unsent_bytes_max {
-        sys::set_unsent_bytes_max(socket, bytes).map_err(refused("unsent_bytes_max"))?;
-    }
-    sys::set_buffers(socket, settings.send_buffer_bytes, settings.receive_buffer_bytes)
-        .map_err(refused("a buffer's size"))
 }

@@ -140,7 +140,7 @@ mod tests {
             .unwrap()
             .start()
             .unwrap();
-        let mut client = TcpStream::connect(running.local_addrs()[0]).unwrap();
+        let mut client = TcpStream::connect(running.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
         let mut rounds = 0;
         // A turn that takes longer than a spin is not followed by one; on a busy machine most of them do.
         while rounds < 50 || rounds < 20_000 && running.handle().stats().waits_spun == 0 && may_spin {

@@ -9,13 +9,15 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::builder::{Builder, WorkerInfo};
+use super::listening::Socket;
+use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
-use crate::conn::{Addresses, Commands, Context, Handle, Letter, OwnStates, Wakes};
+use crate::conn::{Addresses, Attempts, Commands, Context, Handle, Letter, OwnStates, Wakes};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
@@ -24,15 +26,15 @@ use crate::time::{Clock, Instant};
 
 /// The listening sockets of one worker and those for datagrams, until it takes them or its start is given up.
 #[derive(Clone)]
-pub struct Sockets(Arc<Mutex<Option<Vec<OwnedFd>>>>);
+pub struct Sockets(Arc<Mutex<Option<Vec<Socket>>>>);
 
 impl Sockets {
-    pub fn new(sockets: Vec<OwnedFd>) -> Self {
+    pub fn new(sockets: Vec<Socket>) -> Self {
         Self(Arc::new(Mutex::new(Some(sockets))))
     }
 
     /// All of them, in the order of `listen` calls and then of `bind_udp` calls; `None` if they were taken.
-    pub fn take(&self) -> Option<Vec<OwnedFd>> {
+    pub fn take(&self) -> Option<Vec<Socket>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -58,6 +60,7 @@ pub struct Seat {
     pub mailbox: Mailbox<Letter>,
     pub bell: Arc<EventFd>,
     pub sockets: Sockets,
+    pub resolver: Resolver,
 }
 
 impl Seat {
@@ -123,6 +126,7 @@ impl Seat {
         let driver = driver()?;
         let published = Arc::clone(&self.handle.published[self.index]);
         let wakes = Arc::new(Wakes(self.mailbox.sender()));
+        let resolver = self.resolver.of(self.mailbox.sender());
         let context = Context {
             agenda: Agenda::new(
                 self.clock,
@@ -141,6 +145,8 @@ impl Seat {
             handle: self.handle.clone(),
             states: OwnStates::default(),
             cause: None,
+            attempts: Attempts::default(),
+            resolver,
         };
         let mut worker = Worker::new(context);
         let info = WorkerInfo {
@@ -172,11 +178,13 @@ impl Seat {
         sys::assert_not_forked();
         // They are gone if the start was given up meanwhile.
         let mut sockets = self.sockets.take().unwrap_or_default().into_iter();
-        for (key, socket) in keys.into_iter().zip(&mut sockets) {
-            reactor.driver().io().listen(key, socket)?;
+        for (key, (socket, queue)) in keys.into_iter().zip(&mut sockets) {
+            reactor.driver().io().listen(key, socket, queue)?;
         }
-        for (protocol, socket) in bound.into_iter().zip(sockets) {
-            let (addr, options) = (sys::local_addr(socket.as_fd())?, &settings.udp_options);
+        for (protocol, (socket, _)) in bound.into_iter().zip(sockets) {
+            let addr = sys::local_addr(socket.as_fd())?;
+            let addr = addr.as_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let options = &settings.udp_options;
             let key = worker.sockets.add(addr, options, protocol).expect("fewer sockets than a slab holds");
             reactor.driver().io().bind(key, socket, &options.setup())?;
         }

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use super::Builder;
+use super::listening::Socket;
+use crate::driver::Queue;
 use crate::sys;
 
 /// Binds every address once for each worker, behind the sockets that the worker has already. Where they are bound, in the order
 /// of `bind_udp` calls.
-pub fn bind_all(settings: &Builder, sockets: &mut [Vec<OwnedFd>]) -> io::Result<Vec<SocketAddr>> {
+pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<Vec<SocketAddr>> {
     let workers = sockets.len();
     let options = &settings.udp_options;
     let mut addrs = Vec::new();
@@ -26,18 +28,18 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<OwnedFd>]) -> io::Result<
         for worker in sockets.iter_mut() {
             let wanted = first.filter(|_| !bind.own_ports).unwrap_or(bind.addr);
             let socket = sys::bind_datagrams(wanted, reuse_port).map_err(named)?;
-            let addr = sys::local_addr(socket.as_fd())?;
+            let addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(wanted);
             first.get_or_insert(addr);
             sys::set_buffers(socket.as_fd(), options.send_buffer_bytes, options.receive_buffer_bytes)
                 .map_err(named)?;
             if addr.ip().is_unspecified() {
                 sys::tell_local_ip(socket.as_fd(), addr.is_ipv6()).map_err(named)?;
             }
-            worker.push(socket);
+            worker.push((socket, Queue::Own));
         }
         if settings.steer_by_cpu
             && reuse_port
-            && let Some(first) = sockets[0].last()
+            && let Some((first, _)) = sockets[0].last()
         {
             sys::attach_reuseport_cpu_steering(first.as_fd(), workers as u32)?;
         }

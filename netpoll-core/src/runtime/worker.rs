@@ -4,7 +4,6 @@
 //! carries out the commands that the callback left. No other thread touches any of it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::conn::{Command, ConnId, Context, Letter, Listeners, Message, Sockets,
 use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
-use crate::sys::{self, EventFd};
+use crate::sys::{self, Address, EventFd};
 use crate::time::Instant;
 
 /// The timer of the drain deadline: a key that no table issues.
@@ -184,6 +183,20 @@ impl Worker {
         }
     }
 
+    /// Asks where a peer comes from that was accepted without an address, and whether there is room for it.
+    #[cold]
+    fn ask(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>) -> io::Result<()> {
+        result?;
+        match io.peer_addr(key) {
+            Some(peer) if !self.cx.addresses.is_from(&peer, key) => {
+                self.cx.agenda.stats.shed_by_address += 1;
+                let message = "its address has as many connections as one may have";
+                Err(io::Error::new(io::ErrorKind::QuotaExceeded, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn stop(&mut self, io: &mut dyn Io, within: Duration) {
         let now = self.cx.agenda.clock.now();
         let ends = now.saturating_add(within);
@@ -211,6 +224,7 @@ impl Worker {
     fn give_back(&mut self, io: &mut dyn Io) {
         self.cx.agenda.shrink();
         self.cx.addresses.shrink();
+        self.cx.attempts.shrink();
         self.tables.shrink();
         self.cx.commands.shrink();
         self.sockets.shrink();
@@ -257,13 +271,18 @@ impl Sink for Worker {
         &mut self.cx.agenda.pool
     }
 
-    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {
+    fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<Option<Address>>) -> Option<Key> {
         let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, io, listener, peer);
         self.obey(io);
         admitted
     }
 
+    fn listener_empty(&mut self, io: &mut dyn Io, listener: Key) {
+        self.listeners.empty(io, listener);
+    }
+
     fn opened(&mut self, io: &mut dyn Io, key: Key, result: io::Result<()>) {
+        let result = if self.cx.addresses.is_to_ask(key) { self.ask(io, key, result) } else { result };
         if let Some(table) = self.tables.get(key) {
             table.opened(&mut self.cx, io, key, result);
             self.obey(io);
@@ -366,6 +385,11 @@ impl Host for Worker {
                 self.obeys_later = false;
                 *left = 0;
             }
+            Letter::Found { key, found } => {
+                if let Some(table) = self.tables.get(key) {
+                    table.found(&mut self.cx, io, key, found);
+                }
+            }
             Letter::Stop { within } => self.stop(io, within),
         }
         self.obey(io);
@@ -374,7 +398,7 @@ impl Host for Worker {
 
     fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool {
         if key.table() == Tables::LISTENERS {
-            return self.listeners.resume(&mut self.cx, io, key);
+            return self.listeners.resume(key);
         }
         let Some(table) = self.tables.get(key) else {
             return key.table() == Sockets::TABLE && self.sockets.resume(&mut self.cx, io, key);

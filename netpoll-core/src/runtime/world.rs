@@ -10,6 +10,9 @@ mod seat;
 mod time;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +20,13 @@ use std::time::Duration;
 use super::builder::WorkerInfo;
 use super::worker::Worker;
 use crate::conn::{
-    Addresses, Commands, Context, Handle, Local, OwnStates, Peer, Protocol, Setup, UdpOptions, Wakes,
+    Addresses, Attempts, Commands, Context, Handle, Letter, Local, OwnStates, Peer, Protocol, Resolve, Setup,
+    UdpOptions, Wakes,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
-use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Stats, WaitStrategy};
+use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
+use crate::sys::Address;
 use crate::time::{Clock, Instant};
 use seat::{Seat, SimBell};
 
@@ -71,8 +76,28 @@ pub struct Sim {
     /// The sockets of each `bind_udp` in the network, one for each worker.
     udp: Vec<Vec<usize>>,
     udp_options: UdpOptions,
+    names: Names,
     /// Chooses workers.
     random: Random,
+}
+
+/// What names stand for in this world.
+type Names = Rc<RefCell<HashMap<String, Vec<IpAddr>>>>;
+
+/// Looks names up in it; the answer comes by mail, as from another thread.
+struct Asker {
+    names: Names,
+    worker: Sender<Letter>,
+}
+
+impl Resolve for Asker {
+    fn look_up(&self, key: Key, name: String, port: u16) {
+        let names = self.names.borrow();
+        let found = names.get(&name).filter(|ips| !ips.is_empty());
+        let found = found.map(|ips| ips.iter().map(|ip| Address::from((*ip, port))).collect());
+        let found = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        self.worker.send(Letter::Found { key, found });
+    }
 }
 
 impl Sim {
@@ -107,6 +132,7 @@ impl Sim {
             draining: Arc::default(),
             clock: clock.reader(),
         };
+        let names = Names::default();
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let context = Context {
@@ -122,13 +148,24 @@ impl Sim {
                 handle: handle.clone(),
                 states: OwnStates::default(),
                 cause: None,
+                attempts: Attempts::default(),
+                resolver: Rc::new(Asker { names: Rc::clone(&names), worker: mailbox.sender() }),
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
             Seat { reactor, worker: Worker::new(context), bell, halfway: None }
         });
         let seats = seats.collect();
-        Self { seats, net, handle, listeners: Vec::new(), udp: Vec::new(), udp_options: options.udp, random }
+        Self {
+            seats,
+            net,
+            handle,
+            listeners: Vec::new(),
+            udp: Vec::new(),
+            udp_options: options.udp,
+            names,
+            random,
+        }
     }
 
     /// A listener whose peers get a protocol from `accept`, whichever worker accepts them.

@@ -41,11 +41,22 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 /// # Errors
 /// The kernel's: `EINVAL` when the CPU does not exist, is offline or is outside the process's cpuset.
 pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
-    if cpu >= MASK_WORDS_MAX * WORD_BITS {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    keep_current_thread_on(&[cpu])
+}
+
+/// Keeps the calling thread on some of these CPUs; threads that it starts later inherit that.
+///
+/// # Errors
+/// The kernel's: `EINVAL` when none of them may be used.
+pub fn keep_current_thread_on(cpus: &[usize]) -> io::Result<()> {
+    let mut mask: Vec<libc::c_ulong> = vec![0; MASK_WORDS];
+    for &cpu in cpus {
+        if cpu >= MASK_WORDS_MAX * WORD_BITS {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        mask.resize(mask.len().max(cpu / WORD_BITS + 1), 0);
+        mask[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS);
     }
-    let mut mask: Vec<libc::c_ulong> = vec![0; MASK_WORDS.max(cpu / WORD_BITS + 1)];
-    mask[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS);
     let bytes = size_of_val(mask.as_slice());
     // SAFETY: sched_setaffinity(2) reads `bytes` bytes of mask; `mask` has that many initialised ones, and
     // words of a `cpu_set_t` are c_ulongs. Zero is the calling thread. (test: `a_pinned_thread_runs_where_it_was_put`)

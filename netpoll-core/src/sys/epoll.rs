@@ -10,7 +10,6 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-#[cfg(test)]
 use std::ptr;
 use std::time::Duration;
 
@@ -37,6 +36,10 @@ pub const EDGE_IN_OUT: u32 = IN | OUT | EDGE;
 
 /// Interest of a listener: incoming only, reported by every wait as long as somebody is queued.
 pub const LEVEL_IN: u32 = IN;
+
+/// Interest of a listener that several instances share: when somebody joins the queue only one of those that wait is woken, the
+/// one that was registered longest ago (`EPOLLEXCLUSIVE`). Cannot be modified, only deleted.
+pub const LEVEL_IN_SHARED: u32 = IN | libc::EPOLLEXCLUSIVE as u32;
 
 /// No interest. Errors and hang-ups are reported all the same (epoll_ctl(2)), but once and not by every wait.
 pub const NOTHING: u32 = libc::EPOLLONESHOT as u32;
@@ -244,7 +247,6 @@ impl Epoll {
     ///
     /// # Errors
     /// The kernel's: `ENOENT` when it is not registered here.
-    #[cfg(test)]
     pub fn delete(&self, source: BorrowedFd<'_>) -> io::Result<()> {
         let (epoll, source) = (self.fd.as_raw_fd(), source.as_raw_fd());
         // SAFETY: EPOLL_CTL_DEL ignores the event pointer and takes null since Linux 2.6.9

@@ -11,6 +11,7 @@
 
 use std::io;
 
+mod address;
 mod control;
 mod cpu;
 mod datagrams;
@@ -18,6 +19,7 @@ mod directory;
 mod epoll;
 mod eventfd;
 mod fork;
+mod inherit;
 mod kernel;
 mod limits;
 mod memory;
@@ -26,31 +28,36 @@ mod sendfile;
 mod signal;
 mod socket;
 mod sockopt;
+mod stream_options;
+mod unix;
 
+pub use address::{Address, ParseAddressError, UnixAddress};
 pub use control::LocalIp;
-pub use cpu::{allowed_cpus, pin_current_thread, quota};
+pub use cpu::{allowed_cpus, keep_current_thread_on, pin_current_thread, quota};
 pub use datagrams::{
     DATAGRAM_BYTES_MAX, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams, join_datagrams,
     tell_local_ip,
 };
 pub use directory::Directory;
-pub use epoll::{EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Events, LEVEL_IN, NOTHING, Timeout};
+pub use epoll::{
+    EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, Timeout,
+};
 pub use eventfd::EventFd;
 pub use fork::{assert_not_forked, end_child, is_child, watch};
+pub use inherit::{ListenFd, check_listener, listen_fds};
 pub use limits::{open_files, raise_open_files};
 pub use memory::{memory_limit, release_free_memory};
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{StopSignal, StopSignals, block_broken_pipe};
 pub use socket::{
-    ListenOptions, accept, connect, has_connected_or_failed, is_connected_to_itself, listen, local_addr,
-    recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind, shutdown_write, take_error,
-    unacknowledged_bytes, unread_bytes,
+    ListenOptions, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix, listen,
+    local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,
+    shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
 };
-pub use sockopt::{
-    attach_reuseport_cpu_steering, refuse_new_connections, set_buffers, set_keepalive, set_unsent_bytes_max,
-    set_user_timeout,
-};
+pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
+pub use stream_options::{Keepalive, StreamOptions};
+pub use unix::{SocketFile, UnixListenOptions, listen_unix, refuse_new_unix_connections};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
 ///

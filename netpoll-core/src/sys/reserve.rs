@@ -52,7 +52,7 @@ mod tests {
 
     use super::super::limits::{open_files, set_open_files};
     use super::super::socket;
-    use super::super::testing::{LOOPBACK, PLAIN, alone, recv, until};
+    use super::super::testing::{self, LOOPBACK, PLAIN, alone, recv, until};
     use super::*;
 
     /// Opens descriptors until the process may have no more.
@@ -68,7 +68,7 @@ mod tests {
         set_open_files(64, open_files().unwrap().1).unwrap();
         let mut reserve = ReserveFd::new().unwrap();
         let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
-        let client = socket::connect(socket::local_addr(listener.as_fd()).unwrap(), None).unwrap();
+        let client = testing::connect(&socket::local_addr(listener.as_fd()).unwrap()).unwrap();
         until(listener.as_fd(), libc::EPOLLIN);
         let mut held = use_up();
         assert_eq!(socket::accept(listener.as_fd()).unwrap_err().raw_os_error(), Some(libc::EMFILE));

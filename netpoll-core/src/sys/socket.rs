@@ -1,4 +1,4 @@
-//! TCP sockets: listen, accept, connect, and moving bytes.
+//! Stream sockets: listen, accept, connect, and moving bytes.
 //!
 //! Every socket is non-blocking and close-on-exec from birth. The hot calls ([`accept`], [`recv`],
 //! [`send`], [`send_vectored`]) are one system call each, inlined, without a retry: on a non-blocking
@@ -17,8 +17,10 @@ use std::time::Duration;
 use libc::c_int;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::address::{Address, UnixAddress};
 use super::sockopt::set_int;
-use super::{checked, kernel};
+use super::stream_options::StreamOptions;
+use super::{checked, kernel, unix};
 
 /// No peer address is asked for or given.
 const NO_ADDRESS: usize = 0;
@@ -71,9 +73,22 @@ pub fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> 
 /// The address that the socket is bound to.
 ///
 /// # Errors
-/// The kernel's, or `EAFNOSUPPORT` when the socket has no IP address.
-pub fn local_addr(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    SockRef::from(&socket).local_addr()?.as_socket().ok_or_else(not_ip)
+/// The kernel's; none are known for a healthy socket.
+pub fn local_addr(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    SockRef::from(&socket).local_addr().map(|addr| Address::from_kernel(&addr))
+}
+
+/// The address that the socket is connected to.
+///
+/// # Errors
+/// The kernel's: `ENOTCONN` while it connects, or when the connection is gone.
+pub fn peer_addr(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    SockRef::from(&socket).peer_addr().map(|addr| Address::from_kernel(&addr))
+}
+
+/// Whether a socket belongs to the Unix domain.
+pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
+    SockRef::from(&socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
 }
 
 /// Takes one connection from the listener's queue, and says who it is.
@@ -81,9 +96,9 @@ pub fn local_addr(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 /// # Errors
 /// The kernel's: `EAGAIN` when the queue is empty; `ECONNABORTED`, `EPROTO` and the like when that one
 /// connection is already gone; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` when this machine is short (the
-/// connection stays queued). `EAFNOSUPPORT` when the peer has no IP address; it is then closed.
+/// connection stays queued).
 #[inline]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let mut address = RawAddress::new();
     let mut length = RawAddress::BYTES as libc::socklen_t;
     let place = (&raw mut address).cast::<libc::sockaddr>();
@@ -95,7 +110,21 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns. The line above has just got it from
     // the kernel, and `raw` is not used again. (test: `an_accepted_socket_closes_when_dropped`)
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    Ok((socket, address.decode().ok_or_else(not_ip)?))
+    let peer = match address.decode() {
+        Some(peer) => Address::Inet(peer),
+        None => other_peer(socket.as_fd(), length),
+    };
+    Ok((socket, peer))
+}
+
+/// The address of a peer that has no IP address, of which `accept4` has seen so many bytes.
+#[cold]
+fn other_peer(socket: BorrowedFd<'_>, length: libc::socklen_t) -> Address {
+    if length as usize <= size_of::<libc::sa_family_t>() {
+        return Address::Unix(UnixAddress::UNNAMED);
+    }
+    // A name, which `RawAddress` has no room for. Whoever cannot be asked is gone, and its next call says so.
+    peer_addr(socket).unwrap_or(Address::Unknown)
 }
 
 /// Receives into `into`; 0 is the peer's FIN (or an empty `into`).
@@ -161,26 +190,34 @@ fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: c_int) -> 
     unsafe { kernel::call(libc::SYS_sendmsg, arguments) }
 }
 
-/// Begins a connection to `addr`, from `bind` if given, with `TCP_NODELAY`.
+/// Begins a connection.
 ///
 /// It is established when the socket becomes writable and [`take_error`] has nothing. With port 0 in
-/// `bind` the port is picked while connecting (`IP_BIND_ADDRESS_NO_PORT`), so that one source address
+/// `from` the port is picked while connecting (`IP_BIND_ADDRESS_NO_PORT`), so that one source address
 /// serves 28 thousand connections *per destination*, not in all.
 ///
 /// # Errors
 /// The kernel's, except `EINPROGRESS`: `EADDRNOTAVAIL`, `ENETUNREACH`, `EMFILE`. A quick refusal may come
-/// as `ECONNREFUSED` here instead of as the pending error.
-pub fn connect(addr: SocketAddr, bind: Option<SocketAddr>) -> io::Result<OwnedFd> {
-    let socket = new_stream(addr)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = bind {
+/// as `ECONNREFUSED` here instead of as the pending error. In the Unix domain: `ENOENT`, `EACCES`, and `EAGAIN` while the
+/// listener's queue is full, which nothing reports the end of.
+pub fn connect(addr: &Address, options: &StreamOptions) -> io::Result<OwnedFd> {
+    let wanted = addr.to_kernel()?;
+    let Some(inet) = addr.as_socket_addr() else {
+        let socket = unix::new_stream()?;
+        options.apply_buffers(socket.as_fd())?;
+        socket.connect(&wanted)?;
+        return Ok(socket.into());
+    };
+    let socket = new_stream(inet)?;
+    options.apply(socket.as_fd())?;
+    if let Some(source) = options.from {
         if source.port() == 0 {
             let fd = socket.as_fd();
             set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         }
         socket.bind(&source.into())?;
     }
-    match socket.connect(&addr.into()) {
+    match socket.connect(&wanted) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket.into()),
     }
@@ -206,7 +243,7 @@ pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
 pub fn is_connected_to_itself(socket: BorrowedFd<'_>) -> bool {
     let socket = SockRef::from(&socket);
     match (socket.local_addr(), socket.peer_addr()) {
-        (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
+        (Ok(local), Ok(peer)) => local.as_socket().is_some_and(|local| peer.as_socket() == Some(local)),
         _ => false,
     }
 }
@@ -219,7 +256,8 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
-/// Bytes that were sent and that the peer has not acknowledged (`SIOCOUTQ`).
+/// Bytes that were sent and that the peer has not acknowledged (`SIOCOUTQ`). In the Unix domain what the peer has not read, as
+/// memory: with what each piece takes beyond its bytes, and until all of a piece is read.
 ///
 /// # Errors
 /// The kernel's; none are known for a connected socket.
@@ -254,11 +292,6 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
 fn new_stream(addr: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
-}
-
-#[cold]
-fn not_ip() -> io::Error {
-    io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
 }
 
 /// A `sockaddr_in` or `sockaddr_in6` as the bytes that the kernel writes and reads.

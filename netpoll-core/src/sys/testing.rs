@@ -4,12 +4,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::address::Address;
 use super::epoll::{Epoll, Event, Events, Timeout};
 use super::socket::{self, ListenOptions};
+use super::stream_options::StreamOptions;
 
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -25,7 +27,7 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Pair {
         let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
-        let client = socket::connect(socket::local_addr(listener.as_fd()).unwrap(), None).unwrap();
+        let client = connect(&socket::local_addr(listener.as_fd()).unwrap()).unwrap();
         let (server, _) = accept(&listener).unwrap();
         until(client.as_fd(), libc::EPOLLOUT);
         Pair { client, server }
@@ -42,9 +44,37 @@ pub fn until(fd: BorrowedFd<'_>, bits: libc::c_int) -> Event {
 }
 
 /// Accepts once there is something to accept.
-pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, Address)> {
     until(listener.as_fd(), libc::EPOLLIN);
     socket::accept(listener.as_fd())
+}
+
+/// Begins a connection as most are begun.
+pub fn connect(addr: &Address) -> io::Result<OwnedFd> {
+    socket::connect(addr, &StreamOptions::DEFAULT)
+}
+
+/// An empty directory, gone when dropped.
+pub struct Folder(std::path::PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("netpoll-sys-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Receives once there is something to receive.

@@ -7,17 +7,20 @@
 //! When no descriptor is left and nobody makes room, one peer is told so by way of the reserve descriptor and the listener is
 //! paused. The poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
 //!
+//! A queue that several workers accept from wakes one of those who wait, who then takes the last place among them: the kernel
+//! wakes whoever was registered first. Its descriptors lead to one socket, which stays open when one of them is closed, so the
+//! poller has to be told of that.
+//!
 //! Invariant: the poller reports a listener exactly while it is not paused.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::super::{Io, Limits, Sink};
 use super::door::Arrival;
 use super::streams::{Register, Streams};
 use crate::mem::Key;
-use crate::sys;
+use crate::sys::{self, Address};
 
 impl<R: Register> Streams<R> {
     /// Accepts the share of a listener that was reported.
@@ -27,6 +30,27 @@ impl<R: Register> Streams<R> {
         let found = self.accept(door.share_peers().min(peers_max), sink, key);
         if let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) {
             door.learn(found, peers_max);
+            if found > 0 && door.queue.takes_turns() {
+                self.take_last_place(key);
+            }
+        }
+    }
+
+    /// Lets the other workers of a queue come first.
+    #[cold]
+    fn take_last_place(&mut self, key: Key) {
+        self.hush(key, true);
+        self.hush(key, false);
+    }
+
+    /// Accepts whom a listener has left, and says when that was all of them, if it is to.
+    pub(super) fn accept_rest<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
+        let found = self.accept(limits.accepts, sink, key);
+        let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) else { return };
+        if found == limits.accepts {
+            sink.unfinished(key);
+        } else if std::mem::take(&mut door.is_drained) {
+            sink.listener_empty(self, key);
         }
     }
 
@@ -69,12 +93,12 @@ impl<R: Register> Streams<R> {
             let _ = self.reserve.refill();
         }
         self.counts.syscalls_ctl += 1;
-        let told = self.poller.hush_listener(door.socket().as_fd(), key, hush);
+        let told = self.poller.hush_listener(door.socket().as_fd(), key, door.queue.is_shared(), hush);
         told.expect("a listener is registered until it is closed");
     }
 
-    fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: SocketAddr) {
-        match sink.accepted(self, listener, Ok(peer)) {
+    fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: Address) {
+        match sink.accepted(self, listener, Ok(Some(peer))) {
             Some(key) if self.expects_first_words(listener) => {
                 self.insert(key, socket, 0);
                 self.arrivals.push(Arrival { key, listener });
@@ -133,6 +157,7 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use std::os::fd::BorrowedFd;
 
+    use super::super::super::Queue;
     use super::*;
 
     #[test]
@@ -172,11 +197,17 @@ mod tests {
             Ok(())
         }
 
-        fn register_listener(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+        fn register_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _shared: bool) -> io::Result<()> {
             Ok(())
         }
 
-        fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _hush: bool) -> io::Result<()> {
+        fn hush_listener(
+            &self,
+            _fd: BorrowedFd<'_>,
+            _key: Key,
+            _shared: bool,
+            _hush: bool,
+        ) -> io::Result<()> {
             Ok(())
         }
 
@@ -187,6 +218,8 @@ mod tests {
         fn await_room(&self, _fd: BorrowedFd<'_>, _key: Key, _awaits: bool) -> io::Result<()> {
             Ok(())
         }
+
+        fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
     }
 
     #[test]
@@ -195,7 +228,8 @@ mod tests {
         let options =
             sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
         let key = Key::new(0, 1, 0);
-        streams.listen(key, sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap();
+        let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        streams.listen(key, socket, Queue::Own).unwrap();
         streams.hush(key, true);
         streams.reserve.release();
         assert!(!streams.reserve.is_held());

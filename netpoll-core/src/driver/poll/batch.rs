@@ -143,7 +143,7 @@ impl<R: Register> Streams<R> {
         if self.datagrams.has(key) {
             return self.receive_datagrams(sink, key);
         }
-        self.accept(limits.accepts, sink, key);
+        self.accept_rest(limits, sink, key);
         if !self.arrivals.is_empty() {
             self.end_batch(batch, limits, sink);
         }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::super::Queue;
 use crate::mem::Key;
 
 /// Full shares in a row that make the next one twice as large. A busy worker takes many waits to hear of everybody, so they
@@ -14,14 +15,18 @@ const FULL_SHARES_MAX: u8 = 16;
 /// A listener.
 pub struct Door {
     socket: OwnedFd,
+    pub queue: Queue,
     pub is_paused: bool,
+    /// To be told when nobody stands in the queue.
+    pub is_drained: bool,
     share: Share,
     pub first_words: FirstWords,
 }
 
 impl Door {
-    pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, is_paused: false, share: Share::new(), first_words: FirstWords::new() }
+    pub fn new(socket: OwnedFd, queue: Queue) -> Self {
+        let (share, first_words) = (Share::new(), FirstWords::new());
+        Self { socket, queue, is_paused: false, is_drained: false, share, first_words }
     }
 
     pub fn socket(&self) -> &OwnedFd {

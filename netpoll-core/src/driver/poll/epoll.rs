@@ -76,12 +76,22 @@ impl Register for sys::Epoll {
         self.add(fd, sys::EDGE_STREAM, key.to_bits())
     }
 
-    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
-        self.add(fd, sys::LEVEL_IN, key.to_bits())
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()> {
+        self.add(fd, if shared { sys::LEVEL_IN_SHARED } else { sys::LEVEL_IN }, key.to_bits())
     }
 
-    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()> {
-        self.modify(fd, if hush { sys::NOTHING } else { sys::LEVEL_IN }, key.to_bits())
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()> {
+        match (shared, hush) {
+            (true, true) => self.delete(fd),
+            (true, false) => self.register_listener(fd, key, true),
+            (false, true) => self.modify(fd, sys::NOTHING, key.to_bits()),
+            (false, false) => self.modify(fd, sys::LEVEL_IN, key.to_bits()),
+        }
+    }
+
+    fn forget_listener(&self, fd: BorrowedFd<'_>) {
+        // It is registered, or the listener would be paused; and what is not there is not reported.
+        let _ = self.delete(fd);
     }
 
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {

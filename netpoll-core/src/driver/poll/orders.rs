@@ -1,28 +1,46 @@
 //! What the floors above ask of a stream, a listener or a datagram socket of a poller.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::super::{Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts};
+use super::super::{Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
 use super::door::Door;
 use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
-use crate::sys;
+use crate::sys::{self, Address, StreamOptions};
+
+/// What the kernel keeps of a send to a Unix socket in one piece, and lets go as one, is less than this (`unix_stream_sendmsg`,
+/// net/unix/af_unix.c: 32 KiB in pages, and what fits into an allocation of 16 KiB).
+const UNIX_PIECE_BYTES: usize = 64 * 1024;
+
+impl<R: Register> Streams<R> {
+    fn close_door(&mut self, key: Key) {
+        let Some(door) = self.doors.remove(key) else {
+            self.counts.syscalls_close += u64::from(self.datagrams.remove(key));
+            return;
+        };
+        if door.queue.is_shared() && !door.is_paused {
+            self.counts.syscalls_ctl += 1;
+            self.poller.forget_listener(door.socket().as_fd());
+        }
+        self.counts.syscalls_close += 1;
+    }
+}
 
 impl<R: Register> Io for Streams<R> {
-    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+    fn listen(&mut self, key: Key, socket: OwnedFd, queue: Queue) -> io::Result<()> {
         self.counts.syscalls_ctl += 1;
-        self.poller.register_listener(socket.as_fd(), key)?;
-        let replaced = self.doors.insert(key, Door::new(socket));
+        self.poller.register_listener(socket.as_fd(), key, queue.is_shared())?;
+        let replaced = self.doors.insert(key, Door::new(socket, queue));
         assert!(replaced.is_none(), "a key names one listener at a time");
         Ok(())
     }
 
-    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
+    fn connect(&mut self, key: Key, to: &Address, options: &StreamOptions) -> io::Result<()> {
         self.counts.syscalls_connect += 2;
-        let socket = sys::connect(to, from)?;
+        self.counts.syscalls_other += if to.is_unix() { 0 } else { options.calls() };
+        let socket = sys::connect(to, options)?;
         self.counts.syscalls_ctl += 1;
         self.poller.register_stream(socket.as_fd(), key)?;
         self.insert(key, socket, CONNECTING);
@@ -79,10 +97,34 @@ impl<R: Register> Io for Streams<R> {
         self.send_datagrams(key, queue)
     }
 
-    fn retire(&mut self, listener: Key) -> bool {
-        let Some(door) = self.doors.get(listener) else { return false };
+    fn retire(&mut self, listener: Key) -> Retired {
+        let Some(door) = self.doors.get(listener) else { return Retired::Not };
+        let (retired, kept_away) = match door.queue {
+            Queue::Own => (Retired::Soon, sys::refuse_new_connections(door.socket().as_fd())),
+            // Of all workers: whoever is first does it for the others, who drain as well.
+            Queue::Workers { .. } => (Retired::Now, sys::refuse_new_unix_connections(door.socket().as_fd())),
+            Queue::Foreign { .. } => return Retired::Not,
+        };
         self.counts.syscalls_other += 1;
-        sys::refuse_new_connections(door.socket().as_fd()).is_ok()
+        if kept_away.is_ok() { retired } else { Retired::Not }
+    }
+
+    fn drain_listener(&mut self, listener: Key) -> bool {
+        let Some(door) = self.doors.get_mut(listener) else { return false };
+        door.is_drained = true;
+        true
+    }
+
+    fn peer_addr(&mut self, key: Key) -> Option<Address> {
+        let source = self.sources.get(key)?;
+        self.counts.syscalls_other += 1;
+        sys::peer_addr(source.fd.as_fd()).ok()
+    }
+
+    fn local_addr(&mut self, key: Key) -> Option<Address> {
+        let source = self.sources.get(key)?;
+        self.counts.syscalls_other += 1;
+        sys::local_addr(source.fd.as_fd()).ok()
     }
 
     fn finish(&mut self, key: Key) {
@@ -98,12 +140,14 @@ impl<R: Register> Io for Streams<R> {
         sys::unacknowledged_bytes(source.fd.as_fd()).ok()
     }
 
+    fn unacknowledged_step(&mut self, key: Key) -> usize {
+        let Some(source) = self.sources.get(key) else { return 0 };
+        self.counts.syscalls_other += 1;
+        if sys::is_unix(source.fd.as_fd()) { UNIX_PIECE_BYTES } else { 0 }
+    }
+
     fn close(&mut self, key: Key, how: Close) {
-        let Some(source) = self.sources.remove(key) else {
-            let is_closed = self.doors.remove(key).is_some() || self.datagrams.remove(key);
-            self.counts.syscalls_close += u64::from(is_closed);
-            return;
-        };
+        let Some(source) = self.sources.remove(key) else { return self.close_door(key) };
         if how == Close::Reset {
             self.counts.syscalls_other += 1;
             // A socket that is gone already cannot be reset; closing it is all that is left.

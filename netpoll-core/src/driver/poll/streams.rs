@@ -27,10 +27,13 @@ use crate::sys;
 pub trait Register {
     /// Reports edges of a stream under this key from now on.
     fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
-    /// Reports a listener under this key in every wait, as long as peers are queued at it.
-    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
+    /// Reports a listener under this key in every wait, as long as peers are queued at it. Of those who share its queue and wait,
+    /// only one is woken.
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()>;
     /// Keeps silent about a registered listener, or reports it again.
-    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, hush: bool) -> io::Result<()>;
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()>;
+    /// A listener that is reported is about to be closed, which others have open as well.
+    fn forget_listener(&self, fd: BorrowedFd<'_>);
     /// Reports edges of the input of a datagram socket under this key from now on.
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
     /// Reports when there is room to send on a registered datagram socket, or no longer.

@@ -43,6 +43,12 @@ pub struct Faults {
     pub datagram_duplicates: u16,
     /// A datagram gets in line before others that came earlier.
     pub datagram_reorders: u16,
+    /// A peer is accepted without its address, as some interfaces of the kernel do it: [`Peer::addr`](crate::Peer::addr) is
+    /// [`Address::Unknown`](crate::Address::Unknown), and [`Conn::peer_addr`](crate::Conn::peer_addr) says it.
+    pub unsaid_addresses: u16,
+    /// Who stands in the queue of a listener that is about to close is accepted in later turns, as by a driver whose accepts
+    /// complete when they like.
+    pub late_accepts: u16,
 }
 
 macro_rules! setters {
@@ -61,6 +67,7 @@ macro_rules! setters {
 setters! {
     partial_receives partial_sends interrupted_receives delays short_waits descriptor_shortages spurious_sent
     late_receives failed_registrations failed_files datagram_losses datagram_duplicates datagram_reorders
+    unsaid_addresses late_accepts
 }
 
 impl Faults {
@@ -81,6 +88,8 @@ impl Faults {
             datagram_losses: 0,
             datagram_duplicates: 0,
             datagram_reorders: 0,
+            unsaid_addresses: 0,
+            late_accepts: 0,
         }
     }
 
@@ -102,6 +111,8 @@ impl Faults {
             datagram_losses: 50,
             datagram_duplicates: 50,
             datagram_reorders: 200,
+            unsaid_addresses: 300,
+            late_accepts: 500,
         }
     }
 }

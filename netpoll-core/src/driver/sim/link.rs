@@ -6,12 +6,12 @@
 //! it, others do not, so nobody may rely on it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::faults::Faults;
 use crate::mem::{Key, WriteQueue};
+use crate::sys::Address;
 use crate::time::Instant;
 
 /// Bytes that a peer's socket buffer takes while the peer does not read.
@@ -84,7 +84,9 @@ pub struct Link {
     pub state: State,
     pub worker: usize,
     /// The peer's address, for those that it connects from.
-    pub addr: SocketAddr,
+    pub addr: Address,
+    /// Ours.
+    pub local: Address,
     /// Its own, if it does not share those of the network.
     pub faults: Option<Faults>,
     pub latency: Option<RangeInclusive<Duration>>,
@@ -130,11 +132,12 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(state: State, worker: usize, addr: SocketAddr) -> Self {
+    pub fn new(state: State, worker: usize, addr: Address, local: Address) -> Self {
         Self {
             state,
             worker,
             addr,
+            local,
             faults: None,
             latency: None,
             window: None,

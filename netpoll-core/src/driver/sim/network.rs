@@ -10,6 +10,7 @@ use super::datagrams::{Packet, Post};
 use super::faults::{Faults, Random};
 use super::link::{Link, Segment, State, Travel};
 use crate::mem::{DatagramPath, Key, KeyMap};
+use crate::sys::{Address, UnixAddress};
 use crate::time::Instant;
 
 /// How the far end takes an outgoing connection.
@@ -35,6 +36,8 @@ pub struct Share {
     pub listeners: KeyMap<bool>,
     /// Listeners that nobody new gets in line at.
     pub retired: KeyMap<()>,
+    /// Listeners whose queues are taken in, and whether the end of that is brought by a wait instead of a resume.
+    pub drained: Vec<(Key, bool)>,
     /// Blocks of closed links go back to its pool in its next turn.
     pub owes_blocks: bool,
 }
@@ -42,8 +45,10 @@ pub struct Share {
 pub struct Net {
     pub links: Vec<Link>,
     pub shares: Vec<Share>,
-    pub dialed: Vec<(usize, SocketAddr)>,
+    pub dialed: Vec<(usize, Address)>,
     pub answer: Answer,
+    /// Of some addresses.
+    pub answers: Vec<(Address, Answer)>,
     pub faults: Faults,
     pub latency: RangeInclusive<Duration>,
     pub window: Option<usize>,
@@ -75,14 +80,32 @@ impl Net {
         self.now.saturating_add(time)
     }
 
-    pub fn add(&mut self, state: State, worker: usize, addr: Option<SocketAddr>) -> usize {
+    /// A link between this peer and us; each is at a port of its own on 127.0.0.1 if nothing else is said.
+    pub fn add(
+        &mut self,
+        state: State,
+        worker: usize,
+        addr: Option<Address>,
+        local: Option<Address>,
+    ) -> usize {
         let index = self.links.len();
         // A port per link, so that peers can be told apart.
-        let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (index % 60_000) as u16));
-        let mut link = Link::new(state, worker, addr.unwrap_or_else(own));
+        let own = || Address::from((Ipv4Addr::LOCALHOST, 1024 + (index % 60_000) as u16));
+        let addr = addr.unwrap_or_else(own);
+        let local = local.unwrap_or_else(|| match &addr {
+            Address::Unix(_) => UnixAddress::UNNAMED.into(),
+            _ => own(),
+        });
+        let mut link = Link::new(state, worker, addr, local);
         (link.window, link.window_left) = (self.window, self.window.unwrap_or_default());
         self.links.push(link);
         index
+    }
+
+    /// How this address answers.
+    pub fn answer_of(&self, addr: &Address) -> Answer {
+        let own = self.answers.iter().find(|(known, _)| known == addr);
+        own.map_or(self.answer, |(_, answer)| *answer)
     }
 
     /// Closes a listener; who waits in its queue is reset.
@@ -91,6 +114,7 @@ impl Net {
             return false;
         }
         self.shares[worker].retired.remove(key);
+        self.shares[worker].drained.retain(|(drained, _)| *drained != key);
         for index in 0..self.links.len() {
             if self.links[index].worker == worker && self.links[index].state == State::Queued(key) {
                 let travel = self.travel(index);
@@ -98,6 +122,15 @@ impl Net {
             }
         }
         true
+    }
+
+    /// A listener that is drained, and at which nobody stands any more.
+    fn drained(&self, worker: usize, late: bool) -> Option<usize> {
+        let share = &self.shares[worker];
+        share.drained.iter().position(|(key, is_late)| {
+            let waits = |link: &Link| link.worker == worker && link.state == State::Queued(*key);
+            *is_late == late && share.listeners.get(*key) == Some(&true) && !self.links.iter().any(waits)
+        })
     }
 
     /// A wait of this worker would bring something of this link.
@@ -149,6 +182,7 @@ impl SimNet {
             shares: (0..workers).map(|_| Share::default()).collect(),
             dialed: Vec::new(),
             answer: Answer::Accept,
+            answers: Vec::new(),
             faults,
             latency: Duration::ZERO..=Duration::ZERO,
             window: None,
@@ -174,9 +208,13 @@ impl SimNet {
 
     /// A peer connects to a listener of a worker; it waits there until it is accepted. Where nobody listens any more it
     /// is reset, and where nobody new is let in it hears nothing.
-    pub fn connect(&self, worker: usize, listener: Key, addr: Option<SocketAddr>) -> usize {
+    pub fn connect(&self, worker: usize, listener: Key, addr: Option<Address>) -> usize {
         let mut net = self.net.borrow_mut();
-        let index = net.add(State::Queued(listener), worker, addr);
+        let local = match &addr {
+            Some(Address::Unix(_)) => UnixAddress::from_abstract_name("sim").unwrap_or_default().into(),
+            _ => Address::from((Ipv4Addr::LOCALHOST, 80)),
+        };
+        let index = net.add(State::Queued(listener), worker, addr, Some(local));
         if net.shares[worker].listeners.get(listener).is_none() {
             let travel = net.travel(index);
             net.links[index].hang_up(travel, true);
@@ -229,13 +267,18 @@ impl SimNet {
     }
 
     /// Outgoing connections since the last call.
-    pub fn take_dialed(&self) -> Vec<(usize, SocketAddr)> {
+    pub fn take_dialed(&self) -> Vec<(usize, Address)> {
         std::mem::take(&mut self.net.borrow_mut().dialed)
     }
 
     /// How outgoing connections are taken that are made from now on.
     pub fn answer(&self, answer: Answer) {
         self.net.borrow_mut().answer = answer;
+    }
+
+    /// The same for one address.
+    pub fn answer_to(&self, addr: Address, answer: Answer) {
+        self.net.borrow_mut().answers.insert(0, (addr, answer));
     }
 
     /// What holds for links that have no setting of their own.
@@ -280,6 +323,7 @@ impl SimNet {
         net.shares[worker].owes_blocks
             || net.post.is_due(worker, &net.faults)
             || net.links.iter().any(|link| link.worker == worker && net.is_due(link))
+            || net.drained(worker, true).is_some()
     }
 
     /// Who waits longest at a listener that accepts.
@@ -290,13 +334,23 @@ impl SimNet {
         net.links.iter().position(queued).filter(|_| accepts)
     }
 
-    /// Somebody waits at a listener that rests.
+    /// The same, once, of those that a wait is to bring the end of, or a resume.
+    pub(super) fn take_drained(&self, worker: usize, late: bool) -> Option<Key> {
+        let mut net = self.net.borrow_mut();
+        let index = net.drained(worker, late)?;
+        Some(net.shares[worker].drained.swap_remove(index).0)
+    }
+
+    /// Somebody waits at a listener that rests, or it has to be drained.
     pub fn waits_at_resting_listener(&self) -> bool {
         let net = self.net.borrow();
         net.links.iter().any(|link| match link.state {
             State::Queued(key) => net.shares[link.worker].listeners.get(key) == Some(&false),
             _ => false,
-        })
+        }) || net
+            .shares
+            .iter()
+            .any(|share| share.drained.iter().any(|(key, _)| share.listeners.get(*key) == Some(&false)))
     }
 
     /// When the next segment arrives, or the next answer to an outgoing connection.

@@ -1,7 +1,6 @@
 //! The half of the simulated driver that takes orders.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::SimIo;
@@ -9,8 +8,9 @@ use super::link::{Link, Segment, State};
 use super::network::Answer;
 use super::next::reset_error;
 use super::outgoing::{send_from, take_with_files};
-use crate::driver::{Close, DatagramsFlushed, Demand, Flushed, Io, IoCounts};
+use crate::driver::{Close, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
+use crate::sys::{Address, StreamOptions};
 
 /// How often a flush that is cut short has taken everything out of the queue, as a completion driver does it, instead of
 /// leaving the rest there, as a poller does. In thousandths.
@@ -38,30 +38,31 @@ impl SimIo {
 }
 
 impl Io for SimIo {
-    fn listen(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+    fn listen(&mut self, key: Key, socket: OwnedFd, _queue: Queue) -> io::Result<()> {
         drop(socket);
         self.net.net.borrow_mut().shares[self.worker].listeners.insert(key, true);
         Ok(())
     }
 
-    fn connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
-        let _ = from;
+    fn connect(&mut self, key: Key, to: &Address, options: &StreamOptions) -> io::Result<()> {
         let mut net = self.net.net.borrow_mut();
         if self.random.happens(net.faults.failed_registrations) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        let at = match net.answer {
+        let answer = net.answer_of(to);
+        let at = match answer {
             Answer::Accept | Answer::Refuse => Some(net.now),
             Answer::AcceptAfter(time) => Some(net.now.saturating_add(time)),
             Answer::Ignore => None,
         };
-        let index = net.add(State::Dialing(key, at), self.worker, Some(to));
-        if net.answer == Answer::Refuse {
+        let from = options.from.filter(|_| !to.is_unix()).map(Address::from);
+        let index = net.add(State::Dialing(key, at), self.worker, Some(to.clone()), from);
+        if answer == Answer::Refuse {
             let link = &mut net.links[index];
             (link.reset, link.peer_silent, link.peer_closed) = (true, true, true);
         }
         net.shares[self.worker].by_key.insert(key, index);
-        net.dialed.push((index, to));
+        net.dialed.push((index, to.clone()));
         Ok(())
     }
 
@@ -168,8 +169,34 @@ impl Io for SimIo {
         self.send_datagrams(key, queue)
     }
 
-    fn retire(&mut self, listener: Key) -> bool {
-        self.net.net.borrow_mut().shares[self.worker].retired.insert(listener, ()).is_none()
+    fn retire(&mut self, listener: Key) -> Retired {
+        self.net.net.borrow_mut().shares[self.worker].retired.insert(listener, ());
+        Retired::Soon
+    }
+
+    fn drain_listener(&mut self, listener: Key) -> bool {
+        let mut net = self.net.net.borrow_mut();
+        let is_late = self.random.happens(net.faults.late_accepts);
+        let drained = &mut net.shares[self.worker].drained;
+        match drained.iter().find(|(key, _)| *key == listener) {
+            Some((_, is_late)) => !is_late,
+            None => {
+                drained.push((listener, is_late));
+                !is_late
+            }
+        }
+    }
+
+    fn peer_addr(&mut self, key: Key) -> Option<Address> {
+        let addr = self.with(key, |link| match link.state {
+            State::Open(_) => link.addr.clone(),
+            _ => Address::Unknown,
+        })?;
+        Some(addr).filter(|addr| *addr != Address::Unknown)
+    }
+
+    fn local_addr(&mut self, key: Key) -> Option<Address> {
+        self.with(key, |link| link.local.clone())
     }
 
     fn finish(&mut self, key: Key) {
@@ -184,6 +211,10 @@ impl Io for SimIo {
 
     fn unacknowledged(&mut self, key: Key) -> Option<usize> {
         self.with(key, |link| link.unacknowledged_bytes())
+    }
+
+    fn unacknowledged_step(&mut self, _key: Key) -> usize {
+        0
     }
 
     fn close(&mut self, key: Key, how: Close) {

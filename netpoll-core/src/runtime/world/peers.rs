@@ -1,11 +1,11 @@
 //! What the far ends of connections do in a simulated world, and what they see.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{ListenerId, PeerId, Sim};
 use crate::driver::{Answer, Faults};
+use crate::sys::Address;
 
 impl Sim {
     /// A peer connects, to a worker that the seed chooses. It is accepted in one of the next turns.
@@ -17,10 +17,11 @@ impl Sim {
         self.connect_to(listener, worker)
     }
 
-    /// As [`connect`](Self::connect), from this address instead of one of its own on 127.0.0.1.
-    pub fn connect_from(&mut self, listener: ListenerId, addr: SocketAddr) -> PeerId {
+    /// As [`connect`](Self::connect), from this address instead of one of its own on 127.0.0.1; it may be in the Unix domain.
+    /// [`Address::Unknown`] is one that nobody ever learns.
+    pub fn connect_from(&mut self, listener: ListenerId, addr: impl Into<Address>) -> PeerId {
         let worker = self.choose_worker(listener);
-        PeerId(self.net.connect(worker, self.listeners[listener.0][worker], Some(addr)))
+        PeerId(self.net.connect(worker, self.listeners[listener.0][worker], Some(addr.into())))
     }
 
     /// A peer connects to the listener of this worker, as one whose segments the kernel steers there.
@@ -50,8 +51,19 @@ impl Sim {
     }
 
     /// The far ends of outgoing connections made since the last call, with the addresses they went to.
-    pub fn take_dialed(&mut self) -> Vec<(PeerId, SocketAddr)> {
+    pub fn take_dialed(&mut self) -> Vec<(PeerId, Address)> {
         self.net.take_dialed().into_iter().map(|(link, addr)| (PeerId(link), addr)).collect()
+    }
+
+    /// The addresses of a name for outgoing connections that are made from now on, in the order in which they are tried. A name
+    /// that has none is `NotFound`.
+    pub fn set_name(&mut self, name: &str, addresses: impl IntoIterator<Item = std::net::IpAddr>) {
+        self.names.borrow_mut().insert(name.to_owned(), addresses.into_iter().collect());
+    }
+
+    /// How outgoing connections to this address are answered, whatever holds for the others.
+    pub fn answer_connections_to(&mut self, addr: impl Into<Address>, answer: Answer) {
+        self.net.answer_to(addr.into(), answer);
     }
 
     /// Whether outgoing connections are refused from now on.

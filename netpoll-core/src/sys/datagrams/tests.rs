@@ -10,7 +10,7 @@ use super::*;
 
 fn bound(addr: SocketAddr) -> (OwnedFd, SocketAddr) {
     let socket = bind_datagrams(addr, false).unwrap();
-    let addr = local_addr(socket.as_fd()).unwrap();
+    let addr = local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap();
     (socket, addr)
 }
 
@@ -120,7 +120,7 @@ fn a_socket_of_both_families_answers_both_from_the_address_that_was_called() {
     // Where there is no IPv6 there is nothing to answer.
     let Ok(socket) = bind_datagrams(any, false) else { return };
     SockRef::from(&socket).set_only_v6(false).ok();
-    let port = local_addr(socket.as_fd()).unwrap().port();
+    let port = local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap().port();
     tell_local_ip(socket.as_fd(), true).unwrap();
     for (own, called) in
         [("[::1]:0", IpAddr::from(Ipv6Addr::LOCALHOST)), ("127.0.0.1:0", [127, 0, 0, 7].into())]
@@ -163,7 +163,7 @@ fn segments_are_cut_by_the_kernel_and_joined_again_for_who_can_take_them() {
 #[test]
 fn two_sockets_share_an_address_only_if_both_ask_for_it() {
     let first = bind_datagrams(LOOPBACK, true).unwrap();
-    let addr = local_addr(first.as_fd()).unwrap();
+    let addr = local_addr(first.as_fd()).unwrap().as_socket_addr().unwrap();
     assert!(bind_datagrams(addr, true).is_ok());
     assert_eq!(bind_datagrams(addr, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }

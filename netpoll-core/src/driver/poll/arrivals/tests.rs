@@ -1,10 +1,10 @@
 //! What only the inside can know: whom the poller hears of, and what happens when it has no room.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
 
-use super::super::super::{Close, Io, Verdict};
+use super::super::super::{Close, Io, Queue, Verdict};
 use super::super::door::{FirstWords, SILENT_MAX};
 use super::super::source::Readiness;
 use super::*;
@@ -58,11 +58,11 @@ impl Register for Full {
         Err(io::Error::from_raw_os_error(libc::ENOSPC))
     }
 
-    fn register_listener(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+    fn register_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _shared: bool) -> io::Result<()> {
         Ok(())
     }
 
-    fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _hush: bool) -> io::Result<()> {
+    fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _shared: bool, _hush: bool) -> io::Result<()> {
         Ok(())
     }
 
@@ -73,6 +73,8 @@ impl Register for Full {
     fn await_room(&self, _fd: BorrowedFd<'_>, _key: Key, _awaits: bool) -> io::Result<()> {
         Ok(())
     }
+
+    fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
 }
 
 /// Writes down what is reported, and closes a connection that says so.
@@ -87,11 +89,18 @@ impl Sink for Listening {
         &mut self.pool
     }
 
-    fn accepted(&mut self, _io: &mut dyn Io, _listener: Key, peer: io::Result<SocketAddr>) -> Option<Key> {
+    fn accepted(
+        &mut self,
+        _io: &mut dyn Io,
+        _listener: Key,
+        peer: io::Result<Option<sys::Address>>,
+    ) -> Option<Key> {
         peer.unwrap();
         self.peers += 1;
         Some(Key::new(1, 1, self.peers))
     }
+
+    fn listener_empty(&mut self, _io: &mut dyn Io, _listener: Key) {}
 
     fn opened(&mut self, _io: &mut dyn Io, _key: Key, result: io::Result<()>) {
         self.log.push(format!("opened {}", result.is_ok()));
@@ -132,7 +141,8 @@ fn arrival(streams: &mut Streams<Full>, first_words: &str) -> (Vec<String>, bool
     let listener = Key::new(0, 1, 0);
     if streams.doors.get(listener).is_none() {
         let options = ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
-        streams.listen(listener, sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap();
+        let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        streams.listen(listener, socket, Queue::Own).unwrap();
     }
     let addr = sys::local_addr(streams.doors.get(listener).unwrap().socket().as_fd()).unwrap();
     let mut peer = TcpStream::connect(addr).unwrap();

@@ -24,7 +24,14 @@ impl Sink for Log {
     fn pool(&mut self) -> &mut Pool {
         &mut self.pool
     }
-    fn accepted(&mut self, _io: &mut dyn Io, _listener: Key, _peer: io::Result<SocketAddr>) -> Option<Key> {
+    fn listener_empty(&mut self, _io: &mut dyn Io, _listener: Key) {}
+
+    fn accepted(
+        &mut self,
+        _io: &mut dyn Io,
+        _listener: Key,
+        _peer: io::Result<Option<sys::Address>>,
+    ) -> Option<Key> {
         None
     }
     fn opened(&mut self, _io: &mut dyn Io, _key: Key, _result: io::Result<()>) {}
@@ -64,7 +71,7 @@ impl World {
     fn with(setup: &DatagramSetup) -> Self {
         let mut streams = Streams::new(Epoll::new().unwrap()).unwrap();
         let socket = sys::bind_datagrams("127.0.0.1:0".parse().unwrap(), false).unwrap();
-        let addr = sys::local_addr(socket.as_fd()).unwrap();
+        let addr = sys::local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap();
         streams.bind(KEY, socket, setup).unwrap();
         Self { streams, batch: Batch::new(), addr, peer: UdpSocket::bind("127.0.0.1:0").unwrap() }
     }

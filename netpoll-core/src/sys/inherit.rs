@@ -1,0 +1,182 @@
+//! Sockets that somebody else has opened: a service manager, or the process that was here before.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libc::c_int;
+use socket2::{Domain, Protocol, SockRef, Type};
+
+use super::address::Address;
+use super::socket::local_addr;
+
+/// The first that a service manager hands over (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
+const FIRST: RawFd = 3;
+
+/// They were taken.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A socket that the service manager has opened for this process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ListenFd {
+    /// What the manager calls it (`FileDescriptorName=` of systemd), or `unknown`.
+    pub name: String,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+impl From<ListenFd> for OwnedFd {
+    fn from(fd: ListenFd) -> Self {
+        fd.socket
+    }
+}
+
+/// The sockets that a service manager, such as systemd, has opened for this process and handed over when it started it
+/// (`LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, sd_listen_fds(3)), in their order: none if there was no such manager.
+/// For [`Builder::listen_on`](crate::Builder::listen_on).
+///
+/// They are handed out once: a second call returns none. Call it before anything else opens or closes descriptors by their
+/// number. The variables stay; a child that they are not for has another process number than they say.
+///
+/// # Errors
+/// A variable that cannot be read, or a descriptor that is not open or no socket; then none is taken.
+pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
+    let read = |name: &str| std::env::var(name).ok();
+    let Some(count) = announced(read("LISTEN_PID"), read("LISTEN_FDS"), std::process::id())? else {
+        return Ok(Vec::new());
+    };
+    let names = read("LISTEN_FDNAMES").unwrap_or_default();
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    let numbers = FIRST..FIRST + count;
+    if let Some(missing) = numbers.clone().find(|number| !is_socket(*number)) {
+        TAKEN.store(false, Ordering::Release);
+        let message = format!("LISTEN_FDS says {count}, but descriptor {missing} is not open or no socket");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let mut names = names.split(':').filter(|name| !name.is_empty());
+    let fds = numbers.map(|number| {
+        // SAFETY: `from_raw_fd` wants an open descriptor that nobody else owns. It was open a line above, and by
+        // sd_listen_fds(3) the manager has opened it for this very process, which is asked for by its number; `TAKEN` hands it
+        // out once. (test: `sockets_of_a_service_manager_are_taken_once`)
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        close_on_exec(socket.as_fd())?;
+        Ok(ListenFd { name: names.next().unwrap_or("unknown").to_owned(), socket })
+    });
+    fds.collect()
+}
+
+/// How many there are, if they are for the process with this number.
+fn announced(pid: Option<String>, count: Option<String>, own: u32) -> io::Result<Option<c_int>> {
+    let (Some(pid), Some(count)) = (pid, count) else { return Ok(None) };
+    let invalid = |name: &str, value: &str| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{name}={value} is no number of that kind"))
+    };
+    let pid: u32 = pid.parse().map_err(|_| invalid("LISTEN_PID", &pid))?;
+    let number = count.parse().ok().filter(|count| (0..=c_int::MAX - FIRST).contains(count));
+    let number = number.ok_or_else(|| invalid("LISTEN_FDS", &count))?;
+    Ok((pid == own).then_some(number))
+}
+
+fn is_socket(number: RawFd) -> bool {
+    let mut kind: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    let place = (&raw mut kind).cast();
+    // SAFETY: getsockopt(2) writes at most `length` bytes at `place`, the local `kind`, which is that large; a number that is
+    // not open, or no socket, is an error. (test: `sockets_of_a_service_manager_are_taken_once`)
+    let asked = unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, place, &raw mut length) };
+    asked == 0
+}
+
+fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_cloexec(true)
+}
+
+/// Looks at a socket that is to be accepted from, and makes it non-blocking, which whoever else has it shares, and
+/// close-on-exec, which is ours. Where it listens.
+///
+/// # Errors
+/// `InvalidInput`: it is no stream socket of TCP or in the Unix domain, or does not listen. The kernel's: `ENOTSOCK`.
+pub fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    let invalid = |message| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    let asked = SockRef::from(&socket);
+    if asked.r#type()? != Type::STREAM {
+        return invalid("not a stream socket");
+    }
+    let domain = asked.domain()?;
+    let is_tcp = [Domain::IPV4, Domain::IPV6].contains(&domain)
+        && [Some(Protocol::TCP), Some(Protocol::MPTCP)].contains(&asked.protocol()?);
+    if !is_tcp && domain != Domain::UNIX {
+        return invalid("neither a TCP nor a Unix socket");
+    }
+    if !asked.is_listener()? {
+        return invalid("the socket does not listen");
+    }
+    asked.set_nonblocking(true)?;
+    close_on_exec(socket)?;
+    local_addr(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixListener;
+    use std::process::{Command, Stdio};
+
+    use super::super::testing::{Folder, open_flags};
+    use super::*;
+
+    #[test]
+    fn sockets_of_a_service_manager_are_taken_once() {
+        if std::env::var("LISTEN_FDS").is_ok() {
+            let fds = listen_fds().unwrap();
+            assert_eq!(fds.iter().map(|fd| &*fd.name).collect::<Vec<_>>(), ["web", "unknown"]);
+            for fd in &fds {
+                assert_ne!(open_flags(fd.socket.as_fd()) & libc::O_CLOEXEC, 0);
+                check_listener(fd.socket.as_fd()).unwrap();
+            }
+            assert!(listen_fds().unwrap().is_empty());
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let status = Command::new("sh")
+            .args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web exec "$@" 3<&0 4<&0"#, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "sys::inherit::tests::sockets_of_a_service_manager_are_taken_once"])
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+    }
+
+    #[test]
+    fn what_is_for_another_process_is_not_taken_and_nonsense_is_an_error() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(announced(some("7"), some("2"), 7).unwrap(), Some(2));
+        assert_eq!(announced(some("7"), some("2"), 8).unwrap(), None);
+        assert_eq!(announced(None, some("2"), 8).unwrap(), None);
+        for (pid, count) in [("x", "1"), ("7", "-1"), ("7", "2147483647"), ("7", "")] {
+            assert!(announced(some(pid), some(count), 7).is_err(), "{pid} {count}");
+        }
+    }
+
+    #[test]
+    fn only_a_stream_socket_that_listens_is_accepted_from() {
+        let folder = Folder::new();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = check_listener(tcp.as_fd()).unwrap();
+        assert_eq!(address, tcp.local_addr().unwrap());
+        assert_ne!(open_flags(tcp.as_fd()) & libc::O_NONBLOCK, 0);
+        let unix = UnixListener::bind(folder.path("a")).unwrap();
+        assert_eq!(check_listener(unix.as_fd()).unwrap().as_path(), Some(&*folder.path("a")));
+
+        let stream = TcpStream::connect(&address).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for fd in [stream.as_fd(), udp.as_fd(), file.as_fd()] {
+            check_listener(fd).unwrap_err();
+        }
+    }
+}
