@@ -10,13 +10,13 @@ mod on_workers;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Builder, Handle, Runtime, WorkerInfo, Workers};
+use netpoll_core::{Address, Builder, Handle, Runtime, Target, WorkerInfo, Workers};
 
 use crate::h1::{Http, Limits, Service};
 use crate::test::TestClient;
@@ -94,26 +94,73 @@ impl fmt::Debug for Worker {
 /// # }
 /// ```
 pub struct Server {
-    addr: SocketAddr,
+    at: At,
     /// Where the same service always has room.
-    reserved: Option<SocketAddr>,
+    reserved: Option<Address>,
     limits: Limits,
     builder: Builder,
     on_workers: Vec<OnWorkers>,
 }
 
+/// Where a server listens.
+enum At {
+    Address(Address),
+    /// On what somebody else has opened.
+    Socket(OwnedFd),
+}
+
+impl fmt::Debug for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(addr) => addr.fmt(f),
+            Self::Socket(socket) => socket.fmt(f),
+        }
+    }
+}
+
 impl Server {
     /// A server for this address, which is resolved now; the sockets open when the server starts.
     ///
-    /// Takes what [`ToSocketAddrs`] takes: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`]. Of
-    /// several addresses the first is used. Port 0 lets the kernel choose, see [`Running::addr`].
+    /// Takes what a [`Target`] is made of: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`](std::net::SocketAddr),
+    /// `"unix:/run/app.sock"`. Of several addresses the first is used. Port 0 lets the kernel choose, see [`Running::addr`]. What
+    /// holds for Unix sockets is said at [`Builder::listen`].
     ///
     /// # Errors
     /// When the address is malformed or its name cannot be resolved; the error names it.
-    pub fn bind(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
-        let addr = resolve(addr)?;
-        let builder = Runtime::builder();
-        Ok(Self { addr, reserved: None, limits: Limits::default(), builder, on_workers: Vec::new() })
+    pub fn bind(addr: impl Into<Target>) -> io::Result<Self> {
+        Ok(Self::at(At::Address(resolve(addr)?)))
+    }
+
+    /// A server on a socket that somebody else has opened, and that listens: a service manager
+    /// ([`listen_fds`](netpoll_core::listen_fds)), or the process that was here before. TCP or Unix; see [`Builder::listen_on`].
+    ///
+    /// ```no_run
+    /// use netpoll_http::{Request, Router, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// // Of systemd, if it has one for us; else our own.
+    /// let server = match netpoll_core::listen_fds()?.into_iter().next() {
+    ///     Some(socket) => Server::on(socket),
+    ///     None => Server::bind("127.0.0.1:8080")?,
+    /// };
+    /// server.serve(|_worker| Router::new().get("/", |_: &Request| "hello"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// That it is no such socket is an error when the server starts.
+    pub fn on(socket: impl Into<OwnedFd>) -> Self {
+        Self::at(At::Socket(socket.into()))
+    }
+
+    fn at(at: At) -> Self {
+        Self {
+            at,
+            reserved: None,
+            limits: Limits::default(),
+            builder: Runtime::builder(),
+            on_workers: Vec::new(),
+        }
     }
 
     /// A second address of the same service that always has room, for health checks and operators: its clients are
@@ -123,7 +170,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of [`bind`](Self::bind).
-    pub fn bind_reserved(mut self, addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
+    pub fn bind_reserved(mut self, addr: impl Into<Target>) -> io::Result<Self> {
         self.reserved = Some(resolve(addr)?);
         Ok(self)
     }
@@ -196,10 +243,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("addr", &self.addr)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Server").field("at", &self.at).field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -333,7 +377,7 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { addr, reserved, limits, mut builder, .. } = server;
+        let Server { at, reserved, limits, mut builder, .. } = server;
         for each in self.on_workers {
             builder = each.build(builder);
         }
@@ -345,15 +389,18 @@ where
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
         }
-        builder.try_listen(addr, protocols)
+        match at {
+            At::Address(addr) => builder.try_listen(addr, protocols),
+            At::Socket(socket) => builder.try_listen_on(socket, protocols),
+        }
     }
 }
 
 /// The first address that a name has.
-fn resolve(addr: impl ToSocketAddrs + fmt::Debug) -> io::Result<SocketAddr> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr:?}: {error}"));
-    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    addr.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none)).map_err(named)
+fn resolve(addr: impl Into<Target>) -> io::Result<Address> {
+    let addr = addr.into();
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {addr}: {error}"));
+    addr.resolve().map(|mut all| all.swap_remove(0)).map_err(named)
 }
 
 /// A server in the background. Dropping it cuts its connections and waits for its workers.
@@ -367,15 +414,16 @@ impl Running {
     ///
     /// # Panics
     /// Never: a server has one listener of its own at least.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> Address {
         // The server's own listener is added last, after those of `Server::runtime`.
-        *self.inner.local_addrs().last().expect("a server listens")
+        self.inner.local_addrs().last().expect("a server listens").clone()
     }
 
     /// The address of [`Server::bind_reserved`], with the port that the kernel chose.
-    pub fn reserved_addr(&self) -> Option<SocketAddr> {
+    pub fn reserved_addr(&self) -> Option<Address> {
         // Behind those of `Server::runtime`, before the server's own.
-        self.has_reserved.then(|| self.inner.local_addrs()[self.inner.local_addrs().len() - 2])
+        let addrs = self.inner.local_addrs();
+        self.has_reserved.then(|| addrs[addrs.len() - 2].clone())
     }
 
     /// A way to the running workers from any thread: counters, sending to connections, draining.

@@ -7,13 +7,12 @@ mod response;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::Method;
 use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Peer, Protocol, Stats, WorkerInfo};
+use netpoll_core::{Address, Peer, Protocol, Stats, WorkerInfo};
 
 pub use response::TestResponse;
 
@@ -99,9 +98,9 @@ impl TestClient {
         self.connected(|sim| sim.connect(self.listener))
     }
 
-    /// A new connection from this address.
+    /// A new connection from this address, which may be one in the Unix domain.
     #[track_caller]
-    pub fn connect_from(&self, addr: SocketAddr) -> TestConnection {
+    pub fn connect_from(&self, addr: impl Into<Address>) -> TestConnection {
         self.connected(|sim| sim.connect_from(self.listener, addr))
     }
 

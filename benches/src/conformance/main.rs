@@ -112,7 +112,7 @@ mod tests {
     fn our_own_server_passes_everything() {
         let server = Server::bind("127.0.0.1:0").expect("an address").workers(1);
         let running = server.app(|_: &Worker| router()).start().expect("a free port");
-        let SocketAddr::V4(to) = running.addr() else { panic!("an IPv4 address") };
+        let Some(SocketAddr::V4(to)) = running.addr().as_socket_addr() else { panic!("an IPv4 address") };
         let report = run(to, "netpoll-http".to_owned()).expect("a server that answers");
         running.stop(Duration::from_secs(5)).expect("the worker lives");
         for level in [Level::Must, Level::Ours] {

@@ -171,7 +171,13 @@ impl Options {
     pub fn connect(&self, nth: usize) -> ConnectOptions {
         let source = u32::from(FIRST_SOURCE) + (nth % self.sources) as u32;
         let from = (self.sources > 1).then(|| SocketAddr::from((Ipv4Addr::from(source), 0)));
-        ConnectOptions { timeout: self.timeout, from }
+        // As bare as can be: what is measured is the server.
+        ConnectOptions::default()
+            .timeout(self.timeout)
+            .from(from)
+            .keepalive(None)
+            .user_timeout(None)
+            .unsent_bytes_max(None)
     }
 }
 

@@ -22,10 +22,11 @@ mod session;
 mod stats;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use netpoll_core::Address;
 use netpoll_http::{RateLimit, Server};
 
 use crate::app::App;
@@ -88,8 +89,8 @@ fn serve(options: &Options) -> Result<(), Failure> {
     let limit = options.rate_limit.map(|rate| RateLimit::per_address(rate, rate));
     let served = Arc::new(App::new(StandIn::start()?));
     let echo_bytes_max = options.limits.body_bytes_max;
-    let mut server = Server::bind(options.addr)?;
-    if let Some(addr) = options.reserved {
+    let mut server = Server::bind(&options.addr)?;
+    if let Some(addr) = &options.reserved {
         server = server.bind_reserved(addr)?;
     }
     let running = server
@@ -105,11 +106,12 @@ fn serve(options: &Options) -> Result<(), Failure> {
         count => format!("{count} workers"),
     };
     say(&format!(
-        "mini-program listens on http://{addr} ({workers}, budget {}, wait {}, backend {})\n{}",
+        "mini-program listens on {} ({workers}, budget {}, wait {}, backend {})\n{}",
+        if addr.is_unix() { addr.to_string() } else { format!("http://{addr}") },
         setup.budget,
         setup.wait,
         setup.backend,
-        to_try(addr),
+        to_try(&addr),
     ));
     let report = running.wait()?;
     let stats = report.stats;
@@ -119,16 +121,28 @@ fn serve(options: &Options) -> Result<(), Failure> {
 }
 
 /// Two lines to paste into a shell on the same machine.
-fn to_try(mut addr: SocketAddr) -> String {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
+fn to_try(addr: &Address) -> String {
+    let url = match (addr.as_socket_addr(), addr.as_unix()) {
+        (Some(mut addr), _) => {
+            match addr.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+                _ => {}
+            }
+            format!("'http://{addr}")
+        }
+        (None, Some(name)) => {
+            let how = if name.as_path().is_some() { "--unix-socket" } else { "--abstract-unix-socket" };
+            let name = addr.to_string();
+            let name = name.trim_start_matches("unix:").trim_start_matches('@');
+            format!("{how} '{name}' 'http://localhost")
+        }
+        (None, None) => format!("'http://{addr}"),
+    };
     format!(
         "Try it, and end it with Ctrl-C:\n  \
-         curl 'http://{addr}/json'\n  \
-         curl 'http://{addr}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
+         curl {url}/json'\n  \
+         curl {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
     )
 }
 
@@ -144,8 +158,12 @@ mod tests {
 
     #[test]
     fn the_lines_to_try_name_an_address_that_can_be_connected_to() {
-        assert!(to_try("0.0.0.0:80".parse().unwrap()).contains("'http://127.0.0.1:80/json'"));
-        assert!(to_try("[::]:80".parse().unwrap()).contains("'http://[::1]:80/json'"));
-        assert!(to_try("10.0.0.1:80".parse().unwrap()).contains("'http://10.0.0.1:80/json'"));
+        let try_it = |addr: &str| to_try(&addr.parse().unwrap());
+        assert!(try_it("0.0.0.0:80").contains("'http://127.0.0.1:80/json'"));
+        assert!(try_it("[::]:80").contains("'http://[::1]:80/json'"));
+        assert!(try_it("10.0.0.1:80").contains("'http://10.0.0.1:80/json'"));
+        assert!(
+            try_it("unix:/run/x.sock").contains("curl --unix-socket '/run/x.sock' 'http://localhost/json'")
+        );
     }
 }

@@ -5,12 +5,12 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use netpoll_core::{Budget, Builder, ConnLimits, WaitStrategy, Workers};
+use netpoll_core::{Address, Budget, Builder, ConnLimits, Target, WaitStrategy, Workers};
 use netpoll_http::Limits;
 
 /// What `--help` prints.
@@ -20,7 +20,8 @@ The backend of a mini-program on netpoll: login, orders, and a ledger.
 Usage: mini-program [OPTIONS]
 
 Where and how it runs:
-  --addr HOST:PORT         where to listen; port 0 lets the kernel choose [127.0.0.1:8080]
+  --addr HOST:PORT|unix:PATH
+                           where to listen; port 0 lets the kernel choose [127.0.0.1:8080]
   --workers N              worker threads [one for each CPU that may be used]
   --cpus LIST              one worker pinned to each of these CPUs, such as 0,2-3
   --budget N|adaptive|unlimited
@@ -72,7 +73,7 @@ pub enum Command {
 
 /// Settings of the server.
 pub struct Options {
-    pub addr: SocketAddr,
+    pub addr: Address,
     pub limits: Limits,
     drain: Duration,
     share_port: bool,
@@ -83,7 +84,7 @@ pub struct Options {
     connections_max: usize,
     memory_bytes_max: Option<usize>,
     connections_per_address_max: Option<usize>,
-    pub reserved: Option<SocketAddr>,
+    pub reserved: Option<Address>,
     pub rate_limit: Option<u32>,
 }
 
@@ -107,7 +108,7 @@ impl From<lexopt::Error> for Wrong {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Wrong> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut options = Options {
-        addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        addr: Address::from((Ipv4Addr::LOCALHOST, 8080)),
         limits: Limits::default(),
         drain: Duration::from_secs(10),
         share_port: false,
@@ -249,9 +250,9 @@ fn some_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut addrs = text.to_socket_addrs().map_err(|error| error.to_string())?;
-    addrs.next().ok_or_else(|| "the name has no address".to_owned())
+fn address(text: &str) -> Result<Address, String> {
+    let mut found = Target::from(text).resolve().map_err(|error| error.to_string())?;
+    Ok(found.swap_remove(0))
 }
 
 /// `0,2-3` is CPUs 0, 2 and 3.
@@ -291,6 +292,12 @@ mod tests {
     #[test]
     fn without_options_it_listens_on_port_8080_of_this_machine_only() {
         assert_eq!(read("").unwrap().addr.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn it_listens_on_a_unix_socket_if_its_path_is_given() {
+        let addr = read("--addr unix:/run/x.sock").unwrap().addr;
+        assert_eq!(addr.as_path(), Some(std::path::Path::new("/run/x.sock")));
     }
 
     #[test]

@@ -5,4 +5,5 @@ mod key_value_store;
 mod mini_program;
 mod refusals;
 mod small;
+mod sockets;
 mod support;

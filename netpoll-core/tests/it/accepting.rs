@@ -62,7 +62,7 @@ impl Server {
 
     /// Keeps the worker busy until `release` is told.
     fn hold(&self) -> TcpStream {
-        let mut stream = connect(self.running.local_addrs()[0]);
+        let mut stream = connect(self.running.local_addrs()[0].as_socket_addr().unwrap());
         stream.write_all(b"hold").unwrap();
         self.held.recv().unwrap();
         stream
@@ -84,7 +84,7 @@ fn echoed(stream: &mut TcpStream, len: usize) -> Vec<u8> {
 #[test]
 fn a_burst_of_hundreds_of_connections_is_all_accepted() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let holder = server.hold();
     let mut peers: Vec<TcpStream> = (0..300).map(|_| connect(addr)).collect();
     server.release.send(()).unwrap();
@@ -104,7 +104,7 @@ fn a_burst_of_hundreds_of_connections_is_all_accepted() {
 #[test]
 fn connections_that_come_one_at_a_time_seldom_cost_an_accept_that_finds_nothing() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     for _ in 0..400 {
         let mut peer = connect(addr);
         peer.write_all(b"x").unwrap();
@@ -119,7 +119,7 @@ fn connections_that_come_one_at_a_time_seldom_cost_an_accept_that_finds_nothing(
 #[test]
 fn a_drain_takes_in_who_already_stands_in_the_queue_of_a_real_listener() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let holder = server.hold();
     let mut peers: Vec<TcpStream> = (0..100).map(|_| connect(addr)).collect();
     for peer in &mut peers {
@@ -139,7 +139,7 @@ fn a_drain_takes_in_who_already_stands_in_the_queue_of_a_real_listener() {
 #[test]
 fn a_peer_that_is_gone_before_it_is_accepted_is_forgotten() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let mut holder = server.hold();
     for _ in 0..20 {
         let mut gone = connect(addr);
@@ -163,7 +163,7 @@ fn a_peer_that_is_gone_before_it_is_accepted_is_forgotten() {
 #[test]
 fn a_connection_whose_only_request_was_there_when_it_was_accepted_is_not_registered() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let holder = server.hold();
     let mut peers: Vec<TcpStream> = (0..50).map(|_| connect(addr)).collect();
     for peer in &mut peers {
@@ -185,7 +185,7 @@ fn a_connection_whose_only_request_was_there_when_it_was_accepted_is_not_registe
 #[test]
 fn connections_that_say_nothing_at_first_are_served_when_they_speak() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let mut peers: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
     while server.running.handle().stats().accepted < 60 {
         std::thread::yield_now();
@@ -204,7 +204,7 @@ fn connections_that_say_nothing_at_first_are_served_when_they_speak() {
 #[test]
 fn a_first_answer_that_the_socket_does_not_hold_arrives_whole() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let mut holder = server.hold();
     let mut peer = connect(addr);
     peer.write_all(b"flood").unwrap();
@@ -225,7 +225,7 @@ fn a_first_answer_that_the_socket_does_not_hold_arrives_whole() {
 #[test]
 fn more_first_bytes_than_a_turn_reads_are_all_read() {
     let server = Server::start();
-    let addr = server.running.local_addrs()[0];
+    let addr = server.running.local_addrs()[0].as_socket_addr().unwrap();
     let holder = server.hold();
     let mut peers: Vec<TcpStream> = (0..20).map(|_| connect(addr)).collect();
     let sent: Vec<u8> =

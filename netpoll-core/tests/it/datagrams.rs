@@ -259,7 +259,7 @@ fn a_flood_of_datagrams_leaves_time_for_a_connection() {
         })
         .unwrap();
     let (running, addr, is_held, go) = holding(builder, Some(&log));
-    let mut connection = TcpStream::connect(running.local_addrs()[0]).unwrap();
+    let mut connection = TcpStream::connect(running.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     connection.write_all(b"1").unwrap();
     connection.read_exact(&mut [0]).unwrap();
     let client = client();
@@ -401,7 +401,8 @@ fn other_threads_and_connections_of_any_worker_send_from_a_socket() {
         *name.lock().unwrap() = Some(id);
         // Of several connections one is on each worker, sooner or later; each has to do, wherever it is.
         for _ in 0..8 {
-            let mut connection = TcpStream::connect(running.local_addrs()[0]).unwrap();
+            let mut connection =
+                TcpStream::connect(running.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
             connection.write_all(b"by a connection").unwrap();
             assert_eq!(answer(&client), (b"by a connection".to_vec(), from));
         }

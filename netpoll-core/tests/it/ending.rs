@@ -45,7 +45,7 @@ fn ended() -> (Handle, ConnId, mpsc::Receiver<Result<ConnId, String>>, Reporter)
         .unwrap()
         .start()
         .unwrap();
-    let _client = std::net::TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let _client = std::net::TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     let id = reports.recv_timeout(PATIENCE).unwrap().unwrap();
     let handle = server.handle().clone();
     server.stop(Duration::ZERO).unwrap();

@@ -27,7 +27,7 @@ fn start<P: Protocol>(
 }
 
 fn connect(server: &Running) -> TcpStream {
-    let stream = TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let stream = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream

@@ -18,7 +18,7 @@ fn echo_server(workers: usize) -> Running {
 }
 
 fn connect(server: &Running) -> TcpStream {
-    let stream = TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let stream = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }

@@ -136,7 +136,7 @@ fn serve(sender: &Sender) -> Running {
 }
 
 fn connect(server: &Running) -> TcpStream {
-    let stream = TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let stream = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -580,7 +580,7 @@ fn as_many_pieces_as_one_system_call_takes_and_more_arrive_in_order_with_a_file_
             .unwrap()
             .start()
             .unwrap();
-        let mut client = TcpStream::connect(server.local_addrs()[0]).unwrap();
+        let mut client = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut expected = Vec::new();
         for nth in 0..pieces {

@@ -83,7 +83,7 @@ impl Protocol for Reporter {
 fn a_reset_at_each_stage_leaves_no_connection_behind() {
     let (reporter, reports) = Reporter::pair();
     let server = server(reporter);
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     for stage in ["connected", "sending", "paused", "flooded"] {
         let mut stream = connect(addr);
         assert_eq!(reports.recv().unwrap(), "opened");
@@ -122,9 +122,9 @@ fn a_peer_that_stops_reading_is_cut_and_others_are_served_meanwhile() {
         .unwrap()
         .start()
         .unwrap();
-    let mut slow = connect(server.local_addrs()[0]);
+    let mut slow = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     slow.write_all(b"flood").unwrap();
-    let mut other = connect(server.local_addrs()[0]);
+    let mut other = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     other.write_all(b"hello").unwrap();
     let mut back = [0; 5];
     other.read_exact(&mut back).unwrap();
@@ -144,7 +144,7 @@ fn a_peer_that_stops_reading_is_cut_and_others_are_served_meanwhile() {
 fn a_slow_reader_that_does_read_gets_everything() {
     let (reporter, _reports) = Reporter::pair();
     let server = server(reporter);
-    let mut stream = connect(server.local_addrs()[0]);
+    let mut stream = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     // Fixed, or it would grow to hold everything on some machines.
     socket2::SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
     stream.write_all(b"flood").unwrap();
@@ -161,7 +161,7 @@ fn a_slow_reader_that_does_read_gets_everything() {
 #[test]
 fn a_storm_of_connections_is_served_and_forgotten() {
     let server = server_of_echo();
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     let threads: Vec<_> = (0..4)
         .map(|_| {
             std::thread::spawn(move || {
@@ -193,7 +193,7 @@ fn server_of_echo() -> Running {
 #[test]
 fn a_port_that_is_taken_is_an_error_that_names_it() {
     let server = server_of_echo();
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     for workers in [1, 2] {
         let again = Runtime::builder()
             .workers(Workers::Count(workers))
@@ -232,7 +232,7 @@ fn an_outgoing_connection_talks_to_a_server_from_any_thread() {
     let server = server_of_echo();
     let clients = Runtime::builder().workers(Workers::Count(2)).start().unwrap();
     let (sender, reports) = mpsc::channel();
-    let to = server.local_addrs()[0];
+    let to = server.local_addrs()[0].as_socket_addr().unwrap();
     clients.handle().connect(1, to, ConnectOptions::default(), Client(sender));
     let (id, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!(what, "opened");
@@ -267,7 +267,7 @@ fn an_outgoing_connection_is_never_its_own_peer() {
     let clients = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
     let (sender, reports) = mpsc::channel();
     // What the kernel picks once in 28 thousand times.
-    let options = ConnectOptions { from: Some(to), ..ConnectOptions::default() };
+    let options = ConnectOptions::default().from(to);
     clients.handle().connect(0, to, options, Client(sender));
     let (_, what) = reports.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(what.contains("ConnectFailed") && what.contains("refused"), "{what}");
@@ -283,7 +283,7 @@ fn an_outgoing_connection_that_nobody_answers_times_out() {
     let to = socket.local_addr().unwrap().as_socket().unwrap();
     let clients = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
     let (sender, reports) = mpsc::channel();
-    let options = ConnectOptions { timeout: Duration::from_millis(300), ..ConnectOptions::default() };
+    let options = ConnectOptions::default().timeout(Duration::from_millis(300));
     for _ in 0..8 {
         clients.handle().connect(0, to, options, Client(sender.clone()));
     }
@@ -322,7 +322,7 @@ fn running_out_of_descriptors_sheds_and_recovers() {
 #[ignore = "needs a process of its own"]
 fn with_few_descriptors() {
     let server = server_of_echo();
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     let mut first = connect(addr);
     first.write_all(b"a").unwrap();
     first.read_exact(&mut [0]).unwrap();
@@ -373,7 +373,7 @@ fn with_few_descriptors_and_two_workers() {
         .unwrap()
         .start()
         .unwrap();
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     let patience = Instant::now() + Duration::from_secs(60);
     let mut before = 0;
     for round in 0..4 {
@@ -447,7 +447,7 @@ fn under_a_rain_of_signals() {
                 std::thread::yield_now();
             }
         });
-        let mut stream = connect(server.local_addrs()[0]);
+        let mut stream = connect(server.local_addrs()[0].as_socket_addr().unwrap());
         let mut rounds = 0;
         // Until many have come, and many bytes have passed, some of which did not fit into the socket.
         while rounds < 300 || rain.load(relaxed) < 3000 {
@@ -477,7 +477,7 @@ fn a_listener_that_is_paused_lets_its_worker_sleep() {
 #[ignore = "needs a process of its own"]
 fn with_no_descriptor_for_a_queued_peer() {
     let server = server_of_echo();
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     let mut crowd = Vec::new();
     while let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) {
         crowd.push(socket);
@@ -544,7 +544,7 @@ fn a_worker_that_ends_by_an_error_tells_its_connections_and_is_named() {
 fn loses_its_epoll() {
     let (reporter, reports) = Reporter::pair();
     let server = server(reporter.clone());
-    let mut client = connect(server.local_addrs()[0]);
+    let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     assert_eq!(reports.recv().unwrap(), "opened");
     // Behind its first words: by the next ones the worker has registered it.
     for _ in 0..2 {
@@ -595,7 +595,7 @@ fn stops_by_signals() {
             .unwrap()
             .start()
             .unwrap();
-        let mut client = connect(server.local_addrs()[0]);
+        let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
         client.write_all(b"hello").unwrap();
         #[expect(unsafe_code, reason = "kill(2) has no safe form")]
         // SAFETY: kill takes no pointers.
@@ -696,7 +696,8 @@ fn forks_in_a_callback() {
             .start()
             .unwrap();
         // Several at once, so that the child has something to spoil behind the callback that it was born in.
-        let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(server.local_addrs()[0])).collect();
+        let mut clients: Vec<TcpStream> =
+            (0..4).map(|_| connect(server.local_addrs()[0].as_socket_addr().unwrap())).collect();
         for client in &mut clients {
             client.write_all(if fork_in == b"accept" { b"plain" } else { fork_in }).unwrap();
             client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -741,7 +742,7 @@ fn forks_in_code_on_a_worker() {
     for place in ["handed over", "handed on", "a timer", "a repeated timer"] {
         let (statuses, ends) = mpsc::channel();
         let server = server_of_echo();
-        let mut client = connect(server.local_addrs()[0]);
+        let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
         let forker = Forker { fork_in: b"", statuses };
         server.handle().run_on(0, move |local| match place {
             "handed over" => forker.fork(),
@@ -830,7 +831,7 @@ fn forks_while_the_parent_waits() {
         .unwrap()
         .start()
         .unwrap();
-    let (addr, handle) = (server.local_addrs()[0], server.handle().clone());
+    let (addr, handle) = (server.local_addrs()[0].as_socket_addr().unwrap(), server.handle().clone());
     let (done, ended) = mpsc::channel();
     let waiting = std::thread::spawn(move || {
         let report = server.wait();
@@ -875,7 +876,7 @@ fn forked(check: impl FnOnce() -> bool) -> bool {
 fn a_report_counts_the_drain_from_when_it_was_asked_for_first() {
     let (reporter, reports) = Reporter::pair();
     let server = server(reporter);
-    let mut client = connect(server.local_addrs()[0]);
+    let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     client.write_all(b"pause").unwrap();
     assert_eq!(reports.recv().unwrap(), "opened");
     assert_eq!(reports.recv().unwrap(), "paused");

@@ -51,7 +51,7 @@ fn what_a_protocol_changes_in_its_input_goes_back_changed() {
             .unwrap()
             .start()
             .unwrap();
-        let mut peer = TcpStream::connect(running.local_addrs()[0]).unwrap();
+        let mut peer = TcpStream::connect(running.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
         let text = "a line of thirty-two characters\n".repeat(8000).into_bytes();
         let mut writer = peer.try_clone().unwrap();
         let sent = masked(&text);

@@ -902,7 +902,7 @@ fn on_sockets_both_ends_may_be_layered() {
     for says in [1, 1000, 100_000, 3 << 20] {
         let caller = Caller { says, heard: 0, done: done.clone() };
         let protocol = Layered::new(Cipher::new(1), caller);
-        server.handle().connect(0, server.local_addrs()[0], ConnectOptions::default(), protocol);
+        server.handle().connect(0, &server.local_addrs()[0], ConnectOptions::default(), protocol);
     }
     let mut heard: Vec<usize> = (0..4).map(|_| ends.recv_timeout(60 * SECOND).expect("an end")).collect();
     heard.sort_unstable();
@@ -919,7 +919,7 @@ fn on_sockets_records_may_be_cut_anywhere_and_peers_may_be_slow_or_leave() {
         .expect("an address")
         .start()
         .expect("a free port");
-    let addr = server.local_addrs()[0];
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
     let talk = |seed: u64| {
         let mut chance = Chance::new(seed);
         let (mut far, mut socket) = (FarEnd::new(), TcpStream::connect(addr).expect("it listens"));

@@ -70,7 +70,7 @@ fn each_worker_has_a_state_of_its_own() {
         .unwrap()
         .start()
         .unwrap();
-    let addr = running.local_addrs()[0];
+    let addr = running.local_addrs()[0].as_socket_addr().unwrap();
     let mut seen = [0, 100];
     for _ in 0..20 {
         let mut client = Client::connect(addr);
@@ -208,7 +208,7 @@ fn a_state_is_dropped_when_connections_and_timers_are_gone() {
         .unwrap()
         .start()
         .unwrap();
-    let mut client = Client::connect(running.local_addrs()[0]);
+    let mut client = Client::connect(running.local_addrs()[0].as_socket_addr().unwrap());
     client.send(b"?");
     client.reads(b"connection");
     let stats = running.stop(Duration::ZERO).unwrap().stats;
@@ -491,7 +491,8 @@ fn messages_go_between_real_workers() {
         .unwrap()
         .start()
         .unwrap();
-    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(running.local_addrs()[0])).collect();
+    let mut clients: Vec<Client> =
+        (0..20).map(|_| Client::connect(running.local_addrs()[0].as_socket_addr().unwrap())).collect();
     for client in &mut clients {
         client.send(b"join");
         client.reads(b"ok");

@@ -244,7 +244,7 @@ fn a_protocol_may_panic_in_each_of_its_last_calls() {
 fn a_protocol_whose_dial_is_refused_may_panic_in_each_of_its_last_calls() {
     let mut world = World::new();
     world.sim.refuse_connections(true);
-    let to = "127.0.0.1:1".parse().unwrap();
+    let to = "127.0.0.1:1";
     world.sim.commands().connect(to, ConnectOptions::default(), Wretch(Grenade::new(1)));
     world.sim.run();
     world.survived(3);
@@ -316,7 +316,7 @@ fn what_accepts_may_panic_when_it_is_dropped() {
 #[test]
 fn what_was_never_carried_out_may_panic_when_its_world_ends() {
     let mut sim = Sim::new(Options::default());
-    let to = "127.0.0.1:1".parse().unwrap();
+    let to = "127.0.0.1:1";
     let grenade = Grenade::new(1);
     let listener = sim.listen(move |_peer| {
         let _held = &grenade;

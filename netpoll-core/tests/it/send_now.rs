@@ -372,7 +372,7 @@ fn server() -> (Running, TcpStream, mpsc::Receiver<String>, mpsc::Sender<()>) {
         .unwrap()
         .start()
         .unwrap();
-    let stream = TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let stream = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     (server, stream, told, open)
 }

@@ -75,7 +75,7 @@ fn with_steering_a_connection_goes_to_the_worker_on_the_cpu_that_it_came_in_on()
             return;
         }
     };
-    let addr = running.local_addrs()[0];
+    let addr = running.local_addrs()[0].as_socket_addr().unwrap();
     let workers = running.handle().workers();
     // On loopback a connection comes in on the CPU that its client runs on.
     let client = std::thread::spawn(move || {
@@ -104,7 +104,7 @@ fn a_shared_port_is_served_by_both_until_one_of_them_stops() {
         listening(Runtime::builder().workers(Workers::Count(1)).share_port(share), addr).start()
     };
     let older = start("127.0.0.1:0", true).unwrap();
-    let addr = older.local_addrs()[0];
+    let addr = older.local_addrs()[0].as_socket_addr().unwrap();
     let alone = start(&addr.to_string(), false).err().expect("sharing takes two");
     assert_eq!(alone.kind(), ErrorKind::AddrInUse);
     let newer = start(&addr.to_string(), true).unwrap();
@@ -129,7 +129,7 @@ fn a_shared_port_is_served_by_both_until_one_of_them_stops() {
 fn with_defer_accept_a_silent_client_is_not_accepted_until_it_speaks() {
     let builder = Runtime::builder().workers(Workers::Count(1)).defer_accept(Duration::from_secs(100));
     let running = listening(builder, "127.0.0.1:0").start().unwrap();
-    let addr = running.local_addrs()[0];
+    let addr = running.local_addrs()[0].as_socket_addr().unwrap();
     let mut silent = connect(addr);
     for nth in 1..=3 {
         // Who comes later and speaks is accepted before it.
@@ -165,7 +165,7 @@ fn a_silent_peer_of_an_accepted_connection_is_probed_as_the_builder_says() {
         Keepalive { idle: Duration::from_secs(5000), interval: Duration::from_secs(7), probes: 3 };
     let builder = Runtime::builder().workers(Workers::Count(1)).keepalive(keepalive);
     let running = listening(builder, "127.0.0.1:0").start().unwrap();
-    let addr = running.local_addrs()[0];
+    let addr = running.local_addrs()[0].as_socket_addr().unwrap();
     let mut client = connect(addr);
     ask(&mut client);
     let (which, due) = timer(addr, client.local_addr().unwrap());
@@ -190,7 +190,8 @@ fn a_budget_of_zero_is_the_least_that_works() {
     assert_eq!(budget, Budget::fixed(1).read_bytes(1024));
     let builder = Runtime::builder().workers(Workers::Count(1)).budget(budget);
     let running = builder.listen("127.0.0.1:0", |_worker| |_peer| Echo).unwrap().start().unwrap();
-    let mut clients: Vec<_> = (0..4).map(|_| connect(running.local_addrs()[0])).collect();
+    let mut clients: Vec<_> =
+        (0..4).map(|_| connect(running.local_addrs()[0].as_socket_addr().unwrap())).collect();
     let sent: Vec<u8> = (0..20_000_u32).map(|nth| (nth % 251) as u8).collect();
     for client in &mut clients {
         client.write_all(&sent).unwrap();
@@ -362,7 +363,7 @@ fn a_stop_waits_for_a_callback_that_blocks_and_cuts_its_connection_then() {
         .unwrap()
         .start()
         .unwrap();
-    let mut client = connect(running.local_addrs()[0]);
+    let mut client = connect(running.local_addrs()[0].as_socket_addr().unwrap());
     client.write_all(b"x").unwrap();
     held.recv().unwrap();
     let (sender, report) = mpsc::channel();

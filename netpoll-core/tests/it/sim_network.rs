@@ -289,7 +289,7 @@ fn an_accepted_connection_that_cannot_be_registered_is_lost_before_its_first_cal
 }
 
 fn dial(sim: &mut Sim, log: &Log) {
-    sim.commands().connect("10.0.0.1:80".parse().unwrap(), ConnectOptions::default(), Recorder::new(log));
+    sim.commands().connect("10.0.0.1:80", ConnectOptions::default(), Recorder::new(log));
     sim.run();
 }
 
@@ -346,7 +346,7 @@ fn a_peer_connects_from_the_address_that_it_is_given() {
             Echo
         }
     });
-    sim.connect_from(listener, "[2001:db8::7]:4711".parse().unwrap());
+    sim.connect_from(listener, "[2001:db8::7]:4711".parse::<std::net::SocketAddr>().unwrap());
     sim.run();
     assert_eq!(*log.borrow(), ["[2001:db8::7]:4711"]);
 }

@@ -372,7 +372,7 @@ fn fail(rounds: u64, layered: bool) {
         let answers = [Answer::Refuse, Answer::Ignore, Answer::AcceptAfter(Duration::from_secs(9))];
         for answer in answers {
             storm.sim.answer_connections(answer);
-            let to = "10.0.0.1:80".parse().unwrap();
+            let to = "10.0.0.1:80";
             storm.sim.commands().connect(to, ConnectOptions::default(), Actor::new(&storm.ledger));
             storm.sim.turn();
         }

@@ -182,11 +182,12 @@ fn each_worker_has_an_accept_function_of_its_own_if_that_is_wanted() {
 #[test]
 fn an_outgoing_connection_belongs_to_the_worker_that_was_asked() {
     let mut sim = Sim::new(Options::default().workers(2));
-    let to = "10.0.0.1:80".parse().unwrap();
+    let to = "10.0.0.1:80";
     sim.handle().connect(1, to, ConnectOptions::default(), Echo);
     sim.run();
-    let (peer, addr) = sim.take_dialed()[0];
-    assert_eq!((addr, sim.worker_of(peer)), (to, 1));
+    let dialed = sim.take_dialed();
+    let (peer, addr) = (dialed[0].0, &dialed[0].1);
+    assert_eq!((addr.to_string(), sim.worker_of(peer)), (to.to_owned(), 1));
     sim.send(peer, b"ping");
     sim.run();
     assert_eq!(sim.take_received(peer), b"ping");

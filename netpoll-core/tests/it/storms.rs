@@ -618,7 +618,7 @@ fn start(seed: u64, shared: &Arc<Shared>) -> Running {
         .unwrap()
         .start()
         .unwrap();
-    shared.echo.set(running.local_addrs()[1]).unwrap();
+    shared.echo.set(running.local_addrs()[1].as_socket_addr().unwrap()).unwrap();
     running
 }
 
@@ -638,7 +638,7 @@ fn storm(seed: u64, file: &Arc<File>) {
         lost: AtomicU64::new(0),
     });
     let running = start(seed, &shared);
-    let addr = running.local_addrs()[0];
+    let addr = running.local_addrs()[0].as_socket_addr().unwrap();
     let waking = std::thread::spawn(move || to_wake.iter().for_each(Waker::wake));
     let places: Arc<Vec<Place>> = Arc::new((0..CLIENTS).map(|_| Place::default()).collect());
     let watchdog = Watchdog::new(STUCK, {

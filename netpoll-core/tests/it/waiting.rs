@@ -30,7 +30,7 @@ fn start(wait: WaitStrategy) -> std::io::Result<Running> {
 fn serve(server: Running) -> Stats {
     let mut clients: Vec<TcpStream> = (0..8)
         .map(|_| {
-            let stream = TcpStream::connect(server.local_addrs()[0]).unwrap();
+            let stream = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             stream.set_nodelay(true).unwrap();
             stream

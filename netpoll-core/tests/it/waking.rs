@@ -30,7 +30,7 @@ fn a_wake_during_a_turn_costs_no_system_call() {
         .unwrap()
         .start()
         .unwrap();
-    let mut client = TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let mut client = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     for _ in 0..100 {
         client.write_all(b"?").unwrap();

@@ -78,7 +78,7 @@ impl World {
         // The kernel chooses by a hash of the client's port; the last one of a worker counts.
         let mut clients = [None, None];
         for _ in 0..500 {
-            let mut stream = TcpStream::connect(running.local_addrs()[0]).unwrap();
+            let mut stream = TcpStream::connect(running.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.write_all(b"who").unwrap();
             let mut worker = [0];

@@ -19,12 +19,11 @@ mod worker;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::{Conn, Flow, Input, Instant, Lost, Message, Peer, Protocol};
+use netpoll_core::{Address, Conn, Flow, Input, Instant, Lost, Message, Peer, Protocol};
 
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
@@ -79,7 +78,7 @@ use worker::Worker;
 /// ```
 pub struct Http<S: Service> {
     worker: Rc<Worker<S>>,
-    peer: SocketAddr,
+    peer: Address,
     scan: Scan,
     phase: Phase,
     /// The peer has finished sending; it still gets its answers.
@@ -188,7 +187,7 @@ impl<S: Service> Http<S> {
         Ok(move |peer: Peer| Self::new(Rc::clone(&worker), peer.addr))
     }
 
-    fn new(worker: Rc<Worker<S>>, peer: SocketAddr) -> Self {
+    fn new(worker: Rc<Worker<S>>, peer: Address) -> Self {
         Self {
             worker,
             peer,
@@ -316,6 +315,9 @@ impl<S: Service> Http<S> {
 impl<S: Service> Protocol for Http<S> {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.set_deadline(self.worker.limits.idle_timeout);
+        if self.peer == Address::Unknown {
+            self.peer = conn.peer_addr().unwrap_or(Address::Unknown);
+        }
         Flow::Continue
     }
 

@@ -60,7 +60,7 @@ impl<S: Service> Http<S> {
 
         let mut params = Params::new();
         let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-        let origin = Origin { peer: self.peer, arrived: conn.now() };
+        let origin = self.origin(conn);
         let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
         };
@@ -210,7 +210,7 @@ impl<S: Service> Http<S> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Upload(upload) => {
                 let exchange = upload.exchange();
-                let request = upload.into_request(self.peer);
+                let request = upload.into_request(self.peer.clone());
                 self.refuse(conn, exchange, &request, error)
             }
             _ => {
@@ -221,8 +221,9 @@ impl<S: Service> Http<S> {
     }
 
     /// What is known of a request before its head is.
+    #[inline]
     fn origin(&self, conn: &Conn<'_>) -> Origin {
-        Origin { peer: self.peer, arrived: conn.now() }
+        Origin { peer: self.peer.clone(), arrived: conn.now() }
     }
 }
 

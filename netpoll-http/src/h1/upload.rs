@@ -7,10 +7,8 @@
 //! Invariant: a handler never sees a part of a body. Whatever ends a body early (an error in its
 //! framing, its limit, its deadline, the peer's FIN) ends the connection.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use netpoll_core::{Conn, Flow, Held, Input, Instant};
+use netpoll_core::{Address, Conn, Flow, Held, Input, Instant};
 
 use super::request::wire_error;
 use super::{Exchange, Http, Phase, Service, Step};
@@ -86,13 +84,13 @@ impl Upload {
     }
 
     /// The request without its body, which has not come.
-    pub(super) fn into_request(mut self, peer: SocketAddr) -> Request<'static> {
+    pub(super) fn into_request(mut self, peer: Address) -> Request<'static> {
         self.collected.bytes.truncate(self.head_bytes);
         self.incoming = Incoming::Length(0);
         self.into_complete_request(peer)
     }
 
-    fn into_complete_request(self, peer: SocketAddr) -> Request<'static> {
+    fn into_complete_request(self, peer: Address) -> Request<'static> {
         Request::from(Owned {
             bytes: Bytes::from_owner(self.collected),
             head_bytes: self.head_bytes,
@@ -228,7 +226,7 @@ impl<S: Service> Http<S> {
 
     fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
         let exchange = upload.exchange;
-        let request = upload.into_complete_request(self.peer);
+        let request = upload.into_complete_request(self.peer.clone());
         let worker = std::rc::Rc::clone(&self.worker);
         let route = exchange.route.expect("only bodies of routes are received");
         let mut rest = Rest::Nothing;

@@ -54,7 +54,8 @@ struct Set {
 /// assert_eq!(client.get("/").status, 429);
 /// ```
 ///
-/// Behind a proxy every request has the proxy's address: limit there instead.
+/// Behind a proxy every request has the proxy's address: limit there instead. Requests over a Unix socket, which come from a
+/// neighbour such as a proxy and have no IP address, are not limited.
 #[derive(Clone)]
 pub struct RateLimit {
     shared: Arc<Shared>,
@@ -89,7 +90,8 @@ impl RateLimit {
     /// # Errors
     /// 429 with `Retry-After` if its address is over the limit; the request is not counted then.
     pub fn check(&self, request: &Request<'_>) -> Result<(), Error> {
-        let wait = self.shared.take(request.peer().ip(), request.arrived().as_nanos());
+        let Some(ip) = request.peer().ip() else { return Ok(()) };
+        let wait = self.shared.take(ip, request.arrived().as_nanos());
         wait.map_or(Ok(()), |wait| Err(too_many(wait)))
     }
 }

@@ -10,12 +10,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version};
-use netpoll_core::Instant;
+use netpoll_core::{Address, Instant};
 
 use super::{Error, Params};
 use crate::wire::{self, Head, HeadIndex, Known, Trailers};
@@ -49,9 +48,9 @@ struct Borrowed<'a> {
 }
 
 /// Where a request came from, and when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
     pub(crate) arrived: Instant,
 }
 
@@ -183,9 +182,10 @@ impl<'a> Request<'a> {
         self.head().authority()
     }
 
-    /// The address of the other end of the socket; behind a proxy that is the proxy's.
-    pub fn peer(&self) -> SocketAddr {
-        self.origin().peer
+    /// The address of the other end of the socket; behind a proxy that is the proxy's. In the Unix domain it has no IP address,
+    /// and hardly ever a name.
+    pub fn peer(&self) -> &Address {
+        &self.origin().peer
     }
 
     /// When the turn began in which the request was complete enough to look at: its head for one whose body
@@ -302,7 +302,7 @@ impl<'a> Request<'a> {
                     index: head.index().clone(),
                     params: *borrowed.params,
                     trailers: Trailers::default(),
-                    origin: *borrowed.origin,
+                    origin: borrowed.origin.clone(),
                 })
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },

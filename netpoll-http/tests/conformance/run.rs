@@ -151,5 +151,5 @@ pub fn addr() -> SocketAddr {
         let server = Server::bind("127.0.0.1:0").expect("an address").workers(2);
         server.app(|_: &Worker| fixture::router()).start().expect("a free port")
     };
-    SERVER.get_or_init(start).addr()
+    SERVER.get_or_init(start).addr().as_socket_addr().expect("a port")
 }

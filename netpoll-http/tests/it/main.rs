@@ -16,6 +16,7 @@ mod server;
 mod socket_storms;
 mod storms;
 mod streaming;
+mod unix;
 mod upgrade;
 
 use netpoll_http::TestClient;

@@ -127,7 +127,7 @@ fn a_reserved_address_is_served_when_all_places_are_taken() {
             stream
         })
         .collect();
-    let ask = |addr| {
+    let ask = |addr: &netpoll_core::Address| {
         let mut stream = TcpStream::connect(addr).expect("a connection");
         // It may be closed by now.
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -136,7 +136,7 @@ fn a_reserved_address_is_served_when_all_places_are_taken() {
         answer.ends_with(b"ok")
     };
     let reserved = running.reserved_addr().expect("it was asked for");
-    assert!((0..10).all(|_| ask(reserved)));
-    assert!(!ask(running.addr()), "no room");
+    assert!((0..10).all(|_| ask(&reserved)));
+    assert!(!ask(&running.addr()), "no room");
     drop(busy);
 }

@@ -465,7 +465,7 @@ fn storm(seed: u64, file: &Arc<File>) {
             text
         }
     });
-    let addr = running.addr();
+    let addr = running.addr().as_socket_addr().expect("a port");
     std::thread::scope(|scope| {
         for (client, place) in places.iter().enumerate() {
             scope.spawn(move || {

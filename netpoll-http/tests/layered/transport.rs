@@ -5,13 +5,13 @@
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Builder, Layered, Peer, Report, Runtime, Stats, WorkerInfo, Workers};
+use netpoll_core::{Address, Builder, Layered, Peer, Report, Runtime, Stats, WorkerInfo, Workers};
 use netpoll_http::{Http, Limits, Service, StatusCode, TestResponse, Worker};
 
 use crate::answer;
@@ -99,8 +99,8 @@ where
 pub struct Running(netpoll_core::Running);
 
 impl Running {
-    pub fn addr(&self) -> SocketAddr {
-        self.0.local_addrs()[0]
+    pub fn addr(&self) -> Address {
+        self.0.local_addrs()[0].clone()
     }
 
     pub fn stop(self, within: Duration) -> io::Result<Report> {
@@ -326,7 +326,7 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    pub fn connect(addr: SocketAddr) -> io::Result<Self> {
+    pub fn connect(addr: impl ToSocketAddrs) -> io::Result<Self> {
         let mut socket = std::net::TcpStream::connect(addr)?;
         let mut incoming = Incoming::new(1);
         socket.write_all(&incoming.greet())?;
