@@ -191,10 +191,12 @@ impl Driver for SimDriver {
         for mut queue in self.io.dead.drain(..) {
             queue.clear(sink.pool());
         }
-        let (links, short_waits) = {
+        let (links, short_waits, drains) = {
             let mut net = self.io.net.net.borrow_mut();
-            net.shares[self.io.worker].owes_blocks = false;
-            (net.links.len(), net.faults.short_waits)
+            let net = &mut *net;
+            let share = &mut net.shares[self.io.worker];
+            share.owes_blocks = false;
+            (net.links.len(), net.faults.short_waits, !share.drained.is_empty())
         };
         let mut events_max = limits.events;
         if self.io.random.happens(short_waits) {
@@ -216,7 +218,9 @@ impl Driver for SimDriver {
             self.deliver_one(index, next, sink);
         }
         events += self.deliver_datagrams(events_max - events.min(events_max), sink);
-        events += self.end_drains(sink);
+        if drains {
+            events += self.end_drains(sink);
+        }
         if !self.replies.is_empty() {
             self.reply(sink);
         }

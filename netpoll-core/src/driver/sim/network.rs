@@ -127,6 +127,9 @@ impl Net {
     /// A listener that is drained, and at which nobody stands any more.
     fn drained(&self, worker: usize, late: bool) -> Option<usize> {
         let share = &self.shares[worker];
+        if share.drained.is_empty() {
+            return None;
+        }
         share.drained.iter().position(|(key, is_late)| {
             let waits = |link: &Link| link.worker == worker && link.state == State::Queued(*key);
             *is_late == late && share.listeners.get(*key) == Some(&true) && !self.links.iter().any(waits)
