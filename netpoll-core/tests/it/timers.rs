@@ -1,6 +1,7 @@
 //! Timers of a worker that belong to no connection.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use netpoll_core::sim::{Faults, Options, Sim};
 use netpoll_core::{Instant, Local, Runtime, TimerId, Workers};
 
-use crate::chance::Chance;
+use crate::chance::{Chance, seeds};
 use crate::support::{Echo, PanicsWhenDropped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,7 +84,7 @@ fn of_ten_thousand_timers_on_real_workers_each_fires_once_and_none_early() {
             }
         });
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for _ in 0..10_000 {
         let (worker, timer, late) = all.recv_timeout(PATIENCE).expect("all of them");
         assert!(late.is_some() && seen.insert((worker, timer)));
@@ -261,6 +262,79 @@ fn what_has_not_fired_at_the_end_of_a_worker_is_dropped_there() {
     sim.run();
     drop(sim);
     assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+/// A timer as it should be.
+struct Wanted {
+    name: TimerId,
+    due: Instant,
+    period: Option<Duration>,
+}
+
+#[test]
+fn whatever_is_asked_of_timers_they_fire_when_a_model_says() {
+    for seed in seeds(50) {
+        let mut chance = Chance::new(seed);
+        let mut sim = Sim::new(Options::default().seed(seed));
+        let fired = Rc::<RefCell<Vec<(usize, Instant)>>>::default();
+        let mut wanted: BTreeMap<usize, Wanted> = BTreeMap::new();
+        for number in 0..300 {
+            let delay = Duration::from_micros([10, 3_000, 70_000, 5_000_000][chance.below(4)]);
+            let delay = delay.mul_f64((1 + chance.below(999)) as f64 / 1000.0);
+            let due = sim.now().saturating_add(delay);
+            let fired_here = Rc::clone(&fired);
+            match chance.below(10) {
+                0..4 => {
+                    let call =
+                        move |local: &mut Local<'_>| fired_here.borrow_mut().push((number, local.now()));
+                    let name = sim.commands().after(delay, call);
+                    wanted.insert(number, Wanted { name, due, period: None });
+                }
+                4 => {
+                    let call =
+                        move |local: &mut Local<'_>| fired_here.borrow_mut().push((number, local.now()));
+                    let name = sim.commands().every(delay, call);
+                    wanted.insert(number, Wanted { name, due, period: Some(delay) });
+                }
+                5 => {
+                    let nth = chance.below(wanted.len());
+                    if let Some(number) = wanted.keys().nth(nth).copied() {
+                        let Wanted { name, .. } = wanted.remove(&number).unwrap();
+                        assert!(sim.commands().cancel(name), "seed {seed}: {number} had not fired");
+                    }
+                }
+                6 => sim.stand_still(Duration::from_micros(chance.below(100_000) as u64)),
+                _ => sim.run(),
+            }
+            // Asked for, and carried out, at this time.
+            sim.run();
+            let (from, time) = (sim.now(), Duration::from_micros(chance.below(20_000) as u64));
+            sim.advance(time);
+            for (number, at) in fired.borrow_mut().drain(..) {
+                let timer =
+                    wanted.get_mut(&number).unwrap_or_else(|| panic!("seed {seed}: {number} is gone"));
+                // What was due before may have come first of all, when the process had stood still.
+                let latest = timer.due.max(from).saturating_add(millis(1));
+                assert!(
+                    timer.due <= at && at <= latest,
+                    "seed {seed}: {number} at {at:?}, due {:?}",
+                    timer.due
+                );
+                match timer.period {
+                    None => drop(wanted.remove(&number)),
+                    Some(period) => {
+                        while timer.due <= at {
+                            timer.due = timer.due.saturating_add(period);
+                        }
+                    }
+                }
+            }
+            let tick = |at: Instant| at.as_nanos().div_ceil(1_000_000);
+            let late = wanted.values().find(|timer| tick(timer.due) <= sim.now().as_millis());
+            assert!(late.is_none(), "seed {seed}: one that was due has not fired");
+        }
+        assert_eq!(sim.stats().panics, 0);
+    }
 }
 
 #[test]
