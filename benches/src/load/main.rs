@@ -77,12 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to_nobody = nobody.local_addr()?;
-    let limits = ConnLimits {
-        // Never held back by its own output, which is bounded by the depth: it has to read for the server to go on.
-        write_high_bytes: usize::MAX,
-        input_bytes_max: INPUT_BYTES_MAX,
-        ..ConnLimits::default()
-    };
+    // Never held back by its own output, which is bounded by the depth: it has to read for the server to go on.
+    let limits = ConnLimits::default().write_high_bytes(usize::MAX).input_bytes_max(INPUT_BYTES_MAX);
     let (sender, words) = mpsc::channel();
     let asked = Arc::clone(&options);
     let running = Runtime::builder()

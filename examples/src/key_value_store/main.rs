@@ -70,7 +70,7 @@ fn main() -> io::Result<()> {
     let memory_bytes = options.memory_mib << 20;
     let server = Runtime::builder()
         .workers(options.workers)
-        .limits(ConnLimits { input_bytes_max: session::INPUT_BYTES_MAX, ..ConnLimits::default() })
+        .limits(ConnLimits::default().input_bytes_max(session::INPUT_BYTES_MAX))
         .state(move |worker| Store::new(worker.index, worker.workers, memory_bytes / worker.workers))
         .every(SWEEP_PERIOD, |_worker| sweep)
         .listen(options.addr, |worker: &WorkerInfo| {

@@ -19,7 +19,7 @@ const MEMORY_BYTES: usize = 1 << 20;
 
 /// A store on so many workers.
 fn world(options: Options) -> (Sim, ListenerId) {
-    let limits = ConnLimits { input_bytes_max: INPUT_BYTES_MAX, ..ConnLimits::default() };
+    let limits = ConnLimits::default().input_bytes_max(INPUT_BYTES_MAX);
     let mut sim = Sim::new(options.limits(limits));
     sim.state(|worker| Store::new(worker.index, worker.workers, MEMORY_BYTES / worker.workers));
     sim.every(SWEEP_PERIOD, |_worker| sweep);
@@ -141,12 +141,12 @@ fn a_batch_of_input_is_one_message_to_each_other_worker_and_one_back() {
     let (mut sim, listener) = world(Options::default().workers(3));
     let peer = sim.connect_to(listener, 0);
     sim.settle();
-    let before = [0, 1, 2].map(|worker| sim.handle().worker_stats(worker).letters);
+    let before = [0, 1, 2].map(|worker| sim.handle().worker_stats(worker).mailbox_messages);
     let lines: Vec<String> = (0..60).map(|key| format!("INCR key{}", key % 20)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let answers = say(&mut sim, peer, &lines);
     assert_eq!(answers, [1, 2, 3].map(|count| format!(":{count}\r\n").repeat(20)).concat());
-    let after = [0, 1, 2].map(|worker| sim.handle().worker_stats(worker).letters - before[worker]);
+    let after = [0, 1, 2].map(|worker| sim.handle().worker_stats(worker).mailbox_messages - before[worker]);
     assert_eq!(after, [2, 1, 1]);
 }
 

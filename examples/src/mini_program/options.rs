@@ -188,12 +188,12 @@ impl Options {
             .drain_within(self.drain)
             .share_port(self.share_port)
             .stop_on_signals(true)
-            .limits(ConnLimits {
-                connections_max: self.connections_max,
-                memory_bytes_max: self.memory_bytes_max,
-                connections_per_address_max: self.connections_per_address_max,
-                ..ConnLimits::default()
-            })
+            .limits(
+                ConnLimits::default()
+                    .connections_max(self.connections_max)
+                    .memory_bytes_max(self.memory_bytes_max)
+                    .connections_per_address_max(self.connections_per_address_max),
+            )
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 ///
 /// ```
 /// use netpoll_core::ConnLimits;
-/// let limits = ConnLimits { write_high_bytes: 1 << 20, ..ConnLimits::default() };
+/// let limits = ConnLimits::default().write_high_bytes(1 << 20).connections_max(10_000);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnLimits {
     /// Connections of one worker. Default 1 000 000: the slab holds 16 million, and a connection without buffers costs about 250
     /// bytes with HTTP on it. Outgoing connections count, but are not refused.
@@ -68,6 +69,47 @@ pub struct ConnLimits {
     pub linger_silence_max: Duration,
     /// How long a lingering close takes at most, while the peer goes on sending. Default 10 s: 16 MiB at 13 Mbit/s.
     pub linger_time_max: Duration,
+}
+
+macro_rules! setters {
+    ($($name:ident: $kind:ty,)*; $($optional:ident: $inner:ty,)*) => {
+        /// Each setter returns the limits with one of them changed.
+        impl ConnLimits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
+                #[must_use]
+                pub const fn $name(mut self, $name: $kind) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
+            $(
+                #[doc = concat!("Sets [`", stringify!($optional), "`](field@Self::", stringify!($optional), ").")]
+                #[must_use]
+                pub fn $optional(mut self, $optional: impl Into<Option<$inner>>) -> Self {
+                    self.$optional = $optional.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    connections_max: usize,
+    write_high_bytes: usize,
+    write_low_bytes: usize,
+    output_bytes_max: usize,
+    write_rate_min: u32,
+    write_grace: Duration,
+    input_bytes_max: usize,
+    drain_grace: Duration,
+    linger_bytes_max: usize,
+    linger_silence_max: Duration,
+    linger_time_max: Duration,
+    ;
+    connections_per_address_max: usize,
+    memory_bytes_max: usize,
 }
 
 /// The most that one worker's connections hold by default: a thousand uploads of a quarter MiB.

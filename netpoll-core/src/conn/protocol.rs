@@ -3,6 +3,7 @@
 //! One value per connection, stored inline in its slot and called without dynamic dispatch inside its
 //! table. Callbacks never nest: what one wants of another connection is a command, carried out later.
 
+use std::fmt;
 use std::io;
 
 use bytes::Bytes;
@@ -201,6 +202,27 @@ pub enum Lost {
     /// The drain deadline passed while it was still open, the drain began while it was connecting, it was to be connected
     /// behind the drain deadline, or its worker ended by an error.
     Cut,
+}
+
+/// A sentence for logs.
+impl fmt::Display for Lost {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Closed => "closed by us",
+            Self::Reset => "reset by us",
+            Self::Failed(error) => return write!(out, "the stream failed: {error}"),
+            Self::FileFailed(error) => return write!(out, "a file on its way failed: {error}"),
+            Self::ConnectFailed(error) => return write!(out, "it could not be connected: {error}"),
+            Self::Stalled => "the peer read too slowly",
+            Self::InputOverflow => "more input was left unconsumed than allowed",
+            Self::OutputOverflow => "more output was queued by others than allowed",
+            Self::Evicted => "it was idle, and newcomers needed room",
+            Self::MemoryOverflow => "its worker's connections hold more memory than allowed",
+            Self::Panicked => "a callback panicked",
+            Self::Cut => "cut at the end of a drain",
+        };
+        out.write_str(text)
+    }
 }
 
 /// Input on offer. Not consuming it is fine: it is kept.

@@ -18,7 +18,7 @@ use crate::time::{ClockReader, Instant};
 /// is dropped.
 ///
 /// What it asks for goes into the mailbox of a worker, which has no limit: one allocation now and then, and one system
-/// call if that worker sleeps. Letters of one thread to one worker arrive in order. A [`ConnId`] means something
+/// call if that worker sleeps. What one thread asks of one worker arrives in order. A [`ConnId`] means something
 /// only to the runtime that it came from.
 ///
 /// # Panics

@@ -128,8 +128,8 @@ ledger! {
     wakeups_sent,
     /// Wake-ups of this worker that needed none, because it was awake or already told.
     wakeups_suppressed,
-    /// Letters taken from the mailbox.
-    letters,
+    /// Messages taken from the mailbox: wakes, and what other threads and workers have asked for.
+    mailbox_messages,
     /// Timers that fired.
     timers_fired,
     /// Timers that came up early because activity had moved the deadline.

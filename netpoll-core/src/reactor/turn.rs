@@ -273,7 +273,7 @@ impl<D: Driver, L> Reactor<D, L> {
             left -= 1;
             self.rest = host.letter(self.driver.io(), letter, &mut left);
         }
-        host.agenda().stats.letters += taken;
+        host.agenda().stats.mailbox_messages += taken;
         LETTERS_PER_TURN - left
     }
 

@@ -186,7 +186,7 @@ fn output_that_had_to_wait_is_said_to_have_left() {
         }
     }
     let write_grace = Duration::from_millis(200);
-    let limits = ConnLimits { write_grace, write_rate_min: 0, ..ConnLimits::default() };
+    let limits = ConnLimits::default().write_grace(write_grace).write_rate_min(0);
     let server = start(limits, move || Told(said.clone()));
     let mut client = connect(&server);
     client.write_all(b"L").unwrap();
@@ -298,7 +298,7 @@ fn a_reader_that_stands_still_is_cut_although_its_kernel_took_all_it_could() {
         }
     }
     let (said, says) = mpsc::channel();
-    let limits = ConnLimits { write_grace: Duration::from_millis(500), ..ConnLimits::default() };
+    let limits = ConnLimits::default().write_grace(Duration::from_millis(500));
     let server = start(limits, move || Large(said.clone()));
     let mut client = connect(&server);
     // Two megabytes fit into the two kernels' buffers on many machines; what the reader has not taken is not delivered.

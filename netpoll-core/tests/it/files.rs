@@ -425,7 +425,7 @@ fn a_file_below_high_water_does_not_hold_input_back() {
     let file = TempFile::sparse("small", 100_000);
     let (sender, said) = Sender::new(&file, 100_000);
     let mut options = Options::default();
-    options.limits = ConnLimits { write_high_bytes: 200_000, ..ConnLimits::default() };
+    options.limits = ConnLimits::default().write_high_bytes(200_000);
     let (mut sim, peer) = simulated(&sender, options);
     sim.send(peer, b"fx");
     sim.turn();

@@ -111,7 +111,7 @@ fn a_reset_at_each_stage_leaves_no_connection_behind() {
 #[test]
 fn a_peer_that_stops_reading_is_cut_and_others_are_served_meanwhile() {
     let (reporter, reports) = Reporter::pair();
-    let limits = ConnLimits { write_grace: Duration::from_secs(1), ..ConnLimits::default() };
+    let limits = ConnLimits::default().write_grace(Duration::from_secs(1));
     let server = Runtime::builder()
         .workers(Workers::Count(1))
         .limits(limits)

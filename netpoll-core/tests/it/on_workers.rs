@@ -250,7 +250,7 @@ fn a_burst_of_code_and_messages_is_one_doorbell_write() {
     sim.run();
     assert_eq!(sim.take_received(members.peers[0]).len(), 200);
     let after = sim.handle().worker_stats(1).since(&before);
-    assert_eq!((after.wakeups_sent, after.wakeups_suppressed, after.letters), (1, 299, 300));
+    assert_eq!((after.wakeups_sent, after.wakeups_suppressed, after.mailbox_messages), (1, 299, 300));
 
     // From a callback on the other worker as well.
     let before = sim.handle().worker_stats(1);
@@ -286,7 +286,7 @@ fn a_burst_to_a_real_worker_is_one_doorbell_write_while_it_is_awake_or_told() {
     let stats = running.stop(PATIENCE).unwrap().stats;
     // One for the burst, with the one that held the worker up; one for the stop; and one if the worker slept at the start.
     assert!(stats.wakeups_sent <= 3, "{} rings", stats.wakeups_sent);
-    assert_eq!(stats.letters, 1_003);
+    assert_eq!(stats.mailbox_messages, 1_003);
 }
 
 #[test]
@@ -519,7 +519,7 @@ fn bytes_for_many_are_one_message_for_each_worker() {
         sim.handle().send_many(members.ids(), Bytes::from_static(b"all"));
         sim.settle();
         for (worker, before) in before.iter().enumerate() {
-            assert_eq!(sim.handle().worker_stats(worker).since(before).letters, 1);
+            assert_eq!(sim.handle().worker_stats(worker).since(before).mailbox_messages, 1);
         }
         assert!(members.peers.iter().all(|peer| sim.take_received(*peer) == b"all"));
 
@@ -529,7 +529,8 @@ fn bytes_for_many_are_one_message_for_each_worker() {
         sim.send(members.peers[0], &large);
         sim.settle();
         assert!(members.peers.iter().all(|peer| sim.take_received(*peer) == large));
-        let letters = |worker: usize| sim.handle().worker_stats(worker).since(&before[worker]).letters;
+        let letters =
+            |worker: usize| sim.handle().worker_stats(worker).since(&before[worker]).mailbox_messages;
         assert_eq!(letters(0), 0);
         assert!(letters(1) >= 1 && letters(1) == letters(2), "one for each time that input came");
     }
@@ -547,7 +548,7 @@ fn a_message_for_many_takes_several_turns_and_none_overtakes_it() {
     };
     assert_eq!([0; 4].map(|_| served(&mut sim)), [256, 256, 256, 232]);
     assert_eq!(served(&mut sim), 0);
-    let last = sim.stats().letters;
+    let last = sim.stats().mailbox_messages;
     assert_eq!(last, 2);
 
     sim.handle().send_many(ids.iter().copied(), Bytes::from_static(b"1"));

@@ -258,7 +258,7 @@ fn the_payload_of_a_panic_may_panic_behind_input_that_is_too_long_as_well() {
             panic_any(Grenade::new(1))
         }
     }
-    let limits = ConnLimits { input_bytes_max: 3, ..ConnLimits::default() };
+    let limits = ConnLimits::default().input_bytes_max(3);
     let mut sim = Sim::new(Options::default().limits(limits));
     let listener = sim.listen(|_peer| Full);
     let (peer, other) = (sim.connect(listener), sim.connect(listener));

@@ -216,7 +216,7 @@ fn world<P: Protocol>(limits: ConnLimits, mut protocol: impl FnMut() -> P + 'sta
 
 #[test]
 fn a_runtime_for_no_connection_at_all_is_an_error() {
-    let limits = ConnLimits { connections_max: 0, ..ConnLimits::default() };
+    let limits = ConnLimits::default().connections_max(0);
     let error = listening(Runtime::builder().limits(limits), "127.0.0.1:0").start().err().unwrap();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
@@ -226,7 +226,7 @@ fn a_runtime_for_no_connection_at_all_is_an_error() {
 
 #[test]
 fn high_and_low_water_at_zero_hold_a_connection_for_as_long_as_anything_is_queued() {
-    let limits = ConnLimits { write_high_bytes: 0, write_low_bytes: 0, ..ConnLimits::default() };
+    let limits = ConnLimits::default().write_high_bytes(0).write_low_bytes(0);
     let (mut sim, peer) = world(limits, || Echo);
     for _ in 0..3 {
         sim.send(peer, b"hello");
@@ -255,7 +255,7 @@ impl Protocol for Hoards {
 #[test]
 fn with_no_room_for_input_a_byte_that_is_left_costs_the_connection() {
     let lost = Rc::new(Cell::new(None));
-    let limits = ConnLimits { input_bytes_max: 0, ..ConnLimits::default() };
+    let limits = ConnLimits::default().input_bytes_max(0);
     let (mut sim, peer) = world(limits, {
         let lost = Rc::clone(&lost);
         move || Hoards(Rc::clone(&lost))
@@ -269,9 +269,9 @@ fn with_no_room_for_input_a_byte_that_is_left_costs_the_connection() {
 #[test]
 fn lingering_for_no_time_ends_at_once_and_for_no_byte_discards_none() {
     let usual = ConnLimits::default();
-    let no_time = ConnLimits { linger_time_max: Duration::ZERO, ..usual };
-    let no_silence = ConnLimits { linger_silence_max: Duration::ZERO, ..usual };
-    let no_byte = ConnLimits { linger_bytes_max: 0, ..usual };
+    let no_time = usual.linger_time_max(Duration::ZERO);
+    let no_silence = usual.linger_silence_max(Duration::ZERO);
+    let no_byte = usual.linger_bytes_max(0);
     for (limits, after) in [
         (no_time, Duration::from_millis(1)),
         (no_silence, Duration::from_millis(1)),

@@ -59,7 +59,7 @@ fn an_address_that_was_not_said_can_be_asked_for() {
 #[test]
 fn a_limit_by_address_holds_for_peers_whose_address_is_asked_for_later() {
     for per_mille in [0, 500, 1000] {
-        let limits = ConnLimits { connections_per_address_max: Some(2), ..ConnLimits::default() };
+        let limits = ConnLimits::default().connections_per_address_max(Some(2));
         let faults = Faults::none().unsaid_addresses(per_mille);
         let (mut sim, listener, log) = world(Options::default().faults(faults).limits(limits));
         for port in 0..5 {

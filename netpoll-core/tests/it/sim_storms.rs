@@ -248,11 +248,9 @@ fn storm(seed: u64, faults: Faults, layered: bool) -> Storm {
     if chance.below(3) == 0 {
         options = options.budget(Budget::fixed(1 + chance.below(4)).read_bytes(1 + chance.below(50)));
     }
-    options.limits = ConnLimits {
-        write_high_bytes: 2000 + chance.below(20_000),
-        write_low_bytes: chance.below(2000),
-        ..ConnLimits::default()
-    };
+    options.limits = ConnLimits::default()
+        .write_high_bytes(2000 + chance.below(20_000))
+        .write_low_bytes(chance.below(2000));
     let (mut sim, ledger) = (Sim::new(options), Rc::new(RefCell::new(Ledger::default())));
     let make = {
         let ledger = Rc::clone(&ledger);

@@ -87,7 +87,7 @@ fn a_burst_of_letters_rings_a_sleeping_worker_once() {
     sim.run();
     assert_eq!(sim.take_received(peer), vec![b'x'; 100]);
     let after = sim.handle().worker_stats(1).since(&before);
-    assert_eq!((after.wakeups_sent, after.wakeups_suppressed, after.letters), (1, 99, 100));
+    assert_eq!((after.wakeups_sent, after.wakeups_suppressed, after.mailbox_messages), (1, 99, 100));
     assert_eq!(sim.handle().worker_stats(0).wakeups_sent, 0);
 }
 

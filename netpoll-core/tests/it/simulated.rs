@@ -311,7 +311,7 @@ fn a_close_while_what_was_sent_before_is_under_way_lets_it_arrive() {
     }
     let millis = Duration::from_millis;
     for seed in 0..16 {
-        let limits = ConnLimits { write_high_bytes: 12_000, write_low_bytes: 0, ..ConnLimits::default() };
+        let limits = ConnLimits::default().write_high_bytes(12_000).write_low_bytes(0);
         let options = Options::default().seed(seed).limits(limits).window(10_000);
         let mut sim = Sim::new(options.latency(millis(10)..=millis(10)));
         let listener = sim.listen(|_peer| Large);
@@ -388,7 +388,7 @@ impl Protocol for Listening {
 
 #[test]
 fn a_connection_that_falls_too_far_behind_what_others_send_it_is_cut() {
-    let limits = ConnLimits { output_bytes_max: 1 << 20, ..ConnLimits::default() };
+    let limits = ConnLimits::default().output_bytes_max(1 << 20);
     let mut options = Options::default();
     options.limits = limits;
     let mut sim = Sim::new(options);
@@ -419,7 +419,7 @@ fn a_connection_that_falls_too_far_behind_what_others_send_it_is_cut() {
 
 #[test]
 fn connections_over_the_limit_are_turned_away() {
-    let limits = ConnLimits { connections_max: 2, ..ConnLimits::default() };
+    let limits = ConnLimits::default().connections_max(2);
     let mut options = Options::default();
     options.limits = limits;
     let (mut sim, listener, _log) = world(options);

@@ -583,15 +583,12 @@ fn session(seed: u64, number: u16, addr: SocketAddr, place: &Place) {
 /// A runtime with settings that a seed decides: small budgets, small queues.
 fn start(seed: u64, shared: &Arc<Shared>) -> Running {
     let mut chance = Chance::new(seed);
-    let limits = ConnLimits {
-        write_high_bytes: [256, 8 << 10, 256 << 10][chance.below(3)],
-        write_low_bytes: 128,
-        // Slow machines are no fault here.
-        write_grace: PATIENCE,
-        linger_silence_max: PATIENCE,
-        linger_time_max: PATIENCE,
-        ..ConnLimits::default()
-    };
+    let limits = ConnLimits::default()
+        .write_high_bytes([256, 8 << 10, 256 << 10][chance.below(3)])
+        .write_low_bytes(128)
+        .write_grace(PATIENCE)
+        .linger_silence_max(PATIENCE)
+        .linger_time_max(PATIENCE);
     let budget = match chance.below(4) {
         0 => Budget::fixed(1).read_bytes(1024),
         1 => Budget::fixed(3).read_bytes(2000),

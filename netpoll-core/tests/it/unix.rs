@@ -348,7 +348,7 @@ fn a_peer_that_reads_nothing_is_cut_once_it_can_be_told_from_one_that_reads_at_t
     let path = folder.path("a.sock");
     // In one grace it has to read 16 KiB, which is not seen before it has read a piece of up to 64.
     let grace = Duration::from_millis(50);
-    let limits = ConnLimits { write_grace: grace, write_rate_min: 20 * 16 * 1024, ..ConnLimits::default() };
+    let limits = ConnLimits::default().write_grace(grace).write_rate_min(20 * 16 * 1024);
     let (server, lost) = large(limits, Flow::Continue, &path);
     let mut stream = connect(&path);
     let began = Instant::now();
@@ -363,7 +363,7 @@ fn a_peer_that_reads_nothing_is_cut_once_it_can_be_told_from_one_that_reads_at_t
 fn peers_at_a_path_have_no_address_that_limits_them() {
     let folder = Folder::new();
     let path = folder.path("a.sock");
-    let limits = ConnLimits { connections_per_address_max: Some(1), ..ConnLimits::default() };
+    let limits = ConnLimits::default().connections_per_address_max(Some(1));
     let server = echo(builder(1).limits(limits), &path);
     let mut peers: Vec<UnixStream> = (0..5).map(|_| connect(&path)).collect();
     for peer in &mut peers {

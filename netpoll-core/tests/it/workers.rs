@@ -121,7 +121,7 @@ fn what_one_worker_sends_to_a_connection_of_another_arrives_in_order() {
         }
     }
     let stats = world.running.stop(PATIENCE).unwrap().stats;
-    assert!(stats.letters >= rounds, "each took a letter at least: {stats:?}");
+    assert!(stats.mailbox_messages >= rounds, "each took a letter at least: {stats:?}");
 }
 
 #[test]

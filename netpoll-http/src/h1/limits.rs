@@ -12,8 +12,7 @@ use std::time::Duration;
 /// ```
 /// use netpoll_http::Limits;
 ///
-/// let mut limits = Limits::default();
-/// limits.body_bytes_max = 64 * 1024;
+/// let limits = Limits::default().body_bytes_max(64 * 1024).handler_timeout(std::time::Duration::from_secs(5));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -73,6 +72,46 @@ pub struct Limits {
     ///
     /// A peer that pipelines without end then costs the others no more than a turn full of events.
     pub requests_per_turn: Option<usize>,
+}
+
+macro_rules! setters {
+    ($($name:ident: $kind:ty,)*; $($optional:ident: $inner:ty,)*) => {
+        /// Each setter returns the limits with one of them changed.
+        impl Limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
+                #[must_use]
+                pub const fn $name(mut self, $name: $kind) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
+            $(
+                #[doc = concat!("Sets [`", stringify!($optional), "`](field@Self::", stringify!($optional), ").")]
+                #[must_use]
+                pub fn $optional(mut self, $optional: impl Into<Option<$inner>>) -> Self {
+                    self.$optional = $optional.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    head_bytes_max: usize,
+    headers_max: usize,
+    target_bytes_max: usize,
+    body_bytes_max: usize,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    body_bytes_per_second_min: u32,
+    body_grace: Duration,
+    skip_bytes_max: usize,
+    half_close: bool,
+    handler_timeout: Duration,
+    ;
+    requests_per_turn: usize,
 }
 
 impl Default for Limits {

@@ -157,7 +157,7 @@ fn a_thousand_partial_heads_are_all_let_go() {
 
 #[test]
 fn a_connection_over_the_limit_is_closed_and_the_others_live() {
-    let limits = ConnLimits { connections_max: 1, ..ConnLimits::default() };
+    let limits = ConnLimits::default().connections_max(1);
     let server = Server::bind("127.0.0.1:0").expect("an address").workers(1);
     let server = server.runtime(|builder| builder.limits(limits));
     let running = server.app(|_: &Worker| router()).start().expect("a free port");

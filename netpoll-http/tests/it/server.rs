@@ -113,7 +113,7 @@ fn a_reserved_address_is_served_when_all_places_are_taken() {
         .expect("another")
         .workers(1)
         .runtime(|builder| {
-            let limits = netpoll_core::ConnLimits { connections_max: 3, ..Default::default() };
+            let limits = netpoll_core::ConnLimits::default().connections_max(3);
             builder.limits(limits)
         })
         .app(|_| Router::new().get("/healthz", |_: &Request| "ok"))

@@ -422,15 +422,13 @@ fn start(seed: u64, wakers: &mpsc::Sender<Waker>, file: &Arc<File>) -> Running {
     limits.body_grace = PATIENCE;
     limits.handler_timeout = PATIENCE;
     limits.requests_per_turn = [None, Some(1), Some(3)][chance.below(3)];
-    let conn_limits = ConnLimits {
-        write_high_bytes: [2 << 10, 8 << 10, 256 << 10][chance.below(3)],
-        write_low_bytes: 1 << 10,
-        write_grace: PATIENCE,
-        linger_silence_max: PATIENCE,
-        linger_time_max: PATIENCE,
-        linger_bytes_max: 16 << 20,
-        ..ConnLimits::default()
-    };
+    let conn_limits = ConnLimits::default()
+        .write_high_bytes([2 << 10, 8 << 10, 256 << 10][chance.below(3)])
+        .write_low_bytes(1 << 10)
+        .write_grace(PATIENCE)
+        .linger_silence_max(PATIENCE)
+        .linger_time_max(PATIENCE)
+        .linger_bytes_max(16 << 20);
     let budget = match chance.below(3) {
         0 => Budget::fixed(2).read_bytes(1500),
         1 => Budget::adaptive(),

@@ -107,7 +107,7 @@ mod tests {
         sim.begin_drain(Duration::from_secs(1));
         assert!(bell.0.load(std::sync::atomic::Ordering::Relaxed), "it was rung");
         sim.advance(Duration::from_secs(10));
-        assert_eq!((sim.stats().letters, sim.is_finished()), (0, false));
+        assert_eq!((sim.stats().mailbox_messages, sim.is_finished()), (0, false));
         sim.turn();
         assert!(sim.is_finished());
     }
