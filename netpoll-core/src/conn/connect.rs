@@ -23,7 +23,8 @@ pub trait Start {
 /// assert!(options.nodelay);
 /// ```
 ///
-/// The options of TCP take six system calls in all, none of which goes to the network, and do not concern a Unix socket.
+/// The options of TCP take six system calls in all by default, none of which goes to the network, and do not concern a Unix
+/// socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectOptions {
@@ -41,7 +42,9 @@ pub struct ConnectOptions {
     /// ([`Builder::user_timeout`](crate::Builder::user_timeout)). Default 120 s.
     pub user_timeout: Option<Duration>,
     /// Bytes that the kernel takes beyond what it can send ([`Builder::unsent_bytes_max`](crate::Builder::unsent_bytes_max)).
-    /// Default 128 KiB.
+    /// Default `None`, unlike that of accepted connections: the kernel takes megabytes. Who connects often says all it has to say
+    /// before it listens, and a connection is not read while more than [`ConnLimits::write_high_bytes`](crate::ConnLimits) of
+    /// its output wait.
     pub unsent_bytes_max: Option<u32>,
     /// Size of the kernel's send buffer, in bytes (`SO_SNDBUF`; the kernel doubles it). Default `None`: it grows by itself. Of a Unix
     /// socket too.
@@ -56,10 +59,10 @@ impl Default for ConnectOptions {
             nodelay,
             keepalive,
             user_timeout,
-            unsent_bytes_max,
             send_buffer_bytes,
             receive_buffer_bytes,
             from,
+            ..
         } = StreamOptions::DEFAULT;
         Self {
             timeout: Duration::from_secs(10),
@@ -67,7 +70,7 @@ impl Default for ConnectOptions {
             nodelay,
             keepalive,
             user_timeout,
-            unsent_bytes_max,
+            unsent_bytes_max: None,
             send_buffer_bytes,
             receive_buffer_bytes,
         }
