@@ -861,27 +861,38 @@ fn small_records_do_not_stretch_a_turn() {
     assert_eq!(peer.heard(&mut sim), [b'y'; 5000]);
 }
 
-/// Sends what it has to say and counts what comes back.
+/// Says so much to an echo, a piece for each that has come back: who said all at once, and reads when there is room
+/// again, would wait for an echo that waits for it.
 struct Caller {
     says: usize,
+    said: usize,
     heard: usize,
     done: std::sync::mpsc::Sender<usize>,
 }
 
+impl Caller {
+    fn go_on(&mut self, conn: &mut Conn<'_>) {
+        let piece = (self.says - self.said).min(self.heard + (64 << 10) - self.said);
+        conn.send(&vec![b'c'; piece]);
+        self.said += piece;
+    }
+}
+
 impl Protocol for Caller {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
-        conn.send(&vec![b'c'; self.says]);
+        self.go_on(conn);
         Flow::Continue
     }
 
-    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         assert!(input.bytes().iter().all(|byte| *byte == b'c'));
         self.heard += input.len();
         input.advance_all();
-        if self.heard < self.says {
-            return Flow::Continue;
+        if self.heard == self.says {
+            return Flow::Close;
         }
-        Flow::Close
+        self.go_on(conn);
+        Flow::Continue
     }
 
     fn lost(&mut self, reason: Lost) {
@@ -900,7 +911,7 @@ fn on_sockets_both_ends_may_be_layered() {
         .expect("a free port");
     let (done, ends) = std::sync::mpsc::channel();
     for says in [1, 1000, 100_000, 3 << 20] {
-        let caller = Caller { says, heard: 0, done: done.clone() };
+        let caller = Caller { says, said: 0, heard: 0, done: done.clone() };
         let protocol = Layered::new(Cipher::new(1), caller);
         server.handle().connect(0, &server.local_addrs()[0], ConnectOptions::default(), protocol);
     }
