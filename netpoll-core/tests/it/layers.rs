@@ -387,6 +387,39 @@ fn a_pause_above_holds_the_wire_and_what_had_arrived_is_offered_behind_it() {
     }
 }
 
+#[test]
+fn who_closes_behind_output_that_had_to_wait_lingers_as_without_a_layer() {
+    /// Has a long last word.
+    struct Eloquent;
+    impl Protocol for Eloquent {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance_all();
+            conn.send(&vec![b'x'; 1 << 20]);
+            Flow::Close
+        }
+    }
+    for layered in [false, true] {
+        let mut sim = Sim::new(Options::default());
+        let listener = match layered {
+            false => sim.listen(|_peer| Eloquent),
+            true => sim.listen(|_peer| Layered::new(Marked, Eloquent)),
+        };
+        let peer = sim.connect(listener);
+        sim.stop_reading(peer);
+        sim.send(peer, b"speak");
+        sim.run();
+        sim.start_reading(peer);
+        sim.settle();
+        assert_eq!(sim.take_received(peer).len(), 1 << 20);
+        sim.send(peer, b"what comes now must not destroy it");
+        sim.settle();
+        assert!(sim.is_closed(peer) && !sim.is_reset(peer), "layered: {layered}");
+        sim.finish(peer);
+        sim.settle();
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
 /// Plain, but for a mark that says that no more comes.
 struct Marked;
 

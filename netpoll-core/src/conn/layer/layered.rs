@@ -119,7 +119,9 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
             if self.state.has(OPEN) {
                 self.layer.finish(conn);
             }
-            return self.give_up(conn, flow);
+            // What had to wait has not arrived, in all likelihood: nothing that the peer still sends may destroy it.
+            let had_to_wait = self.state.has(HAD_TO_WAIT);
+            return self.give_up(conn, if had_to_wait { Flow::Linger } else { flow });
         }
         self.wait_for_room(conn, is_empty);
         if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
