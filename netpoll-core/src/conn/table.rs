@@ -27,6 +27,13 @@ pub struct Connections<P> {
     pub(super) hand: usize,
 }
 
+/// A chunk behind its callback: how much of it was consumed, and what goes back.
+struct Offered<'a> {
+    chunk: &'a [u8],
+    consumed: usize,
+    reply: Part,
+}
+
 impl<P: Protocol> Connections<P> {
     /// A table whose keys have this number.
     pub fn new(number: u8) -> Self {
@@ -75,13 +82,12 @@ impl<P: Protocol> Connections<P> {
         cx: &mut Context,
         io: &mut dyn Io,
         key: Key,
-        chunk: &[u8],
-        consumed: usize,
+        offered: Offered<'_>,
         called: std::thread::Result<Flow>,
-        reply: Part,
     ) -> Verdict {
         sys::assert_not_forked();
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
+        let Offered { chunk, consumed, reply } = offered;
         reply.send(chunk, &mut slot.stream, cx, io, key);
         slot.stream.keep(cx, &chunk[consumed..]);
         let end = slot.settle_offer(cx, io, key, called);
@@ -191,8 +197,8 @@ impl<P: Protocol> Table for Connections<P> {
         if is_done && slot.stream.goes_on(&mut cx.agenda, key) {
             return part.verdict();
         }
-        let consumed = input.consumed();
-        self.received_otherwise(cx, io, key, chunk, consumed, called, part)
+        let offered = Offered { consumed: input.consumed(), chunk, reply: part };
+        self.received_otherwise(cx, io, key, offered, called)
     }
 
     #[cold]
