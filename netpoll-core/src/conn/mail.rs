@@ -48,6 +48,8 @@ pub enum Letter {
     },
     /// To itself: commands have led to commands for long enough, the others go on now.
     Obey,
+    /// No worker has anything left: they leave.
+    AllDrained,
     /// Drain; cut what is left after this time.
     Stop {
         within: Duration,

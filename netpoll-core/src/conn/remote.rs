@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub struct Handle {
     pub(crate) published: Arc<[Arc<Published>]>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) draining: Arc<AtomicBool>,
+    /// Workers that have something left, in a drain.
+    pub(crate) undrained: Arc<AtomicUsize>,
     pub(crate) clock: ClockReader,
 }
 

@@ -187,7 +187,15 @@ impl<T> KeySlab<T> {
     }
 
     /// Lets retired indexes be used again. Called between batches of events. O(retired).
+    #[inline]
     pub fn reclaim(&mut self) {
+        // The usual case, in every turn and for every table.
+        if !self.retired.is_empty() {
+            self.free_retired();
+        }
+    }
+
+    fn free_retired(&mut self) {
         for index in self.retired.drain(..) {
             let slot = self.slots.remove(index as usize);
             debug_assert!(slot.value.is_none(), "only retired slots are reclaimed");

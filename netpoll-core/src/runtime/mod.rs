@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::conn::{Handle, Letter, Setup};
@@ -120,7 +121,9 @@ impl Running {
         });
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
-        let handle = Handle { workers, published, setup, draining: Arc::default(), clock: clock.reader() };
+        let undrained = Arc::new(AtomicUsize::new(count));
+        let draining = Arc::default();
+        let handle = Handle { workers, published, setup, draining, undrained, clock: clock.reader() };
         let resolver = Resolver::new();
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);

@@ -102,6 +102,7 @@ impl Seat {
         }
         // After a panic of our own the tables may be in no state to be ended.
         mem::guarded(|| worker.end(reactor.driver_io()));
+        worker.leave();
         reactor.publish(&mut worker);
         worker.has_drained();
         let drained = worker.drained;

@@ -3,6 +3,7 @@
 //! The only implementation of [`Sink`] and [`Host`]; it sends each event to the table of its key and
 //! carries out the commands that the callback left. No other thread touches any of it.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Worker {
     /// How its drain went.
     pub drained: Drained,
     drain_began: Instant,
+    /// It has said that it has nothing left.
+    has_left: Cell<bool>,
     /// A letter to itself is under way, behind which commands go on.
     obeys_later: bool,
 }
@@ -74,6 +77,7 @@ impl Worker {
             sockets: Sockets::new(),
             drained: Drained::default(),
             drain_began: Instant::ZERO,
+            has_left: Cell::new(false),
             obeys_later: false,
         }
     }
@@ -250,6 +254,18 @@ impl Worker {
         self.cx.states.0.clear();
     }
 
+    /// Says, once, that nothing is left here. The last one tells the others.
+    #[cold]
+    pub fn leave(&self) {
+        if self.has_left.replace(true) || self.cx.handle.undrained.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let others = self.cx.handle.workers.iter().enumerate();
+        for (_, worker) in others.filter(|(index, _)| *index != usize::from(self.cx.worker)) {
+            worker.send(Letter::AllDrained);
+        }
+    }
+
     /// The drain is over.
     pub fn has_drained(&mut self) {
         if self.cx.stopping {
@@ -381,6 +397,7 @@ impl Host for Worker {
             Letter::SendDatagram { from, packet } => {
                 self.sockets.send(&mut self.cx, from, packet.to, &packet.bytes);
             }
+            Letter::AllDrained => {}
             Letter::Obey => {
                 self.obeys_later = false;
                 *left = 0;
@@ -470,6 +487,15 @@ impl Host for Worker {
     fn is_finished(&self) -> bool {
         // Asked in every turn: a callback that forked must not run this loop twice on one epoll set.
         sys::assert_not_forked();
-        self.cx.stopping && self.listeners.is_empty() && self.tables.len() == 0 && self.sockets.is_empty()
+        if !self.cx.stopping
+            || !self.listeners.is_empty()
+            || self.tables.len() > 0
+            || !self.sockets.is_empty()
+        {
+            return false;
+        }
+        // Others may still need what is kept here, and send code for it.
+        self.leave();
+        self.cx.handle.undrained.load(Ordering::Acquire) == 0
     }
 }

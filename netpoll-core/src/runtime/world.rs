@@ -15,6 +15,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::builder::WorkerInfo;
@@ -130,6 +131,7 @@ impl Sim {
             published: (0..count).map(|_| Arc::<Published>::default()).collect(),
             setup: Arc::new(setup),
             draining: Arc::default(),
+            undrained: Arc::new(AtomicUsize::new(count)),
             clock: clock.reader(),
         };
         let names = Names::default();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
-use netpoll_core::{Conn, ConnId, Flow, Input, Message, Protocol, Runtime, Workers};
+use netpoll_core::{Conn, ConnId, ConnLimits, Flow, Input, Message, Protocol, Runtime, Workers};
 
 use crate::support::{Client, Echo, PanicsWhenDropped};
 
@@ -629,6 +629,69 @@ fn two_that_answer_each_other_for_ever_starve_nobody() {
             self.0.told(conn, message)
         }
     }
+}
+
+/// Asks the other worker for its number at each byte, and says it.
+struct Asking;
+
+impl Protocol for Asking {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        let (id, other) = (conn.id(), 1 - conn.worker());
+        conn.commands().run_on(other, move |local| {
+            let seen = local.state::<Seen>().0.get();
+            local.commands().tell(id, seen as u64);
+        });
+        Flow::Continue
+    }
+
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+        conn.send(message.downcast::<u64>().unwrap().to_string().as_bytes());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn in_a_drain_a_worker_stays_for_others_that_need_it() {
+    let mut sim = Sim::new(Options::default().workers(2));
+    sim.state(|worker| Seen(Cell::new(100 + worker.index)));
+    let listener = sim.listen(|_peer| Asking);
+    let peer = sim.connect_to(listener, 0);
+    sim.run();
+    sim.begin_drain(PATIENCE);
+    // Worker 1 has nothing left.
+    sim.advance(Duration::from_millis(500));
+    sim.send(peer, b"?");
+    sim.settle();
+    assert_eq!(sim.take_received(peer), b"101");
+    assert!(!sim.is_finished());
+    sim.reset(peer);
+    sim.run();
+    assert!(sim.is_finished(), "and no longer");
+
+    let running = Runtime::builder()
+        .workers(Workers::Count(2))
+        .limits(ConnLimits::default().drain_grace(PATIENCE))
+        .state(|worker| Seen(Cell::new(100 + worker.index)))
+        .listen("127.0.0.1:0", |_worker| |_peer| Asking)
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut client = Client::connect(running.local_addrs()[0].as_socket_addr().unwrap());
+    client.send(b"?");
+    let number = client.reads_some();
+    running.handle().drain(PATIENCE);
+    while !running.handle().is_draining() {
+        std::thread::yield_now();
+    }
+    // Longer than a listener stays for handshakes that had begun: behind that the other worker has nothing left.
+    let begin = running.handle().now();
+    while running.handle().now().duration_since(begin) < Duration::from_millis(200) {
+        client.send(b"?");
+        assert_eq!(client.reads_some(), number);
+    }
+    drop(client);
+    assert_eq!(running.stop(PATIENCE).unwrap().cut, 0);
 }
 
 #[test]

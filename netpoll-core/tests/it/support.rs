@@ -128,6 +128,15 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(wanted));
     }
 
+    /// What comes next, at least a byte.
+    pub fn reads_some(&mut self) -> String {
+        let mut read = vec![0; 4096];
+        let count = self.0.read(&mut read).unwrap();
+        assert!(count > 0, "the connection has ended");
+        read.truncate(count);
+        String::from_utf8(read).unwrap()
+    }
+
     /// The next line.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
