@@ -6,7 +6,7 @@
 use crate::answer::Check;
 use crate::run::Run;
 use bytes::Bytes;
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -81,7 +81,7 @@ impl Protocol for Flood {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.run.borrow_mut().end(Err(format!("the flooding connection is gone: {reason:?}")));
     }
 }

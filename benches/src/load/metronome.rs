@@ -15,7 +15,7 @@ use crate::orders::{Order, Orders};
 use crate::polite::Polite;
 use crate::run::{Phase, Run, Word, nanos};
 use crate::window::Meter;
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Protocol for Metronome {
         self.tick(conn)
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.run.borrow_mut().end(Err(format!("the metronome stopped: {reason:?}")));
     }
 }

@@ -8,7 +8,7 @@
 //! runtime sends what a callback has queued in one piece.
 
 use crate::run::{Fault, Phase, Run};
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -44,7 +44,7 @@ impl Protocol for Polite {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.run.borrow_mut().lost(self.nth, self.is_open, reason);
     }
 }

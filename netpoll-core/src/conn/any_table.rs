@@ -5,6 +5,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::connect::Order;
+use super::stream::{End, Stream};
 use super::{Context, Message};
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
@@ -35,7 +37,14 @@ pub trait Table: Any {
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>);
     fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message);
-    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool);
+    /// A connection, whatever its protocol.
+    fn stream(&mut self, key: Key) -> Option<&mut Stream>;
+    /// Its protocol is above a layer: what others read or write is not what is on the wire.
+    fn has_layer(&self) -> bool;
+    /// Takes a connection out, closes it and tells its protocol.
+    fn end_by(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End);
+    /// What others want of a connection.
+    fn order(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, order: Order);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;

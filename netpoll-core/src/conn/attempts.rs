@@ -10,7 +10,6 @@ use std::io;
 use std::time::Duration;
 
 use super::connect::ConnectOptions;
-use super::stream::Phase;
 use super::table::Connections;
 use super::target::Place;
 use super::{Context, Lost, Protocol};
@@ -156,7 +155,7 @@ impl<P: Protocol> Connections<P> {
         key: Key,
         found: io::Result<Vec<Address>>,
     ) -> Result<(), Lost> {
-        if self.slots.get(key).is_none_or(|slot| slot.stream.phase != Phase::Connecting) {
+        if self.slots.get(key).is_none_or(|slot| !slot.stream.phase.is_connecting()) {
             return Ok(());
         }
         let Some(attempt) = cx.attempts.of.get_mut(&key) else { return Ok(()) };

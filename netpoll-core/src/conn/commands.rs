@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::connect::{ConnectOptions, Start};
+use super::connect::{ConnectOptions, Order, Start};
 use super::dial::Dial;
+use super::forward::Forward;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
-use super::{ConnId, DatagramId, Local, Message, Protocol, Target};
+use super::{ConnId, DatagramId, DialNames, Local, Message, Protocol, Target};
 use crate::mem::{DatagramPath, Guarded, Key};
 use crate::time::TimerKey;
 
@@ -30,9 +31,9 @@ pub enum Command {
         to: ConnId,
         message: Message,
     },
-    Close {
+    Order {
         id: ConnId,
-        reset: bool,
+        order: Order,
     },
     Connect(Box<dyn Start>),
     Run {
@@ -50,7 +51,22 @@ pub enum Command {
         from: DatagramId,
         packet: Box<Packet>,
     },
+    /// Input of one connection goes to another.
+    Link {
+        from: ConnId,
+        to: ConnId,
+    },
+    /// The machinery's own, about a link.
+    Forward(Forward),
+    /// How much another connection has queued.
+    Queued {
+        id: ConnId,
+        answer: Guarded<Answer>,
+    },
 }
+
+/// What is done with how much a connection has queued.
+pub type Answer = Box<dyn FnOnce(Option<usize>, &mut Commands)>;
 
 /// A datagram that somebody else wants sent from a socket.
 pub struct Packet {
@@ -73,12 +89,21 @@ pub struct Commands {
     pub(super) timers: Timers,
     pub(super) worker: u16,
     workers: usize,
+    names: DialNames,
 }
+
+/// More than these are not kept room for between two callbacks.
+const KEPT_MAX: usize = 64;
 
 impl Commands {
     /// Those of one of so many workers.
-    pub(crate) fn new(worker: u16, workers: usize) -> Self {
-        Self { queue: Vec::new(), timers: Timers::new(), worker, workers }
+    pub(crate) fn new(worker: u16, workers: usize, names: DialNames) -> Self {
+        Self { queue: Vec::new(), timers: Timers::new(), worker, workers, names }
+    }
+
+    /// Those that nobody carries out; names that come of them lead nowhere.
+    pub(crate) fn nobodys() -> Self {
+        Self::new(u16::MAX, usize::from(u16::MAX), DialNames::default())
     }
 
     /// Queues bytes on another connection, on any worker. Nothing happens if it is gone.
@@ -125,15 +150,104 @@ impl Commands {
         self.queue.push(Command::Disarm(entry));
     }
 
-    /// Closes another connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does.
-    /// Nothing happens if it is gone.
+    /// Closes another connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does; one that is not
+    /// made yet is given up. Nothing happens if it is gone.
     pub fn close(&mut self, id: ConnId) {
-        self.queue.push(Command::Close { id, reset: false });
+        self.order(id, Order::Close);
+    }
+
+    /// Ends our direction of another connection behind what it has queued, as [`Conn::finish`](crate::Conn::finish) does.
+    /// Nothing happens if it is gone.
+    pub fn finish(&mut self, id: ConnId) {
+        self.order(id, Order::Finish);
     }
 
     /// Resets another connection; what it has queued is lost. Nothing happens if it is gone.
     pub fn reset(&mut self, id: ConnId) {
-        self.queue.push(Command::Close { id, reset: true });
+        self.order(id, Order::Reset);
+    }
+
+    /// Calls [`woken`](crate::Protocol::woken) on another connection, without a [`Waker`](std::task::Waker). Nothing happens if it is
+    /// gone, or not open.
+    pub fn wake(&mut self, id: ConnId) {
+        self.order(id, Order::Wake);
+    }
+
+    /// Holds the input of another connection back, until [`resume`](Self::resume). Whatever its own callbacks return meanwhile, and
+    /// beside a pause of its own: it is received from when both are over. Its peer's end is told as in any pause
+    /// ([`Protocol::peer_ended`]). Nothing happens if it is gone.
+    pub fn pause(&mut self, id: ConnId) {
+        self.order(id, Order::Pause);
+    }
+
+    /// Ends what [`pause`](Self::pause) began.
+    pub fn resume(&mut self, id: ConnId) {
+        self.order(id, Order::Resume);
+    }
+
+    /// Asks how many bytes another connection of this worker has queued: those that have not left, as
+    /// [`Conn::queued_bytes`](crate::Conn::queued_bytes) says it. `None` if it is gone, or lives on another worker.
+    ///
+    /// A callback has its own connection in hand and no other, so the answer comes when it has returned, behind the commands that were
+    /// given before; what `answer` commands is carried out then too. So a sender can leave out who is behind:
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use netpoll_core::{Commands, ConnId};
+    /// fn tell_if_it_keeps_up(commands: &mut Commands, to: ConnId, news: Bytes) {
+    ///     commands.queued_bytes(to, move |queued, commands| {
+    ///         if queued.is_some_and(|bytes| bytes < 64 << 10) {
+    ///             commands.send(to, news);
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    /// One allocation. A panic in `answer` is caught and counted.
+    pub fn queued_bytes(&mut self, id: ConnId, answer: impl FnOnce(Option<usize>, &mut Self) + 'static) {
+        self.queue.push(Command::Queued { id, answer: Guarded::new(Box::new(answer)) });
+    }
+
+    /// Sends the input of one connection to another one from now on, both of this worker: a relay, if it is done in both directions.
+    ///
+    /// What `from` has received and not consumed comes first, handed over without a copy; then what is read goes from the read block to the
+    /// socket of `to`. What the socket does not take waits in the queue of `to`, and `from` is not read until that has left (for a
+    /// driver that sends later: between [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) and
+    /// [`write_low_bytes`](crate::ConnLimits::write_low_bytes)). So a direction holds one read at most, and a slow reader stops the writer
+    /// in front of it and nobody else. A connection that is being dialed may be either end: `from` waits until `to` is open,
+    /// and has said what it says in `opened`. A pause of the protocol of `from` ends.
+    ///
+    /// `received` and `eof` of `from` are not called while this lasts. When its peer has ended, `to` is
+    /// [finished](Self::finish) behind the last byte, and that is the end of it. When either of the two is gone before, however that
+    /// came about, the other one is reset, so that nobody takes a part for the whole; it is lost with
+    /// [`Lost::Reset`](crate::Lost::Reset). The same happens to the one that is there if the other is not, if
+    /// it is on another worker, if it has a [`Layer`](crate::Layer), or if `to` takes no more because its own protocol has closed or finished it.
+    ///
+    /// Everything else goes on: what else is sent to `to` comes in between, deadlines pass (see
+    /// [`Conn::forwarded_at`](crate::Conn::forwarded_at) for idle time), the least rate of
+    /// [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min) is asked of readers. In a drain both go on until its deadline;
+    /// [`Flow::Retire`](crate::Flow::Retire) changes nothing for them. A connection is `from` once and `to` once at a time: a
+    /// second forward takes the place of the first, whose `from` gets its input itself again. Both may be the same: an echo.
+    ///
+    /// One `recv` and one `send` for up to 64 KiB, nothing allocated.
+    pub fn forward(&mut self, from: ConnId, to: ConnId) {
+        self.queue.push(Command::Link { from, to });
+    }
+
+    fn order(&mut self, id: ConnId, order: Order) {
+        self.queue.push(Command::Order { id, order });
+    }
+
+    /// A command of the machinery's own.
+    pub(crate) fn push(&mut self, command: Command) {
+        self.queue.push(command);
+    }
+
+    /// Whether the last command is to forward the chunk that is being delivered, which is done at once. It is taken out.
+    pub(crate) fn take_chunk(&mut self) -> bool {
+        let is_chunk = matches!(self.queue.last(), Some(Command::Forward(Forward::Chunk)));
+        if is_chunk {
+            self.queue.pop();
+        }
+        is_chunk
     }
 
     /// Connects on this worker, to whatever a [`Target`] is made of. `protocol` sees `opened`, or `lost(ConnectFailed)`: with
@@ -141,8 +255,19 @@ impl Commands {
     ///
     /// A name is looked up on a thread of its own, of which a runtime has four at most, and its addresses are tried one after
     /// the other. [`ConnectOptions::timeout`] bounds all of it.
-    pub fn connect<P: Protocol>(&mut self, to: impl Into<Target>, options: ConnectOptions, protocol: P) {
-        self.queue.push(Command::Connect(Box::new(Dial::new(to.into(), options, protocol))));
+    ///
+    /// The name is that of the connection from now on, [`Conn::id`](crate::Conn::id) in it is the same: [`close`](Self::close) and
+    /// [`reset`](Self::reset) end the attempt (`lost(Closed)` or `lost(Reset)`), [`finish`](Self::finish) takes effect behind
+    /// `opened`. What is [sent](Self::send) to it before it is open is dropped.
+    pub fn connect<P: Protocol>(
+        &mut self,
+        to: impl Into<Target>,
+        options: ConnectOptions,
+        protocol: P,
+    ) -> ConnId {
+        let name = self.names.next();
+        self.queue.push(Command::Connect(Box::new(Dial::new(name, to.into(), options, protocol))));
+        ConnId { worker: self.worker, key: name }
     }
 
     /// Sends a datagram from a socket, on any worker, to a peer's address or along the path of a datagram that came from it, as
@@ -175,5 +300,12 @@ impl Commands {
 
     pub(crate) fn take(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.queue)
+    }
+
+    /// Gives back what was taken, for its memory.
+    pub(crate) fn reuse(&mut self, empty: Vec<Command>) {
+        if self.queue.capacity() == 0 && empty.capacity() <= KEPT_MAX {
+            self.queue = empty;
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! How an outgoing connection is made, and what starts it.
+//! What may be asked of a connection from outside: how an outgoing one is made and what starts it, and orders by name.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,6 +6,22 @@ use std::time::Duration;
 use super::{Context, Tables};
 use crate::driver::Io;
 use crate::sys::{Keepalive, StreamOptions};
+
+/// What one connection, or another thread, may want of a connection that it knows by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Ends our direction behind what is queued, and goes on receiving.
+    Finish,
+    /// Closes it behind what is queued.
+    Close,
+    Reset,
+    /// Calls `woken`.
+    Wake,
+    /// Holds its input back.
+    Pause,
+    /// Lets it go.
+    Resume,
+}
 
 /// An outgoing connection of whatever protocol, ready to start on a worker.
 pub trait Start {

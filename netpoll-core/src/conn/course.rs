@@ -1,17 +1,20 @@
 //! Where a connection goes next: the callbacks' wishes ([`Flow`]) become marks, and orders to the driver, here.
 //!
-//! Invariant: input is *held* (the driver told to pause) exactly while the protocol paused, yielded, the queue
-//! is above high water, a plain close is under way, a lingering one has discarded all it may, or a remainder has to be
+//! Invariant: input is *held* (the driver told to pause) exactly while the protocol paused, yielded, another connection has paused it
+//! or has no room for it, the queue is above high water, a plain close is under way, a lingering one has discarded all it may, or a remainder has to be
 //! offered first.
 
 use super::stream::{
-    BACKED_UP, DEADLINE_WAITS, ENDED, End, HELD, KEEPS, ON_READY_LIST, PAUSED, PEER_ENDING, Phase, Stream,
-    TURN_CAME, YIELDED,
+    BACKED_UP, DEADLINE_WAITS, ENDED, End, FED, FORWARDS, HELD, HELD_BY_OTHERS, HELD_BY_TARGET, KEEPS,
+    ON_READY_LIST, PAUSED, PEER_ENDING, Phase, Stream, TURN_CAME, YIELDED,
 };
 use super::{ConnLimits, Context, Flow, Lost};
 use crate::driver::{Demand, Io};
 use crate::mem::Key;
 use crate::reactor::Agenda;
+
+/// What holds input back while it is open.
+const HOLDING: u16 = PAUSED | YIELDED | BACKED_UP | HELD_BY_OTHERS | HELD_BY_TARGET;
 
 impl Stream {
     /// Input is being held back.
@@ -20,9 +23,9 @@ impl Stream {
         self.has(HELD)
     }
 
-    /// Input is held back by output that has not left or by a turn that has not come, and not because the protocol paused.
+    /// Input is held back by output that has not left or by a turn that has not come, and not because somebody paused it.
     pub fn is_behind(&self) -> bool {
-        self.is_held() && !self.has(PAUSED)
+        self.is_held() && !self.has(PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET)
     }
 
     pub fn is_finished(&self) -> bool {
@@ -39,13 +42,25 @@ impl Stream {
         self.mark(PEER_ENDING, !self.has(ENDED));
     }
 
-    /// True once when the protocol, which has paused, is to be told that the peer has ended.
+    /// True once when the protocol, which has paused or was, is to be told that the peer has ended.
     pub fn take_peer_ending(&mut self) -> bool {
-        let tell = self.has(PEER_ENDING) && self.has(PAUSED) && self.phase == Phase::Open;
+        let is_paused = self.has(PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET);
+        let tell = self.has(PEER_ENDING) && is_paused && self.phase.is_open();
         if tell {
             self.mark(PEER_ENDING, false);
         }
         tell
+    }
+
+    /// Its protocol has paused it.
+    pub fn is_paused(&self) -> bool {
+        self.has(PAUSED)
+    }
+
+    /// Others hold its input back, or let it go.
+    pub fn hold_for_others(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, hold: bool) {
+        self.mark(HELD_BY_OTHERS, hold);
+        self.rein(agenda, io, key);
     }
 
     /// The flow that changes nothing.
@@ -60,7 +75,7 @@ impl Stream {
         let was_held = self.is_held();
         self.rein_in(agenda, io, key, true);
         self.mark(ON_READY_LIST, false);
-        was_held && !self.is_held() && self.phase == Phase::Open && self.has_remainder()
+        was_held && !self.is_held() && self.phase.is_open() && self.has_remainder()
     }
 
     /// Turns what a callback wants into marks and orders. Output is not flushed here.
@@ -122,19 +137,23 @@ impl Stream {
 
     fn rein_in(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, offers_next: bool) {
         let hold = match self.phase {
-            Phase::Open => self.has(PAUSED | YIELDED | BACKED_UP),
+            Phase::Open | Phase::HalfClosing | Phase::HalfClosed => self.has(HOLDING),
             Phase::Closing => true,
             Phase::Finishing | Phase::Lingering => self.has(PAUSED),
-            Phase::Connecting => false,
+            Phase::Connecting | Phase::ConnectingToFinish => false,
         };
         if hold == self.is_held() {
             return;
         }
-        if !hold && !offers_next && self.phase == Phase::Open && self.has_remainder() {
+        if !hold && !offers_next && self.phase.is_open() && self.has_remainder() {
             // The remainder is offered without new bytes, and before the end can come: what is behind it waits until then.
             return self.push_ready(agenda, key);
         }
         self.mark(HELD, hold);
+        if self.ends_with_input() {
+            // Both directions have ended: it closes behind the rest of its input.
+            self.push_dirty(agenda, key);
+        }
         let demand = if hold { Demand::Pause } else { Demand::Flow };
         let waiting = io.receive(key, demand);
         if hold && waiting {
@@ -150,10 +169,11 @@ impl Stream {
         !self.input.is_empty() || self.has(KEEPS)
     }
 
-    /// Whether a chunk may be offered just as it came: the connection is open, not held, and has no remainder.
+    /// Whether a chunk may be offered just as it came: the connection is open, not held, no end of a link, and has no
+    /// remainder.
     #[inline(always)]
     pub fn takes_chunks(&self) -> bool {
-        self.phase == Phase::Open && !self.is_held() && self.input.is_empty()
+        self.phase == Phase::Open && !self.has(HELD | FORWARDS | FED) && self.input.is_empty()
     }
 
     /// Copies input that nobody consumed behind what is kept already.
@@ -168,7 +188,7 @@ impl Stream {
 
     /// Ends the connection whose unconsumed input is more than it, or its worker, may keep.
     pub fn keeps_too_much(&self, cx: &mut Context) -> Option<End> {
-        if self.input.is_empty() || self.phase != Phase::Open {
+        if self.input.is_empty() || !self.phase.is_open() {
             return None;
         }
         if self.input.len() > cx.limits.input_bytes_max {

@@ -9,18 +9,22 @@ use super::stream::{End, Phase, Stream};
 use super::table::Connections;
 use super::tables::Tables;
 use super::target::Target;
-use super::{Context, Lost, Protocol};
+use super::{Commands, Context, Lost, Protocol};
 use crate::driver::Io;
 use crate::mem::{self, Key};
 
 impl<P: Protocol> Connections<P> {
     fn connect(&mut self, cx: &mut Context, io: &mut dyn Io, dial: Dial<P>) {
-        let Dial { to, options, protocol } = dial;
+        let Dial { name, to, options, protocol } = dial;
         if self.slots.is_full() {
             return;
         }
         let slot = |_| Slot { stream: Stream::new(Phase::Connecting), protocol: protocol.take() };
         let Some(key) = self.slots.insert_with(slot) else { return };
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.stream.set_dialed();
+        }
+        cx.dialed.began(name, key);
         // Behind the end of a drain nobody would cut it.
         let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
         let started = match is_too_late {
@@ -40,14 +44,15 @@ impl<P: Protocol> Connections<P> {
 
 /// An outgoing connection that has not been started. Dropped, it tells its protocol that it never will be.
 pub struct Dial<P: Protocol> {
+    name: Key,
     to: Target,
     options: ConnectOptions,
     protocol: Unmade<P>,
 }
 
 impl<P: Protocol> Dial<P> {
-    pub fn new(to: Target, options: ConnectOptions, protocol: P) -> Self {
-        Self { to, options, protocol: Unmade(Some(protocol)) }
+    pub fn new(name: Key, to: Target, options: ConnectOptions, protocol: P) -> Self {
+        Self { name, to, options, protocol: Unmade(Some(protocol)) }
     }
 }
 
@@ -71,7 +76,11 @@ impl<P: Protocol> Drop for Unmade<P> {
         // One that dials again whenever it is lost would do so for ever: its second is dropped without a call.
         if !REFUSING.replace(true) {
             let error = io::ErrorKind::NotConnected.into();
-            mem::guarded(|| protocol.lost(Lost::ConnectFailed(error)));
+            // There may be no worker here that would carry them out.
+            let mut nobodys = Commands::nobodys();
+            mem::guarded(|| protocol.lost(Lost::ConnectFailed(error), &mut nobodys));
+            // What it wants to dial now is refused without a call, too.
+            drop(nobodys);
             REFUSING.set(false);
         }
         mem::discard(protocol);

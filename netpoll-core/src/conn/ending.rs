@@ -4,8 +4,8 @@ use super::deadline::Passed;
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase};
 use super::table::Connections;
-use super::{Context, Lost, Protocol};
-use crate::driver::Io;
+use super::{Context, Lost, Protocol, forward};
+use crate::driver::{Close, Io};
 use crate::mem::{self, Key};
 use crate::sys;
 use crate::time::Instant;
@@ -23,6 +23,12 @@ impl<P: Protocol> Connections<P> {
         stream.release(&mut cx.agenda);
         cx.addresses.left(key);
         cx.attempts.forget(key);
+        if stream.is_linked() {
+            forward::left(cx, key);
+        }
+        if stream.is_dialed() {
+            cx.dialed.ended(key);
+        }
         let stats = &mut cx.agenda.stats;
         match &end.reason {
             Lost::ConnectFailed(_) => stats.connect_failures += 1,
@@ -30,11 +36,11 @@ impl<P: Protocol> Connections<P> {
                 stats.failed += 1;
                 stats.closed += 1;
             }
-            _ if stream.phase == Phase::Connecting => stats.connect_failures += 1,
+            _ if stream.phase.is_connecting() => stats.connect_failures += 1,
             _ => stats.closed += 1,
         }
         // One after the other: a destructor that panics while `lost` unwinds would end the process.
-        if mem::guarded(|| protocol.lost(end.reason)).is_none() {
+        if mem::guarded(|| protocol.lost(end.reason, &mut cx.commands)).is_none() {
             crate::log::panicked(&key);
         }
         mem::discard(protocol);
@@ -45,10 +51,10 @@ impl<P: Protocol> Connections<P> {
     /// Tells a connection that a drain has begun.
     pub fn stop(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         match self.slots.get(key).map(|slot| slot.stream.phase) {
-            Some(Phase::Open) => {
+            Some(phase) if phase.is_open() => {
                 self.call(cx, io, key, Flush::Soon, P::stopping);
             }
-            Some(Phase::Connecting) => self.end(cx, io, key, End::reset(Lost::Cut)),
+            Some(phase) if phase.is_connecting() => self.end(cx, io, key, End::reset(Lost::Cut)),
             _ => {}
         }
     }
@@ -66,7 +72,7 @@ impl<P: Protocol> Connections<P> {
     pub fn cut(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let now = cx.agenda.clock.now();
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return false };
-        let is_due = stream.phase == Phase::Open && stream.deadlines.passed(now, None) == Passed::Protocol;
+        let is_due = stream.phase.is_open() && stream.deadlines.passed(now, None) == Passed::Protocol;
         if is_due {
             stream.deadlines.clear_protocol();
             cx.agenda.stats.timers_fired += 1;
@@ -77,11 +83,17 @@ impl<P: Protocol> Connections<P> {
         // Who lingers, or was about to, or is idle, has had all of its answer: a reset could only destroy it.
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
-        let has_last_word = is_done && slot.stream.phase == Phase::Open;
+        let phase = slot.stream.phase;
+        let has_last_word = is_done && phase == Phase::Open;
         if has_last_word && !self.call(cx, io, key, Flush::Now, P::closing) {
             return false;
         }
-        let end = if is_done { End::closed() } else { End::reset(Lost::Cut) };
+        let end = match phase {
+            _ if is_done => End::closed(),
+            // All of its output is on its way, which a reset could only destroy; its input is cut.
+            Phase::HalfClosed => End { how: Close::Now, reason: Lost::Cut },
+            _ => End::reset(Lost::Cut),
+        };
         self.end(cx, io, key, end);
         !is_done
     }

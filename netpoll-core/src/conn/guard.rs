@@ -155,7 +155,7 @@ impl Stream {
 
     /// The grace of a drain begins, if it has not.
     pub fn begin_to_retire(&mut self, cx: &mut Context, key: Key) {
-        if self.phase != Phase::Open || self.is_retiring() {
+        if !self.may_retire() || self.is_retiring() {
             return;
         }
         let now = cx.agenda.clock.now();
@@ -184,7 +184,7 @@ impl Stream {
     /// Asks once more whether the peer's side has all of the output, if that is all that is waited for: a deadline is about to
     /// count.
     pub fn look_at_output(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
-        let is_all_sent = self.phase == Phase::Open && self.waiting_bytes() == 0;
+        let is_all_sent = self.phase.is_open() && self.waiting_bytes() == 0;
         if is_all_sent
             && self.guard.as_ref().is_some_and(|guard| guard.awaits_acknowledgement)
             && io.unacknowledged(key).unwrap_or(0) == 0
@@ -266,15 +266,17 @@ impl Stream {
     /// It lingers, or would as soon as the grace of a drain is over, and nothing waits to leave.
     pub fn has_said_all(&self) -> bool {
         let retires = self.is_retiring() && !self.has_remainder() && self.waiting_bytes() == 0;
-        self.phase == Phase::Lingering || (self.phase == Phase::Open && retires)
+        self.phase == Phase::Lingering || (self.phase.is_open() && retires)
     }
 
     /// Whether a deadline that has passed has to wait until what lies in the socket is delivered: it is what the peer
     /// should have sent by then.
     pub fn looks_first(&self, passed: Passed) -> bool {
         match self.phase {
-            Phase::Connecting | Phase::Lingering => passed == Passed::Guard,
-            Phase::Open => (passed == Passed::Protocol || self.is_retiring()) && !self.is_held(),
+            Phase::Connecting | Phase::ConnectingToFinish | Phase::Lingering => passed == Passed::Guard,
+            Phase::Open | Phase::HalfClosing | Phase::HalfClosed => {
+                (passed == Passed::Protocol || self.is_retiring()) && !self.is_held()
+            }
             Phase::Closing | Phase::Finishing => false,
         }
     }

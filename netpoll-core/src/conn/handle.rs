@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::commands::Commands;
 use super::reply::Reply;
-use super::stream::Stream;
+use super::stream::{Phase, Stream};
 use super::{ConnLimits, Context, Flow, Local};
 use crate::driver::Io;
-use crate::mem::{FileRange, Held, Key};
+use crate::mem::{self, FileRange, Held, Key};
 use crate::sys::{self, Address};
 use crate::task::WakeTarget;
 use crate::time::Instant;
@@ -48,7 +48,8 @@ impl Conn<'_> {
     /// A name for this connection that other connections and threads can use.
     #[must_use]
     pub fn id(&self) -> ConnId {
-        ConnId { worker: self.cx.worker, key: self.key }
+        let key = if self.stream.is_dialed() { self.cx.dialed.name_of(self.key) } else { self.key };
+        ConnId { worker: self.cx.worker, key }
     }
 
     /// The worker that this connection lives on, counted from zero.
@@ -74,6 +75,9 @@ impl Conn<'_> {
     /// Queues a copy of these bytes.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) {
+        if self.drops_output() {
+            return;
+        }
         self.stream.out.write(&mut self.cx.agenda.pool, bytes);
     }
 
@@ -92,7 +96,7 @@ impl Conn<'_> {
     /// [`Flow::Reset`](crate::Flow::Reset) or a panic.
     #[inline]
     pub fn send_now(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
+        if bytes.is_empty() || self.drops_output() {
             return;
         }
         if self.stream.waiting_bytes() == 0 {
@@ -120,12 +124,18 @@ impl Conn<'_> {
     /// Queues bytes that live for ever. Above 4 KiB they are not copied.
     #[inline]
     pub fn send_static(&mut self, bytes: &'static [u8]) {
+        if self.drops_output() {
+            return;
+        }
         self.stream.out.write_static(&mut self.cx.agenda.pool, bytes);
     }
 
     /// Queues shared bytes. Above 4 KiB they are not copied, however many connections send them.
     #[inline]
     pub fn send_shared(&mut self, bytes: Bytes) {
+        if self.drops_output() {
+            return mem::discard(bytes);
+        }
         self.stream.out.write_shared(&mut self.cx.agenda.pool, bytes);
     }
 
@@ -150,6 +160,9 @@ impl Conn<'_> {
     /// # Panics
     /// If more than `usize::MAX` bytes would be queued.
     pub fn send_file(&mut self, range: FileRange) {
+        if self.drops_output() {
+            return;
+        }
         self.stream.out.write_file(&mut self.cx.agenda.pool, range);
     }
 
@@ -162,7 +175,50 @@ impl Conn<'_> {
     /// If `write` leaves the vector shorter than it found it.
     #[inline]
     pub fn append<R>(&mut self, reserve: usize, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        self.stream.out.append(&mut self.cx.agenda.pool, reserve, write)
+        let drops = self.drops_output();
+        self.stream.out.append(&mut self.cx.agenda.pool, reserve, |into| {
+            let queued = into.len();
+            let result = write(into);
+            if drops {
+                into.truncate(queued);
+            }
+            result
+        })
+    }
+
+    /// Ends our direction (FIN) behind what is queued, and goes on receiving: the peer sees the end of the stream, and
+    /// may still send. Other than [`Flow::Close`](crate::Flow::Close) and [`Flow::Linger`](crate::Flow::Linger) it says nothing
+    /// about the input.
+    ///
+    /// What is sent on this connection from here on, by whomever, is dropped; what [`append`](Self::append) writes is taken back.
+    /// Input that was held back by the queue flows at once, and `drained` does not come any more. When the peer ends its
+    /// direction too, or has already, the connection closes by itself ([`Lost::Closed`](crate::Lost::Closed)): behind
+    /// [`eof`](crate::Protocol::eof), and behind what a pause or a [`Flow::Yield`](crate::Flow::Yield) has left to be offered. A peer
+    /// that never ends keeps it open: set a deadline. A peer that does not take what is queued is cut as ever. The end of a
+    /// drain cuts it without a reset once all has left.
+    ///
+    /// Nothing happens the second time. One system call (`shutdown`), behind the callback.
+    pub fn finish(&mut self) {
+        if self.reply.is_veiled() {
+            // What waits above the layer leaves first. What is sent from here on is dropped, as long as the veil hangs and behind it.
+            if self.stream.phase == Phase::Open {
+                self.stream.set_finished_above();
+            }
+            return self.stream.drop_output();
+        }
+        self.stream.finish_output(&mut self.cx.agenda, self.io, self.key);
+    }
+
+    /// Our direction ends, or has ended: [`finish`](Self::finish) was called, and what is sent is dropped.
+    #[inline]
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.drops_output()
+    }
+
+    #[inline]
+    fn drops_output(&self) -> bool {
+        self.stream.phase != Phase::Open
     }
 
     /// Bytes that were queued and have not left.
@@ -213,6 +269,17 @@ impl Conn<'_> {
     #[inline]
     pub fn clear_deadline(&mut self) {
         self.stream.deadlines.clear_protocol();
+    }
+
+    /// When bytes were last moved between this connection and another one, in either direction
+    /// ([`Commands::forward`](crate::Commands::forward)); now, while some that were moved wait to leave: readers that are too slow are cut as
+    /// ever. `None` for one that has nothing forwarded, or no more.
+    ///
+    /// A `deadline` that looks here and sets the next one cuts who has been idle, and nobody else.
+    #[must_use]
+    pub fn forwarded_at(&self) -> Option<Instant> {
+        let moved = self.cx.forwards.last_moved(self.key);
+        if self.stream.forwards_later() { Some(self.now()) } else { moved }
     }
 
     /// The deadline that is set, if one is.

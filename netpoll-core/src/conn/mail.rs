@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnId, Local, Message, Packet, Start};
+use super::{ConnId, Local, Message, Order, Packet, Start};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Sender;
 use crate::sys::Address;
@@ -31,9 +31,9 @@ pub enum Letter {
         to: Key,
         message: Message,
     },
-    Close {
+    Order {
         key: Key,
-        reset: bool,
+        order: Order,
     },
     Connect(Box<dyn Start + Send>),
     /// The addresses of a name that an outgoing connection has asked for.

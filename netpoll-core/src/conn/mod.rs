@@ -12,8 +12,11 @@ mod course;
 mod datagram;
 mod deadline;
 mod dial;
+mod dialed;
 mod ending;
+mod forward;
 mod guard;
+mod half_close;
 mod handle;
 mod layer;
 mod limits;
@@ -44,10 +47,12 @@ use crate::time::Instant;
 
 pub use addresses::Addresses;
 pub use attempts::{Attempts, Resolve};
-pub use commands::{Command, Commands, Packet};
-pub use connect::{ConnectOptions, Start};
+pub use commands::{Answer, Command, Commands, Packet};
+pub use connect::{ConnectOptions, Order, Start};
 pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, UdpOptions};
 pub use dial::Dial;
+pub use dialed::{DialNames, Dialed};
+pub use forward::Forwards;
 pub use handle::{Conn, ConnId};
 pub use layer::{Layer, Layered, Upper};
 pub use limits::ConnLimits;
@@ -69,6 +74,8 @@ pub struct Context {
     pub commands: Commands,
     pub limits: ConnLimits,
     pub addresses: Addresses,
+    pub dialed: Dialed,
+    pub forwards: Forwards,
     pub worker: u16,
     /// A graceful drain is under way.
     pub stopping: bool,

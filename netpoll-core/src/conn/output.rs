@@ -2,7 +2,7 @@
 
 use super::ConnLimits;
 use super::Lost;
-use super::stream::{BACKED_UP, ENDED, End, OUTPUT_LEFT, PAUSED, Phase, Stream};
+use super::stream::{BACKED_UP, ENDED, End, FED, OUTPUT_LEFT, PAUSED, Phase, Stream};
 use crate::driver::{Flushed, Io};
 use crate::mem::Key;
 use crate::reactor::Agenda;
@@ -33,7 +33,7 @@ impl Stream {
     pub fn take_output_left(&mut self) -> bool {
         let tell = self.has(OUTPUT_LEFT);
         self.mark(OUTPUT_LEFT, false);
-        tell && self.phase == Phase::Open && self.waiting_bytes() == 0
+        tell && self.phase.is_open() && self.waiting_bytes() == 0
     }
 
     /// Output that had to wait has left the queue, and has not arrived yet: a reset would destroy it.
@@ -66,10 +66,11 @@ impl Stream {
     ) -> Option<End> {
         if !self.out.is_empty() {
             let queued = self.out.queued_bytes();
-            // Looked at before the flush: a protocol that saw `is_backed_up` and stopped waits for `drained`.
+            // Looked at before the flush: a protocol that saw `is_backed_up` and stopped waits for `drained`. What others
+            // forward holds their input back, not that of this connection.
             let backs_up = queued + self.in_flight > limits.write_high_bytes
                 && self.phase == Phase::Open
-                && !self.has(BACKED_UP);
+                && !self.has(BACKED_UP | FED);
             match io.flush(key, &mut self.out, &mut agenda.pool) {
                 Flushed::Done => {
                     self.progressed(queued);
@@ -197,10 +198,13 @@ impl Stream {
         if self.phase == Phase::Lingering {
             return None;
         }
-        if self.phase == Phase::Open && self.watches_on(io, key) {
+        if self.phase.is_half_closed() && self.end_output(io, key) {
+            return Some(End::closed());
+        }
+        if self.phase.is_open() && self.watches_on(io, key) {
             return None;
         }
-        if self.guard.take().is_some() && self.phase == Phase::Open {
+        if self.guard.take().is_some() && self.phase.is_open() {
             self.output_left(agenda, key);
         }
         match self.phase {
@@ -212,7 +216,7 @@ impl Stream {
                 self.linger(agenda, limits, key);
                 None
             }
-            Phase::Connecting | Phase::Open | Phase::Lingering => None,
+            _ => None,
         }
     }
 

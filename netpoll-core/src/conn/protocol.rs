@@ -8,7 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::{Conn, Message};
+use super::{Commands, Conn, Message};
 use crate::sys::Address;
 use crate::time::Instant;
 
@@ -31,6 +31,10 @@ use crate::time::Instant;
 /// }
 /// ```
 pub trait Protocol: Sized + 'static {
+    /// It is a protocol above a layer.
+    #[doc(hidden)]
+    const HAS_LAYER: bool = false;
+
     /// The connection is open, accepted or connected. Called once, first. The default goes on.
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
@@ -48,9 +52,10 @@ pub trait Protocol: Sized + 'static {
         Flow::Close
     }
 
-    /// The peer of a connection that has paused reading has ended its direction, perhaps behind bytes that are not read
+    /// The peer of a connection that has paused reading, or that another one holds back ([`Commands::pause`],
+    /// [`Commands::forward`]), has ended its direction, perhaps behind bytes that are not read
     /// yet: it has left, or has said all it will say and only listens. Comes once. What it returns takes effect as ever;
-    /// the default is to go on pausing. [`eof`](Self::eof) comes when all its bytes were read.
+    /// the default is to go on pausing, whoever has paused. [`eof`](Self::eof) comes when all its bytes were read.
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Pause
@@ -110,6 +115,13 @@ pub trait Protocol: Sized + 'static {
         Flow::Retire
     }
 
+    /// Another connection or thread wants our direction to end ([`Commands::finish`], [`Handle::finish`](crate::Handle::finish)).
+    /// The default does it ([`Conn::finish`]), and changes nothing else.
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.finish();
+        conn.unchanged_flow()
+    }
+
     /// The connection is about to be closed because somebody else has asked for it
     /// ([`Commands::close`](crate::Commands::close), [`Handle::close`](crate::Handle::close)) or the grace of a drain is over
     /// ([`Flow::Retire`]). The moment for a last word; what it returns takes effect as ever, and the default lingers.
@@ -131,8 +143,12 @@ pub trait Protocol: Sized + 'static {
     /// It comes without `opened` when an outgoing connection could not be made ([`Lost::ConnectFailed`]) or an
     /// accepted one could not be registered. The protocol of an accepted one for which the worker has no slot left (16
     /// million connections of its type) is dropped without any call.
-    fn lost(&mut self, reason: Lost) {
-        let _ = reason;
+    ///
+    /// `commands` are carried out when it has returned, as those of other callbacks: close the other half of a pair, dial again.
+    /// They are dropped where there is no worker to carry them out: when it ends, and for an outgoing connection that
+    /// was never tried ([`NotConnected`](io::ErrorKind::NotConnected)), whose `lost` may come on another thread.
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        let _ = (reason, commands);
     }
 }
 
@@ -172,7 +188,7 @@ pub enum Flow {
 pub enum Lost {
     /// We closed it, as a callback asked.
     Closed,
-    /// We reset it, as a callback asked.
+    /// We reset it, as a callback asked, or because the other end of a [`Commands::forward`] is gone.
     Reset,
     /// The stream failed, by the peer's reset for example. The kernel's error.
     Failed(io::Error),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::mail::{Letter, by_worker};
-use super::{ConnId, ConnectOptions, DatagramId, Dial, Local, Message, Packet, Protocol, Target};
+use super::{
+    ConnId, ConnectOptions, DatagramId, Dial, DialNames, Local, Message, Order, Packet, Protocol, Target,
+};
 use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
@@ -33,6 +35,7 @@ pub struct Handle {
     /// Workers that have something left, in a drain.
     pub(crate) undrained: Arc<AtomicUsize>,
     pub(crate) clock: ClockReader,
+    pub(crate) names: DialNames,
 }
 
 /// What became of the settings on this machine.
@@ -200,12 +203,22 @@ impl Handle {
     /// Closes a connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does.
     /// Nothing happens if it is gone.
     pub fn close(&self, id: ConnId) {
-        self.post(id, Letter::Close { key: id.key, reset: false });
+        self.order(id, Order::Close);
+    }
+
+    /// Ends our direction of a connection behind what it has queued, as [`Conn::finish`](crate::Conn::finish) does.
+    /// Nothing happens if it is gone.
+    pub fn finish(&self, id: ConnId) {
+        self.order(id, Order::Finish);
     }
 
     /// Resets a connection; what it has queued is lost. Nothing happens if it is gone.
     pub fn reset(&self, id: ConnId) {
-        self.post(id, Letter::Close { key: id.key, reset: true });
+        self.order(id, Order::Reset);
+    }
+
+    fn order(&self, id: ConnId, order: Order) {
+        self.post(id, Letter::Order { key: id.key, order });
     }
 
     /// Sends a datagram from a socket, to a peer's address or along the path of a datagram that came from it, as
@@ -221,6 +234,9 @@ impl Handle {
     /// worker ends first, or has no slot left for it. If it has ended already, `lost` comes at once, on this thread; a
     /// protocol that is handed over inside such a call is dropped without one.
     ///
+    /// The name is that of the connection from now on, whether it is open or not: see
+    /// [`Commands::connect`](crate::Commands::connect).
+    ///
     /// # Panics
     /// If there is no such worker.
     pub fn connect<P: Protocol + Send>(
@@ -229,8 +245,12 @@ impl Handle {
         to: impl Into<Target>,
         options: ConnectOptions,
         protocol: P,
-    ) {
-        self.worker(worker).send(Letter::Connect(Box::new(Dial::new(to.into(), options, protocol))));
+    ) -> ConnId {
+        let sender = self.worker(worker);
+        let name = self.names.next();
+        sender.send(Letter::Connect(Box::new(Dial::new(name, to.into(), options, protocol))));
+        // There are as many workers as a `u16` counts, at most.
+        ConnId { worker: worker as u16, key: name }
     }
 
     /// Whether a drain has begun, on the workers that have heard of it so far. For what takes long and can end early: a

@@ -63,6 +63,11 @@ impl Reply {
         Self { start: chunk.as_ptr().addr(), len: chunk.len(), part: Part::NONE }
     }
 
+    /// It is that of a protocol above a layer.
+    pub fn is_veiled(&self) -> bool {
+        self.part.end == u32::MAX
+    }
+
     #[inline]
     pub fn part(&self) -> Part {
         self.part

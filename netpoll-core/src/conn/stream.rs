@@ -39,18 +39,54 @@ pub(super) const DEADLINE_WAITS: u16 = 1 << 9;
 pub(super) const TURN_CAME: u16 = 1 << 10;
 /// The protocol keeps something for itself that it wants to be offered, or to send, when input flows again.
 pub(super) const KEEPS: u16 = 1 << 11;
+/// Its input goes to another connection (`forward.rs`).
+pub(super) const FORWARDS: u16 = 1 << 12;
+/// The input of another connection comes here.
+pub(super) const FED: u16 = 1 << 13;
+/// The connection that its input goes to has no room, or is not open yet.
+pub(super) const HELD_BY_TARGET: u16 = 1 << 14;
+/// Another connection has paused it.
+pub(super) const HELD_BY_OTHERS: u16 = 1 << 15;
+
+/// It was dialed: its worker knows it by a name of its own.
+const DIALED: u8 = 1;
+/// The protocol above a layer has finished it: our direction ends when what waits above has left.
+const FINISHED_ABOVE: u8 = 1 << 1;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Connecting,
+    /// As `Connecting`; our direction ends as soon as it is open.
+    ConnectingToFinish,
     Open,
+    /// Our direction ends behind what is queued; input goes on.
+    HalfClosing,
+    /// Our direction has ended; input goes on.
+    HalfClosed,
     /// Close as soon as everything has been sent.
     Closing,
     /// End our direction as soon as everything has been sent; input is discarded.
     Finishing,
     /// Our direction is ended; input is discarded until the peer ends too.
     Lingering,
+}
+
+impl Phase {
+    /// It is not made yet.
+    pub fn is_connecting(self) -> bool {
+        matches!(self, Self::Connecting | Self::ConnectingToFinish)
+    }
+
+    /// Its protocol is called: input is received.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::HalfClosing | Self::HalfClosed)
+    }
+
+    /// Its protocol is called, and what it sends is dropped.
+    pub fn is_half_closed(self) -> bool {
+        matches!(self, Self::HalfClosing | Self::HalfClosed)
+    }
 }
 
 /// How a connection ends.
@@ -85,7 +121,9 @@ pub struct Stream {
     pub(super) in_flight: usize,
     pub(super) discarded: u32,
     pub phase: Phase,
-    bits: u16,
+    pub(super) bits: u16,
+    /// What few connections are.
+    rare: u8,
 }
 
 // With its generation (8 B) and the driver's part (16 B) a slot is at most 128 B, plus the protocol's own state.
@@ -103,6 +141,7 @@ impl Stream {
             discarded: 0,
             phase,
             bits: 0,
+            rare: 0,
         }
     }
 
@@ -122,6 +161,32 @@ impl Stream {
     #[inline]
     pub(super) fn mark(&mut self, bit: u16, on: bool) {
         self.bits = if on { self.bits | bit } else { self.bits & !bit };
+    }
+
+    pub fn set_dialed(&mut self) {
+        self.rare |= DIALED;
+    }
+
+    /// It has a name beside its key.
+    #[inline]
+    pub fn is_dialed(&self) -> bool {
+        self.rare & DIALED != 0
+    }
+
+    pub fn set_finished_above(&mut self) {
+        self.rare |= FINISHED_ABOVE;
+    }
+
+    /// Our direction ends when what waits above a layer has left.
+    pub fn is_finished_above(&self) -> bool {
+        self.rare & FINISHED_ABOVE != 0
+    }
+
+    /// True once.
+    pub fn take_finished_above(&mut self) -> bool {
+        let is_finished = self.is_finished_above();
+        self.rare &= !FINISHED_ABOVE;
+        is_finished
     }
 
     pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {

@@ -8,7 +8,10 @@ use std::io;
 use bytes::Bytes;
 
 use super::any_table::Table;
+use super::commands::Command;
+use super::connect::Order;
 use super::deadline::Passed;
+use super::forward::Forward;
 use super::guard::Outlook;
 use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
@@ -57,18 +60,35 @@ impl<P: Protocol> Connections<P> {
 
     /// Bytes for a connection that is held or over, or that has a remainder already.
     #[cold]
-    fn received_out_of_turn(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &[u8]) -> Verdict {
+    fn received_out_of_turn(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        chunk: &mut [u8],
+    ) -> Verdict {
         let Some(slot) = self.slots.get_mut(key) else { return Verdict::Gone };
-        let end = if slot.stream.phase != Phase::Open {
+        let end = if !slot.stream.phase.is_open() {
             slot.stream.discard(&mut cx.agenda, &cx.limits, io, key, chunk.len());
             None
-        } else if slot.stream.is_held() {
+        } else if slot.stream.is_held() || (slot.stream.forwards() && !slot.stream.input.is_empty()) {
             // They had left the socket when the connection was paused: it is offered them when it goes on.
             slot.stream.keep(cx, chunk);
             match slot.stream.keeps_too_much(cx) {
                 None => return Verdict::Stop,
                 end => end,
             }
+        } else if slot.stream.forwards() {
+            // The worker, which has both ends, does it right behind this.
+            cx.commands.push(Command::Forward(Forward::Chunk));
+            return Verdict::Continue;
+        } else if slot.stream.input.is_empty() {
+            // Half-closed, or fed by another: nothing goes back past the queue, or it would be as usual.
+            let mut input = Input::new(chunk);
+            let (called, _) = slot.ask(cx, io, key, &mut input, Reply::NONE, P::received);
+            let consumed = input.consumed();
+            slot.stream.keep(cx, &chunk[consumed..]);
+            slot.settle_offer(cx, io, key, called)
         } else {
             slot.offer(cx, io, key, chunk, P::received)
         };
@@ -138,6 +158,18 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
+    /// Tells the protocol that the peer of a pause has ended. True if the connection lives on.
+    fn peer_ended(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        self.call(cx, io, key, Flush::Now, |protocol, conn| {
+            let is_paused = conn.stream.is_paused();
+            match protocol.peer_ended(conn) {
+                // The pause that goes on is that of others.
+                Flow::Pause if !is_paused => Flow::Continue,
+                flow => flow,
+            }
+        })
+    }
+
     /// Tells the protocol that output which had to wait has left. True if the connection lives on.
     fn output_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
@@ -152,7 +184,8 @@ impl<P: Protocol> Connections<P> {
 impl<P: Protocol> Table for Connections<P> {
     fn opened(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, result: io::Result<()>) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
-        let connecting = stream.phase == Phase::Connecting;
+        let connecting = stream.phase.is_connecting();
+        let to_finish = stream.phase == Phase::ConnectingToFinish;
         match result {
             Ok(()) => {
                 if connecting {
@@ -160,8 +193,17 @@ impl<P: Protocol> Table for Connections<P> {
                     cx.attempts.forget(key);
                     stream.clear_guard();
                     stream.phase = Phase::Open;
+                    // Others may have paused it already.
+                    stream.rein(&mut cx.agenda, io, key);
+                    if stream.is_linked() {
+                        cx.commands.push(Command::Forward(Forward::Room(key)));
+                    }
                 }
-                if self.call(cx, io, key, Flush::Now, P::opened) && cx.stopping {
+                let alive = self.call(cx, io, key, Flush::Now, P::opened);
+                if alive && to_finish {
+                    self.order(cx, io, key, Order::Finish);
+                }
+                if alive && cx.stopping {
                     self.stop(cx, io, key);
                 }
             }
@@ -211,7 +253,11 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
-        match stream.sent(&mut cx.agenda, &cx.limits, io, key, bytes) {
+        let sent = stream.sent(&mut cx.agenda, &cx.limits, io, key, bytes);
+        if sent.is_ok() && stream.has_room_for_source(&cx.limits) {
+            cx.commands.push(Command::Forward(Forward::Room(key)));
+        }
+        match sent {
             Err(end) => self.end(cx, io, key, end),
             Ok(false) => {}
             Ok(true) => {
@@ -227,12 +273,15 @@ impl<P: Protocol> Table for Connections<P> {
             HangUp::Eof => {
                 slot.stream.set_finished();
                 match slot.stream.phase {
-                    Phase::Open => {
+                    phase if phase.is_open() && slot.stream.forwards() => {
+                        cx.commands.push(Command::Forward(Forward::Ended(key)));
+                    }
+                    phase if phase.is_open() => {
                         let end = slot.offer(cx, io, key, &[], P::eof);
                         self.done(cx, io, key, end);
                     }
                     Phase::Lingering => self.end(cx, io, key, End::closed()),
-                    Phase::Connecting | Phase::Closing | Phase::Finishing => {}
+                    _ => {}
                 }
             }
         }
@@ -242,7 +291,7 @@ impl<P: Protocol> Table for Connections<P> {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
         stream.set_peer_ending();
         if stream.take_peer_ending() {
-            self.call(cx, io, key, Flush::Now, P::peer_ended);
+            self.peer_ended(cx, io, key);
         }
     }
 
@@ -259,18 +308,26 @@ impl<P: Protocol> Table for Connections<P> {
             return false;
         }
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        if slot.stream.take_peer_ending() && !self.call(cx, io, key, Flush::Now, P::peer_ended) {
+        if slot.stream.take_peer_ending() && !self.peer_ended(cx, io, key) {
             return false;
         }
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        if slot.stream.owes_flush() {
+        // What is offered comes first: a flush may find that nothing is left to do but that.
+        if !offer && slot.stream.owes_flush() {
             let end = slot.stream.flush(&mut cx.agenda, &cx.limits, io, key);
             if end.is_some() {
                 return self.done(cx, io, key, end);
             }
+            if slot.stream.has_room_for_source(&cx.limits) {
+                cx.commands.push(Command::Forward(Forward::Room(key)));
+            }
         }
         if slot.stream.take_room(&cx.limits) {
             return self.drained(cx, io, key);
+        }
+        if offer && slot.stream.forwards() {
+            cx.commands.push(Command::Forward(Forward::Kept(key)));
+            return false;
         }
         if offer {
             let end = slot.offer(cx, io, key, &[], P::received);
@@ -308,7 +365,7 @@ impl<P: Protocol> Table for Connections<P> {
         cx.agenda.stats.timers_fired += u64::from(passed != Passed::Neither);
         match passed {
             Passed::Neither => {}
-            Passed::Guard if stream.phase == Phase::Connecting => {
+            Passed::Guard if stream.phase.is_connecting() => {
                 let next = self.attempt_timed_out(cx, io, key);
                 self.goes_on(cx, io, key, next);
             }
@@ -317,7 +374,7 @@ impl<P: Protocol> Table for Connections<P> {
                 Outlook::Retired => self.retired(cx, io, key),
                 Outlook::Ends(end) => self.end(cx, io, key, end),
             },
-            Passed::Protocol if stream.phase == Phase::Open => {
+            Passed::Protocol if stream.phase.is_open() => {
                 self.call(cx, io, key, Flush::Soon, P::deadline);
             }
             Passed::Protocol => {}
@@ -329,7 +386,7 @@ impl<P: Protocol> Table for Connections<P> {
         if let Some(wake) = &stream.wake {
             wake.arrived();
         }
-        if stream.phase == Phase::Open {
+        if stream.phase.is_open() {
             self.call(cx, io, key, Flush::Soon, P::woken);
         }
     }
@@ -349,18 +406,38 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message) {
-        if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open) {
+        if self.slots.get(key).is_some_and(|slot| slot.stream.phase.is_open()) {
             self.call(cx, io, key, Flush::Soon, |protocol, conn| protocol.told(conn, message));
         }
     }
 
-    fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, reset: bool) {
-        if self.slots.get(key).is_some_and(|slot| slot.stream.phase == Phase::Open || reset) {
-            let close = |protocol: &mut P, conn: &mut Conn<'_>| {
-                if reset { Flow::Reset } else { protocol.closing(conn) }
-            };
-            self.call(cx, io, key, Flush::Soon, close);
-        }
+    fn stream(&mut self, key: Key) -> Option<&mut Stream> {
+        self.slots.get_mut(key).map(|slot| &mut slot.stream)
+    }
+
+    fn has_layer(&self) -> bool {
+        P::HAS_LAYER
+    }
+
+    fn end_by(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        self.end(cx, io, key, end);
+    }
+
+    fn order(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, order: Order) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        let act = match order {
+            Order::Finish if stream.phase.is_open() => P::finishing,
+            Order::Finish => return stream.finish_output(&mut cx.agenda, io, key),
+            Order::Reset => |_: &mut P, _: &mut Conn<'_>| Flow::Reset,
+            Order::Close if stream.phase.is_open() => P::closing,
+            Order::Close if stream.phase.is_connecting() => return self.end(cx, io, key, End::closed()),
+            Order::Close => return,
+            Order::Wake => return self.woken(cx, io, key),
+            Order::Pause | Order::Resume => {
+                return stream.hold_for_others(&mut cx.agenda, io, key, order == Order::Pause);
+            }
+        };
+        self.call(cx, io, key, Flush::Soon, act);
     }
 
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io) {

@@ -9,7 +9,7 @@ use crate::driver::Io;
 use crate::mem::Key;
 use crate::time::Instant;
 
-/// The tables of one worker. Table 0 and the last three are the worker's own.
+/// The tables of one worker. Table 0 and the last four are the worker's own.
 pub struct Tables {
     tables: Vec<Box<dyn Table>>,
     protocols: Vec<TypeId>,
@@ -22,19 +22,21 @@ impl Tables {
     pub const TIMERS: u8 = u8::MAX - 1;
     /// Keys of this table number name datagram sockets.
     pub const DATAGRAMS: u8 = u8::MAX - 2;
+    /// Keys of this table number are names of outgoing connections.
+    pub const NAMES: u8 = u8::MAX - 3;
 
     pub fn new() -> Self {
         Self { tables: Vec::new(), protocols: Vec::new() }
     }
 
-    /// The table of a protocol, made at its first use. `None` for the 253rd protocol of a worker.
+    /// The table of a protocol, made at its first use. `None` for the 252nd protocol of a worker.
     pub fn of<P: Protocol>(&mut self) -> Option<&mut Connections<P>> {
         let wanted = TypeId::of::<P>();
         let index = match self.protocols.iter().position(|protocol| *protocol == wanted) {
             Some(index) => index,
             None => {
                 let number =
-                    u8::try_from(self.tables.len() + 1).ok().filter(|number| *number < Self::DATAGRAMS)?;
+                    u8::try_from(self.tables.len() + 1).ok().filter(|number| *number < Self::NAMES)?;
                 self.tables.push(Box::new(Connections::<P>::new(number)));
                 self.protocols.push(wanted);
                 self.tables.len() - 1

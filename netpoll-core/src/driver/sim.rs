@@ -89,6 +89,9 @@ impl SimDriver {
             let net = self.io.net.net.borrow();
             (net.post.ports.len(), net.faults.delays)
         };
+        if ports == 0 {
+            return 0;
+        }
         let (start, mut events) = (self.io.random.below(ports), 0);
         for offset in 0..ports {
             let port = (start + offset) % ports;
@@ -188,12 +191,12 @@ impl Driver for SimDriver {
         for mut queue in self.io.dead.drain(..) {
             queue.clear(sink.pool());
         }
-        let (links, ports, short_waits, drains) = {
+        let (links, short_waits, drains) = {
             let mut net = self.io.net.net.borrow_mut();
             let net = &mut *net;
             let share = &mut net.shares[self.io.worker];
             share.owes_blocks = false;
-            (net.links.len(), net.post.ports.len(), net.faults.short_waits, !share.drained.is_empty())
+            (net.links.len(), net.faults.short_waits, !share.drained.is_empty())
         };
         let mut events_max = limits.events;
         if self.io.random.happens(short_waits) {
@@ -214,9 +217,7 @@ impl Driver for SimDriver {
             events += usize::from(!matches!(next, Next::NoRoom(_)));
             self.deliver_one(index, next, sink);
         }
-        if ports > 0 {
-            events += self.deliver_datagrams(events_max - events.min(events_max), sink);
-        }
+        events += self.deliver_datagrams(events_max - events.min(events_max), sink);
         if drains {
             events += self.end_drains(sink);
         }

@@ -115,6 +115,11 @@ impl ReadBuffer {
         }
     }
 
+    /// The block, and how much of it was consumed.
+    pub(super) fn into_parts(self) -> (Block, usize) {
+        (self.block, self.start)
+    }
+
     /// Gives everything back to the pool, consumed or not.
     #[inline]
     pub fn clear(&mut self, pool: &mut Pool) {

@@ -23,6 +23,7 @@ use super::block::Block;
 use super::discard::{Guarded, discard};
 use super::file_range::FileRange;
 use super::pool::{BLOCK_BYTES_MAX, Pool};
+use super::read_buffer::ReadBuffer;
 use segment::Segment;
 
 mod segment;
@@ -149,6 +150,31 @@ impl WriteQueue {
             discard(bytes);
         } else {
             self.link(pool, Segment::Common(Guarded::new(bytes)));
+        }
+    }
+
+    /// Queues input that somebody has kept: its block is handed over. Up to [`COPY_MAX`] bytes behind others are copied.
+    pub fn write_kept(&mut self, pool: &mut Pool, kept: ReadBuffer) {
+        if kept.is_empty() {
+            return;
+        }
+        let is_first = self.is_empty();
+        if !is_first && kept.len() <= COPY_MAX {
+            self.write(pool, kept.bytes());
+            let (block, _) = kept.into_parts();
+            return pool.give(block);
+        }
+        let (mut block, consumed) = kept.into_parts();
+        if !is_first && consumed > 0 {
+            // Only of the first segment a part may be gone.
+            block.copy_within(consumed.., 0);
+            let left = block.len() - consumed;
+            block.as_vec().truncate(left);
+        }
+        self.link(pool, Segment::Block(block));
+        if is_first && let Some(chain) = &mut self.chain {
+            chain.first_sent = consumed;
+            chain.bytes -= consumed;
         }
     }
 

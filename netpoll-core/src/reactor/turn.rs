@@ -346,7 +346,7 @@ impl<D: Driver, L> Reactor<D, L> {
         let events = self.budget.events() as u64;
         let (rung, suppressed) = self.mailbox.wakeups();
         let (paid, unpaid) = (self.waiting.paid_count, self.waiting.unpaid_count);
-        let io = self.driver.io().counts();
+        let io = *self.driver.io().counts();
         let agenda = host.agenda();
         let pool = agenda.pool.counts();
         let stats = &mut agenda.stats;
@@ -364,6 +364,8 @@ impl<D: Driver, L> Reactor<D, L> {
         stats.syscalls_recv = io.syscalls_recv;
         stats.syscalls_send = io.syscalls_send;
         stats.syscalls_sendfile = io.syscalls_sendfile;
+        stats.syscalls_recvmmsg = io.syscalls_recvmmsg;
+        stats.syscalls_sendmmsg = io.syscalls_sendmmsg;
         stats.syscalls_accept = io.syscalls_accept;
         stats.syscalls_ctl = io.syscalls_ctl;
         stats.syscalls_close = io.syscalls_close;
@@ -376,16 +378,11 @@ impl<D: Driver, L> Reactor<D, L> {
         stats.receives_empty = io.receives_empty;
         stats.quantum_hits = io.quantum_hits;
         stats.descriptors_exhausted = io.descriptors_exhausted;
-        // Most workers have no datagrams, and none of this ever changes there.
-        if io.syscalls_recvmmsg | io.syscalls_sendmmsg != 0 {
-            stats.syscalls_recvmmsg = io.syscalls_recvmmsg;
-            stats.syscalls_sendmmsg = io.syscalls_sendmmsg;
-            stats.datagrams_received = io.datagrams_received;
-            stats.datagrams_sent = io.datagrams_sent;
-            stats.datagrams_refused = io.datagrams_refused;
-            stats.datagrams_truncated = io.datagrams_truncated;
-            stats.datagram_errors = io.datagram_errors;
-        }
+        stats.datagrams_received = io.datagrams_received;
+        stats.datagrams_sent = io.datagrams_sent;
+        stats.datagrams_refused = io.datagrams_refused;
+        stats.datagrams_truncated = io.datagrams_truncated;
+        stats.datagram_errors = io.datagram_errors;
         stats.panics += take_panics();
         self.published.store(stats);
     }

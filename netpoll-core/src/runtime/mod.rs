@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::conn::{Handle, Letter, Setup};
+use crate::conn::{DialNames, Handle, Letter, Setup};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
@@ -122,8 +122,8 @@ impl Running {
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
         let undrained = Arc::new(AtomicUsize::new(count));
-        let draining = Arc::default();
-        let handle = Handle { workers, published, setup, draining, undrained, clock: clock.reader() };
+        let (draining, names) = (Arc::default(), DialNames::default());
+        let handle = Handle { workers, published, setup, draining, undrained, clock: clock.reader(), names };
         let resolver = Resolver::new();
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);

@@ -17,7 +17,9 @@ use super::builder::{Builder, WorkerInfo};
 use super::listening::Socket;
 use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
-use crate::conn::{Addresses, Attempts, Commands, Context, Handle, Letter, OwnStates, Wakes};
+use crate::conn::{
+    Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, OwnStates, Wakes,
+};
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
@@ -135,9 +137,11 @@ impl Seat {
                 settings.long_turn,
                 self.handle.setup().memory_bytes_max,
             ),
-            commands: Commands::new(self.index as u16, self.handle.workers()),
+            commands: Commands::new(self.index as u16, self.handle.workers(), self.handle.names.clone()),
             limits: settings.limits,
             addresses: Addresses::new(settings.limits.connections_per_address_max),
+            dialed: Dialed::default(),
+            forwards: Forwards::default(),
             worker: self.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::conn::{Command, ConnId, Context, Letter, Listeners, Message, Sockets, Tables};
+use crate::conn::{Answer, Command, ConnId, Context, Letter, Listeners, Message, Order, Sockets, Tables};
 use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
-use crate::mem::{Guarded, Key, Pool};
+use crate::mem::{self, Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, Address, EventFd};
 use crate::time::Instant;
@@ -102,9 +102,11 @@ impl Worker {
             if self.cx.commands.is_empty() {
                 return;
             }
-            for command in self.cx.commands.take() {
+            let mut commands = self.cx.commands.take();
+            for command in commands.drain(..) {
                 self.carry_out(io, command);
             }
+            self.cx.commands.reuse(commands);
         }
         // Two that answer each other would go on for ever.
         if !self.cx.commands.is_empty() {
@@ -127,8 +129,8 @@ impl Worker {
             }
             Command::Tell { to, message } if to.worker == own => self.tell(io, to.key, message),
             Command::Tell { to, message } => self.post(to, Letter::Tell { to: to.key, message }),
-            Command::Close { id, reset } if id.worker == own => self.close(io, id.key, reset),
-            Command::Close { id, reset } => self.post(id, Letter::Close { key: id.key, reset }),
+            Command::Order { id, order } if id.worker == own => self.order(io, id.key, order),
+            Command::Order { id, order } => self.post(id, Letter::Order { key: id.key, order }),
             Command::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
             Command::Run { worker, code } if worker == own => {
                 self.cx.run(|local| code.into_inner()(local));
@@ -142,11 +144,48 @@ impl Worker {
             Command::SendDatagram { from, packet } => {
                 self.post_to(from.worker, Letter::SendDatagram { from: from.key, packet });
             }
+            Command::Link { from, to } => {
+                let (from, to) = (self.own(from), self.own(to));
+                self.tables.link(&mut self.cx, io, from, to);
+            }
+            Command::Forward(what) => self.tables.forward(&mut self.cx, io, what),
+            Command::Queued { id, answer } => self.answer(id, answer.into_inner()),
             Command::Arm { timer, after } => self.cx.arm_timer(timer, after),
             Command::Disarm(entry) => {
                 self.cx.agenda.timers.remove(entry);
             }
         }
+    }
+
+    /// The chunk goes to another connection, or the callback has given commands.
+    #[cold]
+    fn received_with_commands(
+        &mut self,
+        io: &mut dyn Io,
+        key: Key,
+        chunk: &[u8],
+        verdict: Verdict,
+    ) -> Verdict {
+        let forwards = self.cx.commands.take_chunk();
+        let verdict =
+            if forwards { self.tables.forward_chunk(&mut self.cx, io, key, chunk) } else { verdict };
+        self.obey(io);
+        verdict
+    }
+
+    /// The key of a connection that lives here.
+    fn own(&self, id: ConnId) -> Option<Key> {
+        (id.worker == self.cx.worker).then(|| self.cx.dialed.key_of(id.key))
+    }
+
+    /// Tells how much a connection has queued.
+    fn answer(&mut self, id: ConnId, answer: Answer) {
+        let key = self.own(id);
+        let queued = key.and_then(|key| Some(self.tables.get(key)?.stream(key)?.waiting_bytes()));
+        if mem::guarded(|| answer(queued, &mut self.cx.commands)).is_none() {
+            crate::log::panicked(&id);
+        }
+        sys::assert_not_forked();
     }
 
     /// To the worker of a connection. A name from another runtime may have none here.
@@ -161,6 +200,7 @@ impl Worker {
     }
 
     fn tell(&mut self, io: &mut dyn Io, to: Key, message: Message) {
+        let to = self.cx.dialed.key_of(to);
         if let Some(table) = self.tables.get(to) {
             table.tell(&mut self.cx, io, to, message);
         }
@@ -176,14 +216,16 @@ impl Worker {
     }
 
     fn send(&mut self, io: &mut dyn Io, to: Key, bytes: Guarded<Bytes>) {
+        let to = self.cx.dialed.key_of(to);
         if let Some(table) = self.tables.get(to) {
             table.send(&mut self.cx, io, to, bytes);
         }
     }
 
-    fn close(&mut self, io: &mut dyn Io, key: Key, reset: bool) {
+    fn order(&mut self, io: &mut dyn Io, key: Key, order: Order) {
+        let key = self.cx.dialed.key_of(key);
         if let Some(table) = self.tables.get(key) {
-            table.close(&mut self.cx, io, key, reset);
+            table.order(&mut self.cx, io, key, order);
         }
     }
 
@@ -229,6 +271,8 @@ impl Worker {
         self.cx.agenda.shrink();
         self.cx.addresses.shrink();
         self.cx.attempts.shrink();
+        self.cx.dialed.shrink();
+        self.cx.forwards.shrink();
         self.tables.shrink();
         self.cx.commands.shrink();
         self.sockets.shrink();
@@ -309,8 +353,10 @@ impl Sink for Worker {
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         let Some(table) = self.tables.get(key) else { return Verdict::Gone };
         let verdict = table.received(&mut self.cx, io, key, chunk);
-        self.obey(io);
-        verdict
+        if self.cx.commands.is_empty() {
+            return verdict;
+        }
+        self.received_with_commands(io, key, chunk, verdict)
     }
 
     fn unsent(&mut self, key: Key, bytes: &[u8]) {
@@ -389,7 +435,7 @@ impl Host for Worker {
                 rest = (!to.is_empty()).then_some(Letter::SendMany { to, bytes });
             }
             Letter::Tell { to, message } => self.tell(io, to, message),
-            Letter::Close { key, reset } => self.close(io, key, reset),
+            Letter::Order { key, order } => self.order(io, key, order),
             Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
             Letter::Run(code) => {
                 self.cx.run(|local| code.into_inner()(local));

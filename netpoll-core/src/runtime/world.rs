@@ -21,8 +21,8 @@ use std::time::Duration;
 use super::builder::WorkerInfo;
 use super::worker::Worker;
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, Handle, Letter, Local, OwnStates, Peer, Protocol, Resolve, Setup,
-    UdpOptions, Wakes,
+    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, OwnStates,
+    Peer, Protocol, Resolve, Setup, UdpOptions, Wakes,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
@@ -133,15 +133,18 @@ impl Sim {
             draining: Arc::default(),
             undrained: Arc::new(AtomicUsize::new(count)),
             clock: clock.reader(),
+            names: DialNames::default(),
         };
         let names = Names::default();
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let context = Context {
                 agenda: Agenda::new(clock.clone(), usize::MAX, Duration::MAX, memory_bytes_max),
-                commands: Commands::new(index as u16, count),
+                commands: Commands::new(index as u16, count, handle.names.clone()),
                 limits: options.limits,
                 addresses: Addresses::new(options.limits.connections_per_address_max),
+                dialed: Dialed::default(),
+                forwards: Forwards::default(),
                 worker: index as u16,
                 stopping: false,
                 drain_ends: Instant::ZERO,

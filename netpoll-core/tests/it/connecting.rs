@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Answer, Options, Sim};
 use netpoll_core::{
-    Address, Conn, ConnectOptions, Flow, Input, Keepalive, Lost, Protocol, Running, Runtime, Target, Workers,
+    Address, Commands, Conn, ConnectOptions, Flow, Input, Keepalive, Lost, Protocol, Running, Runtime,
+    Target, Workers,
 };
 
 use crate::support::{Log, Recorder};
@@ -29,7 +30,7 @@ impl Protocol for Client {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         // The test may have ended before its clients.
         let _ = self.0.send(format!("{reason:?}"));
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Options, Sim};
-use netpoll_core::{Conn, ConnId, ConnectOptions, Flow, Handle, Input, Lost, Protocol, Runtime, Workers};
+use netpoll_core::{
+    Commands, Conn, ConnId, ConnectOptions, Flow, Handle, Input, Lost, Protocol, Runtime, Workers,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,7 +28,7 @@ impl Protocol for Reporter {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let _ = self.0.send(Err(format!("{reason:?}")));
     }
 }
@@ -96,7 +98,7 @@ impl Protocol for Persistent {
         Flow::Continue
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         self.lost.fetch_add(1, Ordering::Relaxed);
         let again = Self { handle: self.handle.clone(), lost: Arc::clone(&self.lost) };
         self.handle.connect(0, NOWHERE, ConnectOptions::default(), again);

@@ -5,7 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use netpoll_core::{Budget, Conn, ConnLimits, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
+use netpoll_core::{
+    Budget, Commands, Conn, ConnLimits, Flow, Input, Lost, Protocol, Running, Runtime, Workers,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -109,7 +111,7 @@ impl Protocol for Pausing {
         Flow::Close
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         self.0.send("lost").unwrap();
     }
 }
@@ -293,7 +295,7 @@ fn a_reader_that_stands_still_is_cut_although_its_kernel_took_all_it_could() {
             conn.send(&vec![b'x'; 2 << 20]);
             Flow::Continue
         }
-        fn lost(&mut self, reason: Lost) {
+        fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
             self.0.send(format!("{reason:?}")).unwrap();
         }
     }

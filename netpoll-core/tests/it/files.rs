@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
 use netpoll_core::{
-    Conn, ConnLimits, FileRange, Flow, Input, Lost, Protocol, Running, Runtime, Stats, Workers,
+    Commands, Conn, ConnLimits, FileRange, Flow, Input, Lost, Protocol, Running, Runtime, Stats, Workers,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -117,7 +117,7 @@ impl Protocol for Sender {
         Flow::Close
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let _ = self.says.send(format!("{reason:?}"));
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_core::{
-    Conn, ConnId, ConnLimits, ConnectOptions, Datagram, DatagramProtocol, DatagramSocket, Flow, Input, Lost,
-    Protocol, Running, Runtime, Workers,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Datagram, DatagramProtocol, DatagramSocket, Flow,
+    Input, Lost, Protocol, Running, Runtime, Workers,
 };
 
 use crate::support::Echo;
@@ -74,7 +74,7 @@ impl Protocol for Reporter {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.say(format!("{reason:?}"));
     }
 }
@@ -222,7 +222,7 @@ impl Protocol for Client {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let _ = self.0.send((None, format!("{reason:?}")));
     }
 }
@@ -666,7 +666,7 @@ impl Protocol for Forker {
         Flow::Close
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         if self.fork_in == b"lost" {
             self.fork();
         }

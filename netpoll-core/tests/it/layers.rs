@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
 use netpoll_core::{
-    Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Layer, Layered, Lost, Message,
-    Protocol, Runtime, Upper, Workers,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Layer, Layered, Lost,
+    Message, Protocol, Runtime, Upper, Workers,
 };
 
 use crate::chance::{Chance, seeds};
@@ -528,7 +528,7 @@ fn a_file_that_is_shorter_than_promised_resets_the_connection_and_says_why() {
             conn.send_file(FileRange::new(Arc::clone(&self.0), 0, 100));
             Flow::Close
         }
-        fn lost(&mut self, reason: Lost) {
+        fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
             self.1.borrow_mut().push(format!("{reason:?}"));
         }
     }
@@ -928,7 +928,7 @@ impl Protocol for Caller {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         assert!(matches!(reason, Lost::Closed), "{reason:?}");
         self.done.send(self.heard).expect("the test waits");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
 
 const KIB: usize = 1024;
 
@@ -39,7 +39,7 @@ impl Protocol for Lines {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         // The test may be over.
         let _ = self.0.send(format!("{reason:?}"));
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{ListenerId, Options, Sim};
-use netpoll_core::{Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
+use netpoll_core::{
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol,
+};
 
 use crate::support::Echo;
 
@@ -53,7 +55,7 @@ impl Protocol for Victim {
         (self.deed)(conn, &mut self.held)
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -223,7 +225,7 @@ impl Protocol for Wretch {
         panic!("in received")
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         panic_any(Grenade::new(1))
     }
 }

@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
-use netpoll_core::{Conn, ConnId, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
+use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
 
 use crate::support::Log;
 
@@ -79,7 +79,7 @@ impl<T: Fn(String) + Clone + 'static> Protocol for Sender<T> {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         (self.tell)(match reason {
             Lost::Failed(error) => format!("failed {:?}", error.kind()),
             other => format!("lost {other:?}"),

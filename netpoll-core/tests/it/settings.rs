@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Options, PeerId, Sim};
 use netpoll_core::{
-    Budget, Builder, Conn, ConnLimits, Flow, Input, Keepalive, Lost, Protocol, Running, Runtime, Workers,
+    Budget, Builder, Commands, Conn, ConnLimits, Flow, Input, Keepalive, Lost, Protocol, Running, Runtime,
+    Workers,
 };
 
 use crate::support::Echo;
@@ -247,7 +248,7 @@ impl Protocol for Hoards {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.0.set(Some(reason));
     }
 }
@@ -308,7 +309,7 @@ impl Protocol for Floods {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.0.send(reason).expect("the test looks at it");
     }
 }

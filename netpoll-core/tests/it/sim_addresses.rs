@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, Sim};
-use netpoll_core::{Address, Conn, ConnLimits, Flow, Input, Lost, Protocol};
+use netpoll_core::{Address, Commands, Conn, ConnLimits, Flow, Input, Lost, Protocol};
 
 use crate::support::{Echo, Log};
 
@@ -21,7 +21,7 @@ impl Protocol for Curious {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.0.borrow_mut().push(format!("{reason:?}"));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, Conn, ConnectOptions, Flow, Input, Lost, Protocol};
+use netpoll_core::{Budget, Commands, Conn, ConnectOptions, Flow, Input, Lost, Protocol};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -52,7 +52,7 @@ impl Protocol for Stubborn {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let reason = match reason {
             Lost::Failed(error) => format!("failed: {:?}", error.kind()),
             other => format!("{other:?}"),
@@ -155,7 +155,7 @@ impl Protocol for Pausing {
         Flow::Pause
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.0.borrow_mut().push(format!("{reason:?}"));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{
-    Budget, Conn, ConnLimits, ConnectOptions, FileRange, Flow, Input, Layered, Lost, Protocol,
+    Budget, Commands, Conn, ConnLimits, ConnectOptions, FileRange, Flow, Input, Layered, Lost, Protocol,
 };
 
 use crate::chance::{Chance, seeds};
@@ -168,7 +168,7 @@ impl Protocol for Actor {
         Flow::Pause
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         assert!(!std::mem::replace(&mut self.is_lost, true), "lost once");
         self.ledger.borrow_mut().lost.push(format!("{reason:?}"));
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
+use netpoll_core::{
+    Budget, Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Protocol,
+};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -381,7 +383,7 @@ impl Protocol for Listening {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.1.borrow_mut().push(format!("{reason:?}"));
     }
 }
@@ -620,7 +622,7 @@ impl<D: FnMut(&mut Conn<'_>) + 'static> Protocol for Busy<D> {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.0.borrow_mut().push(format!("busy: {reason:?}"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::Conn;
 use netpoll_core::{
-    Builder, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime, WorkerInfo, Workers,
+    Builder, Commands, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime, WorkerInfo, Workers,
 };
 
 use crate::support::Echo;
@@ -96,7 +96,7 @@ impl Protocol for Dialed {
         Flow::Close
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let _ = self.0.send(format!("{reason:?}"));
     }
 }

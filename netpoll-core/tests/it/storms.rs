@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::{
-    Budget, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Peer, Protocol, Running,
-    Runtime, WaitStrategy, Workers,
+    Budget, Commands, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Peer, Protocol,
+    Running, Runtime, WaitStrategy, Workers,
 };
 
 use crate::chance::{Chance, Watchdog, seeds};
@@ -262,7 +262,7 @@ impl Protocol for Obedient {
         self.woken(conn)
     }
 
-    fn lost(&mut self, _reason: Lost) {
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
         self.shared.lost.fetch_add(1, Relaxed);
     }
 }
@@ -289,7 +289,7 @@ impl Protocol for Far {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         assert!(!matches!(reason, Lost::ConnectFailed(_)), "{reason:?}");
         self.shared.lost.fetch_add(1, Relaxed);
     }

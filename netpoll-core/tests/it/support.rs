@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoll_core::{Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
 
 /// Sends back what it gets.
 pub struct Echo;
@@ -93,7 +93,7 @@ impl Protocol for Recorder {
         Flow::Close
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         self.note(format!("lost {reason:?}"));
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Builder, Conn, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime,
-    Workers,
+    Address, Builder, Commands, Conn, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Running,
+    Runtime, Workers,
 };
 
 use crate::support::Echo;
@@ -313,7 +313,7 @@ impl Protocol for Large {
         self.1
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         // The test may have ended before the server.
         let _ = self.2.send(reason);
     }
@@ -390,7 +390,7 @@ impl Protocol for Client {
         Flow::Close
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let _ = self.0.send(format!("{reason:?}"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::{Conn, ConnId, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
+use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
 
 use crate::chance::Watchdog;
 
@@ -44,7 +44,7 @@ impl Protocol for Told {
         Flow::Continue
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         let mut pair = self.pair.lock().unwrap();
         let Some(id) = self.id else { return };
         if pair.names[id.worker()] == self.id {

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::{Address, Conn, Flow, Input, Instant, Lost, Message, Peer, Protocol};
+use netpoll_core::{Address, Commands, Conn, Flow, Input, Instant, Lost, Message, Peer, Protocol};
 
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
@@ -448,9 +448,19 @@ impl<S: Service> Protocol for Http<S> {
         }
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.finishing(conn),
+            _ => {
+                conn.finish();
+                conn.unchanged_flow()
+            }
+        }
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
         if let Phase::Upgraded(next) = &mut self.phase {
-            next.lost(reason);
+            next.lost(reason, commands);
         }
     }
 }

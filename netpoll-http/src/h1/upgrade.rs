@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use netpoll_core::{Conn, Flow, Input, Instant, Lost, Message, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Instant, Lost, Message, Protocol};
 
 use super::{Exchange, Http, Phase, Service, Step};
 use crate::message::{Body, Response, Rest, Switching, Takeover, Upgrade, too_late_to_switch};
@@ -27,7 +27,8 @@ pub(super) trait Successor {
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow;
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow;
-    fn lost(&mut self, reason: Lost);
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn lost(&mut self, reason: Lost, commands: &mut Commands);
 }
 
 impl<P: Protocol> Successor for P {
@@ -83,8 +84,12 @@ impl<P: Protocol> Successor for P {
         Protocol::told(self, conn, message)
     }
 
-    fn lost(&mut self, reason: Lost) {
-        Protocol::lost(self, reason);
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::finishing(self, conn)
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        Protocol::lost(self, reason, commands);
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::{Conn, Flow, Input, Lost, Message, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
 use netpoll_http::{
     Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
 };
@@ -101,7 +101,7 @@ impl Protocol for Told {
         Flow::Close
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         log(format!("{reason:?}"));
     }
 }
@@ -206,7 +206,7 @@ impl Protocol for Stillborn {
         unreachable!("it was lost before")
     }
 
-    fn lost(&mut self, reason: Lost) {
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
         log(format!("{reason:?}"));
     }
 }

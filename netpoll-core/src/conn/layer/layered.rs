@@ -10,7 +10,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::super::stream::{KEEPS, PAUSED};
-use super::super::{Conn, Flow, Input, Lost, Message, Protocol};
+use super::super::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
 use super::Layer;
 use super::upper::{
     GIVES_WAY, HAD_TO_WAIT, LAYER_PAUSED, NO_ROOM, OPEN, STOPS, State, UPPER_PAUSED, Upper, WANTS_RESET,
@@ -123,6 +123,12 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
             let had_to_wait = self.state.has(HAD_TO_WAIT);
             return self.give_up(conn, if had_to_wait { Flow::Linger } else { flow });
         }
+        if is_empty && conn.stream.take_finished_above() {
+            if self.state.take_unfinished() && self.state.has(OPEN) {
+                self.layer.finish(conn);
+            }
+            conn.stream.finish_output(&mut conn.cx.agenda, conn.io, conn.key);
+        }
         self.wait_for_room(conn, is_empty);
         if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
             // Of one that closes the rest has to leave first.
@@ -212,6 +218,8 @@ fn send_file<L: Layer>(layer: &mut L, state: &mut State, conn: &mut Conn<'_>) ->
 }
 
 impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
+    const HAS_LAYER: bool = true;
+
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
             let (layer, mut upper) = this.split();
@@ -365,8 +373,17 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
         })
     }
 
-    fn lost(&mut self, reason: Lost) {
-        self.protocol.lost(reason);
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.within(conn, |this, conn| {
+            if this.state.is_live() {
+                this.state.call(conn, |conn| this.protocol.finishing(conn));
+            }
+            None
+        })
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        self.protocol.lost(reason, commands);
     }
 }
 

@@ -11,7 +11,7 @@ use std::mem;
 
 use super::super::Conn;
 use super::super::reply::Reply;
-use super::super::stream::{ENDED, KEEPS, PAUSED};
+use super::super::stream::{ENDED, KEEPS, PAUSED, Phase};
 use super::upper::State;
 use crate::mem::WriteQueue;
 use crate::time::Instant;
@@ -25,6 +25,7 @@ pub struct Veil<'v, 'c> {
     deadline: Instant,
     marks: u16,
     turn_budget: usize,
+    phase: Phase,
 }
 
 /// Marks of a connection that the protocol above has of its own.
@@ -42,7 +43,11 @@ impl<'v, 'c> Veil<'v, 'c> {
         let deadline = stream.deadlines.exchange_protocol(state.deadline);
         let marks = stream.exchange(OWN_MARKS, state.marks());
         let turn_budget = mem::replace(&mut conn.cx.agenda.turn_budget, state.budget_left);
-        Self { conn, state, queue, in_flight, deadline, marks, turn_budget }
+        let phase = stream.phase;
+        if stream.is_finished_above() {
+            stream.drop_output();
+        }
+        Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase }
     }
 
     /// The connection, behind the veil.
@@ -57,6 +62,7 @@ impl Drop for Veil<'_, '_> {
         let stream = &mut *self.conn.stream;
         self.state.stash.queue = mem::replace(&mut stream.out, self.queue.take());
         stream.in_flight = self.in_flight;
+        stream.phase = self.phase;
         self.state.deadline = stream.deadlines.exchange_protocol(self.deadline);
         let marks = stream.exchange(OWN_MARKS, self.marks);
         self.state.upper_keeps = marks & KEEPS != 0;

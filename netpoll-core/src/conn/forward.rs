@@ -1,0 +1,310 @@
+//! The input of one connection as the output of another, on the same worker: what a relay is made of.
+//!
+//! A chunk goes from the block that it was read into to the target's socket, by one send and without a copy. What the socket does
+//! not take is copied into the target's queue, and then the source is held until the queue has left; so one direction holds one
+//! read at most. A driver that takes everything and sends it later gets up to high water ahead, and the source is let go at low
+//! water.
+//!
+//! Invariants:
+//! - a link is in both maps, and its two streams have their marks, from [`Tables::link`] until the source's input has ended or one of
+//!   the two is gone; a connection is the source of one link at most, and the target of one;
+//! - while there is a link, its source's protocol is offered no input, and its target's marks none of its own to go back: a
+//!   link that begins while its target is open begins in the next turn, when what was marked has left;
+//! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list.
+//!
+//! Callbacks and events know one table; what concerns two is noted down as a command of the machinery's own, and carried out
+//! by the worker when the table is free.
+
+use super::commands::Command;
+use super::connect::Order;
+use super::stream::{End, FED, FORWARDS, HELD_BY_TARGET, PAUSED, Phase, Stream, YIELDED};
+use super::tables::Tables;
+use super::{ConnId, ConnLimits, Context, Lost};
+use crate::driver::{Io, Verdict};
+use crate::mem::{Key, KeyMap, ReadBuffer};
+use crate::reactor::Agenda;
+use crate::time::Instant;
+
+/// What is to be done about a link, noted where only one of the two is at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// The chunk that a source is being offered goes to its target.
+    Chunk,
+    /// What its source has kept does.
+    Kept(Key),
+    /// Its source has ended.
+    Ended(Key),
+    /// Its target has room, or is open now.
+    Room(Key),
+}
+
+struct Link {
+    to: Key,
+    /// When bytes were last moved.
+    at: Instant,
+}
+
+/// The links of one worker.
+#[derive(Default)]
+pub struct Forwards {
+    /// By source.
+    links: KeyMap<Link>,
+    /// The source of each target.
+    sources: KeyMap<Key>,
+}
+
+impl Forwards {
+    /// When bytes were last moved out of or into this connection.
+    pub fn last_moved(&self, key: Key) -> Option<Instant> {
+        let out = self.links.get(key);
+        let into = self.sources.get(key).and_then(|source| self.links.get(*source));
+        out.into_iter().chain(into).map(|link| link.at).max()
+    }
+
+    fn remove(&mut self, from: Key) -> Option<Key> {
+        let Link { to, .. } = self.links.remove(from)?;
+        self.sources.remove(to);
+        Some(to)
+    }
+
+    /// Gives back the memory that it does not need.
+    pub fn shrink(&mut self) {
+        self.links.shrink();
+        self.sources.shrink();
+    }
+}
+
+/// A connection that was part of a link is gone: the others are reset, or they would take a part for the whole.
+#[cold]
+pub fn left(cx: &mut Context, key: Key) {
+    let target = cx.forwards.remove(key);
+    let source = cx.forwards.sources.get(key).copied();
+    if let Some(source) = source {
+        cx.forwards.remove(source);
+    }
+    for other in [target, source].into_iter().flatten().filter(|other| *other != key) {
+        let id = ConnId { worker: cx.worker, key: other };
+        cx.commands.push(Command::Order { id, order: Order::Reset });
+    }
+}
+
+impl Tables {
+    /// From now on input of one connection goes to the other. Where one is not there the other is reset.
+    pub fn link(&mut self, cx: &mut Context, io: &mut dyn Io, from: Option<Key>, to: Option<Key>) {
+        let source = from.filter(|key| self.plain_stream(*key).is_some_and(|stream| stream.may_forward()));
+        let target = to.filter(|key| self.plain_stream(*key).is_some_and(|stream| stream.takes_forwarded()));
+        let (Some(source), Some(target)) = (source, target) else {
+            if let Some(other) = source.or(target) {
+                self.end(cx, io, other, End::reset(Lost::Reset));
+            }
+            return;
+        };
+        self.unlink(cx, io, source);
+        if let Some(other) = cx.forwards.sources.get(target).copied() {
+            self.unlink(cx, io, other);
+        }
+        cx.forwards.links.insert(source, Link { to: target, at: cx.agenda.clock.now() });
+        cx.forwards.sources.insert(target, source);
+        let mut target_is_open = false;
+        if let Some(stream) = self.stream(target) {
+            stream.mark(FED, true);
+            target_is_open = stream.phase == Phase::Open;
+        }
+        let Some(stream) = self.stream(source) else { return };
+        stream.mark(FORWARDS, true);
+        if stream.phase.is_connecting() {
+            return;
+        }
+        if stream.is_finished() && stream.input.is_empty() {
+            return self.forward_end(cx, io, source);
+        }
+        stream.mark(PAUSED, false);
+        if target_is_open {
+            stream.mark(YIELDED, true);
+            stream.push_ready(&mut cx.agenda, source);
+        } else {
+            stream.mark(HELD_BY_TARGET, true);
+        }
+        stream.rein(&mut cx.agenda, io, source);
+    }
+
+    /// Input goes to its protocol again.
+    fn unlink(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
+        let Some(target) = cx.forwards.remove(from) else { return };
+        if let Some(stream) = self.stream(target) {
+            stream.mark(FED, false);
+        }
+        if let Some(stream) = self.stream(from) {
+            stream.mark(FORWARDS, false);
+            stream.let_go(&mut cx.agenda, io, from);
+        }
+    }
+
+    /// Carries out what was noted of a link; a chunk has its own way, with what was read.
+    pub fn forward(&mut self, cx: &mut Context, io: &mut dyn Io, what: Forward) {
+        match what {
+            Forward::Chunk => {}
+            Forward::Kept(from) => self.forward_kept(cx, io, from),
+            Forward::Ended(from) => self.forward_end(cx, io, from),
+            Forward::Room(to) => {
+                let Some(from) = cx.forwards.sources.get(to).copied() else { return };
+                let now = cx.agenda.clock.now();
+                if let Some(link) = cx.forwards.links.get_mut(from) {
+                    link.at = now;
+                }
+                if let Some(stream) = self.stream(from) {
+                    stream.let_go(&mut cx.agenda, io, from);
+                }
+            }
+        }
+    }
+
+    /// Sends what was read from a connection on to another.
+    pub fn forward_chunk(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, chunk: &[u8]) -> Verdict {
+        self.feed(cx, io, from, |stream, cx, io, to| stream.feed(cx, io, to, chunk))
+    }
+
+    fn forward_kept(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
+        let Some(stream) = self.stream(from) else { return };
+        let kept = std::mem::take(&mut stream.input);
+        self.feed(cx, io, from, |stream, cx, io, to| stream.feed_kept(cx, io, to, kept));
+        if self.stream(from).is_some_and(|stream| stream.is_finished()) {
+            self.forward_end(cx, io, from);
+        }
+    }
+
+    /// Lets the target of a link have something, and holds the source if that was too much.
+    fn feed(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        from: Key,
+        give: impl FnOnce(&mut Stream, &mut Context, &mut dyn Io, Key) -> Option<End>,
+    ) -> Verdict {
+        let now = cx.agenda.clock.now();
+        let target = cx.forwards.links.get_mut(from).map(|link| {
+            link.at = now;
+            link.to
+        });
+        // One that is gone, or whose output ends, takes nothing: the source's peer shall know that.
+        let fed = target.and_then(|to| Some((to, self.stream(to).filter(|to| to.takes_forwarded())?)));
+        let Some((to, stream)) = fed else {
+            self.end(cx, io, from, End::reset(Lost::Reset));
+            return Verdict::Gone;
+        };
+        if let Some(end) = give(stream, cx, io, to) {
+            self.end(cx, io, to, end);
+            return Verdict::Stop;
+        }
+        let holds = stream.holds_source(&cx.limits);
+        let Some(stream) = self.stream(from) else { return Verdict::Gone };
+        if holds {
+            stream.mark(HELD_BY_TARGET, true);
+            stream.rein(&mut cx.agenda, io, from);
+        }
+        if stream.is_held() { Verdict::Stop } else { Verdict::Continue }
+    }
+
+    /// The source of a link has ended, and all of its input was moved.
+    fn forward_end(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
+        let Some(to) = cx.forwards.remove(from) else { return };
+        if let Some(stream) = self.stream(to) {
+            stream.mark(FED, false);
+            stream.finish_output(&mut cx.agenda, io, to);
+        }
+        if let Some(stream) = self.stream(from) {
+            stream.mark(FORWARDS, false);
+            stream.let_go(&mut cx.agenda, io, from);
+            if stream.ends_with_input() {
+                stream.push_dirty(&mut cx.agenda, from);
+            }
+        }
+    }
+
+    fn stream(&mut self, key: Key) -> Option<&mut Stream> {
+        self.get(key)?.stream(key)
+    }
+
+    /// One whose bytes on the wire are those of its protocol.
+    fn plain_stream(&mut self, key: Key) -> Option<&mut Stream> {
+        let table = self.get(key).filter(|table| !table.has_layer())?;
+        table.stream(key)
+    }
+
+    fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        if let Some(table) = self.get(key) {
+            table.end_by(cx, io, key, end);
+        }
+    }
+}
+
+impl Stream {
+    /// Its input goes to another connection.
+    #[inline]
+    pub fn forwards(&self) -> bool {
+        self.has(FORWARDS)
+    }
+
+    /// It is an end of a link.
+    #[inline]
+    pub fn is_linked(&self) -> bool {
+        self.has(FORWARDS | FED)
+    }
+
+    /// Something that was forwarded waits to leave, from here or from where its input goes.
+    pub fn forwards_later(&self) -> bool {
+        self.waiting_bytes() > 0 || self.has(HELD_BY_TARGET)
+    }
+
+    /// It may be in the middle of nothing: an end of a link is never.
+    pub fn may_retire(&self) -> bool {
+        self.phase.is_open() && !self.is_linked()
+    }
+
+    fn may_forward(&self) -> bool {
+        self.phase.is_open() || self.phase.is_connecting()
+    }
+
+    fn takes_forwarded(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Connecting)
+    }
+
+    /// Its target has room.
+    fn let_go(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
+        self.mark(HELD_BY_TARGET, false);
+        self.rein(agenda, io, key);
+    }
+
+    /// After a part of its queue has left: whether the source that feeds it may go on.
+    pub fn has_room_for_source(&self, limits: &ConnLimits) -> bool {
+        self.has(FED)
+            && (self.waiting_bytes() == 0
+                || (self.in_flight > 0 && self.waiting_bytes() <= limits.write_low_bytes))
+    }
+
+    /// Whether its source has to wait: the socket is full, or so much is under way.
+    fn holds_source(&self, limits: &ConnLimits) -> bool {
+        let waiting = self.waiting_bytes();
+        waiting > 0 && (self.in_flight == 0 || waiting > limits.write_high_bytes)
+    }
+
+    /// Sends these bytes, at once if nothing waits; what the socket does not take is copied and queued.
+    fn feed(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: &[u8]) -> Option<End> {
+        let sent =
+            if self.waiting_bytes() == 0 && self.phase == Phase::Open { io.send(key, bytes) } else { 0 };
+        self.progressed(sent);
+        let rest = &bytes[sent..];
+        if rest.is_empty() {
+            return None;
+        }
+        cx.agenda.stats.copied_bytes += rest.len() as u64;
+        self.out.write(&mut cx.agenda.pool, rest);
+        self.flush(&mut cx.agenda, &cx.limits, io, key)
+    }
+
+    /// Queues what another connection had kept, without a copy, and sends it as far as it goes.
+    fn feed_kept(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, kept: ReadBuffer) -> Option<End> {
+        self.out.write_kept(&mut cx.agenda.pool, kept);
+        self.flush(&mut cx.agenda, &cx.limits, io, key)
+    }
+}
