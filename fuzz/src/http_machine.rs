@@ -201,7 +201,9 @@ fn router() -> Router {
             Gate::new().pass().await;
             answer
         })
-        .get("/up", |req: &Request| Some(req.upgrade("echo")?.accept(Echo { port: req.peer().port().unwrap_or(0) })))
+        .get("/up", |req: &Request| {
+            Some(req.upgrade("echo")?.accept(Echo { port: req.peer().port().unwrap_or(0) }))
+        })
 }
 
 /// An answer as the client reads it.
