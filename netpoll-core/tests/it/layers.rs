@@ -1022,3 +1022,98 @@ fn on_sockets_records_may_be_cut_anywhere_and_peers_may_be_slow_or_leave() {
     let report = server.stop(10 * SECOND).expect("the workers live");
     assert_eq!(report.stats.panics, 0);
 }
+
+/// Ends its direction at the first word, which it answers, and listens on.
+struct Finishing {
+    log: Log,
+    by_name: bool,
+}
+
+impl Protocol for Finishing {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.log.borrow_mut().push(String::from_utf8_lossy(input.bytes()).into_owned());
+        input.advance_all();
+        conn.send(&[b'a'; 300_000]);
+        if self.by_name {
+            let id = conn.id();
+            conn.commands().finish(id);
+            return Flow::Continue;
+        }
+        conn.finish();
+        conn.send(b"dropped");
+        assert!(conn.is_finished());
+        Flow::Continue
+    }
+
+    fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        self.log.borrow_mut().push("eof".into());
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        self.log.borrow_mut().push(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn our_direction_ends_behind_what_waits_above_and_the_layers_last_word_and_input_goes_on() {
+    for by_name in [false, true] {
+        let log = Log::default();
+        let (mut sim, mut peer) = world(Options::default().window(1000), {
+            let log = Rc::clone(&log);
+            move || Finishing { log: Rc::clone(&log), by_name }
+        });
+        sim.stop_reading(peer.peer);
+        peer.say(&mut sim, b"question");
+        assert!(!sim.is_closed(peer.peer));
+        sim.start_reading(peer.peer);
+        sim.settle();
+        assert_eq!(peer.heard(&mut sim), [b'a'; 300_000]);
+        assert!(peer.far.is_over() && sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
+        peer.say(&mut sim, b"more");
+        assert_eq!(peer.heard(&mut sim), b"");
+        peer.finish(&mut sim);
+        assert_eq!(log_of(&log), ["question", "more", "eof", "Closed"]);
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
+#[test]
+fn a_connection_with_a_layer_is_no_end_of_a_forward() {
+    let ids = Rc::<RefCell<Vec<ConnId>>>::default();
+    let mut sim = Sim::new(Options::default());
+    let plain = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Known(Rc::clone(&ids))
+    });
+    let layered = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Layered::new(Cipher::new(2), Known(Rc::clone(&ids)))
+    });
+    let (one, other) = (sim.connect(plain), sim.connect(plain));
+    sim.run();
+    let peer = sim.connect(layered);
+    let mut peer = Peer::greet(&mut sim, peer);
+    let names = ids.borrow().clone();
+    sim.commands().forward(names[0], names[2]);
+    sim.commands().forward(names[2], names[1]);
+    sim.run();
+    assert!(sim.is_reset(one) && sim.is_reset(other), "nothing goes past the layer");
+    peer.say(&mut sim, b"still here");
+    assert_eq!(sim.open(), 1);
+}
+
+/// Says what it is called.
+struct Known(Rc<RefCell<Vec<ConnId>>>);
+
+impl Protocol for Known {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().push(conn.id());
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+}

@@ -147,7 +147,8 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
 
     /// Output that has to wait above comes when the wire has come down to low water, and so does `drained`.
     fn wait_for_room(&mut self, conn: &mut Conn<'_>, is_empty: bool) {
-        let waits = !is_empty || self.state.has(NO_ROOM);
+        // Of one whose output has ended nobody waits for room.
+        let waits = (!is_empty || self.state.has(NO_ROOM)) && !conn.stream.phase.is_half_closed();
         // Above high water the flush behind the callback sees to it.
         if waits && conn.stream.waiting_bytes() <= conn.cx.limits.write_high_bytes {
             conn.stream.hold_for_room(&mut conn.cx.agenda, conn.io, conn.key);
