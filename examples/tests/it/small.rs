@@ -1,7 +1,7 @@
 //! The small examples do what their first comments say.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Instant;
 
 use crate::support::{Answer, PATIENCE, Program, send_request};
@@ -195,4 +195,40 @@ fn a_full_disk_behind_the_output_ends_no_program() {
         let program = Program::start_unheard(path, &[address(path)], full.into());
         assert!(program.terminate().1.success(), "{path}");
     }
+}
+
+#[test]
+fn tcp_proxy_passes_bytes_half_closes_and_resets_on_and_is_at_most_60_lines_long() {
+    assert!(include_str!("../../src/bin/tcp_proxy.rs").lines().count() <= 60);
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = backend.local_addr().unwrap().to_string();
+    let program = Program::start(env!("CARGO_BIN_EXE_tcp_proxy"), &["127.0.0.1:0", &to, "2"]);
+    let pair = || {
+        let client = program.connect();
+        let (server, _) = backend.accept().unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        (client, server)
+    };
+
+    let (mut client, mut server) = pair();
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    server.read_to_string(&mut heard).unwrap();
+    server.write_all(b"answer").unwrap();
+    drop(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!((heard, answer), ("question".into(), "answer".into()));
+
+    // Both are idle, and after two seconds both are reset.
+    let (mut client, mut server) = pair();
+    for end in [&mut client, &mut server] {
+        assert_eq!(end.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    drop(backend);
+    let mut client = program.connect();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "nobody is behind it");
+    assert!(program.terminate().1.success());
 }
