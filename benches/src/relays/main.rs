@@ -91,7 +91,7 @@ impl Relay {
             command: fill(&self.command, ""),
             configuration: configuration.clone(),
         };
-        let probe = |port| Ok(drop(TcpStream::connect(("127.0.0.1", port))?));
+        let probe = |port| TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(Into::into);
         let server = Server::start_on(&[SERVER_CPU], &template, "", probe);
         if let Some(file) = configuration {
             std::fs::remove_file(file)?;

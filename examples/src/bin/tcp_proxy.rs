@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let backend = Some(words.next().ok_or("which backend?")?.parse()?);
     let idle = Duration::from_secs(words.next().map_or(Ok(60), |word| word.parse())?);
     let connections_max = words.next().map_or(Ok(100_000), |word| word.parse())?;
-    let limits = ConnLimits { connections_max, ..ConnLimits::default() };
+    let limits = ConnLimits::default().connections_max(connections_max);
     let runtime = Runtime::builder().limits(limits).stop_on_signals(true);
     let server = runtime.listen(addr, move |_worker| move |_peer| Half { backend, idle })?.start()?;
     // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
