@@ -48,7 +48,7 @@ pub fn run(data: &[u8]) {
                 assert_eq!(slab.contains(key), live.contains_key(&key));
             }
             (6, Some(key)) => {
-                let invented = Key::from_bits(key.to_bits() ^ 1 << (pick % 64));
+                let invented = Key::from_bits(key.to_bits() ^ 1 << (pick % 60));
                 assert_eq!(slab.get_mut(invented).map(|(_, value)| *value), live.get(&invented).copied());
                 assert_eq!(map.get_mut(invented).copied(), live.get(&invented).copied());
             }

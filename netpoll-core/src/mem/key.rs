@@ -57,9 +57,11 @@ impl Key {
         self.0
     }
 
-    /// The key that [`Key::to_bits`] came from. Any number is a key; one that was never issued finds nothing.
+    /// The key that [`Key::to_bits`] came from. Any number without a driver's bits is a key; one that was never issued finds
+    /// nothing.
     #[inline]
     pub const fn from_bits(bits: u64) -> Self {
+        debug_assert!(bits >> (u64::BITS - DRIVER_BITS) == 0, "a driver splits its bits off");
         Self(bits)
     }
 
