@@ -19,6 +19,8 @@ use crate::shard::{Shard, Verb, WRONG_ARITY};
 const OWED_MAX: usize = 1024;
 /// Bytes of answers made for a client before others have their turn.
 const ANSWER_BYTES_PER_TURN: usize = 64 * 1024;
+/// Memory for answers that is kept when all of them were passed on.
+const KEPT_BYTES: usize = 16 * 1024;
 /// Input of a client that waits: a request that is not complete, and what was read with it.
 pub const INPUT_BYTES_MAX: usize = 2 * resp::REQUEST_BYTES_MAX;
 
@@ -78,6 +80,7 @@ struct Answered {
 
 impl Answers {
     fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.forget();
         write(&mut self.bytes);
         self.ends.push(self.bytes.len());
     }
@@ -93,8 +96,21 @@ impl Answers {
         self.ends.extend(other.ends.iter().map(|end| offset + end));
     }
 
+    /// Gives back what was passed on, if that is all.
+    fn forget(&mut self) {
+        if self.taken == self.ends.len() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT_BYTES);
+            self.ends.clear();
+            self.taken = 0;
+        }
+    }
+
     fn next(&mut self) -> Option<&[u8]> {
-        let end = *self.ends.get(self.taken)?;
+        let Some(end) = self.ends.get(self.taken).copied() else {
+            self.forget();
+            return None;
+        };
         let start = if self.taken == 0 { 0 } else { self.ends[self.taken - 1] };
         self.taken += 1;
         Some(&self.bytes[start..end])
@@ -363,5 +379,23 @@ impl Protocol for Session {
     fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
         self.is_ending = true;
         self.flow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_were_passed_on_take_no_memory() {
+        let mut answers = Answers::default();
+        for _ in 0..1000 {
+            answers.add(|out| out.extend_from_slice(&[b'x'; 1000]));
+            assert_eq!(answers.next().map(<[u8]>::len), Some(1000));
+        }
+        assert!(answers.bytes.len() <= 1000 && answers.ends.len() <= 1);
+        answers.add(|out| out.resize(1 << 20, b'x'));
+        assert!(answers.next().is_some() && answers.next().is_none());
+        assert!(answers.bytes.capacity() <= KEPT_BYTES);
     }
 }

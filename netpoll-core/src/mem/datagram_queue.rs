@@ -16,6 +16,9 @@ const ENTRY_BYTES: usize = 64;
 
 const _: () = assert!(size_of::<Entry>() <= ENTRY_BYTES);
 
+/// A longer draft is not kept: no datagram has so many bytes.
+const DRAFT_BYTES_MAX: usize = 64 * 1024;
+
 /// Where a datagram came from and to: what an answer to it needs.
 ///
 /// Made of the peer's address where nothing came from there yet; then the kernel chooses the address of ours.
@@ -108,12 +111,14 @@ pub struct DatagramQueue {
     head: usize,
     entries: VecDeque<Entry>,
     bytes_max: usize,
+    /// Where a datagram is written before it is queued: who writes it reaches no other.
+    draft: Vec<u8>,
 }
 
 impl DatagramQueue {
     /// An empty queue that holds so many bytes, of which each datagram costs 64 beside its own. Allocates nothing yet.
     pub const fn new(bytes_max: usize) -> Self {
-        Self { bytes: Vec::new(), head: 0, entries: VecDeque::new(), bytes_max }
+        Self { bytes: Vec::new(), head: 0, entries: VecDeque::new(), bytes_max, draft: Vec::new() }
     }
 
     /// Whether nothing is in it.
@@ -145,36 +150,20 @@ impl DatagramQueue {
         true
     }
 
-    /// Queues what `write` appends to the vector it is given; false if that does not fit, or if it is longer than `len_max`.
-    /// If `write` panics nothing is queued.
-    ///
-    /// # Panics
-    /// If `write` leaves the vector shorter than it found it.
+    /// Queues what `write` leaves in the vector it is given, which is empty; false if that does not fit, or if it is longer than
+    /// `len_max`. If `write` panics nothing is queued.
     pub fn append<R>(
         &mut self,
         path: DatagramPath,
         len_max: usize,
         write: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> (R, bool) {
-        /// Takes back what was written unless it was queued.
-        struct Undo<'a> {
-            bytes: &'a mut Vec<u8>,
-            len: usize,
-        }
-        impl Drop for Undo<'_> {
-            fn drop(&mut self) {
-                self.bytes.truncate(self.len);
-            }
-        }
-        let (queued, len) = (self.queued_bytes(), self.bytes.len());
-        let mut undo = Undo { bytes: &mut self.bytes, len };
-        let returned = write(undo.bytes);
-        assert!(undo.bytes.len() >= len, "a datagram is appended to what is there");
-        let own = undo.bytes.len() - len;
-        let fits = own <= len_max && queued + ENTRY_BYTES + own <= self.bytes_max;
-        if fits {
-            undo.len += own;
-            self.entries.push_back(Entry { path, len: own });
+        self.draft.clear();
+        let returned = write(&mut self.draft);
+        let draft = std::mem::take(&mut self.draft);
+        let fits = draft.len() <= len_max && self.push(path, &draft);
+        if draft.capacity() <= DRAFT_BYTES_MAX {
+            self.draft = draft;
         }
         (returned, fits)
     }
@@ -231,6 +220,7 @@ impl DatagramQueue {
     pub fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
+        self.draft = Vec::new();
     }
 }
 

@@ -23,6 +23,8 @@ use crate::time::{Clock, Instant, Wheel};
 /// Letters taken from the mailbox in one turn. Four times the default budget of events: most letters are a wake or
 /// a short send, and cost less than an event with its system calls.
 const LETTERS_PER_TURN: usize = 256;
+/// Turns of a worker that is finished, while there is mail: of as many letters as a burst may have.
+const LAST_TURNS_MAX: usize = 64;
 /// Timers fired in one turn, so that a jump of the clock does not stop the loop.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -178,7 +180,10 @@ impl<D: Driver, L> Reactor<D, L> {
     pub fn run<H: Host<Letter = L>>(&mut self, host: &mut H) -> io::Result<()> {
         // What was done before, starting, is no turn's work.
         self.work_began = host.agenda().clock.refresh();
-        while !host.is_finished() {
+        // What others asked for while they still had something to do is done; but a thread that goes on asking is not waited for.
+        let mut last_turns = 0;
+        while !host.is_finished() || (self.has_mail() && last_turns < LAST_TURNS_MAX) {
+            last_turns += usize::from(host.is_finished());
             self.turn(host)?;
         }
         // What the last turn did.
@@ -251,7 +256,8 @@ impl<D: Driver, L> Reactor<D, L> {
     }
 
     #[inline]
-    fn has_mail(&self) -> bool {
+    /// Something waits in the mailbox.
+    pub fn has_mail(&self) -> bool {
         !self.mailbox.is_empty() || self.rest.is_some()
     }
 

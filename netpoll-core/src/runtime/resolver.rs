@@ -66,7 +66,7 @@ impl Shared {
             )));
         }
         state.questions.push_back(question);
-        if state.resting == 0 && state.threads < THREADS_MAX {
+        if state.questions.len() > state.resting && state.threads < THREADS_MAX {
             let shared = Arc::clone(self);
             let name = "netpoll-resolve".to_owned();
             match std::thread::Builder::new().name(name).spawn(move || shared.serve()) {

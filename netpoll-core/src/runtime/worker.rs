@@ -310,6 +310,14 @@ impl Worker {
         }
     }
 
+    /// Takes it back, if there still is somebody to wait: others have given this worker something.
+    #[cold]
+    fn come_back(&self) {
+        let one_more = |left: usize| (left > 0).then_some(left + 1);
+        let come_back = self.cx.handle.undrained.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        self.has_left.set(come_back.is_err());
+    }
+
     /// The drain is over.
     pub fn has_drained(&mut self) {
         if self.cx.stopping {
@@ -538,6 +546,9 @@ impl Host for Worker {
             || self.tables.len() > 0
             || !self.sockets.is_empty()
         {
+            if self.has_left.get() {
+                self.come_back();
+            }
             return false;
         }
         // Others may still need what is kept here, and send code for it.

@@ -26,7 +26,7 @@ use crate::conn::{
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
-use crate::reactor::{Agenda, Host, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
+use crate::reactor::{Agenda, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
 use crate::sys::Address;
 use crate::time::{Clock, Instant};
 use seat::{Seat, SimBell};
@@ -282,7 +282,7 @@ impl Sim {
     /// The drain is over: every listener and connection is gone.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.seats.iter().all(|seat| seat.worker.is_finished())
+        self.seats.iter().all(|seat| seat.is_finished())
     }
 
     /// Buffers that connections hold now, in blocks: zero when all of them are idle.

@@ -158,7 +158,11 @@ fn local_v6(data: &[u8]) -> Option<LocalIp> {
     let octets: [u8; 16] = *data.first_chunk()?;
     let ip = Ipv6Addr::from(octets);
     let local = LocalIp { ip: ip.into(), interface: int(data, 16)?.cast_unsigned() };
-    (!ip.is_multicast()).then_some(local)
+    let is_of_many = match ip.to_ipv4_mapped() {
+        Some(ip) => ip.is_multicast() || ip.is_broadcast(),
+        None => ip.is_multicast(),
+    };
+    (!is_of_many).then_some(local)
 }
 
 #[cfg(test)]
@@ -216,6 +220,19 @@ mod tests {
         });
     }
 
+    fn is_of_many(ip: Ipv6Addr) -> bool {
+        ip.is_multicast() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_multicast() || ip.is_broadcast())
+    }
+
+    #[test]
+    fn nothing_leaves_from_a_mapped_address_of_many() {
+        for ip in ["::ffff:224.0.0.251", "::ffff:255.255.255.255"] {
+            let mut control = Control::new();
+            let len = control.write(Some(LocalIp { ip: ip.parse().unwrap(), interface: 2 }), None);
+            assert_eq!(control.facts(len).local, None, "{ip}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_address_that_is_written_is_read_again(local in any_local()) {
@@ -223,7 +240,7 @@ mod tests {
             let len = control.write(local, None);
             let read = control.facts(len).local;
             match local.map(|local| local.ip) {
-                Some(IpAddr::V6(ip)) if ip.is_multicast() => prop_assert_eq!(read, None),
+                Some(IpAddr::V6(ip)) if is_of_many(ip) => prop_assert_eq!(read, None),
                 ip => prop_assert_eq!(read.map(|local| local.ip), ip),
             }
         }

@@ -6,11 +6,11 @@
 //!
 //! Cost: [`listen_unix`] 3 to 12 system calls. None of this is called while a server serves.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -44,10 +44,12 @@ pub fn listen_unix(
             socket.bind(&Address::Unix(name.clone()).to_kernel()?)?;
             None
         }
-        Some(path) if options.takes_over => Some(bind_over(&socket, path, options.mode)?),
-        Some(path) => Some(bind_file(&socket, path, options.mode)?),
+        Some(path) if options.takes_over => Some(bind_over(&socket, path, options)?),
+        Some(path) => Some(bind_file(&socket, path, options)?),
     };
-    socket.listen(options.backlog)?;
+    if file.is_none() {
+        socket.listen(options.backlog)?;
+    }
     let file = match file {
         Some(Bound { file, moves_to: Some(path) }) => Some(file.rename(path)?),
         file => file.map(|bound| bound.file),
@@ -72,17 +74,26 @@ pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Keeps the inode, so that its number names no other file.
+    _pinned: File,
 }
 
 impl SocketFile {
     fn of(path: PathBuf) -> io::Result<Self> {
-        let found = fs::symlink_metadata(&path)?;
-        Ok(Self { path, device: found.dev(), inode: found.ino() })
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let pinned = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+        let found = pinned.metadata()?;
+        Ok(Self { path, device: found.dev(), inode: found.ino(), _pinned: pinned })
     }
 
     fn is_ours(&self) -> bool {
         let found = fs::symlink_metadata(&self.path);
         found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+
+    /// Forgets it: it stays where it is.
+    fn leave(mut self) {
+        self.path = PathBuf::new();
     }
 
     /// Puts it in the place of another, at once.
@@ -110,9 +121,11 @@ struct Bound {
 }
 
 /// Binds to a path, in place of a file that somebody has left there.
-fn bind_file(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<Bound> {
+///
+/// It listens at once: a socket that does not yet is taken for one that nobody has any more.
+fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<Bound> {
     let wanted = Address::unix(path)?.to_kernel()?;
-    restrict(socket, mode)?;
+    restrict(socket, options.mode)?;
     if let Err(error) = socket.bind(&wanted) {
         if error.kind() != io::ErrorKind::AddrInUse {
             return Err(error);
@@ -120,14 +133,15 @@ fn bind_file(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<Boun
         remove_stale(path)?;
         socket.bind(&wanted)?;
     }
+    socket.listen(options.backlog)?;
     let file = SocketFile::of(std::path::absolute(path)?)?;
-    permit(path, mode)?;
+    permit(path, options.mode)?;
     Ok(Bound { file, moves_to: None })
 }
 
 /// Binds beside a path that is to be taken over once the socket listens, so that nobody finds nothing there. The kernel's own
 /// name for the socket stays that of the first file.
-fn bind_over(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<Bound> {
+fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<Bound> {
     if let Ok(found) = fs::symlink_metadata(path)
         && !found.file_type().is_socket()
     {
@@ -135,28 +149,32 @@ fn bind_over(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<Boun
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    let Bound { file, .. } = bind_file(socket, Path::new(&beside), mode)?;
+    let Bound { file, .. } = bind_file(socket, Path::new(&beside), options)?;
     Ok(Bound { file, moves_to: Some(std::path::absolute(path)?) })
 }
 
 /// Removes the file of a socket that nobody listens on.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
+    let stale = match SocketFile::of(path.to_owned()) {
+        Ok(stale) => stale,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if !found.file_type().is_socket() {
+    if !stale._pinned.metadata()?.file_type().is_socket() {
+        // It stays, whoever has put it there.
+        stale.leave();
         return Err(no_socket());
     }
     match new_stream()?.connect(&Address::unix(path)?.to_kernel()?) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         // Somebody listens, or takes datagrams, or nobody can tell.
-        Ok(()) | Err(_) => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        Ok(()) | Err(_) => {
+            stale.leave();
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
     }
     // Another process may just have done the same: what it has made is not stale.
-    let stale = SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() };
     drop(stale);
     Ok(())
 }
@@ -294,5 +312,17 @@ mod tests {
         let (listener, file) = listen_unix(&UnixAddress::from_abstract_name(&name).unwrap(), &PLAIN).unwrap();
         assert!(file.is_none());
         assert_eq!(socket::local_addr(listener.as_fd()).unwrap().to_string(), format!("unix:@{name}"));
+    }
+
+    #[test]
+    fn the_file_of_a_successor_stays() {
+        let folder = Folder::new();
+        let path = folder.path("a.sock");
+        let (first, first_file) = listen(&path, &PLAIN).unwrap();
+        // It has closed in a drain, and its runtime has not ended.
+        drop(first);
+        let (_second, _file) = listen(&path, &PLAIN).unwrap();
+        drop(first_file);
+        UnixStream::connect(&path).unwrap();
     }
 }

@@ -710,3 +710,33 @@ fn every_thread_can_read_the_clock_of_the_workers() {
     assert!(turn <= inside && before <= inside && inside <= after);
     running.stop(PATIENCE).unwrap();
 }
+
+/// Has the other worker count, and is gone.
+struct Parting(Arc<AtomicUsize>);
+
+impl Protocol for Parting {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        let (other, heard) = (1 - conn.worker(), Arc::clone(&self.0));
+        conn.commands().run_on(other, move |_local| {
+            heard.fetch_add(1, Ordering::Relaxed);
+        });
+        Flow::Reset
+    }
+}
+
+#[test]
+fn what_the_last_connection_of_a_drain_asks_of_another_worker_is_done() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let mut sim = Sim::new(Options::default().workers(2));
+    let counter = Arc::clone(&heard);
+    let listener = sim.listen(move |_peer| Parting(Arc::clone(&counter)));
+    let peer = sim.connect_to(listener, 0);
+    sim.run();
+    sim.begin_drain(PATIENCE);
+    sim.advance(Duration::from_millis(500));
+    sim.send(peer, b"!");
+    sim.settle();
+    assert!(sim.is_finished());
+    assert_eq!(heard.load(Ordering::Relaxed), 1);
+}

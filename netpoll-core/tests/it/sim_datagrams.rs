@@ -585,3 +585,32 @@ fn a_socket_reaches_its_workers_state_and_code_of_its_worker_reaches_the_socket(
     let answers: Vec<_> = sim.take_datagrams(peer(1)).into_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(answers, [[42], [42]]);
 }
+
+/// Answers the first, and takes what is queued back, or would, on behalf of the second.
+struct Clears(u32);
+
+impl DatagramProtocol for Clears {
+    fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
+        self.0 += 1;
+        match self.0 {
+            2 => drop(socket.append(datagram.path(), |out| {
+                out.clear();
+                out.extend_from_slice(b"mine");
+            })),
+            _ => drop(socket.send(datagram.path(), datagram.bytes())),
+        }
+    }
+}
+
+#[test]
+fn who_writes_a_datagram_cannot_reach_those_of_others() {
+    let mut sim = Sim::new(Options::default());
+    let udp = sim.bind_udp(|_worker| Clears(0));
+    let peers: Vec<SocketAddr> = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+    for (peer, bytes) in peers.iter().zip([b"a", b"b", b"c"]) {
+        sim.send_datagram(udp, *peer, bytes);
+    }
+    sim.run();
+    let got: Vec<Vec<u8>> = peers.iter().map(|peer| sim.take_datagrams(*peer).remove(0).1).collect();
+    assert_eq!(got, [&b"a"[..], b"mine", b"c"]);
+}

@@ -152,12 +152,8 @@ impl DatagramSocket<'_> {
         self.core.send(self.cx, to.into(), bytes)
     }
 
-    /// Writes a datagram straight into the queue: what `write` appends to the vector is the datagram. The vector already holds what
-    /// is queued; what this call appended may be truncated again, or patched. What `write` returned, and whether there was
-    /// room, as in [`send`](Self::send).
-    ///
-    /// # Panics
-    /// If `write` leaves the vector shorter than it found it.
+    /// Writes a datagram: what `write` leaves in the vector, which is empty at first. What `write` returned, and whether there was
+    /// room, as in [`send`](Self::send). No allocation once the vector has grown.
     #[inline]
     pub fn append<R>(
         &mut self,

@@ -35,7 +35,7 @@ pub struct Seat {
 impl Seat {
     /// The worker goes on by itself: it has work, or its sleep would end.
     pub fn has_reason(&self, index: usize, net: &SimNet) -> bool {
-        if self.worker.is_finished() {
+        if self.is_finished() {
             // Nothing is left but blocks to give back.
             return net.owes_blocks(index);
         }
@@ -48,15 +48,20 @@ impl Seat {
             || net.has_event(index)
     }
 
+    /// It has ended: nothing is left to do, and nothing was asked of it.
+    pub fn is_finished(&self) -> bool {
+        self.worker.is_finished() && !self.reactor.has_mail()
+    }
+
     /// Its next deadline; a worker that has ended has none.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.worker.cx.agenda.timers.next_deadline().filter(|_| !self.worker.is_finished())
+        self.worker.cx.agenda.timers.next_deadline().filter(|_| !self.is_finished())
     }
 
     /// A whole turn. A worker that sleeps is woken for no reason first. How much it did: events, timers, letters,
     /// resumed connections.
     pub fn turn(&mut self) -> usize {
-        if self.worker.is_finished() {
+        if self.is_finished() {
             return 0;
         }
         if let Some(halfway) = self.halfway.take() {
