@@ -31,16 +31,19 @@ impl<R: Register> Streams<R> {
         if let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) {
             door.learn(found, peers_max);
             if found > 0 && door.queue.takes_turns() {
-                self.take_last_place(key);
+                self.take_last_place(sink, key);
             }
         }
     }
 
     /// Lets the other workers of a queue come first.
     #[cold]
-    fn take_last_place(&mut self, key: Key) {
-        self.hush(key, true);
-        self.hush(key, false);
+    fn take_last_place<S: Sink>(&mut self, sink: &mut S, key: Key) {
+        // Never an error.
+        let _ = self.hush(key, true);
+        if let Err(error) = self.hush(key, false) {
+            sink.accepted(self, key, Err(error));
+        }
     }
 
     /// Accepts whom a listener has left, and says when that was all of them, if it is to.
@@ -56,6 +59,12 @@ impl<R: Register> Streams<R> {
 
     /// Accepts so many peers or as many as are queued, and says how many that was; `None` if the listener is paused.
     pub(super) fn accept<S: Sink>(&mut self, peers_max: usize, sink: &mut S, key: Key) -> Option<usize> {
+        if self.doors.get(key).is_some_and(|door| door.is_lost)
+            && let Err(error) = self.hush(key, false)
+        {
+            sink.accepted(self, key, Err(error));
+            return None;
+        }
         for found in 0..peers_max {
             let door = self.doors.get_mut(key).filter(|door| !door.is_paused)?;
             self.counts.syscalls_accept += 1;
@@ -65,7 +74,8 @@ impl<R: Register> Streams<R> {
                 // The peer went away while it was queued: the next one may be fine.
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
-                    self.hush(key, true);
+                    // Never an error.
+                    let _ = self.hush(key, true);
                     let is_exhausted = is_exhaustion(&error);
                     self.counts.descriptors_exhausted += u64::from(is_exhausted);
                     sink.accepted(self, key, Err(error));
@@ -84,17 +94,22 @@ impl<R: Register> Streams<R> {
     }
 
     /// Pauses a listener, or lets it go on.
+    ///
+    /// # Errors
+    /// The poller has no room for it any more (`ENOSPC`, `ENOMEM`): somebody else took its place. It is paused then.
     #[cold]
-    pub(super) fn hush(&mut self, key: Key, hush: bool) {
-        let Some(door) = self.doors.get_mut(key).filter(|door| door.is_paused != hush) else { return };
-        door.is_paused = hush;
+    pub(super) fn hush(&mut self, key: Key, hush: bool) -> io::Result<()> {
+        let Some(door) = self.doors.get_mut(key).filter(|door| door.is_paused != hush) else { return Ok(()) };
         if !hush {
             // Somebody was faster when it was given away: without it the next shortage would leave peers without a word.
             let _ = self.reserve.refill();
         }
         self.counts.syscalls_ctl += 1;
         let told = self.poller.hush_listener(door.socket().as_fd(), key, door.queue.is_shared(), hush);
-        told.expect("a listener is registered until it is closed");
+        // One that cannot be hushed is reported on and not accepted from, which costs waits and nothing else.
+        door.is_paused = hush || told.is_err();
+        door.is_lost = !hush && told.is_err();
+        if hush { Ok(()) } else { told }
     }
 
     fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: Address) {
@@ -155,9 +170,10 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::fd::BorrowedFd;
 
-    use super::super::super::Queue;
+    use super::super::super::{Demand, Queue};
     use super::*;
 
     #[test]
@@ -189,8 +205,11 @@ mod tests {
         }
     }
 
-    /// A poller that agrees to everything.
-    struct Willing;
+    /// A poller that agrees to everything, but that one comes back while it is full.
+    #[derive(Default)]
+    struct Willing {
+        is_full: Cell<bool>,
+    }
 
     impl Register for Willing {
         fn register_stream(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
@@ -201,14 +220,8 @@ mod tests {
             Ok(())
         }
 
-        fn hush_listener(
-            &self,
-            _fd: BorrowedFd<'_>,
-            _key: Key,
-            _shared: bool,
-            _hush: bool,
-        ) -> io::Result<()> {
-            Ok(())
+        fn hush_listener(&self, _fd: BorrowedFd<'_>, _key: Key, _shared: bool, hush: bool) -> io::Result<()> {
+            if hush || !self.is_full.get() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSPC)) }
         }
 
         fn register_datagrams(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
@@ -224,17 +237,34 @@ mod tests {
 
     #[test]
     fn a_reserve_that_somebody_else_took_is_taken_again_when_the_pause_is_over() {
-        let mut streams = Streams::new(Willing).unwrap();
+        let mut streams = Streams::new(Willing::default()).unwrap();
         let options =
             sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
         let key = Key::new(0, 1, 0);
         let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         streams.listen(key, socket, Queue::Own).unwrap();
-        streams.hush(key, true);
+        streams.hush(key, true).unwrap();
         streams.reserve.release();
         assert!(!streams.reserve.is_held());
 
-        streams.hush(key, false);
+        streams.hush(key, false).unwrap();
         assert!(streams.reserve.is_held());
+    }
+
+    #[test]
+    fn a_listener_whose_place_somebody_else_took_rests_until_there_is_one() {
+        let mut streams = Streams::new(Willing { is_full: Cell::new(true) }).unwrap();
+        let key = Key::new(0, 1, 0);
+        let options =
+            sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
+        let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        streams.listen(key, socket, Queue::Own).unwrap();
+        streams.hush(key, true).unwrap();
+        assert_eq!(streams.hush(key, false).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        assert!(streams.doors.get(key).unwrap().is_paused && streams.receive(key, Demand::Flow));
+        streams.poller().is_full.set(false);
+        assert!(!streams.receive(key, Demand::Flow));
+        let door = streams.doors.get(key).unwrap();
+        assert!(!door.is_paused && !door.is_lost);
     }
 }

@@ -17,6 +17,8 @@ pub struct Door {
     socket: OwnedFd,
     pub queue: Queue,
     pub is_paused: bool,
+    /// The poller had no room for it when it was to go on: it is paused, and not registered.
+    pub is_lost: bool,
     /// To be told when nobody stands in the queue.
     pub is_drained: bool,
     share: Share,
@@ -26,7 +28,7 @@ pub struct Door {
 impl Door {
     pub fn new(socket: OwnedFd, queue: Queue) -> Self {
         let (share, first_words) = (Share::new(), FirstWords::new());
-        Self { socket, queue, is_paused: false, is_drained: false, share, first_words }
+        Self { socket, queue, is_paused: false, is_lost: false, is_drained: false, share, first_words }
     }
 
     pub fn socket(&self) -> &OwnedFd {

@@ -56,8 +56,8 @@ impl<R: Register> Io for Streams<R> {
 
     fn receive(&mut self, key: Key, demand: Demand) -> bool {
         let Some(source) = self.sources.get_mut(key) else {
-            self.hush(key, demand == Demand::Pause);
-            return false;
+            // One that has lost its place at the poller is looked after when it is resumed.
+            return self.hush(key, demand == Demand::Pause).is_err();
         };
         match demand {
             Demand::Pause => {
