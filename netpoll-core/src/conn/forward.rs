@@ -38,6 +38,12 @@ pub enum Forward {
     Room(Key),
 }
 
+/// What a target gets.
+enum Piece<'a> {
+    Chunk(&'a [u8]),
+    Kept(ReadBuffer),
+}
+
 struct Link {
     to: Key,
     /// When bytes were last moved.
@@ -161,26 +167,24 @@ impl Tables {
 
     /// Sends what was read from a connection on to another.
     pub fn forward_chunk(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, chunk: &[u8]) -> Verdict {
-        self.feed(cx, io, from, |stream, cx, io, to| stream.feed(cx, io, to, chunk))
+        self.feed(cx, io, from, Piece::Chunk(chunk))
     }
 
     fn forward_kept(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
         let Some(stream) = self.stream(from) else { return };
         let kept = std::mem::take(&mut stream.input);
-        self.feed(cx, io, from, |stream, cx, io, to| stream.feed_kept(cx, io, to, kept));
-        if self.stream(from).is_some_and(|stream| stream.is_finished()) {
+        self.feed(cx, io, from, Piece::Kept(kept));
+        let Some(stream) = self.stream(from) else { return };
+        if stream.is_finished() {
             self.forward_end(cx, io, from);
+        } else if !stream.is_held() {
+            // What came meanwhile lies in the socket, and nobody reports it a second time.
+            stream.push_ready(&mut cx.agenda, from);
         }
     }
 
     /// Lets the target of a link have something, and holds the source if that was too much.
-    fn feed(
-        &mut self,
-        cx: &mut Context,
-        io: &mut dyn Io,
-        from: Key,
-        give: impl FnOnce(&mut Stream, &mut Context, &mut dyn Io, Key) -> Option<End>,
-    ) -> Verdict {
+    fn feed(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, piece: Piece<'_>) -> Verdict {
         let now = cx.agenda.clock.now();
         let target = cx.forwards.links.get_mut(from).map(|link| {
             link.at = now;
@@ -189,10 +193,17 @@ impl Tables {
         // One that is gone, or whose output ends, takes nothing: the source's peer shall know that.
         let fed = target.and_then(|to| Some((to, self.stream(to).filter(|to| to.takes_forwarded())?)));
         let Some((to, stream)) = fed else {
+            if let Piece::Kept(mut kept) = piece {
+                kept.clear(&mut cx.agenda.pool);
+            }
             self.end(cx, io, from, End::reset(Lost::Reset));
             return Verdict::Gone;
         };
-        if let Some(end) = give(stream, cx, io, to) {
+        let end = match piece {
+            Piece::Chunk(chunk) => stream.feed(cx, io, to, chunk),
+            Piece::Kept(kept) => stream.feed_kept(cx, io, to, kept),
+        };
+        if let Some(end) = end {
             self.end(cx, io, to, end);
             return Verdict::Stop;
         }

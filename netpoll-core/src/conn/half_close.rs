@@ -4,7 +4,7 @@
 //! nothing is in flight. A connection whose peer has ended as well is over as soon as its input is no longer held: until then
 //! its protocol, or the machinery, still has some of it.
 
-use super::stream::{BACKED_UP, ENDED, HELD, Phase, Stream};
+use super::stream::{BACKED_UP, ENDED, FORWARDS, HELD, Phase, Stream};
 use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
@@ -44,8 +44,9 @@ impl Stream {
         false
     }
 
-    /// Its output ends, its peer has ended, and its protocol has been offered all that there is.
+    /// Its output ends, its peer has ended, and its protocol has been offered all that there is, or another connection has
+    /// been given it, with its end.
     pub(super) fn ends_with_input(&self) -> bool {
-        self.phase.is_half_closed() && self.bits & (ENDED | HELD) == ENDED
+        self.phase.is_half_closed() && self.bits & (ENDED | HELD | FORWARDS) == ENDED
     }
 }

@@ -915,3 +915,131 @@ fn on_real_sockets_a_drain_waits_for_a_pair() {
     assert_eq!(answer, b"answer");
     assert_eq!(relay.server.stop(PATIENCE).unwrap().cut, 0);
 }
+
+/// Keeps all that it receives until its peer has ended, and then sends it back.
+struct LateEcho(mpsc::Sender<()>);
+
+impl Protocol for LateEcho {
+    fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        let _ = self.0.send(());
+        Flow::Pause
+    }
+
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let me = conn.id();
+        conn.commands().forward(me, me);
+        Flow::Pause
+    }
+}
+
+#[test]
+fn on_real_sockets_what_came_during_a_pause_is_forwarded_behind_what_was_kept() {
+    let (sender, paused) = mpsc::channel();
+    let server = Runtime::builder()
+        .workers(Workers::Count(1))
+        .listen("127.0.0.1:0", move |_worker| {
+            let sender = sender.clone();
+            move |_peer| LateEcho(sender.clone())
+        })
+        .unwrap()
+        .start()
+        .unwrap();
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.write_all(b"kept").unwrap();
+    paused.recv_timeout(PATIENCE).unwrap();
+    client.write_all(b" later").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"kept later");
+    server.stop(PATIENCE).unwrap();
+}
+
+/// Commands that lead to commands, so many times.
+fn chain(commands: &mut Commands, id: ConnId, left: usize) {
+    if left > 0 {
+        commands.queued_bytes(id, move |_, commands| chain(commands, id, left - 1));
+    }
+}
+
+/// Gives commands when it receives something.
+struct Trigger<F>(F);
+
+impl<F: FnMut(&mut Commands) + 'static> Protocol for Trigger<F> {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        (self.0)(conn.commands());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_source_whose_own_output_ends_brings_its_end_when_commands_have_to_wait() {
+    for seed in seeds(40) {
+        let (mut sim, listener, notes, _to) = lines(Options::default().seed(seed));
+        let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+        let ids = notes.borrow().ids.clone();
+        let busy = sim.listen({
+            let from = ids[0];
+            move |_peer| {
+                Trigger(move |commands: &mut Commands| {
+                    commands.finish(from);
+                    chain(commands, from, 100);
+                })
+            }
+        });
+        let trigger = connect(&mut sim, busy);
+        sim.commands().forward(ids[0], ids[1]);
+        sim.run();
+        sim.send(from, b"all");
+        sim.run();
+        sim.send(trigger, b"!");
+        sim.finish(from);
+        sim.run();
+        assert_eq!(sim.take_received(target), b"all");
+        assert!(sim.is_closed(target) && !sim.is_reset(target), "seed {seed}");
+        assert!(sim.is_closed(from) && !sim.is_reset(from), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_arrives_while_commands_have_to_wait_is_forwarded_behind_what_was_kept() {
+    for seed in seeds(40) {
+        let (mut sim, listener, notes, to) = lines(Options::default().seed(seed));
+        let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+        let ids = notes.borrow().ids.clone();
+        let busy = sim.listen({
+            let from = ids[0];
+            move |_peer| Trigger(move |commands: &mut Commands| chain(commands, from, 200))
+        });
+        let trigger = connect(&mut sim, busy);
+        sim.send(from, b"kept");
+        sim.run();
+        sim.commands().forward(ids[0], ids[1]);
+        sim.send(trigger, b"!");
+        sim.turn();
+        sim.send(trigger, b"!");
+        sim.send(from, b" later");
+        sim.finish(from);
+        sim.run();
+        assert_eq!(sim.take_received(target), b"kept later", "seed {seed}");
+        assert!(sim.is_closed(target) && !sim.is_reset(target), "seed {seed}");
+        drop(to);
+    }
+}
+
+#[test]
+fn what_was_kept_for_a_target_whose_output_ends_is_given_back() {
+    let (mut sim, listener, notes, _to) = lines(Options::default());
+    let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+    let ids = notes.borrow().ids.clone();
+    sim.send(from, b"no line");
+    sim.run();
+    sim.commands().forward(ids[0], ids[1]);
+    sim.commands().finish(ids[1]);
+    sim.run();
+    assert!(sim.is_reset(from) && sim.is_closed(target));
+    assert_eq!(sim.blocks_in_use(), 0);
+}
