@@ -224,7 +224,7 @@ impl Commands {
     /// Everything else goes on: what else is sent to `to` comes in between, deadlines pass (see
     /// [`Conn::forwarded_at`](crate::Conn::forwarded_at) for idle time), the least rate of
     /// [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min) is asked of readers. In a drain both go on until its deadline;
-    /// [`Flow::Retire`](crate::Flow::Retire) changes nothing for them. A connection is `from` once and `to` once at a time: a
+    /// [`Flow::Retire`](crate::Flow::Retire) changes nothing for them, and a grace that runs already is called off. A connection is `from` once and `to` once at a time: a
     /// second forward takes the place of the first, whose `from` gets its input itself again. Both may be the same: an echo.
     ///
     /// One `recv` and one `send` for up to 64 KiB, nothing allocated.

@@ -114,10 +114,12 @@ impl Tables {
         let mut target_is_open = false;
         if let Some(stream) = self.stream(target) {
             stream.mark(FED, true);
+            stream.go_on_after_all(&mut cx.agenda, &cx.limits, io, target);
             target_is_open = stream.phase == Phase::Open;
         }
         let Some(stream) = self.stream(source) else { return };
         stream.mark(FORWARDS, true);
+        stream.go_on_after_all(&mut cx.agenda, &cx.limits, io, source);
         if stream.phase.is_connecting() {
             return;
         }

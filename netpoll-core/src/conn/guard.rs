@@ -75,6 +75,10 @@ impl Stream {
         key: Key,
     ) -> Outlook {
         let Some(mut guard) = self.guard.take() else { return Outlook::GoesOn };
+        if guard.retires && self.is_linked() {
+            self.watch_output(agenda, limits, io, key);
+            return Outlook::GoesOn;
+        }
         if guard.retires && self.is_behind() {
             let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
             if guard.sent_bytes >= least {

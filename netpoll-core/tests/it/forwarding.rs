@@ -1031,6 +1031,41 @@ fn what_arrives_while_commands_have_to_wait_is_forwarded_behind_what_was_kept() 
 }
 
 #[test]
+fn a_relay_that_begins_in_a_drain_goes_on_beyond_the_grace() {
+    let mut world = World::new(Options::default());
+    let client = world.sim.connect(world.listener);
+    world.sim.begin_drain(Duration::from_secs(20));
+    world.sim.run();
+    let backend = world.sim.take_dialed()[0].0;
+    for _ in 0..6 {
+        world.sim.send(backend, b"part");
+        world.sim.advance(Duration::from_millis(500));
+    }
+    assert_eq!(world.sim.take_received(client), b"part".repeat(6));
+    assert!(!world.sim.is_closed(client) && !world.sim.is_closed(backend));
+    world.sim.finish(client);
+    world.sim.finish(backend);
+    world.sim.run();
+    assert_eq!(world.log(), ["backend Closed", "client Closed"]);
+}
+
+#[test]
+fn a_forward_within_the_grace_of_a_drain_calls_the_grace_off() {
+    let (mut sim, listener, notes, _to) = lines(Options::default());
+    let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+    let ids = notes.borrow().ids.clone();
+    sim.begin_drain(Duration::from_secs(20));
+    sim.run();
+    sim.commands().forward(ids[0], ids[1]);
+    for _ in 0..6 {
+        sim.send(from, b"part");
+        sim.advance(Duration::from_millis(500));
+    }
+    assert_eq!(sim.take_received(target), b"part".repeat(6));
+    assert!(!sim.is_closed(from) && !sim.is_closed(target));
+}
+
+#[test]
 fn what_was_kept_for_a_target_whose_output_ends_is_given_back() {
     let (mut sim, listener, notes, _to) = lines(Options::default());
     let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
