@@ -36,6 +36,8 @@ pub enum Forward {
     Ended(Key),
     /// Its target has room, or is open now.
     Room(Key),
+    /// A flush has made room in the queue of its target, which may have been full of other output.
+    Flushed(Key),
 }
 
 /// What a target gets.
@@ -153,17 +155,32 @@ impl Tables {
         match what {
             Forward::Chunk => {}
             Forward::Kept(from) => self.forward_kept(cx, io, from),
-            Forward::Ended(from) => self.forward_end(cx, io, from),
-            Forward::Room(to) => {
-                let Some(from) = cx.forwards.sources.get(to).copied() else { return };
-                let now = cx.agenda.clock.now();
-                if let Some(link) = cx.forwards.links.get_mut(from) {
-                    link.at = now;
-                }
-                if let Some(stream) = self.stream(from) {
-                    stream.let_go(&mut cx.agenda, io, from);
+            Forward::Ended(from) => {
+                // Behind what was kept, if something was.
+                if self.stream(from).is_some_and(|stream| stream.input.is_empty()) {
+                    self.forward_end(cx, io, from);
                 }
             }
+            Forward::Room(to) => self.forward_on(cx, io, to),
+            Forward::Flushed(to) => {
+                let source = cx.forwards.sources.get(to).copied();
+                if source.and_then(|from| self.stream(from)).is_some_and(|stream| stream.has(HELD_BY_TARGET))
+                {
+                    self.forward_on(cx, io, to);
+                }
+            }
+        }
+    }
+
+    /// The source of this target goes on.
+    fn forward_on(&mut self, cx: &mut Context, io: &mut dyn Io, to: Key) {
+        let Some(from) = cx.forwards.sources.get(to).copied() else { return };
+        let now = cx.agenda.clock.now();
+        if let Some(link) = cx.forwards.links.get_mut(from) {
+            link.at = now;
+        }
+        if let Some(stream) = self.stream(from) {
+            stream.let_go(&mut cx.agenda, io, from);
         }
     }
 
@@ -286,6 +303,17 @@ impl Stream {
     fn let_go(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) {
         self.mark(HELD_BY_TARGET, false);
         self.rein(agenda, io, key);
+    }
+
+    /// Flushes, and lets the source that feeds it go on if that has made room.
+    #[inline(always)]
+    pub fn flush_for_source(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<End> {
+        let may_make_room = self.has(FED) && !self.out.is_empty();
+        let end = self.flush(&mut cx.agenda, &cx.limits, io, key);
+        if may_make_room && end.is_none() && self.has_room_for_source(&cx.limits) {
+            cx.commands.push(Command::Forward(Forward::Flushed(key)));
+        }
+        end
     }
 
     /// After a part of its queue has left: whether the source that feeds it may go on.

@@ -121,7 +121,7 @@ impl<P: Protocol> Slot<P> {
             self.stream.begin_to_retire(cx, key);
         }
         match flush {
-            Flush::Now => self.stream.flush(&mut cx.agenda, &cx.limits, io, key),
+            Flush::Now => self.stream.flush_for_source(cx, io, key),
             Flush::Soon => {
                 self.stream.push_dirty(&mut cx.agenda, key);
                 None

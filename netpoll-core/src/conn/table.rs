@@ -314,12 +314,9 @@ impl<P: Protocol> Table for Connections<P> {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         // What is offered comes first: a flush may find that nothing is left to do but that.
         if !offer && slot.stream.owes_flush() {
-            let end = slot.stream.flush(&mut cx.agenda, &cx.limits, io, key);
+            let end = slot.stream.flush_for_source(cx, io, key);
             if end.is_some() {
                 return self.done(cx, io, key, end);
-            }
-            if slot.stream.has_room_for_source(&cx.limits) {
-                cx.commands.push(Command::Forward(Forward::Room(key)));
             }
         }
         if slot.stream.take_room(&cx.limits) {
@@ -341,7 +338,7 @@ impl<P: Protocol> Table for Connections<P> {
     fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
         stream.left_dirty_list();
-        if let Some(end) = stream.flush(&mut cx.agenda, &cx.limits, io, key) {
+        if let Some(end) = stream.flush_for_source(cx, io, key) {
             self.end(cx, io, key, end);
         }
     }

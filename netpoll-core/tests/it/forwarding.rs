@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Running, Runtime,
-    Workers,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Protocol, Running,
+    Runtime, Workers,
 };
 
 use crate::chance::{Chance, seeds};
@@ -1063,6 +1063,66 @@ fn a_forward_within_the_grace_of_a_drain_calls_the_grace_off() {
     }
     assert_eq!(sim.take_received(target), b"part".repeat(6));
     assert!(!sim.is_closed(from) && !sim.is_closed(target));
+}
+
+/// Sends a file when it is woken.
+struct Filing {
+    notes: Notes,
+    file: std::sync::Arc<std::fs::File>,
+    bytes: u64,
+}
+
+impl Protocol for Filing {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.notes.borrow_mut().ids.push(conn.id());
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.send_file(FileRange::new(std::sync::Arc::clone(&self.file), 0, self.bytes));
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_source_goes_on_when_the_rest_of_a_file_in_front_has_left_with_the_output_of_others() {
+    let path = std::env::temp_dir().join(format!("core-forwarding-{}", std::process::id()));
+    std::fs::write(&path, vec![b'f'; 900_000]).unwrap();
+    let file = std::sync::Arc::new(std::fs::File::open(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    for seed in seeds(40) {
+        let notes = Notes::default();
+        let mut sim = Sim::new(Options::default().seed(seed).window(4 << 20));
+        let listener = sim.listen({
+            let (notes, file) = (Rc::clone(&notes), std::sync::Arc::clone(&file));
+            move |_peer| Filing {
+                notes: Rc::clone(&notes),
+                file: std::sync::Arc::clone(&file),
+                bytes: 900_000,
+            }
+        });
+        let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+        let ids = notes.borrow().ids.clone();
+        let waking = sim.listen({
+            let target = ids[1];
+            move |_peer| Trigger(move |commands: &mut Commands| commands.wake(target))
+        });
+        let trigger = connect(&mut sim, waking);
+        sim.commands().forward(ids[0], ids[1]);
+        sim.commands().forward(ids[1], ids[0]);
+        sim.run();
+        sim.send(trigger, b"!");
+        sim.send(from, b"first");
+        sim.run();
+        sim.send(from, b"second");
+        sim.run();
+        assert_eq!(sim.take_received(target).len(), 900_000 + 11, "seed {seed}");
+    }
 }
 
 #[test]
