@@ -123,7 +123,8 @@ impl Tables {
         stream.mark(FORWARDS, true);
         stream.go_on_after_all(&mut cx.agenda, &cx.limits, io, source);
         if stream.phase.is_connecting() {
-            return;
+            // Whichever opens first: the target speaks before it is fed.
+            return stream.mark(HELD_BY_TARGET, !target_is_open);
         }
         if stream.is_finished() && stream.input.is_empty() {
             return self.forward_end(cx, io, source);

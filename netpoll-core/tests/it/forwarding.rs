@@ -1138,3 +1138,29 @@ fn what_was_kept_for_a_target_whose_output_ends_is_given_back() {
     assert!(sim.is_reset(from) && sim.is_closed(target));
     assert_eq!(sim.blocks_in_use(), 0);
 }
+
+#[test]
+fn of_two_that_are_dialed_the_target_says_its_greeting_first() {
+    let slow = SocketAddr::new(SOMEWHERE.ip(), 8);
+    let notes = Notes::default();
+    let mut sim = Sim::new(Options::default());
+    sim.answer_connections_to(slow, Answer::AcceptAfter(Duration::from_secs(1)));
+    let half = |name, greeting| Half { notes: Rc::clone(&notes), name, dials: false, greeting, idle: None };
+    let source = sim.commands().connect(SOMEWHERE, ConnectOptions::default(), half("source", b""));
+    let target = sim.commands().connect(slow, ConnectOptions::default(), half("target", b"PROXY "));
+    sim.commands().forward(source, target);
+    sim.commands().forward(target, source);
+    sim.run();
+    let mut dialed = sim.take_dialed();
+    sim.send(dialed[0].0, b"early");
+    sim.run();
+    sim.advance(Duration::from_secs(2));
+    dialed.append(&mut sim.take_dialed());
+    assert_eq!(sim.take_received(dialed[1].0), b"PROXY early");
+    sim.send(dialed[1].0, b"back");
+    sim.run();
+    assert_eq!(sim.take_received(dialed[0].0), b"back");
+    sim.send(dialed[0].0, b"forth");
+    sim.run();
+    assert_eq!(sim.take_received(dialed[1].0), b"forth");
+}
