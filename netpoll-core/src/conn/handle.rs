@@ -143,6 +143,9 @@ impl Conn<'_> {
     /// connection. For [`Protocol::outgoing`](crate::Protocol::outgoing).
     #[inline]
     pub fn send_common(&mut self, bytes: Bytes) {
+        if self.drops_output() {
+            return mem::discard(bytes);
+        }
         self.stream.out.write_common(&mut self.cx.agenda.pool, bytes);
     }
 

@@ -38,6 +38,7 @@ fn send_in_all_ways(conn: &mut Conn<'_>) {
     conn.send_now(b"now");
     conn.send_static(b"static");
     conn.send_shared(Bytes::from(vec![b'x'; 8192]));
+    conn.send_common(Bytes::from_static(b"common"));
     assert_eq!(conn.append(1 << 16, |out| (out.extend(b"append"), 7).1), 7);
     conn.send_file(FileRange::new(letters(), 0, 10));
     let id = conn.id();
