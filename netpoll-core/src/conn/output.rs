@@ -67,10 +67,11 @@ impl Stream {
         if !self.out.is_empty() {
             let queued = self.out.queued_bytes();
             // Looked at before the flush: a protocol that saw `is_backed_up` and stopped waits for `drained`. What others
-            // forward holds their input back, not that of this connection.
+            // forward holds their input back; that of this connection is held by what it goes to, if it is forwarded as well.
             let backs_up = queued + self.in_flight > limits.write_high_bytes
                 && self.phase == Phase::Open
-                && !self.has(BACKED_UP | FED);
+                && !self.has(BACKED_UP)
+                && !(self.has(FED) && self.forwards());
             match io.flush(key, &mut self.out, &mut agenda.pool) {
                 Flushed::Done => {
                     self.progressed(queued);

@@ -1164,3 +1164,50 @@ fn of_two_that_are_dialed_the_target_says_its_greeting_first() {
     sim.run();
     assert_eq!(sim.take_received(dialed[1].0), b"forth");
 }
+
+/// Answers each byte with a lot, and writes down when it may go on.
+struct Loud(Notes);
+
+impl Protocol for Loud {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().ids.push(conn.id());
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        conn.send(&vec![b'l'; 1 << 20]);
+        self.0.borrow_mut().log.push(format!("backed up: {}", conn.is_backed_up()));
+        Flow::Continue
+    }
+
+    fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().log.push("drained".into());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_target_that_has_its_own_input_is_held_back_by_its_own_output() {
+    let notes = Notes::default();
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen({
+        let notes = Rc::clone(&notes);
+        move |_peer| Loud(Rc::clone(&notes))
+    });
+    let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+    let ids = notes.borrow().ids.clone();
+    sim.commands().forward(ids[0], ids[1]);
+    sim.run();
+    sim.stop_reading(target);
+    sim.send(target, b"1");
+    sim.run();
+    sim.send(target, b"2");
+    sim.send(from, b"forwarded");
+    sim.run();
+    assert_eq!(notes.borrow().log, ["backed up: true"], "it is not read on");
+    sim.start_reading(target);
+    sim.settle();
+    assert_eq!(notes.borrow().log, ["backed up: true", "drained", "backed up: true", "drained"]);
+    assert_eq!(sim.take_received(target).len(), (2 << 20) + 9);
+}
