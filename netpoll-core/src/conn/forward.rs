@@ -102,8 +102,12 @@ impl Tables {
         let source = from.filter(|key| self.plain_stream(*key).is_some_and(|stream| stream.may_forward()));
         let target = to.filter(|key| self.plain_stream(*key).is_some_and(|stream| stream.takes_forwarded()));
         let (Some(source), Some(target)) = (source, target) else {
-            if let Some(other) = source.or(target) {
-                self.end(cx, io, other, End::reset(Lost::Reset));
+            // Whoever is there and has no other.
+            let orphans = [from.filter(|_| target.is_none()), to.filter(|_| source.is_none())];
+            for orphan in orphans.into_iter().flatten() {
+                if self.stream(orphan).is_some_and(|stream| stream.may_forward()) {
+                    self.end(cx, io, orphan, End::reset(Lost::Reset));
+                }
             }
             return;
         };

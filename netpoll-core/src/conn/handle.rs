@@ -275,8 +275,9 @@ impl Conn<'_> {
     }
 
     /// When bytes were last moved between this connection and another one, in either direction
-    /// ([`Commands::forward`](crate::Commands::forward)); now, while some that were moved wait to leave: readers that are too slow are cut as
-    /// ever. `None` for one that has nothing forwarded, or no more.
+    /// ([`Commands::forward`](crate::Commands::forward)); now, while output waits to leave, forwarded or not, or the connection
+    /// that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. Else `None` for one that
+    /// has nothing forwarded, or no more.
     ///
     /// A `deadline` that looks here and sets the next one cuts who has been idle, and nobody else.
     #[must_use]

@@ -1103,6 +1103,23 @@ fn a_connection_with_a_layer_is_no_end_of_a_forward() {
     assert_eq!(sim.open(), 1);
 }
 
+#[test]
+fn two_connections_with_a_layer_are_reset_by_a_forward_between_them() {
+    let ids = Rc::<RefCell<Vec<ConnId>>>::default();
+    let mut sim = Sim::new(Options::default());
+    let layered = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Layered::new(Marked, Known(Rc::clone(&ids)))
+    });
+    let (one, other) = (sim.connect(layered), sim.connect(layered));
+    sim.run();
+    let names = ids.borrow().clone();
+    sim.commands().forward(names[0], names[1]);
+    sim.run();
+    assert!(sim.is_reset(one) && sim.is_reset(other));
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+}
+
 /// Says what it is called.
 struct Known(Rc<RefCell<Vec<ConnId>>>);
 
