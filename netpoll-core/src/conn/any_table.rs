@@ -39,8 +39,6 @@ pub trait Table: Any {
     fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message);
     /// A connection, whatever its protocol.
     fn stream(&mut self, key: Key) -> Option<&mut Stream>;
-    /// Its protocol is above a layer: what others read or write is not what is on the wire.
-    fn has_layer(&self) -> bool;
     /// Takes a connection out, closes it and tells its protocol.
     fn end_by(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End);
     /// What others want of a connection.

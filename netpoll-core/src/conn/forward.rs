@@ -262,8 +262,7 @@ impl Tables {
 
     /// One whose bytes on the wire are those of its protocol.
     fn plain_stream(&mut self, key: Key) -> Option<&mut Stream> {
-        let table = self.get(key).filter(|table| !table.has_layer())?;
-        table.stream(key)
+        self.stream(key).filter(|stream| !stream.is_layered())
     }
 
     fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {

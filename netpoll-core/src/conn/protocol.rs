@@ -31,10 +31,6 @@ use crate::time::Instant;
 /// }
 /// ```
 pub trait Protocol: Sized + 'static {
-    /// It is a protocol above a layer.
-    #[doc(hidden)]
-    const HAS_LAYER: bool = false;
-
     /// The connection is open, accepted or connected. Called once, first. The default goes on.
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;

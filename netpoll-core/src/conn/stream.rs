@@ -52,6 +52,8 @@ pub(super) const HELD_BY_OTHERS: u16 = 1 << 15;
 const DIALED: u8 = 1;
 /// The protocol above a layer has finished it: our direction ends when what waits above has left.
 const FINISHED_ABOVE: u8 = 1 << 1;
+/// A layer has it: its bytes on the wire are not those of its protocol.
+const LAYERED: u8 = 1 << 2;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +189,17 @@ impl Stream {
         let is_finished = self.is_finished_above();
         self.rare &= !FINISHED_ABOVE;
         is_finished
+    }
+
+    /// From now on, and until it ends, a layer has it.
+    pub fn set_layered(&mut self) {
+        self.rare |= LAYERED;
+    }
+
+    /// A layer has it, wherever in its protocol that is.
+    #[inline]
+    pub fn is_layered(&self) -> bool {
+        self.rare & LAYERED != 0
     }
 
     pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {

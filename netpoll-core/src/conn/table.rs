@@ -412,10 +412,6 @@ impl<P: Protocol> Table for Connections<P> {
         self.slots.get_mut(key).map(|slot| &mut slot.stream)
     }
 
-    fn has_layer(&self) -> bool {
-        P::HAS_LAYER
-    }
-
     fn end_by(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
         self.end(cx, io, key, end);
     }

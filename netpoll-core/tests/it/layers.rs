@@ -226,23 +226,24 @@ fn nothing_that_is_sent_by_whomever_in_whatever_way_is_on_the_wire_as_it_is() {
     }
 }
 
+/// Says who it is before the peer has greeted.
+struct Telling(Cipher, Rc<Cell<Option<ConnId>>>);
+impl Layer for Telling {
+    fn opened(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
+        self.1.set(Some(conn.id()));
+        self.0.opened(conn, upper)
+    }
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+        self.0.received(conn, input, upper)
+    }
+    fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+        self.0.send(conn, plain)
+    }
+}
+
 #[test]
 fn what_is_sent_before_the_layer_is_ready_goes_out_behind_the_first_callback() {
     let id = Rc::<Cell<Option<ConnId>>>::default();
-    /// Says who it is before the peer has greeted.
-    struct Telling(Cipher, Rc<Cell<Option<ConnId>>>);
-    impl Layer for Telling {
-        fn opened(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
-            self.1.set(Some(conn.id()));
-            self.0.opened(conn, upper)
-        }
-        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
-            self.0.received(conn, input, upper)
-        }
-        fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
-            self.0.send(conn, plain)
-        }
-    }
     let mut sim = Sim::new(Options::default());
     let listener = sim.listen({
         let (id, file) = (Rc::clone(&id), letters("early", 1));
@@ -1027,13 +1028,14 @@ fn on_sockets_records_may_be_cut_anywhere_and_peers_may_be_slow_or_leave() {
 struct Finishing {
     log: Log,
     by_name: bool,
+    answer_bytes: usize,
 }
 
 impl Protocol for Finishing {
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         self.log.borrow_mut().push(String::from_utf8_lossy(input.bytes()).into_owned());
         input.advance_all();
-        conn.send(&[b'a'; 300_000]);
+        conn.send_shared(Bytes::from(vec![b'a'; self.answer_bytes]));
         if self.by_name {
             let id = conn.id();
             conn.commands().finish(id);
@@ -1061,7 +1063,7 @@ fn our_direction_ends_behind_what_waits_above_and_the_layers_last_word_and_input
         let log = Log::default();
         let (mut sim, mut peer) = world(Options::default().window(1000), {
             let log = Rc::clone(&log);
-            move || Finishing { log: Rc::clone(&log), by_name }
+            move || Finishing { log: Rc::clone(&log), by_name, answer_bytes: 300_000 }
         });
         sim.stop_reading(peer.peer);
         peer.say(&mut sim, b"question");
@@ -1133,4 +1135,94 @@ impl Protocol for Known {
         input.advance_all();
         Flow::Continue
     }
+}
+
+/// Is behind a layer from the first word on, or from the beginning: as a program writes it that has both on one port.
+enum Starts {
+    Plain(Rc<RefCell<Vec<ConnId>>>),
+    Layered(Box<Layered<Cipher, Known>>),
+}
+
+impl Starts {
+    fn layered(ids: &Rc<RefCell<Vec<ConnId>>>) -> Self {
+        Self::Layered(Box::new(Layered::new(Cipher::new(2), Known(Rc::clone(ids)))))
+    }
+}
+
+impl Protocol for Starts {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match self {
+            Self::Plain(ids) => {
+                ids.borrow_mut().push(conn.id());
+                Flow::Continue
+            }
+            Self::Layered(layered) => layered.opened(conn),
+        }
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        match self {
+            Self::Plain(ids) => {
+                input.advance_all();
+                *self = Self::layered(&Rc::clone(ids));
+                // A layer that finds itself in a forward need not be asked what becomes of it.
+                let _ = self.opened(conn);
+                Flow::Continue
+            }
+            Self::Layered(layered) => layered.received(conn, input),
+        }
+    }
+}
+
+#[test]
+fn a_layer_inside_of_a_programs_own_protocol_is_no_end_of_a_forward_either() {
+    let ids = Rc::<RefCell<Vec<ConnId>>>::default();
+    let mut sim = Sim::new(Options::default());
+    let plain = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Known(Rc::clone(&ids))
+    });
+    let layered = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Starts::layered(&ids)
+    });
+    let (one, other) = (sim.connect(plain), sim.connect(plain));
+    sim.run();
+    let peer = sim.connect(layered);
+    let mut peer = Peer::greet(&mut sim, peer);
+    peer.heard(&mut sim);
+    let names = ids.borrow().clone();
+    sim.commands().forward(names[0], names[2]);
+    sim.commands().forward(names[2], names[1]);
+    sim.run();
+    assert!(sim.is_reset(one) && sim.is_reset(other), "nothing goes past the layer");
+    sim.send(one, b"in plain text");
+    peer.say(&mut sim, b"still here");
+    assert_eq!((peer.heard(&mut sim), sim.take_received(other)), (vec![], vec![]));
+    assert_eq!(sim.open(), 1);
+}
+
+#[test]
+fn a_layer_that_begins_on_an_end_of_a_forward_resets_both() {
+    let ids = Rc::<RefCell<Vec<ConnId>>>::default();
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen({
+        let ids = Rc::clone(&ids);
+        move |_peer| Starts::Plain(Rc::clone(&ids))
+    });
+    let (one, other) = (sim.connect(listener), sim.connect(listener));
+    sim.run();
+    let names = ids.borrow().clone();
+    sim.commands().forward(names[0], names[1]);
+    sim.run();
+    sim.send(one, b"in plain text");
+    sim.run();
+    assert_eq!(sim.take_received(other), b"in plain text", "there is no layer yet");
+    sim.send(other, b"begin");
+    sim.run();
+    sim.send(one, b"in plain text");
+    sim.settle();
+    assert!(sim.is_reset(one) && sim.is_reset(other));
+    assert_eq!(sim.take_received(other), b"", "nothing goes past the layer");
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
 }

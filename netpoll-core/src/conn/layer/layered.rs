@@ -9,6 +9,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::super::commands::Command;
+use super::super::connect::Order;
 use super::super::stream::{KEEPS, PAUSED};
 use super::super::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
 use super::Layer;
@@ -63,11 +65,29 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
         conn: &mut Conn<'_>,
         body: impl FnOnce(&mut Self, &mut Conn<'_>) -> Option<Flow>,
     ) -> Flow {
+        if !conn.stream.is_layered() && !self.take_over(conn) {
+            return Flow::Reset;
+        }
         let paused = self.enter(conn);
         let said = body(self, conn);
         let flow = self.settle(conn, said);
         self.leave(conn, paused);
         flow
+    }
+
+    /// From here on the connection has a layer. False if it is an end of a forward, where bytes would go past the layer: then it
+    /// is reset.
+    #[cold]
+    fn take_over(&mut self, conn: &mut Conn<'_>) -> bool {
+        conn.stream.set_layered();
+        if !conn.stream.is_linked() {
+            return true;
+        }
+        self.state.mark(WANTS_RESET, true);
+        // Whatever becomes of the flow in the protocol around.
+        let id = conn.id();
+        conn.cx.commands.push(Command::Order { id, order: Order::Reset });
+        false
     }
 
     /// The connection has the layer's deadline, and its pause, while a callback lasts. Returns the mark of the pause.
@@ -219,8 +239,6 @@ fn send_file<L: Layer>(layer: &mut L, state: &mut State, conn: &mut Conn<'_>) ->
 }
 
 impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
-    const HAS_LAYER: bool = true;
-
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
             let (layer, mut upper) = this.split();
