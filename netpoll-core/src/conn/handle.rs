@@ -204,9 +204,6 @@ impl Conn<'_> {
     pub fn finish(&mut self) {
         if self.reply.is_veiled() {
             // What waits above the layer leaves first. What is sent from here on is dropped, as long as the veil hangs and behind it.
-            if self.stream.phase == Phase::Open {
-                self.stream.set_finished_above();
-            }
             return self.stream.drop_output();
         }
         self.stream.finish_output(&mut self.cx.agenda, self.io, self.key);

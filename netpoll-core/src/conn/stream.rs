@@ -50,10 +50,8 @@ pub(super) const HELD_BY_OTHERS: u16 = 1 << 15;
 
 /// It was dialed: its worker knows it by a name of its own.
 const DIALED: u8 = 1;
-/// The protocol above a layer has finished it: our direction ends when what waits above has left.
-const FINISHED_ABOVE: u8 = 1 << 1;
 /// A layer has it: its bytes on the wire are not those of its protocol.
-const LAYERED: u8 = 1 << 2;
+const LAYERED: u8 = 1 << 1;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,22 +171,6 @@ impl Stream {
     #[inline]
     pub fn is_dialed(&self) -> bool {
         self.rare & DIALED != 0
-    }
-
-    pub fn set_finished_above(&mut self) {
-        self.rare |= FINISHED_ABOVE;
-    }
-
-    /// Our direction ends when what waits above a layer has left.
-    pub fn is_finished_above(&self) -> bool {
-        self.rare & FINISHED_ABOVE != 0
-    }
-
-    /// True once.
-    pub fn take_finished_above(&mut self) -> bool {
-        let is_finished = self.is_finished_above();
-        self.rare &= !FINISHED_ABOVE;
-        is_finished
     }
 
     /// From now on, and until it ends, a layer has it.

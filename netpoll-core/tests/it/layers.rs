@@ -1081,6 +1081,34 @@ fn our_direction_ends_behind_what_waits_above_and_the_layers_last_word_and_input
 }
 
 #[test]
+fn our_direction_ends_behind_two_layers_as_behind_one() {
+    for (by_name, answer_bytes) in [(false, 10), (true, 10), (false, 300_000), (true, 300_000)] {
+        let (mut sim, log) = (Sim::new(Options::default().window(1000)), Log::default());
+        let listener = sim.listen({
+            let log = Rc::clone(&log);
+            move |_peer| {
+                let protocol = Finishing { log: Rc::clone(&log), by_name, answer_bytes };
+                Layered::new(Cipher::new(2), Layered::new(Cipher::new(4), protocol))
+            }
+        });
+        let peer = sim.connect(listener);
+        let (mut outer, mut inner) = (Peer::greet(&mut sim, peer), FarEnd::new());
+        outer.say(&mut sim, &inner.greeting());
+        outer.say(&mut sim, &inner.seal(b"question"));
+        let heard = inner.open(&outer.heard(&mut sim));
+        assert!(heard == vec![b'a'; answer_bytes], "{} of {answer_bytes}", heard.len());
+        assert!(inner.is_over() && outer.far.is_over(), "both have said their last word");
+        assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+        outer.say(&mut sim, &inner.seal(b"more"));
+        assert_eq!(outer.heard(&mut sim), b"");
+        sim.send(peer, &outer.far.seal(&inner.bye()));
+        outer.finish(&mut sim);
+        assert_eq!(log_of(&log), ["question", "more", "eof", "Closed"]);
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
+#[test]
 fn a_connection_with_a_layer_is_no_end_of_a_forward() {
     let ids = Rc::<RefCell<Vec<ConnId>>>::default();
     let mut sim = Sim::new(Options::default());

@@ -15,7 +15,8 @@ use super::super::stream::{KEEPS, PAUSED};
 use super::super::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
 use super::Layer;
 use super::upper::{
-    GIVES_WAY, HAD_TO_WAIT, LAYER_PAUSED, NO_ROOM, OPEN, STOPS, State, UPPER_PAUSED, Upper, WANTS_RESET,
+    FINISHES, GIVES_WAY, HAD_TO_WAIT, LAYER_PAUSED, NO_ROOM, OPEN, STOPS, State, UPPER_PAUSED, Upper,
+    WANTS_RESET,
 };
 use super::veil::Veil;
 use crate::driver::read_part;
@@ -143,11 +144,11 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
             let had_to_wait = self.state.has(HAD_TO_WAIT);
             return self.give_up(conn, if had_to_wait { Flow::Linger } else { flow });
         }
-        if is_empty && conn.stream.take_finished_above() {
+        if is_empty && self.state.take(FINISHES) {
             if self.state.take_unfinished() && self.state.has(OPEN) {
                 self.layer.finish(conn);
             }
-            conn.stream.finish_output(&mut conn.cx.agenda, conn.io, conn.key);
+            conn.finish();
         }
         self.wait_for_room(conn, is_empty);
         if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {

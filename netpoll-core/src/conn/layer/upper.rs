@@ -41,6 +41,8 @@ pub const WANTS_RESET: u16 = 1 << 9;
 pub const LAYER_PAUSED: u16 = 1 << 10;
 /// A drain has begun before it was open.
 pub const STOPS: u16 = 1 << 12;
+/// The protocol above has finished its direction: ours ends when what waits above has left.
+pub const FINISHES: u16 = 1 << 13;
 /// The layer has said its last word.
 const FINISHED: u16 = 1 << 11;
 

@@ -12,7 +12,7 @@ use std::mem;
 use super::super::Conn;
 use super::super::reply::Reply;
 use super::super::stream::{ENDED, KEEPS, PAUSED, Phase};
-use super::upper::State;
+use super::upper::{FINISHES, State};
 use crate::mem::WriteQueue;
 use crate::time::Instant;
 
@@ -44,7 +44,7 @@ impl<'v, 'c> Veil<'v, 'c> {
         let marks = stream.exchange(OWN_MARKS, state.marks());
         let turn_budget = mem::replace(&mut conn.cx.agenda.turn_budget, state.budget_left);
         let phase = stream.phase;
-        if stream.is_finished_above() {
+        if state.has(FINISHES) {
             stream.drop_output();
         }
         Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase }
@@ -62,6 +62,8 @@ impl Drop for Veil<'_, '_> {
         let stream = &mut *self.conn.stream;
         self.state.stash.queue = mem::replace(&mut stream.out, self.queue.take());
         stream.in_flight = self.in_flight;
+        let finishes = self.phase == Phase::Open && stream.phase.is_half_closed();
+        self.state.mark(FINISHES, finishes || self.state.has(FINISHES));
         stream.phase = self.phase;
         self.state.deadline = stream.deadlines.exchange_protocol(self.deadline);
         let marks = stream.exchange(OWN_MARKS, self.marks);
