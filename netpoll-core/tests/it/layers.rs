@@ -1108,6 +1108,47 @@ fn our_direction_ends_behind_two_layers_as_behind_one() {
     }
 }
 
+/// Writes down what comes.
+struct Heard(Log, Rc<Cell<Option<ConnId>>>);
+
+impl Protocol for Heard {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.1.set(Some(conn.id()));
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.0.borrow_mut().push(String::from_utf8_lossy(input.bytes()).into_owned());
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        self.0.borrow_mut().push("eof".into());
+        Flow::Close
+    }
+}
+
+#[test]
+fn who_was_paused_by_others_hears_the_rest_and_the_end_when_they_let_it_go() {
+    let (log, id) = (Log::default(), Rc::<Cell<Option<ConnId>>>::default());
+    let (mut sim, mut peer) = world(Options::default(), {
+        let (log, id) = (Rc::clone(&log), Rc::clone(&id));
+        move || Heard(Rc::clone(&log), Rc::clone(&id))
+    });
+    let id = id.get().expect("it is open");
+    sim.commands().pause(id);
+    sim.run();
+    peer.say(&mut sim, b"more");
+    peer.finish(&mut sim);
+    assert_eq!(log_of(&log), [""; 0]);
+    sim.commands().resume(id);
+    sim.settle();
+    assert_eq!(log_of(&log), ["more", "eof"]);
+    assert!(sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+}
+
 #[test]
 fn a_connection_with_a_layer_is_no_end_of_a_forward() {
     let ids = Rc::<RefCell<Vec<ConnId>>>::default();

@@ -274,7 +274,11 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
             if this.state.is_live() {
-                this.state.call(conn, |conn| this.protocol.peer_ended(conn));
+                this.state.call(conn, |conn| match this.protocol.peer_ended(conn) {
+                    // The pause that goes on may be that of others.
+                    Flow::Pause => conn.unchanged_flow(),
+                    flow => flow,
+                });
             }
             None
         })
