@@ -1108,6 +1108,34 @@ fn our_direction_ends_behind_two_layers_as_behind_one() {
     }
 }
 
+#[test]
+fn an_end_that_others_want_before_the_layer_is_ready_follows_what_was_sent_before_it() {
+    let id = Rc::<Cell<Option<ConnId>>>::default();
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen({
+        let (id, file) = (Rc::clone(&id), letters("early-end", 1));
+        move |_peer| {
+            let protocol = AllWays { file: Arc::clone(&file), id: Rc::default() };
+            Layered::new(Telling(Cipher::new(2), Rc::clone(&id)), protocol)
+        }
+    });
+    let peer = sim.connect(listener);
+    sim.run();
+    let name = id.get().expect("it is open");
+    sim.handle().send(name, Bytes::from_static(b"early"));
+    sim.handle().finish(name);
+    sim.handle().send(name, Bytes::from_static(b"too late"));
+    sim.run();
+    sim.commands().finish(name);
+    sim.run();
+    assert!(!sim.is_closed(peer), "it waits");
+    let mut peer = Peer::greet(&mut sim, peer);
+    assert_eq!(peer.heard(&mut sim), b"<hello there>early");
+    assert!(sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
+    peer.finish(&mut sim);
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+}
+
 /// Writes down what comes.
 struct Heard(Log, Rc<Cell<Option<ConnId>>>);
 

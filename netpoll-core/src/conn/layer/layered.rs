@@ -399,9 +399,8 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
-            if this.state.is_live() {
-                this.state.call(conn, |conn| this.protocol.finishing(conn));
-            }
+            let (_, mut upper) = this.split();
+            upper.finishing(conn);
             None
         })
     }

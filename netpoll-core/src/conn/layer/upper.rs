@@ -50,6 +50,8 @@ const FINISHED: u16 = 1 << 11;
 enum Early {
     Bytes(Guarded<Bytes>),
     Message(Message),
+    /// Our direction is to end.
+    Finish,
 }
 
 /// What a layer keeps for the protocol above.
@@ -209,6 +211,7 @@ pub trait Callbacks {
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow;
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow;
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow;
 }
 
 impl<P: Protocol> Callbacks for P {
@@ -234,6 +237,10 @@ impl<P: Protocol> Callbacks for P {
 
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
         Protocol::told(self, conn, message)
+    }
+
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        Protocol::finishing(self, conn)
     }
 }
 
@@ -264,6 +271,7 @@ impl Upper<'_> {
                 state.call(conn, |conn| match early {
                     Early::Bytes(bytes) => protocol.outgoing(conn, bytes.into_inner()),
                     Early::Message(message) => protocol.told(conn, message),
+                    Early::Finish => protocol.finishing(conn),
                 });
             }
         }
@@ -359,6 +367,16 @@ impl Upper<'_> {
         } else if !state.has(OPEN) && self.has_room_for(conn, 0) {
             self.state.early_bytes += EARLY_BYTES;
             self.state.early.push(Early::Message(message));
+        }
+    }
+
+    /// Others want our direction to end.
+    pub(super) fn finishing(&mut self, conn: &mut Conn<'_>) {
+        let Self { protocol, state } = self;
+        if state.is_live() {
+            state.call(conn, |conn| protocol.finishing(conn));
+        } else if !state.has(OPEN) && !matches!(state.early.last(), Some(Early::Finish)) {
+            state.early.push(Early::Finish);
         }
     }
 
