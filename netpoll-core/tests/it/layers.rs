@@ -1109,6 +1109,40 @@ fn our_direction_ends_behind_two_layers_as_behind_one() {
 }
 
 #[test]
+fn who_has_finished_hears_on_however_much_of_its_output_nobody_reads() {
+    for in_one_go in [false, true] {
+        let mut options = Options::default().window(1000);
+        // The last piece goes on the wire with nearly as much as it is too much.
+        (options.limits.write_high_bytes, options.limits.write_low_bytes) = (4 * 16_388 + 8, 16_384);
+        let log = Log::default();
+        let (mut sim, mut peer) = world(options, {
+            let log = Rc::clone(&log);
+            move || Finishing { log: Rc::clone(&log), by_name: false, answer_bytes: 5 * 16_384 }
+        });
+        sim.stop_reading(peer.peer);
+        let records = [peer.far.seal(b"question"), peer.far.seal(b"more"), peer.far.bye()];
+        if in_one_go {
+            sim.send(peer.peer, &records.concat());
+        } else {
+            records.iter().for_each(|record| {
+                sim.send(peer.peer, record);
+                sim.run();
+            });
+        }
+        sim.run();
+        assert_eq!(log_of(&log), ["question", "more", "eof"], "in one go: {in_one_go}");
+        sim.finish(peer.peer);
+        sim.run();
+        sim.start_reading(peer.peer);
+        sim.settle();
+        assert_eq!(peer.heard(&mut sim), [b'a'; 5 * 16_384]);
+        assert!(peer.far.is_over() && sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
+        assert_eq!(log_of(&log), ["Closed"]);
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
+#[test]
 fn an_end_that_others_want_before_the_layer_is_ready_follows_what_was_sent_before_it() {
     let id = Rc::<Cell<Option<ConnId>>>::default();
     let mut sim = Sim::new(Options::default());

@@ -149,6 +149,10 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
                 self.layer.finish(conn);
             }
             conn.finish();
+            if self.state.take(NO_ROOM) {
+                // What was held back because it would have brought more output is offered now.
+                self.state.mark(GIVES_WAY, true);
+            }
         }
         self.wait_for_room(conn, is_empty);
         if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
@@ -305,7 +309,9 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
             let said = this.put_on_wire(conn);
             let has_room = this.state.stash.queue.is_empty()
                 && conn.stream.waiting_bytes() <= conn.cx.limits.write_low_bytes;
-            if said.is_none() && has_room && this.state.take(NO_ROOM) && this.state.is_live() {
+            let tells = said.is_none() && has_room && this.state.take(NO_ROOM) && this.state.is_live();
+            // Who has finished is offered what is left, and that is all.
+            if tells && !this.state.has(FINISHES) {
                 this.state.call(conn, |conn| this.protocol.drained(conn));
             }
             said

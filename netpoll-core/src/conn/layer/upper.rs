@@ -195,7 +195,8 @@ impl State {
             Flow::Reset => self.mark(WANTS_RESET, true),
         }
         let is_backed_up = self.waiting_bytes(conn) > conn.cx.limits.write_high_bytes;
-        if is_backed_up || conn.stream.has(BACKED_UP) {
+        // Behind the end of our direction nobody waits for room, and nobody says that there is some.
+        if (is_backed_up || conn.stream.has(BACKED_UP)) && !conn.stream.phase.is_half_closed() {
             self.mark(NO_ROOM, true);
         }
         let waits = !self.stash.rest.is_empty() && (flow != Flow::Continue || self.has(NO_ROOM));
@@ -310,14 +311,15 @@ impl Upper<'_> {
     }
 
     /// Whether it would take more now. No while it pauses, has given way to others or has used up its turn, is backed up, or
-    /// has ended.
+    /// has ended. What waits behind the end of our direction ([`Conn::finish`]) backs up nobody.
     #[must_use]
     pub fn takes_more(&self, conn: &Conn<'_>) -> bool {
         let state = &*self.state;
         state.is_live()
             && !state.has(UPPER_PAUSED | GAVE_WAY | EOF_WAITS)
             && state.budget_left > 0
-            && state.waiting_bytes(conn) <= conn.cx.limits.write_high_bytes
+            && (conn.stream.phase.is_half_closed()
+                || state.waiting_bytes(conn) <= conn.cx.limits.write_high_bytes)
     }
 
     /// Tells it that the peer has sent all it will send: now, or behind what it has left when it goes on. Only the first call
