@@ -27,10 +27,10 @@ use crate::time::Instant;
 /// layer hands on. The protocol itself is the same as without.
 ///
 /// It sees a connection as usual. Bytes count as queued ([`Conn::queued_bytes`], [`Conn::is_backed_up`]) while they wait above the
-/// layer, as they are, or on the wire, as the layer has made them; [`Conn::send_now`] queues; [`Conn::send_file`] is read, in pieces
-/// of 64 KiB, as there is room on the wire. Its [`Flow::Close`] and [`Flow::Linger`] let its output leave, then the layer says its
-/// last word ([`Layer::finish`]), and then the connection ends like that. `opened` comes when the layer says so;
-/// if that never happens, it is only told that the connection is lost.
+/// layer, as they are, or on the wire, as the layer has made them ([`Commands::queued_bytes`] counts only the latter);
+/// [`Conn::send_now`] queues; [`Conn::send_file`] is read, in pieces of 64 KiB, as there is room on the wire. Its [`Flow::Close`] and
+/// [`Flow::Linger`] let its output leave, then the layer says its last word ([`Layer::finish`]), and then the connection ends like
+/// that. `opened` comes when the layer says so; if that never happens, it is only told that the connection is lost.
 ///
 /// Layers can lie on layers. One costs its connection 112 bytes beside its own.
 pub struct Layered<L, P> {
