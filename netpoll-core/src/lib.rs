@@ -191,6 +191,20 @@
 
 #![cfg_attr(not(loom), warn(missing_docs))]
 
+/// Setters of settings, for chains: one for each field, of its name.
+macro_rules! setters {
+    ($settings:ident { $($name:ident: $type:ty,)* }) => {
+        impl $settings {$(
+            #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*}
+    };
+}
+
 mod conn;
 mod driver;
 #[cfg(not(feature = "tracing"))]

@@ -93,28 +93,17 @@ impl Default for ConnectOptions {
     }
 }
 
-macro_rules! setters {
-    ($($name:ident: $kind:ty),* $(,)?) => {
-        impl ConnectOptions {$(
-            #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
-            #[must_use]
-            pub fn $name(mut self, $name: impl Into<$kind>) -> Self {
-                self.$name = $name.into();
-                self
-            }
-        )*}
-    };
-}
-
 setters! {
-    timeout: Duration,
-    from: Option<SocketAddr>,
-    nodelay: bool,
-    keepalive: Option<Keepalive>,
-    user_timeout: Option<Duration>,
-    unsent_bytes_max: Option<u32>,
-    send_buffer_bytes: Option<usize>,
-    receive_buffer_bytes: Option<usize>,
+    ConnectOptions {
+        timeout: Duration,
+        from: impl Into<Option<SocketAddr>>,
+        nodelay: bool,
+        keepalive: impl Into<Option<Keepalive>>,
+        user_timeout: impl Into<Option<Duration>>,
+        unsent_bytes_max: impl Into<Option<u32>>,
+        send_buffer_bytes: impl Into<Option<usize>>,
+        receive_buffer_bytes: impl Into<Option<usize>>,
+    }
 }
 
 impl ConnectOptions {

@@ -71,45 +71,22 @@ pub struct ConnLimits {
     pub linger_time_max: Duration,
 }
 
-macro_rules! setters {
-    ($($name:ident: $kind:ty,)*; $($optional:ident: $inner:ty,)*) => {
-        /// Each setter returns the limits with one of them changed.
-        impl ConnLimits {
-            $(
-                #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
-                #[must_use]
-                pub const fn $name(mut self, $name: $kind) -> Self {
-                    self.$name = $name;
-                    self
-                }
-            )*
-            $(
-                #[doc = concat!("Sets [`", stringify!($optional), "`](field@Self::", stringify!($optional), ").")]
-                #[must_use]
-                pub fn $optional(mut self, $optional: impl Into<Option<$inner>>) -> Self {
-                    self.$optional = $optional.into();
-                    self
-                }
-            )*
-        }
-    };
-}
-
 setters! {
-    connections_max: usize,
-    write_high_bytes: usize,
-    write_low_bytes: usize,
-    output_bytes_max: usize,
-    write_rate_min: u32,
-    write_grace: Duration,
-    input_bytes_max: usize,
-    drain_grace: Duration,
-    linger_bytes_max: usize,
-    linger_silence_max: Duration,
-    linger_time_max: Duration,
-    ;
-    connections_per_address_max: usize,
-    memory_bytes_max: usize,
+    ConnLimits {
+        connections_max: usize,
+        write_high_bytes: usize,
+        write_low_bytes: usize,
+        output_bytes_max: usize,
+        write_rate_min: u32,
+        write_grace: Duration,
+        input_bytes_max: usize,
+        drain_grace: Duration,
+        linger_bytes_max: usize,
+        linger_silence_max: Duration,
+        linger_time_max: Duration,
+        connections_per_address_max: impl Into<Option<usize>>,
+        memory_bytes_max: impl Into<Option<usize>>,
+    }
 }
 
 /// The most that one worker's connections hold by default: a thousand uploads of a quarter MiB.

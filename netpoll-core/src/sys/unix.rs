@@ -4,7 +4,7 @@
 //! where nobody listens is replaced, one where somebody does is not, and whoever made one removes it in the end, if it is
 //! still the same.
 //!
-//! Cost: [`listen_unix`] 3 to 12 system calls. None of this is called while a server serves.
+//! Cost: [`listen_unix`] 3 to 14 system calls. None of this is called while a server serves.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -75,7 +75,7 @@ pub struct SocketFile {
     device: u64,
     inode: u64,
     /// Keeps the inode, so that its number names no other file.
-    _pinned: File,
+    pinned: File,
 }
 
 impl SocketFile {
@@ -83,7 +83,7 @@ impl SocketFile {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let pinned = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
         let found = pinned.metadata()?;
-        Ok(Self { path, device: found.dev(), inode: found.ino(), _pinned: pinned })
+        Ok(Self { path, device: found.dev(), inode: found.ino(), pinned })
     }
 
     fn is_ours(&self) -> bool {
@@ -160,7 +160,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if !stale._pinned.metadata()?.file_type().is_socket() {
+    if !stale.pinned.metadata()?.file_type().is_socket() {
         // It stays, whoever has put it there.
         stale.leave();
         return Err(no_socket());

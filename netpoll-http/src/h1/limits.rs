@@ -74,44 +74,35 @@ pub struct Limits {
     pub requests_per_turn: Option<usize>,
 }
 
+/// Setters of settings, for chains: one for each field, of its name.
 macro_rules! setters {
-    ($($name:ident: $kind:ty,)*; $($optional:ident: $inner:ty,)*) => {
-        /// Each setter returns the limits with one of them changed.
-        impl Limits {
-            $(
-                #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
-                #[must_use]
-                pub const fn $name(mut self, $name: $kind) -> Self {
-                    self.$name = $name;
-                    self
-                }
-            )*
-            $(
-                #[doc = concat!("Sets [`", stringify!($optional), "`](field@Self::", stringify!($optional), ").")]
-                #[must_use]
-                pub fn $optional(mut self, $optional: impl Into<Option<$inner>>) -> Self {
-                    self.$optional = $optional.into();
-                    self
-                }
-            )*
-        }
+    ($settings:ident { $($name:ident: $type:ty,)* }) => {
+        impl $settings {$(
+            #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*}
     };
 }
 
 setters! {
-    head_bytes_max: usize,
-    headers_max: usize,
-    target_bytes_max: usize,
-    body_bytes_max: usize,
-    head_timeout: Duration,
-    idle_timeout: Duration,
-    body_bytes_per_second_min: u32,
-    body_grace: Duration,
-    skip_bytes_max: usize,
-    half_close: bool,
-    handler_timeout: Duration,
-    ;
-    requests_per_turn: usize,
+    Limits {
+        head_bytes_max: usize,
+        headers_max: usize,
+        target_bytes_max: usize,
+        body_bytes_max: usize,
+        head_timeout: Duration,
+        idle_timeout: Duration,
+        body_bytes_per_second_min: u32,
+        body_grace: Duration,
+        skip_bytes_max: usize,
+        half_close: bool,
+        handler_timeout: Duration,
+        requests_per_turn: impl Into<Option<usize>>,
+    }
 }
 
 impl Default for Limits {

@@ -57,28 +57,17 @@ impl Default for UdpOptions {
     }
 }
 
-macro_rules! setters {
-    ($($name:ident: $type:ty,)*) => {
-        impl UdpOptions {$(
-            #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
-            #[must_use]
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.$name = $name.into();
-                self
-            }
-        )*}
-    };
-}
-
 setters! {
-    batch: usize,
-    datagrams_per_turn: usize,
-    datagram_bytes_max: usize,
-    queue_bytes_max: usize,
-    join_received: bool,
-    join_sent: bool,
-    receive_buffer_bytes: impl Into<Option<usize>>,
-    send_buffer_bytes: impl Into<Option<usize>>,
+    UdpOptions {
+        batch: usize,
+        datagrams_per_turn: usize,
+        datagram_bytes_max: usize,
+        queue_bytes_max: usize,
+        join_received: bool,
+        join_sent: bool,
+        receive_buffer_bytes: impl Into<Option<usize>>,
+        send_buffer_bytes: impl Into<Option<usize>>,
+    }
 }
 
 impl UdpOptions {
