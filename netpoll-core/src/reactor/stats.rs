@@ -6,8 +6,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::driver::IoCounts;
+
 macro_rules! ledger {
-    ($($(#[doc = $doc:expr])+ $field:ident,)*) => {
+    (
+        driver: { $($(#[doc = $io_doc:expr])+ $io_field:ident,)* }
+        worker: { $($(#[doc = $doc:expr])+ $field:ident,)* }
+    ) => {
         /// Counters of one worker, or the sum over several, since start.
         ///
         /// All of them only grow, but `budget_events`, which is a gauge. [`Stats::since`] gives the difference of two snapshots, which is how
@@ -15,178 +20,196 @@ macro_rules! ledger {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
+            $($(#[doc = $io_doc])+ pub $io_field: u64,)*
             $($(#[doc = $doc])+ pub $field: u64,)*
         }
 
         impl Stats {
             /// Name and value of every counter, in a fixed order, for exporters.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$((stringify!($field), self.$field)),*].into_iter()
+                [
+                    $((stringify!($io_field), self.$io_field),)*
+                    $((stringify!($field), self.$field),)*
+                ]
+                .into_iter()
             }
 
             /// Adds another worker's counters to these.
             pub fn merge(&mut self, other: &Self) {
+                $(self.$io_field = self.$io_field.wrapping_add(other.$io_field);)*
                 $(self.$field = self.$field.wrapping_add(other.$field);)*
             }
 
             /// What was counted after `earlier` was taken.
             #[must_use]
             pub fn since(&self, earlier: &Self) -> Self {
-                Self { $($field: self.$field.wrapping_sub(earlier.$field),)* }
+                Self {
+                    $($io_field: self.$io_field.wrapping_sub(earlier.$io_field),)*
+                    $($field: self.$field.wrapping_sub(earlier.$field),)*
+                }
             }
         }
 
         /// The copy of a worker's counters that other threads read.
         #[derive(Default)]
         pub struct Published {
+            $($io_field: AtomicU64,)*
             $($field: AtomicU64,)*
         }
 
         impl Published {
-            /// By the worker that owns the counters, once a turn.
-            pub fn store(&self, stats: &Stats) {
+            /// By the worker that owns the counters, once a turn. What the driver counts is taken from it.
+            pub fn store(&self, stats: &Stats, io: &IoCounts) {
+                $(self.$io_field.store(io.$io_field, Relaxed);)*
                 $(self.$field.store(stats.$field, Relaxed);)*
             }
 
             /// By anybody.
             pub fn load(&self) -> Stats {
-                Stats { $($field: self.$field.load(Relaxed),)* }
+                Stats {
+                    $($io_field: self.$io_field.load(Relaxed),)*
+                    $($field: self.$field.load(Relaxed),)*
+                }
             }
         }
     };
 }
 
 ledger! {
-    /// Requests answered, as the protocol above counts them (`Conn::count_requests`).
-    requests,
-    /// System calls that waited for events (`epoll_pwait`, `epoll_pwait2`).
-    syscalls_wait,
-    /// `recv` calls.
-    syscalls_recv,
-    /// `send` and `sendmsg` calls.
-    syscalls_send,
-    /// `sendfile` calls, and `pread` calls for files that the kernel cannot send by itself.
-    syscalls_sendfile,
-    /// `recvmmsg` calls, each of which receives a batch of datagrams.
-    syscalls_recvmmsg,
-    /// `sendmmsg` calls, each of which sends a batch of datagrams.
-    syscalls_sendmmsg,
-    /// `accept4` calls.
-    syscalls_accept,
-    /// `epoll_ctl` calls: one for each listener, at most one for each connection, none for its requests; two for each time
-    /// that a listener is paused, or that a datagram socket has to wait for room.
-    syscalls_ctl,
-    /// `close` calls.
-    syscalls_close,
-    /// `shutdown` calls.
-    syscalls_shutdown,
-    /// `socket` and `connect` calls.
-    syscalls_connect,
-    /// `write` calls to an eventfd to wake a worker.
-    syscalls_wake,
-    /// `setsockopt`, `getsockopt`, `ioctl` and the reserve descriptor's `eventfd` and `close`.
-    syscalls_other,
-    /// Turns of the loop.
-    turns,
-    /// Turns that waited without a bound or until a deadline.
-    waits_blocked,
-    /// Turns that only looked, because work was left.
-    waits_polled,
-    /// Turns that only looked, because the wait strategy was spinning.
-    waits_spun,
-    /// Spins that an event ended before the worker would have slept.
-    spins_paid,
-    /// Spins that ended in sleep.
-    spins_unpaid,
-    /// Events delivered by the driver. Divided by the waits this is the batching factor.
-    events,
-    /// Waits that brought as many events as the budget allows.
-    waits_saturated,
-    /// Events per turn that the poll budget allows now (a gauge; summed over workers).
-    budget_events,
-    /// Bytes received from peers.
-    received_bytes,
-    /// Bytes sent to peers, those of files included.
-    sent_bytes,
-    /// Bytes of input copied because a callback left them unconsumed.
-    copied_bytes,
-    /// Blocks taken from the buffer pool's free lists.
-    pool_hits,
-    /// Blocks that had to be allocated.
-    pool_misses,
-    /// Sources resumed from the ready list.
-    ready_resumed,
-    /// Reads cut off because the connection's share of the turn was used up.
-    quantum_hits,
-    /// Times that a protocol gave way to others with input left (`Flow::Yield`).
-    yields,
-    /// Reads that found nothing.
-    receives_empty,
-    /// Sends cut short by the peer's window.
-    sends_blocked,
-    /// Wake-ups sent to this worker by a system call.
-    wakeups_sent,
-    /// Wake-ups of this worker that needed none, because it was awake or already told.
-    wakeups_suppressed,
-    /// Messages taken from the mailbox: wakes, and what other threads and workers have asked for.
-    mailbox_messages,
-    /// Timers that fired.
-    timers_fired,
-    /// Timers that came up early because activity had moved the deadline.
-    timers_moved,
-    /// Datagrams received.
-    datagrams_received,
-    /// Datagrams sent.
-    datagrams_sent,
-    /// Datagrams that were to be sent and were lost here: the socket's queue was full
-    /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the kernel
-    /// took it.
-    datagrams_dropped,
-    /// Datagrams that the kernel would not send: no way there, forbidden, too long.
-    datagrams_refused,
-    /// Datagrams received that were longer than they may be, and were cut
-    /// ([`UdpOptions::datagram_bytes_max`](crate::UdpOptions)).
-    datagrams_truncated,
-    /// Errors that the kernel told of datagram sockets, such as ICMP messages. None of them ends a socket.
-    datagram_errors,
-    /// Connections accepted.
-    accepted,
-    /// Outgoing connections established.
-    connected,
-    /// Outgoing connections that failed or timed out.
-    connect_failures,
-    /// Connections turned away: limit reached, or the accept function panicked.
-    shed,
-    /// Times that no file descriptor was left for a peer (EMFILE, ENFILE, ENOMEM, ENOBUFS).
-    descriptors_exhausted,
-    /// Connections that ended, for whatever reason.
-    closed,
-    /// Connections that ended by a failure of the stream, such as the peer's reset, or of a file on its way.
-    failed,
-    /// Connections cut because the peer read too slowly.
-    stalled,
-    /// Connections cut because unconsumed input reached its limit.
-    input_overflows,
-    /// Connections cut because others sent them more than they take.
-    output_overflows,
-    /// Idle connections closed to make room for newcomers.
-    evicted,
-    /// Connections turned away because their address had as many as it may have.
-    shed_by_address,
-    /// Connections cut, and requests refused, because the worker's connections held more memory than they may.
-    memory_overflows,
-    /// Times that memory was given back to the system because a spike was over.
-    spikes,
-    /// Answers that a protocol gave up because their client had left, as it counts them (`Conn::count_abandoned`).
-    abandoned,
-    /// Times that a connection's queue passed high water and did not leave at once: its reading was paused.
-    backed_up,
-    /// Panics caught: in callbacks, each of which cost one connection, and in destructors of what the program handed over.
-    panics,
-    /// Turns whose work took at least the long-turn limit (10 ms by default).
-    long_turns,
-    /// Time spent in turns, waiting not included, in nanoseconds.
-    busy_nanos,
+    driver: {
+        /// System calls that waited for events (`epoll_pwait`, `epoll_pwait2`).
+        syscalls_wait,
+        /// `recv` calls.
+        syscalls_recv,
+        /// `send` and `sendmsg` calls.
+        syscalls_send,
+        /// `sendfile` calls, and `pread` calls for files that the kernel cannot send by itself.
+        syscalls_sendfile,
+        /// `recvmmsg` calls, each of which receives a batch of datagrams.
+        syscalls_recvmmsg,
+        /// `sendmmsg` calls, each of which sends a batch of datagrams.
+        syscalls_sendmmsg,
+        /// `accept4` calls.
+        syscalls_accept,
+        /// `epoll_ctl` calls: one for each listener, at most one for each connection, none for its requests; two for each time
+        /// that a listener is paused, or that a datagram socket has to wait for room.
+        syscalls_ctl,
+        /// `close` calls.
+        syscalls_close,
+        /// `shutdown` calls.
+        syscalls_shutdown,
+        /// `socket` and `connect` calls.
+        syscalls_connect,
+        /// `setsockopt`, `getsockopt`, `ioctl` and the reserve descriptor's `eventfd` and `close`.
+        syscalls_other,
+        /// Bytes received from peers.
+        received_bytes,
+        /// Bytes sent to peers, those of files included.
+        sent_bytes,
+        /// Reads cut off because the connection's share of the turn was used up.
+        quantum_hits,
+        /// Reads that found nothing.
+        receives_empty,
+        /// Sends cut short by the peer's window.
+        sends_blocked,
+        /// Datagrams received.
+        datagrams_received,
+        /// Datagrams sent.
+        datagrams_sent,
+        /// Datagrams that the kernel would not send: no way there, forbidden, too long.
+        datagrams_refused,
+        /// Datagrams received that were longer than they may be, and were cut
+        /// ([`UdpOptions::datagram_bytes_max`](crate::UdpOptions)).
+        datagrams_truncated,
+        /// Errors that the kernel told of datagram sockets, such as ICMP messages. None of them ends a socket.
+        datagram_errors,
+        /// Times that no file descriptor was left for a peer (EMFILE, ENFILE, ENOMEM, ENOBUFS).
+        descriptors_exhausted,
+    }
+    worker: {
+        /// Requests answered, as the protocol above counts them (`Conn::count_requests`).
+        requests,
+        /// `write` calls to an eventfd to wake a worker.
+        syscalls_wake,
+        /// Turns of the loop.
+        turns,
+        /// Turns that waited without a bound or until a deadline.
+        waits_blocked,
+        /// Turns that only looked, because work was left.
+        waits_polled,
+        /// Turns that only looked, because the wait strategy was spinning.
+        waits_spun,
+        /// Spins that an event ended before the worker would have slept.
+        spins_paid,
+        /// Spins that ended in sleep.
+        spins_unpaid,
+        /// Events delivered by the driver. Divided by the waits this is the batching factor.
+        events,
+        /// Waits that brought as many events as the budget allows.
+        waits_saturated,
+        /// Events per turn that the poll budget allows now (a gauge; summed over workers).
+        budget_events,
+        /// Bytes of input copied because a callback left them unconsumed.
+        copied_bytes,
+        /// Blocks taken from the buffer pool's free lists.
+        pool_hits,
+        /// Blocks that had to be allocated.
+        pool_misses,
+        /// Sources resumed from the ready list.
+        ready_resumed,
+        /// Times that a protocol gave way to others with input left (`Flow::Yield`).
+        yields,
+        /// Wake-ups sent to this worker by a system call.
+        wakeups_sent,
+        /// Wake-ups of this worker that needed none, because it was awake or already told.
+        wakeups_suppressed,
+        /// Messages taken from the mailbox: wakes, and what other threads and workers have asked for.
+        mailbox_messages,
+        /// Timers that fired.
+        timers_fired,
+        /// Timers that came up early because activity had moved the deadline.
+        timers_moved,
+        /// Datagrams that were to be sent and were lost here: the socket's queue was full
+        /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the kernel
+        /// took it.
+        datagrams_dropped,
+        /// Connections accepted.
+        accepted,
+        /// Outgoing connections established.
+        connected,
+        /// Outgoing connections that failed or timed out.
+        connect_failures,
+        /// Connections turned away: limit reached, or the accept function panicked.
+        shed,
+        /// Connections that ended, for whatever reason.
+        closed,
+        /// Connections that ended by a failure of the stream, such as the peer's reset, or of a file on its way.
+        failed,
+        /// Connections cut because the peer read too slowly.
+        stalled,
+        /// Connections cut because unconsumed input reached its limit.
+        input_overflows,
+        /// Connections cut because others sent them more than they take.
+        output_overflows,
+        /// Idle connections closed to make room for newcomers.
+        evicted,
+        /// Connections turned away because their address had as many as it may have.
+        shed_by_address,
+        /// Connections cut, and requests refused, because the worker's connections held more memory than they may.
+        memory_overflows,
+        /// Times that memory was given back to the system because a spike was over.
+        spikes,
+        /// Answers that a protocol gave up because their client had left, as it counts them (`Conn::count_abandoned`).
+        abandoned,
+        /// Times that a connection's queue passed high water and did not leave at once: its reading was paused.
+        backed_up,
+        /// Panics caught: in callbacks, each of which cost one connection, and in destructors of what the program handed over.
+        panics,
+        /// Turns whose work took at least the long-turn limit (10 ms by default).
+        long_turns,
+        /// Time spent in turns, waiting not included, in nanoseconds.
+        busy_nanos,
+    }
 }
 
 impl Stats {
@@ -253,8 +276,9 @@ mod tests {
     fn what_is_published_is_what_others_read() {
         let stats = Stats { requests: 3, busy_nanos: 7, ..Stats::default() };
         let published = Published::default();
-        published.store(&stats);
-        assert_eq!(published.load(), stats);
+        let io = IoCounts { sent_bytes: 9, ..IoCounts::default() };
+        published.store(&stats, &io);
+        assert_eq!(published.load(), Stats { sent_bytes: 9, ..stats });
     }
 
     #[test]

@@ -352,7 +352,6 @@ impl<D: Driver, L> Reactor<D, L> {
         let events = self.budget.events() as u64;
         let (rung, suppressed) = self.mailbox.wakeups();
         let (paid, unpaid) = (self.waiting.paid_count, self.waiting.unpaid_count);
-        let io = *self.driver.io().counts();
         let agenda = host.agenda();
         let pool = agenda.pool.counts();
         let stats = &mut agenda.stats;
@@ -366,37 +365,14 @@ impl<D: Driver, L> Reactor<D, L> {
         (stats.wakeups_sent, stats.wakeups_suppressed, stats.syscalls_wake) = (rung, suppressed, rung);
         (stats.spins_paid, stats.spins_unpaid) = (paid, unpaid);
         (stats.pool_hits, stats.pool_misses) = (pool.hits, pool.misses);
-        stats.syscalls_wait = io.syscalls_wait;
-        stats.syscalls_recv = io.syscalls_recv;
-        stats.syscalls_send = io.syscalls_send;
-        stats.syscalls_sendfile = io.syscalls_sendfile;
-        stats.syscalls_recvmmsg = io.syscalls_recvmmsg;
-        stats.syscalls_sendmmsg = io.syscalls_sendmmsg;
-        stats.syscalls_accept = io.syscalls_accept;
-        stats.syscalls_ctl = io.syscalls_ctl;
-        stats.syscalls_close = io.syscalls_close;
-        stats.syscalls_shutdown = io.syscalls_shutdown;
-        stats.syscalls_connect = io.syscalls_connect;
-        stats.syscalls_other = io.syscalls_other;
-        stats.received_bytes = io.received_bytes;
-        stats.sent_bytes = io.sent_bytes;
-        stats.sends_blocked = io.sends_blocked;
-        stats.receives_empty = io.receives_empty;
-        stats.quantum_hits = io.quantum_hits;
-        stats.descriptors_exhausted = io.descriptors_exhausted;
-        stats.datagrams_received = io.datagrams_received;
-        stats.datagrams_sent = io.datagrams_sent;
-        stats.datagrams_refused = io.datagrams_refused;
-        stats.datagrams_truncated = io.datagrams_truncated;
-        stats.datagram_errors = io.datagram_errors;
         stats.panics += take_panics();
-        self.published.store(stats);
+        self.published.store(stats, self.driver.io().counts());
     }
 
     /// Shows what was counted since the last turn.
     pub fn publish<H: Host<Letter = L>>(&mut self, host: &mut H) {
         let stats = &mut host.agenda().stats;
         stats.panics += take_panics();
-        self.published.store(stats);
+        self.published.store(stats, self.driver.io().counts());
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::sys;
+
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A point in time: nanoseconds since the runtime, or the simulated world, was made.
@@ -70,7 +72,8 @@ pub struct Clock {
 #[derive(Clone, Debug)]
 enum Source {
     Monotonic {
-        base: std::time::Instant,
+        /// The kernel's clock at [`Instant::ZERO`], in nanoseconds.
+        base: u64,
         /// When `unix_seconds` is to be read again: the wall clock's next full second.
         next_second: Instant,
     },
@@ -84,7 +87,7 @@ enum Source {
 impl Clock {
     /// The system's monotonic clock. Starts at [`Instant::ZERO`].
     pub fn monotonic() -> Self {
-        let source = Source::Monotonic { base: std::time::Instant::now(), next_second: Instant::ZERO };
+        let source = Source::Monotonic { base: sys::monotonic_nanos(), next_second: Instant::ZERO };
         let mut clock = Self { now: Instant::ZERO, unix_seconds: 0, source };
         clock.refresh();
         clock
@@ -116,7 +119,7 @@ impl Clock {
     #[inline]
     pub fn refresh(&mut self) -> Instant {
         if let Source::Monotonic { base, next_second } = &mut self.source {
-            self.now = self.now.max(Instant::ZERO.saturating_add(base.elapsed()));
+            self.now = self.now.max(since(*base));
             if self.now >= *next_second {
                 let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.unix_seconds = wall.as_secs();
@@ -154,7 +157,7 @@ pub struct ClockReader(Reading);
 
 #[derive(Clone, Debug)]
 enum Reading {
-    Monotonic(std::time::Instant),
+    Monotonic(u64),
     Manual(Arc<AtomicU64>),
 }
 
@@ -162,10 +165,16 @@ impl ClockReader {
     /// The time now: never before what a clone of the clock has shown. One vDSO call.
     pub fn now(&self) -> Instant {
         match &self.0 {
-            Reading::Monotonic(base) => Instant::ZERO.saturating_add(base.elapsed()),
+            Reading::Monotonic(base) => since(*base),
             Reading::Manual(latest) => Instant(latest.load(Ordering::Relaxed)),
         }
     }
+}
+
+/// The time since the kernel's clock showed `base`.
+#[inline]
+fn since(base: u64) -> Instant {
+    Instant(sys::monotonic_nanos().saturating_sub(base))
 }
 
 /// From `wall`, the time since 1970, to its next full second. More than zero.

@@ -60,25 +60,24 @@ impl<S: Service> Http<S> {
 
         let mut params = Params::new();
         let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-        let origin = self.origin(conn);
         let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
-            return self.serve_unusual(conn, input, &worker, found, &head, &params, &origin);
+            return self.serve_unusual(conn, input, &worker, found, &head, &params);
         };
         let mut exchange = Exchange::new(&head, Some(route));
         exchange.says_keep_alive |= self.is_first_to_ask(&head);
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        let request = Request::borrowed(&head, &params, body, &origin);
+        let request = Request::borrowed(&head, &params, body, self.origin(conn));
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+        drop(request);
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
     /// Serves a request that hooks have to see first, that has no handler, or whose body is on its way.
     #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "what its caller has found out so far")]
     fn serve_unusual(
         &mut self,
         conn: &mut Conn<'_>,
@@ -87,8 +86,9 @@ impl<S: Service> Http<S> {
         found: Route<'_>,
         head: &Head<'_>,
         params: &Params,
-        origin: &Origin,
     ) -> Step {
+        let peer = self.peer.clone();
+        let origin = Origin { peer: &peer, arrived: conn.now() };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);
         exchange.says_keep_alive |= self.is_first_to_ask(head);
@@ -222,8 +222,8 @@ impl<S: Service> Http<S> {
 
     /// What is known of a request before its head is.
     #[inline]
-    fn origin(&self, conn: &Conn<'_>) -> Origin {
-        Origin { peer: self.peer.clone(), arrived: conn.now() }
+    fn origin(&self, conn: &Conn<'_>) -> Origin<'_> {
+        Origin { peer: &self.peer, arrived: conn.now() }
     }
 }
 

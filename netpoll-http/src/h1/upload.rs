@@ -12,7 +12,7 @@ use netpoll_core::{Address, Conn, Flow, Held, Input, Instant};
 
 use super::request::wire_error;
 use super::{Exchange, Http, Phase, Service, Step};
-use crate::message::{Origin, Owned, Params, Request, Rest};
+use crate::message::{Owned, Params, Request, Rest};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 
 /// A body on its way, with its head.
@@ -97,7 +97,8 @@ impl Upload {
             index: self.index,
             params: self.params,
             trailers: self.incoming.into_trailers(),
-            origin: Origin { peer, arrived: self.started },
+            peer,
+            arrived: self.started,
         })
     }
 }

@@ -44,13 +44,13 @@ struct Borrowed<'a> {
     head: &'a Head<'a>,
     params: &'a Params,
     body: &'a [u8],
-    origin: &'a Origin,
+    origin: Origin<'a>,
 }
 
 /// Where a request came from, and when.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) peer: Address,
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) peer: &'a Address,
     pub(crate) arrived: Instant,
 }
 
@@ -58,19 +58,22 @@ pub(crate) struct Origin {
 pub(crate) struct Unread {
     index: HeadIndex,
     params: Params,
-    origin: Origin,
+    peer: Address,
+    arrived: Instant,
 }
 
 impl Unread {
     #[cold]
-    pub(crate) fn new(origin: Origin) -> Self {
-        Self { index: HeadIndex::unread(UNREAD), params: Params::new(), origin }
+    pub(crate) fn new(origin: Origin<'_>) -> Self {
+        let Origin { peer, arrived } = origin;
+        Self { index: HeadIndex::unread(UNREAD), params: Params::new(), peer: peer.clone(), arrived }
     }
 
     /// Shows it as a request.
     pub(crate) fn show<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> R {
         let head = Head::new(UNREAD, &self.index);
-        look(&Request::borrowed(&head, &self.params, &[], &self.origin))
+        let origin = Origin { peer: &self.peer, arrived: self.arrived };
+        look(&Request::borrowed(&head, &self.params, &[], origin))
     }
 }
 
@@ -84,7 +87,8 @@ pub(crate) struct Owned {
     pub(crate) params: Params,
     /// What came behind a chunked body.
     pub(crate) trailers: Trailers,
-    pub(crate) origin: Origin,
+    pub(crate) peer: Address,
+    pub(crate) arrived: Instant,
 }
 
 impl Owned {
@@ -104,7 +108,7 @@ impl<'a> Request<'a> {
         head: &'a Head<'a>,
         params: &'a Params,
         body: &'a [u8],
-        origin: &'a Origin,
+        origin: Origin<'a>,
     ) -> Self {
         Self { inner: Inner::Borrowed(Borrowed { head, params, body, origin }) }
     }
@@ -185,7 +189,7 @@ impl<'a> Request<'a> {
     /// The address of the other end of the socket; behind a proxy that is the proxy's. In the Unix domain it has no IP address,
     /// and hardly ever a name.
     pub fn peer(&self) -> &Address {
-        &self.origin().peer
+        self.origin().peer
     }
 
     /// When the turn began in which the request was complete enough to look at: its head for one whose body
@@ -194,10 +198,10 @@ impl<'a> Request<'a> {
         self.origin().arrived
     }
 
-    fn origin(&self) -> &Origin {
+    fn origin(&self) -> Origin<'_> {
         match &self.inner {
             Inner::Borrowed(borrowed) => borrowed.origin,
-            Inner::Owned(owned) => &owned.origin,
+            Inner::Owned(owned) => Origin { peer: &owned.peer, arrived: owned.arrived },
         }
     }
 
@@ -302,7 +306,8 @@ impl<'a> Request<'a> {
                     index: head.index().clone(),
                     params: *borrowed.params,
                     trailers: Trailers::default(),
-                    origin: borrowed.origin.clone(),
+                    peer: borrowed.origin.peer.clone(),
+                    arrived: borrowed.origin.arrived,
                 })
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },
