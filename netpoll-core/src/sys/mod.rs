@@ -93,6 +93,19 @@ mod tests {
     }
 
     #[test]
+    fn every_file_with_unsafe_code_is_in_the_list() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let list = fs::read_to_string(root.join("../docs/UNSAFE.md")).unwrap();
+        for file in fs::read_dir(root.join("src/sys")).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            if file.is_file() && fs::read_to_string(&file).unwrap().contains("unsafe {") {
+                let row = format!("`{name}`");
+                assert!(name == "testing.rs" || list.contains(&row), "{name} is not in docs/UNSAFE.md");
+            }
+        }
+    }
+
+    #[test]
     fn every_test_that_a_safety_note_names_exists() {
         let text = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sys"));
         let notes = text.lines().filter(|line| line.trim_start().starts_with("// "));
