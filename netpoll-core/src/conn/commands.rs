@@ -223,11 +223,13 @@ impl Commands {
     /// [`Lost::Reset`](crate::Lost::Reset). The same happens to the one that is there if the other is not, if
     /// it is on another worker, if it has a [`Layer`](crate::Layer), or if `to` takes no more because its own protocol has closed or finished it.
     ///
-    /// Everything else goes on: what else is sent to `to` comes in between, deadlines pass (see
-    /// [`Conn::forwarded_at`](crate::Conn::forwarded_at) for idle time), the least rate of
-    /// [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min) is asked of readers. In a drain both go on until its deadline;
-    /// [`Flow::Retire`](crate::Flow::Retire) changes nothing for them, and a grace that runs already is called off. A connection is `from` once and `to` once at a time: a
-    /// second forward takes the place of the first, whose `from` gets its input itself again. Both may be the same: an echo.
+    /// Everything else goes on: what else is sent to `to` comes in between, deadlines pass, the least rate of
+    /// [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min) is asked of readers. A pair is idle when nothing has moved in
+    /// either direction: give one of the two, or both, a deadline, and look at [`Conn::forwarded_at`](crate::Conn::forwarded_at) when it
+    /// passes. What lies in either socket by then has moved. In a drain both go on until its deadline:
+    /// [`Flow::Retire`](crate::Flow::Retire), and a grace that runs already, wait until a connection has nothing forwarded any more, and
+    /// its grace begins then. A connection is `from` once and `to` once at a time: a second forward takes the place of the first, whose
+    /// `from` gets its input itself again, with what was not forwarded yet and its end. Both may be the same: an echo.
     ///
     /// One `recv` and one `send` for up to 64 KiB, nothing allocated.
     pub fn forward(&mut self, from: ConnId, to: ConnId) {

@@ -14,7 +14,9 @@ use crate::mem::Key;
 use crate::reactor::Agenda;
 
 /// What holds input back while it is open.
-const HOLDING: u16 = PAUSED | YIELDED | BACKED_UP | HELD_BY_OTHERS | HELD_BY_TARGET;
+const HOLDING: u16 = HOLDING_LONG | YIELDED | BACKED_UP;
+/// What of that somebody has wanted, or may last for as long as others like.
+const HOLDING_LONG: u16 = PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET;
 
 impl Stream {
     /// Input is being held back.
@@ -25,7 +27,7 @@ impl Stream {
 
     /// Input is held back by output that has not left or by a turn that has not come, and not because somebody paused it.
     pub fn is_behind(&self) -> bool {
-        self.is_held() && !self.has(PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET)
+        self.is_held() && !self.has(HOLDING_LONG)
     }
 
     pub fn is_finished(&self) -> bool {
@@ -44,7 +46,7 @@ impl Stream {
 
     /// True once when the protocol, which has paused or was, is to be told that the peer has ended.
     pub fn take_peer_ending(&mut self) -> bool {
-        let is_paused = self.has(PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET);
+        let is_paused = self.has(HOLDING_LONG);
         let tell = self.has(PEER_ENDING) && is_paused && self.phase.is_open();
         if tell {
             self.mark(PEER_ENDING, false);
@@ -91,12 +93,7 @@ impl Stream {
     fn change_course(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, flow: Flow) -> Option<End> {
         match flow {
             Flow::Continue => self.mark(PAUSED, false),
-            Flow::Pause => {
-                self.mark(PAUSED, true);
-                if self.has(PEER_ENDING) {
-                    self.push_ready(agenda, key);
-                }
-            }
+            Flow::Pause => self.mark(PAUSED, true),
             Flow::Yield => {
                 agenda.stats.yields += 1;
                 self.mark(PAUSED, false);
@@ -137,12 +134,18 @@ impl Stream {
 
     fn rein_in(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, offers_next: bool) {
         let hold = match self.phase {
-            Phase::Open | Phase::HalfClosing | Phase::HalfClosed => self.has(HOLDING),
+            Phase::Open | Phase::HalfClosing | Phase::HalfClosed => {
+                self.has(if self.hears_on() { HOLDING & !BACKED_UP } else { HOLDING })
+            }
             Phase::Closing => true,
             Phase::Finishing | Phase::Lingering => self.has(PAUSED),
             Phase::Connecting | Phase::ConnectingToFinish => false,
         };
         if hold == self.is_held() {
+            if hold && self.has(PEER_ENDING) && self.has(HOLDING_LONG) {
+                // It was behind, which is nobody's business, and is paused now: the protocol is told.
+                self.push_ready(agenda, key);
+            }
             return;
         }
         if !hold && !offers_next && self.phase.is_open() && self.has_remainder() {
@@ -164,9 +167,9 @@ impl Stream {
         }
     }
 
-    /// Input was left, here or by a protocol above a layer.
+    /// Input was left, here or by a protocol above a layer, or its end has to be told.
     pub fn has_remainder(&self) -> bool {
-        !self.input.is_empty() || self.has(KEEPS)
+        !self.input.is_empty() || self.has(KEEPS) || self.owes_end()
     }
 
     /// Whether a chunk may be offered just as it came: the connection is open, not held, no end of a link, and has no

@@ -10,7 +10,9 @@
 //!   the two is gone; a connection is the source of one link at most, and the target of one;
 //! - while there is a link, its source's protocol is offered no input, and its target's marks none of its own to go back: a
 //!   link that begins while its target is open begins in the next turn, when what was marked has left;
-//! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list.
+//! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list;
+//! - what is noted may be carried out when the link has changed: who is no source any more is offered what it has kept, or told of its
+//!   end, by the ready list.
 //!
 //! Callbacks and events know one table; what concerns two is noted down as a command of the machinery's own, and carried out
 //! by the worker when the table is free.
@@ -22,7 +24,7 @@ use super::tables::Tables;
 use super::{ConnId, ConnLimits, Context, Lost};
 use crate::driver::{Io, Verdict};
 use crate::mem::{Key, KeyMap, ReadBuffer};
-use crate::reactor::Agenda;
+use crate::reactor::{Agenda, Due};
 use crate::time::Instant;
 
 /// What is to be done about a link, noted where only one of the two is at hand.
@@ -67,6 +69,18 @@ impl Forwards {
         let out = self.links.get(key);
         let into = self.sources.get(key).and_then(|source| self.links.get(*source));
         out.into_iter().chain(into).map(|link| link.at).max()
+    }
+
+    /// Something has moved to or from these two: what else goes through them is not idle either.
+    fn moved(&mut self, ends: [Key; 2], at: Instant) {
+        for end in ends {
+            let source = self.sources.get(end).copied();
+            for from in source.into_iter().chain([end]) {
+                if let Some(link) = self.links.get_mut(from) {
+                    link.at = at;
+                }
+            }
+        }
     }
 
     fn remove(&mut self, from: Key) -> Option<Key> {
@@ -148,9 +162,16 @@ impl Tables {
         let Some(target) = cx.forwards.remove(from) else { return };
         if let Some(stream) = self.stream(target) {
             stream.mark(FED, false);
+            stream.retire_after_all(cx, target);
         }
         if let Some(stream) = self.stream(from) {
             stream.mark(FORWARDS, false);
+            stream.retire_after_all(cx, from);
+            if stream.phase.is_open() && stream.has_remainder() {
+                // What it has kept, or its end, was about to be forwarded: its protocol is offered it instead.
+                stream.mark(YIELDED, true);
+                stream.push_ready(&mut cx.agenda, from);
+            }
             stream.let_go(&mut cx.agenda, io, from);
         }
     }
@@ -195,7 +216,10 @@ impl Tables {
     }
 
     fn forward_kept(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
-        let Some(stream) = self.stream(from) else { return };
+        // A source whose link has changed since this was noted, or that was paused, brings it when its turn comes again.
+        let Some(stream) = self.stream(from).filter(|from| from.forwards() && !from.is_held()) else {
+            return;
+        };
         let kept = std::mem::take(&mut stream.input);
         self.feed(cx, io, from, Piece::Kept(kept));
         let Some(stream) = self.stream(from) else { return };
@@ -243,16 +267,37 @@ impl Tables {
     /// The source of a link has ended, and all of its input was moved.
     fn forward_end(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
         let Some(to) = cx.forwards.remove(from) else { return };
+        cx.forwards.moved([from, to], cx.agenda.clock.now());
         if let Some(stream) = self.stream(to) {
             stream.mark(FED, false);
             stream.finish_output(&mut cx.agenda, io, to);
+            stream.retire_after_all(cx, to);
         }
         if let Some(stream) = self.stream(from) {
             stream.mark(FORWARDS, false);
+            stream.end_was_passed_on();
+            stream.retire_after_all(cx, from);
             stream.let_go(&mut cx.agenda, io, from);
             if stream.ends_with_input() {
                 stream.push_dirty(&mut cx.agenda, from);
             }
+        }
+    }
+
+    /// What is to be looked at before this deadline of a connection counts: what lies in the socket of its source has moved here.
+    #[inline]
+    pub fn look_at_source(&mut self, cx: &Context, key: Key, due: Due) -> Due {
+        if due == Due::Not || !self.stream(key).is_some_and(|stream| stream.has(FED)) {
+            return due;
+        }
+        let source = cx.forwards.sources.get(key).copied().filter(|source| *source != key);
+        let open = source.filter(|source| {
+            self.stream(*source).is_some_and(|source| source.phase.is_open() && !source.is_held())
+        });
+        match (open, due) {
+            (Some(source), Due::LookFirst) => Due::LookAtBoth(source),
+            (Some(source), _) => Due::LookThere(source),
+            (None, due) => due,
         }
     }
 
@@ -290,9 +335,11 @@ impl Stream {
         self.waiting_bytes() > 0 || self.has(HELD_BY_TARGET)
     }
 
-    /// It may be in the middle of nothing: an end of a link is never.
-    pub fn may_retire(&self) -> bool {
-        self.phase.is_open() && !self.is_linked()
+    /// A drain had begun while it was an end of a link: it has its grace now.
+    fn retire_after_all(&mut self, cx: &mut Context, key: Key) {
+        if !self.is_linked() && self.take_retires_later() {
+            self.begin_to_retire(cx, key);
+        }
     }
 
     fn may_forward(&self) -> bool {

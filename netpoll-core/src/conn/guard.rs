@@ -76,6 +76,7 @@ impl Stream {
     ) -> Outlook {
         let Some(mut guard) = self.guard.take() else { return Outlook::GoesOn };
         if guard.retires && self.is_linked() {
+            self.set_retires_later();
             self.watch_output(agenda, limits, io, key);
             return Outlook::GoesOn;
         }
@@ -119,9 +120,12 @@ impl Stream {
         Outlook::GoesOn
     }
 
-    /// The grace of a drain is called off, if it runs.
+    /// The grace of a drain is called off, if it runs; for an end of a link until it is none any more.
     pub fn go_on_after_all(&mut self, agenda: &mut Agenda, limits: &ConnLimits, io: &mut dyn Io, key: Key) {
         if self.is_retiring() {
+            if self.is_linked() {
+                self.set_retires_later();
+            }
             self.clear_guard();
             self.watch_output(agenda, limits, io, key);
         }
@@ -157,9 +161,12 @@ impl Stream {
         }));
     }
 
-    /// The grace of a drain begins, if it has not.
+    /// The grace of a drain begins, if it has not; for an end of a link when it is none any more.
     pub fn begin_to_retire(&mut self, cx: &mut Context, key: Key) {
-        if !self.may_retire() || self.is_retiring() {
+        if self.is_linked() {
+            return self.set_retires_later();
+        }
+        if !self.phase.is_open() || self.is_retiring() {
             return;
         }
         let now = cx.agenda.clock.now();

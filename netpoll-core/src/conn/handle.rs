@@ -273,10 +273,11 @@ impl Conn<'_> {
 
     /// When bytes were last moved between this connection and another one, in either direction
     /// ([`Commands::forward`](crate::Commands::forward)); now, while output waits to leave, forwarded or not, or the connection
-    /// that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. Else `None` for one that
-    /// has nothing forwarded, or no more.
+    /// that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. The end of one direction counts
+    /// as a move of the other. Else `None` for one that has nothing forwarded, or no more.
     ///
-    /// A `deadline` that looks here and sets the next one cuts who has been idle, and nobody else.
+    /// A `deadline` that looks here and sets the next one cuts a pair that has been idle, and no other: before it is called, what lies
+    /// in the socket of this connection, and in that of the one whose input comes here, is moved.
     #[must_use]
     pub fn forwarded_at(&self) -> Option<Instant> {
         let moved = self.cx.forwards.last_moved(self.key);

@@ -52,6 +52,12 @@ pub(super) const HELD_BY_OTHERS: u16 = 1 << 15;
 const DIALED: u8 = 1;
 /// A layer has it: its bytes on the wire are not those of its protocol.
 const LAYERED: u8 = 1 << 1;
+/// Its input has ended while it went to another connection, and the end was not passed on yet.
+const END_WAITS: u8 = 1 << 2;
+/// The grace of a drain begins when it is no end of a link any more.
+const RETIRES_LATER: u8 = 1 << 3;
+/// What waits to leave holds no input back: its output ends as soon as a layer has room for the rest of it.
+const HEARS_ON: u8 = 1 << 4;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +188,43 @@ impl Stream {
     #[inline]
     pub fn is_layered(&self) -> bool {
         self.rare & LAYERED != 0
+    }
+
+    /// Its input has ended, and goes to another connection: the end is still to be passed on.
+    pub fn set_end_waits(&mut self) {
+        self.rare |= END_WAITS;
+    }
+
+    /// The end of its input has gone where its input goes.
+    pub fn end_was_passed_on(&mut self) {
+        self.rare &= !END_WAITS;
+    }
+
+    /// Its protocol, which has its input itself again, is to be told that it has ended.
+    pub fn owes_end(&self) -> bool {
+        self.rare & END_WAITS != 0 && !self.has(FORWARDS)
+    }
+
+    pub fn set_retires_later(&mut self) {
+        self.rare |= RETIRES_LATER;
+    }
+
+    /// True once.
+    pub fn take_retires_later(&mut self) -> bool {
+        let was = self.rare & RETIRES_LATER != 0;
+        self.rare &= !RETIRES_LATER;
+        was
+    }
+
+    pub fn hears_on(&self) -> bool {
+        self.rare & HEARS_ON != 0
+    }
+
+    /// Whether output that waits holds input back. Returns what it was.
+    pub fn set_hears_on(&mut self, on: bool) -> bool {
+        let was = self.hears_on();
+        self.rare = if on { self.rare | HEARS_ON } else { self.rare & !HEARS_ON };
+        was
     }
 
     pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {

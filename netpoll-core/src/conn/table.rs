@@ -274,6 +274,7 @@ impl<P: Protocol> Table for Connections<P> {
                 slot.stream.set_finished();
                 match slot.stream.phase {
                     phase if phase.is_open() && slot.stream.forwards() => {
+                        slot.stream.set_end_waits();
                         cx.commands.push(Command::Forward(Forward::Ended(key)));
                     }
                     phase if phase.is_open() => {
@@ -327,7 +328,13 @@ impl<P: Protocol> Table for Connections<P> {
             return false;
         }
         if offer {
-            let end = slot.offer(cx, io, key, &[], P::received);
+            let owes_end = slot.stream.owes_end();
+            let end = if owes_end {
+                slot.stream.end_was_passed_on();
+                slot.offer(cx, io, key, &[], P::eof)
+            } else {
+                slot.offer(cx, io, key, &[], P::received)
+            };
             if end.is_some() {
                 return self.done(cx, io, key, end);
             }

@@ -86,6 +86,10 @@ pub enum Due {
     Now,
     /// The same, but what lies in the socket comes first.
     LookFirst,
+    /// The same, but what lies in the socket of this one comes first: it is news of the other.
+    LookThere(Key),
+    /// What lies in both sockets does.
+    LookAtBoth(Key),
     /// What lies in all sockets comes first.
     LookAtAll,
 }
@@ -335,6 +339,11 @@ impl<D: Driver, L> Reactor<D, L> {
                 Due::Not => continue,
                 Due::Now => {}
                 Due::LookFirst => self.driver.look(key, limits, host),
+                Due::LookThere(other) => self.driver.look(other, limits, host),
+                Due::LookAtBoth(other) => {
+                    self.driver.look(key, limits, host);
+                    self.driver.look(other, limits, host);
+                }
                 Due::LookAtAll => {
                     for key in host.connections() {
                         self.driver.look(key, limits, host);

@@ -501,7 +501,7 @@ impl Host for Worker {
         let Some(table) = self.tables.get(key) else { return Due::Not };
         let due = table.came_up(&mut self.cx, io, key);
         self.obey(io);
-        due
+        self.tables.look_at_source(&self.cx, key, due)
     }
 
     fn connections(&mut self) -> Vec<Key> {

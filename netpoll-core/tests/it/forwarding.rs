@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Protocol, Running,
-    Runtime, Workers,
+    Budget, Commands, Conn, ConnId, ConnLimits, ConnectOptions, FileRange, Flow, Input, Lost, Protocol,
+    Running, Runtime, Workers,
 };
 
 use crate::chance::{Chance, seeds};
@@ -23,6 +23,8 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Seen {
     log: Vec<String>,
+    /// How often input was offered.
+    offers: usize,
     ids: Vec<ConnId>,
 }
 
@@ -356,6 +358,7 @@ impl Protocol for Lines {
     }
 
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.notes.borrow_mut().offers += 1;
         let Some(end) = input.bytes().iter().position(|byte| *byte == b'\n') else { return Flow::Continue };
         conn.send_now(&input.bytes()[..=end]);
         input.advance(end + 1);
@@ -1006,27 +1009,253 @@ fn a_source_whose_own_output_ends_brings_its_end_when_commands_have_to_wait() {
 
 #[test]
 fn what_arrives_while_commands_have_to_wait_is_forwarded_behind_what_was_kept() {
-    for seed in seeds(40) {
-        let (mut sim, listener, notes, to) = lines(Options::default().seed(seed));
+    for (ends, seed) in [false, true].into_iter().flat_map(|ends| seeds(20).map(move |seed| (ends, seed))) {
+        let (mut sim, listener, notes, _to) = lines(Options::default().seed(seed));
         let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
-        let ids = notes.borrow().ids.clone();
-        let busy = sim.listen({
-            let from = ids[0];
-            move |_peer| Trigger(move |commands: &mut Commands| chain(commands, from, 200))
-        });
+        let (first, second) = (notes.borrow().ids[0], notes.borrow().ids[1]);
+        // Its second turn comes right in front of that of the source, in which what that has kept is to be forwarded.
+        let busy =
+            sim.listen(move |_peer| {
+                Twice(false, move |commands: &mut Commands, again| {
+                    if again { chain(commands, first, 200) } else { commands.forward(first, second) }
+                })
+            });
         let trigger = connect(&mut sim, busy);
         sim.send(from, b"kept");
         sim.run();
-        sim.commands().forward(ids[0], ids[1]);
         sim.send(trigger, b"!");
         sim.turn();
-        sim.send(trigger, b"!");
         sim.send(from, b" later");
-        sim.finish(from);
+        if ends {
+            sim.finish(from);
+        }
         sim.run();
         assert_eq!(sim.take_received(target), b"kept later", "seed {seed}");
-        assert!(sim.is_closed(target) && !sim.is_reset(target), "seed {seed}");
-        drop(to);
+        assert!(sim.is_closed(target) == ends && !sim.is_reset(target), "seed {seed}");
+    }
+}
+
+/// Gives commands when it receives something, and again in the next turn.
+struct Twice<F>(bool, F);
+
+impl<F: FnMut(&mut Commands, bool) + 'static> Protocol for Twice<F> {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        (self.1)(conn.commands(), self.0);
+        if std::mem::replace(&mut self.0, true) {
+            input.advance_all();
+            return Flow::Continue;
+        }
+        Flow::Yield
+    }
+}
+
+/// The last of commands that lead to commands, so many rounds later.
+fn behind(commands: &mut Commands, rounds: usize, id: ConnId, last: impl FnOnce(&mut Commands) + 'static) {
+    if rounds == 0 {
+        return last(commands);
+    }
+    commands.queued_bytes(id, move |_, commands| behind(commands, rounds - 1, id, last));
+}
+
+/// Around as many rounds as are carried out at once: what follows an order is noted before it or behind it.
+const ROUNDS: std::ops::Range<usize> = 55..75;
+
+#[test]
+fn who_is_no_source_any_more_when_commands_had_to_wait_is_offered_what_it_has_kept() {
+    for rounds in ROUNDS {
+        let (mut sim, listener, notes, to) = lines(Options::default());
+        let peers: Vec<PeerId> = (0..3).map(|_| connect(&mut sim, listener)).collect();
+        let ids = notes.borrow().ids.clone();
+        sim.send(peers[0], b"mine");
+        sim.run();
+        let (first, target, second) = (ids[0], ids[1], ids[2]);
+        // Its second turn comes right in front of that of the source.
+        let busy = sim.listen(move |_peer| {
+            Twice(false, move |commands: &mut Commands, again| {
+                if again {
+                    behind(commands, rounds, first, move |commands| commands.forward(second, target));
+                } else {
+                    commands.forward(first, target);
+                }
+            })
+        });
+        let trigger = connect(&mut sim, busy);
+        sim.send(trigger, b"!");
+        sim.run();
+        assert!(!sim.is_reset(peers[0]), "{rounds} rounds");
+        let offers = notes.borrow().offers;
+        *to.borrow_mut() = Some(target);
+        sim.send(peers[0], b"\nforwarded");
+        sim.run();
+        let all = [sim.take_received(peers[1]), sim.take_received(peers[0])].concat();
+        assert!(all == b"forwardedmine\n" || all == b"mineforwarded\n", "{rounds} rounds: {all:?}");
+        // When it was unlinked, and not only when more comes.
+        assert_eq!(offers, 1 + usize::from(all.starts_with(b"forwarded")), "{rounds} rounds");
+    }
+}
+
+#[test]
+fn who_is_no_source_any_more_when_commands_had_to_wait_is_told_that_its_input_has_ended() {
+    for rounds in ROUNDS {
+        for (kept, seed) in [("", 1), ("", 2), ("kept", 1), ("kept", 2)] {
+            let (mut sim, listener, notes, _to) = lines(Options::default().seed(seed));
+            let peers: Vec<PeerId> = (0..3).map(|_| connect(&mut sim, listener)).collect();
+            let ids = notes.borrow().ids.clone();
+            let (first, target, second) = (ids[0], ids[1], ids[2]);
+            sim.send(peers[0], kept.as_bytes());
+            sim.run();
+            let busy = sim.listen(move |_peer| {
+                Twice(false, move |commands: &mut Commands, again| {
+                    if again {
+                        behind(commands, rounds, first, move |commands| commands.forward(second, target));
+                    } else {
+                        commands.forward(first, target);
+                    }
+                })
+            });
+            let trigger = connect(&mut sim, busy);
+            sim.send(trigger, b"!");
+            sim.turn();
+            sim.finish(peers[0]);
+            sim.run();
+            let place = format!("{rounds} rounds, {kept:?}, seed {seed}");
+            // Either the end has gone where the input went, and then there is no target for the second, or it was told.
+            let told = notes.borrow().log.contains(&format!("eof {}", kept.len()));
+            assert_eq!(told, !sim.is_closed(peers[1]), "{place}: {:?}", notes.borrow().log);
+            assert!(!sim.is_reset(peers[0]) && sim.is_reset(peers[2]) != told, "{place}");
+            let eofs = notes.borrow().log.iter().filter(|line| line.starts_with("eof")).count();
+            assert_eq!(eofs, usize::from(told), "{place}");
+        }
+    }
+}
+
+#[test]
+fn who_is_told_that_its_input_has_ended_is_told_behind_a_pause() {
+    let (mut sim, listener, notes, _to) = lines(Options::default());
+    let peers: Vec<PeerId> = (0..3).map(|_| connect(&mut sim, listener)).collect();
+    let ids = notes.borrow().ids.clone();
+    let (first, target, second) = (ids[0], ids[1], ids[2]);
+    sim.commands().forward(first, target);
+    sim.run();
+    let busy = sim.listen(move |_peer| {
+        Trigger(move |commands: &mut Commands| {
+            behind(commands, 64, first, move |commands| {
+                commands.pause(first);
+                commands.forward(second, target);
+            });
+        })
+    });
+    let trigger = connect(&mut sim, busy);
+    sim.send(trigger, b"!");
+    sim.finish(peers[0]);
+    sim.run();
+    assert_eq!(notes.borrow().log, [""; 0], "it is paused");
+    sim.commands().resume(first);
+    sim.run();
+    assert_eq!(notes.borrow().log, ["eof 0"]);
+    assert!(!sim.is_closed(peers[1]) && !sim.is_reset(peers[2]));
+}
+
+#[test]
+fn a_source_that_is_paused_while_commands_have_to_wait_brings_what_it_has_kept_behind_the_pause() {
+    for rounds in ROUNDS {
+        let (mut sim, listener, notes, _to) = lines(Options::default());
+        let (from, target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+        let (first, second) = (notes.borrow().ids[0], notes.borrow().ids[1]);
+        sim.send(from, b"kept");
+        sim.run();
+        let busy = sim.listen(move |_peer| {
+            Twice(false, move |commands: &mut Commands, again| {
+                if again {
+                    behind(commands, rounds, first, move |commands| commands.pause(first));
+                } else {
+                    commands.forward(first, second);
+                }
+            })
+        });
+        let trigger = connect(&mut sim, busy);
+        sim.send(trigger, b"!");
+        sim.turn();
+        sim.send(from, b" later");
+        sim.run();
+        let early = sim.take_received(target);
+        assert!(early.is_empty() || early == b"kept" || early == b"kept later", "{rounds} rounds");
+        if rounds == 64 {
+            assert_eq!(early, b"", "the pause was carried out first");
+        }
+        sim.commands().resume(first);
+        sim.run();
+        assert_eq!([early, sim.take_received(target)].concat(), b"kept later", "{rounds} rounds");
+    }
+}
+
+#[test]
+fn a_one_way_forward_that_ends_in_a_drain_leaves_both_the_grace_of_the_drain() {
+    for takes_over in [false, true] {
+        let (mut sim, listener, notes, _to) = lines(Options::default());
+        let peers: Vec<PeerId> = (0..3).map(|_| connect(&mut sim, listener)).collect();
+        let ids = notes.borrow().ids.clone();
+        sim.commands().forward(ids[0], ids[1]);
+        sim.run();
+        sim.begin_drain(Duration::from_secs(60));
+        sim.advance(Duration::from_secs(10));
+        assert_eq!(sim.open(), 2, "the third, which is no end of it, has had its grace");
+        sim.send(peers[0], b"last");
+        if takes_over {
+            // Then the old target is on its own.
+            sim.run();
+            sim.commands().forward(ids[0], ids[0]);
+            sim.run();
+        }
+        sim.finish(peers[0]);
+        sim.run();
+        assert_eq!(sim.take_received(peers[1]), b"last");
+        // The grace, and the silence of a lingering close.
+        sim.advance(Duration::from_secs(4));
+        assert!(sim.is_finished(), "{takes_over}: {:?}", notes.borrow().log);
+        assert!(sim.is_closed(peers[0]) && !sim.is_reset(peers[0]) && !sim.is_reset(peers[1]));
+        assert!(!notes.borrow().log.contains(&"Cut".to_owned()));
+    }
+}
+
+#[test]
+fn a_pair_is_not_idle_when_the_last_to_move_was_a_direction_that_has_ended() {
+    for client_ends in [true, false] {
+        let mut world = World::with(Options::default(), b"", Some(IDLE));
+        let (client, backend) = world.pair();
+        world.sim.advance(IDLE - Duration::from_secs(1));
+        let (ends, answers) = if client_ends { (client, backend) } else { (backend, client) };
+        world.sim.send(ends, b"request");
+        world.sim.finish(ends);
+        world.sim.advance(IDLE - Duration::from_secs(1));
+        assert_eq!(world.sim.open(), 2, "{:?}", world.log());
+        world.sim.send(answers, b"answer");
+        world.sim.run();
+        assert_eq!(world.sim.take_received(ends), b"answer");
+        world.sim.advance(IDLE + Duration::from_millis(2));
+        assert!(world.sim.is_reset(answers) && world.is_at_rest());
+    }
+}
+
+#[test]
+fn what_lies_in_the_other_socket_counts_more_than_a_deadline_that_has_passed() {
+    for from_client in [false, true] {
+        // One event a turn: when the deadlines come up most of what had arrived was not read yet.
+        let options = Options::default().budget(Budget::fixed(1));
+        let mut world = World::with(options, b"", Some(IDLE));
+        let pairs: Vec<_> = (0..20).map(|_| world.pair()).collect();
+        world.sim.run();
+        for (client, backend) in &pairs {
+            world.sim.send(if from_client { *client } else { *backend }, b"news");
+        }
+        world.sim.stand_still(IDLE + Duration::from_secs(1));
+        world.sim.run();
+        assert_eq!(world.sim.open(), 40, "{:?}", world.log());
+        for (client, backend) in &pairs {
+            assert_eq!(world.sim.take_received(if from_client { *backend } else { *client }), b"news");
+        }
+        world.sim.advance(IDLE + Duration::from_millis(2));
+        assert!(world.is_at_rest());
     }
 }
 
@@ -1184,6 +1413,42 @@ impl Protocol for Loud {
     fn drained(&mut self, _conn: &mut Conn<'_>) -> Flow {
         self.0.borrow_mut().log.push("drained".into());
         Flow::Continue
+    }
+
+    fn peer_ended(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().log.push("peer ended".into());
+        Flow::Pause
+    }
+}
+
+#[test]
+fn who_is_paused_by_others_while_it_is_behind_learns_that_its_peer_has_ended() {
+    for forwarded in [false, true] {
+        let notes = Notes::default();
+        let mut sim = Sim::new(Options::default());
+        let listener = sim.listen({
+            let notes = Rc::clone(&notes);
+            move |_peer| Loud(Rc::clone(&notes))
+        });
+        let (peer, _target) = (connect(&mut sim, listener), connect(&mut sim, listener));
+        let ids = notes.borrow().ids.clone();
+        sim.stop_reading(peer);
+        sim.send(peer, b"1");
+        sim.run();
+        sim.send(peer, b"2");
+        sim.finish(peer);
+        sim.run();
+        assert_eq!(notes.borrow().log, ["backed up: true"], "it does not read, and nobody has paused it");
+        if forwarded {
+            sim.answer_connections(Answer::Ignore);
+            let half = Half { notes: Rc::clone(&notes), name: "", dials: false, greeting: b"", idle: None };
+            let dialed = sim.commands().connect(SOMEWHERE, ConnectOptions::default(), half);
+            sim.commands().forward(ids[0], dialed);
+        } else {
+            sim.commands().pause(ids[0]);
+        }
+        sim.run();
+        assert_eq!(notes.borrow().log, ["backed up: true", "peer ended"], "forwarded: {forwarded}");
     }
 }
 
