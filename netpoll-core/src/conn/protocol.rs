@@ -119,8 +119,10 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// The connection is about to be closed because somebody else has asked for it
-    /// ([`Commands::close`](crate::Commands::close), [`Handle::close`](crate::Handle::close)) or the grace of a drain is over
-    /// ([`Flow::Retire`]). The moment for a last word; what it returns takes effect as ever, and the default lingers.
+    /// ([`Commands::close`](crate::Commands::close), [`Handle::close`](crate::Handle::close)), the grace of a drain is over
+    /// ([`Flow::Retire`]), or it is idle and has to make room ([`Lost::Evicted`]). The moment for a last word; what it returns takes
+    /// effect as ever, and the default lingers. Who has to make room is closed in any case, at once: of its last word leaves what the
+    /// socket takes.
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Linger

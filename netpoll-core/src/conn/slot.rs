@@ -129,6 +129,21 @@ impl<P: Protocol> Slot<P> {
         }
     }
 
+    /// Asks the protocol for its last word, of which leaves what the socket takes at once: nobody waits for the rest. An end if
+    /// it panics.
+    pub fn say_last_word(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<End> {
+        let Self { stream, protocol } = self;
+        let mut conn = Conn { stream, cx, io, key, reply: Reply::NONE };
+        let called = catch_unwind(AssertUnwindSafe(|| protocol.closing(&mut conn)));
+        sys::assert_not_forked();
+        if let Err(payload) = called {
+            return Some(panicked(cx, key, payload));
+        }
+        // If the stream has failed there is nobody to hear it.
+        drop(self.stream.flush(&mut cx.agenda, &cx.limits, io, key));
+        None
+    }
+
     /// Since when nothing is under way on it, if it is open, its output has left, and its protocol says so.
     pub fn idle_since(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<Instant> {
         let Self { stream, protocol } = self;

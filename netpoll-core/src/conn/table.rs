@@ -459,8 +459,10 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn evict(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
         cx.agenda.stats.evicted += 1;
-        self.end(cx, io, key, End { how: Close::Now, reason: Lost::Evicted });
+        let panicked = slot.say_last_word(cx, io, key);
+        self.end(cx, io, key, panicked.unwrap_or(End { how: Close::Now, reason: Lost::Evicted }));
     }
 
     fn reclaim(&mut self) {

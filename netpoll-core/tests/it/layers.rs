@@ -1110,14 +1110,15 @@ fn our_direction_ends_behind_two_layers_as_behind_one() {
 
 #[test]
 fn who_has_finished_hears_on_however_much_of_its_output_nobody_reads() {
-    for in_one_go in [false, true] {
+    // All of the answer goes on the wire, or most of it waits above for longer.
+    for (in_one_go, pieces) in [(false, 5), (true, 5), (false, 40), (true, 40)] {
         let mut options = Options::default().window(1000);
         // The last piece goes on the wire with nearly as much as it is too much.
         (options.limits.write_high_bytes, options.limits.write_low_bytes) = (4 * 16_388 + 8, 16_384);
         let log = Log::default();
         let (mut sim, mut peer) = world(options, {
             let log = Rc::clone(&log);
-            move || Finishing { log: Rc::clone(&log), by_name: false, answer_bytes: 5 * 16_384 }
+            move || Finishing { log: Rc::clone(&log), by_name: false, answer_bytes: pieces * 16_384 }
         });
         sim.stop_reading(peer.peer);
         let records = [peer.far.seal(b"question"), peer.far.seal(b"more"), peer.far.bye()];
@@ -1130,16 +1131,142 @@ fn who_has_finished_hears_on_however_much_of_its_output_nobody_reads() {
             });
         }
         sim.run();
-        assert_eq!(log_of(&log), ["question", "more", "eof"], "in one go: {in_one_go}");
+        assert_eq!(log_of(&log), ["question", "more", "eof"], "{pieces} pieces, in one go: {in_one_go}");
         sim.finish(peer.peer);
         sim.run();
         sim.start_reading(peer.peer);
         sim.settle();
-        assert_eq!(peer.heard(&mut sim), [b'a'; 5 * 16_384]);
+        assert!(peer.heard(&mut sim) == vec![b'a'; pieces * 16_384]);
         assert!(peer.far.is_over() && sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
         assert_eq!(log_of(&log), ["Closed"]);
         assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
     }
+}
+
+#[test]
+fn who_has_finished_above_two_layers_hears_on_as_well() {
+    for (by_name, answer_bytes) in [(false, 100_000), (true, 100_000), (false, 900_000), (true, 900_000)] {
+        let (mut sim, log) = (Sim::new(Options::default().window(1000)), Log::default());
+        let listener = sim.listen({
+            let log = Rc::clone(&log);
+            move |_peer| {
+                let protocol = Finishing { log: Rc::clone(&log), by_name, answer_bytes };
+                Layered::new(Cipher::new(2), Layered::new(Cipher::new(4), protocol))
+            }
+        });
+        let peer = sim.connect(listener);
+        let (mut outer, mut inner) = (Peer::greet(&mut sim, peer), FarEnd::new());
+        outer.say(&mut sim, &inner.greeting());
+        let mut heard = inner.open(&outer.heard(&mut sim));
+        sim.stop_reading(peer);
+        for words in ["question", "more"] {
+            outer.say(&mut sim, &inner.seal(words.as_bytes()));
+        }
+        let bye = inner.bye();
+        outer.say(&mut sim, &bye);
+        assert_eq!(log_of(&log), ["question", "more", "eof"], "{answer_bytes}, by name: {by_name}");
+        outer.finish(&mut sim);
+        sim.start_reading(peer);
+        sim.settle();
+        heard.extend(inner.open(&outer.heard(&mut sim)));
+        assert!(heard == vec![b'a'; answer_bytes], "{} of {answer_bytes}", heard.len());
+        assert!(inner.is_over() && outer.far.is_over() && sim.is_closed(peer) && !sim.is_reset(peer));
+        assert_eq!(log_of(&log), ["Closed"]);
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
+/// Answers each byte of the wire itself, and hands it on.
+struct Pinged;
+
+impl Layer for Pinged {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+        while !input.is_empty() && upper.takes_more(conn) {
+            conn.append(1000, |out| out.extend([b'p'; 1000]));
+            upper.received(conn, &mut input.bytes_mut()[..1]);
+            input.advance(1);
+        }
+        Flow::Continue
+    }
+
+    fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+        conn.send(plain);
+        Flow::Continue
+    }
+}
+
+#[test]
+fn what_a_layer_itself_answers_behind_an_end_of_our_direction_is_bounded() {
+    let mut sim = Sim::new(Options::default().window(1000));
+    let log = Log::default();
+    let listener = sim.listen({
+        let log = Rc::clone(&log);
+        move |_peer| {
+            Layered::new(Pinged, Finishing { log: Rc::clone(&log), by_name: false, answer_bytes: 400_000 })
+        }
+    });
+    let peer = sim.connect(listener);
+    sim.run();
+    sim.stop_reading(peer);
+    let mut most = 0;
+    for _ in 0..2000 {
+        sim.send(peer, b"!");
+        sim.run();
+        most = most.max(sim.blocks_in_use());
+    }
+    assert!(most < 16, "{most} blocks of 64 KiB");
+    sim.start_reading(peer);
+    sim.finish(peer);
+    sim.settle();
+    let heard = sim.take_received(peer);
+    assert_eq!(heard.iter().filter(|byte| **byte == b'a').count(), 400_000);
+    assert!(log.borrow().iter().filter(|line| *line == "!").count() == 2000, "all was heard in the end");
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+}
+
+/// Is always idle, and says a word when it has to go.
+struct Evictable(Log);
+
+impl Protocol for Evictable {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn idle_since(&mut self, _conn: &mut Conn<'_>) -> Option<netpoll_core::Instant> {
+        Some(netpoll_core::Instant::ZERO)
+    }
+
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().push("closing".into());
+        conn.send(b"others need the place");
+        Flow::Linger
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        self.0.borrow_mut().push(format!("{reason:?}"));
+    }
+}
+
+#[test]
+fn who_has_to_make_room_says_its_last_word_and_that_of_its_layer_and_keeps_no_place_for_it() {
+    let limits = ConnLimits::default().connections_max(1);
+    let (mut sim, log) = (Sim::new(Options::default().limits(limits)), Log::default());
+    let listener = sim.listen({
+        let log = Rc::clone(&log);
+        move |_peer| Layered::new(Cipher::new(2), Evictable(Rc::clone(&log)))
+    });
+    let peer = sim.connect(listener);
+    let mut peer = Peer::greet(&mut sim, peer);
+    sim.advance(SECOND);
+    let next = sim.connect(listener);
+    sim.run();
+    assert_eq!(peer.heard(&mut sim), b"others need the place");
+    assert!(peer.far.is_over() && sim.is_closed(peer.peer) && !sim.is_reset(peer.peer));
+    assert_eq!(log_of(&log), ["closing", "Evicted"]);
+    assert!(!sim.is_closed(next));
+    assert_eq!((sim.open(), sim.stats().evicted), (1, 1));
 }
 
 #[test]

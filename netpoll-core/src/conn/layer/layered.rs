@@ -15,8 +15,8 @@ use super::super::stream::{KEEPS, PAUSED};
 use super::super::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
 use super::Layer;
 use super::upper::{
-    FINISHES, GIVES_WAY, HAD_TO_WAIT, LAYER_PAUSED, NO_ROOM, OPEN, STOPS, State, UPPER_PAUSED, Upper,
-    WANTS_RESET,
+    FINISHES, GIVES_WAY, HAD_TO_WAIT, LAYER_PAUSED, LAYER_SPEAKS, NO_ROOM, OPEN, STOPS, State, UPPER_PAUSED,
+    Upper, WANTS_RESET,
 };
 use super::veil::Veil;
 use crate::driver::read_part;
@@ -30,7 +30,7 @@ use crate::time::Instant;
 /// layer, as they are, or on the wire, as the layer has made them ([`Commands::queued_bytes`] counts only the latter);
 /// [`Conn::send_now`] queues; [`Conn::send_file`] is read, in pieces of 64 KiB, as there is room on the wire. Its [`Flow::Close`] and
 /// [`Flow::Linger`] let its output leave, then the layer says its last word ([`Layer::finish`]), and then the connection ends like
-/// that. `opened` comes when the layer says so; if that never happens, it is only told that the connection is lost.
+/// that. Behind [`Conn::finish`] it hears on, however much has still to leave. `opened` comes when the layer says so; if that never happens, it is only told that the connection is lost.
 ///
 /// Layers can lie on layers. One costs its connection 112 bytes beside its own.
 pub struct Layered<L, P> {
@@ -149,11 +149,9 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
                 self.layer.finish(conn);
             }
             conn.finish();
-            if self.state.take(NO_ROOM) {
-                // What was held back because it would have brought more output is offered now.
-                self.state.mark(GIVES_WAY, true);
-            }
+            self.go_on_without_room();
         }
+        self.hear_on(conn);
         self.wait_for_room(conn, is_empty);
         if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
             // Of one that closes the rest has to leave first.
@@ -168,6 +166,27 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
         self.state.end(&mut conn.cx.agenda.pool, flow);
         conn.clear_deadline();
         flow
+    }
+
+    /// Whether input is received although output waits to leave: of who has finished it brings no more of that, unless
+    /// the layer itself has to say something to it.
+    fn hear_on(&mut self, conn: &mut Conn<'_>) {
+        let hears_on = self.state.hears_on() && !self.state.has(LAYER_SPEAKS);
+        if conn.stream.set_hears_on(hears_on) == hears_on {
+            return;
+        }
+        if self.state.has(FINISHES) {
+            self.go_on_without_room();
+        }
+        // When its turn comes the driver is told.
+        conn.stream.push_ready(&mut conn.cx.agenda, conn.key);
+    }
+
+    /// What was held back because it would have brought more output is offered now.
+    fn go_on_without_room(&mut self) {
+        if self.state.take(NO_ROOM) {
+            self.state.mark(GIVES_WAY, true);
+        }
     }
 
     /// Output that has to wait above comes when the wire has come down to low water, and so does `drained`.
@@ -258,7 +277,12 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
             let (layer, mut upper) = this.split();
             upper.go_on(conn, is_again);
             let asks_layer = !input.is_empty() && (!upper.is_open() || upper.takes_more(conn));
+            let (heard_on, waiting) = (upper.state.hears_on(), conn.stream.waiting_bytes());
             let said = asks_layer.then(|| layer.received(conn, input, &mut upper));
+            let spoke = conn.stream.waiting_bytes() > waiting.max(conn.cx.limits.write_high_bytes);
+            if heard_on && spoke {
+                this.state.mark(LAYER_SPEAKS, true);
+            }
             this.state.end_turn(!input.is_empty());
             said
         })
@@ -306,6 +330,7 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
 
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
+            this.state.mark(LAYER_SPEAKS, false);
             let said = this.put_on_wire(conn);
             let has_room = this.state.stash.queue.is_empty()
                 && conn.stream.waiting_bytes() <= conn.cx.limits.write_low_bytes;

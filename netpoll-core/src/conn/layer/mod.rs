@@ -27,7 +27,8 @@ use super::{Conn, Flow, Input};
 /// What the layer leaves, a record that is not whole yet, is kept as for any protocol.
 ///
 /// One that only takes something off the front of a connection, as the PROXY protocol does, needs none of this: it can be a
-/// protocol that hands its own `conn` and `input` on.
+/// protocol that hands its own `conn` and `input` on. What it has looked at ([`Input::bytes`]) nobody changes in place in the same callback:
+/// it returns `Flow::Yield`, and hands on what it is offered next.
 ///
 /// ```
 /// use netpoll_core::sim::{Options, Sim};
@@ -98,7 +99,7 @@ pub trait Layer: Sized + 'static {
     }
 
     /// The protocol above closes, and all of its output has been sent: the layer's own last word, such as a `close_notify`.
-    /// Comes once, and not if the connection is reset, evicted or lost. The default says nothing.
+    /// Comes once, and not if the connection is reset or lost. The default says nothing.
     fn finish(&mut self, conn: &mut Conn<'_>) {
         let _ = conn;
     }

@@ -45,6 +45,10 @@ pub const STOPS: u16 = 1 << 12;
 pub const FINISHES: u16 = 1 << 13;
 /// The layer has said its last word.
 const FINISHED: u16 = 1 << 11;
+/// A layer above has finished, and what waits there goes out when there is room: it hears on meanwhile.
+pub const HEARS_ON: u16 = 1 << 14;
+/// The layer itself has something to say to what it receives behind output that has no room: it receives no more until there is.
+pub const LAYER_SPEAKS: u16 = 1 << 15;
 
 /// What others send.
 enum Early {
@@ -142,7 +146,17 @@ impl State {
 
     /// Whether the remainder, or the end behind it, is to be offered, and only a turn is missing.
     pub fn owes_offer(&self) -> bool {
-        self.has(OFFER_AGAIN | EOF_WAITS) && !self.has(NO_ROOM)
+        self.has(OFFER_AGAIN | EOF_WAITS) && !self.lacks_room()
+    }
+
+    /// Whether it is offered nothing until there is room for its output. Who has finished needs none.
+    fn lacks_room(&self) -> bool {
+        self.has(NO_ROOM) && !self.hears_on()
+    }
+
+    /// Whether it is offered input whatever waits to leave.
+    pub fn hears_on(&self) -> bool {
+        self.has(FINISHES | HEARS_ON)
     }
 
     /// True if the layer has not said its last word yet.
@@ -196,10 +210,11 @@ impl State {
         }
         let is_backed_up = self.waiting_bytes(conn) > conn.cx.limits.write_high_bytes;
         // Behind the end of our direction nobody waits for room, and nobody says that there is some.
-        if (is_backed_up || conn.stream.has(BACKED_UP)) && !conn.stream.phase.is_half_closed() {
+        let ends = conn.stream.phase.is_half_closed() || self.has(FINISHES);
+        if (is_backed_up || conn.stream.has(BACKED_UP)) && !ends {
             self.mark(NO_ROOM, true);
         }
-        let waits = !self.stash.rest.is_empty() && (flow != Flow::Continue || self.has(NO_ROOM));
+        let waits = !self.stash.rest.is_empty() && (flow != Flow::Continue || self.lacks_room());
         self.mark(OFFER_AGAIN, self.has(OFFER_AGAIN) || waits);
     }
 }
@@ -319,6 +334,7 @@ impl Upper<'_> {
             && !state.has(UPPER_PAUSED | GAVE_WAY | EOF_WAITS)
             && state.budget_left > 0
             && (conn.stream.phase.is_half_closed()
+                || state.hears_on()
                 || state.waiting_bytes(conn) <= conn.cx.limits.write_high_bytes)
     }
 
@@ -440,7 +456,7 @@ impl Upper<'_> {
         if state.stash.rest.is_empty() || !state.is_live() {
             return;
         }
-        if state.has(UPPER_PAUSED | GAVE_WAY | NO_ROOM) {
+        if state.has(UPPER_PAUSED | GAVE_WAY) || state.lacks_room() {
             state.mark(OFFER_AGAIN, true);
         }
         if state.stash.rest.len() > conn.cx.limits.input_bytes_max {

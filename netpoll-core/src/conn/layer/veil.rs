@@ -12,7 +12,7 @@ use std::mem;
 use super::super::Conn;
 use super::super::reply::Reply;
 use super::super::stream::{ENDED, KEEPS, PAUSED, Phase};
-use super::upper::{FINISHES, State};
+use super::upper::{FINISHES, HEARS_ON, State};
 use crate::mem::WriteQueue;
 use crate::time::Instant;
 
@@ -26,6 +26,7 @@ pub struct Veil<'v, 'c> {
     marks: u16,
     turn_budget: usize,
     phase: Phase,
+    hears_on: bool,
 }
 
 /// Marks of a connection that the protocol above has of its own.
@@ -44,10 +45,11 @@ impl<'v, 'c> Veil<'v, 'c> {
         let marks = stream.exchange(OWN_MARKS, state.marks());
         let turn_budget = mem::replace(&mut conn.cx.agenda.turn_budget, state.budget_left);
         let phase = stream.phase;
+        let hears_on = stream.set_hears_on(state.has(HEARS_ON));
         if state.has(FINISHES) {
             stream.drop_output();
         }
-        Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase }
+        Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase, hears_on }
     }
 
     /// The connection, behind the veil.
@@ -64,6 +66,8 @@ impl Drop for Veil<'_, '_> {
         stream.in_flight = self.in_flight;
         let finishes = self.phase == Phase::Open && stream.phase.is_half_closed();
         self.state.mark(FINISHES, finishes || self.state.has(FINISHES));
+        let hears_on = stream.set_hears_on(self.hears_on);
+        self.state.mark(HEARS_ON, hears_on);
         stream.phase = self.phase;
         self.state.deadline = stream.deadlines.exchange_protocol(self.deadline);
         let marks = stream.exchange(OWN_MARKS, self.marks);
