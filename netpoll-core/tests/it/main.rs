@@ -26,6 +26,7 @@ mod sim_addresses;
 mod sim_datagrams;
 mod sim_network;
 mod sim_storms;
+mod sim_storms_pairs;
 mod sim_workers;
 mod simulated;
 mod starting;
