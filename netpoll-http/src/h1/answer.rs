@@ -186,6 +186,12 @@ impl<S: Service> Http<S> {
     #[cold]
     pub(super) fn abandon(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.count_abandoned();
+        self.break_off(conn)
+    }
+
+    /// Drops the answer in progress, and lets the peer see that it is not complete.
+    #[cold]
+    pub(super) fn break_off(&mut self, conn: &mut Conn<'_>) -> Flow {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         let flow = match &phase {
             Phase::Streaming(streaming) => abort(streaming.outflow.framing),
@@ -209,6 +215,10 @@ impl<S: Service> Http<S> {
     /// Pulls the stream until it is done, or waits, or the write queue is full.
     pub(super) fn go_on_streaming(&mut self, conn: &mut Conn<'_>) -> Step {
         let Phase::Streaming(streaming) = &mut self.phase else { unreachable!("called in this phase") };
+        if conn.is_finished() {
+            // Others have ended our direction: there is always room for what is dropped, and a stream may go on for ever.
+            return Step::Stop(self.break_off(conn));
+        }
         let framing = streaming.outflow.framing;
         let waker = conn.waker();
         let mut context = Context::from_waker(&waker);

@@ -221,7 +221,7 @@ impl<S: Service> Http<S> {
                 Phase::Upload(_) => self.go_on_with_upload(conn, input),
                 Phase::Skip(_) => self.go_on_skipping(input),
                 Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
-                Phase::Upgraded(_) => return self.hand_on(conn, input),
+                Phase::Upgraded(_) => return Self::hand_on(input),
             };
             if let Step::Stop(flow) = step {
                 return flow;
@@ -451,10 +451,10 @@ impl<S: Service> Protocol for Http<S> {
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
         match &mut self.phase {
             Phase::Upgraded(next) => next.finishing(conn),
-            _ => {
-                conn.finish();
-                conn.unchanged_flow()
-            }
+            // Nobody would hear the rest.
+            Phase::Waiting(_) | Phase::Streaming(_) => self.break_off(conn),
+            // Nor what a request is answered: nothing more is taken for one.
+            _ => Flow::Linger,
         }
     }
 

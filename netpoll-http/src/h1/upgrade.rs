@@ -99,7 +99,7 @@ pub(super) type Next = Box<dyn Successor>;
 impl Upgrade {
     /// Answers `101 Switching Protocols` and hands the connection to `next`.
     ///
-    /// `next` gets [`Protocol::opened`] when the 101 has been queued, and then the bytes behind the request. From
+    /// `next` gets [`Protocol::opened`] when the 101 has been queued, and in the next turn the bytes behind the request. From
     /// then on the connection is its own: the limits of HTTP do not apply, those of the core
     /// ([`ConnLimits`](netpoll_core::ConnLimits)) do. Headers can be added to the response; its status stays
     /// 101, unless an `after` hook makes an error of it, which declines. On a connection that is to be closed, for
@@ -140,13 +140,11 @@ impl Upgrade {
 }
 
 impl<S: Service> Http<S> {
-    /// Gives the next protocol what came behind the request.
+    /// Leaves to the next protocol what came behind the request. It is offered that in a callback of its own: HTTP has looked at
+    /// these bytes, and who changes them where they lie must be the first to.
     #[cold]
-    pub(super) fn hand_on(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
-        match &mut self.phase {
-            Phase::Upgraded(next) if !input.is_empty() => next.received(conn, input),
-            _ => Flow::Continue,
-        }
+    pub(super) fn hand_on(input: &Input<'_>) -> Flow {
+        if input.is_empty() { Flow::Continue } else { Flow::Yield }
     }
 
     /// Answers an upgrade that this request did not ask for, or that comes too late.

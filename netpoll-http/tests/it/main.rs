@@ -5,6 +5,8 @@ mod asynchronous;
 mod bodies;
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;
+#[path = "../../../examples/src/cipher.rs"]
+mod cipher;
 mod extracting;
 mod files;
 mod hooks;

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use netpoll_http::{App, Body, BodyBuf, Method, Pull, Request, Response, Router, TestClient};
+use netpoll_core::sim::{Options, Sim};
+use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Lost, Protocol};
+use netpoll_http::{App, Body, BodyBuf, Http, Limits, Method, Pull, Request, Response, Router, TestClient};
 
 use crate::{client, text};
 
@@ -246,4 +248,142 @@ fn a_client_that_ends_its_direction_gets_a_stream_that_has_something_to_send() {
         connection.received();
         assert_eq!((client.open(), client.stats().abandoned - before), (0, abandoned), "{paths:?}");
     }
+}
+
+/// HTTP in a protocol of the program's, which knows its name, and may end its direction by itself when others want that.
+struct Named {
+    http: Http<Router>,
+    id: Rc<Cell<Option<ConnId>>>,
+    hands_on: bool,
+}
+
+impl Protocol for Named {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.id.set(Some(conn.id()));
+        self.http.opened(conn)
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.http.received(conn, input)
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.http.eof(conn, input)
+    }
+
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.http.drained(conn)
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.http.woken(conn)
+    }
+
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        if self.hands_on {
+            return self.http.finishing(conn);
+        }
+        conn.finish();
+        conn.unchanged_flow()
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        self.http.lost(reason, commands);
+    }
+}
+
+#[derive(Default)]
+struct Endless {
+    pulls: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+    is_dropped: Cell<bool>,
+}
+
+/// A stream that waits once, and then goes on for ever.
+struct Pulled(Rc<Endless>);
+
+impl Drop for Pulled {
+    fn drop(&mut self) {
+        self.0.is_dropped.set(true);
+    }
+}
+
+impl Pulled {
+    fn pull(&self, context: &Context<'_>, out: &mut BodyBuf<'_>) -> Pull {
+        self.0.pulls.set(self.0.pulls.get() + 1);
+        assert!(self.0.pulls.get() < 100_000, "it is pulled for ever");
+        out.extend(b"more");
+        if self.0.waker.replace(Some(context.waker().clone())).is_none() {
+            return Pull::Wait;
+        }
+        Pull::More
+    }
+}
+
+#[test]
+fn a_stream_whose_direction_others_end_is_given_up_and_seen_to_be_incomplete() {
+    for (hands_on, version) in [(true, 1), (false, 1), (true, 0), (false, 0)] {
+        let (endless, id) = (Rc::<Endless>::default(), Rc::<Cell<Option<ConnId>>>::default());
+        let router = Router::new().get("/", {
+            let endless = Rc::clone(&endless);
+            move |_: &Request| {
+                let pulled = Pulled(Rc::clone(&endless));
+                Response::text(Body::stream(move |context: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                    pulled.pull(context, out)
+                }))
+            }
+        });
+        let mut http = Http::acceptor(router, Limits::default()).expect("good limits");
+        let mut sim = Sim::new(Options::default());
+        let listener = sim.listen({
+            let id = Rc::clone(&id);
+            move |peer| Named { http: http(peer), id: Rc::clone(&id), hands_on }
+        });
+        let peer = sim.connect(listener);
+        sim.send(peer, format!("GET / HTTP/1.{version}\r\nHost: a\r\n\r\n").as_bytes());
+        sim.run();
+        assert_eq!(endless.pulls.get(), 1);
+        sim.commands().finish(id.get().expect("it is open"));
+        sim.run();
+        endless.waker.take().expect("it waits").wake();
+        sim.run();
+        let place = format!("HTTP/1.{version}, hands on: {hands_on}");
+        assert!(endless.is_dropped.get() && endless.pulls.get() == 1, "{place}");
+        let received = sim.take_received(peer);
+        assert!(text(&received).contains("more") && !text(&received).ends_with("0\r\n\r\n"), "{place}");
+        assert!(sim.is_closed(peer), "{place}");
+        assert_eq!((sim.open(), sim.stats().panics, sim.blocks_in_use()), (0, 0, 0), "{place}");
+        assert_eq!(sim.stats().abandoned, 0, "{place}: the client has not left");
+    }
+}
+
+#[test]
+fn behind_the_end_of_our_direction_nothing_is_taken_for_a_request() {
+    let (called, id) = (Rc::<Cell<usize>>::default(), Rc::<Cell<Option<ConnId>>>::default());
+    let router = Router::new().get("/", {
+        let called = Rc::clone(&called);
+        move |_: &Request| {
+            called.set(called.get() + 1);
+            "answer"
+        }
+    });
+    let mut http = Http::acceptor(router, Limits::default()).expect("good limits");
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen({
+        let id = Rc::clone(&id);
+        move |peer| Named { http: http(peer), id: Rc::clone(&id), hands_on: true }
+    });
+    let peer = sim.connect(listener);
+    sim.send(peer, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    sim.run();
+    sim.commands().finish(id.get().expect("it is open"));
+    sim.run();
+    sim.send(peer, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    sim.run();
+    assert_eq!(called.get(), 1, "it would be carried out without an answer");
+    assert!(text(&sim.take_received(peer)).ends_with("answer"));
+    assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+    sim.finish(peer);
+    sim.run();
+    assert_eq!(sim.open(), 0);
 }

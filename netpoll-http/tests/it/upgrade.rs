@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netpoll_core::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
+use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Layered, Lost, Message, Protocol};
 use netpoll_http::{
     Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
 };
 
+use crate::cipher::{Cipher, Codec, Record};
 use crate::{client, text};
 
 thread_local!(static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
@@ -274,4 +275,200 @@ fn headers_of_the_response_leave_with_the_101() {
     let response = connection.response().expect("an answer");
     assert_eq!(response.header("sec-told-accept"), Some("x"));
     assert_eq!(client.get("/").status, StatusCode::UPGRADE_REQUIRED);
+}
+
+/// A client that speaks the cipher behind its request.
+struct Ciphered {
+    connection: TestConnection,
+    codec: Codec,
+    wire: Vec<u8>,
+}
+
+impl Ciphered {
+    /// Greets, and says this, `together` with the request or behind the 101.
+    fn upgraded(client: &TestClient, path: &str, together: bool, says: &[u8]) -> Self {
+        let (mut connection, mut codec) = (client.connect(), Codec::new(1));
+        let request = text(REQUEST).replace("GET /", &format!("GET {path}"));
+        let mut early = Vec::new();
+        codec.greet(&mut early);
+        codec.data(says, &mut early);
+        if together {
+            connection.send(&[request.as_bytes(), &early].concat());
+        } else {
+            connection.send(request.as_bytes());
+            assert_eq!(logged(), [""; 0], "the layer is not ready");
+            connection.send(&early);
+        }
+        assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+        Self { connection, codec, wire: Vec::new() }
+    }
+
+    fn say(&mut self, plain: &[u8]) {
+        let mut wire = Vec::new();
+        self.codec.data(plain, &mut wire);
+        self.connection.send(&wire);
+    }
+
+    fn heard(&mut self) -> Vec<u8> {
+        self.wire.extend(self.connection.received());
+        let (mut plain, mut at) = (Vec::new(), 0);
+        while let Some((record, bytes)) = self.codec.open(&mut self.wire[at..]).expect("a good record") {
+            if let Record::Data(length) = record {
+                plain.extend_from_slice(&self.wire[at + 3..][..length]);
+            }
+            at += bytes;
+        }
+        self.wire.drain(..at);
+        plain
+    }
+}
+
+fn accept_ciphered(req: &Request<'_>) -> Option<Response> {
+    Some(req.upgrade("told")?.accept(Layered::new(Cipher::new(2), Told)))
+}
+
+fn ciphered() -> TestClient {
+    client(|| {
+        let later = async |req: Request| {
+            let mut turns = 0;
+            std::future::poll_fn(|context| {
+                turns += 1;
+                context.waker().wake_by_ref();
+                if turns < 3 { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+            })
+            .await;
+            accept_ciphered(&req)
+        };
+        Router::new().get("/", accept_ciphered).get("/later", later)
+    })
+}
+
+#[test]
+fn the_next_protocol_may_lie_behind_a_layer() {
+    for (path, together) in [("/", true), ("/", false), ("/later", true), ("/later", false)] {
+        let client = ciphered();
+        let mut ciphered = Ciphered::upgraded(&client, path, together, b"early");
+        assert_eq!(ciphered.heard(), b"ok", "{path}, together: {together}");
+        ciphered.say(b"wake");
+        ciphered.say(b"much");
+        assert_eq!(ciphered.heard().len(), 1 << 20);
+        ciphered.say(b"deadline");
+        ciphered.connection.advance(Duration::from_secs(1001));
+        assert_eq!(
+            logged(),
+            ["opened", "early", "wake", "woken", "much", "drained", "deadline", "late"],
+            "{path}, together: {together}"
+        );
+        ciphered.say(b"others");
+        assert_eq!(ciphered.heard(), b"sentbye");
+        assert!(ciphered.codec.is_over, "the layer has said its last word");
+        assert!(ciphered.connection.is_closed() && !ciphered.connection.is_reset());
+        assert_eq!(logged(), ["others", "outgoing", "told Some(7)", "closing", "Closed", "dropped"]);
+        assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+    }
+}
+
+#[test]
+fn a_layer_behind_an_upgrade_has_its_own_deadline_and_end() {
+    let client = ciphered();
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    connection.advance(Duration::from_secs(11));
+    assert!(connection.is_closed() && !connection.is_reset(), "it has not greeted");
+    assert_eq!(logged(), ["Closed", "dropped"]);
+
+    let mut ciphered = Ciphered::upgraded(&client, "/", true, b"early");
+    client.begin_drain(Duration::from_secs(5));
+    assert_eq!(ciphered.heard(), b"okbye");
+    assert!(ciphered.codec.is_over && ciphered.connection.is_closed() && !ciphered.connection.is_reset());
+    assert_eq!(logged(), ["opened", "early", "stopping", "Closed", "dropped"]);
+    assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+}
+
+thread_local!(static FIRST: RefCell<Option<ConnId>> = const { RefCell::new(None) });
+
+/// Forwards to the one that came before it, in both directions.
+struct Joins;
+
+impl Protocol for Joins {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let me = conn.id();
+        if let Some(first) = FIRST.take() {
+            conn.commands().forward(me, first);
+            conn.commands().forward(first, me);
+        } else {
+            FIRST.set(Some(me));
+        }
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        log(format!("received {}", input.len()));
+        Flow::Pause
+    }
+
+    fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        log("eof");
+        Flow::Close
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        log(format!("{reason:?}"));
+    }
+}
+
+fn joining() -> TestClient {
+    client(|| {
+        let ciphered = |req: &Request| Some(req.upgrade("told")?.accept(Layered::new(Cipher::new(2), Joins)));
+        Router::new()
+            .get("/", |req: &Request| Some(req.upgrade("told")?.accept(Joins)))
+            .get("/ciphered", ciphered)
+            .get("/hello", |_: &Request| "hello")
+    })
+}
+
+#[test]
+fn what_took_connections_over_may_forward_them_to_each_other() {
+    let client = joining();
+    let (mut one, mut other) = (client.connect(), client.connect());
+    one.send(&[REQUEST, b"early"].concat());
+    other.send(&[REQUEST, b"as early"].concat());
+    for connection in [&mut one, &mut other] {
+        assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    }
+    assert_eq!((one.received(), other.received()), (b"as early".to_vec(), b"early".to_vec()));
+    one.send(b" and late");
+    one.finish();
+    assert_eq!(other.received(), b" and late");
+    assert!(other.is_closed() && !one.is_closed());
+    other.send(b"answer");
+    other.finish();
+    assert_eq!(one.received(), b"answer");
+    assert!(one.is_closed() && !one.is_reset() && !other.is_reset());
+    let heard = logged();
+    assert!(heard.iter().all(|line| line.starts_with("received") || line == "Closed"), "{heard:?}");
+    assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+}
+
+#[test]
+fn a_layer_that_took_a_connection_over_is_no_end_of_a_forward() {
+    for (first, second) in [("/", "/ciphered"), ("/ciphered", "/"), ("/ciphered", "/ciphered")] {
+        let client = joining();
+        let mut connections = [first, second].map(|path| {
+            let (mut connection, mut codec) = (client.connect(), Codec::new(1));
+            connection.send(text(REQUEST).replace("GET /", &format!("GET {path}")).as_bytes());
+            if path == "/ciphered" {
+                let mut greeting = Vec::new();
+                codec.greet(&mut greeting);
+                connection.send(&greeting);
+            }
+            connection
+        });
+        client.run();
+        assert!(connections.iter_mut().all(|connection| connection.is_reset()), "{first}, {second}");
+        assert_eq!(logged(), ["Reset", "Reset"]);
+        assert_eq!(client.get("/hello").text(), "hello");
+        FIRST.set(None);
+    }
 }
