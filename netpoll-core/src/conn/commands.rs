@@ -186,9 +186,8 @@ impl Commands {
     }
 
     /// Asks how many bytes another connection of this worker has queued: those that have not left, as
-    /// [`Conn::queued_bytes`](crate::Conn::queued_bytes) says it. `None` if it is gone, or lives on another worker. Of one with a
-    /// [`Layer`](crate::Layer) those on the wire alone: once they are more than high water
-    /// ([`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes)) others may wait above the layer.
+    /// [`Conn::queued_bytes`](crate::Conn::queued_bytes) says it, with what waits above a [`Layer`](crate::Layer). `None` if it is gone, or
+    /// lives on another worker.
     ///
     /// A callback has its own connection in hand and no other, so the answer comes when it has returned, behind the commands that were
     /// given before; what `answer` commands is carried out then too. So a sender can leave out who is behind:

@@ -26,6 +26,9 @@ impl<P: Protocol> Connections<P> {
         if stream.is_linked() {
             forward::left(cx, key);
         }
+        if stream.is_layered() {
+            cx.above.remove(&key);
+        }
         if stream.is_dialed() {
             cx.dialed.ended(key);
         }

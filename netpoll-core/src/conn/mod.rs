@@ -36,6 +36,7 @@ mod tables;
 mod target;
 mod timers;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -76,6 +77,8 @@ pub struct Context {
     pub addresses: Addresses,
     pub dialed: Dialed,
     pub forwards: Forwards,
+    /// Bytes of output that wait above layers, of each connection that has some.
+    pub above: HashMap<Key, usize>,
     pub worker: u16,
     /// A graceful drain is under way.
     pub stopping: bool,

@@ -142,6 +142,7 @@ impl Seat {
             addresses: Addresses::new(settings.limits.connections_per_address_max),
             dialed: Dialed::default(),
             forwards: Forwards::default(),
+            above: std::collections::HashMap::new(),
             worker: self.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,

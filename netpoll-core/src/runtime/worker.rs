@@ -181,7 +181,10 @@ impl Worker {
     /// Tells how much a connection has queued.
     fn answer(&mut self, id: ConnId, answer: Answer) {
         let key = self.own(id);
-        let queued = key.and_then(|key| Some(self.tables.get(key)?.stream(key)?.waiting_bytes()));
+        let queued = key.and_then(|key| {
+            let on_wire = self.tables.get(key)?.stream(key)?.waiting_bytes();
+            Some(on_wire + self.cx.above.get(&key).unwrap_or(&0))
+        });
         if mem::guarded(|| answer(queued, &mut self.cx.commands)).is_none() {
             crate::log::panicked(&id);
         }
@@ -273,6 +276,7 @@ impl Worker {
         self.cx.attempts.shrink();
         self.cx.dialed.shrink();
         self.cx.forwards.shrink();
+        self.cx.above.shrink_to_fit();
         self.tables.shrink();
         self.cx.commands.shrink();
         self.sockets.shrink();

@@ -145,6 +145,7 @@ impl Sim {
                 addresses: Addresses::new(options.limits.connections_per_address_max),
                 dialed: Dialed::default(),
                 forwards: Forwards::default(),
+                above: std::collections::HashMap::new(),
                 worker: index as u16,
                 stopping: false,
                 drain_ends: Instant::ZERO,

@@ -1339,6 +1339,50 @@ fn who_was_paused_by_others_hears_the_rest_and_the_end_when_they_let_it_go() {
 }
 
 #[test]
+fn what_waits_above_layers_is_queued_for_who_asks_by_name() {
+    for layers in [1, 2] {
+        let (log, id) = (Log::default(), Rc::<Cell<Option<ConnId>>>::default());
+        let mut sim = Sim::new(Options::default().window(1000));
+        let make = {
+            let (log, id) = (Rc::clone(&log), Rc::clone(&id));
+            move || Heard(Rc::clone(&log), Rc::clone(&id))
+        };
+        let listener = match layers {
+            1 => sim.listen(move |_peer| Layered::new(Cipher::new(2), make())),
+            _ => sim.listen(move |_peer| Layered::new(Cipher::new(2), Layered::new(Cipher::new(4), make()))),
+        };
+        let peer = sim.connect(listener);
+        let (mut outer, mut inner) = (Peer::greet(&mut sim, peer), FarEnd::new());
+        if layers == 2 {
+            outer.say(&mut sim, &inner.greeting());
+            inner.open(&outer.heard(&mut sim));
+        }
+        sim.stop_reading(peer);
+        let answers = Rc::<RefCell<Vec<usize>>>::default();
+        let ask = |sim: &mut Sim| {
+            let answers = Rc::clone(&answers);
+            let ask =
+                move |queued: Option<usize>, _: &mut Commands| answers.borrow_mut().push(queued.unwrap());
+            sim.commands().queued_bytes(id.get().expect("it is open"), ask);
+            sim.run();
+        };
+        ask(&mut sim);
+        for _ in 0..2 {
+            sim.commands().send(id.get().expect("it is open"), Bytes::from(vec![b'n'; 1_000_000]));
+            sim.run();
+            ask(&mut sim);
+        }
+        sim.start_reading(peer);
+        sim.settle();
+        ask(&mut sim);
+        let [before, one, two, behind] = answers.borrow()[..] else { panic!("four answers") };
+        assert_eq!((before, behind), (0, 0));
+        // But for what the peer's kernel has taken; the ciphers add a little.
+        assert!((995_000..1_010_000).contains(&one) && (1_995_000..2_010_000).contains(&two), "{one}, {two}");
+    }
+}
+
+#[test]
 fn a_connection_with_a_layer_is_no_end_of_a_forward() {
     let ids = Rc::<RefCell<Vec<ConnId>>>::default();
     let mut sim = Sim::new(Options::default());

@@ -27,7 +27,7 @@ use crate::time::Instant;
 /// layer hands on. The protocol itself is the same as without.
 ///
 /// It sees a connection as usual. Bytes count as queued ([`Conn::queued_bytes`], [`Conn::is_backed_up`]) while they wait above the
-/// layer, as they are, or on the wire, as the layer has made them ([`Commands::queued_bytes`] counts only the latter);
+/// layer, as they are, or on the wire, as the layer has made them, for [`Commands::queued_bytes`] too;
 /// [`Conn::send_now`] queues; [`Conn::send_file`] is read, in pieces of 64 KiB, as there is room on the wire. Its [`Flow::Close`] and
 /// [`Flow::Linger`] let its output leave, then the layer says its last word ([`Layer::finish`]), and then the connection ends like
 /// that. Behind [`Conn::finish`] it hears on, however much has still to leave. `opened` comes when the layer says so; if that never happens, it is only told that the connection is lost.
@@ -70,10 +70,25 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
             return Flow::Reset;
         }
         let paused = self.enter(conn);
+        let above = self.state.above_bytes();
         let said = body(self, conn);
         let flow = self.settle(conn, said);
+        self.count_above(conn, above);
         self.leave(conn, paused);
         flow
+    }
+
+    /// Adds to what waits above all layers of the connection what waits here, where it was so much before.
+    fn count_above(&self, conn: &mut Conn<'_>, before: usize) {
+        let now = self.state.above_bytes();
+        if now == before {
+            return;
+        }
+        let above = conn.cx.above.entry(conn.key).or_default();
+        *above = above.wrapping_add(now).wrapping_sub(before);
+        if *above == 0 {
+            conn.cx.above.remove(&conn.key);
+        }
     }
 
     /// From here on the connection has a layer. False if it is an end of a forward, where bytes would go past the layer: then it

@@ -131,7 +131,12 @@ impl State {
 
     /// Everything that waits to leave, above and on the wire.
     pub fn waiting_bytes(&self, conn: &Conn<'_>) -> usize {
-        conn.stream.waiting_bytes() + self.stash.queue.queued_bytes() + self.early_bytes
+        conn.stream.waiting_bytes() + self.above_bytes()
+    }
+
+    /// What waits above.
+    pub fn above_bytes(&self) -> usize {
+        self.stash.queue.queued_bytes() + self.early_bytes
     }
 
     /// Its turn has come.
@@ -170,6 +175,7 @@ impl State {
     pub fn end(&mut self, pool: &mut Pool, flow: Flow) {
         self.stash.clear(pool);
         self.early = Vec::new();
+        self.early_bytes = 0;
         self.deadline = Instant::MAX;
         self.mark(FINISHED, true);
         match flow {
