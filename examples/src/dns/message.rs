@@ -1,4 +1,4 @@
-//! DNS messages: a question in, an answer out (RFC 1035, section 4; EDNS of RFC 6891 as far as a length).
+//! DNS messages: a question in, an answer out (RFC 1035, section 4), with version 0 of EDNS (RFC 6891).
 //!
 //! Everything that comes from the network is checked before it is used, and what is not a plain question about one name is
 //! answered with a fault that says so, or not at all. Names in questions are not compressed: nothing before them could be
@@ -40,29 +40,43 @@ pub enum Code {
     NoSuchName = 3,
     NotImplemented = 4,
     Refused = 5,
+    /// Of EDNS. The upper bits of what is more than 15 are in the OPT record.
+    BadVersion = 16,
+}
+
+impl Code {
+    fn in_header(self) -> u16 {
+        self as u16 & 0b1111
+    }
 }
 
 /// A message that is a question, or nearly.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     Question(Question<'a>),
-    Fault(Fault),
+    Fault(Fault<'a>),
     /// Nothing to answer.
     Silence,
 }
 
 /// A question that can only be answered with what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct Fault<'a> {
     id: u16,
     flags: u16,
     code: Code,
+    /// Who speaks EDNS gets the question back, and an OPT record behind it (RFC 6891, section 7).
+    edns: Option<(&'a [u8], Edns)>,
 }
 
-impl Fault {
-    /// The header of an answer, and nothing else.
+impl Fault<'_> {
+    /// Writes an answer without a record about a name.
     pub fn answer(&self, out: &mut Vec<u8>) {
-        header(out, self.id, RESPONSE | self.flags | self.code as u16, [0; 4]);
+        let flags = RESPONSE | self.flags | self.code.in_header();
+        let Some((question, edns)) = self.edns else { return header(out, self.id, flags, [0; 4]) };
+        header(out, self.id, flags, [1, 0, 0, 1]);
+        out.extend_from_slice(question);
+        out.extend_from_slice(&edns.answer(self.code));
     }
 }
 
@@ -77,10 +91,8 @@ pub struct Question<'a> {
     /// The name with its lengths, without its end.
     name: &'a [u8],
     pub kind: u16,
-    /// How long an answer may be.
-    bytes_max: usize,
     /// It came with an OPT record, so one belongs into the answer.
-    has_edns: bool,
+    edns: Option<Edns>,
 }
 
 impl<'a> Question<'a> {
@@ -91,36 +103,20 @@ impl<'a> Question<'a> {
             return Verdict::Silence;
         }
         let (id, flags) = (word(0), word(2) & (OPCODE | RECURSION_DESIRED));
-        let fault = |code| Verdict::Fault(Fault { id, flags, code });
-        if flags & OPCODE != 0 {
-            return fault(Code::NotImplemented);
-        }
-        let [questions, answers, authorities, additional] = [4, 6, 8, 10].map(word);
-        if (questions, answers, authorities) != (1, 0, 0) || additional > 1 {
-            return fault(Code::FormatError);
-        }
-        let Some((name, rest)) = split_name(&message[HEADER_BYTES..]) else {
-            return fault(Code::FormatError);
-        };
-        let Some((&[kind_high, kind_low, class_high, class_low], rest)) = rest.split_first_chunk() else {
-            return fault(Code::FormatError);
-        };
-        let (mut bytes_max, has_edns) = (PLAIN_BYTES_MAX, additional == 1);
-        if has_edns {
-            match edns(rest) {
-                Some(length) => bytes_max = usize::from(length).clamp(PLAIN_BYTES_MAX, BYTES_MAX),
-                None => return fault(Code::FormatError),
+        let counts = [4, 6, 8, 10].map(word);
+        let body = Body::parse(&message[HEADER_BYTES..], counts);
+        let edns = body.as_ref().and_then(|body| Some((body.question, body.edns?)));
+        let fault = |code| Verdict::Fault(Fault { id, flags, code, edns });
+        match body {
+            // Whatever else is in it: it may mean something else there.
+            _ if flags & OPCODE != 0 => fault(Code::NotImplemented),
+            None => fault(Code::FormatError),
+            Some(Body { edns: Some(Edns { version: 1.., .. }), .. }) => fault(Code::BadVersion),
+            Some(Body { class, .. }) if class != CLASS_IN => fault(Code::Refused),
+            Some(Body { question: bytes, name, kind, edns, .. }) => {
+                Verdict::Question(Question { id, flags, bytes, name, kind, edns })
             }
-        } else if !rest.is_empty() {
-            return fault(Code::FormatError);
         }
-        if u16::from_be_bytes([class_high, class_low]) != CLASS_IN {
-            return fault(Code::Refused);
-        }
-        let end = HEADER_BYTES + name.len() + 1 + 4;
-        let kind = u16::from_be_bytes([kind_high, kind_low]);
-        let bytes = &message[HEADER_BYTES..end];
-        Verdict::Question(Question { id, flags, bytes, name, kind, bytes_max, has_edns })
     }
 
     /// The labels of the name, the first one first.
@@ -138,11 +134,11 @@ impl<'a> Question<'a> {
     pub fn reply<'b>(&self, code: Code, out: &'b mut Vec<u8>) -> Answer<'b> {
         let start = out.len();
         let authority = if code == Code::Refused { 0 } else { AUTHORITATIVE };
-        header(out, self.id, RESPONSE | authority | self.flags | code as u16, [1, 0, 0, 0]);
+        header(out, self.id, RESPONSE | authority | self.flags | code.in_header(), [1, 0, 0, 0]);
         out.extend_from_slice(self.bytes);
-        let reserved = if self.has_edns { EDNS.len() } else { 0 };
-        let bytes_max = self.bytes_max - reserved;
-        Answer { out, start, bytes_max, records: [0; 2], has_edns: self.has_edns, is_truncated: false }
+        let opt = self.edns.map(|edns| edns.answer(code));
+        let bytes_max = self.edns.map_or(PLAIN_BYTES_MAX, |edns| edns.answer_bytes_max - OPT_BYTES);
+        Answer { out, start, bytes_max, records: [0; 2], opt, is_truncated: false }
     }
 }
 
@@ -159,7 +155,7 @@ pub struct Answer<'a> {
     start: usize,
     bytes_max: usize,
     records: [u16; 2],
-    has_edns: bool,
+    opt: Option<[u8; OPT_BYTES]>,
     is_truncated: bool,
 }
 
@@ -185,32 +181,90 @@ impl Answer<'_> {
 
     /// Completes the answer.
     pub fn finish(self) {
-        if self.has_edns {
-            self.out.extend_from_slice(&EDNS);
+        let opts = u16::from(self.opt.is_some());
+        if let Some(opt) = self.opt {
+            self.out.extend_from_slice(&opt);
         }
         let header = &mut self.out[self.start..];
         if self.is_truncated {
             header[2] |= (TRUNCATED >> 8) as u8;
         }
-        for (place, count) in [(6, self.records[0]), (8, self.records[1]), (10, u16::from(self.has_edns))] {
+        for (place, count) in [(6, self.records[0]), (8, self.records[1]), (10, opts)] {
             header[place..place + 2].copy_from_slice(&count.to_be_bytes());
         }
     }
 }
 
-/// An OPT record that says how much we take: of the root, with the length as its class and nothing else.
-const EDNS: [u8; 11] = {
-    let length = (BYTES_MAX as u16).to_be_bytes();
-    [0, 0, OPT as u8, length[0], length[1], 0, 0, 0, 0, 0, 0]
-};
+/// What is behind the header of a message that asks about one name.
+struct Body<'a> {
+    /// Name, type and class.
+    question: &'a [u8],
+    name: &'a [u8],
+    kind: u16,
+    class: u16,
+    edns: Option<Edns>,
+}
 
-/// Reads an OPT record that is all that is left: how long an answer may be.
-fn edns(bytes: &[u8]) -> Option<u16> {
-    let (&[root, kind_high, kind_low, length_high, length_low, _, version, _, _, data_high, data_low], data) =
-        bytes.split_first_chunk()?;
-    let is_opt = root == 0 && u16::from_be_bytes([kind_high, kind_low]) == OPT && version == 0;
-    let is_whole = usize::from(u16::from_be_bytes([data_high, data_low])) == data.len();
-    (is_opt && is_whole).then_some(u16::from_be_bytes([length_high, length_low]))
+impl<'a> Body<'a> {
+    /// Reads it: one question, and behind it an OPT record or nothing. The counts are those of the header. A second OPT record is
+    /// an error by RFC 6891, section 6.1.1, and no other record says anything to us.
+    fn parse(bytes: &'a [u8], counts: [u16; 4]) -> Option<Self> {
+        let [1, 0, 0, additional @ 0..=1] = counts else { return None };
+        let (name, rest) = split_name(bytes)?;
+        let (&[kind_high, kind_low, class_high, class_low], rest) = rest.split_first_chunk()?;
+        let edns = match additional {
+            0 if rest.is_empty() => None,
+            0 => return None,
+            _ => Some(Edns::parse(rest)?),
+        };
+        Some(Self {
+            question: &bytes[..bytes.len() - rest.len()],
+            name,
+            kind: u16::from_be_bytes([kind_high, kind_low]),
+            class: u16::from_be_bytes([class_high, class_low]),
+            edns,
+        })
+    }
+}
+
+/// What an OPT record says (RFC 6891, section 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edns {
+    version: u8,
+    /// How long an answer may be: what the record says, but no less than without one (section 6.2.3).
+    answer_bytes_max: usize,
+    wants_dnssec: bool,
+}
+
+const OPT_BYTES: usize = 11;
+
+impl Edns {
+    /// Reads an OPT record that is all that is left. Its options mean nothing to us.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (fixed, mut options): (&[u8; OPT_BYTES], _) = bytes.split_first_chunk()?;
+        let &[root, kind_high, kind_low, length_high, length_low, _, version, flags, _, data_high, data_low] =
+            fixed;
+        let is_opt = root == 0 && u16::from_be_bytes([kind_high, kind_low]) == OPT;
+        if !is_opt || usize::from(u16::from_be_bytes([data_high, data_low])) != options.len() {
+            return None;
+        }
+        // How those of other versions look nobody knows.
+        while version == 0 && !options.is_empty() {
+            let (&[_, _, length_high, length_low], rest) = options.split_first_chunk()?;
+            options = rest.get(usize::from(u16::from_be_bytes([length_high, length_low]))..)?;
+        }
+        let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+        let answer_bytes_max = length.clamp(PLAIN_BYTES_MAX, BYTES_MAX);
+        Some(Self { version, answer_bytes_max, wants_dnssec: flags & 0x80 != 0 })
+    }
+
+    /// The OPT record of an answer: of the root, with the length that we take as its class, version 0, and no options. That DNSSEC is
+    /// wanted is repeated (RFC 3225, section 3), although there are no signatures.
+    fn answer(self, code: Code) -> [u8; OPT_BYTES] {
+        let length = (BYTES_MAX as u16).to_be_bytes();
+        let flags = if self.wants_dnssec { 0x80 } else { 0 };
+        [0, 0, OPT as u8, length[0], length[1], (code as u16 >> 4) as u8, 0, flags, 0, 0, 0]
+    }
 }
 
 /// A name without its end, and what is behind it. None if it is too long, or not there as it should be.

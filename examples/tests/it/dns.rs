@@ -43,6 +43,13 @@ fn with_edns(mut question: Vec<u8>, length: u16) -> Vec<u8> {
     question
 }
 
+/// The same with another OPT record, all of it.
+fn with_opt(mut question: Vec<u8>, records: &[&[u8]]) -> Vec<u8> {
+    question[11] = records.len() as u8;
+    question.extend(records.concat());
+    question
+}
+
 /// What an answer says: its code, whether it is cut, and its records: section, type, data.
 #[derive(Debug, PartialEq)]
 struct Said {
@@ -145,6 +152,77 @@ fn dns_sends_no_more_than_it_was_told_that_its_client_takes() {
         let said = read(&question, &answer);
         assert!(answer.len() <= bytes_max && answer.len() > bytes_max / 2, "{}", answer.len());
         assert_eq!((said.is_truncated, said.records.len() == 40), (is_truncated, !is_truncated));
+    }
+}
+
+#[test]
+fn dns_has_an_opt_record_in_its_answer_if_there_is_one_in_the_question() {
+    let (_program, client) = start();
+    let many = question("many.example.test", A);
+    let mut other_class = question("www.example.test", A);
+    *other_class.last_mut().unwrap() = 3;
+    let mut other_kind = question("www.example.test", A);
+    other_kind[2] = 0x29;
+    for (question, code) in [
+        (question("www.example.test", A), 0),
+        (question("nothing.example.test", A), 3),
+        (question("example.org", A), 5),
+        (many, 0),
+        (other_class, 5),
+        (other_kind, 4),
+    ] {
+        assert_eq!(exchange(&client, &question)[10..12], [0, 0], "{code}");
+        let asked = with_edns(question.clone(), 600);
+        let answer = exchange(&client, &asked);
+        assert_eq!((read(&asked, &answer).code, &answer[10..12]), (code, &[0, 1][..]));
+        // Root, type, our length, and nothing else.
+        assert_eq!(answer[answer.len() - 11..], [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(answer[4..6], [0, 1], "RFC 6891, section 7: header, question and OPT at least");
+    }
+}
+
+#[test]
+fn dns_says_that_it_does_not_know_another_version_of_edns() {
+    let (_program, client) = start();
+    let plain = question("www.example.test", A);
+    for version in [1, 255] {
+        // With an option that no version 0 could have.
+        let asked = with_opt(plain.clone(), &[&[0, 0, 41, 4, 208, 0, version, 0, 0, 0, 1, 9]]);
+        let answer = exchange(&client, &asked);
+        let said = read(&asked, &answer);
+        assert_eq!((said.code, said.records.len(), &answer[4..12]), (0, 0, &[0, 1, 0, 0, 0, 0, 0, 1][..]));
+        assert_eq!(answer[answer.len() - 11..], [0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0], "BADVERS, version 0");
+    }
+}
+
+#[test]
+fn dns_repeats_of_the_flags_of_edns_that_dnssec_is_wanted_and_passes_over_options() {
+    let (_program, client) = start();
+    let plain = question("www.example.test", A);
+    let option = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    let opt = [&[0, 0, 41, 4, 208, 0, 0, 0xff, 0xff, 0, 12][..], &option].concat();
+    let answer = exchange(&client, &with_opt(plain, &[&opt]));
+    assert_eq!(answer[3] & 0xf, 0);
+    assert_eq!(answer[answer.len() - 11..], [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0], "RFC 3225, section 3");
+}
+
+#[test]
+fn dns_refuses_what_is_no_opt_record_or_more_than_one() {
+    let (_program, client) = start();
+    let plain = question("www.example.test", A);
+    let opt: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    for (records, what) in [
+        (&[opt, opt][..], "two"),
+        (&[&[0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0], opt], "two, one of another version"),
+        (&[&[1, b'x', 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]], "not of the root"),
+        (&[&[0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4]], "another record"),
+        (&[&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 1]], "shorter than it says"),
+        (&[&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0, 9]], "longer than it says"),
+        (&[&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 3, 0, 10, 0]], "half the head of an option"),
+        (&[&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 5, 0, 10, 0, 2, 1]], "half an option"),
+    ] {
+        let answer = exchange(&client, &with_opt(plain.clone(), records));
+        assert_eq!((answer[3] & 0xf, answer.len()), (1, 12), "{what}");
     }
 }
 
