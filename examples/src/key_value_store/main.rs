@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run --release --bin key_value_store` (or with an address behind it) and use any client of Redis:
 //! `redis-cli -p 7002 set tea hot ex 60`, then `get tea` and `ttl tea`; `redis-benchmark -p 7002 -t set,get -P 16` for speed.
-//! `--workers N` says how many shards there are, `--memory-mib N` what all keys together may take.
+//! `--workers N` says how many shards there are, `--memory-mib N` what all keys together may take, with all that is kept for them.
 //!
 //! | file | story |
 //! |---|---|
@@ -67,7 +67,7 @@ impl Options {
 
 fn main() -> io::Result<()> {
     let options = Options::parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let memory_bytes = options.memory_mib << 20;
+    let memory_bytes = options.memory_mib.saturating_mul(1 << 20);
     let server = Runtime::builder()
         .workers(options.workers)
         .limits(ConnLimits::default().input_bytes_max(session::INPUT_BYTES_MAX))

@@ -1,8 +1,13 @@
 //! One client: its requests go to the workers that own the keys, and their answers come back to it in order.
 //!
-//! A request for a key of this worker is answered at once. One for another worker joins the batch that goes there when all
-//! input is read; what comes later in the same input waits behind it, answered or not. A worker answers batches in the
-//! order in which they come, so a list of workers that owe an answer is all that has to be kept.
+//! A request for a key of this worker is answered at once, if nothing is owed. One for another worker joins the batch that goes
+//! there when all input is read; what comes later waits behind it, answered or not. A worker has one batch of a client at a
+//! time and carries out requests in the order in which they come, so a list of workers that owe an answer is all that has to be
+//! kept.
+//!
+//! Requests are small beside what they may lead to, so they wait as requests, and are carried out as there is room for their
+//! answers. For one client there are at most: [`WAITING_BYTES_MAX`] of requests and one more; of answers, [`ANSWER_BYTES_MAX`] and
+//! one more from each worker; and what the connection's own queue takes before it is backed up.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,8 +22,10 @@ use crate::shard::{Shard, Verb, WRONG_ARITY};
 
 /// Answers that a client may wait for; it is not read on before they have come.
 const OWED_MAX: usize = 1024;
-/// Bytes of answers made for a client before others have their turn.
-const ANSWER_BYTES_PER_TURN: usize = 64 * 1024;
+/// Bytes of its requests, and of answers behind them, that may wait; it is not read on before they are fewer.
+const WAITING_BYTES_MAX: usize = resp::REQUEST_BYTES_MAX;
+/// Bytes of answers that are made for a client at once, before others have their turn or it has got them.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Memory for answers that is kept when all of them were passed on.
 const KEPT_BYTES: usize = 16 * 1024;
 /// Input of a client that waits: a request that is not complete, and what was read with it.
@@ -48,18 +55,62 @@ impl Store {
         (hash >> 32) as usize % self.workers
     }
 
-    /// Carries out requests of another worker's client, each for one key, and sends it the answers.
-    fn serve(local: &mut Local<'_>, client: ConnId, batch: &[u8]) {
-        let store = local.state::<Self>();
+    /// Carries out requests of another worker's client, each for one key, and sends it the answers. When these are enough for now it
+    /// sends back what is left of the requests.
+    fn serve(local: &mut Local<'_>, client: ConnId, mut batch: Requests) {
+        let (store, now) = (local.state::<Self>(), local.now());
         let mut answers = Answers::default();
-        let (mut words, mut rest) = (Vec::new(), batch);
-        while let Ok(Parsed::Request(bytes)) = resp::parse(rest, &mut words) {
-            rest = &rest[bytes..];
-            if let Some(Name::Keys(verb) | Name::Shards(verb)) = Name::of(words[0]) {
-                answers.add(|out| store.shard.borrow_mut().execute(verb, &words, local.now(), out));
-            }
+        let done = batch.carry_out(&store, now, ANSWER_BYTES_MAX, &mut answers);
+        local.commands().tell(client, Answered { worker: store.worker, answers, done, rest: batch });
+    }
+}
+
+/// Requests for one worker, each for one key or for its whole shard, in the protocol of the requests themselves.
+#[derive(Default)]
+struct Requests {
+    bytes: Vec<u8>,
+    /// Bytes of those that were carried out.
+    done: usize,
+}
+
+impl Requests {
+    fn is_empty(&self) -> bool {
+        self.done == self.bytes.len()
+    }
+
+    /// Adds one; how long it is.
+    fn add(&mut self, words: &[&[u8]]) -> usize {
+        let before = self.bytes.len();
+        write_request(&mut self.bytes, words);
+        self.bytes.len() - before
+    }
+
+    /// Puts what was asked before in front.
+    fn put_back(&mut self, mut earlier: Self) {
+        earlier.bytes.extend_from_slice(&self.bytes[self.done..]);
+        earlier.bytes.drain(..earlier.done);
+        *self = Self { bytes: earlier.bytes, done: 0 };
+    }
+
+    /// Carries requests out until they are done, or the answers take so many bytes. How many bytes of requests that were.
+    fn carry_out(&mut self, store: &Store, now: Instant, bytes_max: usize, answers: &mut Answers) -> usize {
+        let (mut words, mut at) = (Vec::new(), self.done);
+        while answers.bytes.len() < bytes_max
+            && let Ok(Parsed::Request(bytes)) = resp::parse(&self.bytes[at..], &mut words)
+        {
+            at += bytes;
+            let Some(Name::Keys(verb) | Name::Shards(verb)) = Name::of(words[0]) else {
+                unreachable!("nothing else is asked of a worker")
+            };
+            answers.add(|out| store.shard.borrow_mut().execute(verb, &words, now, out));
         }
-        local.commands().tell(client, Answered { worker: store.worker, answers });
+        let done = at - std::mem::replace(&mut self.done, at);
+        if self.is_empty() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT_BYTES);
+            self.done = 0;
+        }
+        done
     }
 }
 
@@ -76,6 +127,10 @@ struct Answers {
 struct Answered {
     worker: usize,
     answers: Answers,
+    /// Bytes of requests that these are the answers to.
+    done: usize,
+    /// Requests behind them, to be asked again.
+    rest: Requests,
 }
 
 impl Answers {
@@ -85,20 +140,13 @@ impl Answers {
         self.ends.push(self.bytes.len());
     }
 
-    /// Behind those that are here.
-    fn extend(&mut self, other: Self) {
-        if self.taken == self.ends.len() {
-            *self = other;
-            return;
-        }
-        let offset = self.bytes.len();
-        self.bytes.extend_from_slice(&other.bytes);
-        self.ends.extend(other.ends.iter().map(|end| offset + end));
+    fn is_empty(&self) -> bool {
+        self.taken == self.ends.len()
     }
 
     /// Gives back what was passed on, if that is all.
     fn forget(&mut self) {
-        if self.taken == self.ends.len() {
+        if self.is_empty() {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_BYTES);
             self.ends.clear();
@@ -176,13 +224,26 @@ impl Name {
     }
 }
 
+/// What is between a client and one worker.
+#[derive(Default)]
+struct Lane {
+    /// Requests that it has not got yet.
+    asked: Requests,
+    /// It has a batch, and the next one has to wait: what it leaves of the first comes before it.
+    is_under_way: bool,
+    /// Answers that came before others that are owed first.
+    answers: Answers,
+}
+
 /// The connection of one client.
 pub struct Session {
     store: Rc<Store>,
     /// What it is owed, in the order in which it asked.
     owed: VecDeque<Owed>,
-    /// Answers that came before others that are owed first, by worker.
-    arrived: Vec<Answers>,
+    /// By worker; that of our own never has a batch under way.
+    lanes: Vec<Lane>,
+    /// Bytes of requests that were not carried out, and of texts that are owed.
+    waiting_bytes: usize,
     sum: i64,
     failure: Option<Vec<u8>>,
     /// Input that has to be there before it is worth looking at.
@@ -196,8 +257,6 @@ struct Outcome {
     now: Instant,
     /// For the client.
     out: Vec<u8>,
-    /// For other workers, in the protocol of the requests themselves.
-    batches: Vec<Vec<u8>>,
 }
 
 impl Session {
@@ -205,7 +264,8 @@ impl Session {
         Self {
             store: Rc::clone(store),
             owed: VecDeque::new(),
-            arrived: (0..store.workers).map(|_| Answers::default()).collect(),
+            lanes: (0..store.workers).map(|_| Lane::default()).collect(),
+            waiting_bytes: 0,
             sum: 0,
             failure: None,
             needs: 0,
@@ -221,29 +281,29 @@ impl Session {
                 if owner == self.store.worker && self.owed.is_empty() {
                     self.store.shard.borrow_mut().execute(verb, words, to.now, &mut to.out);
                 } else {
-                    self.ask(owner, verb, words, Part::Whole, to);
+                    self.ask(owner, words, Part::Whole);
                 }
             }
-            (Some(Name::Keys(verb)), [keys @ .., last]) => {
-                keys.iter().for_each(|key| self.ask_owner(verb, &[words[0], key], Part::Sum(false), to));
-                self.ask_owner(verb, &[words[0], last], Part::Sum(true), to);
+            (Some(Name::Keys(_)), [keys @ .., last]) => {
+                keys.iter().for_each(|key| self.ask_owner(&[words[0], key], Part::Sum(false)));
+                self.ask_owner(&[words[0], last], Part::Sum(true));
             }
             (Some(Name::MGet), keys @ [_, ..]) => {
                 self.say(to, |out| write_array(out, keys.len()));
-                keys.iter().for_each(|key| self.ask_owner(Verb::Get, &[b"GET", key], Part::Whole, to));
+                keys.iter().for_each(|key| self.ask_owner(&[b"GET", key], Part::Whole));
             }
             (Some(Name::MSet), [pairs @ .., key, value]) if pairs.len().is_multiple_of(2) => {
                 for pair in pairs.chunks_exact(2) {
-                    self.ask_owner(Verb::Set, &[b"SET", pair[0], pair[1]], Part::All(false), to);
+                    self.ask_owner(&[b"SET", pair[0], pair[1]], Part::All(false));
                 }
-                self.ask_owner(Verb::Set, &[b"SET", key, value], Part::All(true), to);
+                self.ask_owner(&[b"SET", key, value], Part::All(true));
             }
             (Some(Name::Shards(verb)), []) => {
                 let last = self.store.workers - 1;
                 for worker in 0..=last {
                     let is_last = worker == last;
                     let part = if verb == Verb::DbSize { Part::Sum(is_last) } else { Part::All(is_last) };
-                    self.ask(worker, verb, words, part, to);
+                    self.ask(worker, words, part);
                 }
             }
             (Some(Name::Ping), []) => self.say(to, |out| out.extend_from_slice(b"+PONG\r\n")),
@@ -258,7 +318,7 @@ impl Session {
             (Some(_), _) => self.say(to, |out| write_error(out, WRONG_ARITY)),
             (None, _) => self.say(to, |out| write_error(out, "ERR unknown command")),
         }
-        self.settle(&mut to.out);
+        self.settle(to);
     }
 
     /// An answer of our own, behind those that are owed.
@@ -268,33 +328,41 @@ impl Session {
         }
         let mut text = Vec::new();
         write(&mut text);
+        self.waiting_bytes += text.len();
         self.owed.push_back(Owed::Text(text));
     }
 
-    fn ask_owner(&mut self, verb: Verb, words: &[&[u8]], part: Part, to: &mut Outcome) {
-        self.ask(self.store.owner(words[1]), verb, words, part, to);
+    fn ask_owner(&mut self, words: &[&[u8]], part: Part) {
+        self.ask(self.store.owner(words[1]), words, part);
     }
 
-    /// Has a worker carry out a command on one key.
-    fn ask(&mut self, worker: usize, verb: Verb, words: &[&[u8]], part: Part, to: &mut Outcome) {
-        if worker == self.store.worker {
-            let mut shard = self.store.shard.borrow_mut();
-            self.arrived[worker].add(|out| shard.execute(verb, words, to.now, out));
-        } else {
-            write_request(&mut to.batches[worker], words);
-        }
+    /// Has a worker carry out a command on one key, when there is room for its answer.
+    fn ask(&mut self, worker: usize, words: &[&[u8]], part: Part) {
+        self.waiting_bytes += self.lanes[worker].asked.add(words);
         self.owed.push_back(Owed::Of { worker, part });
     }
 
-    /// Passes on what has come, up to the first answer that has not.
-    fn settle(&mut self, out: &mut Vec<u8>) {
-        while let Some(owed) = self.owed.front() {
+    /// Passes on what has come, up to the first answer that has not, and as much as is passed on at once.
+    fn settle(&mut self, to: &mut Outcome) {
+        while to.out.len() < ANSWER_BYTES_MAX
+            && let Some(owed) = self.owed.front()
+        {
             match owed {
-                Owed::Text(text) => out.extend_from_slice(text),
+                Owed::Text(text) => {
+                    to.out.extend_from_slice(text);
+                    self.waiting_bytes -= text.len();
+                }
                 Owed::Of { worker, part } => {
-                    let Some(answer) = self.arrived[*worker].next() else { return };
+                    let lane = &mut self.lanes[*worker];
+                    if *worker == self.store.worker && lane.answers.is_empty() {
+                        let room = ANSWER_BYTES_MAX - to.out.len();
+                        lane.answers.forget();
+                        self.waiting_bytes -=
+                            lane.asked.carry_out(&self.store, to.now, room, &mut lane.answers);
+                    }
+                    let Some(answer) = lane.answers.next() else { return };
                     match (part, answer) {
-                        (Part::Whole, _) => out.extend_from_slice(answer),
+                        (Part::Whole, _) => to.out.extend_from_slice(answer),
                         (_, [b'-', ..]) => self.failure = Some(answer.to_vec()),
                         (_, [b':', number @ .., b'\r', b'\n']) => {
                             self.sum +=
@@ -305,9 +373,9 @@ impl Session {
                     if let Part::Sum(true) | Part::All(true) = part {
                         let sum = std::mem::take(&mut self.sum);
                         match (self.failure.take(), part) {
-                            (Some(failure), _) => out.extend_from_slice(&failure),
-                            (None, Part::Sum(_)) => write_integer(out, sum),
-                            (None, _) => out.extend_from_slice(b"+OK\r\n"),
+                            (Some(failure), _) => to.out.extend_from_slice(&failure),
+                            (None, Part::Sum(_)) => write_integer(&mut to.out, sum),
+                            (None, _) => to.out.extend_from_slice(b"+OK\r\n"),
                         }
                     }
                 }
@@ -316,11 +384,42 @@ impl Session {
         }
     }
 
+    /// Sends the client what it is owed and can be had, as long as it reads, and asks the workers for more.
+    fn go_on(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let mut to = Outcome { now: conn.now(), out: Vec::new() };
+        while !conn.is_backed_up() {
+            self.settle(&mut to);
+            if to.out.is_empty() {
+                self.ask_others(conn);
+                break;
+            }
+            conn.send(&to.out);
+            to.out.clear();
+        }
+        self.flow()
+    }
+
+    /// Hands requests to other workers whose answers were all passed on.
+    fn ask_others(&mut self, conn: &mut Conn<'_>) {
+        if self.owed.is_empty() {
+            return;
+        }
+        let client = conn.id();
+        for (worker, lane) in self.lanes.iter_mut().enumerate() {
+            let is_due = worker != self.store.worker && !lane.is_under_way && lane.answers.is_empty();
+            if is_due && !lane.asked.is_empty() {
+                let batch = std::mem::take(&mut lane.asked);
+                lane.is_under_way = true;
+                conn.commands().run_on(worker, move |local| Store::serve(local, client, batch));
+            }
+        }
+    }
+
     /// Whether it is read on.
     fn flow(&self) -> Flow {
         match (self.is_ending, self.owed.len()) {
             (true, 0) => Flow::Linger,
-            (false, 0..OWED_MAX) => Flow::Continue,
+            (false, 0..OWED_MAX) if self.waiting_bytes < WAITING_BYTES_MAX => Flow::Continue,
             _ => Flow::Pause,
         }
     }
@@ -337,8 +436,7 @@ impl Protocol for Session {
             return Flow::Yield; // the client does not read: the rest is offered when it has
         }
         let (bytes, mut words, mut read) = (input.bytes(), Vec::new(), 0);
-        let mut to =
-            Outcome { now: conn.now(), out: Vec::new(), batches: vec![Vec::new(); self.store.workers] };
+        let mut to = Outcome { now: conn.now(), out: Vec::new() };
         let mut left = conn.turn_budget();
         let mut gives_way = false;
         while bytes.len() - read >= self.needs && self.flow() == Flow::Continue && !gives_way {
@@ -346,7 +444,7 @@ impl Protocol for Session {
                 Ok(Parsed::Request(bytes)) => {
                     (read, self.needs, left) = (read + bytes, 0, left - 1);
                     self.request(&words, &mut to);
-                    gives_way = left == 0 || to.out.len() >= ANSWER_BYTES_PER_TURN;
+                    gives_way = left == 0 || to.out.len() >= ANSWER_BYTES_MAX;
                 }
                 Ok(Parsed::Incomplete(needs)) => self.needs = needs,
                 Err(Malformed(why)) => {
@@ -358,21 +456,26 @@ impl Protocol for Session {
         conn.count_requests((conn.turn_budget() - left) as u64);
         input.advance(read);
         conn.send(&to.out);
-        let client = conn.id();
-        for (worker, batch) in to.batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            conn.commands().run_on(worker, move |local| Store::serve(local, client, &batch));
-        }
-        if gives_way && self.flow() == Flow::Continue { Flow::Yield } else { self.flow() }
+        let flow = self.go_on(conn);
+        if gives_way && flow == Flow::Continue { Flow::Yield } else { flow }
     }
 
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
-        if let Ok(Answered { worker, answers }) = message.downcast() {
-            self.arrived[worker].extend(answers);
-            let mut out = Vec::new();
-            self.settle(&mut out);
-            conn.send(&out);
+        if let Ok(Answered { worker, answers, done, rest }) = message.downcast() {
+            let lane = &mut self.lanes[worker];
+            lane.is_under_way = false;
+            lane.answers = answers;
+            self.waiting_bytes -= done;
+            if !rest.is_empty() {
+                lane.asked.put_back(rest);
+            }
         }
-        self.flow()
+        self.go_on(conn)
+    }
+
+    /// The client reads again.
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.go_on(conn)
     }
 
     /// The client has asked for all it wants, and waits for the answers.

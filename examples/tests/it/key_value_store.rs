@@ -87,6 +87,61 @@ fn clients_that_count_at_the_same_time_lose_nothing_and_each_gets_its_answers_in
 }
 
 #[test]
+fn a_request_for_large_values_a_thousand_times_costs_the_store_no_more_than_its_queue() {
+    const TIMES: usize = 1020;
+    let program = start();
+    // Of all workers, so that some are at home and some come from elsewhere.
+    let keys: Vec<String> = (0..6).map(|key| format!("key{key}")).collect();
+    let value = "x".repeat(128 * 1024);
+    for key in &keys {
+        assert_eq!(told(&program, &request(&["SET", key, &value])), "+OK\r\n");
+    }
+    let words: Vec<&str> = ["MGET"].into_iter().chain((0..TIMES).map(|nth| &*keys[nth % 6])).collect();
+    let mut stream = program.connect();
+    stream.write_all((request(&words) + &request(&["PING"])).as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let each = format!("$131072\r\n{value}\r\n");
+    let mut bytes = vec![0; 7];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, b"*1020\r\n");
+    bytes.resize(each.len(), 0);
+    for nth in 0..TIMES {
+        stream.read_exact(&mut bytes).unwrap();
+        assert!(bytes == each.as_bytes(), "answer {nth}");
+    }
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "+PONG\r\n");
+    let peak = program.peak_resident_bytes();
+    assert!(peak < 64 << 20, "134 MB were never there at once: {peak}");
+}
+
+#[test]
+fn a_full_store_takes_the_memory_that_it_was_given_whatever_its_keys_are() {
+    const MIB: u64 = 1 << 20;
+    let tail = "x".repeat(1000);
+    for (tail, expires) in [("", true), (&*tail, true), ("", false), (&*tail, false)] {
+        let program =
+            Program::start(env!("CARGO_BIN_EXE_key_value_store"), &["127.0.0.1:0", "--memory-mib", "16"]);
+        let before = program.resident_bytes();
+        // More than fit, whatever they take.
+        let mut refused = 0;
+        for batch in 0..(if tail.is_empty() { 200 } else { 20 }) {
+            let sets = (0..1000).map(|nth| {
+                let key = format!("key{}{tail}", 1000 * batch + nth);
+                let set = request(&["SET", &key, "v"]);
+                // The end comes in a request of its own, so that a full store has to refuse it as well.
+                if expires { set + &request(&["EXPIRE", &key, "1000"]) } else { set }
+            });
+            refused += told(&program, &sets.collect::<String>()).matches("-OOM").count();
+        }
+        assert!(refused > 0, "it is full");
+        let taken = program.resident_bytes().saturating_sub(before);
+        assert!((8 * MIB..22 * MIB).contains(&taken), "{taken} for 16 MiB, {} {expires}", tail.len());
+    }
+}
+
+#[test]
 fn what_is_no_request_is_answered_and_ends_the_connection() {
     let program = start();
     let answer = told(&program, &(request(&["PING"]) + "GET / HTTP/1.1\r\n\r\n"));

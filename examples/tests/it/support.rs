@@ -84,6 +84,11 @@ impl Program {
         self.status("VmRSS:").split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// The most that these have been.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.status("VmHWM:").split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Asks it to end, as `kill` does, and returns all that it printed from then on, and how it ended.
     pub fn terminate(mut self) -> (String, ExitStatus) {
         self.ask_to_end();
