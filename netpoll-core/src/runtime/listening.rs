@@ -7,7 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::builder::{Builder, Place};
+use super::builder::Builder;
+use super::endpoints::Place;
 use crate::driver::Queue;
 use crate::sys::{self, Address, SocketFile, StreamOptions};
 

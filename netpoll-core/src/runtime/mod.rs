@@ -5,8 +5,10 @@
 
 mod builder;
 mod crew;
+mod endpoints;
 mod listening;
 mod placement;
+mod programs;
 mod resolver;
 mod seat;
 mod shutdown;
@@ -27,8 +29,9 @@ use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
 use crate::time::Clock;
 
-pub use builder::{Builder, Started, WorkerInfo};
+pub use builder::Builder;
 pub use placement::Workers;
+pub use programs::{Started, WorkerInfo};
 pub use shutdown::Report;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 

@@ -13,8 +13,9 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use super::builder::{Builder, WorkerInfo};
+use super::builder::Builder;
 use super::listening::Socket;
+use super::programs::WorkerInfo;
 use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
 use crate::conn::{

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use super::builder::WorkerInfo;
+use super::programs::WorkerInfo;
 use super::worker::Worker;
 use crate::conn::{
     Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, OwnStates,
