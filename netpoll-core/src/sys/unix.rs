@@ -4,14 +4,21 @@
 //! where nobody listens is replaced, one where somebody does is not, and whoever made one removes it in the end, if it is
 //! still the same.
 //!
-//! Cost: [`listen_unix`] 3 to 14 system calls. None of this is called while a server serves.
+//! Whether somebody listens is found out by connecting, and `bind` and `listen` are two calls, so of two who start at one
+//! moment each could take the other's file for a stale one; looking whose file it is and removing it are two calls as well.
+//! Whoever does one of these takes its *turn*: a lock on the directory (flock(2)), which needs no file of its own and goes with
+//! its process. Making each file beside the path and linking it there when it listens would need no lock, but the kernel has no call
+//! that replaces a certain file and no other, and its own name for every socket would be that of the first file.
+//!
+//! Cost: [`listen_unix`] 5 to 18 system calls. None of this is called while a server serves.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -39,22 +46,17 @@ pub fn listen_unix(
     options: &UnixListenOptions,
 ) -> io::Result<(OwnedFd, Option<SocketFile>)> {
     let socket = new_stream()?;
-    let file = match name.as_path() {
-        None => {
-            socket.bind(&Address::Unix(name.clone()).to_kernel()?)?;
-            None
-        }
-        Some(path) if options.takes_over => Some(bind_over(&socket, path, options)?),
-        Some(path) => Some(bind_file(&socket, path, options)?),
-    };
-    if file.is_none() {
+    let Some(path) = name.as_path() else {
+        socket.bind(&Address::Unix(name.clone()).to_kernel()?)?;
         socket.listen(options.backlog)?;
-    }
-    let file = match file {
-        Some(Bound { file, moves_to: Some(path) }) => Some(file.rename(path)?),
-        file => file.map(|bound| bound.file),
+        return Ok((socket.into(), None));
     };
-    Ok((socket.into(), file))
+    let _turn = take_turn(path);
+    let file = match options.takes_over {
+        true => bind_over(&socket, path, options)?,
+        false => bind_file(&socket, path, options)?,
+    };
+    Ok((socket.into(), Some(SocketFile(Some(file)))))
 }
 
 /// Lets nobody connect to a listener any more (`ECONNREFUSED`), of whichever process; who stands in its queue is accepted as
@@ -70,7 +72,22 @@ pub fn refuse_new_unix_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
 
 /// A file that binding has made. Dropped, it is removed, if the path still leads to it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub struct SocketFile(Option<OwnFile>);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.0.take()
+            && !fork::is_child()
+        {
+            let _turn = take_turn(&file.path);
+            drop(file);
+        }
+    }
+}
+
+/// The same for whoever has its turn.
+#[derive(Debug)]
+struct OwnFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -78,7 +95,7 @@ pub struct SocketFile {
     pinned: File,
 }
 
-impl SocketFile {
+impl OwnFile {
     fn of(path: PathBuf) -> io::Result<Self> {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let pinned = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
@@ -104,7 +121,7 @@ impl SocketFile {
     }
 }
 
-impl Drop for SocketFile {
+impl Drop for OwnFile {
     fn drop(&mut self) {
         if !fork::is_child() && self.is_ours() {
             // Whoever removed it first did what was to be done; a directory that forbids it keeps a stale file, which the next
@@ -114,16 +131,30 @@ impl Drop for SocketFile {
     }
 }
 
-struct Bound {
-    file: SocketFile,
-    /// Where it is to be once it listens.
-    moves_to: Option<PathBuf>,
+/// How often it is asked for a turn, a millisecond apart. A turn takes a tenth of that; who keeps the lock for so long is none of
+/// us, and must not be able to keep a server from starting.
+const TURN_TRIES: usize = 500;
+
+/// Waits until nobody else binds, replaces or removes sockets in the directory of this path, and keeps them waiting until it is
+/// dropped. `None` where that cannot be had: a directory that may not be read, a file system without locks, a stranger who does not
+/// let go of it.
+fn take_turn(path: &Path) -> Option<File> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..TURN_TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 /// Binds to a path, in place of a file that somebody has left there.
 ///
 /// It listens at once: a socket that does not yet is taken for one that nobody has any more.
-fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<Bound> {
+fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<OwnFile> {
     let wanted = Address::unix(path)?.to_kernel()?;
     restrict(socket, options.mode)?;
     if let Err(error) = socket.bind(&wanted) {
@@ -134,14 +165,14 @@ fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
         socket.bind(&wanted)?;
     }
     socket.listen(options.backlog)?;
-    let file = SocketFile::of(std::path::absolute(path)?)?;
+    let file = OwnFile::of(std::path::absolute(path)?)?;
     permit(path, options.mode)?;
-    Ok(Bound { file, moves_to: None })
+    Ok(file)
 }
 
-/// Binds beside a path that is to be taken over once the socket listens, so that nobody finds nothing there. The kernel's own
+/// Binds beside a path and takes it over when the socket listens, so that nobody finds nothing there. The kernel's own
 /// name for the socket stays that of the first file.
-fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<Bound> {
+fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<OwnFile> {
     if let Ok(found) = fs::symlink_metadata(path)
         && !found.file_type().is_socket()
     {
@@ -149,13 +180,12 @@ fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    let Bound { file, .. } = bind_file(socket, Path::new(&beside), options)?;
-    Ok(Bound { file, moves_to: Some(std::path::absolute(path)?) })
+    bind_file(socket, Path::new(&beside), options)?.rename(std::path::absolute(path)?)
 }
 
 /// Removes the file of a socket that nobody listens on.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let stale = match SocketFile::of(path.to_owned()) {
+    let stale = match OwnFile::of(path.to_owned()) {
         Ok(stale) => stale,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -174,7 +204,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
         }
     }
-    // Another process may just have done the same: what it has made is not stale.
+    // One that knows of no turns may just have done the same: what it has made is not stale.
     drop(stale);
     Ok(())
 }

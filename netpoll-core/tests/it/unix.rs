@@ -179,6 +179,44 @@ fn a_path_that_is_shared_is_taken_over_and_both_end_without_harm() {
 }
 
 #[test]
+fn of_servers_that_start_at_one_moment_on_a_stale_path_one_serves_it() {
+    let folder = Folder::new();
+    let path = folder.path("a.sock");
+    for round in 0..1500 {
+        drop(UnixListener::bind(&path).unwrap());
+        let begin = std::sync::Barrier::new(4);
+        let servers: Vec<Running> = std::thread::scope(|scope| {
+            let starting = [(); 4].map(|()| {
+                let listening = builder(1).listen(&*path, |_worker| |_peer| Echo).unwrap();
+                scope.spawn(|| {
+                    begin.wait();
+                    listening.start()
+                })
+            });
+            let started = starting.map(|starting| starting.join().unwrap());
+            started.into_iter().filter_map(Result::ok).collect()
+        });
+        assert_eq!(servers.len(), 1, "round {round}");
+        assert_eq!(ask(&mut connect(&path), b"hello"), b"hello", "round {round}");
+        // The others have looked whether it is there.
+        drop(servers);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_directory_that_somebody_else_keeps_locked_delays_a_start_and_does_not_prevent_it() {
+    let folder = Folder::new();
+    let path = folder.path("a.sock");
+    let locked = std::fs::File::open(&folder.0).unwrap();
+    locked.lock().unwrap();
+    let server = echo(builder(1), &path);
+    assert_eq!(ask(&mut connect(&path), b"hello"), b"hello");
+    server.stop(PATIENCE).unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
 fn the_file_has_the_permissions_of_the_setting() {
     let folder = Folder::new();
     let path = folder.path("a.sock");
