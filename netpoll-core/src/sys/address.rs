@@ -18,7 +18,7 @@ use std::sync::Arc;
 use socket2::SockAddr;
 
 /// What a path may have, without the NUL behind it, and an abstract name, without the NUL before it.
-const UNIX_NAME_MAX: usize =
+pub(super) const UNIX_NAME_MAX: usize =
     size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
 
 /// Where a socket is: an IPv4 or IPv6 address with a port, or a name in the Unix domain.

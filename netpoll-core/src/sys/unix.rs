@@ -15,14 +15,14 @@
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::address::{Address, UnixAddress};
+use super::address::{Address, UNIX_NAME_MAX, UnixAddress};
 use super::fork;
 
 /// How to listen in the Unix domain.
@@ -139,8 +139,7 @@ const TURN_TRIES: usize = 500;
 /// dropped. `None` where that cannot be had: a directory that may not be read, a file system without locks, a stranger who does not
 /// let go of it.
 fn take_turn(path: &Path) -> Option<File> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    let directory = File::open(directory_of(path)).ok()?;
     for _ in 0..TURN_TRIES {
         match directory.try_lock() {
             Ok(()) => return Some(directory),
@@ -149,6 +148,10 @@ fn take_turn(path: &Path) -> Option<File> {
         }
     }
     None
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Binds to a path, in place of a file that somebody has left there.
@@ -180,6 +183,13 @@ fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
+    let directory;
+    if beside.len() > UNIX_NAME_MAX {
+        // The same directory under a name that is short, as long as it is open (proc(5)).
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        directory = OpenOptions::new().read(true).custom_flags(flags).open(directory_of(path))?;
+        beside = format!("/proc/self/fd/{}/.netpoll.{}", directory.as_raw_fd(), std::process::id()).into();
+    }
     bind_file(socket, Path::new(&beside), options)?.rename(std::path::absolute(path)?)
 }
 

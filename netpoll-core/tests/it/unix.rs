@@ -179,6 +179,33 @@ fn a_path_that_is_shared_is_taken_over_and_both_end_without_harm() {
 }
 
 #[test]
+fn a_path_as_long_as_any_may_be_is_listened_on_and_taken_over() {
+    let folder = Folder::new();
+    for bytes in [90, 100, 107] {
+        for depth in [0, 1] {
+            // Once most of it is the file's name, and once that of its directory.
+            let mut path = folder.0.clone();
+            let rest = bytes - path.as_os_str().len() - 1;
+            if depth == 1 {
+                path.push("d".repeat(rest - 2));
+                std::fs::create_dir(&path).unwrap();
+            }
+            path.push("x".repeat(if depth == 1 { 1 } else { rest }));
+            assert_eq!(path.as_os_str().len(), bytes);
+            let older = echo(builder(1), &path);
+            let newer = echo(builder(1).share_port(true), &path);
+            assert_eq!(ask(&mut connect(&path), b"hello"), b"hello");
+            assert_eq!(older.stop(PATIENCE).unwrap().stats.accepted, 0);
+            assert_eq!(newer.stop(PATIENCE).unwrap().stats.accepted, 1);
+            assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "nothing is left");
+            if depth == 1 {
+                std::fs::remove_dir(path.parent().unwrap()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
 fn of_servers_that_start_at_one_moment_on_a_stale_path_one_serves_it() {
     let folder = Folder::new();
     let path = folder.path("a.sock");
