@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::builder::Builder;
 use super::endpoints::Place;
 use crate::driver::Queue;
-use crate::sys::{self, Address, SocketFile, StreamOptions};
+use crate::sys::{self, Address, Sharing, SocketFile, StreamOptions};
 
 /// A listening socket of one worker.
 pub type Socket = (OwnedFd, Queue);
@@ -75,24 +75,19 @@ impl Bound {
     /// A socket for each worker.
     fn bind_tcp(&mut self, settings: &Builder, wanted: SocketAddr) -> io::Result<()> {
         let workers = self.sockets.len();
-        let reuse_port = workers > 1 || settings.share_port;
-        let options = sys::ListenOptions {
+        let mut options = sys::ListenOptions {
             backlog: settings.backlog,
-            reuse_port,
+            sharing: first_sharing(settings, workers, wanted.port()),
             defer_accept: settings.defer_accept,
             fast_open: None,
         };
-        if reuse_port && !settings.share_port && wanted.port() != 0 {
-            // With SO_REUSEPORT the kernel would share the port with a stranger of the same user.
-            let alone = sys::ListenOptions { reuse_port: false, ..options };
-            drop(sys::listen(wanted, &alone)?);
-        }
         let mut addr = wanted;
         for worker in &mut self.sockets {
             let socket = sys::listen(addr, &options)?;
             addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(addr);
             inherited_options(settings).apply(socket.as_fd())?;
             worker.push((socket, Queue::Own));
+            options.sharing = Sharing::Joins;
         }
         if settings.steer_by_cpu
             && workers > 1
@@ -116,13 +111,23 @@ impl Bound {
     }
 }
 
+/// How the first socket of a port is bound; those of other workers join it.
+pub fn first_sharing(settings: &Builder, workers: usize, port: u16) -> Sharing {
+    match settings.share_port {
+        // Who shares a port has to name it.
+        true if port != 0 => Sharing::Joins,
+        shares if shares || workers > 1 => Sharing::Begins,
+        _ => Sharing::Alone,
+    }
+}
+
 /// What the connections that are accepted from a socket inherit, which somebody else has opened.
 fn inherited(settings: &Builder, socket: &OwnedFd, addr: &Address) -> io::Result<()> {
     if addr.is_unix() { Ok(()) } else { inherited_options(settings).apply(socket.as_fd()) }
 }
 
 /// What accepted connections inherit from their listener, so that none of them costs a system call for it.
-fn inherited_options(settings: &Builder) -> StreamOptions {
+pub fn inherited_options(settings: &Builder) -> StreamOptions {
     StreamOptions {
         nodelay: true,
         keepalive: settings.keepalive,

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::Builder;
-use super::listening::Socket;
+use super::listening::{Socket, first_sharing};
 use crate::driver::Queue;
-use crate::sys;
+use crate::sys::{self, Sharing};
 
 /// Binds every address once for each worker, behind the sockets that the worker has already. Where they are bound, in the order
 /// of `bind_udp` calls.
@@ -16,18 +16,20 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<V
     let options = &settings.udp_options;
     let mut addrs = Vec::new();
     for bind in &settings.udp {
-        let reuse_port = !bind.own_ports && (workers > 1 || settings.share_port);
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot receive datagrams on {}: {error}", bind.addr))
         };
-        if reuse_port && !settings.share_port && bind.addr.port() != 0 {
-            // With SO_REUSEPORT the kernel would share the port with a stranger of the same user.
-            drop(sys::bind_datagrams(bind.addr, false).map_err(named)?);
-        }
+        let mut sharing = match bind.own_ports {
+            true => Sharing::Alone,
+            false => first_sharing(settings, workers, bind.addr.port()),
+        };
         let mut first = None;
         for worker in sockets.iter_mut() {
             let wanted = first.filter(|_| !bind.own_ports).unwrap_or(bind.addr);
-            let socket = sys::bind_datagrams(wanted, reuse_port).map_err(named)?;
+            let socket = sys::bind_datagrams(wanted, sharing).map_err(named)?;
+            if sharing == Sharing::Begins {
+                sharing = Sharing::Joins;
+            }
             let addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(wanted);
             first.get_or_insert(addr);
             sys::set_buffers(socket.as_fd(), options.send_buffer_bytes, options.receive_buffer_bytes)
@@ -38,7 +40,7 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<V
             worker.push((socket, Queue::Own));
         }
         if settings.steer_by_cpu
-            && reuse_port
+            && sharing != Sharing::Alone
             && let Some((first, _)) = sockets[0].last()
         {
             sys::attach_reuseport_cpu_steering(first.as_fd(), workers as u32)?;

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::control::{Control, Facts, LocalIp};
 use super::kernel;
-use super::socket::RawAddress;
+use super::socket::{RawAddress, Sharing};
 use super::sockopt::set_int;
 
 /// The longest datagram that IP can carry, with room to spare for what the kernel may have joined.
@@ -26,18 +26,15 @@ const SKEW_BYTES: usize = 192;
 
 /// A UDP socket bound to `addr`; port 0 takes a free one.
 ///
-/// With `reuse_port` several sockets share the address and the kernel spreads senders over them. Without it there is no
-/// `SO_REUSEADDR` either: of UDP sockets that share an address by it the last one gets everything.
+/// Over several sockets that share the address the kernel spreads senders. There is no `SO_REUSEADDR`: of UDP sockets that share
+/// an address by it the last one gets everything.
 ///
 /// # Errors
 /// The kernel's: `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` for a port below 1024, `EAFNOSUPPORT`, `EMFILE`.
-pub fn bind_datagrams(addr: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
+pub fn bind_datagrams(addr: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
-    if reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    socket.bind(&addr.into())?;
+    sharing.bind(&socket, addr)?;
     Ok(socket.into())
 }
 

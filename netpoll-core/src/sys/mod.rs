@@ -53,8 +53,8 @@ pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{StopSignal, StopSignals, block_broken_pipe};
 pub use socket::{
-    ListenOptions, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix, listen,
-    local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,
+    ListenOptions, Sharing, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix,
+    listen, local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,
     shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};

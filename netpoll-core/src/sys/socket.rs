@@ -25,13 +25,40 @@ use super::{checked, kernel, unix};
 /// No peer address is asked for or given.
 const NO_ADDRESS: usize = 0;
 
+/// Whether other sockets of the same user may have an address as well (`SO_REUSEPORT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// None.
+    Alone,
+    /// Those that are bound later with `Joins`. None has it yet, which the kernel has seen to: of a port that it chooses itself it
+    /// otherwise gives UDP sockets one that somebody shares (`udp_lib_lport_inuse`, net/ipv4/udp.c), and where the port is given
+    /// nothing else says that a stranger is there.
+    Begins,
+    /// Those that have it and those that come.
+    Joins,
+}
+
+impl Sharing {
+    /// Binds a socket. It may be one that others join only once it is bound: the kernel looks at the option when it compares two.
+    pub(super) fn bind(self, socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+        if self == Self::Joins {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&addr.into())?;
+        if self == Self::Begins {
+            socket.set_reuse_port(true)?;
+        }
+        Ok(())
+    }
+}
+
 /// How to listen.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenOptions {
     /// Connections that may wait for `accept`; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
-    /// Several listeners share the address and the kernel spreads connections over them.
-    pub reuse_port: bool,
+    /// Whether several listeners share the address, over whom the kernel spreads connections.
+    pub sharing: Sharing,
     /// Report a connection only when it has sent something, or after about this time; rounded up to
     /// whole seconds.
     pub defer_accept: Option<Duration>,
@@ -51,11 +78,8 @@ pub struct ListenOptions {
 pub fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
     let socket = new_stream(addr)?;
     socket.set_reuse_address(true)?;
-    if options.reuse_port {
-        socket.set_reuse_port(true)?;
-    }
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&addr.into())?;
+    options.sharing.bind(&socket, addr)?;
     let socket = OwnedFd::from(socket);
     let fd = socket.as_fd();
     if let Some(time) = options.defer_accept {
@@ -199,7 +223,7 @@ fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: c_int) -> 
 /// # Errors
 /// The kernel's, except `EINPROGRESS`: `EADDRNOTAVAIL`, `ENETUNREACH`, `EMFILE`. A quick refusal may come
 /// as `ECONNREFUSED` here instead of as the pending error. In the Unix domain: `ENOENT`, `EACCES`, and `EAGAIN` while the
-/// listener's queue is full, which nothing reports the end of.
+/// listener's queue is full, which nothing reports the end of. `InvalidInput` for a `from` of another family.
 pub fn connect(addr: &Address, options: &StreamOptions) -> io::Result<OwnedFd> {
     let wanted = addr.to_kernel()?;
     let Some(inet) = addr.as_socket_addr() else {
@@ -208,6 +232,10 @@ pub fn connect(addr: &Address, options: &StreamOptions) -> io::Result<OwnedFd> {
         socket.connect(&wanted)?;
         return Ok(socket.into());
     };
+    if let Some(source) = options.from.filter(|source| source.is_ipv4() != inet.is_ipv4()) {
+        let text = format!("from {source} leads to no {inet}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let socket = new_stream(inet)?;
     options.apply(socket.as_fd())?;
     if let Some(source) = options.from {

@@ -149,12 +149,12 @@ mod tests {
     use std::thread;
 
     use super::super::cpu;
-    use super::super::socket::{self, ListenOptions};
+    use super::super::socket::{self, ListenOptions, Sharing};
     use super::super::testing::{LOOPBACK, PLAIN, Pair, accept, connect, until};
     use super::*;
 
     fn listeners(count: usize) -> Vec<OwnedFd> {
-        let shared = ListenOptions { reuse_port: true, ..PLAIN };
+        let shared = ListenOptions { sharing: Sharing::Joins, ..PLAIN };
         let first = socket::listen(LOOPBACK, &shared).unwrap();
         let addr = socket::local_addr(first.as_fd()).unwrap().as_socket_addr().unwrap();
         let others = (1..count).map(|_| socket::listen(addr, &shared).unwrap());

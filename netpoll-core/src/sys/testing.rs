@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::epoll::{Epoll, Event, Events, Timeout};
-use super::socket::{self, ListenOptions};
+use super::socket::{self, ListenOptions, Sharing};
 use super::stream_options::StreamOptions;
 
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub const PLAIN: ListenOptions =
-    ListenOptions { backlog: 16, reuse_port: false, defer_accept: None, fast_open: None };
+    ListenOptions { backlog: 16, sharing: Sharing::Alone, defer_accept: None, fast_open: None };
 
 /// Two ends of a connection, both settled.
 pub struct Pair {

@@ -508,3 +508,34 @@ fn workers_with_ports_of_their_own_get_the_answers_to_what_they_asked() {
         builder.bind_udp(addr, |_worker| Hopeless).unwrap().own_ports().start().map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
+
+#[test]
+fn a_port_that_the_kernel_chooses_is_not_one_that_a_stranger_shares() {
+    // Others of the same user who share their ports with whoever asks for it: a few of a hundred of those to choose from.
+    let strangers: Vec<UdpSocket> =
+        (0..400).map(|_| sharing(SocketAddr::from(([127, 0, 0, 1], 0)))).collect();
+    let taken: BTreeSet<u16> = strangers.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+    for share_port in [false, true] {
+        let mut builder = Runtime::builder().workers(Workers::Count(2)).pin(false).share_port(share_port);
+        for _ in 0..100 {
+            builder = builder.bind_udp("127.0.0.1:0", |_worker| Server::default()).unwrap();
+        }
+        let running = builder.start().unwrap();
+        let ports: BTreeSet<u16> = running.udp_addrs().iter().map(SocketAddr::port).collect();
+        assert_eq!(ports.len(), 100, "nor one of our own");
+        assert_eq!(ports.intersection(&taken).count(), 0, "{share_port}");
+        // Of a runtime that shares its ports another process may have one as well, which it has to know.
+        let addr = running.udp_addrs()[0];
+        if share_port {
+            sharing(addr);
+        }
+    }
+}
+
+/// A socket of somebody who shares its port.
+fn sharing(addr: SocketAddr) -> UdpSocket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket.into()
+}

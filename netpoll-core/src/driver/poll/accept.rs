@@ -238,8 +238,12 @@ mod tests {
     #[test]
     fn a_reserve_that_somebody_else_took_is_taken_again_when_the_pause_is_over() {
         let mut streams = Streams::new(Willing::default()).unwrap();
-        let options =
-            sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
+        let options = sys::ListenOptions {
+            backlog: 8,
+            sharing: sys::Sharing::Alone,
+            defer_accept: None,
+            fast_open: None,
+        };
         let key = Key::new(0, 1, 0);
         let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         streams.listen(key, socket, Queue::Own).unwrap();
@@ -255,8 +259,12 @@ mod tests {
     fn a_listener_whose_place_somebody_else_took_rests_until_there_is_one() {
         let mut streams = Streams::new(Willing { is_full: Cell::new(true) }).unwrap();
         let key = Key::new(0, 1, 0);
-        let options =
-            sys::ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
+        let options = sys::ListenOptions {
+            backlog: 8,
+            sharing: sys::Sharing::Alone,
+            defer_accept: None,
+            fast_open: None,
+        };
         let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         streams.listen(key, socket, Queue::Own).unwrap();
         streams.hush(key, true).unwrap();

@@ -9,7 +9,7 @@ use super::super::testing::{LOOPBACK, open_flags, until};
 use super::*;
 
 fn bound(addr: SocketAddr) -> (OwnedFd, SocketAddr) {
-    let socket = bind_datagrams(addr, false).unwrap();
+    let socket = bind_datagrams(addr, Sharing::Alone).unwrap();
     let addr = local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap();
     (socket, addr)
 }
@@ -118,7 +118,7 @@ fn a_wildcard_socket_is_told_its_address_and_answers_from_it() {
 fn a_socket_of_both_families_answers_both_from_the_address_that_was_called() {
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     // Where there is no IPv6 there is nothing to answer.
-    let Ok(socket) = bind_datagrams(any, false) else { return };
+    let Ok(socket) = bind_datagrams(any, Sharing::Alone) else { return };
     SockRef::from(&socket).set_only_v6(false).ok();
     let port = local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap().port();
     tell_local_ip(socket.as_fd(), true).unwrap();
@@ -162,10 +162,16 @@ fn segments_are_cut_by_the_kernel_and_joined_again_for_who_can_take_them() {
 
 #[test]
 fn two_sockets_share_an_address_only_if_both_ask_for_it() {
-    let first = bind_datagrams(LOOPBACK, true).unwrap();
+    let first = bind_datagrams(LOOPBACK, Sharing::Joins).unwrap();
     let addr = local_addr(first.as_fd()).unwrap().as_socket_addr().unwrap();
-    assert!(bind_datagrams(addr, true).is_ok());
-    assert_eq!(bind_datagrams(addr, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert!(bind_datagrams(addr, Sharing::Joins).is_ok());
+    for sharing in [Sharing::Alone, Sharing::Begins] {
+        assert_eq!(bind_datagrams(addr, sharing).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+    let begun = bind_datagrams(LOOPBACK, Sharing::Begins).unwrap();
+    let addr = local_addr(begun.as_fd()).unwrap().as_socket_addr().unwrap();
+    assert!(bind_datagrams(addr, Sharing::Joins).is_ok());
+    assert_eq!(bind_datagrams(addr, Sharing::Begins).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }
 
 proptest! {

@@ -233,7 +233,7 @@ fn a_connection_comes_from_the_address_it_was_bound_to() {
 
 #[test]
 fn an_address_is_shared_only_when_all_agree() {
-    let shared = ListenOptions { reuse_port: true, ..PLAIN };
+    let shared = ListenOptions { sharing: Sharing::Joins, ..PLAIN };
     let first = listen(LOOPBACK, &shared).unwrap();
     let addr = local_addr(first.as_fd()).unwrap().as_socket_addr().unwrap();
 

@@ -140,7 +140,8 @@ impl Sink for Listening {
 fn arrival(streams: &mut Streams<Full>, first_words: &str) -> (Vec<String>, bool) {
     let listener = Key::new(0, 1, 0);
     if streams.doors.get(listener).is_none() {
-        let options = ListenOptions { backlog: 8, reuse_port: false, defer_accept: None, fast_open: None };
+        let options =
+            ListenOptions { backlog: 8, sharing: sys::Sharing::Alone, defer_accept: None, fast_open: None };
         let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         streams.listen(listener, socket, Queue::Own).unwrap();
     }

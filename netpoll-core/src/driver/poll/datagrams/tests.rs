@@ -70,7 +70,7 @@ impl World {
 
     fn with(setup: &DatagramSetup) -> Self {
         let mut streams = Streams::new(Epoll::new().unwrap()).unwrap();
-        let socket = sys::bind_datagrams("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let socket = sys::bind_datagrams("127.0.0.1:0".parse().unwrap(), sys::Sharing::Alone).unwrap();
         let addr = sys::local_addr(socket.as_fd()).unwrap().as_socket_addr().unwrap();
         streams.bind(KEY, socket, setup).unwrap();
         Self { streams, batch: Batch::new(), addr, peer: UdpSocket::bind("127.0.0.1:0").unwrap() }
