@@ -43,12 +43,15 @@ struct State {
     closed: bool,
 }
 
-#[derive(Default)]
+type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<sys::Address>> + Send + Sync;
+
 struct Shared {
     state: Mutex<State>,
     asked: Condvar,
     /// Where its threads run, not only on the CPU of the worker that starts them.
     cpus: Vec<usize>,
+    /// The system's resolver, or one that a test has made up.
+    look_up: Box<LookUp>,
 }
 
 impl Shared {
@@ -89,7 +92,7 @@ impl Shared {
         // A kernel that refuses leaves it on the CPU of the worker, where it takes its turns.
         let _ = sys::keep_current_thread_on(&self.cpus);
         while let Some(question) = self.next() {
-            let found = look_up(&question.name, question.port);
+            let found = (self.look_up)(&question.name, question.port);
             question.answer(found);
         }
     }
@@ -115,14 +118,18 @@ impl Shared {
 }
 
 /// The threads that look names up, of one runtime.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Resolver(Arc<Shared>);
 
 impl Resolver {
     /// Its threads run where this one may.
     pub fn new() -> Self {
+        Self::asking(Box::new(look_up))
+    }
+
+    fn asking(look_up: Box<LookUp>) -> Self {
         let cpus = sys::allowed_cpus().unwrap_or_default();
-        Self(Arc::new(Shared { cpus, ..Shared::default() }))
+        Self(Arc::new(Shared { state: Mutex::default(), asked: Condvar::new(), cpus, look_up }))
     }
 
     /// For one worker.
@@ -149,5 +156,149 @@ impl Resolve for Asker {
     fn look_up(&self, key: Key, name: String, port: u16) {
         sys::assert_not_forked();
         self.resolver.0.ask(Question { name, port, key, asker: self.worker.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::reactor::{Bell, Mailbox};
+
+    /// Nobody sleeps here.
+    struct Silent;
+
+    impl Bell for Silent {
+        fn ring(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A resolver, and a worker who asks it.
+    struct World {
+        resolver: Resolver,
+        mailbox: Mailbox<Letter>,
+        /// A name that begins with "slow" says here that it is being looked up, and waits for the other end.
+        begun: mpsc::Receiver<String>,
+        go: mpsc::Sender<()>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let ((begin, begun), (go, going)) = (mpsc::channel(), mpsc::channel());
+            let (begin, going) = (Mutex::new(begin), Mutex::new(going));
+            let resolver = Resolver::asking(Box::new(move |name, port| {
+                if name.starts_with("slow") {
+                    begin.lock().unwrap().send(name.to_owned()).unwrap();
+                    let _ = going.lock().unwrap().recv();
+                }
+                Ok(vec![(Ipv4Addr::LOCALHOST, port).into()])
+            }));
+            Self { resolver, mailbox: Mailbox::new(Silent), begun, go }
+        }
+
+        /// Asks for a name; the answer has the number.
+        fn ask(&self, name: &str, number: usize) {
+            self.resolver.of(self.mailbox.sender()).look_up(Key::new(1, 1, number), name.to_owned(), 80);
+        }
+
+        /// The number of the next answer.
+        fn answered(&self) -> usize {
+            let began = std::time::Instant::now();
+            loop {
+                match self.mailbox.take() {
+                    Some(Letter::Found { key, found }) => {
+                        assert_eq!(found.unwrap(), [sys::Address::from((Ipv4Addr::LOCALHOST, 80))]);
+                        return key.index();
+                    }
+                    Some(_) => unreachable!("nobody else writes"),
+                    None => assert!(began.elapsed() < PATIENCE, "no answer"),
+                }
+                std::thread::yield_now();
+            }
+        }
+
+        /// Waits until so many threads have nothing to do.
+        fn rested(&self, threads: usize) {
+            let began = std::time::Instant::now();
+            while self.resolver.0.state().resting < threads {
+                assert!(began.elapsed() < PATIENCE, "they do not rest");
+                std::thread::yield_now();
+            }
+        }
+
+        fn threads(&self) -> usize {
+            self.resolver.0.state().threads
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.resolver.close();
+        }
+    }
+
+    #[test]
+    fn a_name_does_not_wait_behind_a_slow_one_while_there_may_be_another_thread() {
+        for round in 0..50 {
+            let world = World::new();
+            world.ask("first", 1);
+            assert_eq!(world.answered(), 1);
+            // The thread that rests is promised to the slow one, whether it has woken by now or not.
+            world.rested(1);
+            world.ask("slow", 2);
+            world.ask("quick", 3);
+            assert_eq!(world.answered(), 3, "round {round}");
+            world.begun.recv_timeout(PATIENCE).unwrap();
+            world.go.send(()).unwrap();
+            assert_eq!(world.answered(), 2);
+            assert_eq!(world.threads(), 2);
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_than_four_threads_and_who_waits_is_answered_when_one_is_free() {
+        let world = World::new();
+        for number in 0..4 {
+            world.ask("slow", number);
+        }
+        for _ in 0..4 {
+            world.begun.recv_timeout(PATIENCE).unwrap();
+        }
+        world.ask("quick", 4);
+        assert_eq!((world.threads(), world.mailbox.is_empty()), (4, true));
+        world.go.send(()).unwrap();
+        let mut answered = [world.answered(), world.answered()];
+        answered.sort_unstable();
+        assert!(answered[0] < 4 && answered[1] == 4, "{answered:?}");
+        for _ in 0..3 {
+            world.go.send(()).unwrap();
+            assert!(world.answered() < 4);
+        }
+        assert_eq!(world.threads(), 4);
+    }
+
+    #[test]
+    fn what_waits_when_the_runtime_ends_is_not_looked_up() {
+        let world = World::new();
+        for number in 0..5 {
+            world.ask("slow", number);
+        }
+        for _ in 0..4 {
+            world.begun.recv_timeout(PATIENCE).unwrap();
+        }
+        world.resolver.close();
+        world.ask("late", 5);
+        let Some(Letter::Found { found: Err(error), .. }) = world.mailbox.take() else { panic!("an answer") };
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        for _ in 0..4 {
+            world.go.send(()).unwrap();
+            world.answered();
+        }
+        assert!(world.begun.try_recv().is_err(), "the fifth never began");
     }
 }

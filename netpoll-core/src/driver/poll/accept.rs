@@ -173,8 +173,9 @@ mod tests {
     use std::cell::Cell;
     use std::os::fd::BorrowedFd;
 
-    use super::super::super::{Demand, Queue};
+    use super::super::super::{Demand, HangUp, Queue, Verdict};
     use super::*;
+    use crate::mem::Pool;
 
     #[test]
     fn an_error_of_accept_is_the_peers_or_a_shortage_or_neither() {
@@ -253,6 +254,95 @@ mod tests {
 
         streams.hush(key, false).unwrap();
         assert!(streams.reserve.is_held());
+    }
+
+    /// A worker that pauses a listener which is in trouble, and lets it go on when it is told to.
+    #[derive(Default)]
+    struct Worker {
+        pool: Option<Pool>,
+        peers: usize,
+        troubles: Vec<Option<i32>>,
+    }
+
+    impl Sink for Worker {
+        fn pool(&mut self) -> &mut Pool {
+            self.pool.get_or_insert_with(|| Pool::new(0))
+        }
+
+        fn accepted(
+            &mut self,
+            io: &mut dyn Io,
+            listener: Key,
+            peer: io::Result<Option<Address>>,
+        ) -> Option<Key> {
+            match peer {
+                Ok(_) => {
+                    self.peers += 1;
+                    Some(Key::new(1, 1, self.peers))
+                }
+                Err(error) => {
+                    self.troubles.push(error.raw_os_error());
+                    assert!(!io.receive(listener, Demand::Pause));
+                    None
+                }
+            }
+        }
+
+        fn listener_empty(&mut self, _io: &mut dyn Io, _listener: Key) {}
+
+        fn opened(&mut self, _io: &mut dyn Io, _key: Key, result: io::Result<()>) {
+            result.unwrap();
+        }
+
+        fn unsent(&mut self, _key: Key, _bytes: &[u8]) {}
+
+        fn received(&mut self, _io: &mut dyn Io, _key: Key, _chunk: &mut [u8]) -> Verdict {
+            Verdict::Continue
+        }
+
+        fn sent(&mut self, _io: &mut dyn Io, _key: Key, _bytes: usize) {}
+
+        fn hung_up(&mut self, _io: &mut dyn Io, _key: Key, _how: HangUp) {}
+
+        fn ending(&mut self, _io: &mut dyn Io, _key: Key) {}
+
+        fn unfinished(&mut self, _key: Key) {}
+
+        fn delivered(&mut self, _io: &mut dyn Io) {}
+    }
+
+    #[test]
+    fn a_listener_that_lost_its_place_tries_again_behind_each_pause_and_accepts_who_has_waited() {
+        let mut streams = Streams::new(Willing { is_full: Cell::new(true) }).unwrap();
+        let (key, mut worker) = (Key::new(0, 1, 0), Worker::default());
+        let options = sys::ListenOptions {
+            backlog: 8,
+            sharing: sys::Sharing::Alone,
+            defer_accept: None,
+            fast_open: None,
+        };
+        let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let addr = sys::local_addr(socket.as_fd()).unwrap();
+        streams.listen(key, socket, Queue::Workers { workers: 2 }).unwrap();
+        let _peers = [(); 3].map(|()| std::net::TcpStream::connect(&addr).unwrap());
+        let limits = Limits { events: 8, read_bytes: 1024, accepts: 8 };
+
+        // Behind its share it takes the last place, and there is none.
+        streams.accept_share(&limits, &mut worker, key);
+        assert_eq!((worker.peers, &worker.troubles[..]), (1, &[Some(libc::ENOSPC)][..]));
+        for tries in 2..5 {
+            // Its pause is over: it wants to be looked after, and it is the second try that fails.
+            assert!(streams.receive(key, Demand::Flow));
+            streams.accept_rest(&limits, &mut worker, key);
+            assert_eq!((worker.peers, worker.troubles.len()), (1, tries));
+            assert!(streams.doors.get(key).is_some_and(|door| door.is_paused));
+        }
+        // Room is found by the try behind the pause, and by the one before its accepts.
+        assert!(streams.receive(key, Demand::Flow));
+        streams.poller().is_full.set(false);
+        streams.accept_rest(&limits, &mut worker, key);
+        assert_eq!((worker.peers, worker.troubles.len()), (3, 4));
+        assert!(streams.doors.get(key).is_some_and(|door| !door.is_paused && !door.is_lost));
     }
 
     #[test]
