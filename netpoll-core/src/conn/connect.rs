@@ -39,6 +39,10 @@ pub trait Start {
 /// assert!(options.nodelay);
 /// ```
 ///
+/// Values that cannot be meant fail the connection ([`ConnectFailed`](crate::Lost::ConnectFailed), `InvalidInput`), and the error names
+/// them: times of zero, sizes of buffers of zero or above 2147483647, [`Keepalive`] out of range, and a `from` of the other family
+/// than the address that is tried.
+///
 /// The options of TCP take six system calls in all by default, none of which goes to the network, and do not concern a Unix
 /// socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,11 @@ setters! {
 }
 
 impl ConnectOptions {
+    /// What cannot be meant, if something is.
+    pub(super) fn complaint(&self) -> Option<&'static str> {
+        if self.timeout.is_zero() { Some("timeout is zero") } else { self.stream().complaint() }
+    }
+
     /// What the driver has to know of them.
     pub(super) fn stream(&self) -> StreamOptions {
         StreamOptions {

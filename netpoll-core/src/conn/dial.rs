@@ -27,9 +27,12 @@ impl<P: Protocol> Connections<P> {
         cx.dialed.began(name, key);
         // Behind the end of a drain nobody would cut it.
         let is_too_late = cx.stopping && cx.agenda.clock.now() >= cx.drain_ends;
-        let started = match is_too_late {
-            true => Err(Lost::Cut),
-            false => self.begin(cx, io, key, to.into_place(), options),
+        let started = match options.complaint() {
+            _ if is_too_late => Err(Lost::Cut),
+            Some(complaint) => {
+                Err(Lost::ConnectFailed(io::Error::new(io::ErrorKind::InvalidInput, complaint)))
+            }
+            None => self.begin(cx, io, key, to.into_place(), options),
         };
         self.goes_on(cx, io, key, started);
     }

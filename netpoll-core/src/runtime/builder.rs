@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Running;
 use super::endpoints::{Bind, Listen};
+use super::listening::inherited_options;
 use super::placement::Workers;
 use super::programs::{OnStart, State};
 use super::shutdown::Report;
@@ -125,7 +126,8 @@ impl Builder {
 
     /// Accepts a connection only when its first bytes are there, or this time has passed
     /// (`TCP_DEFER_ACCEPT`, rounded up to whole seconds). Default off. For protocols in which the client speaks
-    /// first: it saves a wake-up for each connection, and a silent one costs no slot until then.
+    /// first: it saves a wake-up for each connection, and a silent one costs no slot until then. Zero is an error of
+    /// [`start`](Self::start).
     #[must_use]
     pub fn defer_accept(mut self, at_most: Duration) -> Self {
         self.defer_accept = Some(at_most);
@@ -144,7 +146,8 @@ impl Builder {
 
     /// How long what was sent to an accepted connection may stay without an acknowledgement, or its peer's window closed, before the
     /// kernel ends the connection (`TCP_USER_TIMEOUT`, in milliseconds). Default 120 s, as long as keepalive takes, whose probes
-    /// it bounds as well. `None` leaves it to the kernel: a quarter of an hour, and never for a window that stays closed.
+    /// it bounds as well. `None` leaves it to the kernel: a quarter of an hour, and never for a window that stays closed. Less than
+    /// a millisecond, which the kernel takes for that as well, is an error of [`start`](Self::start).
     #[must_use]
     pub fn user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.user_timeout = time.into();
@@ -154,7 +157,7 @@ impl Builder {
     /// Bytes that the kernel takes from an accepted connection's queue beyond what it can send (`TCP_NOTSENT_LOWAT`). Default
     /// 128 KiB: enough to keep a fast link busy between two turns. What is beyond it waits in the queue, where
     /// [`ConnLimits::write_rate_min`] sees whether the peer takes it; `None` lets the kernel take megabytes, which then
-    /// look as if they were delivered.
+    /// look as if they were delivered. Zero is an error of [`start`](Self::start).
     #[must_use]
     pub fn unsent_bytes_max(mut self, bytes: impl Into<Option<u32>>) -> Self {
         self.unsent_bytes_max = bytes.into();
@@ -163,6 +166,7 @@ impl Builder {
 
     /// Size of the kernel's send buffer of accepted connections, in bytes (`SO_SNDBUF`; the kernel doubles it, and caps it at
     /// `net.core.wmem_max`). Default `None`: it grows with the connection, up to `net.ipv4.tcp_wmem`.
+    /// Zero, and more than 2147483647, are errors of [`start`](Self::start).
     #[must_use]
     pub fn send_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.send_buffer_bytes = bytes.into();
@@ -171,6 +175,7 @@ impl Builder {
 
     /// Size of the kernel's receive buffer of accepted connections, in bytes (`SO_RCVBUF`; the kernel doubles it, and caps it at
     /// `net.core.rmem_max`). Default `None`: it grows with the connection, up to `net.ipv4.tcp_rmem`.
+    /// Zero, and more than 2147483647, are errors of [`start`](Self::start).
     #[must_use]
     pub fn receive_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.receive_buffer_bytes = bytes.into();
@@ -194,7 +199,8 @@ impl Builder {
     ///
     /// The path of a Unix socket is taken over: from then on newcomers reach this runtime, and whoever listened there before
     /// goes on with those that it has. In the moment between, nobody is refused. The kernel's own name of the socket, which
-    /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it.
+    /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it; where that would be more than the kernel takes (107
+    /// bytes), it leads through `/proc`, which has to be there.
     #[must_use]
     pub fn share_port(mut self, share: bool) -> Self {
         self.share_port = share;
@@ -202,7 +208,8 @@ impl Builder {
     }
 
     /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody
-    /// can connect, and whatever the process's mask. Default `None`: the mask decides, which usually lets the owner in only.
+    /// can connect, and whatever the process's mask. Default `None`: the mask decides, which usually lets the owner in only. More than
+    /// `0o777`, and permissions with which nobody may write, are errors of [`start`](Self::start).
     #[must_use]
     pub fn socket_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
         self.socket_mode = mode.into();
@@ -219,7 +226,7 @@ impl Builder {
     }
 
     /// Work of one turn from which on it counts as long ([`Stats::long_turns`](crate::Stats::long_turns)).
-    /// Default 10 ms: nothing that a callback should do takes as long.
+    /// Default 10 ms: nothing that a callback should do takes as long. Zero is an error of [`start`](Self::start).
     #[must_use]
     pub fn long_turn(mut self, from: Duration) -> Self {
         self.long_turn = from;
@@ -271,7 +278,7 @@ impl Builder {
     /// the cause's kind. One of these functions that is still running a second later is not waited for: what it
     /// returns is dropped.
     ///
-    /// A setting that contradicts itself (`InvalidInput`), a port that is taken (`AddrInUse`) or may not
+    /// A setting that contradicts itself or cannot be meant (`InvalidInput`), which the error names; a port that is taken (`AddrInUse`) or may not
     /// be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers
     /// that another runtime of this process has installed.
     pub fn start(self) -> io::Result<Running> {
@@ -300,18 +307,33 @@ impl Builder {
             ("connections_per_address_max", limits.connections_per_address_max == Some(0)),
             ("memory_bytes_max", limits.memory_bytes_max == Some(0)),
             ("write_grace", limits.write_grace.is_zero()),
+            ("defer_accept", self.defer_accept.is_some_and(|time| time.is_zero())),
+            ("long_turn", self.long_turn.is_zero()),
         ];
         if self.backlog <= 0 {
             return invalid("backlog is not above zero");
         }
-        if let Some((name, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {
+        if let Some((name, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
             return invalid(&format!("{name} is zero"));
         }
-        if let Some(complaint) = self.udp_options.complaint() {
+        match self.socket_mode {
+            // 660 is 0o1224: whoever has forgotten the `0o` hears of it.
+            Some(mode) if mode > 0o777 => {
+                return invalid(&format!("socket_mode is {mode:#o}, and permissions are at most 0o777"));
+            }
+            Some(mode) if mode & 0o222 == 0 => {
+                return invalid(&format!("socket_mode is {mode:#o}, with which nobody may connect"));
+            }
+            _ => {}
+        }
+        let complaint = inherited_options(self).complaint().or(self.udp_options.complaint());
+        if let Some(complaint) = complaint {
             return invalid(complaint);
         }
         match self.wait {
             WaitStrategy::Spin(time) if time > SPIN_MAX => invalid("a spin is at most 10 µs"),
+            WaitStrategy::KernelBusyPoll { usecs: 0, .. } => invalid("usecs of KernelBusyPoll is zero"),
+            WaitStrategy::KernelBusyPoll { budget: 0, .. } => invalid("budget of KernelBusyPoll is zero"),
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ pub enum Workers {
     Auto,
     /// So many; zero is taken as one. More than there are CPUs are not pinned.
     Count(usize),
-    /// One for each of these CPUs, in this order. A CPU that may not be used, or none at all, is an error of
+    /// One for each of these CPUs, in this order. A CPU that may not be used or is named twice, or none at all, is an error of
     /// [`Builder::start`](crate::Builder::start).
     Cpus(Vec<usize>),
 }
@@ -50,6 +50,9 @@ impl Placement {
             Workers::Cpus(cpus) => {
                 if let Some(cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
                     return invalid(format!("CPU {cpu} is not among those that may be used: {allowed:?}"));
+                }
+                if let Some((_, cpu)) = cpus.iter().enumerate().find(|(at, cpu)| cpus[..*at].contains(cpu)) {
+                    return invalid(format!("CPU {cpu} is named twice in Workers::Cpus"));
                 }
                 cpus.iter().copied().map(Some).collect()
             }

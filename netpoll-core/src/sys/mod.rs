@@ -58,7 +58,7 @@ pub use socket::{
     shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
-pub use stream_options::{Keepalive, StreamOptions};
+pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
 pub use unix::{SocketFile, UnixListenOptions, listen_unix, refuse_new_unix_connections};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.

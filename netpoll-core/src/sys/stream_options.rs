@@ -49,6 +49,43 @@ impl StreamOptions {
         from: None,
     };
 
+    /// What cannot be meant, if something is: what the kernel refuses, and what it takes for something else. It reads zero as "off" or
+    /// "the default", which is said by `None` here, and the lower bits of a number that is too large.
+    pub fn complaint(&self) -> Option<&'static str> {
+        const SECONDS_MAX: u64 = 32_767;
+        let is_out_of_range = |time: Duration| !(1..=SECONDS_MAX).contains(&time.as_secs());
+        let complaints = [
+            (
+                self.keepalive.is_some_and(|keepalive| {
+                    is_out_of_range(keepalive.idle) || is_out_of_range(keepalive.interval)
+                }),
+                "keepalive: idle or interval is not between 1 and 32767 seconds",
+            ),
+            (
+                self.keepalive.is_some_and(|keepalive| !(1..=127).contains(&keepalive.probes)),
+                "keepalive: probes are not between 1 and 127",
+            ),
+            (
+                self.user_timeout.is_some_and(|time| time.as_millis() == 0),
+                "user_timeout is below a millisecond: None leaves it to the kernel",
+            ),
+            (
+                self.user_timeout.is_some_and(|time| time.as_millis() > i32::MAX as u128),
+                "user_timeout is above 2147483647 milliseconds: None leaves it to the kernel",
+            ),
+            (self.unsent_bytes_max == Some(0), "unsent_bytes_max is zero: None leaves it to the kernel"),
+            (
+                !is_buffer_size(self.send_buffer_bytes),
+                "send_buffer_bytes is not between 1 and 2147483647: None lets it grow by itself",
+            ),
+            (
+                !is_buffer_size(self.receive_buffer_bytes),
+                "receive_buffer_bytes is not between 1 and 2147483647: None lets it grow by itself",
+            ),
+        ];
+        complaints.into_iter().find(|(is_so, _)| *is_so).map(|(_, complaint)| complaint)
+    }
+
     /// Sets up a TCP socket. Up to nine system calls, none of which goes to the network.
     ///
     /// # Errors
@@ -87,6 +124,11 @@ impl StreamOptions {
         set_buffers(socket, self.send_buffer_bytes, self.receive_buffer_bytes)
             .map_err(|error| refused("a buffer's size", &error))
     }
+}
+
+/// Whether a size of a buffer is one that the kernel takes as it is said; `None` is.
+pub fn is_buffer_size(bytes: Option<usize>) -> bool {
+    bytes.is_none_or(|bytes| (1..=i32::MAX as usize).contains(&bytes))
 }
 
 #[cold]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Options, PeerId, Sim};
 use netpoll_core::{
-    Budget, Builder, Commands, Conn, ConnLimits, Flow, Input, Keepalive, Lost, Protocol, Running, Runtime,
-    Workers,
+    Budget, Builder, Commands, Conn, ConnLimits, ConnectOptions, Flow, Input, Keepalive, Lost, Protocol,
+    Running, Runtime, UdpOptions, WaitStrategy, Workers,
 };
 
 use crate::support::Echo;
@@ -175,13 +175,13 @@ fn a_silent_peer_of_an_accepted_connection_is_probed_as_the_builder_says() {
 }
 
 #[test]
-fn keepalive_out_of_range_is_an_error_that_names_the_listener() {
+fn keepalive_out_of_range_is_an_error_that_names_it() {
     for (idle, interval, probes) in [(40_000, 1, 1), (1, 40_000, 1), (1, 1, 200), (0, 1, 1)] {
         let (idle, interval) = (Duration::from_secs(idle), Duration::from_secs(interval));
         let builder = Runtime::builder().keepalive(Keepalive { idle, interval, probes });
         let error = listening(builder, "127.0.0.1:0").start().err().expect("out of range");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-        assert!(error.to_string().contains("127.0.0.1:0"), "{error}");
+        assert!(error.to_string().starts_with("keepalive: "), "{error}");
     }
 }
 
@@ -402,4 +402,100 @@ fn a_limit_of_zero_that_would_let_nothing_through_is_an_error_with_its_name() {
     }
     let error = Runtime::builder().backlog(0).start().err().expect("nobody can get in line");
     assert_eq!(error.to_string(), "backlog is not above zero");
+}
+
+#[test]
+fn a_setting_that_cannot_be_meant_is_an_error_with_its_name() {
+    type Change = fn(Builder) -> Builder;
+    let changes: [(Change, &str); 16] = [
+        (|builder| builder.workers(Workers::Cpus(vec![0, 0])), "CPU 0 is named twice in Workers::Cpus"),
+        (|builder| builder.defer_accept(Duration::ZERO), "defer_accept is zero"),
+        (|builder| builder.user_timeout(Duration::ZERO), "user_timeout is below a millisecond"),
+        (|builder| builder.user_timeout(Duration::from_micros(999)), "user_timeout is below a millisecond"),
+        (|builder| builder.unsent_bytes_max(0), "unsent_bytes_max is zero"),
+        (|builder| builder.send_buffer_bytes(0), "send_buffer_bytes is not between 1 and 2147483647"),
+        (|builder| builder.send_buffer_bytes(1 << 32), "send_buffer_bytes is not between 1 and 2147483647"),
+        (|builder| builder.receive_buffer_bytes(0), "receive_buffer_bytes is not between 1 and 2147483647"),
+        (|builder| builder.socket_mode(660), "socket_mode is 0o1224, and permissions are at most 0o777"),
+        (|builder| builder.socket_mode(0o444), "socket_mode is 0o444, with which nobody may connect"),
+        (|builder| builder.long_turn(Duration::ZERO), "long_turn is zero"),
+        (
+            |builder| builder.wait(WaitStrategy::KernelBusyPoll { usecs: 0, budget: 8, prefer: false }),
+            "usecs of KernelBusyPoll is zero",
+        ),
+        (
+            |builder| builder.wait(WaitStrategy::KernelBusyPoll { usecs: 50, budget: 0, prefer: false }),
+            "budget of KernelBusyPoll is zero",
+        ),
+        (
+            |builder| builder.udp_options(UdpOptions::default().send_buffer_bytes(0)),
+            "send_buffer_bytes of UDP is not between 1 and 2147483647",
+        ),
+        (
+            |builder| builder.udp_options(UdpOptions::default().receive_buffer_bytes(usize::MAX)),
+            "receive_buffer_bytes of UDP is not between 1 and 2147483647",
+        ),
+        (
+            |builder| {
+                builder.keepalive(Keepalive {
+                    idle: Duration::ZERO,
+                    interval: Duration::from_secs(1),
+                    probes: 1,
+                })
+            },
+            "keepalive",
+        ),
+    ];
+    for (change, text) in changes {
+        // Whether anything listens that it concerns or not.
+        let error = change(Runtime::builder().workers(Workers::Count(1))).start().err().expect(text);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
+}
+
+#[test]
+fn an_option_of_a_dial_that_cannot_be_meant_fails_it_with_its_name() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let running = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
+    let options = ConnectOptions::default();
+    for (options, text) in [
+        (options.timeout(Duration::ZERO), "timeout is zero"),
+        (options.user_timeout(Duration::from_micros(1)), "user_timeout is below a millisecond"),
+        (options.unsent_bytes_max(0), "unsent_bytes_max is zero"),
+        (options.send_buffer_bytes(0), "send_buffer_bytes is not between 1 and 2147483647"),
+        (options.receive_buffer_bytes(1 << 31), "receive_buffer_bytes is not between 1 and 2147483647"),
+        (options.from("[::1]:0".parse::<SocketAddr>().unwrap()), "from [::1]:0 leads to no 127.0.0.1"),
+    ] {
+        let (sender, lost) = mpsc::channel();
+        running.handle().connect(0, listener.local_addr().unwrap(), options, Floods(sender));
+        match lost.recv_timeout(PATIENCE).unwrap() {
+            Lost::ConnectFailed(error) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+                assert!(error.to_string().starts_with(text), "{error}");
+            }
+            other => panic!("{text}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_port_that_the_kernel_chooses_is_not_one_that_a_stranger_shares() {
+    let sharing = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        std::net::TcpListener::from(socket)
+    };
+    let strangers: Vec<_> = (0..300).map(|_| sharing()).collect();
+    let taken: Vec<u16> = strangers.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+    let mut builder = Runtime::builder().workers(Workers::Count(2)).pin(false);
+    for _ in 0..100 {
+        builder = listening(builder, "127.0.0.1:0");
+    }
+    let running = builder.start().unwrap();
+    for addr in running.local_addrs() {
+        assert!(!taken.contains(&addr.port().unwrap()));
+    }
 }

@@ -1,6 +1,7 @@
 //! Settings of UDP sockets: each with a name, a default, a unit and a reason.
 
 use crate::driver::DatagramSetup;
+use crate::sys;
 
 /// How UDP sockets are set up, and what each may hold.
 ///
@@ -97,6 +98,12 @@ impl UdpOptions {
         }
         if !(1..=Self::DATAGRAM_BYTES_MAX).contains(&self.datagram_bytes_max) {
             return Some("datagram_bytes_max is not between 1 and 65535");
+        }
+        if !sys::is_buffer_size(self.send_buffer_bytes) {
+            return Some("send_buffer_bytes of UDP is not between 1 and 2147483647");
+        }
+        if !sys::is_buffer_size(self.receive_buffer_bytes) {
+            return Some("receive_buffer_bytes of UDP is not between 1 and 2147483647");
         }
         (self.queue_bytes_max == 0).then_some("queue_bytes_max is zero")
     }
