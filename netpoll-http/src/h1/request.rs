@@ -12,12 +12,12 @@ use netpoll_core::{Conn, Flow, Input};
 
 use super::{Exchange, Http, Phase, Route, Service, Step, Worker};
 use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId, Unread, guarded};
-use crate::wire::{self, Framing, Head, Method, Progress, WireError, response as encode};
+use crate::wire::{self, Framing, Head, Method, Progress, Refused, WireError, response as encode};
 
 /// What is done with a request, once its head is there.
 enum Plan {
-    /// Answer without a handler and without the body.
-    Answer(Response),
+    /// Answer without a handler and without the body, as a hook wants it.
+    Answer(Result<Response, Error>),
     /// The same for an error, which hooks get to see.
     Refuse(Error),
     /// A hook panicked.
@@ -46,7 +46,11 @@ impl<S: Service> Http<S> {
                     input.advance(skip);
                     return Step::Stop(self.wait_for_head(conn, input.is_empty()));
                 }
-                Err(error) => {
+                Err(Refused { error, head: Some(place) }) => {
+                    let head = Head::new(&bytes[place], &index);
+                    return Step::Stop(self.refuse_read(conn, wire_error(error), &head));
+                }
+                Err(Refused { error, head: None }) => {
                     let to_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
                     return Step::Stop(self.refuse_unread(conn, error, to_head));
                 }
@@ -59,8 +63,17 @@ impl<S: Service> Http<S> {
         conn.count_requests(1);
 
         let mut params = Params::new();
-        let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-        let Some((route, body_bytes)) = at_hand(&worker, found, &head, input) else {
+        let mut look_up = || {
+            let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
+            (found, at_hand(&worker, found, &head, input))
+        };
+        let looked_up = if S::IS_OWN { Some(look_up()) } else { guarded(look_up) };
+        let Some((found, at_hand)) = looked_up else {
+            conn.count_panic();
+            let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
+            return Step::Stop(self.refuse_read(conn, apology, &head));
+        };
+        let Some((route, body_bytes)) = at_hand else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params);
         };
         let mut exchange = Exchange::new(&head, Some(route));
@@ -94,7 +107,7 @@ impl<S: Service> Http<S> {
         exchange.says_keep_alive |= self.is_first_to_ask(head);
         let request = Request::borrowed(head, params, &[], origin);
         let mut rest = Rest::Nothing;
-        let plan = plan(worker, found, head, &request, input);
+        let plan = guarded(|| plan(worker, found, head, &request, input)).unwrap_or(Plan::Apologise);
         let replied = match plan {
             Plan::Call(body_bytes) => {
                 let body = &input.bytes()[..body_bytes];
@@ -119,12 +132,15 @@ impl<S: Service> Http<S> {
                 let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
                 worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(apology))
             }
-            Plan::Answer(response) => {
-                let is_stream = matches!(response.body, Body::Stream { .. });
+            Plan::Answer(answer) => {
+                let is_stream = matches!(&answer, Ok(Response { body: Body::Stream { .. }, .. }));
                 exchange.keep_alive &=
                     !head.framing.has_body() || (may_skip(worker, head, input) && !is_stream);
                 let replied =
-                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.send(response));
+                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| match answer {
+                        Ok(response) => reply.send(response),
+                        Err(error) => reply.fail(error),
+                    });
                 self.skip_body(conn, head.framing, replied.keep_alive);
                 replied
             }
@@ -159,6 +175,17 @@ impl<S: Service> Http<S> {
                 Flow::Continue
             }
         }
+    }
+
+    /// Answers a request that could be read and is not served, without a route.
+    #[cold]
+    fn refuse_read(&mut self, conn: &mut Conn<'_>, error: Error, head: &Head<'_>) -> Flow {
+        self.phase = Phase::Idle;
+        let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
+        let (params, peer) = (Params::new(), self.peer.clone());
+        let origin = Origin { peer: &peer, arrived: conn.now() };
+        let request = Request::borrowed(head, &params, &[], origin);
+        self.refuse(conn, exchange, &request, error)
     }
 
     /// Answers a framing error in a head.
@@ -262,7 +289,7 @@ fn plan<S: Service>(
     let route = if let Route::To(route) = found { Some(route) } else { None };
     match guarded(|| worker.service.before(route, request)) {
         Some(None) => {}
-        Some(Some(response)) => return Plan::Answer(response),
+        Some(Some(answer)) => return Plan::Answer(answer),
         None => return Plan::Apologise,
     }
     let Some(route) = route else { return without_route(worker, found, head) };
@@ -302,7 +329,7 @@ fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'
         if let Ok(value) = HeaderValue::from_str(allow) {
             response.headers.insert(ALLOW, value);
         }
-        Plan::Answer(response)
+        Plan::Answer(Ok(response))
     };
     match head.method {
         // Known is what has a route anywhere (RFC 9110 sections 15.5.6 and 15.6.2).

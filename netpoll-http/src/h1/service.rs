@@ -3,7 +3,7 @@
 //! The connection is generic over this trait, so from the parser to the handler a compile-time route
 //! table is one call without a pointer in between. A [`Router`](crate::Router) has one, to its handler.
 
-use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// What a service says about a method and a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub enum Route<'a> {
 /// Answers the requests of a connection: a [`Router`](crate::Router), or what [`routes!`](crate::routes)
 /// makes.
 ///
-/// A request is looked up when its head is there and called when its body is, which may be later. A
+/// A request is looked up when its head is there and called when its body is, which may be later. A panic in any of these
+/// functions is answered with 500 and ends the connection; one in `has_after` only keeps `after` from being called. A
 /// service of one's own can be as small as this:
 ///
 /// ```
@@ -40,6 +41,10 @@ pub enum Route<'a> {
 /// assert_eq!(App::new(|_| EchoPath).test().get("/a/b").text(), "/a/b");
 /// ```
 pub trait Service: 'static {
+    /// This crate has written it: nothing of the program runs, and panics, while a request is looked up.
+    #[doc(hidden)]
+    const IS_OWN: bool = false;
+
     /// Finds the route of a method and a raw path, and fills in its parameters.
     ///
     /// The path is printable ASCII; it comes as bytes because text would have to be checked once more.
@@ -54,10 +59,10 @@ pub trait Service: 'static {
         None
     }
 
-    /// Looks at a head before its body is read; an answer ends the request.
+    /// Looks at a head before its body is read; an answer ends the request, or an error that it is answered with.
     ///
     /// `route` is `None` for requests that found none. The request's body is empty.
-    fn before(&self, _route: Option<RouteId>, _request: &Request<'_>) -> Option<Response> {
+    fn before(&self, _route: Option<RouteId>, _request: &Request<'_>) -> Option<Result<Response, Error>> {
         None
     }
 
@@ -77,7 +82,7 @@ pub trait Service: 'static {
     ///
     /// Called once for each answer, when whoever made it has returned: also for refusals, for 408 and for the 500 that a
     /// panic is answered with, whose bodies are the message of `parts.error`. `route` is `None` where none was found, and
-    /// where the head could not be read ([`Request::is_unread`]). If it panics, 500 leaves, and it is not called again.
+    /// where the head could not be read ([`Request::is_unread`]) or breaks a rule. If it panics, 500 leaves, and it is not called again.
     fn after(&self, _route: Option<RouteId>, _request: &Request<'_>, _parts: &mut Parts) {}
 
     /// Calls the route's handler.

@@ -91,7 +91,7 @@ impl<S: Service> Worker<S> {
     ) -> Replied {
         let mut starts = self.starts.borrow_mut();
         let after = match request {
-            Some(request) if self.service.has_after(exchange.route) => {
+            Some(request) if self.has_after(conn, exchange.route) => {
                 Some(After { hooks: self, route: exchange.route, request })
             }
             _ => None,
@@ -126,6 +126,17 @@ impl<S: Service> Worker<S> {
             conn.count_panic();
         }
         replied
+    }
+
+    #[inline]
+    fn has_after(&self, conn: &mut Conn<'_>, route: Option<RouteId>) -> bool {
+        if S::IS_OWN {
+            return self.service.has_after(route);
+        }
+        guarded(|| self.service.has_after(route)).unwrap_or_else(|| {
+            conn.count_panic();
+            false
+        })
     }
 
     /// Writes a 101.

@@ -11,11 +11,11 @@ mod rate_limit;
 
 use std::fmt;
 
-use crate::message::{Error, IntoResponse, Parts, Request, Response, guarded};
+use crate::message::{Error, Parts, Request, Response, guarded};
 
 pub use rate_limit::RateLimit;
 
-type Before = Box<dyn Fn(&Request<'_>) -> Option<Response>>;
+type Before = Box<dyn Fn(&Request<'_>) -> Option<Result<Response, Error>>>;
 type After = Box<dyn Fn(&Request<'_>, &mut Parts)>;
 
 /// The hooks of one group of routes.
@@ -40,7 +40,7 @@ impl Hooks {
     }
 
     #[inline]
-    pub(crate) fn before(&self, request: &Request<'_>) -> Option<Response> {
+    pub(crate) fn before(&self, request: &Request<'_>) -> Option<Result<Response, Error>> {
         self.before.iter().find_map(|hook| hook(request))
     }
 
@@ -65,27 +65,28 @@ impl fmt::Debug for Hooks {
 
 /// What a `before` hook may return: go on, or an answer.
 pub trait Verdict {
-    /// The answer that ends the request, or `None` to go on.
-    fn into_answer(self) -> Option<Response>;
+    /// The answer that ends the request, or the error that it is answered with, which `after` hooks find in
+    /// [`Parts::error`]; `None` to go on.
+    fn into_answer(self) -> Option<Result<Response, Error>>;
 }
 
 /// Goes on: the hook only looked.
 impl Verdict for () {
-    fn into_answer(self) -> Option<Response> {
+    fn into_answer(self) -> Option<Result<Response, Error>> {
         None
     }
 }
 
 /// Goes on without an answer.
 impl Verdict for Option<Response> {
-    fn into_answer(self) -> Option<Response> {
-        self
+    fn into_answer(self) -> Option<Result<Response, Error>> {
+        self.map(Ok)
     }
 }
 
 /// Goes on, or answers with the error.
 impl Verdict for Result<(), Error> {
-    fn into_answer(self) -> Option<Response> {
-        self.err().map(IntoResponse::into_response)
+    fn into_answer(self) -> Option<Result<Response, Error>> {
+        self.err().map(Err)
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a request only exists for a head that passed every check of [`wire`](crate::wire), and
 //! its body is complete, except in `before` hooks, where it is empty. What `after` hooks are shown of a request that
-//! was refused before its head could be read is [`Unread`], which says nothing.
+//! was refused before its head could be read is [`Unread`], which says nothing; of one that was read and breaks a rule, its head.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -129,8 +129,10 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether this stands for a request that was refused before its head was taken: it was malformed, too large,
-    /// asked for what this server does not do (417, 505), or did not arrive in time. Only `after` hooks see such a one.
+    /// Whether this stands for a request that was refused before its head could be read: it was malformed, too large,
+    /// of another version (505), or did not arrive in time. Only `after` hooks see such a one. They also see requests that
+    /// could be read and break a rule, about their host or where their body ends, or expect what this server does not do (417):
+    /// of these everything is there but their [host](Self::host).
     ///
     /// Its [peer](Self::peer) and [time](Self::arrived) are true; its method is `-`, target and path are empty, and it
     /// has no headers.

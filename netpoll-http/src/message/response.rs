@@ -115,8 +115,8 @@ pub struct Parts {
     pub status: StatusCode,
     /// The headers beside those that belong to the framing.
     pub headers: HeaderMap,
-    /// The error that the handler returned, or that the connection refused the request with, if one did: for logs. Its
-    /// source is never sent.
+    /// The error that the handler or a `before` hook returned, or that the connection refused the request with, if one did: for
+    /// logs. Its source is never sent.
     pub error: Option<Error>,
     /// The answer that this was is gone; what leaves is the message of `error`.
     pub(crate) is_taken_back: bool,

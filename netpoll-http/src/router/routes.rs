@@ -14,7 +14,7 @@ use super::{Found, Table};
 use crate::h1::{Route, Service};
 use crate::handler::Endpoint;
 use crate::layer::{Hooks, Verdict};
-use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// Makes a [`Service`](crate::Service) from routes that are known at compile time.
 ///
@@ -139,6 +139,8 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
 }
 
 impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
+    const IS_OWN: bool = true;
+
     #[inline]
     fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_> {
         match T::find_bytes(method, path, params) {
@@ -163,7 +165,7 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
     }
 
     #[inline]
-    fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
+    fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
         self.hooks.before(request)
     }
 

@@ -15,7 +15,7 @@ use super::{Found, Tree};
 use crate::h1::{Route as FoundRoute, Service};
 use crate::handler::{Endpoint, Handler};
 use crate::layer::{Hooks, Verdict};
-use crate::message::{Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// Routes by method and path, put together when a worker starts.
 ///
@@ -273,6 +273,8 @@ impl Router {
 }
 
 impl Service for Router {
+    const IS_OWN: bool = true;
+
     #[inline]
     fn find(&self, method: &str, path: &[u8], params: &mut Params) -> FoundRoute<'_> {
         match self.tree.find_bytes(method, path, params) {
@@ -297,7 +299,7 @@ impl Service for Router {
     }
 
     #[inline]
-    fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Response> {
+    fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
         self.hooks
             .before(request)
             .or_else(|| self.groups(route, request).iter().rev().find_map(|group| group.before(request)))

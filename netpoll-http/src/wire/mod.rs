@@ -28,7 +28,7 @@ pub use chunked::{Decoded, Decoder};
 pub use error::{Violation, WireError};
 pub use framing::Framing;
 pub use headers::{HeadIndex, Known};
-pub use parse::{parse, parse_slowly, parse_whole};
+pub use parse::{Refused, parse, parse_slowly, parse_whole};
 pub use request::{Head, Limits, Method, Progress, Scan};
 pub use response::{Connection, ContentType, InvalidHeader, Length, LengthSlot, ResponseHead};
 pub use starts::HeadStarts;

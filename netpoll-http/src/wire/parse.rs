@@ -12,6 +12,8 @@
 //! Touched by the connection machine only. A head that arrives whole is read once; of one that trickles in
 //! every byte is examined once, and it is read when its end is there. Nothing is allocated.
 
+use std::ops::Range;
+
 use super::error::{Violation, WireError};
 use super::framing::{self, ConnectionOptions, Framing};
 use super::headers::{Entry, HEADERS_MAX, HeadIndex, Known, Slot};
@@ -41,7 +43,7 @@ pub fn parse<'a>(
 ) -> Result<Progress<'a>, WireError> {
     match parse_whole(bytes, scan, limits, index) {
         Some(head_len) => Ok(Progress::Done(Head::new(&bytes[..head_len], index))),
-        None => parse_slowly(bytes, scan, limits, index),
+        None => parse_slowly(bytes, scan, limits, index).map_err(|refused| refused.error),
     }
 }
 
@@ -63,6 +65,21 @@ pub fn parse_whole(bytes: &[u8], scan: &Scan, limits: &Limits, index: &mut HeadI
     Some(line.head_len)
 }
 
+/// Why a head is not taken.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: WireError,
+    /// Where it is, if it could be read and only breaks a rule about the whole: `index` then has all of its parts but a host, and
+    /// it may be looked at, but not served.
+    pub head: Option<Range<usize>>,
+}
+
+impl<E: Into<WireError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), head: None }
+    }
+}
+
 /// [`parse`] for heads that are incomplete, broken, behind empty lines, or of an unusual form.
 ///
 /// # Errors
@@ -73,7 +90,7 @@ pub fn parse_slowly<'a>(
     scan: &mut Scan,
     limits: &Limits,
     index: &'a mut HeadIndex,
-) -> Result<Progress<'a>, WireError> {
+) -> Result<Progress<'a>, Refused> {
     let skip = if scan.scanned == 0 { skip_empty_lines(bytes, scan)? } else { 0 };
     let bytes = &bytes[skip..];
     let head_bytes_max = head_bytes_max(limits);
@@ -93,8 +110,11 @@ pub fn parse_slowly<'a>(
         debug_assert!(false, "examined to its end, but not read: {}", window.escape_ascii());
         return Err(Violation::BadRequestLine.into());
     };
-    let spans = spans(&line, window, index)?;
-    complete(&line, spans, index, window)?;
+    let checked = spans(&line, window, index).and_then(|spans| complete(&line, spans, index, window));
+    if let Err(violation) = checked {
+        index.set_parts(line.parts_of_refused(window));
+        return Err(Refused { error: violation.into(), head: Some(skip..skip + line.head_len) });
+    }
     *scan = Scan::default();
     let mut head = Head::new(&window[..line.head_len], index);
     head.skipped = skip;
@@ -150,6 +170,42 @@ struct Spans {
 impl Line {
     fn target(&self) -> Span {
         span(self.target_start, self.target_len)
+    }
+
+    /// What can be said of a head that breaks a rule.
+    fn parts_of_refused(&self, window: &[u8]) -> HeadParts {
+        let bytes = &window[self.target_start..][..self.target_len];
+        let Spans { path, query, .. } = match bytes.first() {
+            Some(b'/') => self.origin_form((0, 0)),
+            _ => text(bytes)
+                .and_then(|target| target::split(target, self.method))
+                .map_or(Spans { path: (0, 0), query: None, authority: (0, 0) }, |target| {
+                    self.spans_of(&target, window, (0, 0))
+                }),
+        };
+        HeadParts {
+            method: self.method,
+            minor_version: self.minor_version,
+            method_name: span(0, self.method_len),
+            target: self.target(),
+            path,
+            query,
+            ..HeadParts::NONE
+        }
+    }
+
+    /// The spans of a target of another form.
+    fn spans_of(&self, target: &target::Parts<'_>, window: &[u8], host: Span) -> Spans {
+        let within = |part: &[u8]| {
+            let start = part.as_ptr().addr() - window.as_ptr().addr();
+            debug_assert!(start + part.len() <= self.head_len, "a part of other bytes");
+            span(start, part.len())
+        };
+        Spans {
+            path: within(target.path.as_bytes()),
+            query: target.query.map(|query| within(query.as_bytes())),
+            authority: target.authority.map_or(host, within),
+        }
     }
 
     /// The spans of a target that begins with a slash.
@@ -370,22 +426,7 @@ fn spans(line: &Line, window: &[u8], index: &HeadIndex) -> Result<Spans, Violati
         Some((start, end)) if start == end && !index.is_repeated(Known::Host) => (start, end),
         _ => host(index, window, line.minor_version)?,
     };
-    let within = |part: &str| {
-        let start = part.as_ptr().addr() - window.as_ptr().addr();
-        debug_assert!(start + part.len() <= line.head_len, "a part of other bytes");
-        span(start, part.len())
-    };
-    Ok(Spans {
-        path: within(target.path),
-        query: target.query.map(within),
-        authority: match target.authority {
-            Some(authority) => {
-                let start = authority.as_ptr().addr() - window.as_ptr().addr();
-                span(start, authority.len())
-            }
-            None => host,
-        },
-    })
+    Ok(line.spans_of(&target, window, host))
 }
 
 /// A part of the request line as text. It is ASCII, so this does not fail.

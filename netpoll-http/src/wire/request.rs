@@ -1,7 +1,7 @@
 //! What a request head says, and what is remembered of one that is not complete yet.
 //!
 //! Invariant: a [`Head`] exists only for bytes that passed every check of `parse`, so nobody
-//! above looks at them a second time. It borrows the bytes and the index, which holds everything that was
+//! above looks at them a second time, or to show what was refused ([`Refused`](super::Refused)). It borrows the bytes and the index, which holds everything that was
 //! found out about them as positions: a request that outlives the read block copies both.
 
 use std::ops::Deref;

@@ -311,11 +311,16 @@ fn an_access_log_has_refusals_with_what_is_known_of_their_request() {
     let long = "x".repeat(20_000);
     let refusals = [
         ("GET / HTTP/9.1\r\nHost: a\r\n\r\n".to_owned(), "-  505"),
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "-  400"),
+        ("GET /a?b HTTP/1.1\r\n\r\n".to_owned(), "GET /a 400"),
+        ("\r\nBREW /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "BREW /a 400"),
+        ("GET http://a/b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "GET /b 400"),
+        ("GET a:b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "GET  400"),
+        ("PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n".to_owned(), "PUT /a 400"),
+        ("PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), "PUT /a 400"),
         ("\0".to_owned(), "-  400"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), "-  431"),
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "-  414"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n".to_owned(), "-  417"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n".to_owned(), "GET / 417"),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), "-  501"),
         ("BREW /tea HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "BREW /tea 501"),
         ("POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n".to_owned(), "POST /small 413"),
@@ -362,6 +367,85 @@ fn what_stands_for_a_request_that_could_not_be_read_says_so() {
     assert_eq!(client.get("/").text(), "false");
     assert!(client.raw(b"nonsense\r\n\r\n").starts_with(b"HTTP/1.1 400 "));
     assert_eq!(logged().len(), 2);
+}
+
+#[test]
+fn a_request_that_breaks_a_rule_as_a_whole_is_shown_to_hooks_as_it_was_sent() {
+    let client = client(|| {
+        Router::new().get("/a/{id}", |_: &Request| "a").after(|req: &Request, parts: &mut Parts| {
+            let Some(error) = &parts.error else { return };
+            assert!(!req.is_unread() && req.param_str("id").is_none());
+            let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
+            log(format!(
+                "{} {} {:?} {:?} {:?} {:?} {}",
+                req.method(),
+                req.target(),
+                req.query_str(),
+                text(req.header("x-id")),
+                req.header_lines("host").count(),
+                req.host(),
+                error.message(),
+            ));
+        })
+    });
+    let pieces: [&[u8]; 3] = [b"\r\nHEAD /a/7?q HTTP/1.1\r\nX-I", b"d: 7\r\nHost: a\r\nHost: b\r", b"\n\r\n"];
+    let mut connection = client.connect();
+    pieces.into_iter().for_each(|piece| connection.send(piece));
+    let received = connection.received();
+    let answer = text(&received);
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"), "no body to HEAD: {answer}");
+    assert_eq!(logged(), [r#"HEAD /a/7?q Some("q") Some("7") 2 None There is more than one Host header."#]);
+    // What was known of it is forgotten when the next one is not read.
+    let mut other = client.connect();
+    other.send(b"GET /a/8 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(other.received().starts_with(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn an_error_that_a_hook_answers_with_is_the_error_of_the_answer() {
+    let client = client(|| {
+        let refuse = |req: &Request| -> Result<(), Error> {
+            match req.header_str("x-refuse") {
+                Some("plain") => Err(Error::bad_request("not like this")),
+                Some(_) => Err(Error::internal("the disk is full")
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("9"))),
+                None => Ok(()),
+            }
+        };
+        let inner = Router::new().post("/x", |_: &Request| "x").before(refuse);
+        Router::new().nest("/in", inner).post("/out", |_: &Request| "out").after(
+            |_: &Request, parts: &mut Parts| {
+                let why = parts.error.as_ref().and_then(std::error::Error::source).map(ToString::to_string);
+                log(format!(
+                    "{} {:?}",
+                    parts.status.as_u16(),
+                    why.or(parts.error.as_ref().map(|error| error.message().to_owned()))
+                ));
+            },
+        )
+    });
+    for (refuse, line, body) in [
+        ("plain", r#"400 Some("not like this")"#, "not like this"),
+        ("source", r#"500 Some("the disk is full")"#, "internal server error"),
+    ] {
+        // Its body is dropped, and the connection stays.
+        let mut connection = client.connect();
+        for _ in 0..2 {
+            connection.send(
+                format!(
+                    "POST /in/x HTTP/1.1\r\nHost: a\r\nX-Refuse: {refuse}\r\nContent-Length: 5\r\n\r\nhello"
+                )
+                .as_bytes(),
+            );
+            let answer = connection.response().expect("an answer");
+            assert_eq!(
+                (answer.text(), answer.header("content-type")),
+                (body, Some("text/plain; charset=utf-8"))
+            );
+            assert_eq!(answer.header("retry-after"), (refuse == "source").then_some("9"));
+            assert_eq!(logged(), [line]);
+        }
+    }
 }
 
 #[test]
@@ -591,12 +675,25 @@ fn a_request_without_a_route_passes_the_hooks_of_the_innermost_router_at_its_pre
 }
 
 #[test]
-fn a_service_that_panics_before_it_is_called_costs_its_connection_and_nothing_else() {
+fn a_service_that_panics_before_it_is_called_answers_500_and_costs_its_connection_and_nothing_else() {
     struct Careless;
     impl Service for Careless {
         fn find(&self, _method: &str, path: &[u8], _params: &mut Params) -> Route<'_> {
             assert!(path != b"/find", "on purpose");
-            if path == b"/" { Route::To(RouteId(0)) } else { Route::NotFound }
+            match path {
+                b"/" => Route::To(RouteId(0)),
+                b"/before" => Route::To(RouteId(1)),
+                b"/bytes" => Route::To(RouteId(2)),
+                _ => Route::NotFound,
+            }
+        }
+        fn has_before(&self, route: Option<RouteId>) -> bool {
+            assert!(route != Some(RouteId(1)), "on purpose");
+            false
+        }
+        fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
+            assert!(route != RouteId(2), "on purpose");
+            None
         }
         fn methods(&self) -> &str {
             panic!("on purpose")
@@ -611,14 +708,26 @@ fn a_service_that_panics_before_it_is_called_costs_its_connection_and_nothing_el
     }
     let client = App::new(|_| Careless).test();
     let mut other = client.connect();
-    for line in ["GET /find HTTP/1.1", "BREW /none HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /none HTTP/1.1"] {
+    let lines = [
+        "GET /find HTTP/1.1",
+        "POST /before HTTP/1.1",
+        "POST /bytes HTTP/1.1",
+        "BREW /none HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+    ];
+    for line in lines {
         let mut connection = client.connect();
-        connection.send(format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
-        assert!(connection.is_reset() && connection.received().is_empty(), "{line}");
+        connection.send(format!("{line}\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").as_bytes());
+        assert_eq!(connection.response().expect("an answer").status.as_u16(), 500, "{line}");
+        connection.finish();
+        assert!(connection.is_closed() && !connection.is_reset());
         other.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(other.response().expect("an answer").text(), "fine");
     }
-    assert_eq!((client.stats().panics, client.open()), (4, 1));
+    // Whether hooks want to see the answer is asked as well, and panics for what has no route.
+    assert_eq!((client.stats().panics, client.open()), (10, 1));
+    let answer = client.get("/none");
+    assert_eq!((answer.status.as_u16(), client.stats().panics), (404, 11));
 }
 
 #[test]
