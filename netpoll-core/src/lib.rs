@@ -175,8 +175,8 @@
 //! | floor | rooms | what they know |
 //! |---|---|---|
 //! | 5 | `runtime` | threads, CPUs, signals, start and end |
-//! | 4 | `conn` | callbacks, limits, deadlines, every way to end |
-//! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; wakers |
+//! | 4 | `conn`, `timer` | callbacks, limits, deadlines, every way to end; time for tasks |
+//! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |
 //! | 1 | `mem`, `time` | keys, pooled blocks, queues; the clock and the wheel |
 //! | 0 | `sys` | Linux, and all unsafe code |
@@ -221,12 +221,13 @@ mod reactor;
 mod runtime;
 #[expect(unsafe_code, reason = "the system calls; see docs/UNSAFE.md")]
 mod sys;
-mod task;
+pub mod task;
 #[cfg_attr(
     not(feature = "internals"),
     allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
 )]
 mod time;
+pub mod timer;
 
 pub use conn::{
     Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Flow,
@@ -255,6 +256,6 @@ pub mod sim {
 pub mod internals {
     pub use crate::mem::*;
     pub use crate::reactor::{Bell, Mailbox, Sender};
-    pub use crate::task::{Deliver, WakeTarget};
+    pub use crate::task::inner::*;
     pub use crate::time::*;
 }

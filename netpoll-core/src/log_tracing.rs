@@ -19,6 +19,10 @@ pub fn code_panicked() {
     tracing::error!("a timer, or code that was handed to a worker, panicked");
 }
 
+pub fn task_panicked() {
+    tracing::error!("a task panicked; whoever joins it is told");
+}
+
 pub fn destructor_panicked() {
     tracing::error!("a destructor of something that was handed over panicked");
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use netpoll_core::internals::{Bell, Deliver, Key, Mailbox, Sender, WakeTarget};
+use netpoll_core::internals::{Bell, Came, Clock, Deliver, Key, Lane, Mailbox, Sender, WakeTarget};
 
 /// What a wait waits for: an eventfd, edge-triggered (once rung, the current or the next wait returns), and a socket.
 #[derive(Clone)]
@@ -242,7 +242,7 @@ fn check_wakes(wakers: usize, wakes: usize) {
     model(move || {
         let bell = ModelBell::new();
         let mailbox = Mailbox::new(bell.clone());
-        let target = WakeTarget::new(Key::from_bits(7), Arc::new(To(mailbox.sender())));
+        let target = WakeTarget::new(Key::from_bits(7), u64::MAX, Arc::new(To(mailbox.sender())));
         let done = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..wakers)
             .map(|_| {
@@ -258,7 +258,7 @@ fn check_wakes(wakers: usize, wakes: usize) {
         let mut seen = 0;
         while seen < wakers * wakes {
             while mailbox.take().is_some() {
-                target.arrived();
+                target.arrived(Came::ByLetter);
                 // Nothing but the wake orders this load behind what was done.
                 seen = done.load(Ordering::Relaxed);
             }
@@ -282,4 +282,53 @@ fn a_wake_shows_what_was_done_before_it() {
 fn a_wake_while_another_is_under_way_is_not_lost() {
     check_wakes(1, 2);
     check_wakes(2, 1);
+}
+
+/// The same with a worker that wakes itself as well, so often, while it is at home.
+fn check_wakes_at_home(wakes: usize, own: usize) {
+    model(move || {
+        let bell = ModelBell::new();
+        let mailbox = Mailbox::new(bell.clone());
+        let to: Arc<dyn Deliver> = Arc::new(To(mailbox.sender()));
+        let lane = Lane::new(Clock::manual(0).reader(), Arc::clone(&to));
+        let target = WakeTarget::new(Key::from_bits(7), lane.number(), to);
+        let done = Arc::new(AtomicUsize::new(0));
+        let (waker, theirs) = (target.waker(), Arc::clone(&done));
+        let thread = thread::spawn(move || {
+            for _ in 0..wakes {
+                theirs.fetch_add(1, Ordering::Relaxed);
+                waker.wake_by_ref();
+            }
+        });
+        let entered = lane.enter();
+        let (mut seen, mut left) = (0, own);
+        while seen < wakes || left > 0 {
+            while mailbox.take().is_some() {
+                target.arrived(Came::ByLetter);
+                seen = done.load(Ordering::Relaxed);
+            }
+            if left > 0 {
+                left -= 1;
+                target.waker().wake();
+            }
+            if lane.take_woken().is_some() {
+                target.arrived(Came::Here);
+                assert!(lane.take_woken().is_none(), "one entry for a burst");
+                continue;
+            }
+            if seen < wakes && mailbox.may_sleep() {
+                bell.wait();
+            }
+            mailbox.awake();
+        }
+        drop(entered);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_wake_at_home_hides_none_from_elsewhere() {
+    check_wakes_at_home(1, 1);
+    check_wakes_at_home(2, 1);
+    check_wakes_at_home(1, 2);
 }

@@ -12,6 +12,7 @@ use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Due;
 use crate::sys::Address;
+use crate::task::Came;
 use crate::time::Instant;
 
 /// A table, whatever its protocol.
@@ -34,7 +35,7 @@ pub trait Table: Any {
     fn came_up(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Due;
     /// Carries out the deadline that has passed, if it still stands.
     fn expired(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
-    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key);
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, came: Came);
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>);
     fn tell(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, message: Message);
     /// A connection, whatever its protocol.

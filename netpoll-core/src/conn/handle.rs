@@ -313,7 +313,10 @@ impl Conn<'_> {
     /// call; a burst of wakes is one `woken`.
     pub fn waker(&mut self) -> Waker {
         let (key, cx) = (self.key, &self.cx);
-        self.stream.wake.get_or_insert_with(|| WakeTarget::new(key, Arc::clone(&cx.wakes))).waker()
+        self.stream
+            .wake
+            .get_or_insert_with(|| WakeTarget::new(key, cx.lane.number(), Arc::clone(&cx.wakes)))
+            .waker()
     }
 
     /// What to do to other connections once this callback has returned.

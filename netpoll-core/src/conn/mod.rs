@@ -43,7 +43,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::mem::Key;
 use crate::reactor::Agenda;
-use crate::task::Deliver;
+use crate::task::{Deliver, OwnLane};
 use crate::time::Instant;
 
 pub use addresses::Addresses;
@@ -87,6 +87,8 @@ pub struct Context {
     /// The same for everybody who asks the handle.
     pub draining: Arc<AtomicBool>,
     pub wakes: Arc<dyn Deliver>,
+    /// What its tasks know of it.
+    pub lane: OwnLane,
     pub handle: Handle,
     /// What the program keeps on this worker.
     pub states: OwnStates,

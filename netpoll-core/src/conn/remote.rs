@@ -14,6 +14,7 @@ use super::{
 use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys;
+use crate::task::{self, RemoteHandle};
 use crate::time::{ClockReader, Instant};
 
 /// A way to a running runtime from any thread. Cheap to clone; outliving the runtime is harmless: what it asks for then
@@ -183,6 +184,46 @@ impl Handle {
     /// If there is no such worker.
     pub fn run_on(&self, worker: usize, code: impl FnOnce(&mut Local<'_>) + Send + 'static) {
         self.worker(worker).send(Letter::Run(Guarded::new(Box::new(code))));
+    }
+
+    /// Starts a task on a worker: `make` is called there, in the worker's next turn, and the future that it returns stays there, so
+    /// neither has what is between two `await`s to be `Send`. What is returned waits for the result, on any thread.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    ///
+    /// use netpoll_core::sim::{Options, Sim};
+    /// use netpoll_core::task::yield_now;
+    ///
+    /// let mut sim = Sim::new(Options::default().workers(2));
+    /// let task = sim.handle().spawn_on(1, || async {
+    ///     let here = Rc::new(42);
+    ///     yield_now().await;
+    ///     *here
+    /// });
+    /// sim.run();
+    /// assert_eq!(task.join().unwrap(), 42);
+    /// ```
+    ///
+    /// If the worker has ended, `make` is dropped, and the handle says that the task was.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[track_caller]
+    pub fn spawn_on<F>(
+        &self,
+        worker: usize,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> RemoteHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let (finish, handle) = task::pair();
+        self.run_on(worker, move |local| {
+            task::spawn_from_elsewhere(&local.cx.lane, make, finish);
+        });
+        handle
     }
 
     /// The time, on the clock of all workers: what [`Conn::now`](crate::Conn::now) of a turn that begins now would say. Reads

@@ -21,6 +21,7 @@ use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key, KeySlab};
 use crate::reactor::Due;
 use crate::sys::{self, Address};
+use crate::task::Came;
 use crate::time::Instant;
 
 /// The connections of one protocol.
@@ -154,7 +155,14 @@ impl<P: Protocol> Connections<P> {
             self.output_left(cx, io, key);
         }
         if is_woken {
-            self.woken(cx, io, key);
+            self.be_woken(cx, io, key);
+        }
+    }
+
+    /// Tells the protocol that something it waits for is ready.
+    fn be_woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        if self.slots.get(key).is_some_and(|slot| slot.stream.phase.is_open()) {
+            self.call(cx, io, key, Flush::Soon, P::woken);
         }
     }
 
@@ -385,14 +393,12 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
-    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+    fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, came: Came) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
         if let Some(wake) = &stream.wake {
-            wake.arrived();
+            wake.arrived(came);
         }
-        if stream.phase.is_open() {
-            self.call(cx, io, key, Flush::Soon, P::woken);
-        }
+        self.be_woken(cx, io, key);
     }
 
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>) {
@@ -432,7 +438,7 @@ impl<P: Protocol> Table for Connections<P> {
             Order::Close if stream.phase.is_open() => P::closing,
             Order::Close if stream.phase.is_connecting() => return self.end(cx, io, key, End::closed()),
             Order::Close => return,
-            Order::Wake => return self.woken(cx, io, key),
+            Order::Wake => return self.be_woken(cx, io, key),
             Order::Pause | Order::Resume => {
                 return stream.hold_for_others(&mut cx.agenda, io, key, order == Order::Pause);
             }

@@ -54,8 +54,9 @@ pub fn discard_payload(payload: Box<dyn Any + Send>) {
     }
 }
 
+/// Counts a panic of the program that was caught elsewhere.
 #[cold]
-fn count_panic() {
+pub fn count_panic() {
     PANICS.set(PANICS.get() + 1);
 }
 

@@ -17,7 +17,7 @@ mod write_queue;
 
 pub use block::Block;
 pub use datagram_queue::{DatagramPath, DatagramQueue, Joining, Run};
-pub use discard::{Guarded, discard, discard_payload, guarded, take_panics};
+pub use discard::{Guarded, count_panic, discard, discard_payload, guarded, take_panics};
 pub use file_range::FileRange;
 pub use key::{GENERATION_MAX, INDEX_MAX, Key, KeyMap, KeySlab};
 pub use pool::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Held, Pool, PoolCounts};

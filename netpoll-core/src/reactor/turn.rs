@@ -106,6 +106,15 @@ pub trait Host: Sink {
     fn resume(&mut self, io: &mut dyn Io, key: Key) -> bool;
     /// Sends what a connection has queued.
     fn flush(&mut self, io: &mut dyn Io, key: Key);
+    /// Brings wakes from this worker's own thread to where they lead: tasks are polled, connections called. A slice of them; how
+    /// many there were.
+    fn run_woken(&mut self, io: &mut dyn Io) -> usize;
+    /// Somebody was woken on this thread and has not had its turn.
+    fn has_woken(&self) -> bool;
+    /// The earliest deadline of timers and tasks.
+    fn next_deadline(&self) -> Option<Instant>;
+    /// Wakes the tasks whose time has come, so many at most, and returns how many.
+    fn wake_sleepers(&mut self, now: Instant, at_most: usize) -> usize;
     /// A timer of this key came up.
     fn came_up(&mut self, io: &mut dyn Io, key: Key) -> Due;
     /// It is due, and what had to come first has: carries it out if it still stands.
@@ -213,10 +222,13 @@ impl<D: Driver, L> Reactor<D, L> {
         host.agenda().turn_budget = self.budget.messages();
         let mut done = self.drain_mailbox(host);
         done += self.resume_ready(host, &limits);
+        done += host.run_woken(self.driver.io());
         self.flush_dirty(host);
 
         // A host that has just finished has nothing to wait for.
-        let work_left = !host.agenda().ready.is_empty() || self.has_mail() || host.is_finished();
+        // What a flush has ended may have woken others.
+        let work_left =
+            host.has_woken() || !host.agenda().ready.is_empty() || self.has_mail() || host.is_finished();
         let ended = host.agenda().clock.refresh();
         let busy = ended.duration_since(self.work_began);
         let (wait, asleep) = self.choose_wait(host, work_left, ended);
@@ -312,6 +324,7 @@ impl<D: Driver, L> Reactor<D, L> {
         work_left: bool,
         now: Instant,
     ) -> (Wait, bool) {
+        let next_deadline = host.next_deadline();
         let agenda = host.agenda();
         if work_left {
             agenda.stats.waits_polled += 1;
@@ -321,7 +334,7 @@ impl<D: Driver, L> Reactor<D, L> {
             agenda.stats.waits_spun += 1;
             return (Wait::Poll, false);
         }
-        let bound = agenda.timers.next_deadline().map(|deadline| deadline.duration_since(now));
+        let bound = next_deadline.map(|deadline| deadline.duration_since(now));
         if bound == Some(Duration::ZERO) || !self.mailbox.may_sleep() {
             self.mailbox.awake();
             agenda.stats.waits_polled += 1;
@@ -354,7 +367,7 @@ impl<D: Driver, L> Reactor<D, L> {
             host.expired(self.driver.io(), key);
         }
         self.due = due;
-        fired
+        fired + host.wake_sleepers(now, TIMERS_PER_TURN)
     }
 
     fn observe_work<H: Host<Letter = L>>(&mut self, host: &mut H, busy: Duration) {

@@ -295,7 +295,7 @@ impl Builder {
         self.stop_on_signals(true).start()?.wait()
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         let invalid = |message: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         if self.limits.write_low_bytes > self.limits.write_high_bytes {
             return invalid("write_low_bytes is above write_high_bytes");

@@ -3,6 +3,7 @@
 //! Everything that can fail is done before any worker serves: sockets are bound, drivers made and factories called
 //! first, and `start` returns the first error. A worker that ends by itself brings the others down.
 
+mod block_on;
 mod builder;
 mod crew;
 mod endpoints;
@@ -68,6 +69,45 @@ impl Runtime {
     pub fn builder() -> Builder {
         Builder::new()
     }
+
+    /// Runs a future on one worker, which this thread is meanwhile, until it returns: for programs without listeners. See
+    /// [`Builder::block_on`], which has settings.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use netpoll_core::Runtime;
+    /// use netpoll_core::task::spawn_local;
+    /// use netpoll_core::timer::sleep;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let sum = Runtime::block_on(async {
+    ///     let tasks: Vec<_> = (0..10)
+    ///         .map(|number| spawn_local(async move { sleep(Duration::from_millis(number)).await; number }))
+    ///         .collect();
+    ///     let mut sum = 0;
+    ///     for task in tasks {
+    ///         sum += task.await.unwrap();
+    ///     }
+    ///     sum
+    /// })?;
+    /// assert_eq!(sum, 45);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Builder::block_on`].
+    ///
+    /// # Panics
+    /// As for [`Builder::block_on`].
+    pub fn block_on<F>(future: F) -> io::Result<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        Self::builder().block_on(future)
+    }
 }
 
 /// A runtime whose workers are running. Dropping it cuts all connections and waits for the workers.
@@ -85,14 +125,20 @@ pub struct Running {
     drain_within: Duration,
 }
 
-impl Running {
-    fn start(mut settings: Builder) -> io::Result<Self> {
-        sys::watch()?;
-        let signals = match settings.stop_on_signals {
-            true => Some(sys::StopSignals::install(&settings.stop_signals).map_err(caught_already)?),
-            false => None,
-        };
-        let drain_within = settings.drain_within;
+/// Everything of a runtime that its workers start with.
+struct Beginning {
+    handle: Handle,
+    seats: Vec<(Seat, Farewell)>,
+    addrs: Vec<Address>,
+    udp_addrs: Vec<SocketAddr>,
+    files: Vec<SocketFile>,
+    resolver: Resolver,
+    ended: Arc<EventFd>,
+}
+
+impl Beginning {
+    /// Places the workers and makes everything that can fail.
+    fn new(mut settings: Builder) -> io::Result<Self> {
         let placement = Placement::find(&settings.workers, settings.pin)?;
         let count = placement.cpus.len();
         if count > usize::from(u16::MAX) {
@@ -145,7 +191,21 @@ impl Running {
             };
             (seat, Farewell(Arc::clone(&ended)))
         });
-        let threads = Crew::new().start(seats)?;
+        let seats = seats.collect();
+        Ok(Self { handle, seats, addrs, udp_addrs, files, resolver, ended })
+    }
+}
+
+impl Running {
+    fn start(settings: Builder) -> io::Result<Self> {
+        sys::watch()?;
+        let signals = match settings.stop_on_signals {
+            true => Some(sys::StopSignals::install(&settings.stop_signals).map_err(caught_already)?),
+            false => None,
+        };
+        let drain_within = settings.drain_within;
+        let Beginning { handle, seats, addrs, udp_addrs, files, resolver, ended } = Beginning::new(settings)?;
+        let threads = Crew::new().start(seats.into_iter())?;
         Ok(Self { handle, addrs, udp_addrs, _files: files, resolver, threads, ended, signals, drain_within })
     }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::builder::Builder;
@@ -25,6 +26,7 @@ use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, EventFd};
+use crate::task::{Deliver, Lane, OwnLane};
 use crate::time::{Clock, Instant};
 
 /// The listening sockets of one worker and those for datagrams, until it takes them or its start is given up.
@@ -69,15 +71,26 @@ pub struct Seat {
 impl Seat {
     /// Pins, then allocates, then serves until the drain is over. The only place that names a driver.
     pub fn take(self, door: &Door) -> io::Result<Drained> {
+        self.take_with(door, |_lane| {})
+    }
+
+    /// The same; `begin` is called when all workers are ready, before the first turn.
+    pub fn take_with(self, door: &Door, begin: impl FnOnce(&Rc<Lane>)) -> io::Result<Drained> {
         let busy_poll = match self.wait {
             WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
             _ => None,
         };
         let bell = Arc::clone(&self.bell);
-        self.serve(door, move || Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, bell))
+        let driver = move || Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, bell);
+        self.serve(door, driver, begin)
     }
 
-    fn serve<D: Driver>(self, door: &Door, driver: impl FnOnce() -> io::Result<D>) -> io::Result<Drained> {
+    fn serve<D: Driver>(
+        self,
+        door: &Door,
+        driver: impl FnOnce() -> io::Result<D>,
+        begin: impl FnOnce(&Rc<Lane>),
+    ) -> io::Result<Drained> {
         let index = self.index;
         let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(driver)));
         end_forked_child();
@@ -95,9 +108,11 @@ impl Seat {
         let _ = door.ready.send((index, Ok(())));
         let mut outcome = Ok(Ok(()));
         if door.gate.recv().is_ok() {
+            let _entered = worker.cx.lane.enter();
             outcome = catch_unwind(AssertUnwindSafe(|| {
                 // Starting may have taken its time, and timers count from now.
                 worker.cx.agenda.clock.refresh();
+                begin(&worker.cx.lane);
                 worker.begin(reactor.driver_io());
                 reactor.run(&mut worker)
             }));
@@ -129,7 +144,7 @@ impl Seat {
         let settings = &self.settings;
         let driver = driver()?;
         let published = Arc::clone(&self.handle.published[self.index]);
-        let wakes = Arc::new(Wakes(self.mailbox.sender()));
+        let wakes: Arc<dyn Deliver> = Arc::new(Wakes(self.mailbox.sender()));
         let resolver = self.resolver.of(self.mailbox.sender());
         let context = Context {
             agenda: Agenda::new(
@@ -148,6 +163,7 @@ impl Seat {
             stopping: false,
             drain_ends: Instant::ZERO,
             draining: Arc::clone(&self.handle.draining),
+            lane: OwnLane::new(self.handle.clock.clone(), Arc::clone(&wakes)),
             wakes,
             handle: self.handle.clone(),
             states: OwnStates::default(),
@@ -156,6 +172,7 @@ impl Seat {
             resolver,
         };
         let mut worker = Worker::new(context);
+        let _entered = worker.cx.lane.enter();
         let info = WorkerInfo {
             index: self.index,
             workers: self.handle.workers(),

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{self, Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, Address, EventFd};
+use crate::task::{self, Came};
 use crate::time::Instant;
 
 /// The timer of the drain deadline: a key that no table issues.
@@ -25,6 +27,9 @@ const SPIKE_OVER: Key = Key::new(u8::MAX, 0, 1);
 
 /// Rounds of commands that led to commands, after which others come first.
 const ROUNDS_MAX: usize = 64;
+
+/// Polls of tasks in a row, after which sockets have their turn.
+const POLLS_PER_SLICE: usize = 128;
 
 impl Bell for std::sync::Arc<EventFd> {
     fn ring(&self) -> io::Result<()> {
@@ -246,6 +251,36 @@ impl Worker {
         }
     }
 
+    /// Brings a wake to where its key leads.
+    #[inline]
+    fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
+        if key.table() == task::TABLE {
+            self.cx.lane.executor().poll(key, came);
+        } else if let Some(table) = self.tables.get(key) {
+            table.woken(&mut self.cx, io, key, came);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.woken(&mut self.cx, io, key, came);
+        }
+    }
+
+    /// Brings the wakes of this thread to where they lead, so many at most.
+    #[inline]
+    fn run_woken(&mut self, io: &mut dyn Io, at_most: usize) {
+        if self.cx.lane.has_woken() {
+            self.run_all_woken(io, at_most);
+        }
+    }
+
+    #[inline(never)]
+    fn run_all_woken(&mut self, io: &mut dyn Io, at_most: usize) {
+        for _ in 0..at_most {
+            let Some(key) = self.cx.lane.take_woken() else { break };
+            self.woken(io, key, Came::Here);
+            self.obey(io);
+        }
+        sys::assert_not_forked();
+    }
+
     fn stop(&mut self, io: &mut dyn Io, within: Duration) {
         let now = self.cx.agenda.clock.now();
         let ends = now.saturating_add(within);
@@ -266,6 +301,7 @@ impl Worker {
             table.stop_all(&mut self.cx, io);
         }
         self.sockets.stop_all(&mut self.cx, io);
+        self.cx.lane.stop();
     }
 
     /// A spike is over: gives its memory back to the system.
@@ -280,6 +316,7 @@ impl Worker {
         self.tables.shrink();
         self.cx.commands.shrink();
         self.sockets.shrink();
+        self.cx.lane.shrink();
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
@@ -291,6 +328,10 @@ impl Worker {
 
     /// Ends what is left when its loop has ended, for whatever reason: nobody is served any more.
     pub fn end(&mut self, io: &mut dyn Io) {
+        let lane = Rc::clone(&self.cx.lane);
+        let _entered = lane.enter();
+        // Tasks first, while everything that they own still works.
+        lane.executor().close();
         self.cx.commands.clear();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
@@ -299,6 +340,7 @@ impl Worker {
         self.sockets.cut_all(&mut self.cx, io);
         // What the last callbacks wanted; then nobody is left who could see the state.
         self.cx.commands.clear();
+        lane.executor().close();
         self.cx.states.0.clear();
     }
 
@@ -330,6 +372,8 @@ impl Worker {
     }
 
     fn cut(&mut self, io: &mut dyn Io) {
+        // While everything that they own still works.
+        self.cx.lane.executor().close();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             self.drained.cut += table.cut_all(&mut self.cx, io) as u64;
@@ -408,6 +452,8 @@ impl Sink for Worker {
 
     fn delivered(&mut self, io: &mut dyn Io) {
         sys::assert_not_forked();
+        // Each once: who wakes others, or itself, does so for later.
+        self.run_woken(io, self.cx.lane.woken());
         while let Some(key) = self.cx.agenda.dirty.pop_front() {
             self.flush(io, key);
         }
@@ -434,13 +480,7 @@ impl Host for Worker {
     fn letter(&mut self, io: &mut dyn Io, letter: Letter, left: &mut usize) -> Option<Letter> {
         let mut rest = None;
         match letter {
-            Letter::Woken(key) => {
-                if let Some(table) = self.tables.get(key) {
-                    table.woken(&mut self.cx, io, key);
-                } else if key.table() == Sockets::TABLE {
-                    self.sockets.woken(&mut self.cx, io, key);
-                }
-            }
+            Letter::Woken(key) => self.woken(io, key, Came::ByLetter),
             Letter::Send { to, bytes } => self.send(io, to, bytes),
             Letter::SendMany { mut to, bytes } => {
                 self.send_to_next(io, &mut to, &bytes, left);
@@ -492,6 +532,31 @@ impl Host for Worker {
         }
     }
 
+    fn run_woken(&mut self, io: &mut dyn Io) -> usize {
+        let before = self.cx.lane.woken();
+        if before > 0 {
+            self.run_all_woken(io, POLLS_PER_SLICE);
+        }
+        before
+    }
+
+    #[inline]
+    fn has_woken(&self) -> bool {
+        self.cx.lane.has_woken()
+    }
+
+    #[inline]
+    fn next_deadline(&self) -> Option<Instant> {
+        let (timers, sleeps) = (self.cx.agenda.timers.next_deadline(), self.cx.lane.sleeps().next_deadline());
+        // None is never.
+        timers.into_iter().chain(sleeps).min()
+    }
+
+    #[inline]
+    fn wake_sleepers(&mut self, now: Instant, at_most: usize) -> usize {
+        self.cx.lane.sleeps().expire(now, at_most)
+    }
+
     fn came_up(&mut self, io: &mut dyn Io, key: Key) -> Due {
         if key == DRAIN_DEADLINE {
             return Due::LookAtAll;
@@ -535,6 +600,7 @@ impl Host for Worker {
         self.listeners.reclaim();
         self.cx.commands.reclaim();
         self.sockets.reclaim();
+        self.cx.lane.reclaim();
         let agenda = &mut self.cx.agenda;
         let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
         if agenda.spike.is_over(in_use, open, now) {
@@ -549,6 +615,7 @@ impl Host for Worker {
             || !self.listeners.is_empty()
             || self.tables.len() > 0
             || !self.sockets.is_empty()
+            || self.cx.lane.executor().len() > 0
         {
             if self.has_left.get() {
                 self.come_back();

@@ -28,6 +28,7 @@ use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
 use crate::sys::Address;
+use crate::task::{Deliver, OwnLane};
 use crate::time::{Clock, Instant};
 use seat::{Seat, SimBell};
 
@@ -138,6 +139,7 @@ impl Sim {
         let names = Names::default();
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
+            let wakes: Arc<dyn Deliver> = Arc::new(Wakes(mailbox.sender()));
             let context = Context {
                 agenda: Agenda::new(clock.clone(), usize::MAX, Duration::MAX, memory_bytes_max),
                 commands: Commands::new(index as u16, count, handle.names.clone()),
@@ -150,7 +152,8 @@ impl Sim {
                 stopping: false,
                 drain_ends: Instant::ZERO,
                 draining: Arc::clone(&handle.draining),
-                wakes: Arc::new(Wakes(mailbox.sender())),
+                lane: OwnLane::new(clock.reader(), Arc::clone(&wakes)),
+                wakes,
                 handle: handle.clone(),
                 states: OwnStates::default(),
                 cause: None,

@@ -1,13 +1,165 @@
-//! Wakers: how something that waits elsewhere gets its connection polled again on its own worker.
+//! Tasks: futures that a worker polls in its turns, beside its connections.
 //!
-//! A waker may be woken from any thread and any number of times; between two polls it sends one letter.
-//! The key inside goes stale with its connection, and a stale wake finds nothing.
+//! A task lives on the worker that it was spawned on and never leaves it, so neither it nor what it captures need be `Send`, and
+//! nothing in it takes a lock. Waking it on its own worker is a push on a list; from another thread it is one letter for a
+//! burst of wakes.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use netpoll_core::sim::{Options, Sim};
+//! use netpoll_core::task::spawn_local;
+//! use netpoll_core::timer::sleep;
+//!
+//! let mut sim = Sim::new(Options::default()); // with sockets: Runtime::block_on, or a handler, or a callback
+//! let sum = sim.block_on(async {
+//!     let later = spawn_local(async {
+//!         sleep(Duration::from_secs(3600)).await; // takes no time in a simulation
+//!         40
+//!     });
+//!     later.await.unwrap() + 2
+//! });
+//! assert_eq!(sum, 42);
+//! ```
+//!
+//! # When they run
+//!
+//! Never inside a callback: behind those of a batch of events, and before the worker waits, always in front of the output that
+//! leaves then. At most 128 polls in a row; then sockets get their turn, without sleeping.
+//!
+//! # How they end
+//!
+//! A task ends when it returns, when it is [aborted](JoinHandle::abort), or when it panics, which its [`JoinHandle`] hands on, and
+//! nothing else notices. A graceful drain waits for tasks as it does for connections: they hear of it by [`stopping`], and
+//! those that are left at its deadline are dropped, while everything that they own still works.
 
+mod executor;
+mod join;
+mod lane;
+mod remote;
+mod scope;
+mod sleeps;
 #[cfg(not(loom))]
 mod sync;
 #[cfg(loom)]
 #[path = "sync_loom.rs"]
 mod sync;
+mod waiting;
 mod waker;
 
-pub use waker::{Deliver, WakeTarget};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+pub use join::{JoinError, JoinHandle};
+pub use remote::RemoteHandle;
+pub use scope::{Scope, ScopeError};
+
+pub(crate) use executor::TABLE;
+pub(crate) use lane::{Lane, OwnLane, current, try_current};
+pub(crate) use remote::{pair, spawn as spawn_from_elsewhere};
+pub(crate) use waker::{Came, Deliver, WakeTarget};
+
+/// The inner parts, for the model checker.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod inner {
+    pub use super::lane::Lane;
+    pub use super::waker::{Came, Deliver, WakeTarget};
+}
+
+/// Starts a task on the worker that this thread is, and returns at once: it is polled for the first time when its turn comes.
+///
+/// Callable in callbacks, handlers, timers, factories, code from [`Handle::run_on`](crate::Handle::run_on), and tasks. From other
+/// threads it is [`Handle::spawn_on`](crate::Handle::spawn_on). Two allocations, and a third for tasks beyond those that
+/// have ended lately. If the worker is ending, `future` is dropped and the handle says so.
+///
+/// # Panics
+/// On a thread that is no worker; with 16 million tasks on one worker.
+#[track_caller]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    spawn_at(&current("`spawn_local`"), future)
+}
+
+pub(crate) fn spawn_at<F>(lane: &Rc<Lane>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    join::spawn(lane, future)
+}
+
+/// Lets the others have their turn first: tasks that are ready, and sockets if 128 tasks were polled in a row.
+///
+/// Cancel-safe: there is nothing to lose.
+pub fn yield_now() -> Yield {
+    Yield(false)
+}
+
+/// The future of [`yield_now`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Yield(bool);
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Waits until the worker begins a graceful drain; at once if it has.
+///
+/// What a task that goes on for ever waits for beside its work, so that it does not hold the drain up to its deadline.
+/// Cancel-safe.
+///
+/// # Panics
+/// On a thread that is no worker.
+#[track_caller]
+pub fn stopping() -> Stopping {
+    Stopping { lane: current("`stopping`"), place: None }
+}
+
+/// The future of [`stopping`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Stopping {
+    lane: Rc<Lane>,
+    place: Option<usize>,
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lane.is_stopping() {
+            // All places went when it began.
+            self.place = None;
+            return Poll::Ready(());
+        }
+        self.place = Some(self.lane.stop_waiters().wait(self.place, cx.waker()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.filter(|_| !self.lane.is_stopping()) {
+            self.lane.stop_waiters().leave(place);
+        }
+    }
+}
+
+impl std::fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopping").field("is_stopping", &self.lane.is_stopping()).finish_non_exhaustive()
+    }
+}

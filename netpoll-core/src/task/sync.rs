@@ -1,3 +1,16 @@
 //! The primitives that wakers are built on, in a normal build.
 
+pub use std::sync::Arc;
 pub use std::sync::atomic::{AtomicBool, Ordering};
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::Lane;
+
+thread_local! {
+    /// The number of the lane that this thread is in; 0: none.
+    pub static HERE: Cell<u64> = const { Cell::new(0) };
+    /// That lane.
+    pub static CURRENT: RefCell<Option<Rc<Lane>>> = const { RefCell::new(None) };
+}

@@ -1,3 +1,15 @@
 //! The primitives that wakers are built on, for the model checker.
 
+pub use std::sync::Arc;
+
 pub use loom::sync::atomic::{AtomicBool, Ordering};
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::Lane;
+
+loom::thread_local! {
+    pub static HERE: Cell<u64> = Cell::new(0);
+    pub static CURRENT: RefCell<Option<Rc<Lane>>> = RefCell::new(None);
+}

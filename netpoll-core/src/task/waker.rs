@@ -1,12 +1,19 @@
-//! One wake target per waiting connection, kept and reused while the connection lives.
+//! One wake target for each connection and task that waits, kept and used again.
 //!
-//! Invariant: `queued` is set exactly while a letter for this target is under way, so a burst of
-//! wakes is one letter. It is cleared before the poll, so a wake during the poll is not lost (`tests/loom.rs`).
+//! It has two ways to its worker. On the worker's own thread a wake is a mark and a push: no atomic read-modify-write, no
+//! letter, no system call. From elsewhere it is one letter for a burst of wakes.
+//!
+//! Invariants: `queued` is set exactly while a letter for this target is under way; it is cleared, by a read-modify-write, before
+//! the poll, so a wake during the poll is not lost (`tests/loom.rs`). `listed` is set exactly while the key is on the list of its
+//! lane, and only the lane's thread touches it. Neither stands for the other: one mark for both, cleared by a plain store, could
+//! still look set to a thread that wakes.
+//!
+//! A target holds no future and no state of the program: who drops the last waker, on whatever thread, frees a few words.
 
-use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use super::sync::{AtomicBool, Ordering};
+use super::lane;
+use super::sync::{Arc, AtomicBool, Ordering};
 use crate::mem::Key;
 
 /// Takes a wake to the worker that owns the key.
@@ -15,17 +22,39 @@ pub trait Deliver: Send + Sync + 'static {
     fn deliver(&self, key: Key);
 }
 
-/// What a [`Waker`] of a connection points to. One allocation, made at its first use.
+/// Which way a wake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// By the list of the worker.
+    Here,
+    /// By a letter.
+    ByLetter,
+}
+
+/// What a [`Waker`] of a connection or a task points to. One allocation, made at its first use.
 pub struct WakeTarget {
     key: Key,
     queued: AtomicBool,
+    listed: AtomicBool,
+    /// The number of the lane whose list it may go on.
+    lane: u64,
     to: Arc<dyn Deliver>,
 }
 
 impl WakeTarget {
-    /// A target behind this key.
-    pub fn new(key: Key, to: Arc<dyn Deliver>) -> Arc<Self> {
-        Arc::new(Self { key, queued: AtomicBool::new(false), to })
+    /// A target behind this key, at lane on the worker whose wakes go to `to`.
+    pub fn new(key: Key, lane: u64, to: Arc<dyn Deliver>) -> Arc<Self> {
+        Arc::new(Self { key, queued: AtomicBool::new(false), listed: AtomicBool::new(false), lane, to })
+    }
+
+    /// Lets it stand for another key. Nobody else has it, and nothing of it is under way.
+    pub fn reuse(&mut self, key: Key) {
+        self.key = key;
+    }
+
+    /// Its key is put on the list of its lane by the caller, who is there.
+    pub fn list(&self) {
+        self.listed.store(true, Ordering::Relaxed);
     }
 
     /// A waker that leads here.
@@ -33,15 +62,21 @@ impl WakeTarget {
         Waker::from(Arc::clone(self))
     }
 
-    /// A letter is under way.
+    /// A wake is under way, whichever way it goes.
     pub fn is_queued(&self) -> bool {
-        self.queued.load(Ordering::Acquire)
+        self.listed.load(Ordering::Relaxed) || self.queued.load(Ordering::Acquire)
     }
 
-    /// The letter has arrived; from now on a wake sends another one.
-    pub fn arrived(&self) {
-        // Acquire: what was done before the wake is visible to the poll that follows.
-        self.queued.swap(false, Ordering::AcqRel);
+    /// The wake has arrived; from now on one that takes the same way makes a new entry or letter.
+    #[inline]
+    pub fn arrived(&self, how: Came) {
+        match how {
+            Came::Here => self.listed.store(false, Ordering::Relaxed),
+            Came::ByLetter => {
+                // Acquire: what was done before the wake is visible to the poll that follows.
+                self.queued.swap(false, Ordering::AcqRel);
+            }
+        }
     }
 }
 
@@ -50,7 +85,15 @@ impl Wake for WakeTarget {
         self.wake_by_ref();
     }
 
+    #[inline]
     fn wake_by_ref(self: &Arc<Self>) {
+        if lane::is_here(self.lane) {
+            if !self.listed.load(Ordering::Relaxed) {
+                self.listed.store(true, Ordering::Relaxed);
+                lane::list(self.key);
+            }
+            return;
+        }
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.to.deliver(self.key);
         }
@@ -61,10 +104,17 @@ impl Wake for WakeTarget {
 mod tests {
     use std::sync::Mutex;
 
+    use super::super::Lane;
     use super::*;
 
     #[derive(Default)]
     struct Letters(Mutex<Vec<Key>>);
+
+    impl Letters {
+        fn count(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
 
     impl Deliver for Letters {
         fn deliver(&self, key: Key) {
@@ -73,16 +123,53 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_wakes_is_one_letter_until_it_arrives() {
+    fn a_burst_of_wakes_from_elsewhere_is_one_letter_until_it_arrives() {
         let letters = Arc::new(Letters::default());
-        let target = WakeTarget::new(Key::from_bits(7), letters.clone());
+        let target = WakeTarget::new(Key::from_bits(7), 1, letters.clone());
         let waker = target.waker();
         waker.wake_by_ref();
         waker.wake_by_ref();
-        assert_eq!(letters.0.lock().unwrap().len(), 1);
+        assert_eq!((letters.count(), target.is_queued()), (1, true));
 
-        target.arrived();
+        target.arrived(Came::ByLetter);
+        assert!(!target.is_queued());
         waker.wake();
-        assert_eq!(letters.0.lock().unwrap().len(), 2);
+        assert_eq!(letters.count(), 2);
+    }
+
+    #[test]
+    fn a_wake_at_home_goes_on_the_list_once_and_sends_no_letter() {
+        let letters = Arc::new(Letters::default());
+        let lane = Lane::for_test(letters.clone());
+        let target = WakeTarget::new(Key::from_bits(7), lane.number(), letters.clone());
+        let waker = target.waker();
+
+        let entered = lane.enter();
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        assert_eq!((lane.take_woken(), lane.take_woken()), (Some(Key::from_bits(7)), None));
+        assert!(target.is_queued(), "until it has arrived");
+        target.arrived(Came::Here);
+        waker.wake_by_ref();
+        assert_eq!(lane.take_woken(), Some(Key::from_bits(7)));
+        target.arrived(Came::Here);
+
+        let other = Lane::for_test(letters.clone());
+        let in_other = other.enter();
+        waker.wake_by_ref();
+        assert_eq!(
+            (letters.count(), other.take_woken()),
+            (1, None),
+            "another worker on this thread is elsewhere"
+        );
+        drop(in_other);
+        drop(entered);
+        target.arrived(Came::ByLetter);
+        waker.wake();
+        assert_eq!(
+            (letters.count(), lane.take_woken()),
+            (2, None),
+            "and so is a thread that is in no worker"
+        );
     }
 }

@@ -32,6 +32,8 @@ mod simulated;
 mod starting;
 mod storms;
 mod support;
+mod tasks;
+mod time_for_tasks;
 mod timers;
 mod unix;
 mod waiting;

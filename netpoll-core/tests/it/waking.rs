@@ -38,7 +38,7 @@ fn a_wake_during_a_turn_costs_no_system_call() {
     }
     drop(client);
     let stats = server.stop(Duration::from_secs(10)).unwrap().stats;
-    assert!(stats.wakeups_suppressed >= 100, "{stats:?}");
+    assert!(stats.mailbox_messages < 10, "a wake at home is no letter: {}", stats.mailbox_messages);
     // The order to stop may have found the worker asleep.
     assert!(stats.wakeups_sent <= 1, "{} of 100 wakes rang the bell", stats.wakeups_sent);
 }

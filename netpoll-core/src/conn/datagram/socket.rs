@@ -208,7 +208,10 @@ impl DatagramSocket<'_> {
     /// `woken`.
     pub fn waker(&mut self) -> Waker {
         let (key, cx) = (self.key, &self.cx);
-        self.core.wake.get_or_insert_with(|| WakeTarget::new(key, Arc::clone(&cx.wakes))).waker()
+        self.core
+            .wake
+            .get_or_insert_with(|| WakeTarget::new(key, cx.lane.number(), Arc::clone(&cx.wakes)))
+            .waker()
     }
 
     /// The value of this type that [`Builder::state`](crate::Builder::state) made for this worker, as

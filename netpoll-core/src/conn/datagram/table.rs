@@ -14,6 +14,7 @@ use crate::driver::{Close, Datagrams, DatagramsFlushed, Io};
 use crate::mem::{self, DatagramPath, Guarded, Key, KeySlab};
 use crate::reactor::{Agenda, Due};
 use crate::sys;
+use crate::task::Came;
 
 struct Slot {
     core: Core,
@@ -241,10 +242,10 @@ impl Sockets {
         }
     }
 
-    pub fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+    pub fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, came: Came) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if let Some(wake) = &slot.core.wake {
-            wake.arrived();
+            wake.arrived(came);
         }
         if slot.core.is_served() {
             slot.call(cx, key, |protocol, socket| protocol.woken(socket));

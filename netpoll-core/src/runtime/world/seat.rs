@@ -44,6 +44,7 @@ impl Seat {
         !asleep
             || self.bell.0.load(Relaxed)
             || !self.worker.cx.commands.is_empty()
+            || self.worker.has_woken()
             || is_due(self.worker.cx.agenda.clock.now())
             || net.has_event(index)
     }
@@ -55,7 +56,7 @@ impl Seat {
 
     /// Its next deadline; a worker that has ended has none.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.worker.cx.agenda.timers.next_deadline().filter(|_| !self.is_finished())
+        self.worker.next_deadline().filter(|_| !self.is_finished())
     }
 
     /// A whole turn. A worker that sleeps is woken for no reason first. How much it did: events, timers, letters,
@@ -82,12 +83,14 @@ impl Seat {
 
     fn work(&mut self) {
         let Self { reactor, worker, halfway, .. } = self;
+        let _entered = worker.cx.lane.enter();
         worker.begin(reactor.driver_io());
         *halfway = Some(reactor.work(worker));
     }
 
     fn serve(&mut self) -> usize {
         let Self { reactor, worker, halfway, .. } = self;
+        let _entered = worker.cx.lane.enter();
         let halfway = halfway.take().expect("a turn that has come to its wait");
         let done = reactor.serve(worker, halfway).expect("a simulated wait does not fail");
         if worker.is_finished() {

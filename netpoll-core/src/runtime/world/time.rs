@@ -1,8 +1,13 @@
 //! How a simulated world goes on: by turns, and by time.
 
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Sim;
+use crate::task;
 use crate::time::Instant;
 
 /// Turns after which a world that does not come to rest is declared to hang.
@@ -89,6 +94,36 @@ impl Sim {
     /// that follow.
     pub fn stand_still(&mut self, time: Duration) {
         self.pass(time);
+    }
+
+    /// Runs a future as a task of the first worker until it returns, and lets as much time pass as that takes.
+    ///
+    /// # Panics
+    /// If the future does; if nothing is left that could wake it.
+    pub fn block_on<F>(&mut self, future: F) -> F::Output
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let lane = Rc::clone(&self.seats[0].worker.cx.lane);
+        let mut task = task::spawn_at(&lane, future);
+        loop {
+            self.run();
+            if task.is_finished() {
+                break;
+            }
+            let next =
+                self.next_change().expect("the future waits for something that nothing is left to bring");
+            self.go_to(next);
+        }
+        match Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(output)) => output,
+            Poll::Ready(Err(error)) => match error.into_panic() {
+                Some(payload) => resume_unwind(payload),
+                None => panic!("the world ended before the future did"),
+            },
+            Poll::Pending => unreachable!("a task that has ended has a result"),
+        }
     }
 
     /// The time in this world.

@@ -1,0 +1,228 @@
+//! What the tasks, the wakers and the sleeps of one worker share, and how code on its thread finds it.
+//!
+//! A thread is *in* the lane of a worker while that worker runs on it: for its whole life with real workers, for each of its
+//! turns in a simulated world. Being in one is a stack, as a simulation may run inside a worker.
+//!
+//! Invariant: nothing in here is borrowed while code of the program runs, and that is wherever a future is polled or dropped,
+//! a waker is woken, replaced or dropped, or a value of a task is handed on. What is to be dropped leaves its cell first.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use super::Deliver;
+use super::executor::Executor;
+use super::sleeps::Sleeps;
+use super::sync::{Arc, CURRENT, HERE};
+use super::waiting::Waiting;
+use crate::mem::Key;
+use crate::time::{ClockReader, Instant};
+
+/// Numbers of lanes; no two of a process have the same.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// One worker, as far as tasks know it.
+pub struct Lane {
+    number: u64,
+    clock: ClockReader,
+    wakes: Arc<dyn Deliver>,
+    /// Who was woken on this thread: keys of tasks, of connections, of datagram sockets.
+    woken: RefCell<VecDeque<Key>>,
+    executor: Executor,
+    sleeps: Sleeps,
+    is_stopping: Cell<bool>,
+    /// Who waits for that.
+    stop_waiters: Waiting,
+}
+
+impl Lane {
+    /// Of a worker whose wakes from elsewhere go to `wakes`.
+    pub fn new(clock: ClockReader, wakes: Arc<dyn Deliver>) -> Rc<Self> {
+        Rc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            clock,
+            wakes,
+            woken: RefCell::default(),
+            executor: Executor::default(),
+            sleeps: Sleeps::default(),
+            is_stopping: Cell::new(false),
+            stop_waiters: Waiting::default(),
+        })
+    }
+
+    #[cfg(test)]
+    pub fn for_test(wakes: Arc<dyn Deliver>) -> Rc<Self> {
+        Self::new(crate::time::Clock::manual(0).reader(), wakes)
+    }
+
+    /// What wakers know it by.
+    #[inline]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where wakes from other threads go.
+    pub fn wakes(&self) -> Arc<dyn Deliver> {
+        Arc::clone(&self.wakes)
+    }
+
+    /// A reading of the clock, now: what counts from a call counts from here and not from when the turn began.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Its tasks.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    /// Its sleeps.
+    pub fn sleeps(&self) -> &Sleeps {
+        &self.sleeps
+    }
+
+    /// Puts this thread into it, until what is returned is dropped.
+    #[must_use]
+    pub fn enter(self: &Rc<Self>) -> Entered {
+        let before = CURRENT.with(|current| current.borrow_mut().replace(Rc::clone(self)));
+        HERE.with(|here| here.set(self.number));
+        Entered(before)
+    }
+
+    /// Whether anybody on the list waits for a turn.
+    #[inline]
+    pub fn has_woken(&self) -> bool {
+        !self.woken.borrow().is_empty()
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn woken(&self) -> usize {
+        self.woken.borrow().len()
+    }
+
+    /// Who was woken first. Its target does not know yet that the wake has arrived.
+    #[inline]
+    pub fn take_woken(&self) -> Option<Key> {
+        self.woken.borrow_mut().pop_front()
+    }
+
+    /// Puts a key on the list, which its target has been told.
+    #[inline]
+    pub fn list(&self, key: Key) {
+        self.woken.borrow_mut().push_back(key);
+    }
+
+    /// A drain has begun: those who wait for that hear of it.
+    pub fn stop(&self) {
+        self.is_stopping.set(true);
+        self.stop_waiters.wake_all();
+    }
+
+    /// A drain is under way.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    /// Who waits for a drain.
+    pub fn stop_waiters(&self) -> &Waiting {
+        &self.stop_waiters
+    }
+
+    /// Frees what died during the turn.
+    #[inline]
+    pub fn reclaim(&self) {
+        self.executor.reclaim();
+        self.sleeps.reclaim();
+    }
+
+    /// Gives back what a spike has left.
+    pub fn shrink(&self) {
+        self.woken.borrow_mut().shrink_to_fit();
+        self.executor.shrink();
+        self.sleeps.shrink();
+    }
+}
+
+/// The lane of the worker that this belongs to: its tasks end with it, whoever else still sees it.
+pub struct OwnLane(Rc<Lane>);
+
+impl OwnLane {
+    pub fn new(clock: ClockReader, wakes: Arc<dyn Deliver>) -> Self {
+        Self(Lane::new(clock, wakes))
+    }
+}
+
+impl Deref for OwnLane {
+    type Target = Rc<Lane>;
+
+    #[inline]
+    fn deref(&self) -> &Rc<Lane> {
+        &self.0
+    }
+}
+
+impl Drop for OwnLane {
+    fn drop(&mut self) {
+        let _entered = self.0.enter();
+        self.0.executor.close();
+    }
+}
+
+/// A thread is in a lane while it has this.
+pub struct Entered(Option<Rc<Lane>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        HERE.with(|here| here.set(before.as_ref().map_or(0, |lane| lane.number)));
+        let left = CURRENT.with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
+        drop(left);
+    }
+}
+
+/// Whether this thread is in the lane of this number.
+#[inline]
+pub fn is_here(number: u64) -> bool {
+    HERE.with(|here| here.get() == number)
+}
+
+/// Puts a key on the list of the lane that this thread is in.
+#[inline]
+pub fn list(key: Key) {
+    CURRENT.with(|current| {
+        if let Some(lane) = &*current.borrow() {
+            lane.list(key);
+        }
+    });
+}
+
+/// The lane that this thread is in.
+pub fn try_current() -> Option<Rc<Lane>> {
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// The same where there has to be one.
+///
+/// # Panics
+/// On a thread that is no worker.
+#[track_caller]
+pub fn current(what: &str) -> Rc<Lane> {
+    let Some(lane) = try_current() else {
+        panic!(
+            "{what} was called on a thread that is no worker: there it is `Handle::spawn_on` that starts a task"
+        );
+    };
+    lane
+}
+
+/// Whether two wakers are of one task, so that the one that is there need not be replaced.
+pub fn replace_waker(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match place {
+        Some(known) if known.will_wake(waker) => None,
+        _ => place.replace(waker.clone()),
+    }
+}

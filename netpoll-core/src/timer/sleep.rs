@@ -1,0 +1,100 @@
+//! A point in time to wait for.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::mem::Key;
+use crate::task;
+use crate::time::Instant;
+
+/// Waits until a point in time. `Send + Sync`, and `Unpin`.
+///
+/// It has an entry in the wheel of the worker that has polled it, which goes when it is dropped there. Polled on another worker
+/// it waits there from then on, and what is left behind wakes nobody who minds. Cancel-safe: dropping it loses nothing.
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Sleep {
+    deadline: Instant,
+    place: Option<Place>,
+}
+
+/// Where it waits.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The number of the lane whose wheel it is in.
+    lane: u64,
+    key: Key,
+}
+
+/// Waits so long from now: from the call, not from the first poll, nor from when the turn began. Longer than the clock runs is
+/// for ever.
+///
+/// # Panics
+/// On a thread that is no worker.
+#[track_caller]
+pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(task::current("`sleep`").now().saturating_add(duration))
+}
+
+/// Waits until this instant; not at all if it has passed.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, place: None }
+}
+
+impl Sleep {
+    /// When it is over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Waits for another instant, whether this one has passed or not. Whoever waits for it has to poll it again.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.leave();
+        self.deadline = deadline;
+    }
+
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take()
+            && let Some(lane) = task::try_current().filter(|lane| lane.number() == place.lane)
+        {
+            lane.sleeps().cancel(place.key);
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    /// # Panics
+    /// On a thread that is no worker.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let lane = task::current("the poll of a `Sleep`");
+        if let Some(place) = self.place.filter(|place| place.lane == lane.number()) {
+            if lane.sleeps().wait(place.key, cx.waker()) {
+                return Poll::Pending;
+            }
+            self.place = None;
+        }
+        let now = lane.now();
+        if now >= self.deadline {
+            return Poll::Ready(());
+        }
+        let key = lane.sleeps().start(now, self.deadline, cx.waker().clone());
+        self.place = Some(Place { lane: lane.number(), key });
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
