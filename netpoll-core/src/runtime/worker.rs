@@ -264,13 +264,6 @@ impl Worker {
     }
 
     /// Brings the wakes of this thread to where they lead, so many at most.
-    #[inline]
-    fn run_woken(&mut self, io: &mut dyn Io, at_most: usize) {
-        if self.cx.lane.has_woken() {
-            self.run_all_woken(io, at_most);
-        }
-    }
-
     #[inline(never)]
     fn run_all_woken(&mut self, io: &mut dyn Io, at_most: usize) {
         for _ in 0..at_most {
@@ -452,8 +445,10 @@ impl Sink for Worker {
 
     fn delivered(&mut self, io: &mut dyn Io) {
         sys::assert_not_forked();
-        // Each once: who wakes others, or itself, does so for later.
-        self.run_woken(io, self.cx.lane.woken());
+        if self.cx.lane.has_woken() {
+            // Each once: who wakes others, or itself, does so for later.
+            self.run_all_woken(io, self.cx.lane.woken());
+        }
         while let Some(key) = self.cx.agenda.dirty.pop_front() {
             self.flush(io, key);
         }
@@ -548,8 +543,10 @@ impl Host for Worker {
     #[inline]
     fn next_deadline(&self) -> Option<Instant> {
         let (timers, sleeps) = (self.cx.agenda.timers.next_deadline(), self.cx.lane.sleeps().next_deadline());
-        // None is never.
-        timers.into_iter().chain(sleeps).min()
+        match (timers, sleeps) {
+            (Some(timer), Some(sleep)) => Some(timer.min(sleep)),
+            (timer, sleep) => timer.or(sleep),
+        }
     }
 
     #[inline]

@@ -38,13 +38,20 @@ pub struct Executor {
     slots: RefCell<KeySlab<Slot>>,
     /// Targets that nobody else has.
     spare: RefCell<Vec<Arc<WakeTarget>>>,
+    /// Slots have died since the last [`reclaim`](Self::reclaim).
+    some_died: Cell<bool>,
     /// The worker ends: a task that is spawned now is dropped at once.
     closed: Cell<bool>,
 }
 
 impl Default for Executor {
     fn default() -> Self {
-        Self { slots: RefCell::new(KeySlab::new(TABLE)), spare: RefCell::default(), closed: Cell::new(false) }
+        Self {
+            slots: RefCell::new(KeySlab::new(TABLE)),
+            spare: RefCell::default(),
+            some_died: Cell::new(false),
+            closed: Cell::new(false),
+        }
     }
 }
 
@@ -120,6 +127,7 @@ impl Executor {
     /// The end of a task that is not in its slot.
     fn finish(&self, key: Key, task: Task, waker: Waker) {
         let slot = self.slots.borrow_mut().remove(key);
+        self.some_died.set(true);
         mem::discard(task);
         drop(waker);
         if let Some(slot) = slot {
@@ -171,7 +179,9 @@ impl Executor {
 
     #[inline]
     pub fn reclaim(&self) {
-        self.slots.borrow_mut().reclaim();
+        if self.some_died.replace(false) {
+            self.slots.borrow_mut().reclaim();
+        }
     }
 
     pub fn shrink(&self) {

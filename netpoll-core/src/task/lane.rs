@@ -31,6 +31,8 @@ pub struct Lane {
     wakes: Arc<dyn Deliver>,
     /// Who was woken on this thread: keys of tasks, of connections, of datagram sockets.
     woken: RefCell<VecDeque<Key>>,
+    /// How many they are: asked several times in a turn.
+    woken_count: Cell<usize>,
     executor: Executor,
     sleeps: Sleeps,
     is_stopping: Cell<bool>,
@@ -46,6 +48,7 @@ impl Lane {
             clock,
             wakes,
             woken: RefCell::default(),
+            woken_count: Cell::new(0),
             executor: Executor::default(),
             sleeps: Sleeps::default(),
             is_stopping: Cell::new(false),
@@ -95,25 +98,28 @@ impl Lane {
     /// Whether anybody on the list waits for a turn.
     #[inline]
     pub fn has_woken(&self) -> bool {
-        !self.woken.borrow().is_empty()
+        self.woken_count.get() > 0
     }
 
     /// How many there are.
     #[inline]
     pub fn woken(&self) -> usize {
-        self.woken.borrow().len()
+        self.woken_count.get()
     }
 
     /// Who was woken first. Its target does not know yet that the wake has arrived.
     #[inline]
     pub fn take_woken(&self) -> Option<Key> {
-        self.woken.borrow_mut().pop_front()
+        let key = self.woken.borrow_mut().pop_front()?;
+        self.woken_count.set(self.woken_count.get() - 1);
+        Some(key)
     }
 
     /// Puts a key on the list, which its target has been told.
     #[inline]
     pub fn list(&self, key: Key) {
         self.woken.borrow_mut().push_back(key);
+        self.woken_count.set(self.woken_count.get() + 1);
     }
 
     /// A drain has begun: those who wait for that hear of it.

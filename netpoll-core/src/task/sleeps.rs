@@ -6,7 +6,7 @@
 //! Invariant: a key has a slot exactly while its entry is in the wheel. A slot that is gone has fired, or was cancelled by the
 //! only one who knows its key. All is O(1).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
 use crate::mem::{Key, KeySlab, guarded};
@@ -28,11 +28,18 @@ struct Inner {
 }
 
 /// The sleeps of one worker.
-pub struct Sleeps(RefCell<Inner>);
+pub struct Sleeps {
+    inner: RefCell<Inner>,
+    /// Those in the wheel.
+    waiting: Cell<usize>,
+    /// Slots have died since the last [`reclaim`](Self::reclaim).
+    some_died: Cell<bool>,
+}
 
 impl Default for Sleeps {
     fn default() -> Self {
-        Self(RefCell::new(Inner { slots: KeySlab::new(TABLE), wheel: Wheel::new(), firing: Vec::new() }))
+        let inner = Inner { slots: KeySlab::new(TABLE), wheel: Wheel::new(), firing: Vec::new() };
+        Self { inner: RefCell::new(inner), waiting: Cell::new(0), some_died: Cell::new(false) }
     }
 }
 
@@ -42,22 +49,24 @@ impl Sleeps {
     /// # Panics
     /// With 16 million sleeps on one worker.
     pub fn start(&self, now: Instant, at: Instant, waker: Waker) -> Key {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, .. } = &mut *inner;
-        slots
+        let key = slots
             .insert_with(|key| Sleeper { waker, entry: wheel.insert(now, at, key) })
-            .expect("a worker has at most 16 million sleeps")
+            .expect("a worker has at most 16 million sleeps");
+        self.waiting.set(wheel.len());
+        key
     }
 
     /// Goes on waiting. False if it has fired.
     pub fn wait(&self, key: Key, waker: &Waker) -> bool {
-        match self.0.borrow().slots.get(key) {
+        match self.inner.borrow().slots.get(key) {
             None => return false,
             Some(sleeper) if sleeper.waker.will_wake(waker) => return true,
             Some(_) => {}
         }
         let waker = waker.clone();
-        let before = match self.0.borrow_mut().slots.get_mut(key) {
+        let before = match self.inner.borrow_mut().slots.get_mut(key) {
             Some(sleeper) => std::mem::replace(&mut sleeper.waker, waker),
             None => return false,
         };
@@ -67,11 +76,13 @@ impl Sleeps {
 
     /// Takes it out of the wheel.
     pub fn cancel(&self, key: Key) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let sleeper = inner.slots.remove(key);
         if let Some(sleeper) = &sleeper {
             inner.wheel.remove(sleeper.entry);
+            self.some_died.set(true);
         }
+        self.waiting.set(inner.wheel.len());
         drop(inner);
         drop(sleeper);
     }
@@ -79,34 +90,40 @@ impl Sleeps {
     /// When the first of them is due, or has to move in the wheel.
     #[inline]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.0.borrow().wheel.next_deadline()
+        if self.waiting.get() == 0 { None } else { self.inner.borrow().wheel.next_deadline() }
     }
 
     /// Wakes those that are due, `max` at most, and returns how many.
+    #[inline]
     pub fn expire(&self, now: Instant, max: usize) -> usize {
-        let mut inner = self.0.borrow_mut();
+        if self.waiting.get() == 0 { 0 } else { self.fire(now, max) }
+    }
+
+    fn fire(&self, now: Instant, max: usize) -> usize {
+        let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, firing } = &mut *inner;
-        if wheel.is_empty() {
-            return 0;
-        }
         let fired =
             wheel.expire(now, max, |key| firing.extend(slots.remove(key).map(|sleeper| sleeper.waker)));
+        self.waiting.set(wheel.len());
+        self.some_died.set(true);
         let mut firing = std::mem::take(firing);
         drop(inner);
         for waker in firing.drain(..) {
             guarded(|| waker.wake());
         }
-        self.0.borrow_mut().firing = firing;
+        self.inner.borrow_mut().firing = firing;
         fired
     }
 
     #[inline]
     pub fn reclaim(&self) {
-        self.0.borrow_mut().slots.reclaim();
+        if self.some_died.replace(false) {
+            self.inner.borrow_mut().slots.reclaim();
+        }
     }
 
     pub fn shrink(&self) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         inner.slots.shrink();
         inner.wheel.shrink();
         inner.firing.shrink_to_fit();
