@@ -3,14 +3,21 @@
 //! Invariant: after the first rounds a world does not grow any more, so that every round costs the same; a count that
 //! does not repeat to the digit comes from a case that breaks this.
 
+use std::cell::RefCell;
+use std::future::{pending, poll_fn};
 use std::hint::black_box;
 use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with, post};
 use benches::routes;
 use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
 use netpoll_core::sim::{Options, Sim};
+use netpoll_core::task::{spawn_local, yield_now};
+use netpoll_core::timer::timeout;
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::internals::wire::response::{close_head, header, open_head, patch_length, usual_head};
 use netpoll_http::internals::wire::{
@@ -52,6 +59,10 @@ pub const CASES: &[Case] = &[
     case("stack_plaintext", requests_are_answered::<1>),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
     case("stack_post_1_kib", bodies_are_echoed),
+    Case { name: "task_hop", operations: 2, run: two_tasks_wake_each_other },
+    case("task_sleep_cancel", a_sleep_is_begun_and_given_up),
+    Case { name: "task_spawn_run_drop", operations: 64, run: tasks_are_spawned_and_end },
+    case("task_yield", a_task_yields),
     case("timer_insert_cancel", a_timer_is_set_and_cancelled),
     case("turn_no_event", a_turn_finds_nothing),
     case("turn_one_event", a_turn_finds_one_byte),
@@ -233,4 +244,67 @@ fn a_letter_is_sent_and_taken(rounds: u64) {
         sender.send(black_box(letter));
         black_box(mailbox.take());
     }
+}
+
+fn tasks_are_spawned_and_end(rounds: u64) {
+    Sim::new(Options::default()).block_on(async move {
+        for _ in 0..rounds {
+            for _ in 0..64 {
+                drop(spawn_local(async {}));
+            }
+            yield_now().await;
+        }
+    });
+}
+
+/// The turns between slices are part of the figure.
+fn a_task_yields(rounds: u64) {
+    Sim::new(Options::default()).block_on(async move {
+        for _ in 0..rounds {
+            yield_now().await;
+        }
+    });
+}
+
+/// Each wakes the other and waits.
+fn two_tasks_wake_each_other(rounds: u64) {
+    type Place = Rc<RefCell<Option<Waker>>>;
+
+    async fn player(rounds: u64, own: Place, other: Place) {
+        for _ in 0..rounds {
+            if let Some(waker) = other.borrow_mut().take() {
+                waker.wake();
+            }
+            let mut is_first = true;
+            poll_fn(|cx| {
+                if std::mem::replace(&mut is_first, false) {
+                    *own.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        if let Some(waker) = other.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    Sim::new(Options::default()).block_on(async move {
+        let (one, two) = (Place::default(), Place::default());
+        let first = spawn_local(player(rounds, Rc::clone(&one), Rc::clone(&two)));
+        let second = spawn_local(player(rounds, two, one));
+        first.await.expect("it ends");
+        second.await.expect("it ends");
+    });
+}
+
+fn a_sleep_is_begun_and_given_up(rounds: u64) {
+    Sim::new(Options::default()).block_on(async move {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..rounds {
+            let mut bound = pin!(timeout(Duration::from_secs(30), pending::<()>()));
+            assert!(black_box(&mut bound).as_mut().poll(&mut cx).is_pending());
+        }
+    });
 }
