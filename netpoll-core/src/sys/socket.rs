@@ -267,13 +267,12 @@ pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
 }
 
 /// Whether a connected socket is its own peer: nobody listened, and the kernel picked the port that was called as the
-/// source, which TCP takes for two sides that open at once. Two system calls.
-pub fn is_connected_to_itself(socket: BorrowedFd<'_>) -> bool {
+/// source, which TCP takes for two sides that open at once. One system call, and one more if the ports are the same.
+pub fn is_connected_to_itself(socket: BorrowedFd<'_>, port: u16) -> bool {
     let socket = SockRef::from(&socket);
-    match (socket.local_addr(), socket.peer_addr()) {
-        (Ok(local), Ok(peer)) => local.as_socket().is_some_and(|local| peer.as_socket() == Some(local)),
-        _ => false,
-    }
+    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+    let Some(local) = local.filter(|local| local.port() == port) else { return false };
+    socket.peer_addr().is_ok_and(|peer| peer.as_socket() == Some(local))
 }
 
 /// Sends a FIN behind everything that was sent; receiving goes on.

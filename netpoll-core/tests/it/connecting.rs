@@ -138,6 +138,40 @@ fn a_connection_comes_from_the_address_that_it_is_told_to() {
     stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
+/// Says that it is open.
+struct Quiet(mpsc::Sender<()>);
+
+impl Protocol for Quiet {
+    fn opened(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        self.0.send(()).unwrap();
+        Flow::Continue
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+#[test]
+fn of_a_connect_that_succeeds_the_kernel_is_asked_for_our_port_and_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let clients = clients();
+    let before = clients.handle().stats().syscalls_other;
+    let (sender, opened) = mpsc::channel();
+    let bare = ConnectOptions::default().keepalive(None).user_timeout(None).nodelay(false);
+    for _ in 0..5 {
+        clients.handle().connect(0, listener.local_addr().unwrap(), bare, Quiet(sender.clone()));
+        opened.recv_timeout(PATIENCE).unwrap();
+    }
+    let counted = std::iter::repeat_with(|| {
+        std::thread::yield_now();
+        clients.handle().stats()
+    });
+    let stats = counted.into_iter().find(|stats| stats.connected == 5).unwrap();
+    assert_eq!(stats.syscalls_other - before, 5);
+}
+
 fn world() -> (Sim, Log) {
     (Sim::new(Options::default()), Log::default())
 }

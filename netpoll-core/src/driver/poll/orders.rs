@@ -44,6 +44,9 @@ impl<R: Register> Io for Streams<R> {
         self.counts.syscalls_ctl += 1;
         self.poller.register_stream(socket.as_fd(), key)?;
         self.insert(key, socket, CONNECTING);
+        if let (Some(source), Some(inet)) = (self.sources.get_mut(key), to.as_socket_addr()) {
+            source.number = inet.port();
+        }
         Ok(())
     }
 

@@ -97,7 +97,7 @@ impl Source {
     #[cold]
     fn held_up(&self) -> Flushed {
         if self.has(SEND_FAILED) {
-            Flushed::Failed(io::Error::from_raw_os_error(self.errno.into()))
+            Flushed::Failed(io::Error::from_raw_os_error(self.number.into()))
         } else {
             Flushed::Blocked { in_flight: 0 }
         }
@@ -150,7 +150,7 @@ impl<R: Register> Streams<R> {
             Sent::Failed(error) => {
                 source.bits |= SEND_FAILED;
                 // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
-                source.errno = error.raw_os_error().map_or(0, |number| number as u16);
+                source.number = error.raw_os_error().map_or(0, |number| number as u16);
                 0
             }
         }

@@ -42,8 +42,8 @@ pub struct Readiness {
 
 pub struct Source {
     pub fd: OwnedFd,
-    /// The kernel's error number, with `SEND_FAILED`.
-    pub errno: u16,
+    /// With `SEND_FAILED` the kernel's error number. With `CONNECTING` the port that is called; zero if it has none.
+    pub number: u16,
     pub bits: u16,
 }
 

@@ -88,7 +88,7 @@ impl<R: Register> Streams<R> {
         };
         if source.has(CONNECTING) {
             if now.writable || now.ending {
-                self.connected(sink, key);
+                self.connected(sink, key, now.ending);
             }
             let Some(source) = self.sources.get(key) else { return };
             if source.has(CONNECTING) {
@@ -174,7 +174,7 @@ impl<R: Register> Streams<R> {
         if source.has(CONNECTING) {
             self.counts.syscalls_other += 1;
             if sys::has_connected_or_failed(source.fd.as_fd()) {
-                self.connected(sink, key);
+                self.connected(sink, key, true);
             }
             return;
         }
@@ -182,12 +182,15 @@ impl<R: Register> Streams<R> {
         self.read(scratch, limits, sink, key);
     }
 
-    fn connected<S: Sink>(&mut self, sink: &mut S, key: Key) {
+    /// A connect has come to its end. One that has failed is reported with an error, and asked for it.
+    fn connected<S: Sink>(&mut self, sink: &mut S, key: Key, may_have_failed: bool) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !CONNECTING;
-        self.counts.syscalls_other += 3;
-        let result = match sys::take_error(source.fd.as_fd()) {
-            Ok(None) if sys::is_connected_to_itself(source.fd.as_fd()) => {
+        let port = std::mem::take(&mut source.number);
+        self.counts.syscalls_other += u64::from(may_have_failed) + u64::from(port > 0);
+        let error = if may_have_failed { sys::take_error(source.fd.as_fd()) } else { Ok(None) };
+        let result = match error {
+            Ok(None) if port > 0 && sys::is_connected_to_itself(source.fd.as_fd(), port) => {
                 // Without a wait for stray segments, or whoever is to listen there finds the port taken.
                 let _ = sys::reset_on_close(source.fd.as_fd());
                 Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
@@ -203,7 +206,7 @@ impl<R: Register> Streams<R> {
     }
 
     pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, bits: u16) {
-        let replaced = self.sources.insert(key, Source { fd, errno: 0, bits });
+        let replaced = self.sources.insert(key, Source { fd, number: 0, bits });
         assert!(replaced.is_none(), "a key names one source at a time");
     }
 }
