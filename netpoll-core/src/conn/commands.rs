@@ -212,7 +212,7 @@ impl Commands {
     /// What `from` has received and not consumed comes first, handed over without a copy; then what is read goes from the read block to the
     /// socket of `to`. What the socket does not take waits in the queue of `to`, and `from` is not read until that has left (for a
     /// driver that sends later: between [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) and
-    /// [`write_low_bytes`](crate::ConnLimits::write_low_bytes)). So a direction holds one read at most, and a slow reader stops the writer
+    /// [`write_low_bytes`](crate::ConnLimits::write_low_bytes)). So a direction holds one read at most (where it is spliced 128 KiB), and a slow reader stops the writer
     /// in front of it and nobody else. A connection that is being dialed may be either end: `from` waits until `to` is open,
     /// and has said what it says in `opened`. A pause of the protocol of `from` ends.
     ///
@@ -230,7 +230,9 @@ impl Commands {
     /// its grace begins then. A connection is `from` once and `to` once at a time: a second forward takes the place of the first, whose
     /// `from` gets its input itself again, with what was not forwarded yet and its end. Both may be the same: an echo.
     ///
-    /// One `recv` and one `send` for up to 64 KiB, nothing allocated.
+    /// One `recv` and one `send` for up to 64 KiB, nothing allocated. Where chunks of 16 KiB and more come in a row and leave at once, the
+    /// kernel moves what follows from socket to socket, without a copy: two `splice` for up to 128 KiB, until less comes twice
+    /// ([`Builder::splice`](crate::Builder::splice)).
     pub fn forward(&mut self, from: ConnId, to: ConnId) {
         self.queue.push(Command::Link { from, to });
     }

@@ -22,7 +22,7 @@ use super::connect::Order;
 use super::stream::{End, FED, FORWARDS, HELD_BY_TARGET, PAUSED, Phase, Stream, YIELDED};
 use super::tables::Tables;
 use super::{ConnId, ConnLimits, Context, Lost};
-use crate::driver::{Io, Verdict};
+use crate::driver::{Io, SPLICED_BYTES_MIN, Verdict};
 use crate::mem::{Key, KeyMap, ReadBuffer};
 use crate::reactor::{Agenda, Due};
 use crate::time::Instant;
@@ -43,22 +43,30 @@ pub enum Forward {
 }
 
 /// What a target gets.
-enum Piece<'a> {
+pub(super) enum Piece<'a> {
     Chunk(&'a [u8]),
     Kept(ReadBuffer),
 }
 
-struct Link {
-    to: Key,
+impl Piece<'_> {
+    fn is_large(&self) -> bool {
+        matches!(self, Self::Chunk(bytes) if bytes.len() >= SPLICED_BYTES_MIN)
+    }
+}
+
+pub(super) struct Link {
+    pub(super) to: Key,
     /// When bytes were last moved.
-    at: Instant,
+    pub(super) at: Instant,
+    /// Large chunks in a row that left at once (`splicing.rs`).
+    pub(super) large_chunks: u8,
 }
 
 /// The links of one worker.
 #[derive(Default)]
 pub struct Forwards {
     /// By source.
-    links: KeyMap<Link>,
+    pub(super) links: KeyMap<Link>,
     /// The source of each target.
     sources: KeyMap<Key>,
 }
@@ -81,6 +89,10 @@ impl Forwards {
                 }
             }
         }
+    }
+
+    pub(super) fn target_of(&self, from: Key) -> Option<Key> {
+        self.links.get(from).map(|link| link.to)
     }
 
     fn remove(&mut self, from: Key) -> Option<Key> {
@@ -129,7 +141,7 @@ impl Tables {
         if let Some(other) = cx.forwards.sources.get(target).copied() {
             self.unlink(cx, io, other);
         }
-        cx.forwards.links.insert(source, Link { to: target, at: cx.agenda.clock.now() });
+        cx.forwards.links.insert(source, Link { to: target, at: cx.agenda.clock.now(), large_chunks: 0 });
         cx.forwards.sources.insert(target, source);
         let mut target_is_open = false;
         if let Some(stream) = self.stream(target) {
@@ -212,7 +224,11 @@ impl Tables {
 
     /// Sends what was read from a connection on to another.
     pub fn forward_chunk(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, chunk: &[u8]) -> Verdict {
-        self.feed(cx, io, from, Piece::Chunk(chunk))
+        let verdict = self.feed(cx, io, from, Piece::Chunk(chunk));
+        if chunk.len() >= SPLICED_BYTES_MIN {
+            Self::sent_large_chunk(cx, io, from, verdict);
+        }
+        verdict
     }
 
     fn forward_kept(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
@@ -232,10 +248,13 @@ impl Tables {
     }
 
     /// Lets the target of a link have something, and holds the source if that was too much.
-    fn feed(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, piece: Piece<'_>) -> Verdict {
+    pub(super) fn feed(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key, piece: Piece<'_>) -> Verdict {
         let now = cx.agenda.clock.now();
         let target = cx.forwards.links.get_mut(from).map(|link| {
             link.at = now;
+            if !piece.is_large() {
+                link.large_chunks = 0;
+            }
             link.to
         });
         // One that is gone, or whose output ends, takes nothing: the source's peer shall know that.
@@ -301,12 +320,12 @@ impl Tables {
         }
     }
 
-    fn stream(&mut self, key: Key) -> Option<&mut Stream> {
+    pub(super) fn stream(&mut self, key: Key) -> Option<&mut Stream> {
         self.get(key)?.stream(key)
     }
 
     /// One whose bytes on the wire are those of its protocol.
-    fn plain_stream(&mut self, key: Key) -> Option<&mut Stream> {
+    pub(super) fn plain_stream(&mut self, key: Key) -> Option<&mut Stream> {
         self.stream(key).filter(|stream| !stream.is_layered())
     }
 

@@ -29,6 +29,7 @@ mod protocol;
 mod remote;
 mod reply;
 mod slot;
+mod splicing;
 mod states;
 mod stream;
 mod table;

@@ -13,6 +13,8 @@ pub struct IoCounts {
     pub syscalls_send: u64,
     /// `sendfile`, and `pread` of files that have no `sendfile`.
     pub syscalls_sendfile: u64,
+    /// `splice`, and `read` of what it has left in a pipe.
+    pub syscalls_splice: u64,
     /// `recvmmsg`.
     pub syscalls_recvmmsg: u64,
     /// `sendmmsg`.
@@ -34,6 +36,8 @@ pub struct IoCounts {
     pub received_bytes: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
+    /// Bytes that were received and sent by `splice`, which are part of both sums.
+    pub spliced_bytes: u64,
     /// Sends that the peer's window or our socket buffer cut short.
     pub sends_blocked: u64,
     /// Reads that found nothing.

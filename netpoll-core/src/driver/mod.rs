@@ -94,6 +94,13 @@ pub trait Io {
     /// always right: the queue is what it can keep.
     fn send(&mut self, key: Key, bytes: &[u8]) -> usize;
 
+    /// What a stream receives from now on may go to another one without a copy, see [`Sink::splices_to`]. The driver
+    /// stops that by itself when it does not pay, and has to be told again. False if it cannot, now or ever.
+    fn splice(&mut self, from: Key) -> bool {
+        let _ = from;
+        false
+    }
+
     /// Starts to receive datagrams on a bound socket, see `datagrams.rs`.
     ///
     /// # Errors
@@ -163,6 +170,18 @@ pub trait Sink {
     /// Bytes arrived. They may have been taken off the socket before the source was paused. The receiver may change them:
     /// the driver looks at them again only where a [`Verdict::Reply`] says so.
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict;
+    /// Where all that this stream receives is to go now, of which nothing waits in between, asked before each step of an
+    /// [`Io::splice`]. `None` if it is read as ever.
+    fn splices_to(&mut self, key: Key) -> Option<Key> {
+        let _ = key;
+        None
+    }
+    /// So many bytes of a stream went to where [`splices_to`](Self::splices_to) had said. `rest` came behind them and did not, because the
+    /// target takes no more or has failed: the receiver has it now.
+    fn spliced(&mut self, io: &mut dyn Io, key: Key, bytes: usize, rest: &[u8]) -> Verdict {
+        let _ = (io, key, bytes, rest);
+        Verdict::Gone
+    }
     /// These bytes of a [`Verdict::Reply`] were not sent: they are queued in front of everything else.
     fn unsent(&mut self, key: Key, bytes: &[u8]);
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
@@ -193,6 +212,9 @@ pub struct Limits {
     /// Peers accepted from one report of a listener, at most.
     pub accepts: usize,
 }
+
+/// Fewer bytes at a time are cheaper copied than [spliced](Io::splice) (`docs/decisions/0014`).
+pub const SPLICED_BYTES_MIN: usize = 16 * 1024;
 
 /// How to wait for the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

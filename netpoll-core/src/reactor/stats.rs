@@ -85,6 +85,8 @@ ledger! {
         syscalls_send,
         /// `sendfile` calls, and `pread` calls for files that the kernel cannot send by itself.
         syscalls_sendfile,
+        /// `splice` calls, and `read` calls for what a target left of them.
+        syscalls_splice,
         /// `recvmmsg` calls, each of which receives a batch of datagrams.
         syscalls_recvmmsg,
         /// `sendmmsg` calls, each of which sends a batch of datagrams.
@@ -106,6 +108,8 @@ ledger! {
         received_bytes,
         /// Bytes sent to peers, those of files included.
         sent_bytes,
+        /// Bytes of relays that the kernel moved from one connection to another. They are counted as received and as sent too.
+        spliced_bytes,
         /// Reads cut off because the connection's share of the turn was used up.
         quantum_hits,
         /// Reads that found nothing.
@@ -220,6 +224,7 @@ impl Stats {
             + self.syscalls_recv
             + self.syscalls_send
             + self.syscalls_sendfile
+            + self.syscalls_splice
             + self.syscalls_recvmmsg
             + self.syscalls_sendmmsg
             + self.syscalls_accept

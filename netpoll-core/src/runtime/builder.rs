@@ -33,6 +33,7 @@ pub struct Builder {
     pub(super) share_port: bool,
     pub(super) socket_mode: Option<u32>,
     pub(super) pool_bytes_max: usize,
+    pub(super) splice: bool,
     pub(super) long_turn: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
@@ -63,6 +64,7 @@ impl Builder {
             share_port: false,
             socket_mode: None,
             pool_bytes_max: 4 * 1024 * 1024,
+            splice: true,
             long_turn: Duration::from_millis(10),
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
@@ -222,6 +224,16 @@ impl Builder {
     #[must_use]
     pub fn pool_bytes_max(mut self, bytes: usize) -> Self {
         self.pool_bytes_max = bytes;
+        self
+    }
+
+    /// Lets the kernel move the bytes of a [`forward`](Commands::forward) from socket to socket where they come in large pieces,
+    /// through a pipe of each worker (`splice(2)`), instead of copying them in and out. Default on. The pipe takes two descriptors of a
+    /// worker that has such a relay, and no memory of its own to speak of; what a target does not take at once is
+    /// read out of it, so that a relay holds no more than otherwise. Where there is no descriptor, or the kernel refuses, bytes are copied.
+    #[must_use]
+    pub fn splice(mut self, splice: bool) -> Self {
+        self.splice = splice;
         self
     }
 

@@ -81,8 +81,8 @@ impl Seat {
             _ => None,
         };
         let bell = Arc::clone(&self.bell);
-        let driver = move || Epoll::new(EpollOptions { events_max: EVENTS_MAX, busy_poll }, bell);
-        self.serve(door, driver, begin)
+        let options = EpollOptions { events_max: EVENTS_MAX, busy_poll, splices: self.settings.splice };
+        self.serve(door, move || Epoll::new(options, bell), begin)
     }
 
     fn serve<D: Driver>(

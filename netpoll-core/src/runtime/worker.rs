@@ -408,6 +408,16 @@ impl Sink for Worker {
         self.received_with_commands(io, key, chunk, verdict)
     }
 
+    fn splices_to(&mut self, key: Key) -> Option<Key> {
+        self.tables.splices_to(&self.cx, key)
+    }
+
+    fn spliced(&mut self, io: &mut dyn Io, key: Key, bytes: usize, rest: &[u8]) -> Verdict {
+        let verdict = self.tables.spliced(&mut self.cx, io, key, bytes, rest);
+        self.obey(io);
+        verdict
+    }
+
     fn unsent(&mut self, key: Key, bytes: &[u8]) {
         if let Some(table) = self.tables.get(key) {
             table.unsent(&mut self.cx, key, bytes);

@@ -29,6 +29,7 @@ mod sendfile;
 mod signal;
 mod socket;
 mod sockopt;
+mod splice;
 mod stream_options;
 mod unix;
 
@@ -58,6 +59,7 @@ pub use socket::{
     shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
+pub use splice::Pipe;
 pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
 pub use unix::{SocketFile, UnixListenOptions, listen_unix, refuse_new_unix_connections};
 

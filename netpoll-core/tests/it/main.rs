@@ -29,6 +29,7 @@ mod sim_storms;
 mod sim_storms_pairs;
 mod sim_workers;
 mod simulated;
+mod splicing;
 mod starting;
 mod storms;
 mod support;

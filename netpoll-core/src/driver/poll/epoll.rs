@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::super::{Driver, Io, Limits, Sink, Wait, Waited};
 use super::batch::{Ahead, Batch};
 use super::source::Readiness;
+use super::splicing::Splicer;
 use super::streams::{Register, Streams};
 use crate::mem::Key;
 use crate::sys::{self, EventFd, Events};
@@ -25,6 +26,8 @@ pub struct EpollOptions {
     pub events_max: usize,
     /// Kernel busy polling (`EPIOCSPARAMS`): microseconds, packets per poll, prefer.
     pub busy_poll: Option<(u32, u16, bool)>,
+    /// Whether bytes of relays may be moved by the kernel.
+    pub splices: bool,
 }
 
 /// The driver for Linux.
@@ -50,8 +53,10 @@ impl Epoll {
             epoll.set_busy_poll(usecs, budget, prefer).map_err(no_busy_polling)?;
         }
         epoll.add(bell.as_fd(), sys::EDGE_IN, BELL)?;
+        let mut streams = Streams::new(epoll)?;
+        streams.splicer = Splicer::new(options.splices);
         Ok(Self {
-            streams: Streams::new(epoll)?,
+            streams,
             events: Events::with_capacity(options.events_max),
             events_max: options.events_max,
             waited: Waited::default(),

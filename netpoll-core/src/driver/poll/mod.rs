@@ -13,6 +13,7 @@ mod files;
 mod orders;
 mod sending;
 mod source;
+mod splicing;
 mod streams;
 
 pub use accept::is_exhaustion;

@@ -92,6 +92,10 @@ impl<R: Register> Io for Streams<R> {
         self.send_lent(key, bytes)
     }
 
+    fn splice(&mut self, from: Key) -> bool {
+        self.begin_to_splice(from)
+    }
+
     fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
         self.bind_datagrams(key, socket, setup)
     }
@@ -161,6 +165,7 @@ impl<R: Register> Io for Streams<R> {
 
     fn shrink(&mut self) {
         self.sources.shrink();
+        self.splicer.shrink();
         self.arrivals.shrink_to_fit();
     }
 

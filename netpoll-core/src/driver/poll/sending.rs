@@ -43,7 +43,7 @@ impl Source {
     }
 
     #[cold]
-    fn cut_short(&mut self, counts: &mut IoCounts) {
+    pub(super) fn cut_short(&mut self, counts: &mut IoCounts) {
         self.bits |= BLOCKED;
         counts.sends_blocked += 1;
     }
@@ -58,6 +58,14 @@ impl Source {
             io::ErrorKind::Interrupted => Sent::Interrupted,
             _ => Sent::Failed(error),
         }
+    }
+
+    /// A send failed whose sender does not hear of it: the next flush says so.
+    #[cold]
+    pub(super) fn send_failed(&mut self, error: &io::Error) {
+        self.bits |= SEND_FAILED;
+        // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
+        self.number = error.raw_os_error().map_or(0, |number| number as u16);
     }
 
     /// Sends in as few calls as it takes, until nothing is left or the socket is full.
@@ -148,9 +156,7 @@ impl<R: Register> Streams<R> {
             Sent::Bytes(bytes) => bytes,
             Sent::Interrupted => 0,
             Sent::Failed(error) => {
-                source.bits |= SEND_FAILED;
-                // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
-                source.number = error.raw_os_error().map_or(0, |number| number as u16);
+                source.send_failed(&error);
                 0
             }
         }

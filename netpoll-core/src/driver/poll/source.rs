@@ -24,6 +24,10 @@ pub const SEND_FAILED: u16 = 1 << 6;
 const END_TOLD: u16 = 1 << 7;
 /// The peer has sent urgent data: a short read is no proof that nothing is left.
 pub const URGENT: u16 = 1 << 8;
+/// Its input is moved to another stream (`splicing.rs`).
+pub const SPLICES: u16 = 1 << 9;
+/// The last step of that moved little: the next one that does is the last.
+pub const EBBS: u16 = 1 << 10;
 
 /// What a poller reports about one source.
 #[derive(Debug, Clone, Copy, Default)]

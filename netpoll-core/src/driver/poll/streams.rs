@@ -18,8 +18,10 @@ use super::super::{HangUp, IoCounts, Limits, Sink, Verdict};
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
 use super::source::{
-    BLOCKED, CONNECTING, ENDED, ENDING, PAUSED, READABLE, Readiness, Received, Scratch, Source, URGENT,
+    BLOCKED, CONNECTING, ENDED, ENDING, PAUSED, READABLE, Readiness, Received, SPLICES, Scratch, Source,
+    URGENT,
 };
+use super::splicing::{BYTES_PER_SHARE_BYTE, Splicer, Step};
 use crate::mem::{Key, KeyMap};
 use crate::sys;
 
@@ -49,6 +51,7 @@ pub struct Streams<R> {
     pub(super) arrivals: Vec<Arrival>,
     pub(super) datagrams: DatagramSockets,
     pub(super) reserve: sys::ReserveFd,
+    pub(super) splicer: Splicer,
     pub(super) counts: IoCounts,
 }
 
@@ -63,6 +66,7 @@ impl<R: Register> Streams<R> {
             arrivals: Vec::new(),
             datagrams: DatagramSockets::new(),
             reserve: sys::ReserveFd::new()?,
+            splicer: Splicer::new(true),
             counts: IoCounts::default(),
         })
     }
@@ -142,6 +146,14 @@ impl<R: Register> Streams<R> {
                 return sink.unfinished(key);
             }
             let room = left.min(scratch.len());
+            if source.has(SPLICES) {
+                match self.splice(left.saturating_mul(BYTES_PER_SHARE_BYTE), sink, key) {
+                    Step::Moved(bytes) => left -= bytes.div_ceil(BYTES_PER_SHARE_BYTE),
+                    Step::Reads => {}
+                    Step::Over => return,
+                }
+                continue;
+            }
             match source.receive(&mut self.counts, scratch.part(0, room)) {
                 Received::Bytes { len, drained } => {
                     left -= len;
