@@ -25,8 +25,8 @@ const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 struct Relay {
     name: &'static str,
     command: String,
-    /// Its configuration, with words to be replaced.
-    configuration: Option<(&'static str, &'static str)>,
+    /// Its configuration, with words to be replaced: by settings of the program, and by options of the relay.
+    configuration: Option<(&'static str, &'static str, &'static str)>,
 }
 
 fn main() -> ExitCode {
@@ -47,20 +47,21 @@ fn relays(programs: &Path) -> Vec<Relay> {
         command: format!("{} 127.0.0.1:{{port}} {{backend}}", ours.display()),
         configuration: None,
     }];
-    let mut add = |name, command: &str, file, settings| {
-        relays.push(Relay { name, command: command.into(), configuration: Some((file, settings)) });
+    let mut add = |name, command: &str, file, settings, options| {
+        relays.push(Relay { name, command: command.into(), configuration: Some((file, settings, options)) });
     };
     if is_installed("haproxy") {
         let (command, file) = ("haproxy -db -q -f {conf}", include_str!("haproxy.cfg.in"));
-        add("HAProxy", command, file, "");
-        add("HAProxy, 64 KiB buffers", command, file, "tune.bufsize 65536");
+        add("HAProxy", command, file, "", "");
+        add("HAProxy, 64 KiB buffers", command, file, "tune.bufsize 65536", "");
+        add("HAProxy, splicing", command, file, "", "option splice-response");
     } else {
         println!("HAProxy is left out: it is not installed");
     }
     if is_installed("nginx") && Path::new(NGINX_MODULE).exists() {
         let (command, file) = ("nginx -e stderr -p {dir} -c {conf}", include_str!("nginx.conf.in"));
-        add("nginx stream", command, file, "");
-        add("nginx stream, 64 KiB buffers", command, file, "proxy_buffer_size 64k;");
+        add("nginx stream", command, file, "", "");
+        add("nginx stream, 64 KiB buffers", command, file, "proxy_buffer_size 64k;", "");
     } else {
         println!("nginx is left out: it is not installed, or {NGINX_MODULE} is not there");
     }
@@ -76,19 +77,20 @@ fn is_installed(program: &str) -> bool {
 impl Relay {
     /// Starts it in front of this backend.
     fn start(&self, backend: SocketAddr) -> Result<Server, Failure> {
-        let fill = |text: &str, settings: &str| {
+        let fill = |text: &str, settings: &str, options: &str| {
             text.replace("{backend}", &backend.to_string())
                 .replace("{settings}", settings)
+                .replace("{options}", options)
                 .replace("{module}", &format!("load_module {NGINX_MODULE};"))
         };
-        let configuration = self.configuration.map(|(text, settings)| {
+        let configuration = self.configuration.map(|(text, settings, options)| {
             let file = std::env::temp_dir().join(format!("netpoll-relay-{}.conf", std::process::id()));
-            std::fs::write(&file, fill(text, settings)).map(|()| file)
+            std::fs::write(&file, fill(text, settings, options)).map(|()| file)
         });
         let configuration: Option<PathBuf> = configuration.transpose()?;
         let template = Template {
             name: self.name.into(),
-            command: fill(&self.command, ""),
+            command: fill(&self.command, "", ""),
             configuration: configuration.clone(),
         };
         let probe = |port| TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(Into::into);
