@@ -137,6 +137,9 @@
 //! A burst of all that is one system call, or none if the other worker is awake. What is sent to a worker that has ended is
 //! dropped. `examples/src/key_value_store` is a store that is split among workers in this way.
 //!
+//! A crate that does its I/O on tokio works in what a worker polls, and tokio itself is no dependency of this one: see
+//! [`Builder::on_thread_start`], and `docs/ASYNC.md`.
+//!
 //! A callback must not block: everything else on its worker waits for it. If it panics, its connection
 //! is reset and counted, and no other notices.
 //!
@@ -239,8 +242,8 @@ pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
 pub use runtime::{Builder, Report, Running, Runtime, Started, WorkerInfo, Workers};
 pub use sys::{
-    Address, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress, listen_fds,
-    open_files, raise_open_files,
+    Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,
+    listen_fds, open_files, raise_open_files,
 };
 pub use time::Instant;
 

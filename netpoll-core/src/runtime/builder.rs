@@ -9,7 +9,7 @@ use super::Running;
 use super::endpoints::{Bind, Listen};
 use super::listening::inherited_options;
 use super::placement::Workers;
-use super::programs::{OnStart, State};
+use super::programs::{OnStart, OnThreadStart, State};
 use super::shutdown::Report;
 use crate::conn::{ConnLimits, UdpOptions};
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
@@ -41,6 +41,7 @@ pub struct Builder {
     pub(super) listeners: Vec<Listen>,
     pub(super) udp: Vec<Bind>,
     pub(super) udp_options: UdpOptions,
+    pub(super) on_thread_start: Vec<OnThreadStart>,
     pub(super) on_start: Vec<OnStart>,
     pub(super) states: Vec<State>,
 }
@@ -72,6 +73,7 @@ impl Builder {
             listeners: Vec::new(),
             udp: Vec::new(),
             udp_options: UdpOptions::default(),
+            on_thread_start: Vec::new(),
             on_start: Vec::new(),
             states: Vec::new(),
         }
@@ -89,7 +91,7 @@ impl Builder {
     /// other processes are pinned to the same CPUs.
     ///
     /// Threads and processes that a callback starts inherit the worker's one CPU: start a pool of threads before the runtime, or
-    /// let it choose its CPUs itself.
+    /// give its threads an [`Affinity`](crate::Affinity).
     #[must_use]
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;
@@ -285,8 +287,8 @@ impl Builder {
     /// Starts the workers and returns when all of them are ready: they serve together, or none does.
     ///
     /// # Errors
-    /// What a function given to [`try_listen`](Self::try_listen), [`try_state`](Self::try_state) or
-    /// [`on_start`](Self::on_start) returned on any worker, or that one of these or of their like panicked there; the error names the worker and the cause, and is of
+    /// What a function given to [`try_listen`](Self::try_listen), [`try_state`](Self::try_state),
+    /// [`on_thread_start`](Self::on_thread_start) or [`on_start`](Self::on_start) returned on any worker, or that one of these or of their like panicked there; the error names the worker and the cause, and is of
     /// the cause's kind. One of these functions that is still running a second later is not waited for: what it
     /// returns is dropped.
     ///

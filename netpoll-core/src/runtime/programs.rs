@@ -36,9 +36,10 @@ impl WorkerInfo {
 }
 
 type MakeState = Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>;
+pub(super) type OnThreadStart = Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>;
 pub(super) type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) -> io::Result<()> + Send + Sync>;
 
-/// What a function for [`Builder::on_start`] may return: nothing, or [`io::Result<()>`](io::Result).
+/// What a function for [`Builder::on_start`] or [`Builder::on_thread_start`] may return: nothing, or [`io::Result<()>`](io::Result).
 pub trait Started: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> io::Result<()>;
@@ -69,6 +70,27 @@ pub(super) struct State {
 }
 
 impl Builder {
+    /// Called on each worker's thread, which is pinned by then, before anything else of the program runs there: states, the functions
+    /// of listeners, [`on_start`](Self::on_start). Default nothing; each call adds one. It may return an
+    /// [`io::Result`], whose error is one of [`start`](Self::start).
+    ///
+    /// For what belongs to the thread and not to the worker, such as a context that code finds in a thread-local. So a worker enters
+    /// a tokio runtime that stands beside it, and polls futures of tokio while a thread of that drives them:
+    /// `.on_thread_start(move |_worker| std::mem::forget(handle.enter()))`. Forgotten, because the guard would have to be dropped behind
+    /// everything of the program that is dropped on this thread; what was entered goes with the thread. `docs/ASYNC.md` has the
+    /// whole of it.
+    ///
+    /// With [`block_on`](Self::block_on) the thread is the caller's. Workers of a simulation have no threads of their own, and none
+    /// of this.
+    #[must_use]
+    pub fn on_thread_start<R: Started>(
+        mut self,
+        start: impl Fn(&WorkerInfo) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.on_thread_start.push(Box::new(move |info| start(info).into_result()));
+        self
+    }
+
     /// Called on each worker at its start, for outgoing connections. Default nothing; each call adds one. It may return an
     /// [`io::Result`], whose error is one of [`start`](Self::start). What it asks for is done when all workers are ready.
     #[must_use]

@@ -49,7 +49,7 @@ struct Shared {
     state: Mutex<State>,
     asked: Condvar,
     /// Where its threads run, not only on the CPU of the worker that starts them.
-    cpus: Vec<usize>,
+    affinity: sys::Affinity,
     /// The system's resolver, or one that a test has made up.
     look_up: Box<LookUp>,
 }
@@ -90,7 +90,7 @@ impl Shared {
 
     fn serve(&self) {
         // A kernel that refuses leaves it on the CPU of the worker, where it takes its turns.
-        let _ = sys::keep_current_thread_on(&self.cpus);
+        let _ = self.affinity.apply();
         while let Some(question) = self.next() {
             let found = (self.look_up)(&question.name, question.port);
             question.answer(found);
@@ -128,8 +128,8 @@ impl Resolver {
     }
 
     fn asking(look_up: Box<LookUp>) -> Self {
-        let cpus = sys::allowed_cpus().unwrap_or_default();
-        Self(Arc::new(Shared { state: Mutex::default(), asked: Condvar::new(), cpus, look_up }))
+        let affinity = sys::Affinity::of_this_thread().unwrap_or_default();
+        Self(Arc::new(Shared { state: Mutex::default(), asked: Condvar::new(), affinity, look_up }))
     }
 
     /// For one worker.

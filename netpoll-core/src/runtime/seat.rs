@@ -180,6 +180,9 @@ impl Seat {
             handle: self.handle,
             states: worker.cx.states.0.clone(),
         };
+        for start in &settings.on_thread_start {
+            start(&info)?;
+        }
         for state in &settings.states {
             (state.make)(&info)?;
         }

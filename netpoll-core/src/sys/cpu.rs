@@ -20,6 +20,46 @@ const MASK_WORDS_MAX: usize = 65536 / WORD_BITS;
 
 const _: () = assert!(align_of::<libc::c_ulong>() >= align_of::<libc::cpu_set_t>());
 
+/// The CPUs that a thread may run on, to be given to others.
+///
+/// A thread inherits those of the one that starts it. A pool that starts its threads when they are needed, as most do, and is first
+/// asked by a worker, has them all on the one CPU of that worker. Take the affinity where the program begins, and apply it in
+/// the function that the pool calls on each of its threads:
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let affinity = netpoll_core::Affinity::of_this_thread()?;
+/// let on_thread_start = move || {
+///     // Where the kernel refuses, the thread stays on the CPU that it was started on.
+///     let _ = affinity.apply();
+/// };
+/// # on_thread_start();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Affinity {
+    cpus: Vec<usize>,
+}
+
+impl Affinity {
+    /// That of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel's; none are known.
+    pub fn of_this_thread() -> io::Result<Self> {
+        Ok(Self { cpus: allowed_cpus()? })
+    }
+
+    /// Lets the calling thread run there and nowhere else, and the threads that it starts from now on.
+    ///
+    /// # Errors
+    /// The kernel's: `InvalidInput` when none of the CPUs may be used any more.
+    pub fn apply(&self) -> io::Result<()> {
+        keep_current_thread_on(&self.cpus)
+    }
+}
+
 /// The CPUs that the calling thread may run on, ascending; never empty.
 ///
 /// # Errors
@@ -48,7 +88,7 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's: `EINVAL` when none of them may be used.
-pub fn keep_current_thread_on(cpus: &[usize]) -> io::Result<()> {
+fn keep_current_thread_on(cpus: &[usize]) -> io::Result<()> {
     let mut mask: Vec<libc::c_ulong> = vec![0; MASK_WORDS];
     for &cpu in cpus {
         if cpu >= MASK_WORDS_MAX * WORD_BITS {
@@ -186,6 +226,22 @@ mod tests {
             };
             assert_eq!(thread::spawn(pinned).join().unwrap(), (cpu, vec![cpu]));
         }
+    }
+
+    #[test]
+    fn a_thread_that_a_pinned_one_starts_runs_everywhere_if_it_is_given_the_affinity() {
+        let affinity = Affinity::of_this_thread().unwrap();
+        let all = allowed_cpus().unwrap();
+        let pinned = move || {
+            pin_current_thread(all[0]).unwrap();
+            let started = thread::spawn(move || {
+                let inherited = allowed_cpus().unwrap();
+                affinity.apply().unwrap();
+                (inherited, allowed_cpus().unwrap())
+            });
+            assert_eq!(started.join().unwrap(), (vec![all[0]], all));
+        };
+        thread::spawn(pinned).join().unwrap();
     }
 
     #[test]

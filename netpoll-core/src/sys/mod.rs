@@ -35,7 +35,7 @@ mod unix;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
 pub use control::LocalIp;
-pub use cpu::{allowed_cpus, keep_current_thread_on, pin_current_thread, quota};
+pub use cpu::{Affinity, allowed_cpus, pin_current_thread, quota};
 pub use datagrams::{
     DATAGRAM_BYTES_MAX, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams, join_datagrams,
     tell_local_ip,

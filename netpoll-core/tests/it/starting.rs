@@ -149,6 +149,58 @@ fn the_first_turn_does_not_count_starting_as_work() {
     assert!(stats.busy_nanos < slow.as_nanos() as u64, "{} ns", stats.busy_nanos);
 }
 
+thread_local! {
+    /// What code of the program has run on this thread.
+    static RAN: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn what_runs_on_a_threads_start_runs_before_everything_else_and_on_the_same_thread() {
+    struct Done;
+    let ran = |what| RAN.with_borrow_mut(|all| all.push(what));
+    let (sender, order) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    // Asked for in the order in which it does not run.
+    let builder = three()
+        .on_start(move |worker, _commands| {
+            ran("start");
+            sender.lock().unwrap().send((worker.index, RAN.take())).unwrap();
+        })
+        .listen("127.0.0.1:0", move |_worker| {
+            ran("factory");
+            |_peer| Echo
+        })
+        .unwrap()
+        .state(move |_worker| {
+            ran("state");
+            Done
+        })
+        .on_thread_start(move |_worker| ran("thread"))
+        .on_thread_start(move |_worker| {
+            ran("thread again");
+            Ok(())
+        });
+    let running = start(builder).unwrap();
+    let mut all: Vec<_> = order.iter().take(3).collect();
+    all.sort();
+    for (index, (worker, ran)) in all.into_iter().enumerate() {
+        assert_eq!((worker, ran), (index, vec!["thread", "thread again", "state", "factory", "start"]));
+    }
+    running.stop(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn what_runs_on_a_threads_start_and_fails_is_an_error_of_start() {
+    let error = refused(three().on_thread_start(|worker| match worker.index {
+        1 => Err(io::Error::new(io::ErrorKind::NotFound, "no context")),
+        _ => Ok(()),
+    }));
+    assert_names(&error, 1, "no context");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let error = refused(three().on_thread_start(|worker| assert!(worker.index != 2, "no context either")));
+    assert_names(&error, 2, "no context either");
+}
+
 /// Panics when it is dropped.
 struct Grenade;
 
