@@ -28,6 +28,10 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 /// What it captures is `'static` and need not be `Send`: it stays on its worker. It must not block, because the worker
 /// serves all its connections on one thread. A panic is answered with 500.
 ///
+/// An `async` handler may wait for anything that needs no more than a waker, and for what is tokio's if its worker has entered a
+/// runtime of tokio ([`Builder::on_thread_start`](netpoll_core::Builder::on_thread_start); `docs/ASYNC.md` says how, and what it costs).
+/// Its future is polled and dropped on its worker, so what it holds need not be `Send` either.
+///
 /// Closures annotate their arguments, because the compiler cannot guess the lifetime of a request:
 ///
 /// ```
