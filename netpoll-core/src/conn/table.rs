@@ -261,8 +261,10 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        let waiting = stream.waiting_bytes();
         let sent = stream.sent(&mut cx.agenda, &cx.limits, io, key, bytes);
-        if sent.is_ok() && stream.has_room_for_source(&cx.limits) {
+        // A driver may say that there is room where nothing waits for it.
+        if sent.is_ok() && stream.waiting_bytes() < waiting && stream.has_room_for_source(&cx.limits) {
             cx.commands.push(Command::Forward(Forward::Room(key)));
         }
         match sent {

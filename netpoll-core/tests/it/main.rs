@@ -20,6 +20,7 @@ mod layers;
 mod memory;
 mod on_workers;
 mod panics;
+mod relaying;
 mod send_now;
 mod settings;
 mod sim_addresses;
