@@ -53,12 +53,9 @@ impl<P: Protocol> Connections<P> {
 
     /// Tells a connection that a drain has begun.
     pub fn stop(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
-        match self.slots.get(key).map(|slot| slot.stream.phase) {
-            Some(phase) if phase.is_open() => {
-                self.call(cx, io, key, Flush::Soon, P::stopping);
-            }
-            Some(phase) if phase.is_connecting() => self.end(cx, io, key, End::reset(Lost::Cut)),
-            _ => {}
+        // A dial goes on, and is told when it is open.
+        if self.slots.get(key).is_some_and(|slot| slot.stream.phase.is_open()) {
+            self.call(cx, io, key, Flush::Soon, P::stopping);
         }
     }
 

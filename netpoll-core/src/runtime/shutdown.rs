@@ -11,9 +11,9 @@ use crate::reactor::Stats;
 pub struct Report {
     /// How long the drain took, from when the first order to drain reached a worker.
     pub took: Duration,
-    /// Connections that were open when it began.
+    /// Connections that were open when it began, or being made.
     pub open: u64,
-    /// Connections that the drain deadline cut.
+    /// Connections that the drain deadline cut, dials included.
     pub cut: u64,
     /// The counters of the whole run.
     pub stats: Stats,

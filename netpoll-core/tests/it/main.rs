@@ -7,6 +7,7 @@ mod cipher;
 mod connecting;
 mod datagrams;
 mod dialing;
+mod dials_in_drains;
 mod ending;
 mod ends;
 mod fast_lane;
