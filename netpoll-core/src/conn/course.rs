@@ -30,6 +30,11 @@ impl Stream {
         self.is_held() && !self.has(HOLDING_LONG)
     }
 
+    /// The queue passed high water and has not come down yet.
+    pub fn is_backed_up(&self) -> bool {
+        self.has(BACKED_UP)
+    }
+
     pub fn is_finished(&self) -> bool {
         self.has(ENDED)
     }

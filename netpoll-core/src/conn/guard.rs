@@ -24,11 +24,16 @@ pub struct Guard {
     looks: u32,
     /// What the peer had still to take at the last look. Who has taken all of that is not behind, however little it was.
     outstanding_bytes: u64,
-    /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last.
+    /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last. Of one that is to end
+    /// with what it has in hand: until when it may take in more.
     until: Instant,
     discarded_bytes: u64,
     /// The grace of a drain: it is no output that is watched.
     retires: bool,
+    /// That is over: what is in hand is answered first.
+    is_over: bool,
+    /// What was in hand at the last look, in bytes.
+    in_hand_bytes: usize,
     /// All has left the queue, and the peer's side had not acknowledged it then: the next look asks again.
     awaits_acknowledgement: bool,
 }
@@ -73,6 +78,7 @@ impl Stream {
         limits: &ConnLimits,
         io: &mut dyn Io,
         key: Key,
+        grace: Duration,
     ) -> Outlook {
         let Some(mut guard) = self.guard.take() else { return Outlook::GoesOn };
         if guard.retires && self.is_linked() {
@@ -80,16 +86,12 @@ impl Stream {
             self.watch_output(agenda, limits, io, key);
             return Outlook::GoesOn;
         }
-        if guard.retires && self.is_behind() {
-            let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
-            if guard.sent_bytes >= least {
-                // Its input waits for the peer to read, which it does: what had arrived is answered.
-                self.retire(agenda, key, limits.drain_grace);
-                return Outlook::GoesOn;
-            }
-        }
         if guard.retires {
-            return Outlook::Retired;
+            if !self.is_behind() || !self.gets_on(limits, &guard) {
+                return Outlook::Retired;
+            }
+            self.retire_behind_input(agenda, limits, key, &guard, grace);
+            return Outlook::GoesOn;
         }
         if self.phase == Phase::Lingering {
             return self.linger_on(agenda, limits, key, &guard).map_or(Outlook::GoesOn, Outlook::Ends);
@@ -157,6 +159,8 @@ impl Stream {
             until: at,
             discarded_bytes: 0,
             retires: false,
+            is_over: false,
+            in_hand_bytes: 0,
             awaits_acknowledgement: false,
         }));
     }
@@ -169,17 +173,60 @@ impl Stream {
         if !self.phase.is_open() || self.is_retiring() {
             return;
         }
-        let now = cx.agenda.clock.now();
-        let ends = if cx.stopping { cx.drain_ends.duration_since(now) } else { Duration::MAX };
-        self.retire(&mut cx.agenda, key, cx.limits.drain_grace.min(ends));
+        let grace = cx.drain_grace();
+        self.retire(&mut cx.agenda, key, grace);
     }
 
     /// Lingers after this time. Output that waits for the peer is not watched meanwhile.
-    pub fn retire(&mut self, agenda: &mut Agenda, key: Key, after: Duration) {
+    fn retire(&mut self, agenda: &mut Agenda, key: Key, after: Duration) {
         self.guard(agenda, key, after);
         if let Some(guard) = &mut self.guard {
             guard.retires = true;
         }
+    }
+
+    /// The grace of a drain is over, and there is input that was taken in: it is answered first, which is looked at again and again.
+    fn retire_behind_input(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        key: Key,
+        guard: &Guard,
+        grace: Duration,
+    ) {
+        let until = if guard.is_over { guard.until } else { agenda.clock.now().saturating_add(grace) };
+        self.retire(agenda, key, limits.drain_grace);
+        let in_hand_bytes = self.input.len();
+        if let Some(next) = &mut self.guard {
+            (next.is_over, next.until, next.in_hand_bytes) = (true, until, in_hand_bytes);
+        }
+    }
+
+    /// Whether input that is in hand gets less: its protocol takes it, or the peer reads the answers that it waits for. At the first
+    /// look nobody knows what was taken in since.
+    fn gets_on(&self, limits: &ConnLimits, guard: &Guard) -> bool {
+        let least = limits.least_taken_bytes(limits.drain_grace).min(guard.outstanding_bytes).max(1);
+        let is_taken = match guard.is_over {
+            true => self.input.len() < guard.in_hand_bytes,
+            false => !self.is_backed_up(),
+        };
+        is_taken || guard.sent_bytes >= least
+    }
+
+    /// True once when the grace of a drain is over and nothing is in hand any more: it is to end now, between two messages. What had
+    /// arrived by then and lay in the socket is taken in first; but what comes on and on is not for ever.
+    pub fn take_retired(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) -> bool {
+        let Some(guard) = &self.guard else { return false };
+        let takes_more = agenda.clock.now() < guard.until;
+        let is_retired = guard.is_over
+            && self.phase.is_open()
+            && !self.is_held()
+            && !self.is_linked()
+            && !(takes_more && io.has_input(key));
+        if is_retired {
+            self.clear_guard();
+        }
+        is_retired
     }
 
     /// All has left the queue. Whether it is to be watched on, because the peer's side may not have all of it yet: it is asked
@@ -256,7 +303,7 @@ impl Stream {
             agenda.stats.timers_moved +=
                 u64::from(self.guard.is_some() || self.deadlines.protocol().is_some());
             self.take_passed(agenda, key);
-        } else if (passed == Passed::Protocol || self.is_retiring()) && self.puts_off_deadline() {
+        } else if passed == Passed::Protocol && self.puts_off_deadline() {
             self.deadlines.put_off(&mut agenda.timers, now, key);
             return Passed::Neither;
         }

@@ -349,11 +349,10 @@ impl Conn<'_> {
     }
 
     /// How long a connection that is between two requests should wait for another when a drain begins:
-    /// [`ConnLimits::drain_grace`], but never beyond the deadline of the drain that is under way.
+    /// [`ConnLimits::drain_grace`], but at most half of what is left of the drain that is under way: the other half is for the end.
     #[must_use]
     pub fn drain_grace(&self) -> Duration {
-        let grace = self.cx.limits.drain_grace;
-        if self.cx.stopping { grace.min(self.cx.drain_ends.duration_since(self.now())) } else { grace }
+        self.cx.drain_grace()
     }
 
     /// Messages of this connection that a protocol should handle before it returns

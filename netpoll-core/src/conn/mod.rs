@@ -41,6 +41,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::mem::Key;
 use crate::reactor::Agenda;
@@ -101,6 +102,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// How long a connection that is in the middle of nothing goes on in a drain: half of what is left of it at most, so that there is
+    /// time for the end.
+    pub fn drain_grace(&self) -> Duration {
+        let grace = self.limits.drain_grace;
+        let left = || self.drain_ends.duration_since(self.agenda.clock.now());
+        if self.stopping { grace.min(left() / 2) } else { grace }
+    }
+
     /// The end that a callback has asked for, with its cause.
     #[cold]
     pub fn because(&mut self, key: Key, end: stream::End) -> stream::End {

@@ -104,8 +104,9 @@ pub trait Protocol: Sized + 'static {
 
     /// The runtime is shutting down gracefully. A connection that is in the middle of something may go
     /// on until the drain deadline; it sees [`Conn::is_stopping`] and should close when done. Called once, and right behind
-    /// `opened` if the connection opens during the drain. The default lets it go on for a moment and then
-    /// lingers.
+    /// `opened` if the connection opens during the drain. The default is [`Flow::Retire`]: it goes on for a moment and then lingers. One
+    /// that must not end so soon, because it waits for a dial or for an answer from elsewhere, returns
+    /// [`Conn::unchanged_flow`] and ends itself.
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
         let _ = conn;
         Flow::Retire
@@ -171,9 +172,13 @@ pub enum Flow {
     /// peer is still talking.
     Linger,
     /// Go on as before for the grace of a drain ([`Conn::drain_grace`](crate::Conn::drain_grace)), then `Linger`. What
-    /// arrives until then is received, and answered if the protocol does so; a pause stays a pause. The grace begins anew
-    /// while input waits behind output that the peer goes on reading, at the least rate. For [`stopping`](Protocol::stopping): a request
-    /// may be on its way.
+    /// arrives until then is received, and answered if the protocol does so; a pause stays a pause. For
+    /// [`stopping`](Protocol::stopping): a request may be on its way.
+    ///
+    /// Who has something in hand when the grace is over, because it gave way ([`Yield`](Self::Yield)) or its output waits for the peer,
+    /// is offered the rest first, and ends when `received` says `Continue`: between two messages. Until then nothing is read but, for as
+    /// long as another grace, what lay in the socket; so a peer that never stops sending ends as well. If in a grace nothing of it was
+    /// taken, neither by the protocol nor, at the least rate, by the peer, it ends at once.
     Retire,
     /// Close with a reset, now. What is queued is lost. A Unix socket knows no reset: its peer reads what has left the queue, and
     /// then an end like any other.
@@ -213,8 +218,8 @@ pub enum Lost {
     MemoryOverflow,
     /// A callback panicked.
     Panicked,
-    /// The drain deadline passed while it was still open, the drain began while it was connecting, it was to be connected
-    /// behind the drain deadline, or its worker ended by an error.
+    /// The drain deadline passed while it was still open or connecting, it was to be connected behind that, or its worker ended by
+    /// an error.
     Cut,
 }
 

@@ -119,7 +119,57 @@ impl<P: Protocol> Connections<P> {
         if !self.done(cx, io, key, end) {
             return Verdict::Gone;
         }
+        self.retire_at_rest(cx, io, key);
         self.slots.get(key).map_or(Verdict::Gone, Slot::verdict)
+    }
+
+    /// Behind what may have been the last of its input in hand: ends a connection whose grace in a drain was over before.
+    fn retire_at_rest(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
+        if stream.take_retired(&mut cx.agenda, io, key) {
+            self.retired(cx, io, key);
+        }
+    }
+
+    /// Left the ready list. True when the connection may be read.
+    fn go_on(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let offer = slot.stream.left_ready_list(&mut cx.agenda, io, key);
+        if slot.stream.take_output_left() && !self.output_left(cx, io, key) {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        if slot.stream.take_peer_ending() && !self.peer_ended(cx, io, key) {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        // What is offered comes first: a flush may find that nothing is left to do but that.
+        if !offer && slot.stream.owes_flush() {
+            let end = slot.stream.flush_for_source(cx, io, key);
+            if end.is_some() {
+                return self.done(cx, io, key, end);
+            }
+        }
+        if slot.stream.take_room(&cx.limits) {
+            return self.drained(cx, io, key);
+        }
+        if offer && slot.stream.forwards() {
+            cx.commands.push(Command::Forward(Forward::Kept(key)));
+            return false;
+        }
+        if offer {
+            let owes_end = slot.stream.owes_end();
+            let end = if owes_end {
+                slot.stream.end_was_passed_on();
+                slot.offer(cx, io, key, &[], P::eof)
+            } else {
+                slot.offer(cx, io, key, &[], P::received)
+            };
+            if end.is_some() {
+                return self.done(cx, io, key, end);
+            }
+        }
+        slot.verdict() == Verdict::Continue
     }
 
     pub(super) fn call(
@@ -272,6 +322,7 @@ impl<P: Protocol> Table for Connections<P> {
             Ok(false) => {}
             Ok(true) => {
                 self.drained(cx, io, key);
+                self.retire_at_rest(cx, io, key);
             }
         }
     }
@@ -313,43 +364,9 @@ impl<P: Protocol> Table for Connections<P> {
     }
 
     fn resume(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
-        let Some(slot) = self.slots.get_mut(key) else { return false };
-        let offer = slot.stream.left_ready_list(&mut cx.agenda, io, key);
-        if slot.stream.take_output_left() && !self.output_left(cx, io, key) {
-            return false;
-        }
-        let Some(slot) = self.slots.get_mut(key) else { return false };
-        if slot.stream.take_peer_ending() && !self.peer_ended(cx, io, key) {
-            return false;
-        }
-        let Some(slot) = self.slots.get_mut(key) else { return false };
-        // What is offered comes first: a flush may find that nothing is left to do but that.
-        if !offer && slot.stream.owes_flush() {
-            let end = slot.stream.flush_for_source(cx, io, key);
-            if end.is_some() {
-                return self.done(cx, io, key, end);
-            }
-        }
-        if slot.stream.take_room(&cx.limits) {
-            return self.drained(cx, io, key);
-        }
-        if offer && slot.stream.forwards() {
-            cx.commands.push(Command::Forward(Forward::Kept(key)));
-            return false;
-        }
-        if offer {
-            let owes_end = slot.stream.owes_end();
-            let end = if owes_end {
-                slot.stream.end_was_passed_on();
-                slot.offer(cx, io, key, &[], P::eof)
-            } else {
-                slot.offer(cx, io, key, &[], P::received)
-            };
-            if end.is_some() {
-                return self.done(cx, io, key, end);
-            }
-        }
-        slot.verdict() == Verdict::Continue
+        let may_be_read = self.go_on(cx, io, key);
+        self.retire_at_rest(cx, io, key);
+        may_be_read
     }
 
     fn flush(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
@@ -383,11 +400,14 @@ impl<P: Protocol> Table for Connections<P> {
                 let next = self.attempt_timed_out(cx, io, key);
                 self.goes_on(cx, io, key, next);
             }
-            Passed::Guard => match stream.guard_passed(&mut cx.agenda, &cx.limits, io, key) {
-                Outlook::GoesOn => {}
-                Outlook::Retired => self.retired(cx, io, key),
-                Outlook::Ends(end) => self.end(cx, io, key, end),
-            },
+            Passed::Guard => {
+                let grace = cx.drain_grace();
+                match stream.guard_passed(&mut cx.agenda, &cx.limits, io, key, grace) {
+                    Outlook::GoesOn => {}
+                    Outlook::Retired => self.retired(cx, io, key),
+                    Outlook::Ends(end) => self.end(cx, io, key, end),
+                }
+            }
             Passed::Protocol if stream.phase.is_open() => {
                 self.call(cx, io, key, Flush::Soon, P::deadline);
             }

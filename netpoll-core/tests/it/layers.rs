@@ -607,7 +607,7 @@ fn who_is_closed_by_others_or_by_a_drain_says_its_last_word() {
     for within in [SECOND / 2, 10 * SECOND] {
         let (mut sim, mut peer) = world(Options::default(), make.clone());
         sim.begin_drain(within);
-        sim.advance(within.min(SECOND) - TICK);
+        sim.advance((within / 2).min(SECOND) - TICK);
         assert!(!sim.is_closed(peer.peer));
         sim.advance(2 * TICK);
         peer.heard(&mut sim);

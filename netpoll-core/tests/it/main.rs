@@ -8,6 +8,7 @@ mod connecting;
 mod datagrams;
 mod dialing;
 mod dials_in_drains;
+mod draining;
 mod ending;
 mod ends;
 mod fast_lane;
