@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::connect::ConnectOptions;
 use super::table::Connections;
-use super::target::Place;
+use super::target::{Place, malformed};
 use super::{Context, Lost, Protocol};
 use crate::driver::{Close, Io};
 use crate::mem::Key;
@@ -87,10 +87,7 @@ impl<P: Protocol> Connections<P> {
             }
             Place::Known(address, others) => (std::iter::once(address).chain(others).collect(), None),
             Place::Name(name, port) => (VecDeque::new(), Some((name, port))),
-            Place::Nothing(text, why) => {
-                let error = io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?}: {why}"));
-                return Err(Lost::ConnectFailed(error));
-            }
+            Place::Nothing(text, why) => return Err(Lost::ConnectFailed(malformed(&text, why))),
         };
         let attempt = Attempt { next, options, ends, failure: None, is_looked_up: name.is_some() };
         cx.attempts.of.insert(key, attempt);

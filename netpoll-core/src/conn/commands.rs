@@ -4,6 +4,7 @@
 //! left alone: the name finds nothing.
 
 use std::any::Any;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +14,9 @@ use super::dial::Dial;
 use super::forward::Forward;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
-use super::{ConnId, DatagramId, DialNames, Local, Message, Protocol, Target};
+use super::{ConnId, DatagramId, DialNames, Handle, Local, Message, Protocol, States, Target};
 use crate::mem::{DatagramPath, Guarded, Key};
-use crate::time::TimerKey;
+use crate::time::{ClockReader, Instant, TimerKey};
 
 /// An order for later.
 pub enum Command {
@@ -90,20 +91,82 @@ pub struct Commands {
     pub(super) worker: u16,
     workers: usize,
     names: DialNames,
+    /// The worker that carries them out, if one does.
+    home: Option<Home>,
+}
+
+/// What code that gives commands may ask of its worker.
+struct Home {
+    states: States,
+    clock: ClockReader,
 }
 
 /// More than these are not kept room for between two callbacks.
 const KEPT_MAX: usize = 64;
 
 impl Commands {
-    /// Those of one of so many workers.
-    pub(crate) fn new(worker: u16, workers: usize, names: DialNames) -> Self {
-        Self { queue: Vec::new(), timers: Timers::new(), worker, workers, names }
+    /// Those of a worker with these states.
+    pub(crate) fn new(worker: u16, handle: &Handle, states: &States) -> Self {
+        let home = Home { states: states.clone(), clock: handle.clock.clone() };
+        Self::of(worker, handle.workers.len(), handle.names.clone(), Some(home))
+    }
+
+    fn of(worker: u16, workers: usize, names: DialNames, home: Option<Home>) -> Self {
+        Self { queue: Vec::new(), timers: Timers::new(), worker, workers, names, home }
     }
 
     /// Those that nobody carries out; names that come of them lead nowhere.
     pub(crate) fn nobodys() -> Self {
-        Self::new(u16::MAX, usize::from(u16::MAX), DialNames::default())
+        Self::of(u16::MAX, usize::from(u16::MAX), DialNames::default(), None)
+    }
+
+    /// The worker that carries them out, counted from zero. `None` where nobody does: in the
+    /// [`lost`](crate::Protocol::lost) of a connection that was never tried.
+    #[must_use]
+    pub fn worker(&self) -> Option<usize> {
+        self.home.is_some().then_some(usize::from(self.worker))
+    }
+
+    /// The time, on the clock of all workers: later than [`Conn::now`](crate::Conn::now) by what this turn has taken so far.
+    /// `None` where there is no [worker](Self::worker). Reads the clock; a callback that has a `Conn` or a [`Local`] asks that.
+    #[must_use]
+    pub fn now(&self) -> Option<Instant> {
+        Some(self.home.as_ref()?.clock.now())
+    }
+
+    /// The value of this type that [`Builder::state`](crate::Builder::state) made for this worker. `None` where there is no
+    /// [worker](Self::worker).
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
+    ///
+    /// /// Connections of this worker that were lost by an error.
+    /// #[derive(Default)]
+    /// struct Failures(Cell<u64>);
+    ///
+    /// struct Sink;
+    /// impl Protocol for Sink {
+    ///     fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         input.advance_all();
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+    ///         if let (Lost::Failed(_), Some(failures)) = (reason, commands.state::<Failures>()) {
+    ///             failures.0.set(failures.0.get() + 1);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// If the worker has none of this type.
+    #[must_use]
+    #[track_caller]
+    pub fn state<S: 'static>(&self) -> Option<Rc<S>> {
+        self.home.as_ref().map(|home| home.states.get())
     }
 
     /// Queues bytes on another connection, on any worker. Nothing happens if it is gone.

@@ -68,7 +68,7 @@ pub use remote::{Handle, Setup};
 pub use states::{OwnStates, States, two_states};
 pub use tables::Tables;
 pub use target::Target;
-pub(crate) use target::look_up;
+pub(crate) use target::{look_up, no_address};
 pub use timers::TimerId;
 
 /// What the connections of one worker share.

@@ -45,7 +45,7 @@ impl Target {
         match &self.0 {
             Place::Known(first, others) => Ok(std::iter::once(first).chain(others).cloned().collect()),
             Place::Name(name, port) => look_up(name, *port),
-            Place::Nothing(_, why) => Err(io::Error::new(io::ErrorKind::InvalidInput, *why)),
+            Place::Nothing(text, why) => Err(malformed(text, why)),
         }
     }
 
@@ -67,11 +67,22 @@ impl Target {
 
 /// Asks the system's resolver, which may take as long as it likes.
 pub(crate) fn look_up(name: &str, port: u16) -> io::Result<Vec<Address>> {
-    let found: Vec<Address> = (name, port).to_socket_addrs()?.map(Address::from).collect();
+    let found = (name, port).to_socket_addrs().map_err(|error| no_address(error.kind(), name, &error))?;
+    let found: Vec<Address> = found.map(Address::from).collect();
     if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        return Err(no_address(io::ErrorKind::NotFound, name, &"it has none"));
     }
     Ok(found)
+}
+
+/// The error of a name without an address: it says which.
+pub(crate) fn no_address(kind: io::ErrorKind, name: &str, why: &dyn fmt::Display) -> io::Error {
+    io::Error::new(kind, format!("no address of {name:?}: {why}"))
+}
+
+/// The error of what is no target: it says what.
+pub(super) fn malformed(text: &str, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?}: {why}"))
 }
 
 impl fmt::Display for Target {
@@ -216,6 +227,7 @@ mod tests {
         for text in ["", "localhost", ":80", "localhost:http", "unix:", "unix:/\0", "localhost:70000"] {
             let error = Target::from(text).resolve().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text:?}");
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
         assert!(Target::from(Path::new("")).resolve().is_err() && Target::from(&[][..]).resolve().is_err());
     }

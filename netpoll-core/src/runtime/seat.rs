@@ -146,6 +146,7 @@ impl Seat {
         let published = Arc::clone(&self.handle.published[self.index]);
         let wakes: Arc<dyn Deliver> = Arc::new(Wakes(self.mailbox.sender()));
         let resolver = self.resolver.of(self.mailbox.sender());
+        let states = OwnStates::default();
         let context = Context {
             agenda: Agenda::new(
                 self.clock,
@@ -153,7 +154,7 @@ impl Seat {
                 settings.long_turn,
                 self.handle.setup().memory_bytes_max,
             ),
-            commands: Commands::new(self.index as u16, self.handle.workers(), self.handle.names.clone()),
+            commands: Commands::new(self.index as u16, &self.handle, &states.0),
             limits: settings.limits,
             addresses: Addresses::new(settings.limits.connections_per_address_max),
             dialed: Dialed::default(),
@@ -166,7 +167,7 @@ impl Seat {
             lane: OwnLane::new(self.handle.clock.clone(), Arc::clone(&wakes)),
             wakes,
             handle: self.handle.clone(),
-            states: OwnStates::default(),
+            states,
             cause: None,
             attempts: Attempts::default(),
             resolver,

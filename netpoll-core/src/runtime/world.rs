@@ -22,7 +22,7 @@ use super::programs::WorkerInfo;
 use super::worker::Worker;
 use crate::conn::{
     Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, OwnStates,
-    Peer, Protocol, Resolve, Setup, UdpOptions, Wakes,
+    Peer, Protocol, Resolve, Setup, UdpOptions, Wakes, no_address,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
@@ -97,7 +97,7 @@ impl Resolve for Asker {
         let names = self.names.borrow();
         let found = names.get(&name).filter(|ips| !ips.is_empty());
         let found = found.map(|ips| ips.iter().map(|ip| Address::from((*ip, port))).collect());
-        let found = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let found = found.ok_or_else(|| no_address(io::ErrorKind::NotFound, &name, &"it is not set"));
         self.worker.send(Letter::Found { key, found });
     }
 }
@@ -140,9 +140,10 @@ impl Sim {
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let wakes: Arc<dyn Deliver> = Arc::new(Wakes(mailbox.sender()));
+            let states = OwnStates::default();
             let context = Context {
                 agenda: Agenda::new(clock.clone(), usize::MAX, Duration::MAX, memory_bytes_max),
-                commands: Commands::new(index as u16, count, handle.names.clone()),
+                commands: Commands::new(index as u16, &handle, &states.0),
                 limits: options.limits,
                 addresses: Addresses::new(options.limits.connections_per_address_max),
                 dialed: Dialed::default(),
@@ -155,7 +156,7 @@ impl Sim {
                 lane: OwnLane::new(clock.reader(), Arc::clone(&wakes)),
                 wakes,
                 handle: handle.clone(),
-                states: OwnStates::default(),
+                states,
                 cause: None,
                 attempts: Attempts::default(),
                 resolver: Rc::new(Asker { names: Rc::clone(&names), worker: mailbox.sender() }),
@@ -214,6 +215,16 @@ impl Sim {
             let value = make(&info);
             info.states.add(value);
         }
+    }
+
+    /// The state of this type of a worker: what a test wants to look at, or to change.
+    ///
+    /// # Panics
+    /// If the worker has none, or there is no such worker.
+    #[must_use]
+    #[track_caller]
+    pub fn state_of<S: 'static>(&self, worker: usize) -> Rc<S> {
+        self.seats[worker].worker.cx.states.0.get()
     }
 
     /// A timer on every worker, as [`Builder::every`](crate::Builder::every) starts them. It counts from now.

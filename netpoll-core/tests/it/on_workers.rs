@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
-use netpoll_core::{Conn, ConnId, ConnLimits, Flow, Input, Message, Protocol, Runtime, Workers};
+use netpoll_core::{
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Message, Protocol,
+    Runtime, Workers,
+};
 
 use crate::support::{Client, Echo, PanicsWhenDropped};
 
@@ -739,4 +742,58 @@ fn what_the_last_connection_of_a_drain_asks_of_another_worker_is_done() {
     sim.settle();
     assert!(sim.is_finished());
     assert_eq!(heard.load(Ordering::Relaxed), 1);
+}
+
+/// Keeps the worker and the time of its loss in the worker's state.
+struct Mourned;
+
+#[derive(Default)]
+struct Losses(RefCell<Vec<(usize, Instant)>>);
+
+impl Protocol for Mourned {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn lost(&mut self, _reason: Lost, commands: &mut Commands) {
+        if let (Some(worker), Some(now)) = (commands.worker(), commands.now()) {
+            let losses = commands.state::<Losses>().expect("there is a worker");
+            losses.0.borrow_mut().push((worker, now));
+        }
+    }
+}
+
+#[test]
+fn lost_reaches_the_state_of_its_worker_and_a_test_looks_at_it() {
+    let mut sim = Sim::new(Options::default().workers(2));
+    sim.state(|_worker| Losses::default());
+    let listener = sim.listen(|_peer| Mourned);
+    let peer = sim.connect_to(listener, 1);
+    sim.advance(Duration::from_secs(3));
+    sim.reset(peer);
+    sim.settle();
+    assert!(sim.state_of::<Losses>(0).0.borrow().is_empty());
+    let (worker, at) = sim.state_of::<Losses>(1).0.borrow()[0];
+    assert_eq!((worker, at), (1, sim.now()));
+}
+
+#[test]
+fn lost_finds_no_worker_where_its_connection_was_never_tried() {
+    struct Told(mpsc::Sender<(Option<usize>, Option<Instant>, bool)>);
+    impl Protocol for Told {
+        fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+            Flow::Close
+        }
+        fn lost(&mut self, _reason: Lost, commands: &mut Commands) {
+            let has_state = commands.state::<Losses>().is_some();
+            self.0.send((commands.worker(), commands.now(), has_state)).unwrap();
+        }
+    }
+    let running = Runtime::builder().workers(Workers::Count(1)).pin(false).start().unwrap();
+    let handle = running.handle().clone();
+    running.stop(Duration::ZERO).unwrap();
+    let (said, says) = mpsc::channel();
+    handle.connect(0, "127.0.0.1:1", ConnectOptions::default(), Told(said));
+    assert_eq!(says.recv().unwrap(), (None, None, false));
 }

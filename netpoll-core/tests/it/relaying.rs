@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
-use netpoll_core::{Address, Conn, ConnId, ConnectOptions, Flow, Input, Instant, Lost, Protocol};
+use netpoll_core::{Address, Conn, ConnId, ConnectOptions, Flow, Input, Instant, Protocol};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
