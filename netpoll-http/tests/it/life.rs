@@ -187,6 +187,40 @@ fn a_drain_closes_idle_connections_after_its_grace_and_lets_a_request_in_hand_fi
 }
 
 #[test]
+fn a_pipeline_ends_in_a_drain_behind_an_answer_that_says_close_whatever_its_client_sends_on() {
+    for in_a_turn in [1, 3] {
+        let mut limits = Limits::default();
+        limits.requests_per_turn = Some(in_a_turn);
+        let router = |_: &_| Router::new().get("/{n}", |req: &Request| req.param::<String>("n"));
+        let client = App::new(router).limits(limits).test();
+        let mut connection = client.connect();
+        let mut sent = 0;
+        let mut ask = |connection: &mut netpoll_http::TestConnection| {
+            sent += 1;
+            connection.put(format!("GET /{sent} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        };
+        (0..20).for_each(|_| ask(&mut connection));
+        client.turn();
+        client.turn();
+        client.begin_drain(Duration::from_secs(60));
+        // It has more before it than a turn's work, all the time.
+        for _ in 0..100 {
+            (0..in_a_turn).for_each(|_| ask(&mut connection));
+            client.turn();
+            client.stand_still(Duration::from_millis(10));
+        }
+        let answers: Vec<_> = std::iter::from_fn(|| connection.response()).collect();
+        for (index, answer) in answers.iter().enumerate() {
+            assert_eq!(answer.text(), (index + 1).to_string());
+            let is_last = index + 1 == answers.len();
+            assert_eq!(answer.header("connection") == Some("close"), is_last, "answer {index}");
+        }
+        assert!((2..20).contains(&answers.len()), "{} answers", answers.len());
+        assert!(connection.is_closed() && !connection.is_reset());
+    }
+}
+
+#[test]
 fn a_drain_resets_nobody_who_has_not_taken_its_answer_yet() {
     let client = site();
     let mut connection = client.connect();
