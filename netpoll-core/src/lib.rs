@@ -64,21 +64,42 @@
 //! | send the same bytes to many connections | [`Commands::send_many`], [`Handle::send_many`] |
 //! | know the time | [`Conn::now`], [`Local::now`], [`Handle::now`] |
 //!
-//! Here each worker counts its own words, and a connection that asks for the sum asks every worker, which tells it:
+//! Here each worker counts its own words, and a connection that asks for the sum asks every worker, which tells it. The answer is told
+//! when it is dropped: that happens even if the code panics, or if its worker has ended and the code is dropped without running. Told by
+//! the code itself, it would not come then, and who waits for it would wait for ever.
 //!
 //! ```
 //! use std::cell::Cell;
 //! use std::time::Duration;
 //!
 //! use netpoll_core::sim::{Options, Sim};
-//! use netpoll_core::{Conn, Flow, Input, Message, Protocol};
+//! use netpoll_core::{Conn, ConnId, Flow, Handle, Input, Message, Protocol};
 //!
 //! /// Words that came to this worker.
 //! #[derive(Default)]
 //! struct Words(Cell<usize>);
 //!
-//! /// What one worker has to say.
-//! struct Count(usize);
+//! /// What one worker has to say, if it has come to that.
+//! struct Count(Option<usize>);
+//!
+//! /// Tells it, whatever happens.
+//! struct Answer {
+//!     handle: Handle,
+//!     to: ConnId,
+//!     count: Option<usize>,
+//! }
+//!
+//! impl Answer {
+//!     fn is(mut self, count: usize) {
+//!         self.count = Some(count);
+//!     }
+//! }
+//!
+//! impl Drop for Answer {
+//!     fn drop(&mut self) {
+//!         self.handle.tell(self.to, Count(self.count));
+//!     }
+//! }
 //!
 //! #[derive(Default)]
 //! struct Counter {
@@ -92,20 +113,19 @@
 //!         input.advance_all();
 //!         let here = conn.state::<Words>();
 //!         here.0.set(here.0.get() + words);
-//!         let (id, workers) = (conn.id(), conn.local().handle().workers());
-//!         (self.sum, self.missing) = (0, workers);
-//!         for worker in 0..workers {
-//!             conn.commands().run_on(worker, move |local| {
-//!                 let count = Count(local.state::<Words>().0.get());
-//!                 local.commands().tell(id, count);
-//!             });
+//!         let (to, handle) = (conn.id(), conn.local().handle().clone());
+//!         (self.sum, self.missing) = (0, handle.workers());
+//!         for worker in 0..handle.workers() {
+//!             let answer = Answer { handle: handle.clone(), to, count: None };
+//!             conn.commands().run_on(worker, move |local| answer.is(local.state::<Words>().0.get()));
 //!         }
 //!         Flow::Pause // one question after the other
 //!     }
 //!
 //!     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
 //!         if let Ok(Count(count)) = message.downcast() {
-//!             (self.sum, self.missing) = (self.sum + count, self.missing - 1);
+//!             // A worker that has no answer counts as none; a store would answer with an error.
+//!             (self.sum, self.missing) = (self.sum + count.unwrap_or(0), self.missing - 1);
 //!         }
 //!         if self.missing > 0 {
 //!             return Flow::Pause;
@@ -139,6 +159,60 @@
 //!
 //! A crate that does its I/O on tokio works in what a worker polls, and tokio itself is no dependency of this one: see
 //! [`Builder::on_thread_start`], and `docs/ASYNC.md`.
+//!
+//! ## Bounds on work between workers
+//!
+//! A mailbox has no limit, so whoever sends has to have one. What is asked of others is bounded where it begins, at the connection, because
+//! its peer is the one who can be made to wait:
+//!
+//! - *Batches*: collect what a callback finds for each other worker, and send one message for each when the input is used up or the turn's
+//!   budget is ([`Conn::turn_budget`]); the reply is one message too.
+//! - *In flight*: return [`Flow::Pause`] while an answer is missing, and `Continue` from [`Protocol::told`] when the last has come. Then a
+//!   connection has one batch on the way to each worker at most, and its peer is held back by its socket. For more in flight, count them in
+//!   the protocol, and pause at the limit.
+//! - *Bytes*: count the bytes of what is under way, requests and the answers that are expected, in a `Cell` of the worker's state, one for
+//!   each other worker (a lane). At the limit leave the input where it is and pause; who gives bytes back calls [`Commands::wake`] for
+//!   those who wait. A batch is cut when it is full, so that one request of a megabyte does not make a thousand small ones wait.
+//! - *Memory*: what is kept for a connection outside of its queues, such as answers that came out of order, counts by
+//!   [`Conn::hold_memory`]. Look at [`Conn::is_short_of_memory`] before you keep more.
+//! - *Output*: check [`Conn::is_backed_up`] between two messages, and return `Flow::Yield`. What others send to a peer that does not
+//!   read is bounded by [`ConnLimits::output_bytes_max`].
+//! - *Ends*: give back in [`Protocol::lost`], or in the destructor of what the message owns, what an answer would have given back. A
+//!   message that is dropped is an answer as well: see the example above.
+//!
+//! # A function that makes protocols
+//!
+//! What [`Builder::listen`] takes is called once on each worker. As a function with a name it says that what it returns borrows nothing
+//! of the [`WorkerInfo`], which edition 2024 would assume (`use<>`):
+//!
+//! ```no_run
+//! use std::cell::Cell;
+//! use std::rc::Rc;
+//!
+//! use netpoll_core::{Conn, Flow, Input, Peer, Protocol, Runtime, WorkerInfo};
+//!
+//! struct Numbered(u64);
+//! # impl Protocol for Numbered {
+//! #     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+//! #         Flow::Close
+//! #     }
+//! # }
+//!
+//! fn accept(worker: &WorkerInfo) -> impl FnMut(Peer) -> Numbered + use<> {
+//!     let count: Rc<Cell<u64>> = worker.state::<Cell<u64>>();
+//!     move |_peer| {
+//!         count.set(count.get() + 1);
+//!         Numbered(count.get())
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     Runtime::builder().state(|_worker| Cell::new(0_u64)).listen("127.0.0.1:7000", accept)?.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Failures
 //!
 //! A callback must not block: everything else on its worker waits for it. If it panics, its connection
 //! is reset and counted, and no other notices.
@@ -193,6 +267,11 @@
 //! Both are off by default.
 
 #![cfg_attr(not(loom), warn(missing_docs))]
+
+/// Bytes that many may hold without a copy: [`Bytes` of the crate `bytes`](https://docs.rs/bytes/1), version 1, as
+/// [`Commands::send`], [`Handle::send`], [`Conn::send_shared`] and [`Protocol::outgoing`] take them. Programs that use them otherwise
+/// depend on `bytes = "1"` themselves, and have the same type.
+pub use bytes::Bytes;
 
 /// Setters of settings, for chains: one for each field, of its name.
 macro_rules! setters {

@@ -84,6 +84,10 @@ impl Packet {
 /// Orders of one callback, carried out in order when it has returned; see [`Conn::commands`](crate::Conn::commands) and
 /// [`Local::commands`].
 ///
+/// The [`Flow`](crate::Flow) that the callback returns comes first: what is ordered for its own connection finds that closing, or gone
+/// behind a `Reset`, and what it has queued itself leaves in front of what is sent by order. What
+/// [`lost`](crate::Protocol::lost) orders comes behind what the callback had ordered that ended it.
+///
 /// What they lead to may give orders again, and so on for 64 rounds; then others have their turn first.
 pub struct Commands {
     queue: Vec<Command>,
@@ -171,8 +175,9 @@ impl Commands {
 
     /// Queues bytes on another connection, on any worker. Nothing happens if it is gone.
     ///
-    /// Above 4 KiB the bytes are shared, not copied, however many connections get them. They are queued even if
-    /// that connection is backed up; one that falls behind by more than
+    /// `Bytes` are those of the crate `bytes`, exported as [`netpoll_core::Bytes`](crate::Bytes); a `Vec`, a `String` and what is
+    /// `'static` become some by `into()`. Above 4 KiB they are shared, not copied, however many connections get them. They are queued
+    /// even if that connection is backed up; one that falls behind by more than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) is reset.
     pub fn send(&mut self, to: ConnId, bytes: Bytes) {
         self.queue.push(Command::Send { to, bytes: Guarded::new(bytes) });
@@ -196,6 +201,9 @@ impl Commands {
     /// Runs code on a worker, as [`Handle::run_on`](crate::Handle::run_on) does. On this one it runs when the callback has
     /// returned, in its place among the other orders.
     ///
+    /// Who waits for an answer from there gets none if the code panics, or if that worker has ended: the code is dropped then. So let what
+    /// the code owns answer when it is dropped, as the [example on the first page](crate#one-worker-and-the-others) does.
+    ///
     /// # Panics
     /// If there is no such worker.
     #[track_caller]
@@ -213,8 +221,10 @@ impl Commands {
         self.queue.push(Command::Disarm(entry));
     }
 
-    /// Closes another connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does; one that is not
-    /// made yet is given up. Nothing happens if it is gone.
+    /// Closes another connection after what it has queued is sent: its [`closing`](crate::Protocol::closing) is called, whose
+    /// default is [`Flow::Linger`](crate::Flow::Linger) and not `Close`. So it stays for its peer's end, two seconds of silence by
+    /// default ([`ConnLimits::linger_silence_max`](crate::ConnLimits::linger_silence_max)). One that is not made yet is given up.
+    /// Nothing happens if it is gone.
     pub fn close(&mut self, id: ConnId) {
         self.order(id, Order::Close);
     }
@@ -272,30 +282,135 @@ impl Commands {
 
     /// Sends the input of one connection to another one from now on, both of this worker: a relay, if it is done in both directions.
     ///
-    /// What `from` has received and not consumed comes first, handed over without a copy; then what is read goes from the read block to the
-    /// socket of `to`. What the socket does not take waits in the queue of `to`, and `from` is not read until that has left (for a
-    /// driver that sends later: between [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) and
-    /// [`write_low_bytes`](crate::ConnLimits::write_low_bytes)). So a direction holds one read at most (where it is spliced 128 KiB), and a slow reader stops the writer
-    /// in front of it and nobody else. A connection that is being dialed may be either end: `from` waits until `to` is open,
-    /// and has said what it says in `opened`. A pause of the protocol of `from` ends.
+    /// ```
+    /// use netpoll_core::sim::{Options, Sim};
+    /// use netpoll_core::{Commands, Conn, ConnId, ConnectOptions, Flow, Input, Lost, Protocol};
     ///
-    /// `received` and `eof` of `from` are not called while this lasts. When its peer has ended, `to` is
-    /// [finished](Self::finish) behind the last byte, and that is the end of it. When either of the two is gone before, however that
-    /// came about, the other one is reset, so that nobody takes a part for the whole; it is lost with
-    /// [`Lost::Reset`](crate::Lost::Reset). The same happens to the one that is there if the other is not, if
-    /// it is on another worker, if it has a [`Layer`](crate::Layer), or if `to` takes no more because its own protocol has closed or finished it.
+    /// const UPSTREAMS: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
     ///
-    /// Everything else goes on: what else is sent to `to` comes in between, deadlines pass, the least rate of
-    /// [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min) is asked of readers. A pair is idle when nothing has moved in
-    /// either direction: give one of the two, or both, a deadline, and look at [`Conn::forwarded_at`](crate::Conn::forwarded_at) when it
-    /// passes. What lies in either socket by then has moved. In a drain both go on until its deadline:
-    /// [`Flow::Retire`](crate::Flow::Retire), and a grace that runs already, wait until a connection has nothing forwarded any more, and
-    /// its grace begins then. A connection is `from` once and `to` once at a time: a second forward takes the place of the first, whose
-    /// `from` gets its input itself again, with what was not forwarded yet and its end. Both may be the same: an echo.
+    /// /// Who has connected. Paused until its input is forwarded: what it says meanwhile waits in the kernel.
+    /// struct Client;
+    /// impl Protocol for Client {
+    ///     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         let client = conn.id();
+    ///         Upstream::dial(client, 0, conn.commands());
+    ///         Flow::Pause
+    ///     }
     ///
-    /// One `recv` and one `send` for up to 64 KiB, nothing allocated. Where chunks of 16 KiB and more come in a row and leave at once, the
-    /// kernel moves what follows from socket to socket, without a copy: two `splice` for up to 128 KiB, until less comes twice
-    /// ([`Builder::splice`](crate::Builder::splice)).
+    ///     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+    ///         Flow::Pause // before the forward begins; nothing of it is consumed
+    ///     }
+    ///
+    ///     fn eof(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+    ///         Flow::Pause // it has said all, and waits for an answer: the end is forwarded too
+    ///     }
+    ///
+    ///     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         conn.unchanged_flow() // in a drain the dial goes on, and so does the pair
+    ///     }
+    /// }
+    ///
+    /// /// Where its input goes.
+    /// struct Upstream {
+    ///     client: ConnId,
+    ///     index: usize,
+    ///     is_open: bool,
+    /// }
+    ///
+    /// impl Upstream {
+    ///     fn dial(client: ConnId, index: usize, commands: &mut Commands) {
+    ///         match UPSTREAMS.get(index) {
+    ///             Some(to) => {
+    ///                 let upstream = Self { client, index, is_open: false };
+    ///                 commands.connect(*to, ConnectOptions::default(), upstream);
+    ///             }
+    ///             None => commands.reset(client),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// impl Protocol for Upstream {
+    ///     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         self.is_open = true;
+    ///         let upstream = conn.id();
+    ///         conn.commands().forward(self.client, upstream);
+    ///         conn.commands().forward(upstream, self.client);
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+    ///         Flow::Continue // never called: its input is forwarded before any of it is read
+    ///     }
+    ///
+    ///     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         conn.unchanged_flow()
+    ///     }
+    ///
+    ///     fn lost(&mut self, _reason: Lost, commands: &mut Commands) {
+    ///         if !self.is_open {
+    ///             Self::dial(self.client, self.index + 1, commands); // nothing was sent: the next one will do
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(Options::default());
+    /// let listener = sim.listen(|_peer| Client);
+    /// sim.answer_connections_to("10.0.0.1:80".parse::<netpoll_core::Address>().unwrap(), netpoll_core::sim::Answer::Refuse);
+    /// let client = sim.connect(listener);
+    /// sim.send(client, b"question");
+    /// sim.finish(client);
+    /// sim.settle();
+    /// let (upstream, to) = sim.take_dialed().pop().expect("dialed");
+    /// assert_eq!(to.to_string(), "10.0.0.2:80");
+    /// assert_eq!(sim.take_received(upstream), b"question");
+    /// assert!(sim.is_closed(upstream), "its direction has ended");
+    /// sim.send(upstream, b"answer");
+    /// sim.close(upstream);
+    /// sim.settle();
+    /// assert_eq!(sim.take_received(client), b"answer");
+    /// assert_eq!(sim.open(), 0);
+    /// ```
+    ///
+    /// # What is moved
+    /// - First what `from` has received and not consumed, handed over without a copy; then what is read goes from the read block to the
+    ///   socket of `to`. One `recv` and one `send` for up to 64 KiB, nothing allocated. Where chunks of 16 KiB and more come in a row
+    ///   and leave at once, the kernel moves what follows from socket to socket, without a copy: two `splice` for up to 128 KiB, until
+    ///   less comes twice ([`Builder::splice`](crate::Builder::splice)).
+    /// - What the socket does not take waits in the queue of `to`, and `from` is not read until that has left (for a driver that sends
+    ///   later: between [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) and
+    ///   [`write_low_bytes`](crate::ConnLimits::write_low_bytes)). So a direction holds one read at most (where it is spliced
+    ///   128 KiB), and a slow reader stops the writer in front of it and nobody else.
+    /// - A reader that is too slow is cut as any other: by the least rate,
+    ///   [`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min), every
+    ///   [`write_grace`](crate::ConnLimits::write_grace). It is lost with [`Lost::Stalled`](crate::Lost::Stalled), the other with
+    ///   `Reset`. A relay whose readers may stand still for long sets `write_rate_min` to zero and looks at idle time itself.
+    ///
+    /// # When to call it
+    /// - Both are open, or being dialed: `from` waits until `to` is open, and has said what it says in `opened`. A connection whose `from`
+    ///   or `to` is not there is reset, as is one on another worker, or with a [`Layer`](crate::Layer).
+    /// - A pause of the protocol of `from` ends. A [`Flow::Pause`](crate::Flow::Pause) that it returns later, from `deadline` or `told`,
+    ///   stops this direction, until a callback returns [`Flow::Continue`](crate::Flow::Continue); other callbacks return
+    ///   [`Conn::unchanged_flow`](crate::Conn::unchanged_flow). [`pause`](Self::pause) and [`resume`](Self::resume) do it from outside.
+    /// - A connection is `from` once and `to` once at a time: a second forward takes the place of the first, whose `from` gets its input
+    ///   itself again, with what was not forwarded yet and its end. Both may be the same: an echo.
+    ///
+    /// # While it lasts
+    /// - `received` and `eof` of `from` are not called. All other callbacks are, and what else is sent to `to` comes in between.
+    /// - A pair is idle when nothing has moved in either direction: give one of the two, or both, a deadline, and look at
+    ///   [`Conn::forwarded_at`](crate::Conn::forwarded_at) when it passes. What lies in either socket by then has moved.
+    /// - In a drain both go on until its deadline: [`Flow::Retire`](crate::Flow::Retire), and a grace that runs already, wait until a
+    ///   connection has nothing forwarded any more, and its grace begins then.
+    ///
+    /// # How it ends
+    /// - When the peer of `from` has ended, `to` is [finished](Self::finish) behind the last byte, and that is the end of this
+    ///   direction.
+    /// - When either of the two is gone before, however that came about, the other one is reset, so that nobody takes a part for the
+    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset).
+    /// - When `to` takes no more, because its own protocol has closed or [finished](Self::finish) it, nothing happens until there are bytes
+    ///   for it: then `from` is reset, as a kernel does with who sends to a socket that is closed, and with it `to`. If the peer of
+    ///   `from` ends without another byte, nobody is reset.
+    /// - To end a pair politely, finish both: [`Conn::finish`](crate::Conn::finish) here and [`finish`](Self::finish) there. Both peers
+    ///   see an end; who ends as well is closed, and who goes on sending is reset. A deadline bounds how long that may take.
     pub fn forward(&mut self, from: ConnId, to: ConnId) {
         self.queue.push(Command::Link { from, to });
     }
@@ -327,6 +442,9 @@ impl Commands {
     /// The name is that of the connection from now on, [`Conn::id`](crate::Conn::id) in it is the same: [`close`](Self::close) and
     /// [`reset`](Self::reset) end the attempt (`lost(Closed)` or `lost(Reset)`), [`finish`](Self::finish) takes effect behind
     /// `opened`. What is [sent](Self::send) to it before it is open is dropped.
+    ///
+    /// The connection lives on this worker: `protocol` may share an `Rc` with the one that dials, so a pair can keep what it knows in one
+    /// place, without a lock and without a message. In a drain a dial goes on, until its timeout or the drain's deadline.
     pub fn connect<P: Protocol>(
         &mut self,
         to: impl Into<Target>,

@@ -130,7 +130,9 @@ impl Conn<'_> {
         self.stream.out.write_static(&mut self.cx.agenda.pool, bytes);
     }
 
-    /// Queues shared bytes. Above 4 KiB they are not copied, however many connections send them.
+    /// Queues shared bytes ([`netpoll_core::Bytes`](crate::Bytes), of the crate `bytes`). Above 4 KiB they are not copied, however many
+    /// connections send them; they count as memory of this one
+    /// ([`ConnLimits::memory_bytes_max`]), so of what many get better use [`send_common`](Self::send_common).
     #[inline]
     pub fn send_shared(&mut self, bytes: Bytes) {
         if self.drops_output() {
@@ -139,8 +141,10 @@ impl Conn<'_> {
         self.stream.out.write_shared(&mut self.cx.agenda.pool, bytes);
     }
 
-    /// The same for bytes that others hold as well, such as what is sent to many: above 4 KiB they do not count as memory of this
-    /// connection. For [`Protocol::outgoing`](crate::Protocol::outgoing).
+    /// The same for bytes that others hold as well: what is sent to many, a value of a cache. Above 4 KiB they do not count as memory of
+    /// this connection ([`ConnLimits::memory_bytes_max`]), because they would be there without it. Whoever queues them has to see to
+    /// it that somebody else bounds them: a value that is overwritten in the cache stays for as long as it waits here. For
+    /// [`Protocol::outgoing`](crate::Protocol::outgoing) too.
     #[inline]
     pub fn send_common(&mut self, bytes: Bytes) {
         if self.drops_output() {
@@ -272,7 +276,7 @@ impl Conn<'_> {
     }
 
     /// When bytes were last moved between this connection and another one, in either direction
-    /// ([`Commands::forward`](crate::Commands::forward)); now, while output waits to leave, forwarded or not, or the connection
+    /// ([`Commands::forward`](crate::Commands::forward)), or when that began if none were; now, while output waits to leave, forwarded or not, or the connection
     /// that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. The end of one direction counts
     /// as a move of the other. Else `None` for one that has nothing forwarded, or no more.
     ///

@@ -37,7 +37,8 @@ pub trait Protocol: Sized + 'static {
         Flow::Continue
     }
 
-    /// Bytes are there. What is not consumed is kept, and offered again in front of the bytes that follow.
+    /// Bytes are there. What is not consumed is kept, and offered again in front of the bytes that follow, or
+    /// [before](Flow#when-left-input-is-offered-again).
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
 
     /// The peer has sent all it will send. `input` is what was never consumed. The peer may still read:
@@ -130,8 +131,9 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// Others send this to the connection: other connections ([`Commands::send`](crate::Commands::send)) or threads
-    /// ([`Handle::send`](crate::Handle::send)). The default queues it as it is; a protocol with a framing of its own frames it here,
-    /// or drops it. Who wants nothing else returns [`Conn::unchanged_flow`].
+    /// ([`Handle::send`](crate::Handle::send)). The default queues it as it is ([`Conn::send_common`]); a protocol with a framing of its
+    /// own frames it here, or drops it. Who wants nothing else returns [`Conn::unchanged_flow`]. `Bytes` are
+    /// [`netpoll_core::Bytes`](crate::Bytes).
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
         conn.send_common(bytes);
         conn.unchanged_flow()
@@ -143,7 +145,9 @@ pub trait Protocol: Sized + 'static {
     /// accepted one could not be registered. The protocol of an accepted one for which the worker has no slot left (16
     /// million connections of its type) is dropped without any call.
     ///
-    /// `commands` are carried out when it has returned, as those of other callbacks: close the other half of a pair, dial again.
+    /// `commands` are carried out when it has returned, as those of other callbacks: close the other half of a pair, dial again. They
+    /// know the [time](Commands::now), the [worker](Commands::worker) and its [state](Commands::state); who needs its own name here
+    /// keeps it in `opened`.
     /// They are dropped where there is no worker to carry them out: when it ends, and for an outgoing connection that
     /// was never tried ([`NotConnected`](io::ErrorKind::NotConnected)), whose `lost` may come on another thread.
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
@@ -151,7 +155,24 @@ pub trait Protocol: Sized + 'static {
     }
 }
 
-/// What a callback wants for its connection next.
+/// What a callback wants for its connection next. It takes effect when the callback has returned, in front of what the callback has
+/// ordered by [`Conn::commands`](crate::Conn::commands).
+///
+/// # When left input is offered again
+///
+/// Input that [`received`](Protocol::received) has not consumed is offered again, in front of what has come since:
+///
+/// | `received` returned | offered again |
+/// |---|---|
+/// | `Continue` | with the next bytes, or in [`eof`](Protocol::eof). A `Continue` of other callbacks, `told` for one, changes nothing; a `Yield` of one offers it in the next turn |
+/// | `Yield` | in the next turn, without new bytes. With nothing left there is no call: reading goes on |
+/// | `Pause` | in the turn behind the `Continue` or `Yield` of another callback, without new bytes |
+/// | any of them, with more than high water queued | without new bytes, when the queue has fallen to low water: behind [`drained`](Protocol::drained), unless that pauses |
+/// | `Retire` | as behind `Continue`; a pause stays a pause |
+///
+/// The peer's end comes behind the last bytes, so it comes when all of them were read: a `Pause` or `Yield` holds it back, and
+/// [`peer_ended`](Protocol::peer_ended) tells of it meanwhile, once, if there is a pause. What `eof` leaves is offered by `received`
+/// behind a later `Yield`, or a `Continue` that ends a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// Go on reading. Ends a pause.

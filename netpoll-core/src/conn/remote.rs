@@ -103,7 +103,7 @@ impl Handle {
     /// Queues bytes on a connection, backed up or not. Nothing happens if it is gone; if it is behind by more than
     /// [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) it is reset.
     ///
-    /// Above 4 KiB they are shared, not copied.
+    /// `Bytes` are those of the crate `bytes` ([`netpoll_core::Bytes`](crate::Bytes)). Above 4 KiB they are shared, not copied.
     pub fn send(&self, to: ConnId, bytes: Bytes) {
         self.post(to, Letter::Send { to: to.key, bytes: Guarded::new(bytes) });
     }
@@ -164,7 +164,9 @@ impl Handle {
     /// [state](Local::state) takes no lock. It runs in the worker's next turn, behind what was asked of it before.
     ///
     /// If it panics, that is counted and nothing else notices. If the worker has ended, it is dropped and does not run;
-    /// so an answer is best awaited by a channel whose sender the code owns.
+    /// so an answer is best awaited by a channel whose sender the code owns: it ends when the code is dropped, whether it ran or not. A
+    /// connection that waits is answered by what the code owns, when that is dropped: see the
+    /// [example on the first page](crate#one-worker-and-the-others).
     ///
     /// ```no_run
     /// # fn example(handle: &netpoll_core::Handle) {
@@ -172,8 +174,11 @@ impl Handle {
     /// let (answers, all) = std::sync::mpsc::channel();
     /// for worker in 0..handle.workers() {
     ///     let answers = answers.clone();
-    ///     // The receiver may have gone: then nobody wants to know.
-    ///     handle.run_on(worker, move |local| drop(answers.send(local.state::<Vec<u64>>().len())));
+    ///     handle.run_on(worker, move |local| {
+    ///         let length = local.state::<Vec<u64>>().len();
+    ///         // The receiver may have gone: then nobody wants to know.
+    ///         let _ = answers.send(length);
+    ///     });
     /// }
     /// drop(answers);
     /// println!("{}", all.iter().sum::<usize>());
@@ -241,7 +246,7 @@ impl Handle {
         }
     }
 
-    /// Closes a connection after what it has queued is sent, as [`Flow::Linger`](crate::Flow::Linger) does.
+    /// Closes a connection after what it has queued is sent, as [`Commands::close`](crate::Commands::close) does: it lingers.
     /// Nothing happens if it is gone.
     pub fn close(&self, id: ConnId) {
         self.order(id, Order::Close);
@@ -302,8 +307,11 @@ impl Handle {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Begins a graceful drain: listeners close after taking in who waits there, protocols are told, and
-    /// what is still open after this time is reset. Returns at once. Under a drain that has begun already, a shorter time
+    /// Begins a graceful drain: listeners close after taking in who waits there, protocols are told
+    /// ([`Protocol::stopping`]), dials go on, and what is still open or connecting after this time is reset. Peers that are idle and do not
+    /// close themselves take three seconds of it by default: the grace
+    /// ([`ConnLimits::drain_grace`](crate::ConnLimits::drain_grace), 1 s) and the silence of a lingering close
+    /// ([`linger_silence_max`](crate::ConnLimits::linger_silence_max), 2 s). Returns at once. Under a drain that has begun already, a shorter time
     /// shortens it, and a longer one changes nothing.
     pub fn drain(&self, within: Duration) {
         self.check();

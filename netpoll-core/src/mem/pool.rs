@@ -74,7 +74,9 @@ pub struct Held {
 }
 
 impl Held {
-    /// So many bytes more. Two atomic operations on a line that one worker uses.
+    /// So many bytes more. It cuts nobody, this connection included, whatever they come to: the protocol asks
+    /// [`Conn::is_short_of_memory`](crate::Conn::is_short_of_memory) and lets go, or others are cut when they want to hold more. Two
+    /// atomic operations on a line that one worker uses.
     pub fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.sum.fetch_add(bytes, Ordering::Relaxed);

@@ -19,6 +19,7 @@ mod hardship;
 mod in_place;
 mod inherited;
 mod layers;
+mod left_input;
 mod memory;
 mod on_workers;
 mod panics;

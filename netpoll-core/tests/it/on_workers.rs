@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
 use netpoll_core::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Lost, Message, Protocol,
-    Runtime, Workers,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Handle, Input, Instant, Lost, Message,
+    Protocol, Runtime, Workers,
 };
 
 use crate::support::{Client, Echo, PanicsWhenDropped};
@@ -796,4 +796,65 @@ fn lost_finds_no_worker_where_its_connection_was_never_tried() {
     let (said, says) = mpsc::channel();
     handle.connect(0, "127.0.0.1:1", ConnectOptions::default(), Told(said));
     assert_eq!(says.recv().unwrap(), (None, None, false));
+}
+
+/// Tells a connection what was said, or that nothing was, when it is dropped.
+struct Owed {
+    handle: Handle,
+    to: ConnId,
+    said: Option<&'static str>,
+}
+
+impl Owed {
+    fn say(mut self, said: &'static str) {
+        self.said = Some(said);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.handle.tell(self.to, self.said);
+    }
+}
+
+/// Asks the worker of the other runtime, or its own; a byte says what the code does there.
+struct AskingThere(Handle);
+
+impl Protocol for AskingThere {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let panics = input.bytes() == b"p";
+        input.advance_all();
+        let owed = Owed { handle: conn.local().handle().clone(), to: conn.id(), said: None };
+        self.0.run_on(0, move |_local| {
+            assert!(!panics, "as the test wants");
+            owed.say("said");
+        });
+        Flow::Pause
+    }
+
+    fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
+        let said = message.downcast::<Option<&'static str>>().unwrap();
+        conn.send(said.unwrap_or("none").as_bytes());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn who_is_answered_by_a_destructor_hears_of_code_that_panics_and_of_a_worker_that_has_ended() {
+    let build = || Runtime::builder().workers(Workers::Count(1)).pin(false);
+    let asked = build().start().unwrap();
+    let there = asked.handle().clone();
+    let listen = move |_worker: &_| {
+        let there = there.clone();
+        move |_peer| AskingThere(there.clone())
+    };
+    let running = build().listen("127.0.0.1:0", listen).unwrap().start().unwrap();
+    let mut client = Client::connect(running.local_addrs()[0].as_socket_addr().unwrap());
+    client.send(b"x");
+    client.reads(b"said");
+    client.send(b"p");
+    client.reads(b"none");
+    asked.stop(Duration::ZERO).unwrap();
+    client.send(b"x");
+    client.reads(b"none");
 }

@@ -50,7 +50,9 @@ impl Sim {
         self.net.link(peer.0, |link| link.worker)
     }
 
-    /// The far ends of outgoing connections made since the last call, with the addresses they went to.
+    /// The far ends of outgoing connections that were made since the last call, with the addresses they went to. One that was refused,
+    /// or that nobody answers, was tried and not made: it is not among them
+    /// ([`Stats::connect_failures`](crate::Stats::connect_failures) counts it).
     pub fn take_dialed(&mut self) -> Vec<(PeerId, Address)> {
         self.net.take_dialed().into_iter().map(|(link, addr)| (PeerId(link), addr)).collect()
     }
