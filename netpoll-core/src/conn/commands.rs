@@ -405,12 +405,15 @@ impl Commands {
     /// - When the peer of `from` has ended, `to` is [finished](Self::finish) behind the last byte, and that is the end of this
     ///   direction.
     /// - When either of the two is gone before, however that came about, the other one is reset, so that nobody takes a part for the
-    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset).
+    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). Unless its own protocol has closed or finished it before: then its
+    ///   peer has been told that this was all.
     /// - When `to` takes no more, because its own protocol has closed or [finished](Self::finish) it, nothing happens until there are bytes
-    ///   for it: then `from` is reset, as a kernel does with who sends to a socket that is closed, and with it `to`. If the peer of
-    ///   `from` ends without another byte, nobody is reset.
-    /// - To end a pair politely, finish both: [`Conn::finish`](crate::Conn::finish) here and [`finish`](Self::finish) there. Both peers
-    ///   see an end; who ends as well is closed, and who goes on sending is reset. A deadline bounds how long that may take.
+    ///   for it: then `from` is reset, as a kernel does with who sends to a socket that is closed. If the peer of `from` ends without
+    ///   another byte, nobody is reset.
+    /// - To end a pair politely, close both: [`close`](Self::close) the other one, and return [`Flow::Linger`](crate::Flow::Linger). Both
+    ///   peers see an end, and have the time of a lingering close. To hear what they still say, finish both
+    ///   ([`Conn::finish`](crate::Conn::finish), [`finish`](Self::finish)): who ends as well is closed, and who has bytes for the other is
+    ///   reset. A deadline on each bounds how long that may take.
     pub fn forward(&mut self, from: ConnId, to: ConnId) {
         self.queue.push(Command::Link { from, to });
     }

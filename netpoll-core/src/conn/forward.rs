@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - a link is in both maps, and its two streams have their marks, from [`Tables::link`] until the source's input has ended or one of
-//!   the two is gone; a connection is the source of one link at most, and the target of one;
+//!   the two is gone; a connection is the source of one link at most, and the target of one. A source that has ended its own direction
+//!   outlives its target, marked as one and without a link: its bytes lead to a reset, its end to a close;
 //! - while there is a link, its source's protocol is offered no input, and its target's marks none of its own to go back: a
 //!   link that begins while its target is open begins in the next turn, when what was marked has left;
 //! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list;
@@ -18,10 +19,9 @@
 //! by the worker when the table is free.
 
 use super::commands::Command;
-use super::connect::Order;
 use super::stream::{End, FED, FORWARDS, HELD_BY_TARGET, PAUSED, Phase, Stream, YIELDED};
 use super::tables::Tables;
-use super::{ConnId, ConnLimits, Context, Lost};
+use super::{ConnLimits, Context, Lost};
 use crate::driver::{Io, SPLICED_BYTES_MIN, Verdict};
 use crate::mem::{Key, KeyMap, ReadBuffer};
 use crate::reactor::{Agenda, Due};
@@ -40,6 +40,8 @@ pub enum Forward {
     Room(Key),
     /// A flush has made room in the queue of its target, which may have been full of other output.
     Flushed(Key),
+    /// Its other end is gone.
+    Left(Key),
 }
 
 /// What a target gets.
@@ -108,7 +110,7 @@ impl Forwards {
     }
 }
 
-/// A connection that was part of a link is gone: the others are reset, or they would take a part for the whole.
+/// A connection that was part of a link is gone: the others are seen to.
 #[cold]
 pub fn left(cx: &mut Context, key: Key) {
     let target = cx.forwards.remove(key);
@@ -117,8 +119,7 @@ pub fn left(cx: &mut Context, key: Key) {
         cx.forwards.remove(source);
     }
     for other in [target, source].into_iter().flatten().filter(|other| *other != key) {
-        let id = ConnId { worker: cx.worker, key: other };
-        cx.commands.push(Command::Order { id, order: Order::Reset });
+        cx.commands.push(Command::Forward(Forward::Left(other)));
     }
 }
 
@@ -207,6 +208,26 @@ impl Tables {
                     self.forward_on(cx, io, to);
                 }
             }
+            Forward::Left(key) => self.other_left(cx, io, key),
+        }
+    }
+
+    /// The other end of a link is gone: this one is reset, or its peer would take a part for the whole. Not one whose own protocol had
+    /// ended its direction before: its peer has been told that this was all.
+    fn other_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let is_target = cx.forwards.sources.get(key).is_some();
+        let Some(stream) = self.stream(key) else { return };
+        if !stream.has_said_end() {
+            return self.end(cx, io, key, End::reset(Lost::Reset));
+        }
+        stream.mark(FED, is_target);
+        stream.retire_after_all(cx, key);
+        if stream.forwards() && stream.phase.is_open() {
+            // Nobody takes its input any more, so bytes lead to a reset. Its end is just that.
+            stream.let_go(&mut cx.agenda, io, key);
+            if stream.is_finished() && stream.input.is_empty() {
+                self.forward_end(cx, io, key);
+            }
         }
     }
 
@@ -285,14 +306,15 @@ impl Tables {
 
     /// The source of a link has ended, and all of its input was moved.
     fn forward_end(&mut self, cx: &mut Context, io: &mut dyn Io, from: Key) {
-        let Some(to) = cx.forwards.remove(from) else { return };
-        cx.forwards.moved([from, to], cx.agenda.clock.now());
-        if let Some(stream) = self.stream(to) {
-            stream.mark(FED, false);
-            stream.finish_output(&mut cx.agenda, io, to);
-            stream.retire_after_all(cx, to);
+        if let Some(to) = cx.forwards.remove(from) {
+            cx.forwards.moved([from, to], cx.agenda.clock.now());
+            if let Some(stream) = self.stream(to) {
+                stream.mark(FED, false);
+                stream.finish_output(&mut cx.agenda, io, to);
+                stream.retire_after_all(cx, to);
+            }
         }
-        if let Some(stream) = self.stream(from) {
+        if let Some(stream) = self.stream(from).filter(|from| from.forwards()) {
             stream.mark(FORWARDS, false);
             stream.end_was_passed_on();
             stream.retire_after_all(cx, from);

@@ -210,6 +210,9 @@ impl Conn<'_> {
             // What waits above the layer leaves first. What is sent from here on is dropped, as long as the veil hangs and behind it.
             return self.stream.drop_output();
         }
+        if self.stream.phase == Phase::Open {
+            self.stream.say_end();
+        }
         self.stream.finish_output(&mut self.cx.agenda, self.io, self.key);
     }
 

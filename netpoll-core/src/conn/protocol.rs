@@ -212,7 +212,7 @@ pub enum Flow {
 pub enum Lost {
     /// We closed it, as a callback asked.
     Closed,
-    /// We reset it, as a callback asked, or because the other end of a [`Commands::forward`] is gone.
+    /// We reset it, as a callback asked, or because the other end of a [`Commands::forward`] is gone, or takes no more.
     Reset,
     /// The stream failed, by the peer's reset for example. The kernel's error.
     Failed(io::Error),

@@ -58,6 +58,8 @@ const END_WAITS: u8 = 1 << 2;
 const RETIRES_LATER: u8 = 1 << 3;
 /// What waits to leave holds no input back: its output ends as soon as a layer has room for the rest of it.
 const HEARS_ON: u8 = 1 << 4;
+/// Its own protocol has ended our direction.
+const SAID_END: u8 = 1 << 5;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +227,20 @@ impl Stream {
         let was = self.hears_on();
         self.rare = if on { self.rare | HEARS_ON } else { self.rare & !HEARS_ON };
         was
+    }
+
+    /// Its own protocol ends our direction: it is no end of a source that is passed on.
+    pub fn say_end(&mut self) {
+        self.rare |= SAID_END;
+    }
+
+    /// Its own protocol has ended our direction, or closes it.
+    pub fn has_said_end(&self) -> bool {
+        match self.phase {
+            Phase::Connecting | Phase::ConnectingToFinish | Phase::Open => false,
+            Phase::HalfClosing | Phase::HalfClosed => self.rare & SAID_END != 0,
+            Phase::Closing | Phase::Finishing | Phase::Lingering => true,
+        }
     }
 
     pub fn push_ready(&mut self, agenda: &mut Agenda, key: Key) {

@@ -90,3 +90,146 @@ fn a_pair_that_has_moved_nothing_for_a_minute_says_so_however_often_its_driver_r
         }
     }
 }
+
+/// A pair that does this after a minute; both are looked at a moment later.
+fn pair_after_a_minute(act: Act) -> (Sim, PeerId, PeerId) {
+    let (mut sim, client, up) = pair(Options::default(), &Seen::default(), act);
+    sim.advance(MINUTE + SECOND / 10);
+    (sim, client, up)
+}
+
+/// Neither of them is reset.
+fn assert_no_reset(sim: &Sim, client: PeerId, up: PeerId) {
+    assert!(!sim.is_reset(client), "the client");
+    assert!(!sim.is_reset(up), "the upstream");
+}
+
+/// Ways to close both that tell both peers of an end.
+const CLOSINGS: [(&str, Act); 3] = [
+    ("linger and close", |conn, up, _seen| {
+        conn.commands().close(up);
+        Flow::Linger
+    }),
+    ("close and close", |conn, up, _seen| {
+        conn.commands().close(up);
+        Flow::Close
+    }),
+    ("close by name and close by name", |conn, up, _seen| {
+        let id = conn.id();
+        conn.commands().close(id);
+        conn.commands().close(up);
+        conn.unchanged_flow()
+    }),
+];
+
+#[test]
+fn a_pair_whose_ends_are_both_closed_ends_without_a_reset() {
+    for (name, act) in CLOSINGS {
+        let (mut sim, client, up) = pair_after_a_minute(act);
+        assert!(sim.is_closed(client) && sim.is_closed(up), "{name}: both see an end");
+        sim.advance(5 * SECOND);
+        assert_eq!(sim.open(), 0, "{name}: nobody waits for longer than a lingering close");
+        assert_no_reset(&sim, client, up);
+
+        // Peers that end as well, one after the other.
+        let (mut sim, client, up) = pair_after_a_minute(act);
+        sim.close(up);
+        sim.advance(SECOND);
+        assert_no_reset(&sim, client, up);
+        sim.close(client);
+        sim.settle();
+        assert_eq!(sim.open(), 0, "{name}");
+        assert_no_reset(&sim, client, up);
+    }
+}
+
+const FINISH_BOTH: Act = |conn, up, _seen| {
+    conn.commands().finish(up);
+    conn.finish();
+    Flow::Continue
+};
+
+#[test]
+fn a_pair_whose_ends_are_both_finished_ends_with_its_peers_whichever_is_first() {
+    for client_is_first in [true, false] {
+        let (mut sim, client, up) = pair_after_a_minute(FINISH_BOTH);
+        assert!(sim.is_closed(client) && sim.is_closed(up), "both see an end");
+        let (first, second) = if client_is_first { (client, up) } else { (up, client) };
+        sim.close(first);
+        sim.advance(MINUTE);
+        assert_eq!(sim.open(), 1);
+        assert_no_reset(&sim, client, up);
+        sim.close(second);
+        sim.settle();
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+        assert_no_reset(&sim, client, up);
+    }
+}
+
+#[test]
+fn of_a_pair_that_is_finished_who_goes_on_sending_is_reset_and_the_other_is_not() {
+    for client_goes_on in [true, false] {
+        let (mut sim, client, up) = pair_after_a_minute(FINISH_BOTH);
+        let (noisy, quiet) = if client_goes_on { (client, up) } else { (up, client) };
+        sim.send(noisy, b"x");
+        sim.settle();
+        assert!(sim.is_reset(noisy) && !sim.is_reset(quiet));
+        assert_eq!(sim.open(), 1);
+        sim.close(quiet);
+        sim.settle();
+        assert!(!sim.is_reset(quiet));
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+
+        // Also when the other was first to end.
+        let (mut sim, client, up) = pair_after_a_minute(FINISH_BOTH);
+        let (noisy, quiet) = if client_goes_on { (client, up) } else { (up, client) };
+        sim.close(quiet);
+        sim.settle();
+        sim.send(noisy, b"x");
+        sim.settle();
+        assert!(sim.is_reset(noisy) && !sim.is_reset(quiet));
+        assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+    }
+}
+
+const FINISH_THE_TARGET: Act = |conn, up, _seen| {
+    conn.commands().finish(up);
+    Flow::Continue
+};
+
+#[test]
+fn a_target_that_its_own_protocol_has_finished_costs_nobody_a_reset_until_there_are_bytes_for_it() {
+    let (mut sim, client, up) = pair_after_a_minute(FINISH_THE_TARGET);
+    assert!(sim.is_closed(up) && !sim.is_closed(client));
+    sim.send(up, b"the other direction goes on");
+    sim.settle();
+    assert_eq!(sim.take_received(client), b"the other direction goes on");
+    sim.finish(client);
+    sim.close(up);
+    sim.settle();
+    assert_eq!(sim.open(), 0);
+    assert_no_reset(&sim, client, up);
+
+    let (mut sim, client, up) = pair_after_a_minute(FINISH_THE_TARGET);
+    sim.send(client, b"x");
+    sim.settle();
+    assert!(sim.is_reset(client), "nobody takes it");
+    assert!(!sim.is_reset(up), "it has said all before that");
+    sim.close(up);
+    sim.settle();
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
+}
+
+#[test]
+fn an_end_that_was_passed_on_does_not_keep_a_reset_from_the_other() {
+    let (mut sim, client, up) =
+        pair(Options::default(), &Seen::default(), |conn, _up, _seen| conn.unchanged_flow());
+    sim.send(client, b"question");
+    sim.finish(client);
+    sim.settle();
+    assert!(sim.is_closed(up));
+    sim.reset(client);
+    sim.settle();
+    assert!(sim.is_reset(up), "nobody waits for the answer");
+    assert_eq!(sim.open(), 0);
+}
