@@ -180,38 +180,6 @@
 //! - *Ends*: give back in [`Protocol::lost`], or in the destructor of what the message owns, what an answer would have given back. A
 //!   message that is dropped is an answer as well: see the example above.
 //!
-//! # A function that makes protocols
-//!
-//! What [`Builder::listen`] takes is called once on each worker. As a function with a name it says that what it returns borrows nothing
-//! of the [`WorkerInfo`], which edition 2024 would assume (`use<>`):
-//!
-//! ```no_run
-//! use std::cell::Cell;
-//! use std::rc::Rc;
-//!
-//! use netpoll_core::{Conn, Flow, Input, Peer, Protocol, Runtime, WorkerInfo};
-//!
-//! struct Numbered(u64);
-//! # impl Protocol for Numbered {
-//! #     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
-//! #         Flow::Close
-//! #     }
-//! # }
-//!
-//! fn accept(worker: &WorkerInfo) -> impl FnMut(Peer) -> Numbered + use<> {
-//!     let count: Rc<Cell<u64>> = worker.state::<Cell<u64>>();
-//!     move |_peer| {
-//!         count.set(count.get() + 1);
-//!         Numbered(count.get())
-//!     }
-//! }
-//!
-//! fn main() -> std::io::Result<()> {
-//!     Runtime::builder().state(|_worker| Cell::new(0_u64)).listen("127.0.0.1:7000", accept)?.run()?;
-//!     Ok(())
-//! }
-//! ```
-//!
 //! # Failures
 //!
 //! A callback must not block: everything else on its worker waits for it. If it panics, its connection

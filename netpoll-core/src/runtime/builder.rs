@@ -247,7 +247,8 @@ impl Builder {
         self
     }
 
-    /// How long [`run`](Self::run) and [`Running::wait`] give connections to end before they are reset. Default 10 s.
+    /// How long [`run`](Self::run) and [`Running::wait`] give connections to end before they are reset. Default 10 s, of which peers
+    /// that are idle and do not close take 3 s ([`Handle::drain`](crate::Handle::drain)).
     #[must_use]
     pub fn drain_within(mut self, time: Duration) -> Self {
         self.drain_within = time;

@@ -60,6 +60,36 @@ impl Builder {
     /// concern it, nor do the sizes of buffers, which the kernel takes from the client's side. Descriptors that a peer passes along
     /// (`SCM_RIGHTS`) are dropped, and bytes that it sends behind them may be noticed only with what it sends next.
     ///
+    /// As a function with a name, `protocols` says that what it returns borrows nothing of the [`WorkerInfo`], which edition 2024 would
+    /// assume otherwise (`use<>`):
+    ///
+    /// ```no_run
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// use netpoll_core::{Conn, Flow, Input, Peer, Protocol, Runtime, WorkerInfo};
+    ///
+    /// struct Numbered(u64);
+    /// # impl Protocol for Numbered {
+    /// #     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+    /// #         Flow::Close
+    /// #     }
+    /// # }
+    ///
+    /// fn accept(worker: &WorkerInfo) -> impl FnMut(Peer) -> Numbered + use<> {
+    ///     let count: Rc<Cell<u64>> = worker.state::<Cell<u64>>();
+    ///     move |_peer| {
+    ///         count.set(count.get() + 1);
+    ///         Numbered(count.get())
+    ///     }
+    /// }
+    ///
+    /// fn main() -> std::io::Result<()> {
+    ///     Runtime::builder().state(|_worker| Cell::new(0_u64)).listen("127.0.0.1:7000", accept)?.run()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The address is malformed, or cannot be resolved.
     pub fn listen<A, F, M, P>(self, addr: A, protocols: F) -> io::Result<Self>
