@@ -237,10 +237,13 @@ impl Conn<'_> {
 
     /// More is queued than [`ConnLimits::write_high_bytes`]. When this callback has returned, the
     /// connection is not read until the queue has fallen to low water, which is when `drained` comes.
+    ///
+    /// What waits behind the end of our direction ([`finish`](Self::finish)) backs up nobody: input flows, and nothing more is
+    /// queued. Who fills the queue until this says so asks [`is_finished`](Self::is_finished) as well.
     #[inline]
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
-        self.stream.waiting_bytes() > self.cx.limits.write_high_bytes
+        self.stream.waiting_bytes() > self.cx.limits.write_high_bytes && !self.drops_output()
     }
 
     /// The peer has sent all it will send.

@@ -117,8 +117,10 @@ impl<P: Protocol> Slot<P> {
         if let Some(end) = self.stream.steer(&mut cx.agenda, io, key, flow) {
             return Some(cx.because(key, end));
         }
-        if flow == Flow::Retire {
-            self.stream.begin_to_retire(cx, key);
+        match flow {
+            Flow::Retire => self.stream.begin_to_retire(cx, key),
+            Flow::Yield => self.stream.wait_if_backed_up(&mut cx.agenda, &cx.limits, io, key),
+            _ => {}
         }
         match flush {
             Flush::Now => self.stream.flush_for_source(cx, io, key),

@@ -14,6 +14,7 @@ mod ends;
 mod fast_lane;
 mod files;
 mod forwarding;
+mod giving_way;
 mod half_close;
 mod hardship;
 mod in_place;
