@@ -33,8 +33,7 @@ use crate::time::Instant;
 pub trait Protocol: Sized + 'static {
     /// The connection is open, accepted or connected. Called once, first. The default goes on.
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let _ = conn;
-        Flow::Continue
+        conn.unchanged_flow()
     }
 
     /// Bytes are there. What is not consumed is kept, and offered again in front of the bytes that follow, or
@@ -54,8 +53,7 @@ pub trait Protocol: Sized + 'static {
     /// yet: it has left, or has said all it will say and only listens. Comes once. What it returns takes effect as ever;
     /// the default is to go on pausing, whoever has paused. [`eof`](Self::eof) comes when all its bytes were read.
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let _ = conn;
-        Flow::Pause
+        conn.unchanged_flow()
     }
 
     /// Output that had to wait for the peer has left, and the peer's side has acknowledged it. Time that counts from the end of
@@ -68,10 +66,9 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// The queue was above high water ([`Conn::is_backed_up`]) and has fallen to low water: there is room
-    /// again. Comes once for each time, in a later turn even if everything left at once. The default goes on.
+    /// again. Comes once for each time, in a later turn even if everything left at once. The default changes nothing.
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let _ = conn;
-        Flow::Continue
+        conn.unchanged_flow()
     }
 
     /// The deadline that was set has passed. It is cleared; set it again if wanted. What had arrived by then is delivered first,
@@ -81,10 +78,9 @@ pub trait Protocol: Sized + 'static {
         Flow::Close
     }
 
-    /// A waker of this connection ([`Conn::waker`]) was woken. May also come for no reason. The default goes on.
+    /// A waker of this connection ([`Conn::waker`]) was woken. May also come for no reason. The default changes nothing.
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let _ = conn;
-        Flow::Continue
+        conn.unchanged_flow()
     }
 
     /// Somebody has sent this connection a value: another connection or a timer ([`Commands::tell`](crate::Commands::tell)),
@@ -157,6 +153,11 @@ pub trait Protocol: Sized + 'static {
 
 /// What a callback wants for its connection next. It takes effect when the callback has returned, in front of what the callback has
 /// ordered by [`Conn::commands`](crate::Conn::commands).
+///
+/// Behind [`Close`](Self::Close), [`Linger`](Self::Linger) and [`Reset`](Self::Reset) the only callback is
+/// [`lost`](Protocol::lost), however long what is queued takes to leave: no deadline, no waker, no drain and no
+/// [`closing`](Protocol::closing). What is sent or told to the connection from then on is dropped, by others and by commands of the
+/// same callback, which are carried out behind it; [`Commands::reset`] alone still does what it says.
 ///
 /// # When left input is offered again
 ///

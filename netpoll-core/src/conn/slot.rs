@@ -119,6 +119,10 @@ impl<P: Protocol> Slot<P> {
         }
         match flow {
             Flow::Retire => self.stream.begin_to_retire(cx, key),
+            // It has had its last word, and what is queued is watched from here on.
+            Flow::Close | Flow::Linger => {
+                self.stream.go_on_after_all(&mut cx.agenda, &cx.limits, io, key);
+            }
             Flow::Yield => self.stream.wait_if_backed_up(&mut cx.agenda, &cx.limits, io, key),
             _ => {}
         }
