@@ -280,8 +280,8 @@ mod time;
 pub mod timer;
 
 pub use conn::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Flow,
-    Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId, UdpOptions,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Either,
+    Flow, Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId, UdpOptions,
     Upper,
 };
 pub use driver::{Datagram, Datagrams};
