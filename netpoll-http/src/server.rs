@@ -10,6 +10,7 @@ mod on_workers;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -424,6 +425,16 @@ impl Running {
         // Behind those of `Server::runtime`, before the server's own.
         let addrs = self.inner.local_addrs();
         self.has_reserved.then(|| addrs[addrs.len() - 2].clone())
+    }
+
+    /// Where all of its listeners are, with those of [`Server::runtime`] first, in the order of their calls.
+    pub fn local_addrs(&self) -> &[Address] {
+        self.inner.local_addrs()
+    }
+
+    /// Where it receives datagrams ([`Builder::bind_udp`] in [`Server::runtime`]), in the order of the calls.
+    pub fn udp_addrs(&self) -> &[SocketAddr] {
+        self.inner.udp_addrs()
     }
 
     /// A way to the running workers from any thread: counters, sending to connections, draining.

@@ -18,7 +18,11 @@ use crate::task::WakeTarget;
 use crate::time::Instant;
 
 /// Names a connection, on any thread: once it is gone the name finds nothing, until 268 million connections of its kind later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// Names have an order, of worker and place, which says nothing about age. Who goes through many connections in a test keeps them
+/// in it (`BTreeMap`, a sorted `Vec`): the order of a [`HashMap`](std::collections::HashMap) with its default hasher differs from one
+/// run to the next, and a seed would not repeat what happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     pub(crate) worker: u16,
     pub(crate) key: Key,

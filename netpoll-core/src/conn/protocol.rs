@@ -365,3 +365,12 @@ pub struct Peer {
     /// [`Conn::peer_addr`](crate::Conn::peer_addr) then asks. A peer in the Unix domain hardly ever has a name.
     pub addr: Address,
 }
+
+impl Peer {
+    /// A peer at this address. For tests of an accept function, and for one that is called for who did not come through a
+    /// listener, such as the client of an upgraded connection.
+    #[must_use]
+    pub fn new(addr: impl Into<Address>) -> Self {
+        Self { addr: addr.into() }
+    }
+}

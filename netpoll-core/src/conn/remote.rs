@@ -1,6 +1,7 @@
 //! What other threads may ask of a running runtime.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
-use crate::sys;
+use crate::sys::{self, Address};
 use crate::task::{self, RemoteHandle};
 use crate::time::{ClockReader, Instant};
 
@@ -53,6 +54,10 @@ pub struct Setup {
     pub budget: Budget,
     /// What all connections of one worker may hold, in bytes.
     pub memory_bytes_max: usize,
+    /// Where it listens, see [`Handle::local_addrs`].
+    pub local_addrs: Vec<Address>,
+    /// Where it receives datagrams, see [`Handle::udp_addrs`].
+    pub udp_addrs: Vec<SocketAddr>,
 }
 
 impl Handle {
@@ -76,6 +81,22 @@ impl Handle {
     #[must_use]
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Where it listens, in the order of the `listen` and `listen_on` calls, with the ports that the kernel chose. Known before the
+    /// first function of a builder is called on a worker ([`WorkerInfo::handle`](crate::WorkerInfo::handle)). Empty in a simulated
+    /// world, whose listeners have no address.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[Address] {
+        &self.setup.local_addrs
+    }
+
+    /// Where it receives datagrams, in the order of the `bind_udp` calls, with the ports that the kernel chose; of sockets with
+    /// [`own_ports`](crate::Builder::own_ports) that of the first worker. Empty in a simulated world: see
+    /// [`Sim::udp_addr`](crate::sim::Sim::udp_addr).
+    #[must_use]
+    pub fn udp_addrs(&self) -> &[SocketAddr] {
+        &self.setup.udp_addrs
     }
 
     /// The counters of all workers, added up, each as of the last turn that is over. About fifty loads for each

@@ -86,7 +86,7 @@ pub struct Datagrams<'a> {
 
 impl<'a> Datagrams<'a> {
     /// The datagrams at these places of a block, which lie in order, each cut to so many bytes.
-    pub fn new(block: &'a mut [u8], places: &'a [Place], bytes_max: usize) -> Self {
+    pub(super) fn new(block: &'a mut [u8], places: &'a [Place], bytes_max: usize) -> Self {
         let left = places.iter().map(Place::datagrams).sum();
         Self { bytes: block, start: 0, places: places.iter(), current: None, bytes_max, left }
     }

@@ -113,8 +113,6 @@ impl Runtime {
 /// A runtime whose workers are running. Dropping it cuts all connections and waits for the workers.
 pub struct Running {
     handle: Handle,
-    addrs: Vec<Address>,
-    udp_addrs: Vec<SocketAddr>,
     /// Of its Unix sockets; they go when the workers have ended.
     _files: Vec<SocketFile>,
     resolver: Resolver,
@@ -129,8 +127,6 @@ pub struct Running {
 struct Beginning {
     handle: Handle,
     seats: Vec<(Seat, Farewell)>,
-    addrs: Vec<Address>,
-    udp_addrs: Vec<SocketAddr>,
     files: Vec<SocketFile>,
     resolver: Resolver,
     ended: Arc<EventFd>,
@@ -167,6 +163,8 @@ impl Beginning {
             wait,
             budget: settings.budget.clone(),
             memory_bytes_max: settings.limits.memory_bytes(count, sys::memory_limit()),
+            local_addrs: addrs,
+            udp_addrs,
         });
         // One origin for all workers, so that their instants can be compared.
         let clock = Clock::monotonic();
@@ -192,7 +190,7 @@ impl Beginning {
             (seat, Farewell(Arc::clone(&ended)))
         });
         let seats = seats.collect();
-        Ok(Self { handle, seats, addrs, udp_addrs, files, resolver, ended })
+        Ok(Self { handle, seats, files, resolver, ended })
     }
 }
 
@@ -204,9 +202,9 @@ impl Running {
             false => None,
         };
         let drain_within = settings.drain_within;
-        let Beginning { handle, seats, addrs, udp_addrs, files, resolver, ended } = Beginning::new(settings)?;
+        let Beginning { handle, seats, files, resolver, ended } = Beginning::new(settings)?;
         let threads = Crew::new().start(seats.into_iter())?;
-        Ok(Self { handle, addrs, udp_addrs, _files: files, resolver, threads, ended, signals, drain_within })
+        Ok(Self { handle, _files: files, resolver, threads, ended, signals, drain_within })
     }
 
     /// A way to the workers from other threads.
@@ -218,13 +216,13 @@ impl Running {
     /// Where it listens, in the order of the `listen` and `listen_on` calls, with the ports that the kernel chose.
     #[must_use]
     pub fn local_addrs(&self) -> &[Address] {
-        &self.addrs
+        self.handle.local_addrs()
     }
 
     /// Where it receives datagrams, in the order of the `bind_udp` calls, with the ports that the kernel chose.
     #[must_use]
     pub fn udp_addrs(&self) -> &[SocketAddr] {
-        &self.udp_addrs
+        self.handle.udp_addrs()
     }
 
     /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for the end of a drain that

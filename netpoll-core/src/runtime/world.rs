@@ -125,6 +125,8 @@ impl Sim {
             wait,
             budget: options.budget.clone(),
             memory_bytes_max,
+            local_addrs: Vec::new(),
+            udp_addrs: Vec::new(),
         };
         let clock = Clock::manual(options.unix_seconds);
         let handle = Handle {

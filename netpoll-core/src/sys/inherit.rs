@@ -1,7 +1,8 @@
 //! Sockets that somebody else has opened: a service manager, or the process that was here before.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_int;
@@ -98,21 +99,30 @@ fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// close-on-exec, which is ours. Where it listens.
 ///
 /// # Errors
-/// `InvalidInput`: it is no stream socket of TCP or in the Unix domain, or does not listen. The kernel's: `ENOTSOCK`.
+/// `InvalidInput`, which names the descriptor: it is no socket, or no stream socket of TCP or in the Unix domain, or does not listen.
 pub fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    let fd = socket.as_raw_fd();
+    let named = |what: &dyn fmt::Display| format!("cannot accept from descriptor {fd}: {what}");
+    check(socket).map_err(|error| io::Error::new(error.kind(), named(&error)))
+}
+
+fn check(socket: BorrowedFd<'_>) -> io::Result<Address> {
     let invalid = |message| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     let asked = SockRef::from(&socket);
-    if asked.r#type()? != Type::STREAM {
-        return invalid("not a stream socket");
+    match asked.r#type() {
+        Ok(Type::STREAM) => {}
+        Ok(_) => return invalid("it is no stream socket"),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => return invalid("it is no socket"),
+        Err(error) => return Err(error),
     }
     let domain = asked.domain()?;
     let is_tcp = [Domain::IPV4, Domain::IPV6].contains(&domain)
         && [Some(Protocol::TCP), Some(Protocol::MPTCP)].contains(&asked.protocol()?);
     if !is_tcp && domain != Domain::UNIX {
-        return invalid("neither a TCP nor a Unix socket");
+        return invalid("it is neither a TCP nor a Unix socket");
     }
     if !asked.is_listener()? {
-        return invalid("the socket does not listen");
+        return invalid("it does not listen");
     }
     asked.set_nonblocking(true)?;
     close_on_exec(socket)?;
@@ -175,8 +185,15 @@ mod tests {
         let stream = TcpStream::connect(&address).unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        for fd in [stream.as_fd(), udp.as_fd(), file.as_fd()] {
-            check_listener(fd).unwrap_err();
+        let cases = [
+            (stream.as_fd(), "it does not listen"),
+            (udp.as_fd(), "it is no stream socket"),
+            (file.as_fd(), "it is no socket"),
+        ];
+        for (fd, why) in cases {
+            let error = check_listener(fd).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(error.to_string(), format!("cannot accept from descriptor {}: {why}", fd.as_raw_fd()));
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Invariant: `now` never goes back. Touched by its worker only. A refresh is one vDSO call (two when a
 //! second of the wall clock has ended).
 
+use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +17,8 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A point in time: nanoseconds since the runtime, or the simulated world, was made.
 ///
-/// Instants of all workers of one runtime can be compared, those of two runtimes cannot. The range is 584 years.
+/// Instants of all workers of one runtime can be compared, those of two runtimes cannot. The range is 584 years. Arithmetic
+/// saturates, as the methods do: `+` at [`MAX`](Self::MAX), `-` at [`ZERO`](Self::ZERO), the difference of two at zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Instant(u64);
 
@@ -57,6 +59,47 @@ impl Instant {
     #[inline]
     pub const fn duration_since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    #[inline]
+    fn add(self, after: Duration) -> Self {
+        self.saturating_add(after)
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    #[inline]
+    fn add_assign(&mut self, after: Duration) {
+        *self = *self + after;
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    #[inline]
+    fn sub(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(Self::ZERO.saturating_add(before).0))
+    }
+}
+
+impl SubAssign<Duration> for Instant {
+    #[inline]
+    fn sub_assign(&mut self, before: Duration) {
+        *self = *self - before;
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    #[inline]
+    fn sub(self, earlier: Self) -> Duration {
+        self.duration_since(earlier)
     }
 }
 
@@ -263,5 +306,13 @@ mod tests {
         assert_eq!(early.duration_since(late), Duration::ZERO);
         assert_eq!(early.saturating_add(Duration::from_nanos(7)), late);
         assert_eq!(late.saturating_add(Duration::MAX), Instant::MAX);
+        assert_eq!((late - early, early - late), (Duration::from_nanos(7), Duration::ZERO));
+        assert_eq!((early + (late - early), late - (late - early)), (late, early));
+        assert_eq!((late + Duration::MAX, late - Duration::MAX), (Instant::MAX, Instant::ZERO));
+        let mut moved = early;
+        moved += Duration::from_nanos(7);
+        assert_eq!(moved, late);
+        moved -= Duration::from_nanos(7);
+        assert_eq!(moved, early);
     }
 }

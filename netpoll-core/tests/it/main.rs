@@ -45,4 +45,5 @@ mod timers;
 mod unix;
 mod waiting;
 mod waking;
+mod whereabouts;
 mod workers;
