@@ -235,6 +235,8 @@
 //! Both are off by default.
 
 #![cfg_attr(not(loom), warn(missing_docs))]
+// Where pages of other crates that are built without those of this one lead to.
+#![doc(html_root_url = "https://docs.rs/netpoll-core/0.1.0")]
 
 /// Bytes that many may hold without a copy: [`Bytes` of the crate `bytes`](https://docs.rs/bytes/1), version 1, as
 /// [`Commands::send`], [`Handle::send`], [`Conn::send_shared`] and [`Protocol::outgoing`] take them. Programs that use them otherwise

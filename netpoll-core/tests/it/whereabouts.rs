@@ -88,3 +88,9 @@ fn a_peer_can_be_made_of_whatever_is_an_address() {
     assert_eq!(Peer::new(addr).addr, addr);
     assert_eq!(Peer::new(Address::Unknown).addr, Address::Unknown);
 }
+
+#[test]
+fn pages_of_other_crates_lead_to_those_of_this_version() {
+    let wanted = concat!("html_root_url = \"https://docs.rs/netpoll-core/", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(include_str!("../../src/lib.rs").contains(wanted), "{wanted}");
+}
