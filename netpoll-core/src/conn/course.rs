@@ -146,11 +146,11 @@ impl Stream {
             Phase::Finishing | Phase::Lingering => self.has(PAUSED),
             Phase::Connecting | Phase::ConnectingToFinish => false,
         };
+        if hold && self.has(PEER_ENDING) && self.has(HOLDING_LONG) {
+            // It was behind, which is nobody's business, and is paused now: the protocol is told.
+            self.push_ready(agenda, key);
+        }
         if hold == self.is_held() {
-            if hold && self.has(PEER_ENDING) && self.has(HOLDING_LONG) {
-                // It was behind, which is nobody's business, and is paused now: the protocol is told.
-                self.push_ready(agenda, key);
-            }
             return;
         }
         if !hold && !offers_next && self.phase.is_open() && self.has_remainder() {
