@@ -283,8 +283,8 @@ pub mod timer;
 
 pub use conn::{
     Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Either,
-    Flow, Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId, UdpOptions,
-    Upper,
+    Flow, Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId,
+    UdpOptions, Upper,
 };
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};

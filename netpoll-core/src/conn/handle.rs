@@ -247,7 +247,9 @@ impl Conn<'_> {
     #[inline]
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
-        self.stream.waiting_bytes() > self.cx.limits.write_high_bytes && !self.drops_output()
+        self.stream.waiting_bytes() > self.cx.limits.write_high_bytes
+            && !self.drops_output()
+            && !self.stream.hears_on()
     }
 
     /// The peer has sent all it will send.

@@ -182,13 +182,7 @@ impl Stream {
 
     /// Who gives way because it is backed up waits for room also if its queue passed high water as an end of a forward, which
     /// holds no input back, and all of it is in flight, where no flush looks.
-    pub fn wait_if_backed_up(
-        &mut self,
-        agenda: &mut Agenda,
-        limits: &ConnLimits,
-        io: &mut dyn Io,
-        key: Key,
-    ) {
+    pub fn wait_if_backed_up(&mut self, agenda: &mut Agenda, limits: &ConnLimits, io: &mut dyn Io, key: Key) {
         if self.in_flight > limits.write_high_bytes && self.phase == Phase::Open && !self.has(BACKED_UP) {
             self.back_up(agenda, io, key);
         }

@@ -205,7 +205,16 @@ impl<P: Protocol> Connections<P> {
             self.output_left(cx, io, key);
         }
         if is_woken {
+            self.take_wakes(key);
             self.be_woken(cx, io, key);
+        }
+    }
+
+    /// A wake that is under way is told before it arrives: then it has nothing to say any more.
+    fn take_wakes(&mut self, key: Key) {
+        if let Some(wake) = self.slots.get_mut(key).and_then(|slot| slot.stream.wake.as_ref()) {
+            wake.arrived(Came::Here);
+            wake.arrived(Came::ByLetter);
         }
     }
 
@@ -417,10 +426,9 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn woken(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, came: Came) {
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return };
-        if let Some(wake) = &stream.wake {
-            wake.arrived(came);
+        if stream.wake.as_ref().is_some_and(|wake| wake.arrived(came)) {
+            self.be_woken(cx, io, key);
         }
-        self.be_woken(cx, io, key);
     }
 
     fn send(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: Guarded<Bytes>) {
@@ -429,8 +437,9 @@ impl<P: Protocol> Table for Connections<P> {
             return;
         }
         let waiting = stream.waiting_bytes();
-        // Whatever its size, one message fits: nobody is cut who has taken all that came before.
-        if waiting > 0 && waiting + bytes.len() > cx.limits.output_bytes_max {
+        // Whatever its size, one message fits: nobody is cut who has taken all that came before. A layer looks itself, for it knows
+        // whether the protocol above takes any more.
+        if waiting > 0 && waiting + bytes.len() > cx.limits.output_bytes_max && !stream.is_layered() {
             cx.agenda.stats.output_overflows += 1;
             return self.end(cx, io, key, End::reset(Lost::OutputOverflow));
         }

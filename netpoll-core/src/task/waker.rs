@@ -3,9 +3,10 @@
 //! It has two ways to its worker. On the worker's own thread a wake is a mark and a push: no atomic read-modify-write, no
 //! letter, no system call. From elsewhere it is one letter for a burst of wakes.
 //!
-//! Invariants: `queued` is set exactly while a letter for this target is under way; it is cleared, by a read-modify-write, before
-//! the poll, so a wake during the poll is not lost (`tests/loom.rs`). `listed` is set exactly while the key is on the list of its
-//! lane, and only the lane's thread touches it. Neither stands for the other: one mark for both, cleared by a plain store, could
+//! Invariants: `queued` is set while a letter for this target is under way that has something to say; it is cleared, by a
+//! read-modify-write, before the poll, so a wake during the poll is not lost (`tests/loom.rs`). `listed` is the same of an entry on the
+//! list of its lane, and only the lane's thread touches it. A connection that hears of a wake before it arrives clears them too, and a
+//! letter or entry that finds its mark cleared says nothing. Neither stands for the other: one mark for both, cleared by a plain store, could
 //! still look set to a thread that wakes.
 //!
 //! A target holds no future and no state of the program: who drops the last waker, on whatever thread, frees a few words.
@@ -67,15 +68,17 @@ impl WakeTarget {
         self.listed.load(Ordering::Relaxed) || self.queued.load(Ordering::Acquire)
     }
 
-    /// The wake has arrived; from now on one that takes the same way makes a new entry or letter.
+    /// The wake has arrived; from now on one that takes the same way makes a new entry or letter. False if it was told before.
     #[inline]
-    pub fn arrived(&self, how: Came) {
+    pub fn arrived(&self, how: Came) -> bool {
         match how {
-            Came::Here => self.listed.store(false, Ordering::Relaxed),
-            Came::ByLetter => {
-                // Acquire: what was done before the wake is visible to the poll that follows.
-                self.queued.swap(false, Ordering::AcqRel);
+            Came::Here => {
+                let was = self.listed.load(Ordering::Relaxed);
+                self.listed.store(false, Ordering::Relaxed);
+                was
             }
+            // Acquire: what was done before the wake is visible to the poll that follows.
+            Came::ByLetter => self.queued.swap(false, Ordering::AcqRel),
         }
     }
 }

@@ -12,7 +12,7 @@ use netpoll_core::{
 
 const MS: Duration = Duration::from_millis(1);
 /// More than the peer takes while it does not read.
-const LARGE: usize = 300_000;
+const LARGE: usize = 900_000;
 
 type Log = Rc<RefCell<Vec<&'static str>>>;
 
@@ -146,7 +146,8 @@ impl Layer for Same {
 /// A connection whose peer does not read, how it is to end, and what is noted.
 fn world(layered: bool, flow: Flow) -> (Sim, PeerId, Log, ConnId) {
     let (log, id) = (Log::default(), Rc::default());
-    let limits = ConnLimits::default().drain_grace(500 * MS).write_grace(2_000 * MS);
+    let limits =
+        ConnLimits::default().drain_grace(500 * MS).write_grace(2_000 * MS).output_bytes_max(2 * LARGE);
     let mut sim = Sim::new(Options::default().limits(limits));
     let (made, name) = (Rc::clone(&log), Rc::clone(&id));
     let make = move || Ends { log: Rc::clone(&made), id: Rc::clone(&name), flow, over: false };

@@ -122,7 +122,7 @@ fn finish(sim: &mut Sim, peer: PeerId, notes: &Notes, way: usize) {
 
 #[test]
 fn who_has_finished_is_not_backed_up_and_takes_what_comes() {
-    for layers in 0..1 {
+    for layers in 0..3 {
         for way in 0..4 {
             let (mut sim, _, peer, notes) = world(layers, Options::default());
             finish(&mut sim, peer, &notes, way);
@@ -190,6 +190,37 @@ fn who_was_filled_as_an_end_of_a_forward_and_gives_way_waits_for_room() {
     }
 }
 
+/// Takes a letter a turn, and pauses at the last one.
+struct OneByOne(Notes);
+
+impl Protocol for OneByOne {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance(1);
+        if input.is_empty() { Flow::Pause } else { Flow::Yield }
+    }
+
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.borrow_mut().taken.push('.');
+        conn.unchanged_flow()
+    }
+}
+
+#[test]
+fn who_gives_way_and_then_pauses_hears_that_its_peer_has_ended() {
+    for seed in 0..20 {
+        let notes = Notes::default();
+        let made = Rc::clone(&notes);
+        let mut sim = Sim::new(Options::default().seed(seed));
+        let listener = sim.listen(move |_peer| OneByOne(Rc::clone(&made)));
+        let peer = sim.connect(listener);
+        sim.settle();
+        sim.send(peer, b"abc");
+        sim.finish(peer);
+        sim.settle();
+        assert_eq!(notes.borrow().taken, ".", "seed {seed}");
+    }
+}
+
 /// The same on sockets: says what it has taken.
 struct Reports(mpsc::Sender<Result<ConnId, u8>>);
 
@@ -233,7 +264,7 @@ fn serve(layered: bool) -> (Running, mpsc::Receiver<Result<ConnId, u8>>) {
 
 #[test]
 fn on_sockets_a_worker_does_not_spin_for_who_has_finished_behind_output_that_waits() {
-    for layered in [false] {
+    for layered in [false, true] {
         let (server, reports) = serve(layered);
         let addr = server.local_addrs()[0].as_socket_addr().unwrap();
         let mut peer = TcpStream::connect(addr).unwrap();

@@ -357,6 +357,9 @@ impl Protocol for Stopping {
         self.0.borrow_mut().push("peer ended".to_owned());
         Flow::Pause
     }
+    fn woken(&mut self, _conn: &mut Conn<'_>) -> Flow {
+        Flow::Continue
+    }
 }
 
 #[test]

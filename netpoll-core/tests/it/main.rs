@@ -22,6 +22,7 @@ mod in_place;
 mod inherited;
 mod layers;
 mod left_input;
+mod likeness;
 mod memory;
 mod on_workers;
 mod panics;

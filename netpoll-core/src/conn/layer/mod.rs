@@ -77,7 +77,7 @@ pub trait Layer: Sized + 'static {
     /// The connection is open. The default opens the protocol above at once; a layer with a handshake does so when that is done.
     fn opened(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
         upper.open(conn);
-        Flow::Continue
+        conn.unchanged_flow()
     }
 
     /// Bytes from the wire. What is not consumed is kept, and offered again in front of the bytes that follow.
@@ -113,7 +113,7 @@ pub trait Layer: Sized + 'static {
             return Flow::Close;
         }
         upper.eof(conn);
-        Flow::Continue
+        conn.unchanged_flow()
     }
 
     /// The deadline that the layer has set has passed. It is cleared. The default closes.

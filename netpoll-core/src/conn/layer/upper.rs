@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::super::stream::{BACKED_UP, ENDED, PAUSED};
 use super::super::{Conn, Flow, Input, Lost, Message, Protocol};
 use super::veil::Veil;
-use crate::mem::{Guarded, Pool, Stash};
+use crate::mem::{self, Guarded, Pool, Stash};
 use crate::time::Instant;
 
 /// What each message that waits for a protocol to open takes, beside its bytes.
@@ -210,6 +210,8 @@ impl State {
             Flow::Close | Flow::Linger => {
                 self.ending = Some(flow);
                 self.deadline = Instant::MAX;
+                // It has had its last word, and what is queued is watched from here on.
+                conn.stream.go_on_after_all(&mut conn.cx.agenda, &conn.cx.limits, conn.io, conn.key);
             }
             Flow::Retire => conn.stream.begin_to_retire(conn.cx, conn.key),
             Flow::Reset => self.mark(WANTS_RESET, true),
@@ -220,7 +222,8 @@ impl State {
         if (is_backed_up || conn.stream.has(BACKED_UP)) && !ends {
             self.mark(NO_ROOM, true);
         }
-        let waits = !self.stash.rest.is_empty() && (flow != Flow::Continue || self.lacks_room());
+        let stops = matches!(flow, Flow::Pause | Flow::Yield) || self.lacks_room();
+        let waits = !self.stash.rest.is_empty() && stops;
         self.mark(OFFER_AGAIN, self.has(OFFER_AGAIN) || waits);
     }
 }
@@ -289,7 +292,8 @@ impl Upper<'_> {
         }
         state.early_bytes = 0;
         for early in std::mem::take(&mut state.early) {
-            if state.is_live() {
+            let takes = !(matches!(early, Early::Bytes(_)) && state.has(FINISHES));
+            if state.is_live() && takes {
                 state.call(conn, |conn| match early {
                     Early::Bytes(bytes) => protocol.outgoing(conn, bytes.into_inner()),
                     Early::Message(message) => protocol.told(conn, message),
@@ -344,33 +348,35 @@ impl Upper<'_> {
                 || state.waiting_bytes(conn) <= conn.cx.limits.write_high_bytes)
     }
 
-    /// Tells it that the peer has sent all it will send: now, or behind what it has left when it goes on. Only the first call
-    /// counts, and one before it is open does not.
+    /// Tells it that the peer has sent all it will send: now, or behind what it has left when it goes on, and behind the commands that
+    /// it has given. Only the first call counts, and one before it is open does not.
     pub fn eof(&mut self, conn: &mut Conn<'_>) {
         if !self.state.is_live() || self.state.has(EOF_TOLD) {
             return;
         }
-        let is_held = self.state.has(UPPER_PAUSED | GAVE_WAY | OFFER_AGAIN);
         self.state.mark(EOF_WAITS, true);
-        if !is_held {
-            self.tell_eof(conn);
-        }
+        self.tell_eof(conn);
     }
 
     /// Goes on with what it has left, and tells the end behind it.
     pub(super) fn go_on(&mut self, conn: &mut Conn<'_>, is_again: bool) {
+        // The end is told with what is left, which is not offered once more before.
+        let is_again = is_again && (self.state.upper_keeps || !self.state.has(EOF_WAITS));
         let again = self.state.take(OFFER_AGAIN) || is_again;
         if again && self.state.is_live() && (!self.state.stash.rest.is_empty() || self.state.upper_keeps) {
             self.offer_rest(conn);
         }
-        let is_held = self.state.has(UPPER_PAUSED | GAVE_WAY | OFFER_AGAIN);
-        if self.state.has(EOF_WAITS) && self.state.is_live() && !is_held {
+        if self.state.has(EOF_WAITS) && self.state.is_live() {
             self.tell_eof(conn);
         }
     }
 
     /// Bytes that others have sent to the connection.
     pub(super) fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) {
+        if self.state.has(OPEN) && (!self.state.is_live() || self.state.has(FINISHES)) {
+            // It takes no more, and so does not fall behind either.
+            return mem::discard(bytes);
+        }
         if !self.has_room_for(conn, bytes.len()) {
             return;
         }
@@ -415,7 +421,11 @@ impl Upper<'_> {
         has_room
     }
 
+    /// Tells the end that waits, unless something comes first: a pause, a turn, or what it has commanded in this one.
     fn tell_eof(&mut self, conn: &mut Conn<'_>) {
+        if self.state.has(UPPER_PAUSED | GAVE_WAY | OFFER_AGAIN) || !conn.cx.commands.is_empty() {
+            return;
+        }
         self.state.mark(EOF_WAITS, false);
         self.state.mark(EOF_TOLD, true);
         self.offer(conn, |protocol, conn, input| protocol.eof(conn, input));
