@@ -3,6 +3,27 @@
 //! One worker per CPU, each with its own edge-triggered epoll, connections, timers and buffers. A connection
 //! lives and dies on one worker, so its callbacks take no lock and its state need not be `Send`.
 //!
+//! # Where to start
+//!
+//! With the protocol below, then [`Protocol`] for what else it may be told, [`Flow`] for what it may want, and [`Conn`] for what it may
+//! do. After that, by what a program is about:
+//!
+//! | a program that | reads on at |
+//! |---|---|
+//! | has clients that are slow, silent or hostile | [`ConnLimits`]; [`Conn::set_deadline`], [`Conn::is_backed_up`], [`Protocol::outgoing`] |
+//! | has connections that talk to each other | [One worker, and the others](#one-worker-and-the-others), [`Commands`], [`ConnId`] |
+//! | connects to others | [A client](#a-client), [`ConnectOptions`], [`Target`] |
+//! | relays | [`Commands::forward`] |
+//! | encrypts, compresses or frames | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
+//! | waits in `async` code | [`task`] |
+//! | speaks UDP | [`Builder::bind_udp`], [`DatagramProtocol`] |
+//! | sends files | [`Directory`], [`Conn::send_file`] |
+//! | restarts without a gap | [`Builder::share_port`], [`Builder::listen_on`], [`Protocol::stopping`] |
+//! | is to be tested | [`sim`] |
+//! | is to be understood at three in the morning | [`Stats`], [`Handle::setup`], [`Lost`] |
+//!
+//! `examples/` has programs; `docs/TUNING.md` every setting, `docs/ARCHITECTURE.md` how it works inside.
+//!
 //! # A protocol
 //!
 //! A [`Protocol`] is one value per connection and is called back when something happens to it. What it sends
@@ -49,6 +70,68 @@
 //! threads: counters ([`Stats`]), bytes to a connection by its [`ConnId`], outgoing connections. Inside a callback
 //! [`Conn::commands`] does the same for other connections, and [`Conn::waker`] brings this one back when
 //! something elsewhere is ready.
+//!
+//! # A client
+//!
+//! [`Commands::connect`], from any callback, timer or function of a builder, or [`Handle::connect`] from elsewhere, dials and gives the
+//! connection a protocol like any other. `opened` comes when it is made, `lost` when it is not, or not any more; what dials again does it
+//! there, a little later each time:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use std::time::Duration;
+//!
+//! use netpoll_core::sim::{Options, Sim};
+//! use netpoll_core::{Commands, Conn, ConnectOptions, Flow, Input, Lost, Protocol};
+//!
+//! /// Reports to a server for as long as it takes.
+//! struct Reporter {
+//!     to: SocketAddr,
+//!     failures: u32,
+//! }
+//!
+//! impl Reporter {
+//!     fn dial(self, commands: &mut Commands) {
+//!         let options = ConnectOptions::default().timeout(Duration::from_secs(5));
+//!         commands.connect(self.to, options, self);
+//!     }
+//! }
+//!
+//! impl Protocol for Reporter {
+//!     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+//!         self.failures = 0;
+//!         conn.send(b"hello");
+//!         Flow::Continue
+//!     }
+//!
+//!     fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+//!         input.advance_all();
+//!         Flow::Continue
+//!     }
+//!
+//!     fn lost(&mut self, _reason: Lost, commands: &mut Commands) {
+//!         // A second, two, four, a minute at most. Where many do this, a random part of it keeps them from coming all at once.
+//!         let delay = Duration::from_secs(2_u64.saturating_pow(self.failures).min(60));
+//!         let again = Self { to: self.to, failures: self.failures + 1 };
+//!         commands.after(delay, move |local| {
+//!             if !local.is_stopping() {
+//!                 again.dial(local.commands());
+//!             }
+//!         });
+//!     }
+//! }
+//!
+//! // With sockets: Runtime::builder().on_start(|worker, commands| ..), on one worker or on each.
+//! let mut sim = Sim::new(Options::default());
+//! sim.refuse_connections(true);
+//! let to = SocketAddr::from(([192, 0, 2, 1], 7000));
+//! Reporter { to, failures: 0 }.dial(sim.commands());
+//! sim.advance(Duration::from_secs(2)); // refused at once, and again a second later
+//! sim.refuse_connections(false);
+//! sim.advance(Duration::from_secs(2));
+//! let (server, _) = sim.take_dialed().pop().expect("the third attempt");
+//! assert_eq!(sim.take_received(server), b"hello");
+//! ```
 //!
 //! # One worker, and the others
 //!

@@ -130,6 +130,25 @@ pub trait Protocol: Sized + 'static {
     /// ([`Handle::send`](crate::Handle::send)). The default queues it as it is ([`Conn::send_common`]); a protocol with a framing of its
     /// own frames it here, or drops it. Who wants nothing else returns [`Conn::unchanged_flow`]. `Bytes` are
     /// [`netpoll_core::Bytes`](crate::Bytes).
+    ///
+    /// Here is where to let a slow reader go before [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max) resets it
+    /// without a word. What is queued leaves, at the least rate, and the reason behind it; the program that wants it gone at once
+    /// returns `Flow::Reset` instead, and what it notes about the reason it finds in [`lost`](Self::lost).
+    /// ```
+    /// # use netpoll_core::{Bytes, Conn, Flow, Input, Protocol};
+    /// # struct Member;
+    /// # impl Protocol for Member {
+    /// # fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow { Flow::Continue }
+    /// fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+    ///     if conn.queued_bytes() + bytes.len() > 1 << 20 {
+    ///         conn.send(b"you read too slowly\n");
+    ///         return Flow::Linger;
+    ///     }
+    ///     conn.send_common(bytes);
+    ///     conn.unchanged_flow()
+    /// }
+    /// # }
+    /// ```
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
         conn.send_common(bytes);
         conn.unchanged_flow()

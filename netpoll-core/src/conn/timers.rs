@@ -170,6 +170,9 @@ impl Commands {
     /// # }
     /// ```
     ///
+    /// A delay of zero is how code of this worker is put off to its next turn, when no callback runs and what was commanded is done:
+    /// [`run_on`](Self::run_on) without `Send`.
+    ///
     /// Two allocations at most. A thousand timers fire in a turn; others that are due come in the next.
     ///
     /// # Panics

@@ -32,6 +32,9 @@ use crate::time::Instant;
 /// [`Flow::Linger`] let its output leave, then the layer says its last word ([`Layer::finish`]), and then the connection ends like
 /// that. Behind [`Conn::finish`] it hears on, however much has still to leave. `opened` comes when the layer says so; if that never happens, it is only told that the connection is lost.
 ///
+/// Commands that it gives are carried out when the layer's own callback has returned: behind all that the layer hands on of one read, as
+/// if it had come in one piece, and before the end.
+///
 /// Layers can lie on layers. One costs its connection 112 bytes beside its own.
 pub struct Layered<L, P> {
     layer: L,

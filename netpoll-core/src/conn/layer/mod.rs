@@ -70,6 +70,98 @@ use super::{Conn, Flow, Input};
 /// sim.settle();
 /// assert_eq!(sim.take_received(peer), b"hello".map(|byte| !byte));
 /// ```
+///
+/// # A whole one
+///
+/// With a greeting that has its time, records, a last word, and an end that can be told from a cut:
+/// ```
+/// use std::time::Duration;
+///
+/// use netpoll_core::sim::{Options, Sim};
+/// use netpoll_core::{Conn, Flow, Input, Layer, Layered, Upper};
+/// # use netpoll_core::Protocol;
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+/// #         conn.send(input.bytes());
+/// #         input.advance_all();
+/// #         Flow::Continue
+/// #     }
+/// # }
+///
+/// /// Both sides say `hi`; then come records, a byte of length each and that many bytes. An empty one is the end.
+/// #[derive(Default)]
+/// struct Records {
+///     has_greeted: bool,
+///     has_ended: bool,
+/// }
+///
+/// impl Layer for Records {
+///     const PIECE_BYTES_MAX: usize = 255;
+///
+///     fn opened(&mut self, conn: &mut Conn<'_>, _upper: &mut Upper<'_>) -> Flow {
+///         conn.send(b"hi");
+///         conn.set_deadline(Duration::from_secs(5)); // then `deadline` closes
+///         Flow::Continue
+///     }
+///
+///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+///         if !self.has_greeted {
+///             let Some(greeting) = input.bytes_mut().get(..2) else { return Flow::Continue };
+///             if greeting != b"hi" {
+///                 return Flow::Reset;
+///             }
+///             input.advance(2);
+///             self.has_greeted = true;
+///             conn.clear_deadline(); // its own; that of the protocol above is another
+///             upper.open(conn);
+///         }
+///         // What is left when it takes no more comes again when it goes on.
+///         while upper.takes_more(conn) {
+///             let bytes = input.bytes_mut();
+///             let Some(length) = bytes.first().map(|length| usize::from(*length)) else { break };
+///             let Some(plain) = bytes.get_mut(1..1 + length) else { break }; // not whole yet
+///             if length == 0 {
+///                 self.has_ended = true;
+///                 upper.eof(conn);
+///             } else {
+///                 upper.received(conn, plain);
+///             }
+///             input.advance(1 + length);
+///         }
+///         Flow::Continue
+///     }
+///
+///     fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+///         conn.append(1 + plain.len(), |out| {
+///             out.push(plain.len() as u8); // no more than a piece has
+///             out.extend(plain);
+///         });
+///         Flow::Continue
+///     }
+///
+///     fn finish(&mut self, conn: &mut Conn<'_>) {
+///         conn.send(&[0]);
+///     }
+///
+///     fn eof(&mut self, conn: &mut Conn<'_>, _input: &mut Input<'_>, _upper: &mut Upper<'_>) -> Flow {
+///         // The peer has said so, and the protocol above knows; or somebody has cut the connection.
+///         if self.has_ended { conn.unchanged_flow() } else { Flow::Reset }
+///     }
+/// }
+///
+/// let mut sim = Sim::new(Options::default());
+/// let listener = sim.listen(|_peer| Layered::new(Records::default(), Echo));
+/// let (ends, is_cut, is_silent) = (sim.connect(listener), sim.connect(listener), sim.connect(listener));
+/// sim.send(ends, b"hi\x05hello\0");
+/// sim.send(is_cut, b"hi\x05hel");
+/// sim.finish(is_cut);
+/// sim.settle();
+/// assert_eq!(sim.take_received(ends), b"hi\x05hello\0", "with a last word, for the echo has closed");
+/// assert!(sim.is_reset(is_cut) && !sim.is_closed(is_silent));
+/// sim.advance(Duration::from_secs(5));
+/// assert!(sim.is_closed(is_silent));
+/// ```
 pub trait Layer: Sized + 'static {
     /// The most that [`send`](Self::send) is given at once, in bytes. Default 16 KiB, the most that a record of TLS carries.
     const PIECE_BYTES_MAX: usize = 16 * 1024;
@@ -107,6 +199,10 @@ pub trait Layer: Sized + 'static {
     /// The peer has sent all it will send; `input` is what was never consumed. The default tells the protocol above, if it is open,
     /// and closes otherwise. A layer that can tell the end from a cut ([`Upper::eof`] when the peer has said so) returns
     /// `Flow::Reset` for a cut.
+    ///
+    /// What was left because [`Upper::takes_more`] said no was offered to [`received`](Self::received) again before this comes. The
+    /// protocol above may take no more here all the same, since it was offered what it has left itself just before: its end is told
+    /// behind that, when it goes on.
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
         let _ = input;
         if !upper.is_open() {
