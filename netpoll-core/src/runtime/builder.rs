@@ -229,7 +229,7 @@ impl Builder {
         self
     }
 
-    /// Lets the kernel move the bytes of a [`forward`](Commands::forward) from socket to socket where they come in large pieces,
+    /// Lets the kernel move the bytes of a [`forward`](crate::Commands::forward) from socket to socket where they come in large pieces,
     /// through a pipe of each worker (`splice(2)`), instead of copying them in and out. Default on. The pipe takes two descriptors of a
     /// worker that has such a relay, and no memory of its own to speak of; what a target does not take at once is
     /// read out of it, so that a relay holds no more than otherwise. Where there is no descriptor, or the kernel refuses, bytes are copied.
