@@ -73,9 +73,10 @@ impl<P: Protocol> Connections<P> {
             slot.stream.discard(&mut cx.agenda, &cx.limits, io, key, chunk.len());
             None
         } else if slot.stream.is_held() || (slot.stream.forwards() && !slot.stream.input.is_empty()) {
-            // They had left the socket when the connection was paused: it is offered them when it goes on.
+            // They had left the socket when the connection was paused: it is offered them when it goes on, and what it leaves of
+            // them is judged then. Until then they are memory of the worker, and no more than one read.
             slot.stream.keep(cx, chunk);
-            match slot.stream.keeps_too_much(cx) {
+            match slot.stream.is_too_much(&mut cx.agenda) {
                 None => return Verdict::Stop,
                 end => end,
             }

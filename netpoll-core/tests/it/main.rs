@@ -25,6 +25,7 @@ mod left_input;
 mod likeness;
 mod memory;
 mod on_workers;
+mod orders_of_others;
 mod panics;
 mod relaying;
 mod send_now;
