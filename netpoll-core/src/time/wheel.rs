@@ -1,27 +1,35 @@
 //! Deadlines of one worker: a hierarchical timing wheel.
 //!
 //! Nearly every connection has a deadline and nearly none is ever reached, so setting and dropping one
-//! has to be O(1); a heap is not. Time is cut into ticks of one millisecond. A tick number is read as
-//! digits of six bits, and a timer waits on the level of the highest digit in which its tick differs from
-//! the current one, in the slot of its own digit there. When time reaches a slot of level 0 its timers
-//! fire; when it reaches one above, its timers move down.
+//! has to be O(1); a heap is not. Time is cut into ticks of one millisecond. Each level is a ring of 4096 lists:
+//! a list of level 0 is one tick, one of level 1 is 64 of them, and so on. A timer waits on the lowest level whose ring
+//! reaches its tick. When time reaches a list of level 0 its timers fire; when it reaches one above, its timers
+//! move down.
 //!
-//! Invariant: on every level above 0 all timers are in slots after the current digit, on level 0 in or
-//! after it; so the first occupied slot of the lowest occupied level comes next, and no search wraps
-//! round. The one exception is a slot that is being moved down (`cascading`), whose start is the
-//! current tick. A bit in `slots_occupied` is set exactly if the list of that slot is not empty.
+//! So a timer that is due has those in front of it that move down with it, and no others: they are due within a 64th of
+//! the time that it was set for, and there are none if that was less than four seconds.
+//!
+//! Invariant: the tick of a timer is not before the current one, and less than a round of its ring away. So the
+//! first list that a ring has, from the current one on, is its next; of the next ones of all rings that which begins first is
+//! the next of all, and where two begin at once the higher, whose timers may belong in front. A list is not empty exactly if its bit
+//! in `lists_occupied` is set, and a bit in `words_occupied` if its word is not zero.
 //!
 //! Scheme: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987). Touched by its worker
 //! only. Insert, remove and reschedule are O(1) and do not allocate once warm; a timer moves down at
-//! most once per level. Eight levels hold every instant there is, so nothing lies beyond the wheel.
+//! most once per level. The levels hold every instant there is, so nothing lies beyond the wheel.
 
 use slab::Slab;
 
 use super::clock::Instant;
 
 const NANOS_PER_TICK: u64 = 1_000_000;
-const SLOT_BITS: u32 = 6;
-const SLOTS: usize = 1 << SLOT_BITS;
+/// So many times longer is a list of the next level; and so many lists have a word of bits in common.
+const STEP: usize = 1 << STEP_BITS;
+const STEP_BITS: u32 = 6;
+/// Lists of one ring.
+const RING: usize = 1 << RING_BITS;
+const RING_BITS: u32 = 2 * STEP_BITS;
+/// Seven are enough; of a power of two a place is always one.
 const LEVELS: usize = 8;
 
 /// How many timers one `expire` may move down for each that it may fire. A move costs about a quarter.
@@ -30,7 +38,7 @@ const MOVES_PER_FIRED: usize = 4;
 /// The end of a list. `Slab` would need 2^32 timers to reach it.
 const NONE: u32 = u32::MAX;
 
-const _: () = assert!(u64::MAX.div_ceil(NANOS_PER_TICK) < 1 << (SLOT_BITS as usize * LEVELS));
+const _: () = assert!(u64::MAX.div_ceil(NANOS_PER_TICK) < 1 << (STEP_BITS as usize * LEVELS));
 
 /// The name of one timer in one [`Wheel`]; stale once it fired or was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,15 +50,17 @@ pub struct TimerKey {
 /// Timers that carry a `T` each.
 ///
 /// A timer never fires before its deadline, and fires in the first `expire` whose `now` is at least a
-/// tick (1 ms) past it. About 4 KiB when empty, plus 32 bytes and a `T` per timer.
+/// tick (1 ms) past it. 256 KiB, of which those pages are touched that have had timers, plus 24 bytes and a `T` per timer.
 pub struct Wheel<T> {
     timers: Slab<Timer<T>>,
-    /// By level, then by slot.
-    lists: Box<[[List; SLOTS]; LEVELS]>,
-    slots_occupied: [u64; LEVELS],
-    levels_occupied: u8,
-    /// A slot above level 0 that time has reached and whose timers have not all moved down. Not empty.
-    cascading: Option<Place>,
+    /// By place. What an empty one says means nothing.
+    lists: Box<[List; LEVELS * RING]>,
+    /// By level: a bit for each list of its ring.
+    lists_occupied: Box<[[u64; STEP]; LEVELS]>,
+    /// By level: a bit for each word of those.
+    words_occupied: [u64; LEVELS],
+    /// The list that time reaches next, or [`UNKNOWN`].
+    next: Next,
     /// The current tick: all timers of earlier ones have fired.
     tick: u64,
     /// Of the newest key.
@@ -58,38 +68,94 @@ pub struct Wheel<T> {
 }
 
 struct Timer<T> {
-    /// Fires when the current tick is this one.
+    entry: Entry,
+    value: T,
+}
+
+/// Which timer it is, and where it stands.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// It fires when the current tick is this one.
     tick: u64,
     next: u32,
     previous: u32,
     generation: u32,
     place: Place,
-    value: T,
 }
 
+const _: () = assert!(size_of::<Entry>() == 24);
+
+/// The first and the last of a list. An array, because memory that is zero is then not written to be so.
+type List = [u32; 2];
+const FIRST: usize = 0;
+const LAST: usize = 1;
+
+/// A list, and its first tick.
 #[derive(Clone, Copy)]
-struct List {
-    first: u32,
-    last: u32,
+struct Next {
+    place: Place,
+    tick: u64,
 }
 
+/// There is no list.
+const NOTHING: Next = Next { place: Place(0), tick: u64::MAX };
+/// The one that there was is empty: it has to be looked for. Nothing begins earlier.
+const UNKNOWN: Next = Next { place: Place(0), tick: 0 };
+
+/// Names a list: its level, and its index in the ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    level: u8,
-    slot: u8,
-}
+struct Place(u16);
 
-const _: () = assert!(LEVELS <= u8::BITS as usize && SLOTS == u64::BITS as usize);
+const _: () = assert!(STEP == u64::BITS as usize);
+const _: () = assert!(LEVELS * RING <= 1 << u16::BITS);
+
+impl Place {
+    /// Where a timer for `tick` waits while `current` is the current tick, not after it, and the first tick of that list.
+    #[inline]
+    fn of(tick: u64, current: u64) -> (Self, u64) {
+        let away = tick - current;
+        // The last list of a round is not the first of the next, wherever in its own the current tick is.
+        let level = ((away + (away >> (RING_BITS - 1))) | STEP as u64).ilog2() / STEP_BITS - 1;
+        let list = tick >> (STEP_BITS * level);
+        (Self::new(level, list as usize % RING), list << (STEP_BITS * level))
+    }
+
+    #[inline]
+    fn new(level: u32, list: usize) -> Self {
+        Self((level << RING_BITS) as u16 | list as u16)
+    }
+
+    #[inline]
+    fn level(self) -> usize {
+        usize::from(self.0) / RING % LEVELS
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        usize::from(self.0) % (LEVELS * RING)
+    }
+
+    #[inline]
+    fn word(self) -> usize {
+        usize::from(self.0) / STEP % STEP
+    }
+
+    #[inline]
+    fn bit(self) -> u64 {
+        1 << (usize::from(self.0) % STEP)
+    }
+}
 
 impl<T: Copy> Wheel<T> {
     /// A wheel without timers, at [`Instant::ZERO`].
     pub fn new() -> Self {
+        let lists = vec![List::default(); LEVELS * RING].into_boxed_slice();
         Self {
             timers: Slab::new(),
-            lists: Box::new([[List { first: NONE, last: NONE }; SLOTS]; LEVELS]),
-            slots_occupied: [0; LEVELS],
-            levels_occupied: 0,
-            cascading: None,
+            lists: lists.try_into().expect("as many as there are"),
+            lists_occupied: Box::new([[0; STEP]; LEVELS]),
+            words_occupied: [0; LEVELS],
+            next: NOTHING,
             tick: 0,
             generation: 0,
         }
@@ -103,15 +169,15 @@ impl<T: Copy> Wheel<T> {
         if self.timers.is_empty() {
             // Nothing to pass on the way, and the nearer the current tick the lower the level.
             self.tick = self.tick.max(ticks_passed(now));
+            self.next = NOTHING;
         }
         let tick = if at <= now { ticks_passed(now) } else { ticks_until(at) };
-        let slot = self.timers.vacant_entry();
-        let index =
-            u32::try_from(slot.key()).ok().filter(|&index| index != NONE).expect("fewer than 2^32 timers");
+        let index = u32::try_from(self.timers.vacant_key()).ok();
+        let index = index.filter(|&index| index != NONE).expect("fewer than 2^32 timers");
         self.generation = self.generation.wrapping_add(1);
-        let (generation, place) = (self.generation, Place { level: 0, slot: 0 });
-        slot.insert(Timer { tick, next: NONE, previous: NONE, generation, place, value });
-        self.link(index, tick);
+        let generation = self.generation;
+        let entry = self.link(index, tick, generation);
+        self.timers.insert(Timer { entry, value });
         TimerKey { index, generation }
     }
 
@@ -128,9 +194,8 @@ impl<T: Copy> Wheel<T> {
     pub fn reschedule(&mut self, key: TimerKey, at: Instant) -> bool {
         let Some(timer) = self.find(key) else { return false };
         let tick = ticks_until(at);
-        if timer.tick != tick {
-            self.unlink(key.index);
-            self.link(key.index, tick);
+        if timer.entry.tick != tick {
+            self.move_to(key.index, tick);
         }
         true
     }
@@ -157,31 +222,43 @@ impl<T: Copy> Wheel<T> {
     /// whatever the number of timers.
     #[inline]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let (_, tick) = self.next_place()?;
-        Some(Instant::from_nanos(tick.saturating_mul(NANOS_PER_TICK)))
+        let next = if self.next.tick == UNKNOWN.tick { self.find_next() } else { self.next };
+        let is_there = next.tick != NOTHING.tick;
+        is_there.then(|| Instant::from_nanos(next.tick.saturating_mul(NANOS_PER_TICK)))
     }
 
     /// Fires the timers that are due at `now`, earliest tick first, `max` at most, and returns how many.
     ///
     /// `f` gets what each carried. What was not reached stays due, and [`Wheel::next_deadline`] is then in
     /// the past. The work is bounded by `max` too: at most four times as many timers move down, so
-    /// with a huge number of timers fewer than `max` may fire although more are due.
+    /// with a huge number of them that are due at nearly the same time fewer than `max` may fire although more are due.
     #[inline]
-    pub fn expire(&mut self, now: Instant, max: usize, mut f: impl FnMut(T)) -> usize {
+    pub fn expire(&mut self, now: Instant, max: usize, f: impl FnMut(T)) -> usize {
         let end = ticks_passed(now);
+        if self.next.tick > end {
+            self.tick = self.tick.max(end);
+            return 0;
+        }
+        self.expire_to(end, max, f)
+    }
+
+    fn expire_to(&mut self, end: u64, max: usize, mut f: impl FnMut(T)) -> usize {
         let (mut fired, mut moves_left) = (0, max.saturating_mul(MOVES_PER_FIRED));
-        while let Some((place, tick)) = self.next_place()
-            && tick <= end
-        {
-            self.tick = tick;
-            if place.level > 0 {
-                self.cascading = Some(place);
-                if !self.cascade(place, &mut moves_left) {
+        loop {
+            let next = self.find_next();
+            self.next = next;
+            if next.tick > end {
+                self.tick = self.tick.max(end);
+                return fired;
+            }
+            self.tick = next.tick;
+            if next.place.level() > 0 {
+                if !self.cascade(next.place, &mut moves_left) {
                     return fired;
                 }
                 continue;
             }
-            while let Some(index) = self.first_in(place) {
+            while let Some(index) = self.first_in(next.place) {
                 if fired == max {
                     return fired;
                 }
@@ -190,87 +267,120 @@ impl<T: Copy> Wheel<T> {
                 f(self.timers.remove(index as usize).value);
             }
         }
-        self.tick = self.tick.max(end);
-        fired
     }
 
-    /// Moves the timers of a slot that time has reached to lower levels; `false` if some are left.
+    /// Moves the timers of a list that time has reached to lower levels; `false` if some are left.
     fn cascade(&mut self, place: Place, moves_left: &mut usize) -> bool {
         while let Some(index) = self.first_in(place) {
             if *moves_left == 0 {
                 return false;
             }
             *moves_left -= 1;
-            let tick = self.timers[index as usize].tick;
-            self.unlink(index);
-            self.link(index, tick);
+            let tick = self.timers[index as usize].entry.tick;
+            self.move_to(index, tick);
         }
         true
     }
 
-    /// The slot that time reaches next, and its first tick.
+    /// Looks for the list that time reaches next.
+    #[inline(never)]
+    fn find_next(&self) -> Next {
+        let mut next = NOTHING;
+        for level in (0..LEVELS as u32).filter(|level| self.words_occupied[*level as usize] != 0) {
+            let current = self.tick >> (STEP_BITS * level);
+            let list = self.next_list(level as usize, current as usize % RING);
+            let away = list.wrapping_sub(current as usize) % RING;
+            let tick = (current + away as u64) << (STEP_BITS * level);
+            if tick <= next.tick {
+                next = Next { place: Place::new(level, list), tick };
+            }
+        }
+        next
+    }
+
+    /// The first list of a ring that is not empty, from this one on and round. There is one.
     #[inline]
-    fn next_place(&self) -> Option<(Place, u64)> {
-        if let Some(place) = self.cascading {
-            return Some((place, self.tick));
+    fn next_list(&self, level: usize, from: usize) -> usize {
+        let (words, lists) = (self.words_occupied[level], &self.lists_occupied[level]);
+        let (word, bit) = (from / STEP, from % STEP);
+        let rest = lists[word] >> bit;
+        if rest != 0 {
+            return from + rest.trailing_zeros() as usize;
         }
-        if self.levels_occupied == 0 {
-            return None;
-        }
-        let level = self.levels_occupied.trailing_zeros();
-        let slot = self.slots_occupied[level as usize].trailing_zeros();
-        let shift = SLOT_BITS * level;
-        let above = self.tick >> (shift + SLOT_BITS) << SLOT_BITS;
-        let place = Place { level: level as u8, slot: slot as u8 };
-        Some((place, (above | u64::from(slot)) << shift))
+        // The word that it began with comes last, with the bits below.
+        let after = (word + 1) % STEP;
+        let word = (after + words.rotate_right(after as u32).trailing_zeros() as usize) % STEP;
+        word * STEP + lists[word].trailing_zeros() as usize
     }
 
     #[inline]
     fn first_in(&self, place: Place) -> Option<u32> {
-        let first = self.lists[place.level as usize][place.slot as usize].first;
-        (first != NONE).then_some(first)
+        let is_occupied = self.lists_occupied[place.level()][place.word()] & place.bit() != 0;
+        is_occupied.then(|| self.lists[place.index()][FIRST])
     }
 
     #[inline]
     fn find(&self, key: TimerKey) -> Option<&Timer<T>> {
-        self.timers.get(key.index as usize).filter(|timer| timer.generation == key.generation)
+        self.timers.get(key.index as usize).filter(|timer| timer.entry.generation == key.generation)
+    }
+
+    fn move_to(&mut self, index: u32, tick: u64) {
+        self.unlink(index);
+        let generation = self.timers[index as usize].entry.generation;
+        self.timers[index as usize].entry = self.link(index, tick, generation);
     }
 
     /// Puts a timer at the end of the list of its tick, the current one if that has passed.
-    fn link(&mut self, index: u32, tick: u64) {
+    #[inline]
+    fn link(&mut self, index: u32, tick: u64, generation: u32) -> Entry {
         let tick = tick.max(self.tick);
-        let place = place_of(tick, self.tick);
-        let (level, slot) = (place.level as usize, place.slot as usize);
-        let previous = std::mem::replace(&mut self.lists[level][slot].last, index);
-        match previous {
-            NONE => self.lists[level][slot].first = index,
-            _ => self.timers[previous as usize].next = index,
+        let (place, begins) = Place::of(tick, self.tick);
+        let (level, word) = (place.level(), place.word());
+        let list = &mut self.lists[place.index()];
+        let occupied = &mut self.lists_occupied[level][word];
+        let mut previous = NONE;
+        if *occupied & place.bit() != 0 {
+            previous = list[LAST];
+            self.timers[previous as usize].entry.next = index;
+        } else {
+            list[FIRST] = index;
+            *occupied |= place.bit();
+            self.words_occupied[level] |= 1 << word;
+            if begins < self.next.tick {
+                self.next = Next { place, tick: begins };
+            }
         }
-        let timer = &mut self.timers[index as usize];
-        (timer.tick, timer.place, timer.previous, timer.next) = (tick, place, previous, NONE);
-        self.slots_occupied[level] |= 1 << slot;
-        self.levels_occupied |= 1 << level;
+        list[LAST] = index;
+        Entry { tick, next: NONE, previous, generation, place }
     }
 
     fn unlink(&mut self, index: u32) {
-        let &Timer { place, previous, next, .. } = &self.timers[index as usize];
-        let (level, slot) = (place.level as usize, place.slot as usize);
+        let Entry { place, previous, next, .. } = self.timers[index as usize].entry;
+        if previous == NONE && next == NONE {
+            return self.empty(place);
+        }
+        let list = &mut self.lists[place.index()];
         match previous {
-            NONE => self.lists[level][slot].first = next,
-            _ => self.timers[previous as usize].next = next,
+            NONE => list[FIRST] = next,
+            _ => self.timers[previous as usize].entry.next = next,
         }
         match next {
-            NONE => self.lists[level][slot].last = previous,
-            _ => self.timers[next as usize].previous = previous,
+            NONE => list[LAST] = previous,
+            _ => self.timers[next as usize].entry.previous = previous,
         }
-        if previous == NONE && next == NONE {
-            self.slots_occupied[level] &= !(1 << slot);
-            if self.slots_occupied[level] == 0 {
-                self.levels_occupied &= !(1 << level);
-            }
-            if self.cascading == Some(place) {
-                self.cascading = None;
-            }
+    }
+
+    /// The last timer of a list leaves it.
+    #[inline]
+    fn empty(&mut self, place: Place) {
+        if place == self.next.place {
+            self.next = UNKNOWN;
+        }
+        let (level, word) = (place.level(), place.word());
+        let occupied = &mut self.lists_occupied[level][word];
+        *occupied &= !place.bit();
+        if *occupied == 0 {
+            self.words_occupied[level] &= !(1 << word);
         }
     }
 }
@@ -279,13 +389,6 @@ impl<T: Copy> Default for Wheel<T> {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Where a timer for `tick` waits while `current` is the current tick, not after it.
-#[inline]
-fn place_of(tick: u64, current: u64) -> Place {
-    let level = (tick ^ current).checked_ilog2().unwrap_or(0) / SLOT_BITS;
-    Place { level: level as u8, slot: (tick >> (SLOT_BITS * level)) as u8 % SLOTS as u8 }
 }
 
 /// The tick that has begun at `now`.

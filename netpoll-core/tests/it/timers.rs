@@ -346,3 +346,22 @@ fn a_period_of_zero_is_refused() {
         sim.commands().every(Duration::ZERO, |_local| ());
     }));
 }
+
+/// As the deadlines of connections do, which most of them never meet.
+#[test]
+fn a_timer_that_is_due_alone_comes_in_the_next_turn_however_many_are_due_later() {
+    let mut sim = Sim::new(Options::default());
+    sim.run();
+    let begins = sim.now();
+    let after = |at: u64| Instant::ZERO.saturating_add(millis(at)).duration_since(begins);
+    for index in 0..50_000 {
+        sim.commands().after(after(9000 + index % 3000), |_| {});
+    }
+    let fired = Rc::new(Cell::new(false));
+    let mark = Rc::clone(&fired);
+    sim.commands().after(after(8195), move |_| mark.set(true));
+    sim.turn();
+    sim.stand_still(after(8200));
+    sim.turn();
+    assert!(fired.get());
+}

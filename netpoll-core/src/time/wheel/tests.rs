@@ -106,16 +106,36 @@ fn moving_timers_down_is_limited_too() {
 }
 
 #[test]
-fn a_slot_emptied_while_it_moves_down_is_forgotten() {
+fn a_list_emptied_while_it_moves_down_is_forgotten() {
     let mut wheel = Wheel::new();
-    let keys: Vec<_> = (0..10).map(|value| wheel.insert(Instant::ZERO, millis(64), value)).collect();
-    assert_eq!(wheel.expire(millis(64), 1, |_| ()), 0);
+    let keys: Vec<_> = (0..10).map(|value| wheel.insert(Instant::ZERO, millis(8192), value)).collect();
+    assert_eq!(wheel.expire(millis(8192), 1, |_| ()), 0);
     for key in keys {
         wheel.remove(key);
     }
     assert_eq!((wheel.len(), wheel.next_deadline()), (0, None));
-    wheel.insert(millis(70), millis(80), 11);
-    assert_eq!(wheel.next_deadline(), Some(millis(80)));
+    wheel.insert(millis(8200), millis(8210), 11);
+    assert_eq!(wheel.next_deadline(), Some(millis(8210)));
+}
+
+#[test]
+fn a_timer_that_is_due_alone_waits_for_none_that_is_due_much_later() {
+    // Behind each of these ticks all lists are new that a mask of digits would tell apart.
+    for far in [8192, 1 << 18, 1 << 24, 1 << 36] {
+        for begins in [0, far - 9, far - 200] {
+            let (mut wheel, mut values, now) = (Wheel::new(), Vec::new(), millis(begins));
+            wheel.insert(now, millis(begins), 0);
+            assert_eq!(fired(&mut wheel, now), [0]);
+            // A 64th of the time that they are set for, and more.
+            let apart = 100.max((far - begins) / 50);
+            for value in 0..10_000 {
+                wheel.insert(now, millis(far + apart + value), value);
+            }
+            wheel.insert(now, millis(far), 10_000);
+            wheel.expire(millis(far), 10, |value| values.push(value));
+            assert_eq!(values, [10_000], "set at {begins}");
+        }
+    }
 }
 
 #[test]
@@ -183,5 +203,36 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// What moves down in front of a timer that is due is due within a 64th of the time that it was set for; each moves
+    /// once per level at most, and four move for each that may fire.
+    #[test]
+    fn who_is_due_waits_for_those_that_are_due_at_nearly_the_same_time_and_no_others(
+        start in prop_oneof![Just(0_u64), any::<u64>().prop_map(|tick| tick >> 24)],
+        timers in prop::collection::vec((any::<u64>(), 0..30_u32), 1..400),
+        step in (any::<u64>(), 0..30_u32),
+        max in 1..4_usize,
+    ) {
+        let part = |(number, bits): (u64, u32)| number % (1 << bits);
+        let mut wheel = Wheel::new();
+        wheel.insert(millis(start), millis(start), (start, 0));
+        fired(&mut wheel, millis(start));
+        for (number, bits) in timers.clone() {
+            let away = part((number, bits));
+            wheel.insert(millis(start), millis(start + away), (start + away, away));
+        }
+        let end = start + part(step);
+        let set = timers.iter().map(|timer| part(*timer));
+        let due = set.clone().filter(|away| start + away <= end).count();
+        let near = set.filter(|away| start + away - away / 63 <= end + 1).count();
+        let (mut left, mut calls) = (due, 0);
+        while left > 0 {
+            calls += 1;
+            left -= wheel.expire(millis(end), max, |(tick, _)| assert!(tick <= end));
+        }
+        let calls_max = due / max + LEVELS * near / (MOVES_PER_FIRED * max) + 1;
+        prop_assert!(calls <= calls_max, "{calls} calls for {due} due of {near} near");
+        prop_assert!(wheel.next_deadline().is_none_or(|next| next > millis(end) || near > due));
     }
 }
