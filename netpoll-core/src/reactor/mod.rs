@@ -23,5 +23,5 @@ pub use ready_list::ReadyList;
 pub use setting::ParseSettingError;
 pub use spike::Spike;
 pub use stats::{Published, Stats};
-pub use turn::{Agenda, Due, Halfway, Host, Reactor};
+pub use turn::{Agenda, Due, Halfway, Host, LAST_TURNS_MAX, Reactor};
 pub use wait::{SPIN_MAX, WaitStrategy};

@@ -24,7 +24,7 @@ use crate::time::{Clock, Instant, Wheel};
 /// a short send, and cost less than an event with its system calls.
 const LETTERS_PER_TURN: usize = 256;
 /// Turns of a worker that is finished, while there is mail: of as many letters as a burst may have.
-const LAST_TURNS_MAX: usize = 64;
+pub const LAST_TURNS_MAX: usize = 64;
 /// Timers fired in one turn, so that a jump of the clock does not stop the loop.
 const TIMERS_PER_TURN: usize = 1024;
 

@@ -165,7 +165,7 @@ impl Sim {
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
-            Seat { reactor, worker: Worker::new(context), bell, halfway: None }
+            Seat { reactor, worker: Worker::new(context), bell, halfway: None, last_turns: 0 }
         });
         let seats = seats.collect();
         Self {

@@ -1,13 +1,14 @@
 //! Several workers in one simulated world: letters between them, doorbells, and who is turned when.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Conn, ConnId, ConnectOptions, Flow, Input, Protocol};
+use netpoll_core::{Commands, Conn, ConnId, ConnectOptions, Flow, Input, Lost, Protocol};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -212,6 +213,36 @@ fn a_drain_is_over_when_all_workers_are_and_turns_newcomers_away() {
     assert!(!sim.is_closed(early), "its first segment was dropped without a word");
     let late = sim.connect(listener);
     assert!(sim.is_reset(late));
+}
+
+/// Dials again whenever it is lost.
+struct Redials(Rc<Cell<usize>>);
+
+impl Protocol for Redials {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn lost(&mut self, _reason: Lost, commands: &mut Commands) {
+        self.0.set(self.0.get() + 1);
+        let somewhere = SocketAddr::from(([127, 0, 0, 1], 7));
+        commands.connect(somewhere, ConnectOptions::default(), Self(Rc::clone(&self.0)));
+    }
+}
+
+/// As a real worker does: behind the deadline each dial is cut at once, and dials again.
+#[test]
+fn a_drain_ends_though_somebody_dials_again_whenever_it_is_lost() {
+    let lost = Rc::new(Cell::new(0));
+    let mut sim = Sim::new(Options::default());
+    let dials = Redials(Rc::clone(&lost));
+    sim.commands().connect(SocketAddr::from(([127, 0, 0, 1], 7)), ConnectOptions::default(), dials);
+    sim.run();
+    assert_eq!((sim.open(), lost.get()), (1, 0));
+    sim.begin_drain(Duration::from_secs(1));
+    sim.advance(Duration::from_secs(2));
+    assert!(sim.is_finished() && lost.get() > 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::super::worker::Worker;
 use crate::conn::Letter;
 use crate::driver::{SimDriver, SimNet};
-use crate::reactor::{Bell, Halfway, Host, Reactor};
+use crate::reactor::{Bell, Halfway, Host, LAST_TURNS_MAX, Reactor};
 use crate::time::Instant;
 
 /// The doorbell of a simulated worker.
@@ -30,6 +30,8 @@ pub struct Seat {
     pub bell: SimBell,
     /// Where its turn stands; `None` between two turns.
     pub halfway: Option<Halfway>,
+    /// Turns since it has had nothing left to do but mail.
+    pub last_turns: usize,
 }
 
 impl Seat {
@@ -49,9 +51,9 @@ impl Seat {
             || net.has_event(index)
     }
 
-    /// It has ended: nothing is left to do, and nothing was asked of it.
+    /// It has ended: nothing is left to do, and nothing was asked of it, or somebody goes on asking, as in [`Reactor::run`].
     pub fn is_finished(&self) -> bool {
-        self.worker.is_finished() && !self.reactor.has_mail()
+        self.worker.is_finished() && !(self.reactor.has_mail() && self.last_turns < LAST_TURNS_MAX)
     }
 
     /// Its next deadline; a worker that has ended has none.
@@ -82,6 +84,7 @@ impl Seat {
     }
 
     fn work(&mut self) {
+        self.last_turns += usize::from(self.worker.is_finished());
         let Self { reactor, worker, halfway, .. } = self;
         let _entered = worker.cx.lane.enter();
         worker.begin(reactor.driver_io());
