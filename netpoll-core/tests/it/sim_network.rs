@@ -1,9 +1,11 @@
 //! What the simulated network does: peers that leave in every way, segments that travel, windows, faults of one connection.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use netpoll_core::sim::{Answer, Faults, ListenerId, Options, PeerId, Sim};
-use netpoll_core::{Budget, Commands, Conn, ConnectOptions, Flow, Input, Lost, Protocol};
+use netpoll_core::{Budget, Commands, Conn, ConnId, ConnectOptions, Flow, Input, Lost, Protocol};
 
 use crate::support::{Echo, Log, Recorder};
 
@@ -182,6 +184,54 @@ fn a_paused_connection_hears_once_of_a_peer_that_has_ended_in_any_way() {
         end(&mut sim, peer);
         sim.advance(Duration::from_secs(100));
         assert_eq!(*log.borrow(), [heard], "seed {seed}");
+    }
+}
+
+/// An interruption hides what lies in the socket until the connection is resumed, which a pause puts off.
+#[test]
+fn the_end_of_a_peer_is_told_to_who_was_paused_behind_an_interruption() {
+    type End = fn(&mut Sim, PeerId);
+    let ends: [(End, &str); 2] = [(Sim::finish, "peer ended"), (Sim::reset, "Failed(Kind(ConnectionReset))")];
+    for (end, heard) in ends {
+        let (log, id) = (Log::default(), Rc::new(Cell::new(None)));
+        let mut sim = Sim::new(Options::default());
+        let listener = sim.listen({
+            let (log, id) = (log.clone(), Rc::clone(&id));
+            move |_peer| Named(Rc::clone(&id), Pausing(log.clone()))
+        });
+        let peer = sim.connect(listener);
+        sim.run();
+        sim.set_faults(peer, Faults::none().interrupted_receives(1000));
+        sim.send(peer, b"bytes");
+        sim.turn();
+        sim.set_faults(peer, Faults::none());
+        sim.commands().pause(id.get().unwrap());
+        sim.turn();
+        end(&mut sim, peer);
+        sim.run();
+        assert_eq!(*log.borrow(), [heard]);
+    }
+}
+
+/// Says what it is called.
+struct Named(Rc<Cell<Option<ConnId>>>, Pausing);
+
+impl Protocol for Named {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.set(Some(conn.id()));
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.1.received(conn, input)
+    }
+
+    fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.1.peer_ended(conn)
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        self.1.lost(reason, commands);
     }
 }
 

@@ -156,14 +156,14 @@ impl Net {
         if link.reset && !link.reset_told {
             return true;
         }
-        if link.interrupted || link.eof_told {
+        if link.eof_told {
             return false;
         }
         if link.paused {
-            let late = faults.late_receives > 0 && link.may_be_late && !link.to_us.is_empty();
-            return late || link.has_end_to_tell();
+            let may_be_late = link.may_be_late && !link.interrupted && !link.to_us.is_empty();
+            return (faults.late_receives > 0 && may_be_late) || link.has_end_to_tell();
         }
-        !link.to_us.is_empty() || link.finished
+        !link.interrupted && (!link.to_us.is_empty() || link.finished)
     }
 }
 

@@ -51,8 +51,9 @@ impl SimDriver {
             State::Dialing(key, at) => return net.dial(index, key, at),
             State::Open(key) => key,
         };
-        // A reset takes what is in flight along, but not what had arrived before it.
-        if link.reset && !link.reads() && !link.interrupted {
+        // A reset takes what is in flight along, but not what had arrived before it: who is interrupted receives that when it is
+        // resumed, who is paused may never.
+        if link.reset && !link.reads() && (link.paused || !link.interrupted) {
             return link.next_input(key);
         }
         if !link.in_flight.is_empty() && !link.reset {
