@@ -84,8 +84,10 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// Somebody has sent this connection a value: another connection or a timer ([`Commands::tell`](crate::Commands::tell)),
-    /// or any thread ([`Handle::tell`](crate::Handle::tell)). What one thread, or one worker, sends to a connection arrives in
-    /// order. The default drops it and changes nothing.
+    /// or any thread ([`Handle::tell`](crate::Handle::tell)). What one thread sends to a connection by handles arrives in order, and so
+    /// does what the callbacks of one worker send by commands. The two are not in order with each other: a command for a connection of
+    /// the same worker is carried out when the callback has returned, what a handle sends comes by mail. The same holds for
+    /// [`outgoing`](Self::outgoing) and for what others order. The default drops it and changes nothing.
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow {
         drop(message);
         conn.unchanged_flow()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Protocol, Runtime,
+    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Lost, Message, Protocol, Runtime,
     Workers,
 };
 
@@ -176,3 +176,54 @@ fn on_real_sockets_a_pause_by_others_does_not_cut_a_connection() {
 }
 
 /// Expected (`Protocol::told`): "What one thread, or one worker, sends to a connection arrives in order".
+
+/// Hears numbers, and tells the first connection some: odd ones by commands, even ones by the handle of its worker.
+struct Tells {
+    told: Rc<RefCell<Vec<u32>>>,
+    notes: Notes,
+}
+
+impl Protocol for Tells {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.notes.borrow_mut().ids.push(conn.id());
+        Flow::Continue
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        let to = self.notes.borrow().ids[0];
+        for number in 0..10_u32 {
+            match number % 2 {
+                0 => conn.local().handle().tell(to, number),
+                _ => conn.commands().tell(to, number),
+            }
+        }
+        Flow::Continue
+    }
+
+    fn told(&mut self, _conn: &mut Conn<'_>, message: Message) -> Flow {
+        self.told.borrow_mut().push(message.downcast().unwrap());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn what_one_worker_tells_a_connection_arrives_in_order_by_commands_and_in_order_by_handles() {
+    for workers in [1, 2] {
+        let (told, notes) = (Rc::new(RefCell::new(Vec::new())), Notes::default());
+        let mut sim = Sim::new(Options::default().workers(workers));
+        let listener = sim.listen({
+            let (told, notes) = (Rc::clone(&told), Rc::clone(&notes));
+            move |_peer| Tells { told: Rc::clone(&told), notes: Rc::clone(&notes) }
+        });
+        sim.connect_to(listener, 0);
+        sim.run();
+        let other = sim.connect_to(listener, workers - 1);
+        sim.run();
+        sim.send(other, b"!");
+        sim.run();
+        let part =
+            |rest| told.borrow().iter().copied().filter(|number| number % 2 == rest).collect::<Vec<_>>();
+        assert_eq!((part(0), part(1)), (vec![0, 2, 4, 6, 8], vec![1, 3, 5, 7, 9]));
+    }
+}
