@@ -24,6 +24,8 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Looks names up, on whatever thread; the answer is [`Table::found`](super::any_table::Table::found) of the key.
 pub trait Resolve {
     fn look_up(&self, key: Key, name: String, port: u16);
+    /// Nobody wants to know any more.
+    fn forget(&self, key: Key);
 }
 
 /// What is left to try, by connection.
@@ -45,9 +47,9 @@ struct Attempt {
 impl Attempts {
     /// A connection has been made, or has ended.
     #[inline]
-    pub fn forget(&mut self, key: Key) {
-        if !self.of.is_empty() {
-            self.of.remove(&key);
+    pub fn forget(&mut self, resolver: &dyn Resolve, key: Key) {
+        if !self.of.is_empty() && self.of.remove(&key).is_some_and(|attempt| attempt.is_looked_up) {
+            resolver.forget(key);
         }
     }
 

@@ -22,7 +22,7 @@ impl<P: Protocol> Connections<P> {
         let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
         stream.release(&mut cx.agenda);
         cx.addresses.left(key);
-        cx.attempts.forget(key);
+        cx.attempts.forget(&*cx.resolver, key);
         if stream.is_linked() {
             forward::left(cx, key);
         }

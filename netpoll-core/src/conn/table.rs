@@ -258,7 +258,7 @@ impl<P: Protocol> Table for Connections<P> {
             Ok(()) => {
                 if connecting {
                     cx.agenda.stats.connected += 1;
-                    cx.attempts.forget(key);
+                    cx.attempts.forget(&*cx.resolver, key);
                     stream.clear_guard();
                     stream.phase = Phase::Open;
                     // Others may have paused it already.

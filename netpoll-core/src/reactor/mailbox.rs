@@ -57,6 +57,11 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Sender<T> {
+    /// They lead to the same mailbox.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Puts a letter in and wakes the worker if it sleeps. If it has ended, the letter is dropped.
     pub fn send(&self, letter: T) {
         self.shared.letters.push(letter);

@@ -1,7 +1,8 @@
 //! Looks up names for outgoing connections on threads of its own: the system's resolver blocks.
 //!
 //! There is no thread until the first name, there are never more than four, and one that has had nothing to do for ten
-//! seconds ends. A worker only ever waits for the lock around the queue, which nobody holds while a name is looked up.
+//! seconds ends. A worker only ever waits for the lock around the queue, which nobody holds while a name is looked up. Who gives up
+//! before a thread is free leaves the queue, so that names which nobody waits for any more do not stand in front of others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -156,6 +157,36 @@ impl Resolve for Asker {
     fn look_up(&self, key: Key, name: String, port: u16) {
         sys::assert_not_forked();
         self.resolver.0.ask(Question { name, port, key, asker: self.worker.clone() });
+    }
+
+    fn forget(&self, key: Key) {
+        let is_other = |question: &Question| question.key != key || !question.asker.is_same(&self.worker);
+        self.resolver.0.state().questions.retain(is_other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Mailbox;
+    use crate::sys::EventFd;
+
+    #[test]
+    fn who_gives_up_leaves_the_line_and_nobody_else_does() {
+        let resolver = Resolver::default();
+        // All of them hang.
+        resolver.0.state().threads = THREADS_MAX;
+        let mailboxes: Vec<Mailbox<Letter>> =
+            (0..2).map(|_| Mailbox::new(Arc::new(EventFd::new().unwrap()))).collect();
+        let workers: Vec<_> = mailboxes.iter().map(|mailbox| resolver.of(mailbox.sender())).collect();
+        let (one, other) = (Key::new(1, 0, 1), Key::new(1, 0, 2));
+        for (worker, key) in [(0, one), (1, one), (0, other)] {
+            workers[worker].look_up(key, format!("{worker}.example"), 80);
+        }
+        workers[0].forget(one);
+        workers[1].forget(other);
+        let left: Vec<_> = resolver.0.state().questions.drain(..).map(|left| (left.name, left.key)).collect();
+        assert_eq!(left, [("1.example".to_owned(), one), ("0.example".to_owned(), other)]);
     }
 }
 
