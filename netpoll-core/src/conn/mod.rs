@@ -115,10 +115,9 @@ impl Context {
     /// The end that a callback has asked for, with its cause.
     #[cold]
     pub fn because(&mut self, key: Key, end: stream::End) -> stream::End {
-        match self.cause.take() {
-            Some((of, reason)) if of == key && matches!(end.reason, Lost::Reset) => {
-                stream::End::reset(reason)
-            }
+        // That of another connection waits for its own end: a callback of this one may come in between.
+        match self.cause.take_if(|(of, _)| *of == key) {
+            Some((_, reason)) if matches!(end.reason, Lost::Reset) => stream::End::reset(reason),
             _ => end,
         }
     }
