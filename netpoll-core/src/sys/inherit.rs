@@ -14,6 +14,9 @@ use super::socket::local_addr;
 /// The first that a service manager hands over (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
+/// What one is called that the manager gives no name (sd_listen_fds(3)).
+const NAMELESS: &str = "unknown";
+
 /// They were taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -57,14 +60,15 @@ pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
         let message = format!("LISTEN_FDS says {count}, but descriptor {missing} is not open or no socket");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
-    let mut names = names.split(':').filter(|name| !name.is_empty());
+    // One that is empty has its place like any other.
+    let mut names = names.split(':').map(|name| if name.is_empty() { NAMELESS } else { name });
     let fds = numbers.map(|number| {
         // SAFETY: `from_raw_fd` wants an open descriptor that nobody else owns. It was open a line above, and by
         // sd_listen_fds(3) the manager has opened it for this very process, which is asked for by its number; `TAKEN` hands it
         // out once. (test: `sockets_of_a_service_manager_are_taken_once`)
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         close_on_exec(socket.as_fd())?;
-        Ok(ListenFd { name: names.next().unwrap_or("unknown").to_owned(), socket })
+        Ok(ListenFd { name: names.next().unwrap_or(NAMELESS).to_owned(), socket })
     });
     fds.collect()
 }
@@ -142,7 +146,7 @@ mod tests {
     fn sockets_of_a_service_manager_are_taken_once() {
         if std::env::var("LISTEN_FDS").is_ok() {
             let fds = listen_fds().unwrap();
-            assert_eq!(fds.iter().map(|fd| &*fd.name).collect::<Vec<_>>(), ["web", "unknown"]);
+            assert_eq!(fds.iter().map(|fd| &*fd.name).collect::<Vec<_>>(), ["web", "unknown", "admin"]);
             for fd in &fds {
                 assert_ne!(open_flags(fd.socket.as_fd()) & libc::O_CLOEXEC, 0);
                 check_listener(fd.socket.as_fd()).unwrap();
@@ -152,7 +156,11 @@ mod tests {
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let status = Command::new("sh")
-            .args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web exec "$@" 3<&0 4<&0"#, "sh"])
+            .args([
+                "-c",
+                r#"LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=web::admin exec "$@" 3<&0 4<&0 5<&0"#,
+                "sh",
+            ])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "sys::inherit::tests::sockets_of_a_service_manager_are_taken_once"])
             .stdin(Stdio::from(OwnedFd::from(listener)))
