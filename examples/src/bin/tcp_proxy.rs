@@ -3,7 +3,7 @@
 //! Run it with `cargo run --bin tcp_proxy 127.0.0.1:7003 127.0.0.1:7000` in front of `cargo run --bin echo`, and talk to it with
 //! `nc -N 127.0.0.1 7003`. Behind the addresses may stand the idle time in seconds (60) and the most connections of a worker
 //! (100 000), both halves counted. Half-closes go through, and so do resets: of a client, of a backend, of one that refuses. A
-//! slow reader stops its writer, at the cost of 128 KiB. A drain (Ctrl-C) lets pairs go on for 30 s.
+//! slow reader stops its writer, at the cost of 128 KiB. A drain (Ctrl-C) lets pairs go on for 10 s.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -403,10 +403,12 @@ impl Commands {
     ///
     /// # How it ends
     /// - When the peer of `from` has ended, `to` is [finished](Self::finish) behind the last byte, and that is the end of this
-    ///   direction.
+    ///   direction. Nobody is told, and `eof` of `from` does not come any more: one to which nothing is forwarded stays open until its
+    ///   own protocol, or somebody else, ends its output. Give it a deadline.
     /// - When either of the two is gone before, however that came about, the other one is reset, so that nobody takes a part for the
     ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). Unless its own protocol has closed or finished it before: then its
-    ///   peer has been told that this was all.
+    ///   peer has been told that this was all. A Unix socket knows no reset: to its peer that is an end like any other, and what was said
+    ///   has to tell a part from the whole.
     /// - When `to` takes no more, because its own protocol has closed or [finished](Self::finish) it, nothing happens until there are bytes
     ///   for it: then `from` is reset, as a kernel does with who sends to a socket that is closed. If the peer of `from` ends without
     ///   another byte, nobody is reset.

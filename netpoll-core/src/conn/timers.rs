@@ -16,7 +16,7 @@ use crate::time::{Instant, TimerKey};
 type Once = Guarded<Box<dyn FnOnce(&mut Local<'_>)>>;
 type Repeated = Guarded<Box<dyn FnMut(&mut Local<'_>)>>;
 
-/// Names a timer of a worker, for ever: once it has fired or was cancelled the name finds nothing.
+/// Names a timer of a worker: once it has fired or was cancelled the name finds nothing, until its place has been used by 2^28 others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     pub(super) worker: u16,
