@@ -29,6 +29,7 @@ mod orders_of_others;
 mod panics;
 mod relaying;
 mod relays;
+mod relays_under_orders;
 mod send_now;
 mod settings;
 mod sim_addresses;
