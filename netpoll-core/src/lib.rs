@@ -303,7 +303,7 @@
 //! | floor | rooms | what they know |
 //! |---|---|---|
 //! | 5 | `runtime` | threads, CPUs, signals, start and end |
-//! | 4 | `conn`, `timer` | callbacks, limits, deadlines, every way to end; time for tasks |
+//! | 4 | `conn`, `sync`, `timer` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |
 //! | 1 | `mem`, `time` | keys, pooled blocks, queues; the clock and the wheel |
@@ -354,6 +354,7 @@ mod log;
 mod mem;
 mod reactor;
 mod runtime;
+pub mod sync;
 #[expect(unsafe_code, reason = "the system calls; see docs/UNSAFE.md")]
 mod sys;
 pub mod task;

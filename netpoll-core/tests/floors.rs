@@ -17,6 +17,7 @@ const CORE: &[(&str, u8)] = &[
     ("reactor", 3),
     ("task", 3),
     ("conn", 4),
+    ("sync", 4),
     ("timer", 4),
     ("runtime", 5),
 ];

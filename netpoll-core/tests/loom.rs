@@ -1,18 +1,22 @@
-//! The doorbell and the wakers under the model checker, in any interleaving: no letter is slept over, none outlives its
-//! worker, and no wake is lost.
+//! The doorbell, the wakers and the channels between threads under the model checker, in any interleaving: no letter is slept
+//! over, none outlives its worker, and no wake, value or room is lost.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p netpoll-core --features internals --test loom`.
-//! Removing any of the three fences in `reactor/mailbox.rs` makes these fail.
+//! Removing any of the three fences in `reactor/mailbox.rs` makes these fail, and so does a plain load in place of the
+//! `fetch_or` of `sync/shared/mpsc.rs`.
 #![cfg(all(loom, feature = "internals"))]
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
+use std::task::{Context, Waker};
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use netpoll_core::internals::{Bell, Came, Clock, Deliver, Key, Lane, Mailbox, Sender, WakeTarget};
+use netpoll_core::sync::shared::{mpsc, oneshot};
 
 /// What a wait waits for: an eventfd, edge-triggered (once rung, the current or the next wait returns), and a socket.
 #[derive(Clone)]
@@ -331,4 +335,162 @@ fn a_wake_at_home_hides_none_from_elsewhere() {
     check_wakes_at_home(1, 1);
     check_wakes_at_home(2, 1);
     check_wakes_at_home(1, 2);
+}
+
+/// So many senders with so many values each, and a receiver: who waits for a value or for room that is there leaves every
+/// thread waiting.
+fn check_channel(capacity: usize, senders: usize, values: usize) {
+    model(move || {
+        let (sender, mut receiver) = mpsc::channel(capacity);
+        let threads: Vec<_> = (0..senders)
+            .map(|who| {
+                let sender = sender.clone();
+                thread::spawn(move || {
+                    for number in 0..values {
+                        sender.blocking_send((who, number)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        drop(sender);
+        let mut next = vec![0; senders];
+        while let Some((who, number)) = receiver.blocking_recv() {
+            assert_eq!(number, next[who], "in order");
+            next[who] += 1;
+        }
+        assert_eq!(next, vec![values; senders]);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_let_in() {
+    check_channel(1, 1, 2);
+    check_channel(1, 1, 3);
+}
+
+#[test]
+fn a_sender_that_waits_for_the_room_of_a_value_in_hand_is_let_in() {
+    check_channel(2, 1, 4);
+}
+
+#[test]
+fn two_senders_that_wait_for_room_are_let_in() {
+    check_channel(1, 2, 1);
+    check_channel(1, 2, 2);
+}
+
+#[test]
+fn without_a_capacity_each_value_is_handed_over() {
+    check_channel(0, 1, 2);
+    check_channel(0, 2, 1);
+}
+
+/// The room of a value that is in the receiver's hand, while a sender looks for it: it is filled by the receiver's next
+/// step, or the sender has seen it.
+#[test]
+fn a_room_that_is_made_while_a_sender_joins_the_line_is_its() {
+    model(|| {
+        let (sender, mut receiver) = mpsc::channel(2);
+        sender.try_send(0).unwrap();
+        sender.try_send(1).unwrap();
+        // One is received, the other in hand.
+        assert_eq!(receiver.try_recv(), Ok(0));
+        sender.try_send(2).unwrap();
+        let thread = thread::spawn(move || sender.blocking_send(3).unwrap());
+        assert_eq!(receiver.try_recv(), Ok(1));
+        // The receiver does nothing more until the sender is through.
+        thread.join().unwrap();
+        assert_eq!((receiver.try_recv(), receiver.try_recv()), (Ok(2), Ok(3)));
+    });
+}
+
+#[test]
+fn a_send_that_is_given_up_is_sent_or_comes_back() {
+    model(|| {
+        let (sender, mut receiver) = mpsc::channel(1);
+        sender.try_send(0).unwrap();
+        let other = sender.clone();
+        let thread = thread::spawn(move || {
+            let mut sending = other.send(1);
+            let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
+            polled.is_ready() || sending.into_value().is_none()
+        });
+        let next = thread::spawn(move || sender.blocking_send(2).unwrap());
+        let mut received = Vec::new();
+        while let Some(value) = receiver.blocking_recv() {
+            received.push(value);
+        }
+        next.join().unwrap();
+        let was_sent = thread.join().unwrap();
+        received.sort_unstable();
+        assert_eq!(received, if was_sent { vec![0, 1, 2] } else { vec![0, 2] });
+    });
+}
+
+#[test]
+fn a_room_that_is_given_up_goes_to_the_next() {
+    model(|| {
+        let (sender, mut receiver) = mpsc::channel(1);
+        sender.try_send(0).unwrap();
+        let other = sender.clone();
+        let thread = thread::spawn(move || {
+            let mut reserving = other.reserve();
+            let _maybe = Pin::new(&mut reserving).poll(&mut Context::from_waker(Waker::noop()));
+        });
+        let next = thread::spawn(move || sender.blocking_send(1).unwrap());
+        assert_eq!(receiver.blocking_recv(), Some(0));
+        assert_eq!(receiver.blocking_recv(), Some(1));
+        next.join().unwrap();
+        thread.join().unwrap();
+        assert_eq!(receiver.blocking_recv(), None);
+    });
+}
+
+#[test]
+fn a_sender_that_waits_hears_that_the_receiver_is_gone() {
+    model(|| {
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send(0).unwrap();
+        let thread = thread::spawn(move || sender.blocking_send(1));
+        drop(receiver);
+        assert_eq!(thread.join().unwrap(), Err(mpsc::SendError(1)));
+    });
+}
+
+#[test]
+fn two_threads_that_send_to_each_other_through_full_queues_go_on() {
+    model(|| {
+        let (to_one, mut from_two) = mpsc::channel(1);
+        let (to_two, mut from_one) = mpsc::channel(1);
+        to_one.try_send(0).unwrap();
+        to_two.try_send(0).unwrap();
+        let exchange = |sender: mpsc::Sender<i32>, receiver: &mut mpsc::Receiver<i32>| {
+            // Both queues are full: one waits in line while it receives.
+            let mut sending = sender.send(1);
+            let _pending = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(receiver.blocking_recv(), Some(0));
+            assert_eq!(receiver.blocking_recv(), Some(1));
+            if let Some(not_let_in) = sending.into_value() {
+                sender.blocking_send(not_let_in).unwrap();
+            }
+        };
+        let thread = thread::spawn(move || exchange(to_one, &mut from_one));
+        exchange(to_two, &mut from_two);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_oneshot_always_answers() {
+    for is_sent in [true, false] {
+        model(move || {
+            let (sender, receiver) = oneshot::channel();
+            let thread = thread::spawn(move || if is_sent { sender.send(7).unwrap() } else { drop(sender) });
+            assert_eq!(receiver.blocking_recv().ok(), is_sent.then_some(7));
+            thread.join().unwrap();
+        });
+    }
 }
