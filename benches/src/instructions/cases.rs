@@ -9,13 +9,15 @@ use std::hint::black_box;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with, post};
 use benches::routes;
 use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
 use netpoll_core::sim::{Options, Sim};
+use netpoll_core::sync::{mpsc, shared};
 use netpoll_core::task::{spawn_local, yield_now};
 use netpoll_core::timer::timeout;
 use netpoll_core::{Conn, Flow, Input, Protocol};
@@ -40,6 +42,9 @@ const fn case(name: &'static str, run: fn(u64)) -> Case {
 
 /// All of them, sorted by name.
 pub const CASES: &[Case] = &[
+    case("channel_local_hop", a_value_wakes_a_receiver_that_waits),
+    case("channel_local_send_recv", a_value_is_sent_and_received),
+    Case { name: "channel_shared_burst", operations: BURST, run: a_burst_between_threads_is_received },
     case("chunked_decode_4_kib", a_body_of_eight_chunks_is_decoded),
     case("encode_head_json_deferred", |rounds| a_head_is_written(rounds, Length::Deferred)),
     case("encode_head_three_headers", a_head_with_free_headers_is_written),
@@ -234,6 +239,53 @@ struct Silent;
 impl Bell for Silent {
     fn ring(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Values in a burst.
+const BURST: u64 = 64;
+
+/// A task that hears nothing; its waker costs what one of a task does.
+struct Deaf;
+
+impl Wake for Deaf {
+    fn wake(self: Arc<Self>) {}
+    fn wake_by_ref(self: &Arc<Self>) {}
+}
+
+fn a_value_is_sent_and_received(rounds: u64) {
+    let (sender, mut receiver) = mpsc::channel(BURST as usize);
+    let waker = Waker::from(Arc::new(Deaf));
+    for value in 0..rounds {
+        assert!(sender.try_send(black_box(value)).is_ok());
+        assert!(receiver.poll_recv(&mut Context::from_waker(&waker)).is_ready());
+    }
+}
+
+fn a_value_wakes_a_receiver_that_waits(rounds: u64) {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let waker = Waker::from(Arc::new(Deaf));
+    let context = &mut Context::from_waker(&waker);
+    for value in 0..rounds {
+        assert!(receiver.poll_recv(context).is_pending());
+        assert!(sender.try_send(black_box(value)).is_ok());
+        assert!(receiver.poll_recv(context).is_ready());
+    }
+}
+
+/// All of it on one thread: what it costs without another one that gets in the way.
+fn a_burst_between_threads_is_received(rounds: u64) {
+    let (sender, mut receiver) = shared::mpsc::channel(BURST as usize);
+    let waker = Waker::from(Arc::new(Deaf));
+    let context = &mut Context::from_waker(&waker);
+    for _ in 0..rounds {
+        while receiver.poll_recv(context).is_ready() {}
+        for value in 0..BURST {
+            assert!(sender.try_send(black_box(value)).is_ok());
+        }
+        for _ in 0..BURST {
+            assert!(receiver.poll_recv(context).is_ready());
+        }
     }
 }
 
