@@ -167,31 +167,6 @@ impl Resolve for Asker {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::reactor::Mailbox;
-    use crate::sys::EventFd;
-
-    #[test]
-    fn who_gives_up_leaves_the_line_and_nobody_else_does() {
-        let resolver = Resolver::default();
-        // All of them hang.
-        resolver.0.state().threads = THREADS_MAX;
-        let mailboxes: Vec<Mailbox<Letter>> =
-            (0..2).map(|_| Mailbox::new(Arc::new(EventFd::new().unwrap()))).collect();
-        let workers: Vec<_> = mailboxes.iter().map(|mailbox| resolver.of(mailbox.sender())).collect();
-        let (one, other) = (Key::new(1, 0, 1), Key::new(1, 0, 2));
-        for (worker, key) in [(0, one), (1, one), (0, other)] {
-            workers[worker].look_up(key, format!("{worker}.example"), 80);
-        }
-        workers[0].forget(one);
-        workers[1].forget(other);
-        let left: Vec<_> = resolver.0.state().questions.drain(..).map(|left| (left.name, left.key)).collect();
-        assert_eq!(left, [("1.example".to_owned(), one), ("0.example".to_owned(), other)]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
@@ -331,5 +306,22 @@ mod tests {
             world.answered();
         }
         assert!(world.begun.try_recv().is_err(), "the fifth never began");
+    }
+
+    #[test]
+    fn who_gives_up_leaves_the_line_and_nobody_else_does() {
+        let resolver = Resolver::new();
+        // All of them hang.
+        resolver.0.state().threads = THREADS_MAX;
+        let mailboxes: Vec<Mailbox<Letter>> = (0..2).map(|_| Mailbox::new(Silent)).collect();
+        let workers: Vec<_> = mailboxes.iter().map(|mailbox| resolver.of(mailbox.sender())).collect();
+        let (one, other) = (Key::new(1, 0, 1), Key::new(1, 0, 2));
+        for (worker, key) in [(0, one), (1, one), (0, other)] {
+            workers[worker].look_up(key, format!("{worker}.example"), 80);
+        }
+        workers[0].forget(one);
+        workers[1].forget(other);
+        let left: Vec<_> = resolver.0.state().questions.drain(..).map(|left| (left.name, left.key)).collect();
+        assert_eq!(left, [("1.example".to_owned(), one), ("0.example".to_owned(), other)]);
     }
 }

@@ -68,6 +68,7 @@ pub fn parse_whole(bytes: &[u8], scan: &Scan, limits: &Limits, index: &mut HeadI
 /// Why a head is not taken.
 #[derive(Debug)]
 pub struct Refused {
+    /// What is wrong with it.
     pub error: WireError,
     /// Where it is, if it could be read and only breaks a rule about the whole: `index` then has all of its parts but a host, and
     /// it may be looked at, but not served.
