@@ -381,6 +381,25 @@ fn a_protocol_and_its_peer_see_the_same_with_and_without_layers() {
 }
 
 #[test]
+fn who_closes_in_the_grace_of_a_drain_destroys_no_answer_that_its_peer_has_not_read() {
+    let steps = [
+        Step::StopReading,
+        Step::Drain,
+        Step::Send("cdDssp".into()),
+        Step::Send("C".into()),
+        Step::Advance(11),
+        Step::Send("w".into()),
+    ];
+    for seed in 0..20 {
+        for kind in [Kind::Plain].into_iter().chain(OTHERS) {
+            let seen = play(&steps, kind, seed, Faults::none());
+            let received = String::from_utf8_lossy(&seen.received).into_owned();
+            assert_eq!(received, "small.small.stopping.deadline.", "seed {seed} {kind:?}");
+        }
+    }
+}
+
+#[test]
 fn whatever_the_faults_a_script_comes_to_its_end_with_and_without_layers() {
     for seed in seeds(60) {
         let steps = script(&mut Chance::new(seed));

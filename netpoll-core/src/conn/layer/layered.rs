@@ -171,8 +171,12 @@ impl<L: Layer, P: Protocol> Layered<L, P> {
         }
         self.hear_on(conn);
         self.wait_for_room(conn, is_empty);
-        if self.state.ending.is_some() || self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
-            // Of one that closes the rest has to leave first.
+        if self.state.ending.is_some() {
+            // The rest has to leave first, and is watched from here on: the grace of a drain is called off.
+            conn.stream.go_on_after_all(&mut conn.cx.agenda, &conn.cx.limits, conn.io, conn.key);
+            return Flow::Pause;
+        }
+        if self.state.has(UPPER_PAUSED | LAYER_PAUSED) {
             return Flow::Pause;
         }
         if self.state.has(GIVES_WAY) || self.state.owes_offer() { Flow::Yield } else { Flow::Continue }

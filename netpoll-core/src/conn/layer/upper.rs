@@ -210,8 +210,6 @@ impl State {
             Flow::Close | Flow::Linger => {
                 self.ending = Some(flow);
                 self.deadline = Instant::MAX;
-                // It has had its last word, and what is queued is watched from here on.
-                conn.stream.go_on_after_all(&mut conn.cx.agenda, &conn.cx.limits, conn.io, conn.key);
             }
             Flow::Retire => conn.stream.begin_to_retire(conn.cx, conn.key),
             Flow::Reset => self.mark(WANTS_RESET, true),
