@@ -314,6 +314,11 @@ impl Protocol for Other {
         self.0.told(conn, message)
     }
 
+    // Without it one that has paused would do so for ever.
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.woken(conn)
+    }
+
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
         self.0.lost(reason, commands);
     }

@@ -261,7 +261,7 @@ impl Protocol for Heady {
 #[test]
 fn on_real_sockets_a_relay_that_begins_behind_a_header_moves_every_byte() {
     let _watchdog = Watchdog::new(Duration::from_secs(300), || "the heady relay".to_owned());
-    let path = std::env::temp_dir().join(format!("core-relay-{}.sock", std::process::id()));
+    let path = std::env::temp_dir().join(format!("core-relay-storm-{}.sock", std::process::id()));
     let backend = UnixListener::bind(&path).unwrap();
     for seed in seeds(4) {
         let mut chance = Chance::new(seed);
