@@ -175,8 +175,6 @@ fn on_real_sockets_a_pause_by_others_does_not_cut_a_connection() {
     }
 }
 
-/// Expected (`Protocol::told`): "What one thread, or one worker, sends to a connection arrives in order".
-
 /// Hears numbers, and tells the first connection some: odd ones by commands, even ones by the handle of its worker.
 struct Tells {
     told: Rc<RefCell<Vec<u32>>>,

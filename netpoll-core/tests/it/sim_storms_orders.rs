@@ -318,8 +318,7 @@ fn storm(seed: u64, with_links_in_callbacks: bool) {
     // From here on the map of links is what it is.
     world.borrow_mut().is_ending = true;
     sim.advance(millis(100));
-    for index in 0..nodes {
-        let talker = &mut peers[index];
+    for (index, talker) in peers.iter_mut().enumerate() {
         let rest: Vec<u8> = (talker.sent..talker.to_send).map(|place| byte_of(index, place)).collect();
         sim.send(talker.peer, &rest);
         talker.sent = talker.to_send;
@@ -334,8 +333,7 @@ fn storm(seed: u64, with_links_in_callbacks: bool) {
         meddle(&world, sim.commands(), false);
         sim.advance(millis(chance.below(10)));
     }
-    for index in 0..nodes {
-        let talker = &mut peers[index];
+    for talker in &mut peers {
         if !std::mem::replace(&mut talker.finished, true) {
             sim.finish(talker.peer);
         }
@@ -369,7 +367,7 @@ fn storm(seed: u64, with_links_in_callbacks: bool) {
     let shared = world.borrow();
     // Every byte of every stream has arrived once: at its own protocol, or at somebody's peer.
     for stream in 0..nodes {
-        let mut counts = [0_i64; 32];
+        let mut counts = [0_usize; 32];
         let mut jumps = 0;
         let sinks = peers.iter().map(|talker| &talker.received).chain([&shared.consumed[stream]]);
         for sink in sinks {
@@ -382,9 +380,9 @@ fn storm(seed: u64, with_links_in_callbacks: bool) {
             }
         }
         let sent = peers[stream].to_send;
-        for residue in 0..31 {
-            let expected = (sent / 31 + usize::from(residue < sent % 31)) as i64;
-            assert_eq!(counts[residue], expected, "stream {stream}, residue {residue}: {}", place("bytes"));
+        for (residue, count) in counts[..31].iter().enumerate() {
+            let expected = sent / 31 + usize::from(residue < sent % 31);
+            assert_eq!(*count, expected, "stream {stream}, residue {residue}: {}", place("bytes"));
         }
         assert!(jumps <= shared.links, "stream {stream} jumps {jumps} times: {}", place("order"));
     }
@@ -394,9 +392,9 @@ fn storm(seed: u64, with_links_in_callbacks: bool) {
         "{}",
         place("messages")
     );
-    for index in 0..nodes {
+    for (index, Talker { peer, .. }) in peers.iter().enumerate() {
         assert_eq!(shared.lost[index].as_deref(), Some("Closed"), "node {index}: {}", place("ends"));
-        assert!(sim.is_closed(peers[index].peer) && !sim.is_reset(peers[index].peer), "{}", place("ends"));
+        assert!(sim.is_closed(*peer) && !sim.is_reset(*peer), "{}", place("ends"));
     }
     assert_eq!((sim.open(), sim.blocks_in_use(), sim.stats().panics), (0, 0, 0), "{}", place("rest"));
 }
