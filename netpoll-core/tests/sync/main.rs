@@ -11,3 +11,4 @@ mod semaphores;
 mod support;
 mod threads;
 mod watching;
+mod workers;
