@@ -303,10 +303,10 @@
 //! | floor | rooms | what they know |
 //! |---|---|---|
 //! | 5 | `runtime` | threads, CPUs, signals, start and end |
-//! | 4 | `conn`, `sync`, `timer` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
+//! | 4 | `conn`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |
-//! | 1 | `mem`, `time` | keys, pooled blocks, queues; the clock and the wheel |
+//! | 1 | `mem`, `clockwork` | keys, pooled blocks, queues; the clock and the wheel |
 //! | 0 | `sys` | Linux, and all unsafe code |
 //!
 //! # Features
@@ -340,6 +340,11 @@ macro_rules! setters {
     };
 }
 
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
+)]
+mod clockwork;
 mod conn;
 mod driver;
 #[cfg(not(feature = "tracing"))]
@@ -358,13 +363,9 @@ pub mod sync;
 #[expect(unsafe_code, reason = "the system calls; see docs/UNSAFE.md")]
 mod sys;
 pub mod task;
-#[cfg_attr(
-    not(feature = "internals"),
-    allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
-)]
-mod time;
-pub mod timer;
+pub mod time;
 
+pub use clockwork::Instant;
 pub use conn::{
     Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket, Either,
     Flow, Handle, Input, Layer, Layered, Local, Lost, Message, Peer, Protocol, Setup, Target, TimerId,
@@ -378,7 +379,6 @@ pub use sys::{
     Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,
     listen_fds, open_files, raise_open_files,
 };
-pub use time::Instant;
 
 /// Workers on a simulated network: test a protocol without sockets, and repeat every failure by its seed.
 pub mod sim {
@@ -390,8 +390,8 @@ pub mod sim {
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::clockwork::*;
     pub use crate::mem::*;
     pub use crate::reactor::{Bell, Mailbox, Sender};
     pub use crate::task::inner::*;
-    pub use crate::time::*;
 }

@@ -12,13 +12,13 @@ const CORE: &[(&str, u8)] = &[
     ("sys", 0),
     ("log", 0),
     ("mem", 1),
-    ("time", 1),
+    ("clockwork", 1),
     ("driver", 2),
     ("reactor", 3),
     ("task", 3),
     ("conn", 4),
     ("sync", 4),
-    ("timer", 4),
+    ("time", 4),
     ("runtime", 5),
 ];
 

@@ -19,7 +19,7 @@ use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::sync::{mpsc, shared};
 use netpoll_core::task::{spawn_local, yield_now};
-use netpoll_core::timer::timeout;
+use netpoll_core::time::timeout;
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::internals::wire::response::{close_head, header, open_head, patch_length, usual_head};
 use netpoll_http::internals::wire::{

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::connect::Order;
 use super::stream::{End, Stream};
 use super::{Context, Message};
+use crate::clockwork::Instant;
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Due;
 use crate::sys::Address;
 use crate::task::Came;
-use crate::time::Instant;
 
 /// A table, whatever its protocol.
 pub trait Table: Any {

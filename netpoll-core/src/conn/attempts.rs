@@ -13,10 +13,10 @@ use super::connect::ConnectOptions;
 use super::table::Connections;
 use super::target::{Place, malformed};
 use super::{Context, Lost, Protocol};
+use crate::clockwork::Instant;
 use crate::driver::{Close, Io};
 use crate::mem::Key;
 use crate::sys::Address;
-use crate::time::Instant;
 
 /// How long to wait for room in the queue of a Unix listener: nothing tells when there is some.
 const RETRY: Duration = Duration::from_millis(10);

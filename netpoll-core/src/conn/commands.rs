@@ -15,8 +15,8 @@ use super::forward::Forward;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
 use super::{ConnId, DatagramId, DialNames, Handle, Local, Message, Protocol, States, Target};
+use crate::clockwork::{ClockReader, Instant, TimerKey};
 use crate::mem::{DatagramPath, Guarded, Key};
-use crate::time::{ClockReader, Instant, TimerKey};
 
 /// An order for later.
 pub enum Command {

@@ -4,8 +4,8 @@
 //! when it comes up early. Setting a time before the entry moves it at once. Keep-alive traffic
 //! with a constant timeout therefore touches the wheel once per timeout, not once per request.
 
+use crate::clockwork::{Instant, TimerKey, Wheel};
 use crate::mem::Key;
-use crate::time::{Instant, TimerKey, Wheel};
 
 const NEVER: Instant = Instant::MAX;
 

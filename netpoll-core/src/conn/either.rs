@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Commands, Conn, Flow, Input, Lost, Message, Protocol};
-use crate::time::Instant;
+use crate::clockwork::Instant;
 
 /// One of two protocols, chosen for each connection when it is made. As large as the larger of the two, and one more branch for each
 /// callback.

@@ -5,10 +5,10 @@ use super::slot::{Flush, Slot};
 use super::stream::{End, Phase};
 use super::table::Connections;
 use super::{Context, Lost, Protocol, forward};
+use crate::clockwork::Instant;
 use crate::driver::{Close, Io};
 use crate::mem::{self, Key};
 use crate::sys;
-use crate::time::Instant;
 
 /// Connections that one look for an idle one goes through. All of a small table; of a large one the longest idle of so many is
 /// among the longest idle sixteenth, in all likelihood.

@@ -22,10 +22,10 @@ use super::commands::Command;
 use super::stream::{End, FED, FORWARDS, HELD_BY_TARGET, PAUSED, Phase, Stream, YIELDED};
 use super::tables::Tables;
 use super::{ConnLimits, Context, Lost};
+use crate::clockwork::Instant;
 use crate::driver::{Io, SPLICED_BYTES_MIN, Verdict};
 use crate::mem::{Key, KeyMap, ReadBuffer};
 use crate::reactor::{Agenda, Due};
-use crate::time::Instant;
 
 /// What is to be done about a link, noted where only one of the two is at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

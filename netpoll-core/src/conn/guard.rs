@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::deadline::Passed;
 use super::stream::{End, Phase, Stream};
 use super::{ConnLimits, Context, Lost};
+use crate::clockwork::Instant;
 use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
-use crate::time::Instant;
 
 /// One of these; while it runs it is the only one.
 pub struct Guard {

@@ -11,11 +11,11 @@ use super::commands::Commands;
 use super::reply::Reply;
 use super::stream::{Phase, Stream};
 use super::{ConnLimits, Context, Flow, Local};
+use crate::clockwork::Instant;
 use crate::driver::Io;
 use crate::mem::{self, FileRange, Held, Key};
 use crate::sys::{self, Address};
 use crate::task::WakeTarget;
-use crate::time::Instant;
 
 /// Names a connection, on any thread: once it is gone the name finds nothing, until 268 million connections of its kind later.
 ///

@@ -13,10 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{Context, Peer, Protocol, Tables};
+use crate::clockwork::Instant;
 use crate::driver::{Close, Demand, Io, Retired, is_exhaustion};
 use crate::mem::{self, Guarded, Key, KeySlab};
 use crate::sys::{self, Address};
-use crate::time::Instant;
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::{Commands, Context, Handle};
-use crate::time::Instant;
+use crate::clockwork::Instant;
 use crate::{mem, sys};
 
 /// The worker that code runs on: timers ([`Builder::every`](crate::Builder::every), [`Commands::after`]), what other

@@ -44,10 +44,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::clockwork::Instant;
 use crate::mem::Key;
 use crate::reactor::Agenda;
 use crate::task::{Deliver, OwnLane};
-use crate::time::Instant;
 
 pub use addresses::Addresses;
 pub use attempts::{Attempts, Resolve};

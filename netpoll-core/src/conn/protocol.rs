@@ -9,8 +9,8 @@ use std::io;
 use bytes::Bytes;
 
 use super::{Commands, Conn, Message};
+use crate::clockwork::Instant;
 use crate::sys::Address;
-use crate::time::Instant;
 
 /// Callbacks of one connection.
 ///

@@ -12,11 +12,11 @@ use super::mail::{Letter, by_worker};
 use super::{
     ConnId, ConnectOptions, DatagramId, Dial, DialNames, Local, Message, Order, Packet, Protocol, Target,
 };
+use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{DatagramPath, Guarded};
 use crate::reactor::{Budget, Published, Sender, Stats, WaitStrategy};
 use crate::sys::{self, Address};
 use crate::task::{self, RemoteHandle};
-use crate::time::{ClockReader, Instant};
 
 /// A way to a running runtime from any thread. Cheap to clone; outliving the runtime is harmless: what it asks for then
 /// is dropped.

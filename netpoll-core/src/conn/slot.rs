@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::reply::{Part, Reply};
 use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Protocol};
+use crate::clockwork::Instant;
 use crate::driver::{Io, Verdict};
 use crate::mem::{self, Key};
 use crate::sys;
-use crate::time::Instant;
 
 /// When output of a callback leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]

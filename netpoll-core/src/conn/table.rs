@@ -17,12 +17,12 @@ use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
 use super::{Conn, Context, Flow, Input, Lost, Message, Protocol};
+use crate::clockwork::Instant;
 use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key, KeySlab};
 use crate::reactor::Due;
 use crate::sys::{self, Address};
 use crate::task::Came;
-use crate::time::Instant;
 
 /// The connections of one protocol.
 pub struct Connections<P> {

@@ -5,9 +5,9 @@ use std::any::{Any, TypeId};
 use super::any_table::Table;
 use super::table::Connections;
 use super::{Context, Protocol};
+use crate::clockwork::Instant;
 use crate::driver::Io;
 use crate::mem::Key;
-use crate::time::Instant;
 
 /// The tables of one worker. Table 0 and the last four are the worker's own.
 pub struct Tables {

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use super::{Commands, Context, Local, Tables};
+use crate::clockwork::{Instant, TimerKey};
 use crate::mem::{Guarded, Key, KeySlab};
-use crate::time::{Instant, TimerKey};
 
 type Once = Guarded<Box<dyn FnOnce(&mut Local<'_>)>>;
 type Repeated = Guarded<Box<dyn FnMut(&mut Local<'_>)>>;

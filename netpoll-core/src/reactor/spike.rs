@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::clockwork::Instant;
 
 /// Less than this is not worth the time that giving back takes.
 const SPIKE_BYTES: usize = 8 << 20;

@@ -16,9 +16,9 @@ use std::time::Duration;
 use super::budget::Controller;
 use super::wait::{Decision, Waiting};
 use super::{Budget, Mailbox, Published, ReadyList, Spike, Stats, WaitStrategy};
+use crate::clockwork::{Clock, Instant, Wheel};
 use crate::driver::{Driver, Io, Limits, Sink, Wait, Waited};
 use crate::mem::{Key, Pool, take_panics};
-use crate::time::{Clock, Instant, Wheel};
 
 /// Letters taken from the mailbox in one turn. Four times the default budget of events: most letters are a wake or
 /// a short send, and cost less than an event with its system calls.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::clockwork::Instant;
 
 /// The longest spin, and the default: past this, sleeping costs less than a core's time
 /// (libuv#5233 measured at most 2 % more CPU with a window of 10 µs, and 67 % with 50 µs).

@@ -24,11 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use crate::clockwork::Clock;
 use crate::conn::{DialNames, Handle, Letter, Setup};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
-use crate::time::Clock;
 
 pub use builder::Builder;
 pub use placement::Workers;
@@ -78,7 +78,7 @@ impl Runtime {
     ///
     /// use netpoll_core::Runtime;
     /// use netpoll_core::task::spawn_local;
-    /// use netpoll_core::timer::sleep;
+    /// use netpoll_core::time::sleep;
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let sum = Runtime::block_on(async {

@@ -19,6 +19,7 @@ use super::listening::Socket;
 use super::programs::WorkerInfo;
 use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
+use crate::clockwork::{Clock, Instant};
 use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, OwnStates, Wakes,
 };
@@ -27,7 +28,6 @@ use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, EventFd};
 use crate::task::{Deliver, Lane, OwnLane};
-use crate::time::{Clock, Instant};
 
 /// The listening sockets of one worker and those for datagrams, until it takes them or its start is given up.
 #[derive(Clone)]

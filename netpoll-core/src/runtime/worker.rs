@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clockwork::Instant;
 use crate::conn::{Answer, Command, ConnId, Context, Letter, Listeners, Message, Order, Sockets, Tables};
 use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{self, Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, Address, EventFd};
 use crate::task::{self, Came};
-use crate::time::Instant;
 
 /// The timer of the drain deadline: a key that no table issues.
 const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::programs::WorkerInfo;
 use super::worker::Worker;
+use crate::clockwork::{Clock, Instant};
 use crate::conn::{
     Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, OwnStates,
     Peer, Protocol, Resolve, Setup, UdpOptions, Wakes, no_address,
@@ -29,7 +30,6 @@ use crate::mem::{self, Key};
 use crate::reactor::{Agenda, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
 use crate::sys::Address;
 use crate::task::{Deliver, OwnLane};
-use crate::time::{Clock, Instant};
 use seat::{Seat, SimBell};
 
 pub use datagrams::UdpId;

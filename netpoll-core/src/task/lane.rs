@@ -18,8 +18,8 @@ use super::executor::Executor;
 use super::sleeps::Sleeps;
 use super::sync::{Arc, CURRENT, HERE};
 use super::waiting::Waiting;
+use crate::clockwork::{ClockReader, Instant};
 use crate::mem::Key;
-use crate::time::{ClockReader, Instant};
 
 /// Numbers of lanes; no two of a process have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -56,9 +56,10 @@ impl Lane {
         })
     }
 
+    /// One whose clock stands still.
     #[cfg(test)]
     pub fn for_test(wakes: Arc<dyn Deliver>) -> Rc<Self> {
-        Self::new(crate::time::Clock::manual(0).reader(), wakes)
+        Self::new(crate::clockwork::Clock::manual(0).reader(), wakes)
     }
 
     /// What wakers know it by.

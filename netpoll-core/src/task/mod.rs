@@ -9,7 +9,7 @@
 //!
 //! use netpoll_core::sim::{Options, Sim};
 //! use netpoll_core::task::spawn_local;
-//! use netpoll_core::timer::sleep;
+//! use netpoll_core::time::sleep;
 //!
 //! let mut sim = Sim::new(Options::default()); // with sockets: Runtime::block_on, or a handler, or a callback
 //! let sum = sim.block_on(async {

@@ -19,7 +19,7 @@ use crate::mem::{self, Guarded};
 ///
 /// use netpoll_core::sim::{Options, Sim};
 /// use netpoll_core::task::Scope;
-/// use netpoll_core::timer::sleep;
+/// use netpoll_core::time::sleep;
 ///
 /// let mut sim = Sim::new(Options::default());
 /// let failed = sim.block_on(async {

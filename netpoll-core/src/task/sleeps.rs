@@ -9,8 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
+use crate::clockwork::{Instant, TimerKey, Wheel};
 use crate::mem::{Key, KeySlab, guarded};
-use crate::time::{Instant, TimerKey, Wheel};
 
 /// The keys never leave their sleeps, so that any table number does.
 const TABLE: u8 = 250;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, Sim};
 use netpoll_core::task::{JoinHandle, Scope, ScopeError, spawn_local, stopping, yield_now};
-use netpoll_core::timer::{sleep, timeout};
+use netpoll_core::time::{sleep, timeout};
 use netpoll_core::{Conn, Flow, Input, Protocol, Runtime, Workers};
 
 use crate::chance::{Chance, seeds};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::task::{spawn_local, yield_now};
-use netpoll_core::timer::{
+use netpoll_core::time::{
     Interval, MissedTicks, Sleep, Timeout, interval, interval_at, now, sleep, sleep_until, timeout,
     timeout_at,
 };

@@ -7,11 +7,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::UdpOptions;
+use crate::clockwork::Instant;
 use crate::conn::deadline::Deadlines;
 use crate::conn::{Commands, Context, Local};
 use crate::mem::{DatagramPath, DatagramQueue, Key};
 use crate::task::WakeTarget;
-use crate::time::Instant;
 
 /// Names a datagram socket, on any thread, for ever: once it is gone the name finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -19,9 +19,9 @@ use super::upper::{
     Upper, WANTS_RESET,
 };
 use super::veil::Veil;
+use crate::clockwork::Instant;
 use crate::driver::read_part;
 use crate::mem::{BLOCK_BYTES_MAX, Stash};
-use crate::time::Instant;
 
 /// A protocol behind a [`Layer`]: what it sends and what is sent to its connection goes through the layer, and it receives what the
 /// layer hands on. The protocol itself is the same as without.

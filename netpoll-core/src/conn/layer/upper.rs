@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::super::stream::{BACKED_UP, ENDED, PAUSED};
 use super::super::{Conn, Flow, Input, Lost, Message, Protocol};
 use super::veil::Veil;
+use crate::clockwork::Instant;
 use crate::mem::{self, Guarded, Pool, Stash};
-use crate::time::Instant;
 
 /// What each message that waits for a protocol to open takes, beside its bytes.
 const EARLY_BYTES: usize = 64;

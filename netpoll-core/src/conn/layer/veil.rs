@@ -13,8 +13,8 @@ use super::super::Conn;
 use super::super::reply::Reply;
 use super::super::stream::{ENDED, KEEPS, PAUSED, Phase};
 use super::upper::{FINISHES, HEARS_ON, State};
+use crate::clockwork::Instant;
 use crate::mem::WriteQueue;
-use crate::time::Instant;
 
 /// What is of the wire, and has to be there again afterwards.
 pub struct Veil<'v, 'c> {

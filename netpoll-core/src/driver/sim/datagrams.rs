@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use super::SimIo;
 use super::faults::{Faults, Random};
 use super::network::Net;
+use crate::clockwork::Instant;
 use crate::driver::{DatagramSetup, Datagrams, DatagramsFlushed, Place, Sink};
 use crate::mem::{DatagramPath, DatagramQueue, Joining, Key};
-use crate::time::Instant;
 
 /// One on its way or arrived.
 #[derive(Clone)]

@@ -10,9 +10,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::faults::Faults;
+use crate::clockwork::Instant;
 use crate::mem::{Key, WriteQueue};
 use crate::sys::Address;
-use crate::time::Instant;
 
 /// Bytes that a peer's socket buffer takes while the peer does not read.
 const WINDOW_BYTES: usize = 64 * 1024;

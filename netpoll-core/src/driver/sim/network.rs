@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::datagrams::{Packet, Post};
 use super::faults::{Faults, Random};
 use super::link::{Link, Segment, State, Travel};
+use crate::clockwork::Instant;
 use crate::mem::{DatagramPath, Key, KeyMap};
 use crate::sys::{Address, UnixAddress};
-use crate::time::Instant;
 
 /// How the far end takes an outgoing connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

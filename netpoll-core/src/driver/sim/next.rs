@@ -6,9 +6,9 @@ use super::link::{Link, State};
 use super::network::Net;
 use super::outgoing::send_in_flight;
 use super::{SimDriver, SimIo};
+use crate::clockwork::Instant;
 use crate::driver::{HangUp, IoCounts, Limits};
 use crate::mem::{Key, Pool};
-use crate::time::Instant;
 
 /// Bytes of one chunk, at most.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::super::worker::Worker;
+use crate::clockwork::Instant;
 use crate::conn::Letter;
 use crate::driver::{SimDriver, SimNet};
 use crate::reactor::{Bell, Halfway, Host, LAST_TURNS_MAX, Reactor};
-use crate::time::Instant;
 
 /// The doorbell of a simulated worker.
 #[derive(Clone, Default)]

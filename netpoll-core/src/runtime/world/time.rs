@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Sim;
+use crate::clockwork::Instant;
 use crate::task;
-use crate::time::Instant;
 
 /// Turns after which a world that does not come to rest is declared to hang.
 const TURNS_MAX: usize = 1_000_000;

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::sleep::{Sleep, sleep_until};
+use crate::clockwork::Instant;
 use crate::task;
-use crate::time::Instant;
 
 /// What an [`Interval`] does about ticks that nobody waited for in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::sleep::{Sleep, sleep, sleep_until};
-use crate::time::Instant;
+use crate::clockwork::Instant;
 
 pin_project! {
     /// A future and how long it may take; see [`timeout`].

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::clockwork::Instant;
 use crate::mem::Key;
 use crate::task;
-use crate::time::Instant;
 
 /// Waits until a point in time. `Send + Sync`, and `Unpin`.
 ///
