@@ -148,6 +148,9 @@ impl Place {
 
 impl<T: Copy> Wheel<T> {
     /// A wheel without timers, at [`Instant::ZERO`].
+    ///
+    /// # Panics
+    /// Never: the lists are as many as are asked for.
     pub fn new() -> Self {
         let lists = vec![List::default(); LEVELS * RING].into_boxed_slice();
         Self {
