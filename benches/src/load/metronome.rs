@@ -135,7 +135,7 @@ impl Metronome {
         let is_late = now >= self.meter.ends_at();
         if run.phase == Phase::Measured && (is_done || is_late && !options.hold) {
             run.phase = Phase::Draining;
-            self.meter.end(run, now, conn.worker_stats());
+            self.meter.end(run, now, &conn.worker_stats());
         }
         let is_answered = run.owed == 0 && run.flood.asked == run.flood.answered;
         if run.phase == Phase::Draining && (is_answered || now >= self.meter.drained_at(options.drain)) {
@@ -177,7 +177,7 @@ impl Metronome {
 
     fn begin_window(&mut self, run: &mut Run, now: u64, conn: &mut Conn<'_>) {
         run.phase = Phase::Measured;
-        self.meter.begin(run, now, self.length, conn.worker_stats());
+        self.meter.begin(run, now, self.length, &conn.worker_stats());
     }
 
     /// Stand-by: a window is over, or the run is ready for the first one.

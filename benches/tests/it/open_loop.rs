@@ -60,5 +60,5 @@ fn the_histogram_has_every_answer_and_the_warm_up_is_dropped() {
     let requests = report["requests"].as_u64().unwrap();
     assert_eq!(counts.sum::<u64>(), requests);
     assert!((500..=502).contains(&requests), "two may have been asked in the warm-up");
-    assert!(report["connections_opened"] == 2 && report["bytes_in"].as_u64().unwrap() > 0);
+    assert!(report["connections_opened"] == 2 && report["bytes_in"].as_u64().unwrap() > 0, "{report}");
 }

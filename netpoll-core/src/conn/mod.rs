@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use crate::clockwork::Instant;
 use crate::mem::Key;
-use crate::reactor::Agenda;
+use crate::reactor::{Agenda, Stats};
 use crate::task::{Deliver, OwnLane};
 
 pub use addresses::Addresses;
@@ -104,6 +104,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// The counters of this worker, as of its last turn for what the driver counts.
+    pub fn stats(&self) -> Stats {
+        let published = self.handle.published[usize::from(self.worker)].load();
+        self.agenda.stats.with_io_of(&published)
+    }
+
     /// How long a connection that is in the middle of nothing goes on in a drain: half of what is left of it at most, so that there is
     /// time for the end.
     pub fn drain_grace(&self) -> Duration {

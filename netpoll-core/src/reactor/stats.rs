@@ -34,6 +34,11 @@ macro_rules! ledger {
                 .into_iter()
             }
 
+            /// These, which a worker counts itself, with what its driver had counted at another time.
+            pub(crate) fn with_io_of(&self, other: &Self) -> Self {
+                Self { $($io_field: other.$io_field,)* ..*self }
+            }
+
             /// Adds another worker's counters to these.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$io_field = self.$io_field.wrapping_add(other.$io_field);)*

@@ -201,6 +201,7 @@ impl<D: Driver, L> Reactor<D, L> {
         }
         // What the last turn did.
         let busy = host.agenda().clock.refresh().duration_since(self.work_began);
+        Self::note_long_turn(host, busy);
         self.observe_work(host, busy);
         Ok(())
     }
@@ -225,12 +226,13 @@ impl<D: Driver, L> Reactor<D, L> {
         done += host.run_woken(self.driver.io());
         self.flush_dirty(host);
 
-        // A host that has just finished has nothing to wait for.
-        // What a flush has ended may have woken others.
-        let work_left =
-            host.has_woken() || !host.agenda().ready.is_empty() || self.has_mail() || host.is_finished();
         let ended = host.agenda().clock.refresh();
         let busy = ended.duration_since(self.work_began);
+        // In front of the last look for work: who is told may wake somebody.
+        Self::note_long_turn(host, busy);
+        // A host that has just finished has nothing to wait for. What a flush has ended may have woken others.
+        let work_left =
+            host.has_woken() || !host.agenda().ready.is_empty() || self.has_mail() || host.is_finished();
         let (wait, asleep) = self.choose_wait(host, work_left, ended);
         self.budget.observe(self.waited, busy);
         self.observe_work(host, busy);
@@ -370,6 +372,15 @@ impl<D: Driver, L> Reactor<D, L> {
         fired + host.wake_sleepers(now, TIMERS_PER_TURN)
     }
 
+    #[inline]
+    fn note_long_turn<H: Host<Letter = L>>(host: &mut H, busy: Duration) {
+        let agenda = host.agenda();
+        if busy >= agenda.long_turn {
+            agenda.stats.long_turns += 1;
+            crate::log::long_turn(busy);
+        }
+    }
+
     fn observe_work<H: Host<Letter = L>>(&mut self, host: &mut H, busy: Duration) {
         let events = self.budget.events() as u64;
         let (rung, suppressed) = self.mailbox.wakeups();
@@ -379,10 +390,6 @@ impl<D: Driver, L> Reactor<D, L> {
         let stats = &mut agenda.stats;
         stats.turns += 1;
         stats.busy_nanos += busy.as_nanos() as u64;
-        if busy >= agenda.long_turn {
-            stats.long_turns += 1;
-            crate::log::long_turn(busy);
-        }
         stats.budget_events = events;
         (stats.wakeups_sent, stats.wakeups_suppressed, stats.syscalls_wake) = (rung, suppressed, rung);
         (stats.spins_paid, stats.spins_unpaid) = (paid, unpaid);

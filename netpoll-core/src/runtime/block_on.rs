@@ -15,7 +15,7 @@ impl Builder {
     /// Runs a future on one worker, which this thread is meanwhile, with these settings but the number of workers and their CPU:
     /// it is not pinned. What it listens to is served as well, and stop signals are not caught.
     ///
-    /// When the future has returned, other tasks are dropped, and connections get [`drain_within`](Self::drain_within) to send what
+    /// When the future has returned, other tasks are dropped, none is started any more, and connections get [`drain_within`](Self::drain_within) to send what
     /// they have queued. For several workers there is [`start`](Self::start), with
     /// [`Handle::spawn_on`](crate::Handle::spawn_on).
     ///
@@ -66,11 +66,14 @@ impl Builder {
         let outcome: Option<Result<F::Output, JoinError>> = result.borrow_mut().take();
         match (outcome, ended) {
             (Some(Ok(output)), _) => Ok(output),
-            (_, Err(error)) => Err(error),
-            (Some(Err(error)), _) => match error.into_panic() {
-                Some(payload) => resume_unwind(payload),
-                None => Err(io::Error::other("the worker was drained before the future had returned")),
+            (Some(Err(error)), ended) => match (error.into_panic(), ended) {
+                (Some(payload), _) => resume_unwind(payload),
+                (None, Err(error)) => Err(error),
+                (None, Ok(_)) => {
+                    Err(io::Error::other("the worker was drained before the future had returned"))
+                }
             },
+            (None, Err(error)) => Err(error),
             (None, Ok(_)) => Err(io::Error::other("the worker was drained before the future had returned")),
         }
     }

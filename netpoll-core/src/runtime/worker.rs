@@ -71,6 +71,8 @@ pub struct Worker {
     has_left: Cell<bool>,
     /// A letter to itself is under way, behind which commands go on.
     obeys_later: bool,
+    /// Polls of tasks that the batches of this turn may still bring.
+    polls_left: usize,
 }
 
 impl Worker {
@@ -84,6 +86,7 @@ impl Worker {
             drain_began: Instant::ZERO,
             has_left: Cell::new(false),
             obeys_later: false,
+            polls_left: POLLS_PER_SLICE,
         }
     }
 
@@ -456,8 +459,10 @@ impl Sink for Worker {
     fn delivered(&mut self, io: &mut dyn Io) {
         sys::assert_not_forked();
         if self.cx.lane.has_woken() {
-            // Each once: who wakes others, or itself, does so for later.
-            self.run_all_woken(io, self.cx.lane.woken());
+            // Each once: who wakes others, or itself, does so for later. Of all batches of a turn no more than a slice.
+            let at_most = self.cx.lane.woken().min(self.polls_left);
+            self.polls_left -= at_most;
+            self.run_all_woken(io, at_most);
         }
         while let Some(key) = self.cx.agenda.dirty.pop_front() {
             self.flush(io, key);
@@ -539,6 +544,7 @@ impl Host for Worker {
 
     fn run_woken(&mut self, io: &mut dyn Io) -> usize {
         let before = self.cx.lane.woken();
+        self.polls_left = POLLS_PER_SLICE;
         if before > 0 {
             self.run_all_woken(io, POLLS_PER_SLICE);
         }

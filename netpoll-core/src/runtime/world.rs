@@ -201,6 +201,7 @@ impl Sim {
     {
         let infos = (0..self.seats.len()).map(|worker| self.info(worker)).collect::<Vec<_>>();
         let keys = self.seats.iter_mut().zip(&infos).map(|(seat, info)| {
+            let _inside = seat.worker.cx.lane.visit();
             let key = seat.worker.listeners.add(make(info));
             seat.reactor.driver().listen(key);
             key
@@ -217,6 +218,7 @@ impl Sim {
     pub fn state<S: 'static>(&mut self, mut make: impl FnMut(&WorkerInfo) -> S) {
         for worker in 0..self.seats.len() {
             let info = self.info(worker);
+            let _inside = self.seats[worker].worker.cx.lane.visit();
             let value = make(&info);
             info.states.add(value);
         }
@@ -242,7 +244,10 @@ impl Sim {
         T: FnMut(&mut Local<'_>) + 'static,
     {
         for worker in 0..self.seats.len() {
-            let call = make(&self.info(worker));
+            let call = {
+                let _inside = self.seats[worker].worker.cx.lane.visit();
+                make(&self.info(worker))
+            };
             self.commands_of(worker).every(period, call);
         }
     }

@@ -40,6 +40,8 @@ pub struct Executor {
     spare: RefCell<Vec<Arc<WakeTarget>>>,
     /// Slots have died since the last [`reclaim`](Self::reclaim).
     some_died: Cell<bool>,
+    /// Tasks that are being refused, one inside the destructor of the other.
+    refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
     closed: Cell<bool>,
 }
@@ -50,6 +52,7 @@ impl Default for Executor {
             slots: RefCell::new(KeySlab::new(TABLE)),
             spare: RefCell::default(),
             some_died: Cell::new(false),
+            refusing: Cell::new(0),
             closed: Cell::new(false),
         }
     }
@@ -68,7 +71,7 @@ impl Executor {
     /// With 16 million tasks on one worker.
     pub fn spawn(&self, lane: &Lane, task: Task) -> Option<Key> {
         if self.closed.get() {
-            mem::discard(task);
+            self.refuse(task);
             return None;
         }
         let spare = self.spare.borrow_mut().pop();
@@ -90,6 +93,19 @@ impl Executor {
         Some(key)
     }
 
+    /// Drops a task that comes too late. Its destructor may spawn, and so on; but not for ever.
+    fn refuse(&self, task: Task) {
+        let depth = self.refusing.get();
+        if depth >= GENERATIONS_MAX {
+            // Its destructor would go on: it is leaked.
+            std::mem::forget(task);
+            return;
+        }
+        self.refusing.set(depth + 1);
+        mem::discard(task);
+        self.refusing.set(depth);
+    }
+
     /// Polls a task that was woken. Nothing happens if it has ended.
     pub fn poll(&self, key: Key, came: Came) {
         let Some((mut task, waker)) = self.take(key, came) else { return };
@@ -98,7 +114,9 @@ impl Executor {
             Ok(Poll::Pending) => self.put_back(key, task, waker),
             Ok(Poll::Ready(())) => self.finish(key, task, waker),
             Err(payload) => {
-                // The program's own panics are caught where the value is handed on.
+                // Those of the future are caught where its value is handed on: this is its destructor.
+                mem::count_panic();
+                crate::log::destructor_panicked();
                 self.finish(key, task, waker);
                 mem::discard_payload(payload);
             }

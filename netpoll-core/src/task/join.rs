@@ -102,6 +102,7 @@ impl<T> JoinHandle<T> {
     /// Its future is dropped before this returns. A task that aborts itself goes on to its next `await` first.
     pub fn abort(&self) {
         if let Some(key) = self.key {
+            let _inside = self.lane.visit();
             self.lane.executor().abort(key);
         }
     }

@@ -24,6 +24,9 @@ use crate::mem::Key;
 /// Numbers of lanes; no two of a process have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
+/// Waits in a row that may be over when they begin: whoever cannot keep up with its ticks would never give its worker back.
+const LATE_MAX: usize = 128;
+
 /// One worker, as far as tasks know it.
 pub struct Lane {
     number: u64,
@@ -35,6 +38,8 @@ pub struct Lane {
     woken_count: Cell<usize>,
     executor: Executor,
     sleeps: Sleeps,
+    /// Waits in a row that were over when they began.
+    late: Cell<usize>,
     is_stopping: Cell<bool>,
     /// Who waits for that.
     stop_waiters: Waiting,
@@ -51,6 +56,7 @@ impl Lane {
             woken_count: Cell::new(0),
             executor: Executor::default(),
             sleeps: Sleeps::default(),
+            late: Cell::new(0),
             is_stopping: Cell::new(false),
             stop_waiters: Waiting::default(),
         })
@@ -91,9 +97,31 @@ impl Lane {
     /// Puts this thread into it, until what is returned is dropped.
     #[must_use]
     pub fn enter(self: &Rc<Self>) -> Entered {
-        let before = CURRENT.with(|current| current.borrow_mut().replace(Rc::clone(self)));
+        // A thread that ends may have dropped its own of it: then nobody is in it any more.
+        let Ok(before) = CURRENT.try_with(|current| current.borrow_mut().replace(Rc::clone(self))) else {
+            return Entered(None);
+        };
         HERE.with(|here| here.set(self.number));
         Entered(before)
+    }
+
+    /// The same for who comes from outside of the worker's turns, or may: what it wakes there is told to the worker, which may sleep.
+    #[must_use]
+    pub fn visit(self: &Rc<Self>) -> Visit {
+        Visit { entered: (!is_here(self.number)).then(|| self.enter()), lane: Rc::clone(self) }
+    }
+
+    /// Counts a wait of a task that was over when it began. True if these were enough in a row, and others come first.
+    pub fn is_late_too_often(&self) -> bool {
+        let late = self.late.get() + 1;
+        self.late.set(if late > LATE_MAX { 0 } else { late });
+        late > LATE_MAX
+    }
+
+    /// A task really waits.
+    #[inline]
+    pub fn waits(&self) {
+        self.late.set(0);
     }
 
     /// Whether anybody on the list waits for a turn.
@@ -186,8 +214,24 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let before = self.0.take();
         HERE.with(|here| here.set(before.as_ref().map_or(0, |lane| lane.number)));
-        let left = CURRENT.with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
+        let left = CURRENT.try_with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
         drop(left);
+    }
+}
+
+/// Somebody from outside is in a lane while it has this.
+pub struct Visit {
+    /// `None` if it was there already.
+    entered: Option<Entered>,
+    lane: Rc<Lane>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.entered.take().is_some() && self.lane.has_woken() {
+            // A key of no task: the letter is all that counts.
+            self.lane.wakes.deliver(Key::new(super::TABLE, 0, 0));
+        }
     }
 }
 
@@ -200,7 +244,7 @@ pub fn is_here(number: u64) -> bool {
 /// Puts a key on the list of the lane that this thread is in.
 #[inline]
 pub fn list(key: Key) {
-    CURRENT.with(|current| {
+    let _ended = CURRENT.try_with(|current| {
         if let Some(lane) = &*current.borrow() {
             lane.list(key);
         }
@@ -209,7 +253,7 @@ pub fn list(key: Key) {
 
 /// The lane that this thread is in.
 pub fn try_current() -> Option<Rc<Lane>> {
-    CURRENT.with(|current| current.borrow().clone())
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 /// The same where there has to be one.

@@ -25,7 +25,7 @@
 //! # When they run
 //!
 //! Never inside a callback: behind those of a batch of events, and before the worker waits, always in front of the output that
-//! leaves then. At most 128 polls in a row; then sockets get their turn, without sleeping.
+//! leaves then. At most 128 polls in a row, and as many with the events of a turn; then sockets get their turn, without sleeping.
 //!
 //! # How they end
 //!

@@ -5,9 +5,8 @@
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 
 use super::executor::Task;
 use super::sync::Arc;
@@ -27,7 +26,7 @@ struct Shared<T>(Mutex<State<T>>);
 
 enum State<T> {
     Running(Option<Waker>),
-    Ended(Result<T, JoinError>),
+    Ended(Result<Guarded<T>, JoinError>),
     Taken,
 }
 
@@ -36,7 +35,7 @@ impl<T> Shared<T> {
         access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn finish(&self, result: Result<T, JoinError>) {
+    fn finish(&self, result: Result<Guarded<T>, JoinError>) {
         let before = self.with(|state| match state {
             State::Running(_) => Ok(std::mem::replace(state, State::Ended(result))),
             _ => Err(result),
@@ -44,7 +43,7 @@ impl<T> Shared<T> {
         match before {
             Ok(State::Running(Some(waker))) => drop(mem::guarded(|| waker.wake())),
             Ok(_) => {}
-            Err(result) => mem::discard(result),
+            Err(result) => drop(result),
         }
     }
 }
@@ -53,7 +52,7 @@ impl<T> Shared<T> {
 pub struct Finish<T>(Option<Arc<Shared<T>>>);
 
 impl<T> Finish<T> {
-    pub fn finish(mut self, result: Result<T, JoinError>) {
+    pub fn finish(mut self, result: Result<Guarded<T>, JoinError>) {
         if let Some(shared) = self.0.take() {
             shared.finish(result);
         }
@@ -85,7 +84,7 @@ where
         // A panic of `make` is one of the task.
         let mut future = pin!(async move { make().await });
         let result = std::future::poll_fn(|cx| join::caught(future.as_mut(), cx)).await;
-        finish.finish(result.map(Guarded::into_inner));
+        finish.finish(result);
     });
     // If the worker ends, `finish` is dropped with it.
     let _ = lane.executor().spawn(lane, task);
@@ -104,13 +103,14 @@ impl<T> RemoteHandle<T> {
             try_current().is_none(),
             "`RemoteHandle::join` would block a worker: await the handle instead"
         );
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
         let mut cx = Context::from_waker(&waker);
         loop {
             if let Poll::Ready(result) = Pin::new(&mut self).poll(&mut cx) {
                 return result;
             }
-            std::thread::park();
+            bell.wait();
         }
     }
 
@@ -121,11 +121,27 @@ impl<T> RemoteHandle<T> {
     }
 }
 
-struct Unpark(Thread);
+/// What wakes a thread that waits. Its park token belongs to the program.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
 
-impl Wake for Unpark {
+impl Bell {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*rung {
+            rung = self.heard.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        }
+        *rung = false;
+    }
+}
+
+impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.heard.notify_one();
     }
 }
 
@@ -144,7 +160,7 @@ impl<T> Future for RemoteHandle<T> {
         });
         drop(before);
         match ready {
-            Some(State::Ended(result)) => Poll::Ready(result),
+            Some(State::Ended(result)) => Poll::Ready(result.map(Guarded::into_inner)),
             _ => Poll::Pending,
         }
     }

@@ -107,7 +107,7 @@ impl<E: 'static> Scope<E> {
         }
     }
 
-    /// Waits until all its tasks have returned. Tasks may be spawned meanwhile.
+    /// Waits until all its tasks have returned.
     ///
     /// Dropping this aborts them.
     ///
@@ -164,6 +164,7 @@ impl<E> Group<E> {
     }
 
     fn abort_all(&self) {
+        let _inside = self.lane.visit();
         loop {
             let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
             if tasks.is_empty() {

@@ -80,7 +80,8 @@ impl Sleeps {
         let sleeper = inner.slots.remove(key);
         if let Some(sleeper) = &sleeper {
             inner.wheel.remove(sleeper.entry);
-            self.some_died.set(true);
+            // Its key is in no batch of events.
+            inner.slots.reclaim();
         }
         self.waiting.set(inner.wheel.len());
         drop(inner);

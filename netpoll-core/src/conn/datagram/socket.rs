@@ -255,8 +255,8 @@ impl DatagramSocket<'_> {
 
     /// The counters of this worker, as of its last turn for what the driver counts.
     #[must_use]
-    pub fn worker_stats(&self) -> &crate::Stats {
-        &self.cx.agenda.stats
+    pub fn worker_stats(&self) -> crate::Stats {
+        self.cx.stats()
     }
 
     /// Adds answered requests to the ledger, which divides everything else by them.

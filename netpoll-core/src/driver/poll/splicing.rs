@@ -175,7 +175,9 @@ impl<R: Register> Streams<R> {
         }
         let verdict = sink.spliced(self, key, sent, rest);
         sys::assert_not_forked();
-        self.splicer.rest = block;
+        if !self.splicer.is_off {
+            self.splicer.rest = block;
+        }
         if verdict == Verdict::Continue { Step::Moved(bytes) } else { Step::Over }
     }
 }

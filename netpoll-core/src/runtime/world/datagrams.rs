@@ -74,6 +74,7 @@ impl Sim {
         let options = self.udp_options;
         let ports = self.seats.iter_mut().zip(&infos).map(|(seat, info)| {
             let addr = if own_ports { own(info.index) } else { shared };
+            let _inside = seat.worker.cx.lane.visit();
             let key = seat.worker.sockets.add(addr, &options, Box::new(protocol(info)));
             let key = key.expect("fewer sockets than a slab holds");
             seat.reactor.driver().bind(key, addr, &options.setup())

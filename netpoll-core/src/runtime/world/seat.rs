@@ -46,7 +46,6 @@ impl Seat {
         !asleep
             || self.bell.0.load(Relaxed)
             || !self.worker.cx.commands.is_empty()
-            || self.worker.has_woken()
             || is_due(self.worker.cx.agenda.clock.now())
             || net.has_event(index)
     }

@@ -106,7 +106,10 @@ impl Sim {
         F::Output: 'static,
     {
         let lane = Rc::clone(&self.seats[0].worker.cx.lane);
-        let mut task = task::spawn_at(&lane, future);
+        let mut task = {
+            let _inside = lane.visit();
+            task::spawn_at(&lane, future)
+        };
         loop {
             self.run();
             if task.is_finished() {

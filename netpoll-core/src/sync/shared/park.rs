@@ -35,7 +35,11 @@ impl Wake for Sleeper {
 }
 
 /// Polls a future on this thread until it is done, and sleeps in between.
+///
+/// # Panics
+/// On a worker.
 pub fn wait_for<F: Future>(future: F) -> F::Output {
+    assert!(crate::task::try_current().is_none(), "this would block a worker: await it there");
     let mut future = pin!(future);
     let sleeper = Arc::new(Sleeper { is_woken: Mutex::new(false), wakes: Condvar::new() });
     let waker = Waker::from(Arc::clone(&sleeper));
