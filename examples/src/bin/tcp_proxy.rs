@@ -22,7 +22,9 @@ impl Protocol for Half {
         conn.set_deadline(self.idle);
         if let Some(addr) = self.backend {
             let (client, half) = (conn.id(), Self { backend: None, ..*self });
-            let backend = conn.commands().connect(addr, ConnectOptions::default(), half);
+            // The idle time finds dead ends.
+            let options = ConnectOptions::default().keepalive(None).user_timeout(None);
+            let backend = conn.commands().connect(addr, options, half);
             conn.commands().forward(client, backend);
             conn.commands().forward(backend, client);
         }

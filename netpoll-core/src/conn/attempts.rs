@@ -2,7 +2,7 @@
 //! a Unix listener may be full.
 //!
 //! The addresses are tried one after the other. The time that is left is divided evenly among those that are, so that one
-//! which does not answer leaves some for the next. Invariant: whoever is in the map has a slot in the phase of connecting,
+//! which does not answer leaves some for the next, but no share is so small that a handshake does not fit in. Invariant: whoever is in the map has a slot in the phase of connecting,
 //! and its guard is set. A dial of one IP address never gets here.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +17,9 @@ use crate::clockwork::Instant;
 use crate::driver::{Close, Io};
 use crate::mem::Key;
 use crate::sys::Address;
+
+/// What an address gets at least, of what is left: a handshake that loses its first packet takes a second.
+const ATTEMPT_MIN: Duration = Duration::from_secs(2);
 
 /// How long to wait for room in the queue of a Unix listener: nothing tells when there is some.
 const RETRY: Duration = Duration::from_millis(10);
@@ -117,7 +120,7 @@ impl<P: Protocol> Connections<P> {
                 return Err(timed_out());
             }
             let wait = match io.connect(key, &address, &attempt.options.stream()) {
-                Ok(()) => left / (attempt.next.len() as u32 + 1),
+                Ok(()) => (left / (attempt.next.len() as u32 + 1)).max(ATTEMPT_MIN).min(left),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     attempt.next.push_front(address);
                     RETRY.min(left)

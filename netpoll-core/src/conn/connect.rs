@@ -49,7 +49,7 @@ pub trait Start {
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// How long it may take, with looking up a name and trying all its addresses; then `lost` says
-    /// `ConnectFailed(TimedOut)`. Default 10 s. Of several addresses each gets its share of what is left.
+    /// `ConnectFailed(TimedOut)`. Default 10 s. Of several addresses each gets its share of what is left, and two seconds at least if there are so many.
     pub timeout: Duration,
     /// The local address to use, with port 0 for any port; `None`, the default, leaves both to the kernel.
     pub from: Option<SocketAddr>,

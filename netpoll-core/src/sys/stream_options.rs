@@ -95,10 +95,12 @@ impl StreamOptions {
             SockRef::from(&socket).set_tcp_nodelay(true)?;
         }
         if let Some(Keepalive { idle, interval, probes }) = self.keepalive {
-            set_keepalive(socket, idle, interval, probes).map_err(|error| refused("keepalive", &error))?;
+            let set = set_keepalive(socket, idle, interval, probes);
+            unless_unknown(set).map_err(|error| refused("keepalive", &error))?;
         }
         if let Some(time) = self.user_timeout {
-            set_user_timeout(socket, time).map_err(|error| refused("user_timeout", &error))?;
+            let set = set_user_timeout(socket, time);
+            unless_unknown(set).map_err(|error| refused("user_timeout", &error))?;
         }
         if let Some(bytes) = self.unsent_bytes_max {
             set_unsent_bytes_max(socket, bytes).map_err(|error| refused("unsent_bytes_max", &error))?;
@@ -132,6 +134,14 @@ pub fn is_buffer_size(bytes: Option<usize>) -> bool {
 }
 
 #[cold]
+/// Passes over an option that the socket's protocol does not have: MPTCP lacks some of those of TCP, and serves without.
+fn unless_unknown(set: io::Result<()>) -> io::Result<()> {
+    match set {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP)) => Ok(()),
+        set => set,
+    }
+}
+
 fn refused(setting: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{setting}: {error}"))
 }

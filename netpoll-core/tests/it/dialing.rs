@@ -298,3 +298,17 @@ fn who_dials_in_vain_for_ever_on_a_real_worker_does_not_either_and_ends_with_it(
     assert_eq!(Arc::strong_count(&times), 1, "nobody dials any more");
     drop(handle);
 }
+
+#[test]
+fn a_name_with_many_addresses_leaves_each_the_time_of_a_handshake() {
+    let millis = Duration::from_millis;
+    for (addresses, timeout, handshake) in [(1, 2_000, 300), (8, 2_000, 300), (12, 10_000, 1_050)] {
+        let (mut sim, notes) = (Sim::new(Options::default()), Notes::default());
+        sim.set_name("far.example", (1..=addresses).map(|last| [10, 0, 0, last].into()));
+        sim.answer_connections(Answer::AcceptAfter(millis(handshake)));
+        let options = ConnectOptions::default().timeout(millis(timeout));
+        sim.commands().connect("far.example:80", options, Dialer(Rc::clone(&notes)));
+        sim.advance(millis(timeout * 2));
+        assert_eq!(notes.borrow().ids.len(), 1, "{addresses} addresses: {:?}", log(&notes));
+    }
+}

@@ -115,3 +115,21 @@ fn what_does_not_listen_is_refused() {
     assert_eq!(refused(udp.into()), ErrorKind::InvalidInput);
     refused(std::fs::File::open("/dev/null").unwrap().into());
 }
+
+#[test]
+fn a_socket_of_mptcp_is_served_though_it_lacks_options() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) else {
+        eprintln!("skipped: this kernel has no MPTCP");
+        return;
+    };
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(16).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let server = serve(socket, 1);
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    ask(&mut client);
+    drop(client);
+    server.stop(PATIENCE).unwrap();
+}

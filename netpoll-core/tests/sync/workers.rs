@@ -48,7 +48,11 @@ fn tasks_of_one_worker_talk_without_letters() {
         }
         sum
     });
-    assert_eq!((sum, sim.stats().since(&before).mailbox_messages), (5050, 0));
+    assert_eq!(
+        (sum, sim.stats().since(&before).mailbox_messages),
+        (5050, 1),
+        "the letter is how the future came in"
+    );
 }
 
 #[test]
