@@ -55,6 +55,16 @@ impl Instant {
         Self(self.0.saturating_add(nanos))
     }
 
+    /// The first multiple of the period behind this that is later than `now`.
+    ///
+    /// # Panics
+    /// If the period is zero.
+    pub(crate) fn next_tick(self, period: Duration, now: Instant) -> Self {
+        let periods = now.duration_since(self).as_nanos() / period.as_nanos() + 1;
+        let after = periods.saturating_mul(period.as_nanos());
+        Self(self.0.saturating_add(u64::try_from(after).unwrap_or(u64::MAX)))
+    }
+
     /// The time from `earlier` to this; zero if `earlier` is later.
     #[inline]
     pub const fn duration_since(self, earlier: Instant) -> Duration {
@@ -314,5 +324,17 @@ mod tests {
         assert_eq!(moved, late);
         moved -= Duration::from_nanos(7);
         assert_eq!(moved, early);
+    }
+
+    #[test]
+    fn missed_ticks_are_left_out_and_the_rhythm_stays() {
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        let period = Duration::from_millis(10);
+        assert_eq!(at(10).next_tick(period, at(10)), at(20));
+        assert_eq!(at(10).next_tick(period, at(19)), at(20));
+        assert_eq!(at(10).next_tick(period, at(20)), at(30), "later than now");
+        assert_eq!(at(10).next_tick(period, at(1_234)), at(1_240));
+        assert_eq!(at(10).next_tick(Duration::MAX, at(10)), Instant::MAX);
+        assert_eq!(at(10).next_tick(Duration::from_nanos(1), at(11)), Instant::from_nanos(11_000_001));
     }
 }

@@ -93,13 +93,6 @@ impl Timers {
     }
 }
 
-/// The first multiple of the period behind `due` that is later than `now`.
-fn next_due(due: Instant, period: Duration, now: Instant) -> Instant {
-    let periods = now.duration_since(due).as_nanos() / period.as_nanos() + 1;
-    let after = periods.saturating_mul(period.as_nanos());
-    Instant::from_nanos(due.as_nanos().saturating_add(u64::try_from(after).unwrap_or(u64::MAX)))
-}
-
 impl Context {
     /// Puts a timer into the wheel, so long after now. Nothing happens if it was cancelled meanwhile.
     pub fn arm_timer(&mut self, key: Key, after: Duration) {
@@ -146,7 +139,7 @@ impl Context {
             self.commands.timers.slots.get_mut(key)
         {
             *place = Some(call);
-            let next = next_due(due, period, self.agenda.clock.now());
+            let next = due.next_tick(period, self.agenda.clock.now());
             self.arm_timer_at(key, next);
         }
     }
@@ -211,22 +204,5 @@ impl Commands {
             self.disarm(entry);
         }
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missed_ticks_are_left_out_and_the_rhythm_stays() {
-        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
-        let period = Duration::from_millis(10);
-        assert_eq!(next_due(at(10), period, at(10)), at(20));
-        assert_eq!(next_due(at(10), period, at(19)), at(20));
-        assert_eq!(next_due(at(10), period, at(20)), at(30), "later than now");
-        assert_eq!(next_due(at(10), period, at(1_234)), at(1_240));
-        assert_eq!(next_due(at(10), Duration::MAX, at(10)), Instant::MAX);
-        assert_eq!(next_due(at(10), Duration::from_nanos(1), at(11)), Instant::from_nanos(11_000_001));
     }
 }

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::Lane;
 use super::executor::Task;
-use super::lane::replace_waker;
+use super::waiter::Waiter;
 use crate::mem::{self, Guarded, Key};
 
 /// Waits for a task, on the worker that it runs on; a future of its result.
@@ -32,7 +32,7 @@ pub struct JoinError(Option<Mutex<Box<dyn Any + Send>>>);
 
 struct Shared<T> {
     result: RefCell<Option<Result<Guarded<T>, JoinError>>>,
-    waiter: RefCell<Option<Waker>>,
+    waiter: Waiter,
     is_finished: Cell<bool>,
 }
 
@@ -42,10 +42,7 @@ impl<T> Shared<T> {
             return;
         }
         *self.result.borrow_mut() = Some(result);
-        let waiter = self.waiter.borrow_mut().take();
-        if let Some(waiter) = waiter {
-            mem::guarded(|| waiter.wake());
-        }
+        self.waiter.wake();
     }
 }
 
@@ -66,7 +63,7 @@ where
 {
     let shared = Rc::new(Shared {
         result: RefCell::new(None),
-        waiter: RefCell::default(),
+        waiter: Waiter::default(),
         is_finished: Cell::new(false),
     });
     let finish = Finish(Rc::clone(&shared));
@@ -126,21 +123,9 @@ impl<T> Future for JoinHandle<T> {
             return Poll::Ready(result.map(Guarded::into_inner));
         }
         assert!(!shared.is_finished.get(), "a `JoinHandle` was polled after it had returned its result");
-        let before = {
-            let known = shared.waiter.borrow_mut().take();
-            let (keep, before) = renewed(known, cx.waker());
-            *shared.waiter.borrow_mut() = Some(keep);
-            before
-        };
-        drop(before);
+        shared.waiter.wait(cx.waker());
         Poll::Pending
     }
-}
-
-/// The waker to keep, and the one that it replaces.
-fn renewed(mut known: Option<Waker>, waker: &Waker) -> (Waker, Option<Waker>) {
-    let before = replace_waker(&mut known, waker);
-    (known.expect("it was kept or replaced"), before)
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {

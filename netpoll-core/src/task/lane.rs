@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
 
 use super::Deliver;
 use super::executor::Executor;
@@ -171,7 +170,6 @@ impl Lane {
     #[inline]
     pub fn reclaim(&self) {
         self.executor.reclaim();
-        self.sleeps.reclaim();
     }
 
     /// Gives back what a spike has left.
@@ -268,12 +266,4 @@ pub fn current(what: &str) -> Rc<Lane> {
         );
     };
     lane
-}
-
-/// Whether two wakers are of one task, so that the one that is there need not be replaced.
-pub fn replace_waker(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
-    match place {
-        Some(known) if known.will_wake(waker) => None,
-        _ => place.replace(waker.clone()),
-    }
 }

@@ -36,6 +36,7 @@
 mod executor;
 mod join;
 mod lane;
+mod park;
 mod remote;
 mod scope;
 mod sleeps;
@@ -44,6 +45,7 @@ mod sync;
 #[cfg(loom)]
 #[path = "sync_loom.rs"]
 mod sync;
+mod waiter;
 mod waiting;
 mod waker;
 
@@ -56,7 +58,9 @@ pub use remote::RemoteHandle;
 pub use scope::{Scope, ScopeError};
 
 pub(crate) use executor::TABLE;
+pub(crate) use join::spawn as spawn_at;
 pub(crate) use lane::{Lane, OwnLane, current, try_current};
+pub(crate) use park::wait_for;
 pub(crate) use remote::{pair, spawn as spawn_from_elsewhere};
 pub(crate) use waker::{Came, Deliver, WakeTarget};
 
@@ -83,14 +87,6 @@ where
     F::Output: 'static,
 {
     spawn_at(&current("`spawn_local`"), future)
-}
-
-pub(crate) fn spawn_at<F>(lane: &Rc<Lane>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    join::spawn(lane, future)
 }
 
 /// Lets the others have their turn first: tasks that are ready, and sockets if 128 tasks were polled in a row.

@@ -5,12 +5,13 @@
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use super::executor::Task;
+use super::park::wait_for;
 use super::sync::Arc;
-use super::{JoinError, Lane, join, try_current};
+use super::{JoinError, Lane, join};
 use crate::mem::{self, Guarded};
 
 /// Waits for a task that was started on a worker from elsewhere ([`Handle::spawn_on`](crate::Handle::spawn_on)); a future of its
@@ -98,50 +99,14 @@ impl<T> RemoteHandle<T> {
     ///
     /// # Panics
     /// On a worker, which must not block: await it there.
-    pub fn join(mut self) -> Result<T, JoinError> {
-        assert!(
-            try_current().is_none(),
-            "`RemoteHandle::join` would block a worker: await the handle instead"
-        );
-        let bell = Arc::new(Bell::default());
-        let waker = Waker::from(Arc::clone(&bell));
-        let mut cx = Context::from_waker(&waker);
-        loop {
-            if let Poll::Ready(result) = Pin::new(&mut self).poll(&mut cx) {
-                return result;
-            }
-            bell.wait();
-        }
+    pub fn join(self) -> Result<T, JoinError> {
+        wait_for(self)
     }
 
     /// Whether the task has returned, panicked or been dropped.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.shared.with(|state| !matches!(state, State::Running(_)))
-    }
-}
-
-/// What wakes a thread that waits. Its park token belongs to the program.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
-    heard: Condvar,
-}
-
-impl Bell {
-    fn wait(&self) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*rung {
-            rung = self.heard.wait(rung).unwrap_or_else(PoisonError::into_inner);
-        }
-        *rung = false;
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.heard.notify_one();
     }
 }
 

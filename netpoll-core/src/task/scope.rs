@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use super::lane::{self, replace_waker};
+use super::lane;
+use super::waiter::Waiter;
 use super::{JoinError, JoinHandle, Lane, join};
-use crate::mem::{self, Guarded};
+use crate::mem::Guarded;
 
 /// Tasks that end together: one that fails cancels the others, and whoever waits for all of them hears why.
 ///
@@ -54,7 +55,7 @@ struct Group<E> {
     /// Tasks that have not ended.
     running: Cell<usize>,
     failure: RefCell<Option<ScopeError<E>>>,
-    waiter: RefCell<Option<Waker>>,
+    waiter: Waiter,
 }
 
 impl<E: 'static> Scope<E> {
@@ -72,7 +73,7 @@ impl<E: 'static> Scope<E> {
             tasks: RefCell::default(),
             running: Cell::new(0),
             failure: RefCell::new(None),
-            waiter: RefCell::new(None),
+            waiter: Waiter::default(),
         };
         Self { group: Rc::new(group) }
     }
@@ -142,24 +143,14 @@ impl<E> Group<E> {
         }
         *failure = Some(why);
         drop(failure);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        let waiter = self.waiter.borrow_mut().take();
-        if let Some(waiter) = waiter {
-            mem::guarded(|| waiter.wake());
-        }
+        self.waiter.wake();
     }
 
     fn poll_join(&self, cx: &Context<'_>) -> Poll<()> {
         if self.running.get() == 0 || self.failure.borrow().is_some() {
             return Poll::Ready(());
         }
-        let mut known = self.waiter.borrow_mut().take();
-        let before = replace_waker(&mut known, cx.waker());
-        *self.waiter.borrow_mut() = known;
-        drop(before);
+        self.waiter.wait(cx.waker());
         Poll::Pending
     }
 
@@ -191,7 +182,7 @@ impl<E> Drop for Member<E> {
         }
         group.running.set(group.running.get() - 1);
         if group.running.get() == 0 {
-            group.wake();
+            group.waiter.wake();
         }
     }
 }

@@ -32,14 +32,12 @@ pub struct Sleeps {
     inner: RefCell<Inner>,
     /// Those in the wheel.
     waiting: Cell<usize>,
-    /// Slots have died since the last [`reclaim`](Self::reclaim).
-    some_died: Cell<bool>,
 }
 
 impl Default for Sleeps {
     fn default() -> Self {
         let inner = Inner { slots: KeySlab::new(TABLE), wheel: Wheel::new(), firing: Vec::new() };
-        Self { inner: RefCell::new(inner), waiting: Cell::new(0), some_died: Cell::new(false) }
+        Self { inner: RefCell::new(inner), waiting: Cell::new(0) }
     }
 }
 
@@ -106,7 +104,8 @@ impl Sleeps {
         let fired =
             wheel.expire(now, max, |key| firing.extend(slots.remove(key).map(|sleeper| sleeper.waker)));
         self.waiting.set(wheel.len());
-        self.some_died.set(true);
+        // Their keys are in no batch of events.
+        slots.reclaim();
         let mut firing = std::mem::take(firing);
         drop(inner);
         for waker in firing.drain(..) {
@@ -114,13 +113,6 @@ impl Sleeps {
         }
         self.inner.borrow_mut().firing = firing;
         fired
-    }
-
-    #[inline]
-    pub fn reclaim(&self) {
-        if self.some_died.replace(false) {
-            self.inner.borrow_mut().slots.reclaim();
-        }
     }
 
     pub fn shrink(&self) {

@@ -1,7 +1,7 @@
 //! The primitives that wakers are built on, in a normal build.
 
-pub use std::sync::Arc;
 pub use std::sync::atomic::{AtomicBool, Ordering};
+pub use std::sync::{Arc, Condvar, Mutex};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

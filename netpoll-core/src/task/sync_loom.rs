@@ -2,6 +2,8 @@
 
 pub use std::sync::Arc;
 
+pub use loom::sync::{Condvar, Mutex};
+
 pub use loom::sync::atomic::{AtomicBool, Ordering};
 
 use std::cell::{Cell, RefCell};

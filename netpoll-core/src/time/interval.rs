@@ -102,11 +102,7 @@ fn next(due: Instant, period: Duration, now: Instant, missed: MissedTicks) -> In
         _ if on_time > now => on_time,
         MissedTicks::Burst => on_time,
         MissedTicks::Delay => now.saturating_add(period),
-        MissedTicks::Skip => {
-            let periods = now.duration_since(due).as_nanos() / period.as_nanos() + 1;
-            let after = u64::try_from(periods.saturating_mul(period.as_nanos())).unwrap_or(u64::MAX);
-            due.saturating_add(Duration::from_nanos(after))
-        }
+        MissedTicks::Skip => due.next_tick(period, now),
     }
 }
 

@@ -11,7 +11,6 @@
 
 pub mod mpsc;
 pub mod oneshot;
-mod park;
 #[cfg(not(loom))]
 mod primitives;
 #[cfg(loom)]

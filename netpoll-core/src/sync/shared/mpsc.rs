@@ -42,11 +42,11 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::park::wait_for;
 use super::primitives::{AtomicUsize, Mutex, Ordering};
 use crate::sync::queue::{Queue, Remains, Taken, Wish};
 use crate::sync::wakers::{Step, drive, drive_with, wake_all, wake_each, wake_one};
 pub use crate::sync::{Closed, SendError, TryError, TrySendError};
+use crate::task::wait_for;
 
 /// A receiver that has found so many values in a row gives way.
 const SHARE: usize = 128;

@@ -17,11 +17,11 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use super::park::wait_for;
 use super::primitives::Mutex;
 use crate::sync::slot::Slot;
 use crate::sync::wakers::{drive, wake_one};
 pub use crate::sync::{Closed, SendError, TryError};
+use crate::task::wait_for;
 
 /// Both sides.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::primitives::{Condvar, Mutex};
+use super::sync::{Condvar, Mutex};
+use super::try_current;
 
 /// Not `std::thread::park`, whose token belongs to everybody on the thread.
 struct Sleeper {
@@ -39,7 +40,7 @@ impl Wake for Sleeper {
 /// # Panics
 /// On a worker.
 pub fn wait_for<F: Future>(future: F) -> F::Output {
-    assert!(crate::task::try_current().is_none(), "this would block a worker: await it there");
+    assert!(try_current().is_none(), "this would block a worker: await it instead");
     let mut future = pin!(future);
     let sleeper = Arc::new(Sleeper { is_woken: Mutex::new(false), wakes: Condvar::new() });
     let waker = Waker::from(Arc::clone(&sleeper));
