@@ -357,6 +357,7 @@ mod log;
     allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
 )]
 mod mem;
+pub mod net;
 mod reactor;
 mod runtime;
 pub mod sync;

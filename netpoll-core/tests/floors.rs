@@ -19,7 +19,8 @@ const CORE: &[(&str, u8)] = &[
     ("conn", 4),
     ("sync", 4),
     ("time", 4),
-    ("runtime", 5),
+    ("net", 5),
+    ("runtime", 6),
 ];
 
 /// Rooms of netpoll-http and their floors.

@@ -14,8 +14,11 @@ use super::dial::Dial;
 use super::forward::Forward;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
-use super::{ConnId, DatagramId, DialNames, Handle, Local, Message, Protocol, States, Target};
+use super::{
+    ConnId, Context, DatagramId, DialNames, Handle, Listeners, Local, Message, Protocol, States, Target,
+};
 use crate::clockwork::{ClockReader, Instant, TimerKey};
+use crate::driver::Io;
 use crate::mem::{DatagramPath, Guarded, Key};
 
 /// An order for later.
@@ -57,6 +60,8 @@ pub enum Command {
         from: ConnId,
         to: ConnId,
     },
+    /// A listener of a task.
+    Install(Install),
     /// The machinery's own, about a link.
     Forward(Forward),
     /// How much another connection has queued.
@@ -65,6 +70,9 @@ pub enum Command {
         answer: Guarded<Answer>,
     },
 }
+
+/// What adds a listener to a worker that runs.
+pub type Install = Box<dyn FnOnce(&mut Listeners, &mut Context, &mut dyn Io)>;
 
 /// What is done with how much a connection has queued.
 pub type Answer = Box<dyn FnOnce(Option<usize>, &mut Commands)>;

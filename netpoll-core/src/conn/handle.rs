@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::commands::Commands;
 use super::reply::Reply;
 use super::stream::{Phase, Stream};
-use super::{ConnLimits, Context, Flow, Local};
+use super::{ConnLimits, Context, Flow, Local, Lost};
 use crate::clockwork::Instant;
 use crate::driver::Io;
-use crate::mem::{self, FileRange, Held, Key};
+use crate::mem::{self, FileRange, Held, Key, Pool, WriteQueue};
 use crate::sys::{self, Address};
 use crate::task::WakeTarget;
 
@@ -423,5 +423,51 @@ impl Conn<'_> {
     /// Counts a panic that the protocol caught itself.
     pub fn count_panic(&mut self) {
         self.cx.agenda.stats.panics += 1;
+    }
+}
+
+// For the streams of `net`.
+impl Conn<'_> {
+    /// Its key.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The blocks of its worker.
+    #[inline]
+    pub(crate) fn pool(&mut self) -> &mut Pool {
+        &mut self.cx.agenda.pool
+    }
+
+    /// Output that waits holds no input back from here on: whoever reads is not who writes.
+    pub(crate) fn hear_on(&mut self) {
+        self.stream.set_hears_on(true);
+    }
+
+    /// Takes over a queue, and leaves it empty. One that is a single piece is sent at once, if nothing waits.
+    #[inline]
+    pub(crate) fn take_over(&mut self, queue: &mut WriteQueue) {
+        let pool = &mut self.cx.agenda.pool;
+        if self.stream.phase != Phase::Open {
+            return queue.clear(pool);
+        }
+        if self.stream.waiting_bytes() == 0 && queue.is_single() {
+            sys::assert_not_forked();
+            let sent = self.io.send(self.key, queue.front());
+            self.stream.progressed(sent);
+            queue.consume(pool, sent);
+            if queue.is_empty() {
+                return;
+            }
+        }
+        self.stream.out.write_all_of(pool, queue);
+    }
+
+    /// The flow of a connection that holds more than its worker has: it is lost for that.
+    #[cold]
+    pub(crate) fn let_go_for_memory(&mut self) -> Flow {
+        self.count_memory_overflow();
+        self.cx.cause = Some((self.key, Lost::MemoryOverflow));
+        Flow::Reset
     }
 }

@@ -8,8 +8,10 @@
 //! those who had begun get a moment to complete theirs, and then the driver is told to take in whoever stands in the queue:
 //! when it says that nobody is left, the listener closes. A queue that somebody else goes on with is only drained.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Context, Peer, Protocol, Tables};
@@ -40,6 +42,16 @@ const EVICTED_FOR_DESCRIPTORS: usize = 16;
 
 type Admit = Box<dyn FnMut(&mut Tables, Peer) -> Option<Key>>;
 
+/// Whether somebody takes in those that a listener admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Open,
+    /// There are as many as may wait: no more are accepted until it is open again.
+    Full,
+    /// Nobody does any more: the listener closes.
+    Shut,
+}
+
 struct Listener {
     admit: Guarded<Admit>,
     pause: Duration,
@@ -53,6 +65,8 @@ struct Listener {
     is_drained: bool,
     /// Peers that it may still take in while it closes.
     newcomers_left: usize,
+    /// Of one whose peers are taken in one by one.
+    door: Option<Rc<Cell<Door>>>,
 }
 
 impl Listener {
@@ -135,6 +149,7 @@ impl Listeners {
             closing: false,
             is_drained: false,
             newcomers_left: usize::MAX,
+            door: None,
         };
         self.slots.insert_with(|_| listener).expect("fewer listeners than a slab holds")
     }
@@ -143,6 +158,30 @@ impl Listeners {
     pub fn reserve(&mut self, key: Key) {
         if let Some(listener) = self.slots.get_mut(key) {
             listener.is_reserved = true;
+        }
+    }
+
+    /// Its peers are taken in at this door, and whoever moves it has the listener looked after ([`stirred`](Self::stirred)).
+    pub fn set_door(&mut self, key: Key, door: Rc<Cell<Door>>) {
+        if let Some(listener) = self.slots.get_mut(key) {
+            listener.door = Some(door);
+        }
+    }
+
+    /// Its door may have moved.
+    pub fn stirred(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
+        let Some(listener) = self.slots.get_mut(key) else { return };
+        match listener.door.as_ref().map(|door| door.get()) {
+            Some(Door::Shut) => self.remove(io, key),
+            Some(Door::Full) => {
+                io.receive(key, Demand::Pause);
+            }
+            Some(Door::Open) if !listener.is_resting => {
+                if io.receive(key, Demand::Flow) {
+                    self.unfinished(cx, key);
+                }
+            }
+            Some(Door::Open) | None => {}
         }
     }
 
@@ -206,7 +245,8 @@ impl Listeners {
         let Some(listener) = self.slots.get_mut(key) else { return };
         listener.is_resting = false;
         let closing = listener.closing;
-        if io.receive(key, Demand::Flow) {
+        let is_full = listener.door.as_ref().is_some_and(|door| door.get() == Door::Full);
+        if !is_full && io.receive(key, Demand::Flow) {
             self.unfinished(cx, key);
         }
         if closing {
@@ -235,6 +275,11 @@ impl Listeners {
         io.close(key, Close::Now);
     }
 
+    /// One that does not listen.
+    pub fn forget(&mut self, key: Key) {
+        self.slots.remove(key);
+    }
+
     /// More peers may be waiting.
     pub fn unfinished(&mut self, cx: &mut Context, key: Key) {
         let Some(listener) = self.slots.get_mut(key) else { return };
@@ -248,6 +293,9 @@ impl Listeners {
     pub fn resume(&mut self, key: Key) -> bool {
         let Some(listener) = self.slots.get_mut(key) else { return false };
         listener.on_ready_list = false;
+        if listener.door.as_ref().is_some_and(|door| door.get() != Door::Open) {
+            return false;
+        }
         // Whoever stands in the queue waits for a descriptor; the end of the pause brings it back.
         !(listener.closing && listener.is_resting)
     }

@@ -11,6 +11,7 @@ mod connect;
 mod course;
 mod datagram;
 mod deadline;
+pub mod desk;
 mod dial;
 mod dialed;
 mod either;
@@ -23,6 +24,7 @@ mod layer;
 mod limits;
 mod listener;
 mod local;
+mod lookups;
 mod mail;
 mod message;
 mod output;
@@ -61,8 +63,9 @@ pub use forward::Forwards;
 pub use handle::{Conn, ConnId};
 pub use layer::{Layer, Layered, Upper};
 pub use limits::ConnLimits;
-pub use listener::Listeners;
+pub use listener::{Door, Listeners};
 pub use local::Local;
+pub use lookups::{LookUp, Lookups};
 pub use mail::{Letter, Wakes};
 pub use message::Message;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
@@ -70,7 +73,7 @@ pub use remote::{Handle, Setup};
 pub use states::{OwnStates, States, two_states};
 pub use tables::Tables;
 pub use target::Target;
-pub(crate) use target::{look_up, no_address};
+pub(crate) use target::{Place, look_up, malformed, no_address};
 pub use timers::TimerId;
 
 /// What the connections of one worker share.
@@ -101,6 +104,8 @@ pub struct Context {
     /// Outgoing connections with more than one way to go.
     pub attempts: Attempts,
     pub resolver: Rc<dyn Resolve>,
+    /// Names that tasks wait for.
+    pub lookups: Lookups,
 }
 
 impl Context {

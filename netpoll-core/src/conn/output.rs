@@ -55,6 +55,14 @@ impl Stream {
         true
     }
 
+    /// What is queued leaves with the output of others; nothing happens if a flush would find nothing to do.
+    #[inline]
+    pub fn flush_soon(&mut self, agenda: &mut Agenda, key: Key) {
+        if !self.out.is_empty() || self.phase != Phase::Open || self.guard.is_some() {
+            self.push_dirty(agenda, key);
+        }
+    }
+
     /// Sends what is queued and draws the consequences of how far it went.
     #[inline(always)]
     pub fn flush(

@@ -129,7 +129,7 @@ impl<P: Protocol> Slot<P> {
         match flush {
             Flush::Now => self.stream.flush_for_source(cx, io, key),
             Flush::Soon => {
-                self.stream.push_dirty(&mut cx.agenda, key);
+                self.stream.flush_soon(&mut cx.agenda, key);
                 None
             }
         }

@@ -9,7 +9,7 @@ use crate::clockwork::Instant;
 use crate::driver::Io;
 use crate::mem::Key;
 
-/// The tables of one worker. Table 0 and the last four are the worker's own.
+/// The tables of one worker. Table 0 and the last sixteen are the worker's own.
 pub struct Tables {
     tables: Vec<Box<dyn Table>>,
     protocols: Vec<TypeId>,
@@ -24,19 +24,24 @@ impl Tables {
     pub const DATAGRAMS: u8 = u8::MAX - 2;
     /// Keys of this table number are names of outgoing connections.
     pub const NAMES: u8 = u8::MAX - 3;
+    /// Keys of this table number are names that are looked up.
+    pub const LOOKUPS: u8 = u8::MAX - 7;
+    /// From this number on tables are the worker's own.
+    const FIRST_RESERVED: u8 = u8::MAX - 15;
 
     pub fn new() -> Self {
         Self { tables: Vec::new(), protocols: Vec::new() }
     }
 
-    /// The table of a protocol, made at its first use. `None` for the 252nd protocol of a worker.
+    /// The table of a protocol, made at its first use. `None` for the 240th protocol of a worker.
     pub fn of<P: Protocol>(&mut self) -> Option<&mut Connections<P>> {
         let wanted = TypeId::of::<P>();
         let index = match self.protocols.iter().position(|protocol| *protocol == wanted) {
             Some(index) => index,
             None => {
-                let number =
-                    u8::try_from(self.tables.len() + 1).ok().filter(|number| *number < Self::NAMES)?;
+                let number = u8::try_from(self.tables.len() + 1)
+                    .ok()
+                    .filter(|number| *number < Self::FIRST_RESERVED)?;
                 self.tables.push(Box::new(Connections::<P>::new(number)));
                 self.protocols.push(wanted);
                 self.tables.len() - 1

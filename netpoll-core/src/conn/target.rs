@@ -81,7 +81,7 @@ pub(crate) fn no_address(kind: io::ErrorKind, name: &str, why: &dyn fmt::Display
 }
 
 /// The error of what is no target: it says what.
-pub(super) fn malformed(text: &str, why: &str) -> io::Error {
+pub(crate) fn malformed(text: &str, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?}: {why}"))
 }
 

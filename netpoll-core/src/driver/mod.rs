@@ -25,7 +25,7 @@ mod poll;
 mod sim;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
@@ -132,6 +132,13 @@ pub trait Io {
 
     /// Our address of a stream. The kernel may be asked.
     fn local_addr(&mut self, key: Key) -> Option<Address>;
+
+    /// The socket of a stream, to ask it or to set an option of it. `None` where there is none, as in a simulation. Nothing is read from it,
+    /// written to it or registered: the driver would not know.
+    fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {
+        let _ = key;
+        None
+    }
 
     /// Ends our direction of the stream (FIN). Everything queued must have been sent.
     fn finish(&mut self, key: Key);

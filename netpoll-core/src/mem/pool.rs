@@ -11,6 +11,7 @@
 //! that only wait here to leave, and what protocols say that they keep ([`Held`]). Counting blocks costs nothing in
 //! the usual case: their sum changes only when one is allocated, grows or is freed.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -55,10 +56,10 @@ pub struct Pool {
     chains: Vec<Box<Chain>>,
     retained_bytes: usize,
     retain_bytes_max: usize,
-    /// Of all blocks that there are, kept or out. Less than that if blocks from elsewhere were given.
-    allocated_bytes: usize,
-    /// Of shared segments in write queues that nobody else is likely to hold.
-    linked_bytes: usize,
+    /// Of all blocks that there are, kept or out. Less than that, or than zero, if blocks from elsewhere were given.
+    allocated_bytes: isize,
+    /// Of shared segments in write queues that nobody else is likely to hold. Below zero for those that another pool knows of.
+    linked_bytes: isize,
     held_bytes: Arc<AtomicUsize>,
     /// What was dropped where the pool is out of reach comes here.
     home: Arc<Home>,
@@ -128,31 +129,44 @@ impl Pool {
             class if class < CLASSES => Block::with_capacity(class_bytes(class)),
             _ => Block::with_capacity(bytes_min),
         };
-        self.allocated_bytes += block.capacity();
+        self.allocated_bytes += block.capacity() as isize;
         block
     }
 
     /// A block that is out has another capacity: it grew, or the program put another vector in its place.
     #[cold]
     pub(super) fn resized(&mut self, from: usize, to: usize) {
-        self.allocated_bytes = (self.allocated_bytes + to).saturating_sub(from);
+        self.allocated_bytes += to as isize - from as isize;
     }
 
     /// So many shared bytes wait in a write queue.
     #[inline]
     pub(super) fn linked(&mut self, bytes: usize) {
-        self.linked_bytes += bytes;
+        self.linked_bytes += bytes as isize;
     }
 
     /// So many of them do no more.
     #[inline]
     pub(super) fn unlinked(&mut self, bytes: usize) {
-        self.linked_bytes -= bytes;
+        self.linked_bytes -= bytes as isize;
     }
 
     /// Counts what a protocol holds; nothing yet.
     pub fn hold(&self) -> Held {
         Held { sum: Arc::clone(&self.held_bytes), bytes: 0 }
+    }
+
+    /// Counts here what was taken from a pool that stood in for this one, and given to it.
+    pub fn absorb(&mut self, stand_in: &mut Self) {
+        stand_in.trim();
+        self.allocated_bytes += mem::take(&mut stand_in.allocated_bytes);
+        self.linked_bytes += mem::take(&mut stand_in.linked_bytes);
+        let counts = mem::take(&mut stand_in.counts);
+        self.counts.hits += counts.hits;
+        self.counts.misses += counts.misses;
+        self.counts.returned += counts.returned;
+        self.counts.dropped += counts.dropped;
+        self.counts.chain_misses += counts.chain_misses;
     }
 
     /// Where blocks of this pool can be left by whoever cannot reach it.
@@ -179,10 +193,9 @@ impl Pool {
     /// The memory that connections hold now, in bytes: blocks, shared bytes on their way out, and what protocols hold.
     #[inline]
     pub fn in_use_bytes(&self) -> usize {
-        // Saturating: blocks that came from elsewhere were never counted.
-        self.allocated_bytes.saturating_sub(self.retained_bytes)
-            + self.linked_bytes
-            + self.held_bytes.load(Ordering::Relaxed)
+        // Below zero until what another pool has taken or given instead of this one is counted here.
+        let counted = self.allocated_bytes - self.retained_bytes as isize + self.linked_bytes;
+        counted.max(0) as usize + self.held_bytes.load(Ordering::Relaxed)
     }
 
     /// Keeps a block for later; the bytes in it are forgotten.
@@ -200,7 +213,7 @@ impl Pool {
             self.free[class_within(capacity)].push(block);
         } else {
             self.counts.dropped += u64::from(capacity > 0);
-            self.allocated_bytes = self.allocated_bytes.saturating_sub(capacity);
+            self.allocated_bytes -= capacity as isize;
         }
     }
 
@@ -255,7 +268,7 @@ impl Pool {
     pub fn trim(&mut self) {
         self.free = Default::default();
         self.chains = Vec::new();
-        self.allocated_bytes = self.allocated_bytes.saturating_sub(self.retained_bytes);
+        self.allocated_bytes -= self.retained_bytes as isize;
         self.retained_bytes = 0;
     }
 }

@@ -192,6 +192,32 @@ impl WriteQueue {
         self.link(pool, Segment::File(range));
     }
 
+    /// Queues everything that another queue has, of which nothing was sent, and leaves it empty. A small piece behind a block with
+    /// room is copied; the rest moves.
+    pub fn write_all_of(&mut self, pool: &mut Pool, other: &mut Self) {
+        if self.is_empty() {
+            // What it owns while it is empty is at most a chain of its own.
+            mem::swap(self, other);
+            return;
+        }
+        let Some(mut chain) = other.chain.take() else { return };
+        debug_assert!(chain.first_sent == 0, "nothing of it was sent");
+        while chain.bytes > 0 {
+            let next = chain.rest.pop_front().unwrap_or(Segment::NONE);
+            let segment = mem::replace(&mut chain.first, next);
+            chain.bytes -= segment.len();
+            match segment {
+                Segment::Block(block) if block.len() <= COPY_MAX => {
+                    self.write(pool, &block);
+                    pool.give(block);
+                }
+                segment => self.link(pool, segment),
+            }
+        }
+        chain.vacate(pool);
+        pool.give_chain(chain);
+    }
+
     fn link(&mut self, pool: &mut Pool, segment: Segment) {
         let chain = self.chain.get_or_insert_with(|| pool.take_chain());
         chain.bytes += chain.push(pool, segment);

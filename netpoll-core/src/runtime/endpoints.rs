@@ -10,6 +10,7 @@ use super::builder::Builder;
 use super::programs::WorkerInfo;
 use crate::conn::{DatagramProtocol, Listeners, Peer, Protocol, Target};
 use crate::mem::Key;
+use crate::net::{Stream, accept_in_tasks};
 use crate::sys::{self, Address};
 
 type AddListener = Box<dyn Fn(&WorkerInfo, &mut Listeners) -> io::Result<Key> + Send + Sync>;
@@ -100,6 +101,35 @@ impl Builder {
         P: Protocol,
     {
         self.try_listen(addr, move |worker| Ok(protocols(worker)))
+    }
+
+    /// Listens on an address as [`listen`](Self::listen) does, and starts a task for each peer on the worker that has accepted it:
+    /// `serve` makes its future of the [`Stream`] and of who connected. The task ends with the future, and the stream when it is
+    /// dropped.
+    ///
+    /// ```no_run
+    /// use netpoll_core::Runtime;
+    ///
+    /// fn main() -> std::io::Result<()> {
+    ///     Runtime::builder()
+    ///         .listen_tasks("127.0.0.1:7000", |mut stream, peer| async move {
+    ///             // Nobody is told of an error: the peer is gone.
+    ///             let _ = stream.write_all(format!("hello {}\n", peer.addr).as_bytes()).await;
+    ///         })?
+    ///         .run()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The address is malformed, or cannot be resolved.
+    pub fn listen_tasks<A, F, T>(self, addr: A, serve: F) -> io::Result<Self>
+    where
+        A: Into<Target>,
+        F: Fn(Stream, Peer) -> T + Clone + Send + Sync + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        self.listen(addr, move |_worker| accept_in_tasks(serve.clone()))
     }
 
     /// [`listen`](Self::listen) with a `protocols` that can fail. Its error is one of [`start`](Self::start), which names

@@ -21,7 +21,7 @@ use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, OwnStates, Wakes,
+    Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Wakes,
 };
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
@@ -171,6 +171,7 @@ impl Seat {
             cause: None,
             attempts: Attempts::default(),
             resolver,
+            lookups: Lookups::default(),
         };
         let mut worker = Worker::new(context);
         let _entered = worker.cx.lane.enter();

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clockwork::Instant;
-use crate::conn::{Answer, Command, ConnId, Context, Letter, Listeners, Message, Order, Sockets, Tables};
+use crate::conn::{
+    Answer, Command, ConnId, Context, Letter, Listeners, Message, Order, Sockets, Tables, desk,
+};
 use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{self, Guarded, Key, Pool};
 use crate::reactor::{Agenda, Bell, Due, Host};
@@ -156,6 +158,7 @@ impl Worker {
                 let (from, to) = (self.own(from), self.own(to));
                 self.tables.link(&mut self.cx, io, from, to);
             }
+            Command::Install(install) => install(&mut self.listeners, &mut self.cx, io),
             Command::Forward(what) => self.tables.forward(&mut self.cx, io, what),
             Command::Queued { id, answer } => self.answer(id, answer.into_inner()),
             Command::Arm { timer, after } => self.cx.arm_timer(timer, after),
@@ -258,7 +261,8 @@ impl Worker {
     #[inline]
     fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
         if key.table() == task::TABLE {
-            self.cx.lane.executor().poll(key, came);
+            let lane = Rc::clone(&self.cx.lane);
+            desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
         } else if let Some(table) = self.tables.get(key) {
             table.woken(&mut self.cx, io, key, came);
         } else if key.table() == Sockets::TABLE {
@@ -274,7 +278,27 @@ impl Worker {
             self.woken(io, key, Came::Here);
             self.obey(io);
         }
+        self.look_after_stirred(io);
         sys::assert_not_forked();
+    }
+
+    /// Looks after those to whom tasks have left something. What that leads to is for the next time.
+    #[inline]
+    fn look_after_stirred(&mut self, io: &mut dyn Io) {
+        desk::settle(&mut self.cx.agenda.pool);
+        for _ in 0..self.cx.lane.stirred() {
+            let Some(key) = self.cx.lane.take_stirred() else { return };
+            self.stirred(io, key);
+            self.obey(io);
+        }
+    }
+
+    fn stirred(&mut self, io: &mut dyn Io, key: Key) {
+        if key.table() == Tables::LISTENERS {
+            self.listeners.stirred(&mut self.cx, io, key);
+        } else if let Some(table) = self.tables.get(key) {
+            table.order(&mut self.cx, io, key, Order::Wake);
+        }
     }
 
     fn stop(&mut self, io: &mut dyn Io, within: Duration) {
@@ -510,6 +534,9 @@ impl Host for Worker {
                 self.obeys_later = false;
                 *left = 0;
             }
+            Letter::Found { key, found } if key.table() == Tables::LOOKUPS => {
+                self.cx.lookups.found(key, found);
+            }
             Letter::Found { key, found } => {
                 if let Some(table) = self.tables.get(key) {
                     table.found(&mut self.cx, io, key, found);
@@ -545,7 +572,7 @@ impl Host for Worker {
     fn run_woken(&mut self, io: &mut dyn Io) -> usize {
         let before = self.cx.lane.woken();
         self.polls_left = POLLS_PER_SLICE;
-        if before > 0 {
+        if self.cx.lane.has_woken() {
             self.run_all_woken(io, POLLS_PER_SLICE);
         }
         before

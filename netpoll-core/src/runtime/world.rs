@@ -22,11 +22,12 @@ use super::programs::WorkerInfo;
 use super::worker::Worker;
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, OwnStates,
-    Peer, Protocol, Resolve, Setup, UdpOptions, Wakes, no_address,
+    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, Lookups,
+    OwnStates, Peer, Protocol, Resolve, Setup, UdpOptions, Wakes, no_address,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
+use crate::net::{Stream, accept_in_tasks};
 use crate::reactor::{Agenda, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
 use crate::sys::Address;
 use crate::task::{Deliver, OwnLane};
@@ -165,6 +166,7 @@ impl Sim {
                 cause: None,
                 attempts: Attempts::default(),
                 resolver: Rc::new(Asker { names: Rc::clone(&names), worker: mailbox.sender() }),
+                lookups: Lookups::default(),
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
@@ -190,6 +192,15 @@ impl Sim {
             let accept = Rc::clone(&accept);
             move |peer| (accept.borrow_mut())(peer)
         })
+    }
+
+    /// A listener each of whose peers gets a task, as [`Builder::listen_tasks`](crate::Builder::listen_tasks) has it.
+    pub fn listen_tasks<F, T>(&mut self, serve: F) -> ListenerId
+    where
+        F: Fn(Stream, Peer) -> T + Clone + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        self.listen_each(|_worker| accept_in_tasks(serve.clone()))
     }
 
     /// A listener on every worker, each with an accept function of its own, as [`Builder::listen`](crate::Builder::listen)

@@ -21,6 +21,7 @@ mod eventfd;
 mod fork;
 mod inherit;
 mod kernel;
+mod lend;
 mod limits;
 mod memory;
 mod monotonic;
@@ -47,6 +48,7 @@ pub use epoll::{
 pub use eventfd::EventFd;
 pub use fork::{assert_not_forked, end_child, is_child, watch};
 pub use inherit::{ListenFd, check_listener, listen_fds};
+pub use lend::{Lendable, Lent};
 pub use limits::{open_files, raise_open_files};
 pub use memory::{memory_limit, release_free_memory};
 pub use monotonic::monotonic_nanos;
@@ -56,7 +58,7 @@ pub use signal::{StopSignal, StopSignals, block_broken_pipe};
 pub use socket::{
     ListenOptions, Sharing, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix,
     listen, local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,
-    shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
+    set_nonblocking, shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
 };
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
 pub use splice::Pipe;

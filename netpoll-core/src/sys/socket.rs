@@ -394,5 +394,10 @@ impl RawAddress {
     }
 }
 
+/// Lets calls on a socket return `EAGAIN` instead of waiting: for one that was made elsewhere.
+pub fn set_nonblocking(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_nonblocking(true)
+}
+
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,9 @@ pub struct Lane {
     woken: RefCell<VecDeque<Key>>,
     /// How many they are: asked several times in a turn.
     woken_count: Cell<usize>,
+    /// Whom code of a task has left something to do, beside its poll: keys of connections, listeners, datagram sockets.
+    stirred: RefCell<VecDeque<Key>>,
+    stirred_count: Cell<usize>,
     executor: Executor,
     sleeps: Sleeps,
     /// Waits in a row that were over when they began.
@@ -53,6 +56,8 @@ impl Lane {
             wakes,
             woken: RefCell::default(),
             woken_count: Cell::new(0),
+            stirred: RefCell::default(),
+            stirred_count: Cell::new(0),
             executor: Executor::default(),
             sleeps: Sleeps::default(),
             late: Cell::new(0),
@@ -123,10 +128,33 @@ impl Lane {
         self.late.set(0);
     }
 
-    /// Whether anybody on the list waits for a turn.
+    /// Whether anybody on the lists waits for a turn.
     #[inline]
     pub fn has_woken(&self) -> bool {
-        self.woken_count.get() > 0
+        self.woken_count.get() + self.stirred_count.get() > 0
+    }
+
+    /// Has the worker look after a key, behind the polls that it is at, or in its next turn: a task has left something there for it. Whoever stirs
+    /// one sees to it that it stands there once.
+    pub fn stir(self: &Rc<Self>, key: Key) {
+        let _inside = self.visit();
+        self.stirred.borrow_mut().push_back(key);
+        self.stirred_count.set(self.stirred_count.get() + 1);
+    }
+
+    /// Who was stirred first.
+    #[inline]
+    pub fn take_stirred(&self) -> Option<Key> {
+        if self.stirred_count.get() == 0 {
+            return None;
+        }
+        self.stirred_count.set(self.stirred_count.get() - 1);
+        self.stirred.borrow_mut().pop_front()
+    }
+
+    /// How many there are.
+    pub fn stirred(&self) -> usize {
+        self.stirred_count.get()
     }
 
     /// How many there are.
@@ -175,6 +203,7 @@ impl Lane {
     /// Gives back what a spike has left.
     pub fn shrink(&self) {
         self.woken.borrow_mut().shrink_to_fit();
+        self.stirred.borrow_mut().shrink_to_fit();
         self.executor.shrink();
         self.sleeps.shrink();
     }

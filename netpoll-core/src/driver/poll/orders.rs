@@ -1,7 +1,7 @@
 //! What the floors above ask of a stream, a listener or a datagram socket of a poller.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::super::{Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
 use super::door::Door;
@@ -55,6 +55,10 @@ impl<R: Register> Io for Streams<R> {
         self.poller.register_stream(socket.as_fd(), key)?;
         self.insert(key, socket, 0);
         Ok(())
+    }
+
+    fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {
+        self.sources.get(key).map(|source| source.fd.as_fd())
     }
 
     fn receive(&mut self, key: Key, demand: Demand) -> bool {

@@ -1,0 +1,78 @@
+//! The connection behind a stream: callbacks that put what they are told where the stream's task finds it.
+
+use std::rc::Rc;
+
+use super::shared::{Next, Shared};
+use crate::conn::{Commands, Conn, Flow, Input, Lost, Protocol};
+
+use bytes::Bytes;
+
+/// The protocol of a stream's connection.
+pub struct Link(pub Rc<Shared>);
+
+impl Link {
+    fn look_after(&self, conn: &mut Conn<'_>) -> Flow {
+        match self.0.look_after(conn) {
+            Next::Unchanged => conn.unchanged_flow(),
+            Next::Receive => Flow::Continue,
+            Next::Hold => Flow::Pause,
+            Next::Linger => Flow::Linger,
+            Next::Reset => Flow::Reset,
+        }
+    }
+}
+
+impl Protocol for Link {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.hear_on();
+        self.0.opened(conn.key());
+        self.look_after(conn)
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let goes_on = self.0.receive(conn.pool(), input.bytes());
+        input.advance_all();
+        if conn.is_short_of_memory() {
+            return conn.let_go_for_memory();
+        }
+        if goes_on { Flow::Continue } else { Flow::Pause }
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        if !input.is_empty() {
+            self.0.receive(conn.pool(), input.bytes());
+            input.advance_all();
+        }
+        self.0.end();
+        conn.unchanged_flow()
+    }
+
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.drained();
+        conn.unchanged_flow()
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.look_after(conn)
+    }
+
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        self.0.is_busy();
+        conn.send_common(bytes);
+        conn.unchanged_flow()
+    }
+
+    /// Its task hears of it, and ends it or does not.
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.unchanged_flow()
+    }
+
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.close(conn);
+        Flow::Linger
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        self.0.lost(reason);
+    }
+}

@@ -1,0 +1,73 @@
+//! Sockets for tasks: streams and listeners, of TCP and of the Unix domain.
+//!
+//! A stream is a connection of its worker like any other: it is read and written by the worker's driver, in its batches, under its
+//! [limits](crate::ConnLimits), in a [simulation](crate::sim) too. What a task sees of it is a [`Stream`], which is not [`Send`]: it stays
+//! on the worker that accepted or connected it.
+//!
+//! ```
+//! use netpoll_core::net::Stream;
+//! use netpoll_core::sim::{Options, Sim};
+//!
+//! async fn echo(mut stream: Stream) -> std::io::Result<()> {
+//!     loop {
+//!         let input = stream.fill_buf().await?; // where it lies: nothing is copied
+//!         if input.is_empty() {
+//!             return Ok(()); // the peer has ended
+//!         }
+//!         let length = input.len();
+//!         let output = input.to_vec();
+//!         stream.consume(length);
+//!         stream.write_all(&output).await?;
+//!     }
+//! }
+//!
+//! let mut sim = Sim::new(Options::default()); // with sockets: Runtime::builder().listen_tasks(address, ...)
+//! let listener = sim.listen_tasks(|stream, _peer| async move {
+//!     // Nobody is told of an error: the peer is gone.
+//!     let _ = echo(stream).await;
+//! });
+//! let peer = sim.connect(listener);
+//! sim.send(peer, b"ping");
+//! sim.settle();
+//! assert_eq!(sim.take_received(peer), b"ping");
+//! ```
+//!
+//! # Cancel safety
+//!
+//! Every future here may be dropped at any time, by a [`timeout`](crate::time::timeout), `select!`, or the end of its task, and nothing is lost:
+//! a read that was given up has read nothing, and a write that was given up has written nothing. [`write_all`](Stream::write_all)
+//! is all or nothing as well, and so is [`read_exact`](Stream::read_exact).
+//!
+//! # What is written, and when it leaves
+//!
+//! What is written is queued, and leaves when the task waits next: several writes in a row are one system call. Pieces of 4 KiB and more are
+//! sent at once from where they lie. While more than [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) wait for the
+//! peer, writes wait. A peer that takes too little is cut ([`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min)).
+//!
+//! # How a stream ends
+//!
+//! Dropping it sends what was written, ends our direction, and waits a moment for the peer's end ([`Flow::Linger`](crate::Flow::Linger)), so that the
+//! peer reads it all. [`reset`](Stream::reset) does not wait, and neither does a task that panics: its peer is not to take the
+//! half of an answer for the whole.
+
+mod connect;
+mod link;
+mod listener;
+mod shared;
+mod stream;
+mod wait;
+
+pub use connect::{connect, connect_with, lookup};
+pub use listener::Listener;
+pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+
+pub(crate) use listener::accept_in_tasks;
+
+/// The name that people look for: a [`Stream`] of TCP is one of the Unix domain as well.
+pub type TcpStream = Stream;
+/// See [`TcpStream`].
+pub type UnixStream = Stream;
+/// The name that people look for: a [`Listener`] listens on addresses of TCP and of the Unix domain.
+pub type TcpListener = Listener;
+/// See [`TcpListener`].
+pub type UnixListener = Listener;
