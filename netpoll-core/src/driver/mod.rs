@@ -133,6 +133,11 @@ pub trait Io {
     /// Our address of a stream. The kernel may be asked.
     fn local_addr(&mut self, key: Key) -> Option<Address>;
 
+    /// Whether what it drives are sockets of the system, which can be made elsewhere and handed to it.
+    fn has_sockets(&self) -> bool {
+        true
+    }
+
     /// The socket of a stream, to ask it or to set an option of it. `None` where there is none, as in a simulation. Nothing is read from it,
     /// written to it or registered: the driver would not know.
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {

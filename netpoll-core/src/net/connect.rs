@@ -95,8 +95,9 @@ pub async fn lookup(to: impl Into<Target>) -> io::Result<Vec<Address>> {
 
 /// Takes over a connected socket.
 pub fn adopt(socket: OwnedFd) -> io::Result<Stream> {
-    sys::set_nonblocking(socket.as_fd())?;
     let lane = lane()?;
+    has_sockets(&lane)?;
+    sys::set_nonblocking(socket.as_fd())?;
     let shared = Shared::new(Rc::clone(&lane));
     let adopted = Adopt { socket, link: Link(Rc::clone(&shared)) };
     order(&lane, |cx| cx.commands.push(Command::Connect(Box::new(adopted))))?;
@@ -117,6 +118,18 @@ pub fn lane() -> io::Result<Rc<Lane>> {
 /// Orders something from the worker of this lane.
 pub fn order<R>(lane: &Lane, order: impl FnOnce(&mut Context) -> R) -> io::Result<R> {
     desk::with(lane.number(), |desk| order(desk.cx)).ok_or_else(out_of_reach)
+}
+
+/// Whether the worker has sockets of the system: it has none in a simulation.
+pub fn has_sockets(lane: &Lane) -> io::Result<()> {
+    match desk::with(lane.number(), |desk| desk.io.has_sockets()) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            let text = "there are no sockets of the system in a simulation";
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+        None => Err(out_of_reach()),
+    }
 }
 
 fn out_of_reach() -> io::Error {

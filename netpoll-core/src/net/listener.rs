@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::connect::{lane, order};
+use super::connect::{has_sockets, lane, order};
 use super::link::Link;
 use super::shared::Shared;
 use super::stream::Stream;
@@ -126,6 +126,8 @@ impl Listener {
     }
 
     async fn bind_one(address: &Address) -> io::Result<Self> {
+        let lane = lane()?;
+        has_sockets(&lane)?;
         let (socket, file, queue) = match address {
             Address::Unix(name) => {
                 let options = sys::UnixListenOptions { backlog: BACKLOG, mode: None, takes_over: false };
@@ -146,7 +148,6 @@ impl Listener {
             }
         };
         let addr = sys::local_addr(socket.as_fd())?;
-        let lane = lane()?;
         let shared = Rc::new(Queue {
             lane: Rc::clone(&lane),
             key: Cell::new(None),

@@ -24,6 +24,7 @@ mod layers;
 mod left_input;
 mod likeness;
 mod memory;
+mod net;
 mod on_workers;
 mod orders_of_others;
 mod panics;

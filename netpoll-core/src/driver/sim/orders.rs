@@ -66,6 +66,10 @@ impl Io for SimIo {
         Ok(())
     }
 
+    fn has_sockets(&self) -> bool {
+        false
+    }
+
     fn adopt(&mut self, _key: Key, _socket: OwnedFd) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "the simulated network has no real sockets"))
     }
