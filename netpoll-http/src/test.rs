@@ -16,6 +16,9 @@ use netpoll_core::{Address, Peer, Protocol, Stats, WorkerInfo};
 
 pub use response::TestResponse;
 
+/// How long an answer may take, in the time of the world: twice what a handler may by default.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Talks to a service in memory; made by [`App::test`](crate::App::test). Cheap to clone.
 ///
 /// ```
@@ -148,6 +151,35 @@ impl TestClient {
         sim.settle();
     }
 
+    /// Lets a test do what only the world can: give addresses to a name, see whom handlers have dialed and speak for them, run
+    /// tasks beside the service ([`Sim::block_on`]). Nothing else of this client may be called meanwhile.
+    ///
+    /// ```
+    /// use netpoll_core::net::Stream;
+    /// use netpoll_http::{App, Error, OwnedRequest, Router};
+    ///
+    /// async fn quote(_req: OwnedRequest) -> Result<String, Error> {
+    ///     let mut stream = Stream::connect("10.0.0.7:17").await.map_err(Error::internal)?;
+    ///     let mut quote = [0; 5];
+    ///     stream.read_exact(&mut quote).await.map_err(Error::internal)?;
+    ///     Ok(String::from_utf8_lossy(&quote).into_owned())
+    /// }
+    ///
+    /// let client = App::new(|_| Router::new().get("/", quote)).test();
+    /// let mut connection = client.connect();
+    /// connection.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    /// client.world(|sim| {
+    ///     let (server, address) = sim.take_dialed().remove(0);
+    ///     assert_eq!(address.to_string(), "10.0.0.7:17");
+    ///     sim.send(server, b"hello");
+    ///     sim.settle();
+    /// });
+    /// assert_eq!(connection.response().unwrap().text(), "hello");
+    /// ```
+    pub fn world<R>(&self, act: impl FnOnce(&mut Sim) -> R) -> R {
+        act(&mut self.sim.borrow_mut())
+    }
+
     /// The counters of all workers, added up.
     pub fn stats(&self) -> Stats {
         self.sim.borrow().stats()
@@ -205,10 +237,11 @@ impl TestRequest<'_> {
         self.header("Content-Type", "application/json").body(body)
     }
 
-    /// Sends it on a new connection and returns the answer.
+    /// Sends it on a new connection and returns the answer, which may take a minute of the time of this world: a handler may
+    /// sleep, and it takes no time here.
     ///
     /// # Panics
-    /// When no complete answer comes without waiting for a deadline, or none that can be read.
+    /// When no complete answer comes within that, or none that can be read.
     #[track_caller]
     pub fn send(mut self) -> TestResponse {
         if let Some(body) = &self.body {
@@ -219,7 +252,21 @@ impl TestRequest<'_> {
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
         let mut connection = self.client.connect();
         connection.send(&bytes);
-        match connection.answer(self.is_head) {
+        let mut answer = connection.answer(self.is_head);
+        if answer.is_none() && !connection.is_closed() {
+            let sim = Rc::clone(&connection.sim);
+            sim.borrow_mut().run_until(PATIENCE, |sim| {
+                sim.drain_received(connection.peer, &mut connection.received);
+                let closed = sim.is_closed(connection.peer);
+                closed
+                    || matches!(
+                        TestResponse::parse(&connection.received, self.is_head, closed),
+                        Ok(Some(_)) | Err(_)
+                    )
+            });
+            answer = connection.answer(self.is_head);
+        }
+        match answer {
             Some(response) => response,
             None => panic!("no complete answer, but {}", connection.account()),
         }

@@ -138,6 +138,16 @@ pub trait Io {
         true
     }
 
+    /// Starts to accept at an address of a network that is the driver's own. The address, with the port that it chose if that was left
+    /// to it.
+    ///
+    /// # Errors
+    /// `Unsupported` of a driver whose sockets are the system's; `AddrInUse`.
+    fn listen_at(&mut self, key: Key, addr: &Address) -> io::Result<Address> {
+        let _ = (key, addr);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The socket of a stream, to ask it or to set an option of it. `None` where there is none, as in a simulation. Nothing is read from it,
     /// written to it or registered: the driver would not know.
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {

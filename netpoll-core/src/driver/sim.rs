@@ -8,6 +8,7 @@
 //! The other end of every link belongs to the test, through [`SimNet`], and so does the time. A wait never sleeps: whoever
 //! turns a worker asks before whether it would wake up.
 
+mod cables;
 mod datagrams;
 mod faults;
 mod link;

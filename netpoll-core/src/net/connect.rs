@@ -96,7 +96,10 @@ pub async fn lookup(to: impl Into<Target>) -> io::Result<Vec<Address>> {
 /// Takes over a connected socket.
 pub fn adopt(socket: OwnedFd) -> io::Result<Stream> {
     let lane = lane()?;
-    has_sockets(&lane)?;
+    if !has_sockets(&lane)? {
+        let text = "there are no sockets of the system in a simulation";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     sys::set_nonblocking(socket.as_fd())?;
     let shared = Shared::new(Rc::clone(&lane));
     let adopted = Adopt { socket, link: Link(Rc::clone(&shared)) };
@@ -120,16 +123,9 @@ pub fn order<R>(lane: &Lane, order: impl FnOnce(&mut Context) -> R) -> io::Resul
     desk::with(lane.number(), |desk| order(desk.cx)).ok_or_else(out_of_reach)
 }
 
-/// Whether the worker has sockets of the system: it has none in a simulation.
-pub fn has_sockets(lane: &Lane) -> io::Result<()> {
-    match desk::with(lane.number(), |desk| desk.io.has_sockets()) {
-        Some(true) => Ok(()),
-        Some(false) => {
-            let text = "there are no sockets of the system in a simulation";
-            Err(io::Error::new(io::ErrorKind::Unsupported, text))
-        }
-        None => Err(out_of_reach()),
-    }
+/// Whether the sockets of this lane's worker are the system's; they are not in a simulation.
+fn has_sockets(lane: &Lane) -> io::Result<bool> {
+    desk::with(lane.number(), |desk| desk.io.has_sockets()).ok_or_else(out_of_reach)
 }
 
 fn out_of_reach() -> io::Error {

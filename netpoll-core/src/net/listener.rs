@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::connect::{has_sockets, lane, order};
+use super::connect::{lane, order};
 use super::link::Link;
 use super::shared::Shared;
 use super::stream::Stream;
 use super::wait::Wait;
-use crate::conn::{Command, Door, Peer, Target};
-use crate::driver::Queue as SocketQueue;
+use crate::conn::{Command, Context as WorkerContext, Door, Listeners, Peer, Target};
+use crate::driver::{Io, Queue as SocketQueue};
 use crate::mem::Key;
 use crate::sys::{self, Address, SocketFile};
 use crate::task::{self, Lane};
@@ -47,14 +47,15 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     queue: Rc<Queue>,
     addr: Address,
-    /// Removed when it closes.
-    _file: Option<SocketFile>,
 }
 
 /// Those who wait to be taken.
 struct Queue {
     lane: Rc<Lane>,
     key: Cell<Option<Key>>,
+    addr: RefCell<Address>,
+    /// Removed when it closes.
+    file: RefCell<Option<SocketFile>>,
     streams: RefCell<VecDeque<(Stream, Peer)>>,
     door: Rc<Cell<Door>>,
     /// Nobody comes any more.
@@ -71,6 +72,19 @@ impl Queue {
         {
             self.lane.stir(key);
         }
+    }
+
+    fn listen(&self, io: &mut dyn Io, key: Key) -> io::Result<()> {
+        let address = self.addr.borrow().clone();
+        if !io.has_sockets() {
+            *self.addr.borrow_mut() = io.listen_at(key, &address)?;
+            return Ok(());
+        }
+        let Bound { socket, file, queue } = bind(&address)?;
+        *self.addr.borrow_mut() = sys::local_addr(socket.as_fd())?;
+        io.listen(key, socket, queue)?;
+        *self.file.borrow_mut() = file;
+        Ok(())
     }
 
     fn admit(&self, peer: Peer) -> Link {
@@ -99,17 +113,39 @@ impl Drop for Entrance {
     fn drop(&mut self) {
         self.0.is_closed.set(true);
         self.0.key.set(None);
+        self.0.file.take();
         self.0.acceptor.wake();
+    }
+}
+
+impl Entrance {
+    /// Has the worker listen: at a socket, or at an address of a simulated network.
+    fn open(self, listeners: &mut Listeners, cx: &mut WorkerContext, io: &mut dyn Io) {
+        let queue = Rc::clone(&self.0);
+        if cx.stopping {
+            // It would be behind those that close.
+            return *queue.failure.borrow_mut() = Some(io::ErrorKind::ConnectionAborted.into());
+        }
+        let key = listeners.add(move |peer| self.0.admit(peer));
+        listeners.set_door(key, Rc::clone(&queue.door));
+        match queue.listen(io, key) {
+            Ok(()) => queue.key.set(Some(key)),
+            Err(error) => {
+                *queue.failure.borrow_mut() = Some(error);
+                listeners.forget(key);
+            }
+        }
     }
 }
 
 impl Listener {
     /// Listens on an address: of several, or of a name, the first that can be bound. The file of a Unix socket is removed when the
-    /// listener is dropped; one that nobody listens on any more is replaced.
+    /// listener is dropped; one that nobody listens on any more is replaced. In a simulation it listens on the simulated network, where
+    /// tasks of any worker connect to it.
     ///
     /// # Errors
-    /// The kernel's, with the address; those of [`lookup`](super::lookup); `Unsupported` in a simulation, and outside of tasks and handlers of a
-    /// worker.
+    /// The kernel's, with the address; those of [`lookup`](super::lookup); `Unsupported` outside of tasks and handlers of a worker;
+    /// `ConnectionAborted` in a drain.
     pub async fn bind(to: impl Into<Target>) -> io::Result<Self> {
         let to = to.into();
         let addresses = super::lookup(to).await?;
@@ -127,58 +163,26 @@ impl Listener {
 
     async fn bind_one(address: &Address) -> io::Result<Self> {
         let lane = lane()?;
-        has_sockets(&lane)?;
-        let (socket, file, queue) = match address {
-            Address::Unix(name) => {
-                let options = sys::UnixListenOptions { backlog: BACKLOG, mode: None, takes_over: false };
-                let (socket, file) = sys::listen_unix(name, &options)?;
-                (socket, file, SocketQueue::Workers { workers: 1 })
-            }
-            _ => {
-                let addr = address.as_socket_addr().ok_or(io::ErrorKind::InvalidInput)?;
-                let options = sys::ListenOptions {
-                    backlog: BACKLOG,
-                    sharing: sys::Sharing::Alone,
-                    defer_accept: None,
-                    fast_open: None,
-                };
-                let socket = sys::listen(addr, &options)?;
-                sys::StreamOptions::DEFAULT.apply(socket.as_fd())?;
-                (socket, None, SocketQueue::Own)
-            }
-        };
-        let addr = sys::local_addr(socket.as_fd())?;
-        let shared = Rc::new(Queue {
+        let queue = Rc::new(Queue {
             lane: Rc::clone(&lane),
             key: Cell::new(None),
+            addr: RefCell::new(address.clone()),
+            file: RefCell::default(),
             streams: RefCell::default(),
             door: Rc::new(Cell::new(Door::Open)),
             is_closed: Cell::new(false),
             failure: RefCell::default(),
             acceptor: Wait::default(),
         });
-        let entrance = Entrance(Rc::clone(&shared));
-        let installed = Rc::clone(&shared);
+        let entrance = Entrance(Rc::clone(&queue));
         order(&lane, |cx| {
-            cx.commands.push(Command::Install(Box::new(move |listeners, cx, io| {
-                if cx.stopping {
-                    // It would be behind those that close.
-                    return *installed.failure.borrow_mut() = Some(io::ErrorKind::ConnectionAborted.into());
-                }
-                let door = Rc::clone(&installed.door);
-                let key = listeners.add(move |peer| entrance.0.admit(peer));
-                listeners.set_door(key, door);
-                match io.listen(key, socket, queue) {
-                    Ok(()) => installed.key.set(Some(key)),
-                    Err(error) => {
-                        *installed.failure.borrow_mut() = Some(error);
-                        listeners.forget(key);
-                    }
-                }
-            })));
+            // Right behind this poll, and behind the end of a listener that was dropped before.
+            cx.commands
+                .push(Command::Install(Box::new(|listeners, cx, io| entrance.open(listeners, cx, io))));
         })?;
-        let listener = Self { queue: shared, addr, _file: file };
+        let mut listener = Self { addr: address.clone(), queue };
         poll_fn(|cx| listener.poll_ready(cx)).await?;
+        listener.addr = listener.queue.addr.borrow().clone();
         Ok(listener)
     }
 
@@ -235,9 +239,46 @@ impl Listener {
     }
 }
 
+/// A socket that listens.
+struct Bound {
+    socket: OwnedFd,
+    file: Option<SocketFile>,
+    queue: SocketQueue,
+}
+
+fn bind(address: &Address) -> io::Result<Bound> {
+    if let Address::Unix(name) = address {
+        let options = sys::UnixListenOptions { backlog: BACKLOG, mode: None, takes_over: false };
+        let (socket, file) = sys::listen_unix(name, &options)?;
+        return Ok(Bound { socket, file, queue: SocketQueue::Workers { workers: 1 } });
+    }
+    let addr = address.as_socket_addr().ok_or(io::ErrorKind::InvalidInput)?;
+    let options = sys::ListenOptions {
+        backlog: BACKLOG,
+        sharing: sys::Sharing::Alone,
+        defer_accept: None,
+        fast_open: None,
+    };
+    let socket = sys::listen(addr, &options)?;
+    sys::StreamOptions::DEFAULT.apply(socket.as_fd())?;
+    Ok(Bound { socket, file: None, queue: SocketQueue::Own })
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.queue.move_door(Door::Shut);
+        let queue = &self.queue;
+        queue.door.set(Door::Shut);
+        if let Some(key) = queue.key.get() {
+            // At once if it can be, so that the address is free for the next.
+            let shut = order(&queue.lane, |cx| {
+                cx.commands.push(Command::Install(Box::new(move |listeners, cx, io| {
+                    listeners.stirred(cx, io, key)
+                })));
+            });
+            if shut.is_err() {
+                queue.lane.stir(key);
+            }
+        }
         let waiting = std::mem::take(&mut *self.queue.streams.borrow_mut());
         for (stream, _) in waiting {
             stream.reset();

@@ -51,6 +51,7 @@
 //! half of an answer for the whole.
 
 mod connect;
+mod copy;
 mod link;
 mod listener;
 mod shared;
@@ -58,6 +59,7 @@ mod stream;
 mod wait;
 
 pub use connect::{connect, connect_with, lookup};
+pub use copy::copy_bidirectional;
 pub use listener::Listener;
 pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 

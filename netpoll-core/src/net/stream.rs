@@ -535,6 +535,16 @@ pub struct ReadHalf<'a> {
 impl ReadHalf<'_> {
     reading!(reader);
     asking!(reader);
+
+    /// Hands what was lent over to be written as it is. How much that was: nothing at the end.
+    pub(super) fn move_to(&mut self, to: &mut WriteHalf<'_>) -> usize {
+        let block = std::mem::take(&mut self.reader.held);
+        let count = block.len();
+        if count > 0 {
+            to.writer.shared.queue(|out, pool| out.write_kept(pool, block));
+        }
+        count
+    }
 }
 
 /// The writing half of a [`Stream`] that is borrowed.

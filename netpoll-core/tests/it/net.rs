@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use netpoll_core::net::{Listener, Stream, connect_with, lookup};
+use netpoll_core::net::{Listener, Stream, connect_with, copy_bidirectional, lookup};
 use netpoll_core::sim::{Answer, Faults, Options, PeerId, Sim};
 use netpoll_core::sync::shared;
 use netpoll_core::task::{spawn_local, stopping, yield_now};
@@ -769,6 +769,7 @@ fn who_waits_at_a_listener_that_is_dropped_is_turned_away() {
         let error = waiting.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert_eq!(StdStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        drop(Listener::bind(addr).await.unwrap());
         let again = Listener::bind(addr).await.unwrap();
         let error = Listener::bind(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
@@ -882,10 +883,86 @@ fn outside_of_a_worker_nothing_is_connected_and_the_error_says_so() {
         panic!("there is no worker here");
     };
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+/// A world in which a relay stands between clients and a backend, all of them tasks of its workers.
+fn relayed(options: Options, said: Vec<u8>, clients: usize) -> (Sim, Rc<Cell<usize>>) {
+    let mut sim = Sim::new(options.workers(3));
+    let served = Rc::new(Cell::new(0));
+    let at = |worker: usize, sim: &Sim| {
+        sim.handle().spawn_on(worker, || async move {
+            let mut listener = Listener::bind("10.0.0.1:80").await.unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = spawn_local(echo_in_place(stream));
+            }
+        })
+    };
+    drop(at(0, &sim));
+    drop(sim.handle().spawn_on(1, || async move {
+        let mut listener = Listener::bind("10.0.0.2:80").await.unwrap();
+        while let Ok((mut client, peer)) = listener.accept().await {
+            assert!(peer.addr.port().is_some());
+            let _ = spawn_local(async move {
+                let mut backend = Stream::connect("10.0.0.1:80").await.unwrap();
+                copy_bidirectional(&mut client, &mut backend).await
+            });
+        }
+    }));
+    sim.run();
+    for _ in 0..clients {
+        let (said, served) = (said.clone(), Rc::clone(&served));
+        let client = async move {
+            let mut stream = Stream::connect("10.0.0.2:80").await.unwrap();
+            let (mut reader, mut writer) = stream.split();
+            let says = async {
+                for piece in said.chunks(7000) {
+                    writer.write_all(piece).await.unwrap();
+                    yield_now().await;
+                }
+                writer.shutdown();
+            };
+            let mut heard = Vec::new();
+            let (_, read) = futures::join!(says, reader.read_to_end(&mut heard, usize::MAX));
+            read.unwrap();
+            assert!(heard == said, "{} of {}", heard.len(), said.len());
+            served.set(served.get() + 1);
+        };
+        let _inside = sim.block_on(async move { spawn_local(client) });
+    }
+    (sim, served)
+}
+
+#[test]
+fn tasks_of_one_world_connect_to_each_other_over_its_network() {
+    for seed in seeds(30) {
+        let mut chance = Chance::new(seed);
+        let faults = if chance.below(2) == 0 { faults() } else { Faults::default() };
+        let latency = Duration::ZERO..=Duration::from_millis(chance.below(2) as u64 * 30);
+        let options = Options::default().seed(seed).faults(faults).latency(latency);
+        let (mut sim, served) = relayed(options, noise(1 + chance.below(400_000)), 5);
+        sim.advance(600 * SECOND);
+        assert_eq!((served.get(), sim.open(), sim.stats().panics), (5, 0, 0), "seed {seed}");
+        assert_eq!(sim.blocks_in_use(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_address_of_a_world_is_listened_at_once_and_free_again_behind_it() {
     let mut sim = Sim::new(Options::default());
     sim.block_on(async {
-        let error = Listener::bind("127.0.0.1:0").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        let refused = |error: std::io::Error| error.kind();
+        let first = Listener::bind("10.0.0.1:0").await.unwrap();
+        let addr = first.local_addr().clone();
+        assert_eq!(Listener::bind(addr.clone()).await.map(drop).map_err(refused), Err(ErrorKind::AddrInUse));
+        drop(first);
+        let mut any = Listener::bind(("0.0.0.0", addr.port().unwrap())).await.unwrap();
+        let mut client = Stream::connect(addr).await.unwrap();
+        let (mut server, _) = any.accept().await.unwrap();
+        client.write_all(b"to any").await.unwrap();
+        let mut heard = [0; 6];
+        server.read_exact(&mut heard).await.unwrap();
+        server.reset();
+        assert_eq!(client.read(&mut heard).await.map_err(refused), Err(ErrorKind::ConnectionReset));
     });
 }
 

@@ -125,7 +125,7 @@ impl<S: Service> Http<S> {
         let mut context = Context::from_waker(&waker);
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        let polled = guarded(|| pending.poll(&mut context));
+        let polled = conn.lend(|| guarded(|| pending.poll(&mut context)));
         let (exchange, answer) = match polled {
             Some(Poll::Pending) => {
                 self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));

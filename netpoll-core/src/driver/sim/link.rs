@@ -15,7 +15,7 @@ use crate::mem::{Key, WriteQueue};
 use crate::sys::Address;
 
 /// Bytes that a peer's socket buffer takes while the peer does not read.
-const WINDOW_BYTES: usize = 64 * 1024;
+pub const WINDOW_BYTES: usize = 64 * 1024;
 
 /// Our end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::cables::{Bound, Cable};
 use super::datagrams::{Packet, Post};
 use super::faults::{Faults, Random};
 use super::link::{Link, Segment, State, Travel};
@@ -57,6 +58,11 @@ pub struct Net {
     pub post: Post,
     /// Longer datagrams do not get through.
     pub datagram_bytes_max: usize,
+    /// Where workers listen at an address.
+    pub bound: Vec<Bound>,
+    pub ports_chosen: u16,
+    /// Connections between them.
+    pub cables: Vec<Cable>,
 }
 
 impl Net {
@@ -102,10 +108,27 @@ impl Net {
         index
     }
 
+    /// A peer connects to a listener of a worker; it waits there until it is accepted. Where nobody listens any more it
+    /// is reset, and where nobody new is let in it hears nothing.
+    pub fn connect(&mut self, worker: usize, listener: Key, addr: Option<Address>, local: Address) -> usize {
+        let index = self.add(State::Queued(listener), worker, addr, Some(local));
+        if self.shares[worker].listeners.get(listener).is_none() {
+            let travel = self.travel(index);
+            self.links[index].hang_up(travel, true);
+        } else if self.shares[worker].retired.get(listener).is_some() {
+            self.links[index].drop_silently();
+        }
+        index
+    }
+
+    /// How this address answers. `None` if nothing was said of it.
+    pub fn own_answer_of(&self, addr: &Address) -> Option<Answer> {
+        self.answers.iter().find(|(known, _)| known == addr).map(|(_, answer)| *answer)
+    }
+
     /// How this address answers.
     pub fn answer_of(&self, addr: &Address) -> Answer {
-        let own = self.answers.iter().find(|(known, _)| known == addr);
-        own.map_or(self.answer, |(_, answer)| *answer)
+        self.own_answer_of(addr).unwrap_or(self.answer)
     }
 
     /// Closes a listener; who waits in its queue is reset.
@@ -113,6 +136,7 @@ impl Net {
         if self.shares[worker].listeners.remove(key).is_none() {
             return false;
         }
+        self.unbind(worker, key);
         self.shares[worker].retired.remove(key);
         self.shares[worker].drained.retain(|(drained, _)| *drained != key);
         for index in 0..self.links.len() {
@@ -193,6 +217,9 @@ impl SimNet {
             random: Random(seed),
             post: Post::default(),
             datagram_bytes_max: usize::MAX,
+            bound: Vec::new(),
+            ports_chosen: 0,
+            cables: Vec::new(),
         };
         Self { net: Rc::new(RefCell::new(net)) }
     }
@@ -209,22 +236,19 @@ impl SimNet {
         act(&mut net.links[link], travel)
     }
 
-    /// A peer connects to a listener of a worker; it waits there until it is accepted. Where nobody listens any more it
-    /// is reset, and where nobody new is let in it hears nothing.
+    /// A peer connects to a listener of a worker.
     pub fn connect(&self, worker: usize, listener: Key, addr: Option<Address>) -> usize {
-        let mut net = self.net.borrow_mut();
         let local = match &addr {
             Some(Address::Unix(_)) => UnixAddress::from_abstract_name("sim").unwrap_or_default().into(),
             _ => Address::from((Ipv4Addr::LOCALHOST, 80)),
         };
-        let index = net.add(State::Queued(listener), worker, addr, Some(local));
-        if net.shares[worker].listeners.get(listener).is_none() {
-            let travel = net.travel(index);
-            net.links[index].hang_up(travel, true);
-        } else if net.shares[worker].retired.get(listener).is_some() {
-            net.links[index].drop_silently();
-        }
-        index
+        self.net.borrow_mut().connect(worker, listener, addr, local)
+    }
+
+    /// Brings what has arrived at one end of a connection within this world to its other end. True if something did.
+    pub fn pump(&self) -> bool {
+        let mut net = self.net.borrow_mut();
+        !net.cables.is_empty() && net.pump()
     }
 
     /// A listener that lets somebody in.

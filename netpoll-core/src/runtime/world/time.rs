@@ -46,8 +46,14 @@ impl Sim {
                     if awake.is_empty() { None } else { Some(awake[self.random.below(awake.len())]) }
                 }
             };
-            let Some(next) = next else { return };
+            let Some(next) = next else {
+                if self.net.pump() {
+                    continue;
+                }
+                return;
+            };
             self.seats[next].step();
+            self.net.pump();
         }
         panic!("the world did not come to rest in {TURNS_MAX} turns");
     }
@@ -126,6 +132,27 @@ impl Sim {
                 None => panic!("the world ended before the future did"),
             },
             Poll::Pending => unreachable!("a task that has ended has a result"),
+        }
+    }
+
+    /// Lets time pass until `is_done` says so, asked whenever nothing happens any more without time passing, for at most so long.
+    /// Whether it did.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_until(&mut self, at_most: Duration, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now().saturating_add(at_most);
+        loop {
+            self.run();
+            if is_done(self) {
+                return true;
+            }
+            let Some(next) = self.next_change().filter(|next| *next <= end) else {
+                self.pass(end.duration_since(self.now()));
+                self.run();
+                return is_done(self);
+            };
+            self.go_to(next);
         }
     }
 
