@@ -968,10 +968,9 @@ fn an_address_of_a_world_is_listened_at_once_and_free_again_behind_it() {
 
 #[test]
 fn a_stream_that_outlives_its_runtime_says_that_it_is_gone() {
-    let stream = run(async {
-        let (one, other) = Stream::pair().unwrap();
-        (one, other)
-    });
+    // The drain at its end waits for them.
+    let runtime = Runtime::builder().drain_within(Duration::from_millis(20));
+    let stream = runtime.block_on(async { Stream::pair().unwrap() }).unwrap();
     let mut cx = Context::from_waker(Waker::noop());
     let (mut one, _other) = stream;
     let mut buffer = [0; 1];
