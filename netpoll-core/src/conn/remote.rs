@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -245,9 +246,9 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let (finish, handle) = task::pair();
+        let ((finish, handle), place) = (task::pair(), Location::caller());
         self.run_on(worker, move |local| {
-            task::spawn_from_elsewhere(&local.cx.lane, make, finish);
+            task::spawn_from_elsewhere(&local.cx.lane, make, finish, place);
         });
         handle
     }

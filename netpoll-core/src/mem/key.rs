@@ -188,6 +188,14 @@ impl<T> KeySlab<T> {
         Some(value)
     }
 
+    /// Takes the value out, and lets its index be used again at once: for keys that no batch of events holds. O(1).
+    #[inline]
+    pub fn take(&mut self, key: Key) -> Option<T> {
+        // A retired one is left to `reclaim`.
+        self.get(key)?;
+        self.slots.remove(key.index()).value
+    }
+
     /// Lets retired indexes be used again. Called between batches of events. O(retired).
     #[inline]
     pub fn reclaim(&mut self) {

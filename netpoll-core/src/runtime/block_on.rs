@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
 use std::sync::mpsc;
 
 use super::seat::Door;
 use super::{Beginning, Builder, Workers};
 use crate::sys;
-use crate::task::{self, JoinError};
+use crate::task::{self, JoinError, Kind};
 
 impl Builder {
     /// Runs a future on one worker, which this thread is meanwhile, with these settings but the number of workers and their CPU:
@@ -46,16 +46,16 @@ impl Builder {
         // Nobody else has to be ready.
         gate.send(()).expect("the other end is here");
         let result = Rc::new(RefCell::new(None));
-        let place = Rc::clone(&result);
+        let (place, spawned_at) = (Rc::clone(&result), Location::caller());
         let ended = seat.take_with(&Door { ready, gate: opened }, move |lane| {
-            let (main, at) = (task::spawn_at(lane, future), Rc::clone(lane));
+            let (main, at) = (task::spawn_at(lane, future, Kind::Waited, spawned_at), Rc::clone(lane));
             let watch = async move {
                 let outcome = main.await;
                 *place.borrow_mut() = Some(outcome);
                 at.executor().close();
                 handle.drain(drain_within);
             };
-            drop(task::spawn_at(lane, watch));
+            task::spawn_at(lane, watch, Kind::Waited, spawned_at).detach();
         });
         resolver.close();
         drop(files);

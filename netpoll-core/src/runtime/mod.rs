@@ -101,6 +101,7 @@ impl Runtime {
     ///
     /// # Panics
     /// As for [`Builder::block_on`].
+    #[track_caller]
     pub fn block_on<F>(future: F) -> io::Result<F::Output>
     where
         F: Future + 'static,

@@ -640,7 +640,6 @@ impl Host for Worker {
         self.listeners.reclaim();
         self.cx.commands.reclaim();
         self.sockets.reclaim();
-        self.cx.lane.reclaim();
         let agenda = &mut self.cx.agenda;
         let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
         if agenda.spike.is_over(in_use, open, now) {
@@ -655,7 +654,7 @@ impl Host for Worker {
             || !self.listeners.is_empty()
             || self.tables.len() > 0
             || !self.sockets.is_empty()
-            || self.cx.lane.executor().len() > 0
+            || self.cx.lane.executor().waited() > 0
         {
             if self.has_left.get() {
                 self.come_back();

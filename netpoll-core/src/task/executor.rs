@@ -1,20 +1,19 @@
-//! The tasks of one worker: kept, polled, aborted and dropped.
+//! The tasks of one worker: kept, polled, joined, aborted and dropped.
 //!
-//! Invariant: a task's future is in its slot, in the hands of `poll`, or dropped. While it is polled its slot stays, so that its
-//! key leads somewhere; who aborts it then leaves a mark, and the poll drops it behind itself. A slot is taken out of the table
-//! before its future is dropped, and the future is dropped with nothing borrowed, inside a guard.
+//! Invariant: a task is in its slot or in the hands of `poll`. While it is polled its slot stays, so that its key leads
+//! somewhere; who aborts it then leaves a mark, and the poll drops it behind itself. A slot is taken out of the table before its
+//! future is dropped, and the future is dropped with nothing borrowed, inside a guard. One whose future has returned stays for its
+//! handle, with what that has left, and has no target: nobody polls it, and no drain waits for it.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::panic::Location;
+use std::task::{Poll, Waker};
 
+use super::body::{self, Task};
 use super::sync::Arc;
 use super::{Came, Lane, WakeTarget};
 use crate::mem::{self, Key, KeySlab};
-
-/// A future of the program, with whoever waits for it told inside.
-pub type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The table of tasks: the number in their keys.
 pub const TABLE: u8 = 251;
@@ -25,25 +24,54 @@ const GENERATIONS_MAX: usize = 8;
 /// Targets that are kept for the next tasks.
 const SPARE_MAX: usize = 1024;
 
+/// What a drain does about a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It waits for it.
+    Waited,
+    /// It does not.
+    Daemon,
+}
+
+/// Whether a task has left something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// Not yet.
+    Waits,
+    /// What it has left is there.
+    Ended,
+    /// It was dropped before, or what it has left was taken.
+    Gone,
+}
+
 struct Slot {
     /// `None` while it is polled.
-    parts: Option<(Task, Waker)>,
-    target: Arc<WakeTarget>,
+    task: Option<Task>,
+    /// `None` once it has ended.
+    target: Option<Arc<WakeTarget>>,
+    /// Who waits for its end.
+    joiner: Option<Waker>,
+    has_handle: bool,
     /// Whoever wanted it to end did so while it was polled.
-    aborted: bool,
+    is_aborted: bool,
+    is_daemon: bool,
 }
+
+/// A target and the waker that leads to it. Nobody else has them.
+type Spare = (Arc<WakeTarget>, Waker);
 
 /// The tasks of one worker.
 pub struct Executor {
     slots: RefCell<KeySlab<Slot>>,
-    /// Targets that nobody else has.
-    spare: RefCell<Vec<Arc<WakeTarget>>>,
-    /// Slots have died since the last [`reclaim`](Self::reclaim).
-    some_died: Cell<bool>,
+    spare: RefCell<Vec<Spare>>,
+    /// Tasks that have not ended.
+    running: Cell<usize>,
+    /// Those of them that a drain does not wait for.
+    daemons: Cell<usize>,
     /// Tasks that are being refused, one inside the destructor of the other.
     refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
-    closed: Cell<bool>,
+    is_closed: Cell<bool>,
 }
 
 impl Default for Executor {
@@ -51,114 +79,168 @@ impl Default for Executor {
         Self {
             slots: RefCell::new(KeySlab::new(TABLE)),
             spare: RefCell::default(),
-            some_died: Cell::new(false),
+            running: Cell::new(0),
+            daemons: Cell::new(0),
             refusing: Cell::new(0),
-            closed: Cell::new(false),
+            is_closed: Cell::new(false),
         }
     }
 }
 
 impl Executor {
+    /// Tasks that have not ended, but those that no drain waits for.
+    #[inline]
+    pub fn waited(&self) -> usize {
+        self.running.get() - self.daemons.get()
+    }
+
     /// Tasks that have not ended.
     #[inline]
     pub fn len(&self) -> usize {
-        self.slots.borrow().len()
+        self.running.get()
     }
 
     /// Keeps a task, which is polled for the first time when its turn comes. Its key; `None` if the worker ends.
     ///
     /// # Panics
     /// With 16 million tasks on one worker.
-    pub fn spawn(&self, lane: &Lane, task: Task) -> Option<Key> {
-        if self.closed.get() {
-            self.refuse(task);
+    pub fn spawn<F>(
+        &self,
+        lane: &Lane,
+        future: F,
+        kind: Kind,
+        place: &'static Location<'static>,
+        has_handle: bool,
+    ) -> Option<Key>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        if self.is_closed.get() {
+            self.refuse(future);
             return None;
         }
-        let spare = self.spare.borrow_mut().pop();
-        let mut slots = self.slots.borrow_mut();
-        let key = slots.insert_with(|key| {
-            let target = match spare {
-                Some(mut target) => {
-                    Arc::get_mut(&mut target).expect("nobody else has a spare target").reuse(key);
-                    target
-                }
-                None => WakeTarget::new(key, lane.number(), lane.wakes()),
-            };
-            target.list();
-            Slot { parts: Some((task, target.waker())), target, aborted: false }
-        });
-        drop(slots);
-        let key = key.expect("a worker has at most 16 million tasks");
-        lane.list(key);
-        Some(key)
+        let (target, waker) = self.target(lane);
+        Some(self.keep(lane, body::task(future, waker, place), target, kind, has_handle))
     }
 
-    /// Drops a task that comes too late. Its destructor may spawn, and so on; but not for ever.
-    fn refuse(&self, task: Task) {
+    fn target(&self, lane: &Lane) -> Spare {
+        if let Some(spare) = self.spare.borrow_mut().pop() {
+            return spare;
+        }
+        let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
+        let waker = target.waker();
+        (target, waker)
+    }
+
+    fn keep(&self, lane: &Lane, task: Task, target: Arc<WakeTarget>, kind: Kind, has_handle: bool) -> Key {
+        let is_daemon = kind == Kind::Daemon;
+        let key = self.slots.borrow_mut().insert_with(|key| {
+            target.begin(key);
+            Slot {
+                task: Some(task),
+                target: Some(target),
+                joiner: None,
+                has_handle,
+                is_aborted: false,
+                is_daemon,
+            }
+        });
+        let key = key.expect("a worker has at most 16 million tasks");
+        self.running.set(self.running.get() + 1);
+        self.daemons.set(self.daemons.get() + usize::from(is_daemon));
+        lane.list(key);
+        key
+    }
+
+    /// Drops a future that comes too late. Its destructor may spawn, and so on; but not for ever.
+    #[cold]
+    fn refuse<F>(&self, future: F) {
         let depth = self.refusing.get();
         if depth >= GENERATIONS_MAX {
             // Its destructor would go on: it is leaked.
-            std::mem::forget(task);
+            std::mem::forget(future);
             return;
         }
         self.refusing.set(depth + 1);
-        mem::discard(task);
+        mem::discard(future);
         self.refusing.set(depth);
     }
 
     /// Polls a task that was woken. Nothing happens if it has ended.
     pub fn poll(&self, key: Key, came: Came) {
-        let Some((mut task, waker)) = self.take(key, came) else { return };
-        let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut Context::from_waker(&waker))));
-        match polled {
-            Ok(Poll::Pending) => self.put_back(key, task, waker),
-            Ok(Poll::Ready(())) => self.finish(key, task, waker),
-            Err(payload) => {
-                // Those of the future are caught where its value is handed on: this is its destructor.
-                mem::count_panic();
-                crate::log::destructor_panicked();
-                self.finish(key, task, waker);
-                mem::discard_payload(payload);
-            }
+        let Some(mut task) = self.take(key, came) else { return };
+        match task.as_mut().run() {
+            Poll::Pending => self.put_back(key, task),
+            Poll::Ready(waker) => self.returned(key, task, waker),
         }
     }
 
-    fn take(&self, key: Key, came: Came) -> Option<(Task, Waker)> {
+    #[inline]
+    fn take(&self, key: Key, came: Came) -> Option<Task> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key)?;
-        slot.target.arrived(came);
-        slot.parts.take()
+        slot.target.as_ref()?.arrived(came);
+        slot.task.take()
     }
 
-    fn put_back(&self, key: Key, task: Task, waker: Waker) {
+    #[inline]
+    fn put_back(&self, key: Key, task: Task) {
         let mut slots = self.slots.borrow_mut();
         if let Some(slot) = slots.get_mut(key)
-            && !slot.aborted
+            && !slot.is_aborted
         {
-            slot.parts = Some((task, waker));
+            slot.task = Some(task);
             return;
         }
         drop(slots);
-        self.finish(key, task, waker);
+        self.cancel(key, task);
     }
 
-    /// The end of a task that is not in its slot.
-    fn finish(&self, key: Key, task: Task, waker: Waker) {
-        let slot = self.slots.borrow_mut().remove(key);
-        self.some_died.set(true);
-        mem::discard(task);
-        drop(waker);
-        if let Some(slot) = slot {
-            self.keep(slot.target);
+    fn ended(&self, is_daemon: bool) {
+        self.running.set(self.running.get() - 1);
+        self.daemons.set(self.daemons.get() - usize::from(is_daemon));
+    }
+
+    /// The end of a task whose future has returned, or panicked, and is dropped by now.
+    fn returned(&self, key: Key, task: Task, waker: Option<Waker>) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key).expect("a task that is polled has its slot");
+        let (target, joiner) = (slot.target.take(), slot.joiner.take());
+        self.ended(slot.is_daemon);
+        if slot.has_handle {
+            slot.task = Some(task);
+            drop(slots);
+        } else {
+            let slot = slots.take(key);
+            drop(slots);
+            drop(slot);
+            // With what the future has left, whose destructor is guarded.
+            drop(task);
         }
+        self.keep_target(target, waker);
+        wake(joiner);
+    }
+
+    /// The end of a task that is not in its slot, before its future has returned.
+    fn cancel(&self, key: Key, mut task: Task) {
+        let slot = self.slots.borrow_mut().take(key);
+        let Slot { target, joiner, is_daemon, .. } = slot.expect("a task that runs has its slot");
+        self.ended(is_daemon);
+        let waker = task.as_mut().cancel();
+        drop(task);
+        self.keep_target(target, waker);
+        wake(joiner);
     }
 
     /// Keeps a target for the next task, if nothing leads to it any more.
-    fn keep(&self, mut target: Arc<WakeTarget>) {
-        if Arc::get_mut(&mut target).is_some_and(|target| !target.is_queued()) {
+    fn keep_target(&self, target: Option<Arc<WakeTarget>>, waker: Option<Waker>) {
+        if let (Some(target), Some(waker)) = (target, waker)
+            && target.is_alone()
+        {
             let mut spare = self.spare.borrow_mut();
             if spare.len() < SPARE_MAX {
-                spare.push(target);
+                spare.push((target, waker));
             }
         }
     }
@@ -166,19 +248,73 @@ impl Executor {
     /// Ends a task: now, or when it returns if it is the one that asks. Nothing happens if it has ended.
     pub fn abort(&self, key: Key) {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key) else { return };
-        let Some((task, waker)) = slot.parts.take() else {
-            slot.aborted = true;
+        let Some(slot) = slots.get_mut(key).filter(|slot| slot.target.is_some()) else { return };
+        let Some(task) = slot.task.take() else {
+            slot.is_aborted = true;
             return;
         };
         drop(slots);
-        self.finish(key, task, waker);
+        self.cancel(key, task);
+    }
+
+    /// Whether a task has ended.
+    pub fn has_ended(&self, key: Key) -> bool {
+        self.slots.borrow().get(key).is_none_or(|slot| slot.target.is_none())
+    }
+
+    /// Moves what a task has left into an `Option<Outcome<T>>` of its `T`, for its handle; or keeps the waker of who waits for it.
+    pub fn join(&self, key: Key, waker: &Waker, into: &mut dyn Any) -> Joined {
+        let mut own = None;
+        loop {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else { return Joined::Gone };
+            if slot.target.is_none() {
+                let task = slots.take(key).and_then(|slot| slot.task);
+                drop(slots);
+                if let Some(mut task) = task {
+                    task.as_mut().take(into);
+                }
+                return Joined::Ended;
+            }
+            if slot.joiner.as_ref().is_some_and(|joiner| joiner.will_wake(waker)) {
+                return Joined::Waits;
+            }
+            if let Some(own) = own.take() {
+                let before = slot.joiner.replace(own);
+                drop(slots);
+                drop(before);
+                return Joined::Waits;
+            }
+            // A clone is code of the program, and much may have happened behind it.
+            drop(slots);
+            own = Some(waker.clone());
+        }
+    }
+
+    /// The handle of a task is gone.
+    pub fn detach(&self, key: Key) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return };
+        slot.has_handle = false;
+        let joiner = slot.joiner.take();
+        let ended = if slot.target.is_none() { slots.take(key) } else { None };
+        drop(slots);
+        drop(joiner);
+        drop(ended);
+    }
+
+    /// Where a task was spawned. `None` if it has ended, or is being polled.
+    pub fn place(&self, key: Key) -> Option<&'static Location<'static>> {
+        self.slots.borrow().get(key)?.task.as_ref().map(|task| task.place())
     }
 
     /// Drops all tasks, one by one, and those that their destructors spawn, until none is left.
     pub fn clear(&self) {
         for _ in 0..GENERATIONS_MAX {
-            let keys: Vec<Key> = self.slots.borrow().keys().collect();
+            let slots = self.slots.borrow();
+            let running = slots.iter().filter(|(_, slot)| slot.target.is_some());
+            let keys: Vec<Key> = running.map(|(key, _)| key).collect();
+            drop(slots);
             if keys.is_empty() {
                 return;
             }
@@ -191,21 +327,21 @@ impl Executor {
     /// The same for good: who spawns from here on has its future dropped at once.
     pub fn close(&self) {
         self.clear();
-        self.closed.set(true);
+        self.is_closed.set(true);
         self.clear();
-    }
-
-    #[inline]
-    pub fn reclaim(&self) {
-        if self.some_died.replace(false) {
-            self.slots.borrow_mut().reclaim();
-        }
     }
 
     pub fn shrink(&self) {
         self.slots.borrow_mut().shrink();
-        let mut spare = self.spare.borrow_mut();
-        spare.clear();
-        spare.shrink_to_fit();
+        let spare = std::mem::take(&mut *self.spare.borrow_mut());
+        drop(spare);
+    }
+}
+
+/// Wakes who waits for the end of a task.
+#[inline]
+fn wake(joiner: Option<Waker>) {
+    if let Some(joiner) = joiner {
+        mem::guarded(|| joiner.wake());
     }
 }

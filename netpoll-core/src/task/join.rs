@@ -1,96 +1,61 @@
-//! What a task leaves behind: its value, its panic, or that it was dropped, for who waits for it.
+//! The handle of a task: waits for what the task leaves, its value, its panic, or that it was dropped.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::{Pin, pin};
+use std::marker::PhantomData;
+use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use super::Lane;
-use super::executor::Task;
-use super::waiter::Waiter;
+use super::body::Outcome;
+use super::executor::{Joined, Kind};
 use crate::mem::{self, Guarded, Key};
 
 /// Waits for a task, on the worker that it runs on; a future of its result.
 ///
-/// Dropping it lets the task go on by itself. What the task returns is dropped then, and its panic, which was counted.
+/// Dropping it lets the task go on by itself, as [`detach`](Self::detach) says. A handle holds the task's result, where there is one,
+/// in the memory of the task.
 ///
 /// Cancel-safe: a wait for it (`&mut handle`) that is given up loses nothing.
-#[must_use = "dropping a handle lets its task go on alone; `let _ =` says that it is meant"]
+#[must_use = "dropping a handle lets its task go on alone; `detach` says that it is meant"]
 pub struct JoinHandle<T> {
-    shared: Rc<Shared<T>>,
     lane: Rc<Lane>,
-    /// `None` if the task never began.
-    key: Option<Key>,
+    task: Joining,
+    result: PhantomData<Rc<T>>,
+}
+
+/// How far a handle is.
+#[derive(Clone, Copy)]
+enum Joining {
+    Task(Key),
+    /// The task never began.
+    Refused,
+    /// The result was handed out.
+    Done,
 }
 
 /// Why a task has no result.
-pub struct JoinError(Option<Mutex<Box<dyn Any + Send>>>);
+pub struct JoinError(Option<Box<Mutex<Payload>>>);
 
-struct Shared<T> {
-    result: RefCell<Option<Result<Guarded<T>, JoinError>>>,
-    waiter: Waiter,
-    is_finished: Cell<bool>,
-}
+type Payload = Box<dyn Any + Send>;
 
-impl<T> Shared<T> {
-    fn finish(&self, result: Result<Guarded<T>, JoinError>) {
-        if self.is_finished.replace(true) {
-            return;
-        }
-        *self.result.borrow_mut() = Some(result);
-        self.waiter.wake();
-    }
-}
-
-/// Says that a task was dropped, unless it has said something else before.
-struct Finish<T>(Rc<Shared<T>>);
-
-impl<T> Drop for Finish<T> {
-    fn drop(&mut self) {
-        self.0.finish(Err(JoinError::cancelled()));
-    }
-}
-
-/// A task that runs `future` and tells who joins it.
-pub fn spawn<F>(lane: &Rc<Lane>, future: F) -> JoinHandle<F::Output>
+/// Starts a task, which was spawned at `place`.
+pub fn spawn<F>(
+    lane: &Rc<Lane>,
+    future: F,
+    kind: Kind,
+    place: &'static Location<'static>,
+) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let shared = Rc::new(Shared {
-        result: RefCell::new(None),
-        waiter: Waiter::default(),
-        is_finished: Cell::new(false),
-    });
-    let finish = Finish(Rc::clone(&shared));
-    let task: Task = Box::pin(async move {
-        let finish = finish;
-        let mut future = pin!(future);
-        let result = std::future::poll_fn(|cx| caught(future.as_mut(), cx)).await;
-        finish.0.finish(result);
-    });
-    let key = lane.executor().spawn(lane, task);
-    JoinHandle { shared, lane: Rc::clone(lane), key }
-}
-
-/// Polls a future of the program; its panic is its result.
-pub fn caught<F: Future>(
-    future: Pin<&mut F>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Guarded<F::Output>, JoinError>> {
-    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(Guarded::new(value))),
-        Err(payload) => {
-            mem::count_panic();
-            crate::log::task_panicked();
-            Poll::Ready(Err(JoinError(Some(Mutex::new(payload)))))
-        }
-    }
+    let key = lane.executor().spawn(lane, future, kind, place, true);
+    let task = key.map_or(Joining::Refused, Joining::Task);
+    JoinHandle { lane: Rc::clone(lane), task, result: PhantomData }
 }
 
 impl<T> JoinHandle<T> {
@@ -98,33 +63,52 @@ impl<T> JoinHandle<T> {
     ///
     /// Its future is dropped before this returns. A task that aborts itself goes on to its next `await` first.
     pub fn abort(&self) {
-        if let Some(key) = self.key {
+        if let Joining::Task(key) = self.task {
             let _inside = self.lane.visit();
             self.lane.executor().abort(key);
         }
     }
 
+    /// Lets the task go on by itself, which is what dropping the handle does too; this says that it is meant.
+    ///
+    /// What the task returns is dropped then, and so is its panic, which was counted. A drain waits for it as before.
+    pub fn detach(self) {}
+
     /// Whether it has returned, panicked or been dropped.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shared.is_finished.get()
+        match self.task {
+            Joining::Task(key) => self.lane.executor().has_ended(key),
+            Joining::Refused | Joining::Done => true,
+        }
     }
 }
 
-impl<T> Future for JoinHandle<T> {
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if let Joining::Task(key) = self.task {
+            self.lane.executor().detach(key);
+        }
+    }
+}
+
+impl<T: 'static> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     /// # Panics
     /// If it is polled again after it has returned the result.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let shared = &self.shared;
-        let result = shared.result.borrow_mut().take();
-        if let Some(result) = result {
-            return Poll::Ready(result.map(Guarded::into_inner));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut outcome: Option<Outcome<T>> = None;
+        let joined = match self.task {
+            Joining::Task(key) => self.lane.executor().join(key, cx.waker(), &mut outcome),
+            Joining::Refused => Joined::Gone,
+            Joining::Done => panic!("a `JoinHandle` was polled after it had returned its result"),
+        };
+        if joined == Joined::Waits {
+            return Poll::Pending;
         }
-        assert!(!shared.is_finished.get(), "a `JoinHandle` was polled after it had returned its result");
-        shared.waiter.wait(cx.waker());
-        Poll::Pending
+        self.task = Joining::Done;
+        Poll::Ready(outcome.unwrap_or_else(|| Err(JoinError::cancelled())).map(Guarded::into_inner))
     }
 }
 
@@ -137,6 +121,10 @@ impl<T> fmt::Debug for JoinHandle<T> {
 impl JoinError {
     pub(super) fn cancelled() -> Self {
         Self(None)
+    }
+
+    pub(super) fn panicked(payload: Payload) -> Self {
+        Self(Some(Box::new(Mutex::new(payload))))
     }
 
     /// The task was dropped before it had returned: it was aborted, or its worker has ended.
@@ -205,6 +193,7 @@ impl Drop for JoinError {
 }
 
 /// The lock makes it `Sync`; nobody ever waits for it.
-fn into_inner<T>(lock: Mutex<T>) -> T {
+#[expect(clippy::boxed_local, reason = "it comes in a box")]
+fn into_inner(lock: Box<Mutex<Payload>>) -> Payload {
     lock.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

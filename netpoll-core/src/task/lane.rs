@@ -194,12 +194,6 @@ impl Lane {
         &self.stop_waiters
     }
 
-    /// Frees what died during the turn.
-    #[inline]
-    pub fn reclaim(&self) {
-        self.executor.reclaim();
-    }
-
     /// Gives back what a spike has left.
     pub fn shrink(&self) {
         self.woken.borrow_mut().shrink_to_fit();

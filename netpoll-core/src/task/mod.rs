@@ -33,6 +33,7 @@
 //! nothing else notices. A graceful drain waits for tasks as it does for connections: they hear of it by [`stopping`], and
 //! those that are left at its deadline are dropped, while everything that they own still works.
 
+mod body;
 mod executor;
 mod join;
 mod lane;
@@ -49,6 +50,7 @@ mod waiter;
 mod waiting;
 mod waker;
 
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -57,7 +59,7 @@ pub use join::{JoinError, JoinHandle};
 pub use remote::RemoteHandle;
 pub use scope::{Scope, ScopeError};
 
-pub(crate) use executor::TABLE;
+pub(crate) use executor::{Kind, TABLE};
 pub(crate) use join::spawn as spawn_at;
 pub(crate) use lane::{Lane, OwnLane, current, try_current};
 pub(crate) use park::wait_for;
@@ -75,7 +77,7 @@ pub mod inner {
 /// Starts a task on the worker that this thread is, and returns at once: it is polled for the first time when its turn comes.
 ///
 /// Callable in callbacks, handlers, timers, factories, code from [`Handle::run_on`](crate::Handle::run_on), and tasks. From other
-/// threads it is [`Handle::spawn_on`](crate::Handle::spawn_on). Two allocations, and a third for tasks beyond those that
+/// threads it is [`Handle::spawn_on`](crate::Handle::spawn_on). One allocation, and a second for tasks beyond those that
 /// have ended lately. If the worker is ending, `future` is dropped and the handle says so.
 ///
 /// # Panics
@@ -86,7 +88,52 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    spawn_at(&current("`spawn_local`"), future)
+    spawn_at(&current("`spawn_local`"), future, Kind::Waited, Location::caller())
+}
+
+/// Starts a task that no drain waits for, as [`spawn_local`] does otherwise: what goes on for as long as there is something else to do.
+///
+/// It is dropped when all else has ended: connections, and tasks that are not daemons. So it serves a drain to its end, where one that
+/// waits for [`stopping`] has gone when it begins. What it still has to say at its own end, its destructors say.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use std::time::Duration;
+///
+/// use netpoll_core::sim::{Options, Sim};
+/// use netpoll_core::task::spawn_daemon;
+/// use netpoll_core::time::interval;
+///
+/// let mut sim = Sim::new(Options::default());
+/// let ticks = Rc::new(Cell::new(0));
+/// let counted = Rc::clone(&ticks);
+/// sim.block_on(async move {
+///     let task = spawn_daemon(async move {
+///         let mut every_second = interval(Duration::from_secs(1));
+///         loop {
+///             every_second.tick().await;
+///             counted.set(counted.get() + 1);
+///         }
+///     });
+///     task.detach();
+/// });
+/// sim.advance(Duration::from_secs(10));
+/// assert!(ticks.get() >= 10);
+/// sim.begin_drain(Duration::from_secs(60));
+/// sim.run();
+/// assert!(sim.is_finished());
+/// ```
+///
+/// # Panics
+/// As [`spawn_local`].
+#[track_caller]
+pub fn spawn_daemon<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    spawn_at(&current("`spawn_daemon`"), future, Kind::Daemon, Location::caller())
 }
 
 /// Lets the others have their turn first: tasks that are ready, and sockets if 128 tasks were polled in a row.

@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::panic::Location;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::lane;
 use super::waiter::Waiter;
-use super::{JoinError, JoinHandle, Lane, join};
+use super::executor::Kind;
+use super::{JoinError, JoinHandle, Lane, body, join};
 use crate::mem::Guarded;
 
 /// Tasks that end together: one that fails cancels the others, and whoever waits for all of them hears why.
@@ -79,6 +81,7 @@ impl<E: 'static> Scope<E> {
     }
 
     /// Starts a task in it, as [`spawn_local`](super::spawn_local) does. If the scope has failed already, `future` is dropped.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = Result<(), E>> + 'static,
@@ -89,16 +92,17 @@ impl<E: 'static> Scope<E> {
         }
         group.running.set(group.running.get() + 1);
         let mut member = Member { group: Rc::clone(group), has_ended: false };
-        let task = join::spawn(&group.lane, async move {
+        let task = async move {
             let mut future = pin!(future);
-            let result = std::future::poll_fn(|cx| join::caught(future.as_mut(), cx)).await;
+            let result = std::future::poll_fn(|cx| body::caught(future.as_mut(), cx)).await;
             member.has_ended = true;
             match result.map(Guarded::into_inner) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => member.group.fail(ScopeError::Failed(error)),
                 Err(lost) => member.group.fail(ScopeError::Lost(lost)),
             }
-        });
+        };
+        let task = join::spawn(&group.lane, task, Kind::Waited, Location::caller());
         let mut tasks = group.tasks.borrow_mut();
         tasks.push(task);
         if tasks.len() >= 2 * group.running.get().max(8) {

@@ -75,11 +75,9 @@ impl Sleeps {
     /// Takes it out of the wheel.
     pub fn cancel(&self, key: Key) {
         let mut inner = self.inner.borrow_mut();
-        let sleeper = inner.slots.remove(key);
+        let sleeper = inner.slots.take(key);
         if let Some(sleeper) = &sleeper {
             inner.wheel.remove(sleeper.entry);
-            // Its key is in no batch of events.
-            inner.slots.reclaim();
         }
         self.waiting.set(inner.wheel.len());
         drop(inner);
@@ -102,10 +100,8 @@ impl Sleeps {
         let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, firing } = &mut *inner;
         let fired =
-            wheel.expire(now, max, |key| firing.extend(slots.remove(key).map(|sleeper| sleeper.waker)));
+            wheel.expire(now, max, |key| firing.extend(slots.take(key).map(|sleeper| sleeper.waker)));
         self.waiting.set(wheel.len());
-        // Their keys are in no batch of events.
-        slots.reclaim();
         let mut firing = std::mem::take(firing);
         drop(inner);
         for waker in firing.drain(..) {

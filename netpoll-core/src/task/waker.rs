@@ -11,6 +11,9 @@
 //!
 //! A target holds no future and no state of the program: who drops the last waker, on whatever thread, frees a few words.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 use std::task::{Wake, Waker};
 
 use super::lane;
@@ -32,9 +35,11 @@ pub enum Came {
     ByLetter,
 }
 
-/// What a [`Waker`] of a connection or a task points to. One allocation, made at its first use.
+/// What a [`Waker`] of a connection or a task points to. One allocation, made at its first use; tasks that have ended leave theirs to the
+/// next ones.
 pub struct WakeTarget {
-    key: Key,
+    /// Bits of the key that it stands for: of one task after the other.
+    key: AtomicU64,
     queued: AtomicBool,
     listed: AtomicBool,
     /// The number of the lane whose list it may go on.
@@ -45,17 +50,31 @@ pub struct WakeTarget {
 impl WakeTarget {
     /// A target behind this key, at lane on the worker whose wakes go to `to`.
     pub fn new(key: Key, lane: u64, to: Arc<dyn Deliver>) -> Arc<Self> {
-        Arc::new(Self { key, queued: AtomicBool::new(false), listed: AtomicBool::new(false), lane, to })
+        let (queued, listed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { key: AtomicU64::new(key.to_bits()), queued, listed, lane, to })
     }
 
-    /// Lets it stand for another key. Nobody else has it, and nothing of it is under way.
-    pub fn reuse(&mut self, key: Key) {
-        self.key = key;
-    }
-
-    /// Its key is put on the list of its lane by the caller, who is there.
-    pub fn list(&self) {
+    /// Lets it stand for another key, which the caller puts on the list of its lane. Nobody else has it or a waker that leads to it,
+    /// and nothing of it is under way.
+    pub fn begin(&self, key: Key) {
+        // Whoever gets a waker gets it from here, behind this.
+        self.key.store(key.to_bits(), Relaxed);
         self.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody has it but the caller, who has one waker that leads to it too, and no wake is under way.
+    pub fn is_alone(self: &Arc<Self>) -> bool {
+        if Arc::strong_count(self) > 2 {
+            return false;
+        }
+        // What others did with it, before they dropped it, is seen from here on.
+        fence(Acquire);
+        !self.is_queued()
+    }
+
+    #[inline]
+    fn key(&self) -> Key {
+        Key::from_bits(self.key.load(Relaxed))
     }
 
     /// A waker that leads here.
@@ -93,12 +112,12 @@ impl Wake for WakeTarget {
         if lane::is_here(self.lane) {
             if !self.listed.load(Ordering::Relaxed) {
                 self.listed.store(true, Ordering::Relaxed);
-                lane::list(self.key);
+                lane::list(self.key());
             }
             return;
         }
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.to.deliver(self.key);
+            self.to.deliver(self.key());
         }
     }
 }

@@ -305,7 +305,7 @@ trait AwaitError {
     async fn await_error(self) -> netpoll_core::task::JoinError;
 }
 
-impl<T> AwaitError for JoinHandle<T> {
+impl<T: 'static> AwaitError for JoinHandle<T> {
     async fn await_error(self) -> netpoll_core::task::JoinError {
         self.await.err().expect("it goes wrong")
     }

@@ -1,6 +1,6 @@
 //! How a simulated world goes on: by turns, and by time.
 
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Sim;
 use crate::clockwork::Instant;
-use crate::task;
+use crate::task::{self, Kind};
 
 /// Turns after which a world that does not come to rest is declared to hang.
 const TURNS_MAX: usize = 1_000_000;
@@ -106,6 +106,7 @@ impl Sim {
     ///
     /// # Panics
     /// If the future does; if nothing is left that could wake it.
+    #[track_caller]
     pub fn block_on<F>(&mut self, future: F) -> F::Output
     where
         F: Future + 'static,
@@ -114,7 +115,7 @@ impl Sim {
         let lane = Rc::clone(&self.seats[0].worker.cx.lane);
         let mut task = {
             let _inside = lane.visit();
-            task::spawn_at(&lane, future)
+            task::spawn_at(&lane, future, Kind::Waited, Location::caller())
         };
         loop {
             self.run();

@@ -1,0 +1,120 @@
+//! One task as its worker keeps it: a future, and then what that has left, in one allocation.
+//!
+//! Invariant: no panic of the program leaves [`Run`]: one of the future is its outcome, one of its destructor is counted. The
+//! future is dropped in its place, before whoever called knows that it has ended.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
+
+use super::JoinError;
+use crate::mem::{self, Guarded};
+
+/// What a task leaves: its value, or why there is none.
+pub type Outcome<T> = Result<Guarded<T>, JoinError>;
+
+/// A task, whatever its future is.
+pub type Task = Pin<Box<dyn Run>>;
+
+/// What is done to a task.
+pub trait Run {
+    /// Polls the future. Once it has ended, that it has, and the waker that it had.
+    fn run(self: Pin<&mut Self>) -> Poll<Option<Waker>>;
+    /// Drops the future, and gives the waker back.
+    fn cancel(self: Pin<&mut Self>) -> Option<Waker>;
+    /// Moves what the future has left into an `Option<Outcome<T>>` of its `T`.
+    fn take(self: Pin<&mut Self>, into: &mut dyn Any);
+    /// Where it was spawned.
+    fn place(&self) -> &'static Location<'static>;
+}
+
+pin_project! {
+    struct Body<F: Future> {
+        // `None` once it has ended.
+        waker: Option<Waker>,
+        place: &'static Location<'static>,
+        #[pin]
+        stage: Stage<F>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjected]
+    enum Stage<F: Future> {
+        Running { #[pin] future: F },
+        Ended { outcome: Option<Outcome<F::Output>> },
+    }
+}
+
+/// A task that has not begun, with the waker that it will be polled with.
+pub fn task<F>(future: F, waker: Waker, place: &'static Location<'static>) -> Task
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    Box::pin(Body { waker: Some(waker), place, stage: Stage::Running { future } })
+}
+
+impl<F> Run for Body<F>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn run(self: Pin<&mut Self>) -> Poll<Option<Waker>> {
+        let mut body = self.project();
+        let (Some(waker), StageProjected::Running { future }) =
+            (body.waker.as_ref(), body.stage.as_mut().project())
+        else {
+            unreachable!("a task that has ended is not polled");
+        };
+        let Poll::Ready(outcome) = caught(future, &mut Context::from_waker(waker)) else {
+            return Poll::Pending;
+        };
+        end(body.stage, Some(outcome));
+        Poll::Ready(body.waker.take())
+    }
+
+    fn cancel(self: Pin<&mut Self>) -> Option<Waker> {
+        let body = self.project();
+        end(body.stage, None);
+        body.waker.take()
+    }
+
+    fn take(self: Pin<&mut Self>, into: &mut dyn Any) {
+        let place: &mut Option<Outcome<F::Output>> =
+            into.downcast_mut().expect("a handle has the type of its task");
+        if let StageProjected::Ended { outcome } = self.project().stage.project() {
+            *place = outcome.take();
+        }
+    }
+
+    fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+}
+
+/// Drops a future in its place, and leaves what is left of it there.
+fn end<F: Future>(mut stage: Pin<&mut Stage<F>>, outcome: Option<Outcome<F::Output>>) {
+    if mem::guarded(|| stage.set(Stage::Ended { outcome })).is_none() {
+        crate::log::destructor_panicked();
+    }
+}
+
+/// Polls a future of the program; its panic is its result.
+pub fn caught<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Outcome<F::Output>> {
+    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(Guarded::new(value))),
+        Err(payload) => Poll::Ready(Err(panicked(payload))),
+    }
+}
+
+#[cold]
+fn panicked(payload: Box<dyn Any + Send>) -> JoinError {
+    mem::count_panic();
+    crate::log::task_panicked();
+    JoinError::panicked(payload)
+}
