@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-pub fn long_turn(busy: Duration) {
-    tracing::warn!(?busy, "a turn was long: a callback blocks or computes for too long");
+pub fn long_turn(turn: &dyn std::fmt::Display) {
+    tracing::warn!("{turn}: something blocks or computes for too long");
 }
 
 pub fn accept_paused(error: &io::Error, pause: Duration) {

@@ -90,7 +90,7 @@ impl Packet {
 }
 
 /// Orders of one callback, carried out in order when it has returned; see [`Conn::commands`](crate::Conn::commands) and
-/// [`Local::commands`].
+/// [`Local::commands`]. Tasks, and futures that a callback polls, give theirs in [`Commands::with`].
 ///
 /// The [`Flow`](crate::Flow) that the callback returns comes first: what is ordered for its own connection finds that closing, or gone
 /// behind a `Reset`, and what it has queued itself leaves in front of what is sent by order. What
@@ -108,6 +108,7 @@ pub struct Commands {
 }
 
 /// What code that gives commands may ask of its worker.
+#[derive(Clone)]
 struct Home {
     states: States,
     clock: ClockReader,
@@ -125,6 +126,19 @@ impl Commands {
 
     fn of(worker: u16, workers: usize, names: DialNames, home: Option<Home>) -> Self {
         Self { queue: Vec::new(), timers: Timers::new(), worker, workers, names, home }
+    }
+
+    /// Others of the same worker, without an order yet.
+    pub(super) fn more(&self) -> Self {
+        let (worker, workers, names) = (self.worker, self.workers, self.names.clone());
+        Self {
+            queue: Vec::new(),
+            timers: self.timers.clone(),
+            worker,
+            workers,
+            names,
+            home: self.home.clone(),
+        }
     }
 
     /// Those that nobody carries out; names that come of them lead nowhere.
@@ -480,12 +494,6 @@ impl Commands {
         self.queue.is_empty()
     }
 
-    /// Lets the places of timers that are gone be used again.
-    #[inline]
-    pub(crate) fn reclaim(&mut self) {
-        self.timers.reclaim();
-    }
-
     /// Gives back what a spike of timers has left.
     pub(crate) fn shrink(&mut self) {
         self.timers.shrink();
@@ -495,6 +503,16 @@ impl Commands {
     pub(crate) fn clear(&mut self) {
         drop(self.take());
         self.timers.clear();
+    }
+
+    /// Puts orders of others behind these.
+    pub(crate) fn append(&mut self, others: &mut Vec<Command>) {
+        self.queue.append(others);
+    }
+
+    /// Moves these behind others.
+    pub(super) fn move_to(&mut self, others: &mut Vec<Command>) {
+        others.append(&mut self.queue);
     }
 
     pub(crate) fn take(&mut self) -> Vec<Command> {

@@ -24,16 +24,17 @@ mod layer;
 mod limits;
 mod listener;
 mod local;
+mod long_turn;
 mod lookups;
 mod mail;
 mod message;
 mod output;
 mod protocol;
+mod reach;
 mod remote;
 mod reply;
 mod slot;
 mod splicing;
-mod states;
 mod stream;
 mod table;
 mod tables;
@@ -50,6 +51,7 @@ use crate::clockwork::Instant;
 use crate::mem::Key;
 use crate::reactor::{Agenda, Stats};
 use crate::task::{Deliver, OwnLane};
+pub(crate) use crate::task::{OwnStates, States, two_states};
 
 pub use addresses::Addresses;
 pub use attempts::{Attempts, Resolve};
@@ -65,12 +67,13 @@ pub use layer::{Layer, Layered, Upper};
 pub use limits::ConnLimits;
 pub use listener::{Door, Listeners};
 pub use local::Local;
+pub use long_turn::{Callee, LastLongTurn, LongCall, LongTurn, Watch};
 pub use lookups::{LookUp, Lookups};
 pub use mail::{Letter, Wakes};
 pub use message::Message;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
+pub use reach::Reach;
 pub use remote::{Handle, Setup};
-pub use states::{OwnStates, States, two_states};
 pub use tables::Tables;
 pub use target::Target;
 pub(crate) use target::{Place, look_up, malformed, no_address};
@@ -96,6 +99,8 @@ pub struct Context {
     pub wakes: Arc<dyn Deliver>,
     /// What its tasks know of it.
     pub lane: OwnLane,
+    /// What these reach of it.
+    pub reach: Rc<Reach>,
     pub handle: Handle,
     /// What the program keeps on this worker.
     pub states: OwnStates,

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::mail::{Letter, by_worker};
 use super::{
-    ConnId, ConnectOptions, DatagramId, Dial, DialNames, Local, Message, Order, Packet, Protocol, Target,
+    ConnId, ConnectOptions, DatagramId, Dial, DialNames, LastLongTurn, Local, LongTurn, Message, Order,
+    Packet, Protocol, Target,
 };
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{DatagramPath, Guarded};
@@ -39,6 +40,7 @@ pub struct Handle {
     pub(crate) undrained: Arc<AtomicUsize>,
     pub(crate) clock: ClockReader,
     pub(crate) names: DialNames,
+    pub(crate) long_turns: Arc<[LastLongTurn]>,
 }
 
 /// What became of the settings on this machine.
@@ -120,6 +122,19 @@ impl Handle {
     pub fn worker_stats(&self, worker: usize) -> Stats {
         self.check();
         self.published[worker].load()
+    }
+
+    /// The last turn of a worker that took long, of those that [`Stats::long_turns`] counts, and what took the most of it.
+    ///
+    /// A worker that is never long spends no time on the question: so the first long turn has no name, and those within a minute
+    /// behind it have one. For that time each call costs a reading of the clock (25 ns).
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn last_long_turn(&self, worker: usize) -> Option<LongTurn> {
+        self.check();
+        self.long_turns[worker].get()
     }
 
     /// Queues bytes on a connection, backed up or not. Nothing happens if it is gone; if it is behind by more than

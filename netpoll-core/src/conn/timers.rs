@@ -1,12 +1,14 @@
 //! Timers of a worker that belong to no connection.
 //!
-//! The slots are part of [`Commands`], so that who asks for a timer gets its name at once; the wheel gets its entry when
-//! the order is carried out. A timer that is cancelled leaves both at once.
+//! The slots are part of [`Commands`], all of one worker the same, so that who asks for a timer gets its name at once; the wheel gets
+//! its entry when the order is carried out. A timer that is cancelled leaves both at once.
 //!
 //! Invariant: a slot has an entry in the wheel exactly while its order has been carried out and its callback is not being
 //! called. The callback of a repeated timer is out of its slot while it runs, and goes back only if the slot is still there.
-//! Touched by its worker only; all is O(1).
+//! Nothing is borrowed while a callback is called or dropped. Touched by its worker only; all is O(1).
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Commands, Context, Local, Tables};
@@ -46,50 +48,46 @@ enum Call {
     },
 }
 
-/// The timers of one worker.
-pub struct Timers {
-    slots: KeySlab<Timer>,
-}
+/// The timers of one worker. Clones show the same.
+#[derive(Clone)]
+pub struct Timers(Rc<RefCell<KeySlab<Timer>>>);
 
 impl Timers {
     pub fn new() -> Self {
-        Self { slots: KeySlab::new(Tables::TIMERS) }
+        Self(Rc::new(RefCell::new(KeySlab::new(Tables::TIMERS))))
     }
 
     /// A timer that calls once; it is not in the wheel yet.
-    pub fn once(&mut self, call: impl FnOnce(&mut Local<'_>) + 'static) -> Key {
+    pub fn once(&self, call: impl FnOnce(&mut Local<'_>) + 'static) -> Key {
         self.add(Call::Once(Guarded::new(Box::new(call))))
     }
 
     /// A timer that calls again and again; it is not in the wheel yet.
-    pub fn repeated(&mut self, period: Duration, call: impl FnMut(&mut Local<'_>) + 'static) -> Key {
+    pub fn repeated(&self, period: Duration, call: impl FnMut(&mut Local<'_>) + 'static) -> Key {
         self.add(Call::Repeated { period, call: Some(Guarded::new(Box::new(call))) })
     }
 
-    fn add(&mut self, call: Call) -> Key {
+    fn add(&self, call: Call) -> Key {
         let timer = |_| Timer { due: Instant::ZERO, entry: None, call };
-        self.slots.insert_with(timer).expect("a worker has at most 16 million timers")
+        self.0.borrow_mut().insert_with(timer).expect("a worker has at most 16 million timers")
     }
 
     /// Forgets a timer. `None` if it is gone already; else its entry in the wheel, if it has one.
-    pub fn remove(&mut self, key: Key) -> Option<Option<TimerKey>> {
-        self.slots.remove(key).map(|timer| timer.entry)
+    pub fn remove(&self, key: Key) -> Option<Option<TimerKey>> {
+        let timer = self.0.borrow_mut().take(key);
+        timer.map(|timer| timer.entry)
     }
 
     /// Drops all, one by one.
-    pub fn clear(&mut self) {
-        let keys: Vec<Key> = self.slots.keys().collect();
+    pub fn clear(&self) {
+        let keys: Vec<Key> = self.0.borrow().keys().collect();
         for key in keys {
-            self.slots.remove(key);
+            self.remove(key);
         }
     }
 
-    pub fn reclaim(&mut self) {
-        self.slots.reclaim();
-    }
-
-    pub fn shrink(&mut self) {
-        self.slots.shrink();
+    pub fn shrink(&self) {
+        self.0.borrow_mut().shrink();
     }
 }
 
@@ -102,7 +100,7 @@ impl Context {
 
     fn arm_timer_at(&mut self, key: Key, at: Instant) {
         let now = self.agenda.clock.now();
-        if let Some(timer) = self.commands.timers.slots.get_mut(key) {
+        if let Some(timer) = self.commands.timers.0.borrow_mut().get_mut(key) {
             timer.due = at;
             timer.entry = Some(self.agenda.timers.insert(now, at, key));
         }
@@ -110,7 +108,7 @@ impl Context {
 
     /// A timer's entry came up: calls it, unless it was cancelled.
     pub fn timer_came_up(&mut self, key: Key) {
-        let slots = &mut self.commands.timers.slots;
+        let mut slots = self.commands.timers.0.borrow_mut();
         let Some(timer) = slots.get_mut(key) else { return };
         timer.entry = None;
         let due = timer.due;
@@ -118,30 +116,31 @@ impl Context {
             Call::Repeated { period, call } => Some((*period, call.take())),
             Call::Once(_) => None,
         };
+        let once = if repeated.is_none() { slots.take(key) } else { None };
+        drop(slots);
         self.agenda.stats.timers_fired += 1;
-        match repeated {
-            None => {
-                if let Some(Timer { call: Call::Once(call), .. }) = slots.remove(key) {
-                    self.run(|local| call.into_inner()(local));
-                }
-            }
-            Some((period, call)) => self.call_repeated(key, due, period, call),
+        if let Some((period, call)) = repeated {
+            self.call_repeated(key, due, period, call);
+        } else if let Some(Timer { call: Call::Once(call), .. }) = once {
+            self.run(|local| call.into_inner()(local));
         }
     }
 
     fn call_repeated(&mut self, key: Key, due: Instant, period: Duration, call: Option<Repeated>) {
         let mut call = call.expect("a timer in the wheel is not running");
         if !self.run(|local| call(local)) {
-            self.commands.timers.slots.remove(key);
+            self.commands.timers.remove(key);
             return;
         }
         if let Some(Timer { call: Call::Repeated { call: place, .. }, .. }) =
-            self.commands.timers.slots.get_mut(key)
+            self.commands.timers.0.borrow_mut().get_mut(key)
         {
             *place = Some(call);
-            let next = due.next_tick(period, self.agenda.clock.now());
-            self.arm_timer_at(key, next);
+        } else {
+            return;
         }
+        let next = due.next_tick(period, self.agenda.clock.now());
+        self.arm_timer_at(key, next);
     }
 }
 

@@ -123,6 +123,10 @@ pub trait Host: Sink {
     fn connections(&mut self) -> Vec<Key>;
     /// Frees what died during the turn, and what a spike has left behind.
     fn reclaim(&mut self, io: &mut dyn Io);
+    /// The work of a turn begins.
+    fn begins(&mut self, now: Instant);
+    /// The work of a turn took so long that it counts as long.
+    fn was_long(&mut self, busy: Duration);
     /// Nothing is left to do, ever.
     fn is_finished(&self) -> bool;
 }
@@ -254,6 +258,7 @@ impl<D: Driver, L> Reactor<D, L> {
         let clock = &mut host.agenda().clock;
         let now = if wait == Wait::Poll { clock.now() } else { clock.refresh() };
         self.work_began = now;
+        host.begins(now);
         let waited = self.driver.deliver(&limits, host);
 
         let done = done + waited.events + self.expire(host, &limits, now);
@@ -377,7 +382,7 @@ impl<D: Driver, L> Reactor<D, L> {
         let agenda = host.agenda();
         if busy >= agenda.long_turn {
             agenda.stats.long_turns += 1;
-            crate::log::long_turn(busy);
+            host.was_long(busy);
         }
     }
 

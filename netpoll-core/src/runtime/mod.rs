@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clockwork::Clock;
-use crate::conn::{DialNames, Handle, Letter, Setup};
+use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Setup};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
@@ -171,7 +171,17 @@ impl Beginning {
         let clock = Clock::monotonic();
         let undrained = Arc::new(AtomicUsize::new(count));
         let (draining, names) = (Arc::default(), DialNames::default());
-        let handle = Handle { workers, published, setup, draining, undrained, clock: clock.reader(), names };
+        let long_turns = (0..count).map(|_| LastLongTurn::default()).collect();
+        let handle = Handle {
+            workers,
+            published,
+            setup,
+            draining,
+            undrained,
+            clock: clock.reader(),
+            names,
+            long_turns,
+        };
         let resolver = Resolver::new();
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
@@ -256,8 +266,8 @@ impl Running {
     /// A worker had ended by itself, by a panic or because the kernel refused to wait.
     pub fn stop(mut self, within: Duration) -> io::Result<Report> {
         self.handle.drain(within);
-        let Drained { open, cut, took } = self.join()?;
-        Ok(Report { took, open, cut, stats: self.handle.stats() })
+        let Drained { open, cut, tasks_cut, took } = self.join()?;
+        Ok(Report { took, open, cut, tasks_cut, stats: self.handle.stats() })
     }
 
     fn join(&mut self) -> io::Result<Drained> {

@@ -21,7 +21,8 @@ use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Wakes,
+    Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
+    Wakes,
 };
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
@@ -147,6 +148,9 @@ impl Seat {
         let wakes: Arc<dyn Deliver> = Arc::new(Wakes(self.mailbox.sender()));
         let resolver = self.resolver.of(self.mailbox.sender());
         let states = OwnStates::default();
+        let commands = Commands::new(self.index as u16, &self.handle, &states.0);
+        let reach = Reach::new(&commands, &self.handle);
+        let home = reach.home(self.index as u16, &states.0);
         let context = Context {
             agenda: Agenda::new(
                 self.clock,
@@ -154,7 +158,7 @@ impl Seat {
                 settings.long_turn,
                 self.handle.setup().memory_bytes_max,
             ),
-            commands: Commands::new(self.index as u16, &self.handle, &states.0),
+            commands,
             limits: settings.limits,
             addresses: Addresses::new(settings.limits.connections_per_address_max),
             dialed: Dialed::default(),
@@ -164,7 +168,8 @@ impl Seat {
             stopping: false,
             drain_ends: Instant::ZERO,
             draining: Arc::clone(&self.handle.draining),
-            lane: OwnLane::new(self.handle.clock.clone(), Arc::clone(&wakes)),
+            lane: OwnLane::new(self.handle.clock.clone(), Arc::clone(&wakes), home),
+            reach,
             wakes,
             handle: self.handle.clone(),
             states,

@@ -15,6 +15,8 @@ pub struct Report {
     pub open: u64,
     /// Connections that the drain deadline cut, dials included.
     pub cut: u64,
+    /// Tasks that it dropped, [daemons](crate::task::spawn_daemon) not counted.
+    pub tasks_cut: u64,
     /// The counters of the whole run.
     pub stats: Stats,
 }
@@ -25,6 +27,11 @@ impl fmt::Display for Report {
             out,
             "drained {} connections in {:.1?}, {} of them cut by the deadline",
             self.open, self.took, self.cut
-        )
+        )?;
+        match self.tasks_cut {
+            0 => Ok(()),
+            1 => out.write_str("; a task was dropped"),
+            tasks => write!(out, "; {tasks} tasks were dropped"),
+        }
     }
 }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use crate::clockwork::Instant;
 use crate::conn::{
-    Answer, Command, ConnId, Context, Letter, Listeners, Message, Order, Sockets, Tables, desk,
+    Answer, Callee, Command, ConnId, Context, DatagramId, Letter, Listeners, LongTurn, Message, Order, Reach,
+    Sockets, Tables, Watch, desk,
 };
 use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
 use crate::mem::{self, Guarded, Key, Pool};
@@ -47,6 +48,8 @@ pub struct Drained {
     pub open: u64,
     /// Connections that its deadline cut.
     pub cut: u64,
+    /// Tasks that it dropped.
+    pub tasks_cut: u64,
     /// How long it took; of several workers the longest.
     pub took: Duration,
 }
@@ -56,6 +59,7 @@ impl Drained {
     pub fn merge(&mut self, other: Self) {
         self.open += other.open;
         self.cut += other.cut;
+        self.tasks_cut += other.tasks_cut;
         self.took = self.took.max(other.took);
     }
 }
@@ -75,6 +79,8 @@ pub struct Worker {
     obeys_later: bool,
     /// Polls of tasks that the batches of this turn may still bring.
     polls_left: usize,
+    /// Which call makes a turn long.
+    watch: Watch,
 }
 
 impl Worker {
@@ -89,7 +95,60 @@ impl Worker {
             has_left: Cell::new(false),
             obeys_later: false,
             polls_left: POLLS_PER_SLICE,
+            watch: Watch::default(),
         }
+    }
+
+    /// A call into the program has returned that was for this key.
+    #[inline]
+    fn lap(&mut self, key: Key) {
+        if self.watch.is_on() {
+            self.lap_of(self.callee(key));
+        }
+    }
+
+    #[cold]
+    fn lap_of(&mut self, callee: Callee) {
+        self.watch.lap(self.cx.lane.now(), callee);
+    }
+
+    /// What is called for a key that is no task's.
+    #[cold]
+    fn callee(&self, key: Key) -> Callee {
+        let worker = self.cx.worker;
+        match key.table() {
+            Sockets::TABLE => Callee::Datagrams(DatagramId { worker, key }),
+            Tables::LISTENERS | Tables::TIMERS | u8::MAX => Callee::Code,
+            _ => Callee::Connection(ConnId { worker, key: self.cx.dialed.name_of(key) }),
+        }
+    }
+
+    /// What a letter calls.
+    #[cold]
+    fn addressee(&self, letter: &Letter) -> Callee {
+        match letter {
+            Letter::Tell { to, .. } | Letter::Send { to, .. } => self.callee(self.cx.dialed.key_of(*to)),
+            Letter::Order { key, .. } => self.callee(self.cx.dialed.key_of(*key)),
+            Letter::Found { key, .. } | Letter::SendDatagram { from: key, .. } => self.callee(*key),
+            _ => Callee::Code,
+        }
+    }
+
+    /// Polls a task, and times it.
+    #[cold]
+    fn poll_timed(&mut self, io: &mut dyn Io, key: Key, came: Came) {
+        let place = self.cx.lane.executor().place(key);
+        let lane = Rc::clone(&self.cx.lane);
+        desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
+        self.lap_of(place.map_or(Callee::Code, Callee::Task));
+    }
+
+    /// Carries out what tasks have ordered.
+    #[cold]
+    fn obey_tasks(&mut self, io: &mut dyn Io) {
+        let mut given = self.cx.reach.take_given();
+        self.cx.commands.append(&mut given);
+        self.obey(io);
     }
 
     /// Carries out what was asked for before the first turn.
@@ -168,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// The chunk goes to another connection, or the callback has given commands.
+    /// The chunk goes to another connection, the callback has given commands, or it is timed.
     #[cold]
     fn received_with_commands(
         &mut self,
@@ -181,6 +240,7 @@ impl Worker {
         let verdict =
             if forwards { self.tables.forward_chunk(&mut self.cx, io, key, chunk) } else { verdict };
         self.obey(io);
+        self.lap(key);
         verdict
     }
 
@@ -261,13 +321,20 @@ impl Worker {
     #[inline]
     fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
         if key.table() == task::TABLE {
+            if self.watch.is_on() {
+                return self.poll_timed(io, key, came);
+            }
             let lane = Rc::clone(&self.cx.lane);
-            desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
-        } else if let Some(table) = self.tables.get(key) {
+            return desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
+        }
+        if let Some(table) = self.tables.get(key) {
             table.woken(&mut self.cx, io, key, came);
         } else if key.table() == Sockets::TABLE {
             self.sockets.woken(&mut self.cx, io, key, came);
+        } else if key == Reach::GIVEN {
+            self.obey_tasks(io);
         }
+        self.lap(key);
     }
 
     /// Brings the wakes of this thread to where they lead, so many at most.
@@ -337,6 +404,7 @@ impl Worker {
         self.cx.commands.shrink();
         self.sockets.shrink();
         self.cx.lane.shrink();
+        self.cx.reach.shrink();
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
@@ -352,16 +420,22 @@ impl Worker {
         let _entered = lane.enter();
         // Tasks first, while everything that they own still works.
         lane.executor().close();
-        self.cx.commands.clear();
+        self.clear_orders();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             table.cut_all(&mut self.cx, io);
         }
         self.sockets.cut_all(&mut self.cx, io);
         // What the last callbacks wanted; then nobody is left who could see the state.
-        self.cx.commands.clear();
+        self.clear_orders();
         lane.executor().close();
+        drop(self.cx.reach.take_given());
         self.cx.states.0.clear();
+    }
+
+    fn clear_orders(&mut self) {
+        self.cx.commands.clear();
+        drop(self.cx.reach.take_given());
     }
 
     /// Says, once, that nothing is left here. The last one tells the others.
@@ -392,6 +466,7 @@ impl Worker {
     }
 
     fn cut(&mut self, io: &mut dyn Io) {
+        self.drained.tasks_cut += self.cx.lane.executor().waited() as u64;
         // While everything that they own still works.
         self.cx.lane.executor().close();
         self.listeners.cut_all(io);
@@ -410,6 +485,7 @@ impl Sink for Worker {
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<Option<Address>>) -> Option<Key> {
         let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, io, listener, peer);
         self.obey(io);
+        self.lap(admitted.unwrap_or(listener));
         admitted
     }
 
@@ -422,6 +498,7 @@ impl Sink for Worker {
         if let Some(table) = self.tables.get(key) {
             table.opened(&mut self.cx, io, key, result);
             self.obey(io);
+            self.lap(key);
         }
     }
 
@@ -429,7 +506,7 @@ impl Sink for Worker {
     fn received(&mut self, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         let Some(table) = self.tables.get(key) else { return Verdict::Gone };
         let verdict = table.received(&mut self.cx, io, key, chunk);
-        if self.cx.commands.is_empty() {
+        if self.cx.commands.is_empty() && !self.watch.is_on() {
             return verdict;
         }
         self.received_with_commands(io, key, chunk, verdict)
@@ -455,6 +532,7 @@ impl Sink for Worker {
         if let Some(table) = self.tables.get(key) {
             table.sent(&mut self.cx, io, key, bytes);
             self.obey(io);
+            self.lap(key);
         } else if key.table() == Sockets::TABLE {
             self.sockets.sent(&mut self.cx, io, key);
             self.obey(io);
@@ -464,12 +542,14 @@ impl Sink for Worker {
     fn datagrams(&mut self, io: &mut dyn Io, key: Key, batch: &mut Datagrams<'_>) {
         self.sockets.received(&mut self.cx, io, key, batch);
         self.obey(io);
+        self.lap(key);
     }
 
     fn hung_up(&mut self, io: &mut dyn Io, key: Key, how: HangUp) {
         if let Some(table) = self.tables.get(key) {
             table.hung_up(&mut self.cx, io, key, how);
             self.obey(io);
+            self.lap(key);
         }
     }
 
@@ -477,6 +557,7 @@ impl Sink for Worker {
         if let Some(table) = self.tables.get(key) {
             table.ending(&mut self.cx, io, key);
             self.obey(io);
+            self.lap(key);
         }
     }
 
@@ -513,6 +594,7 @@ impl Host for Worker {
 
     fn letter(&mut self, io: &mut dyn Io, letter: Letter, left: &mut usize) -> Option<Letter> {
         let mut rest = None;
+        let callee = self.watch.is_on().then(|| self.addressee(&letter));
         match letter {
             Letter::Woken(key) => self.woken(io, key, Came::ByLetter),
             Letter::Send { to, bytes } => self.send(io, to, bytes),
@@ -545,6 +627,9 @@ impl Host for Worker {
             Letter::Stop { within } => self.stop(io, within),
         }
         self.obey(io);
+        if let Some(callee) = callee {
+            self.lap_of(callee);
+        }
         rest
     }
 
@@ -557,6 +642,7 @@ impl Host for Worker {
         };
         let more = table.resume(&mut self.cx, io, key);
         self.obey(io);
+        self.lap(key);
         more
     }
 
@@ -564,6 +650,7 @@ impl Host for Worker {
         if let Some(table) = self.tables.get(key) {
             table.flush(&mut self.cx, io, key);
             self.obey(io);
+            self.lap(key);
         } else if key.table() == Sockets::TABLE {
             self.sockets.flush(&mut self.cx, io, key);
         }
@@ -632,19 +719,35 @@ impl Host for Worker {
             self.sockets.expired(&mut self.cx, io, key);
         }
         self.obey(io);
+        self.lap(key);
     }
 
     fn reclaim(&mut self, io: &mut dyn Io) {
         self.tables.reclaim();
         self.cx.agenda.pool.collect();
         self.listeners.reclaim();
-        self.cx.commands.reclaim();
         self.sockets.reclaim();
         let agenda = &mut self.cx.agenda;
-        let (in_use, open, now) = (agenda.pool.in_use_bytes(), agenda.stats.open(), agenda.clock.now());
+        let in_use = agenda.pool.in_use_bytes() + self.cx.lane.in_use_bytes();
+        let (open, now) = (agenda.stats.open(), agenda.clock.now());
         if agenda.spike.is_over(in_use, open, now) {
             self.give_back(io);
         }
+    }
+
+    #[inline]
+    fn begins(&mut self, now: Instant) {
+        if self.watch.is_on() {
+            self.watch.begin(now);
+        }
+    }
+
+    #[cold]
+    fn was_long(&mut self, took: Duration) {
+        let at = self.cx.agenda.clock.now();
+        let turn = LongTurn { at, took, longest: self.watch.was_long(at) };
+        self.cx.handle.long_turns[usize::from(self.cx.worker)].set(turn);
+        crate::log::long_turn(&turn);
     }
 
     fn is_finished(&self) -> bool {
@@ -655,6 +758,7 @@ impl Host for Worker {
             || self.tables.len() > 0
             || !self.sockets.is_empty()
             || self.cx.lane.executor().waited() > 0
+            || self.cx.reach.has_given()
         {
             if self.has_left.get() {
                 self.come_back();

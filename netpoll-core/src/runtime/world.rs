@@ -22,8 +22,8 @@ use super::programs::WorkerInfo;
 use super::worker::Worker;
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, Letter, Local, Lookups,
-    OwnStates, Peer, Protocol, Resolve, Setup, UdpOptions, Wakes, no_address,
+    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, LastLongTurn, Letter, Local,
+    Lookups, OwnStates, Peer, Protocol, Reach, Resolve, Setup, UdpOptions, Wakes, no_address,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
@@ -141,15 +141,19 @@ impl Sim {
             undrained: Arc::new(AtomicUsize::new(count)),
             clock: clock.reader(),
             names: DialNames::default(),
+            long_turns: (0..count).map(|_| LastLongTurn::default()).collect(),
         };
         let names = Names::default();
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let wakes: Arc<dyn Deliver> = Arc::new(Wakes(mailbox.sender()));
             let states = OwnStates::default();
+            let commands = Commands::new(index as u16, &handle, &states.0);
+            let reach = Reach::new(&commands, &handle);
+            let home = reach.home(index as u16, &states.0);
             let context = Context {
                 agenda: Agenda::new(clock.clone(), usize::MAX, Duration::MAX, memory_bytes_max),
-                commands: Commands::new(index as u16, &handle, &states.0),
+                commands,
                 limits: options.limits,
                 addresses: Addresses::new(options.limits.connections_per_address_max),
                 dialed: Dialed::default(),
@@ -159,7 +163,8 @@ impl Sim {
                 stopping: false,
                 drain_ends: Instant::ZERO,
                 draining: Arc::clone(&handle.draining),
-                lane: OwnLane::new(clock.reader(), Arc::clone(&wakes)),
+                lane: OwnLane::new(clock.reader(), Arc::clone(&wakes), home),
+                reach,
                 wakes,
                 handle: handle.clone(),
                 states,

@@ -6,17 +6,18 @@
 //! Invariant: nothing in here is borrowed while code of the program runs, and that is wherever a future is polled or dropped,
 //! a waker is woken, replaced or dropped, or a value of a task is handed on. What is to be dropped leaves its cell first.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Deliver;
 use super::executor::Executor;
 use super::sleeps::Sleeps;
 use super::sync::{Arc, CURRENT, HERE};
 use super::waiting::Waiting;
+use super::{Deliver, States};
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::Key;
 
@@ -45,7 +46,21 @@ pub struct Lane {
     is_stopping: Cell<bool>,
     /// Who waits for that.
     stop_waiters: Waiting,
+    /// Of a worker: what else tasks find here. `None` in tests of this room.
+    home: OnceCell<Home>,
 }
+
+/// What a worker keeps for its tasks.
+pub struct Home {
+    /// Its number, from zero.
+    pub worker: usize,
+    pub states: States,
+    /// What the floors above have for tasks, which they alone know.
+    pub above: Rc<dyn Any>,
+}
+
+/// Bytes that a task takes beside its future, about, with a sleep that it waits for: for who decides whether a spike is over.
+const TASK_BYTES: usize = 256;
 
 impl Lane {
     /// Of a worker whose wakes from elsewhere go to `wakes`.
@@ -63,6 +78,7 @@ impl Lane {
             late: Cell::new(0),
             is_stopping: Cell::new(false),
             stop_waiters: Waiting::default(),
+            home: OnceCell::new(),
         })
     }
 
@@ -86,6 +102,22 @@ impl Lane {
     /// A reading of the clock, now: what counts from a call counts from here and not from when the turn began.
     pub fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// What the worker keeps for its tasks.
+    pub fn home(&self) -> Option<&Home> {
+        self.home.get()
+    }
+
+    /// What the floors above do.
+    pub fn above(&self) -> Option<&dyn Any> {
+        Some(&*self.home.get()?.above)
+    }
+
+    /// What its tasks take, about, their futures not counted.
+    #[inline]
+    pub fn in_use_bytes(&self) -> usize {
+        self.executor.len() * TASK_BYTES
     }
 
     /// Its tasks.
@@ -207,8 +239,11 @@ impl Lane {
 pub struct OwnLane(Rc<Lane>);
 
 impl OwnLane {
-    pub fn new(clock: ClockReader, wakes: Arc<dyn Deliver>) -> Self {
-        Self(Lane::new(clock, wakes))
+    pub fn new(clock: ClockReader, wakes: Arc<dyn Deliver>, home: Home) -> Self {
+        let lane = Lane::new(clock, wakes);
+        let is_first = lane.home.set(home).is_ok();
+        debug_assert!(is_first, "a lane is new here");
+        Self(lane)
     }
 }
 

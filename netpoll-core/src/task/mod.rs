@@ -27,11 +27,22 @@
 //! Never inside a callback: behind those of a batch of events, and before the worker waits, always in front of the output that
 //! leaves then. At most 128 polls in a row, and as many with the events of a turn; then sockets get their turn, without sleeping.
 //!
+//! # What they reach
+//!
+//! | of | by |
+//! |---|---|
+//! | the worker's state | [`state`], [`worker`] |
+//! | connections, of this worker and of others; timers | [`Commands::with`](crate::Commands::with) |
+//! | other workers, counters, the drain | [`Handle::current`](crate::Handle::current), [`stopping`] |
+//!
+//! Futures that a callback polls, such as handlers of HTTP, reach the same.
+//!
 //! # How they end
 //!
 //! A task ends when it returns, when it is [aborted](JoinHandle::abort), or when it panics, which its [`JoinHandle`] hands on, and
-//! nothing else notices. A graceful drain waits for tasks as it does for connections: they hear of it by [`stopping`], and
-//! those that are left at its deadline are dropped, while everything that they own still works.
+//! nothing else notices. A graceful drain waits for tasks as it does for connections, but not for [daemons](spawn_daemon): they hear of it
+//! by [`stopping`], and those that are left at its deadline are dropped, while everything that they own still works, and counted in
+//! [`Report::tasks_cut`](crate::Report::tasks_cut).
 
 mod body;
 mod executor;
@@ -41,6 +52,7 @@ mod park;
 mod remote;
 mod scope;
 mod sleeps;
+mod states;
 #[cfg(not(loom))]
 mod sync;
 #[cfg(loom)]
@@ -61,9 +73,10 @@ pub use scope::{Scope, ScopeError};
 
 pub(crate) use executor::{Kind, TABLE};
 pub(crate) use join::spawn as spawn_at;
-pub(crate) use lane::{Lane, OwnLane, current, try_current};
+pub(crate) use lane::{Home, Lane, OwnLane, current, try_current};
 pub(crate) use park::wait_for;
 pub(crate) use remote::{pair, spawn as spawn_from_elsewhere};
+pub(crate) use states::{OwnStates, States, two_states};
 pub(crate) use waker::{Came, Deliver, WakeTarget};
 
 /// The inner parts, for the model checker.
@@ -134,6 +147,50 @@ where
     F::Output: 'static,
 {
     spawn_at(&current("`spawn_daemon`"), future, Kind::Daemon, Location::caller())
+}
+
+/// The number of the worker that this thread is, from zero.
+///
+/// # Panics
+/// On a thread that is no worker.
+#[must_use]
+#[track_caller]
+pub fn worker() -> usize {
+    home(&current("`task::worker`")).worker
+}
+
+/// The value of this type that [`Builder::state`](crate::Builder::state) made for the worker that this thread is: for tasks, handlers, and
+/// whatever else runs there. A short search and a clone of an `Rc`.
+///
+/// ```
+/// use std::cell::Cell;
+///
+/// use netpoll_core::sim::{Options, Sim};
+/// use netpoll_core::task;
+///
+/// #[derive(Default)]
+/// struct Jobs(Cell<u64>);
+///
+/// let mut sim = Sim::new(Options::default());
+/// sim.state(|_worker| Jobs::default());
+/// let done = sim.block_on(async {
+///     let jobs = task::state::<Jobs>();
+///     jobs.0.set(jobs.0.get() + 1);
+///     jobs.0.get()
+/// });
+/// assert_eq!(done, 1);
+/// ```
+///
+/// # Panics
+/// On a thread that is no worker; if the worker has none of this type, or not any more: states end with their worker.
+#[must_use]
+#[track_caller]
+pub fn state<S: 'static>() -> Rc<S> {
+    home(&current("`task::state`")).states.get()
+}
+
+fn home(lane: &Lane) -> &lane::Home {
+    lane.home().expect("a lane of a worker has its home")
 }
 
 /// Lets the others have their turn first: tasks that are ready, and sockets if 128 tasks were polled in a row.

@@ -7,9 +7,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::executor::Kind;
 use super::lane;
 use super::waiter::Waiter;
-use super::executor::Kind;
 use super::{JoinError, JoinHandle, Lane, body, join};
 use crate::mem::Guarded;
 

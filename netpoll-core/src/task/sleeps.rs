@@ -99,8 +99,7 @@ impl Sleeps {
     fn fire(&self, now: Instant, max: usize) -> usize {
         let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, firing } = &mut *inner;
-        let fired =
-            wheel.expire(now, max, |key| firing.extend(slots.take(key).map(|sleeper| sleeper.waker)));
+        let fired = wheel.expire(now, max, |key| firing.extend(slots.take(key).map(|sleeper| sleeper.waker)));
         self.waiting.set(wheel.len());
         let mut firing = std::mem::take(firing);
         drop(inner);
