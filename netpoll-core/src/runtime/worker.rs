@@ -112,11 +112,12 @@ impl Worker {
         self.watch.lap(self.cx.lane.now(), callee);
     }
 
-    /// What is called for a key that is no task's.
+    /// What is called for a key: of a task before it is polled.
     #[cold]
     fn callee(&self, key: Key) -> Callee {
         let worker = self.cx.worker;
         match key.table() {
+            task::TABLE => self.cx.lane.executor().place(key).map_or(Callee::Code, Callee::Task),
             Sockets::TABLE => Callee::Datagrams(DatagramId { worker, key }),
             Tables::LISTENERS | Tables::TIMERS | u8::MAX => Callee::Code,
             _ => Callee::Connection(ConnId { worker, key: self.cx.dialed.name_of(key) }),
@@ -129,18 +130,11 @@ impl Worker {
         match letter {
             Letter::Tell { to, .. } | Letter::Send { to, .. } => self.callee(self.cx.dialed.key_of(*to)),
             Letter::Order { key, .. } => self.callee(self.cx.dialed.key_of(*key)),
-            Letter::Found { key, .. } | Letter::SendDatagram { from: key, .. } => self.callee(*key),
+            Letter::Woken(key) | Letter::Found { key, .. } | Letter::SendDatagram { from: key, .. } => {
+                self.callee(*key)
+            }
             _ => Callee::Code,
         }
-    }
-
-    /// Polls a task, and times it.
-    #[cold]
-    fn poll_timed(&mut self, io: &mut dyn Io, key: Key, came: Came) {
-        let place = self.cx.lane.executor().place(key);
-        let lane = Rc::clone(&self.cx.lane);
-        desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
-        self.lap_of(place.map_or(Callee::Code, Callee::Task));
     }
 
     /// Carries out what tasks have ordered.
@@ -321,32 +315,43 @@ impl Worker {
     #[inline]
     fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
         if key.table() == task::TABLE {
-            if self.watch.is_on() {
-                return self.poll_timed(io, key, came);
-            }
             let lane = Rc::clone(&self.cx.lane);
-            return desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
-        }
-        if let Some(table) = self.tables.get(key) {
+            desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
+        } else if let Some(table) = self.tables.get(key) {
             table.woken(&mut self.cx, io, key, came);
         } else if key.table() == Sockets::TABLE {
             self.sockets.woken(&mut self.cx, io, key, came);
         } else if key == Reach::GIVEN {
             self.obey_tasks(io);
         }
-        self.lap(key);
     }
 
     /// Brings the wakes of this thread to where they lead, so many at most.
     #[inline(never)]
     fn run_all_woken(&mut self, io: &mut dyn Io, at_most: usize) {
-        for _ in 0..at_most {
-            let Some(key) = self.cx.lane.take_woken() else { break };
-            self.woken(io, key, Came::Here);
-            self.obey(io);
+        if self.watch.is_on() {
+            self.run_all_woken_timed(io, at_most);
+        } else {
+            for _ in 0..at_most {
+                let Some(key) = self.cx.lane.take_woken() else { break };
+                self.woken(io, key, Came::Here);
+                self.obey(io);
+            }
         }
         self.look_after_stirred(io);
         sys::assert_not_forked();
+    }
+
+    /// The same, with a reading of the clock behind each.
+    #[cold]
+    fn run_all_woken_timed(&mut self, io: &mut dyn Io, at_most: usize) {
+        for _ in 0..at_most {
+            let Some(key) = self.cx.lane.take_woken() else { break };
+            let callee = self.callee(key);
+            self.woken(io, key, Came::Here);
+            self.obey(io);
+            self.lap_of(callee);
+        }
     }
 
     /// Looks after those to whom tasks have left something. What that leads to is for the next time.
@@ -436,6 +441,25 @@ impl Worker {
     fn clear_orders(&mut self) {
         self.cx.commands.clear();
         drop(self.cx.reach.take_given());
+    }
+
+    /// Nothing is left here, in a drain, nor on any other worker.
+    #[cold]
+    fn has_finished(&self) -> bool {
+        if !self.listeners.is_empty()
+            || self.tables.len() > 0
+            || !self.sockets.is_empty()
+            || self.cx.lane.executor().waited() > 0
+            || self.cx.reach.has_given()
+        {
+            if self.has_left.get() {
+                self.come_back();
+            }
+            return false;
+        }
+        // Others may still need what is kept here, and send code for it.
+        self.leave();
+        self.cx.handle.undrained.load(Ordering::Acquire) == 0
     }
 
     /// Says, once, that nothing is left here. The last one tells the others.
@@ -750,23 +774,10 @@ impl Host for Worker {
         crate::log::long_turn(&turn);
     }
 
+    #[inline]
     fn is_finished(&self) -> bool {
         // Asked in every turn: a callback that forked must not run this loop twice on one epoll set.
         sys::assert_not_forked();
-        if !self.cx.stopping
-            || !self.listeners.is_empty()
-            || self.tables.len() > 0
-            || !self.sockets.is_empty()
-            || self.cx.lane.executor().waited() > 0
-            || self.cx.reach.has_given()
-        {
-            if self.has_left.get() {
-                self.come_back();
-            }
-            return false;
-        }
-        // Others may still need what is kept here, and send code for it.
-        self.leave();
-        self.cx.handle.undrained.load(Ordering::Acquire) == 0
+        self.cx.stopping && self.has_finished()
     }
 }

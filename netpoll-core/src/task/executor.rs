@@ -168,6 +168,7 @@ impl Executor {
     }
 
     /// Polls a task that was woken. Nothing happens if it has ended.
+    #[inline]
     pub fn poll(&self, key: Key, came: Came) {
         let Some(mut task) = self.take(key, came) else { return };
         match task.as_mut().run() {
@@ -203,6 +204,7 @@ impl Executor {
     }
 
     /// The end of a task whose future has returned, or panicked, and is dropped by now.
+    #[inline(never)]
     fn returned(&self, key: Key, task: Task, waker: Option<Waker>) {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).expect("a task that is polled has its slot");
@@ -223,6 +225,7 @@ impl Executor {
     }
 
     /// The end of a task that is not in its slot, before its future has returned.
+    #[inline(never)]
     fn cancel(&self, key: Key, mut task: Task) {
         let slot = self.slots.borrow_mut().take(key);
         let Slot { target, joiner, is_daemon, .. } = slot.expect("a task that runs has its slot");
