@@ -16,6 +16,8 @@
 //! | relays | [`Commands::forward`] |
 //! | encrypts, compresses or frames | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
 //! | waits in `async` code | [`task`] |
+//! | has work that blocks | [`blocking`] |
+//! | hears signals | [`signal`] |
 //! | speaks UDP | [`Builder::bind_udp`], [`DatagramProtocol`] |
 //! | sends files | [`Directory`], [`Conn::send_file`] |
 //! | restarts without a gap | [`Builder::share_port`], [`Builder::listen_on`], [`Protocol::stopping`] |
@@ -302,8 +304,9 @@
 //!
 //! | floor | rooms | what they know |
 //! |---|---|---|
-//! | 5 | `runtime` | threads, CPUs, signals, start and end |
-//! | 4 | `conn`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
+//! | 6 | `runtime` | threads, CPUs, signals, start and end |
+//! | 5 | `blocking` | threads for what blocks |
+//! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |
 //! | 1 | `mem`, `clockwork` | keys, pooled blocks, queues; the clock and the wheel |
@@ -340,6 +343,7 @@ macro_rules! setters {
     };
 }
 
+pub mod blocking;
 #[cfg_attr(
     not(feature = "internals"),
     allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")
@@ -360,6 +364,7 @@ mod mem;
 pub mod net;
 mod reactor;
 mod runtime;
+pub mod signal;
 pub mod sync;
 #[expect(unsafe_code, reason = "the system calls; see docs/UNSAFE.md")]
 mod sys;
@@ -375,7 +380,7 @@ pub use conn::{
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{Builder, Report, Running, Runtime, Started, WorkerInfo, Workers};
+pub use runtime::{Builder, NameCache, Report, Running, Runtime, Started, WorkerInfo, Workers};
 pub use sys::{
     Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,
     listen_fds, open_files, raise_open_files,

@@ -8,5 +8,6 @@ pub fn accept_paused(_error: &io::Error, _pause: Duration) {}
 pub fn panicked(_connection: &dyn std::fmt::Debug) {}
 pub fn code_panicked() {}
 pub fn task_panicked() {}
+pub fn job_panicked() {}
 pub fn destructor_panicked() {}
 pub fn pinning_failed(_cpu: usize, _error: &io::Error) {}

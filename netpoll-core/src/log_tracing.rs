@@ -23,6 +23,10 @@ pub fn task_panicked() {
     tracing::error!("a task panicked; whoever joins it is told");
 }
 
+pub fn job_panicked() {
+    tracing::error!("a job of the blocking pool panicked; whoever joins it is told");
+}
+
 pub fn destructor_panicked() {
     tracing::error!("a destructor of something that was handed over panicked");
 }

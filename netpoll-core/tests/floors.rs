@@ -17,9 +17,11 @@ const CORE: &[(&str, u8)] = &[
     ("reactor", 3),
     ("task", 3),
     ("conn", 4),
+    ("signal", 4),
     ("sync", 4),
     ("time", 4),
     ("net", 5),
+    ("blocking", 5),
     ("runtime", 6),
 ];
 

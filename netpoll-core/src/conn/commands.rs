@@ -463,8 +463,8 @@ impl Commands {
     /// Connects on this worker, to whatever a [`Target`] is made of. `protocol` sees `opened`, or `lost(ConnectFailed)`: with
     /// `NotConnected` when the worker ends first, or has no slot left for it. One allocation.
     ///
-    /// A name is looked up on a thread of its own, of which a runtime has four at most, and its addresses are tried one after
-    /// the other. [`ConnectOptions::timeout`] bounds all of it.
+    /// A name is looked up on a thread of its own, of which a runtime has four at most, or known from a moment ago
+    /// ([`Builder::name_cache`](crate::Builder::name_cache)), and its addresses are tried one after the other. [`ConnectOptions::timeout`] bounds all of it.
     ///
     /// The name is that of the connection from now on, [`Conn::id`](crate::Conn::id) in it is the same: [`close`](Self::close) and
     /// [`reset`](Self::reset) end the attempt (`lost(Closed)` or `lost(Reset)`), [`finish`](Self::finish) takes effect behind

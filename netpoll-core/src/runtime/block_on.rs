@@ -39,7 +39,7 @@ impl Builder {
         self.workers = Workers::Count(1);
         self.pin = false;
         let drain_within = self.drain_within;
-        let Beginning { handle, seats, files, resolver, .. } = Beginning::new(self)?;
+        let Beginning { handle, seats, files, resolver, blocking, .. } = Beginning::new(self)?;
         let (seat, _farewell) = seats.into_iter().next().expect("one worker");
         let (ready, reports) = mpsc::channel();
         let (gate, opened) = mpsc::channel();
@@ -58,6 +58,7 @@ impl Builder {
             task::spawn_at(lane, watch, Kind::Waited, spawned_at).detach();
         });
         resolver.close();
+        blocking.close();
         drop(files);
         // A worker that did not start has said why.
         if let Ok((_, Err(error))) = reports.try_recv() {

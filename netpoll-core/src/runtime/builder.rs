@@ -10,7 +10,9 @@ use super::endpoints::{Bind, Listen};
 use super::listening::inherited_options;
 use super::placement::Workers;
 use super::programs::{OnStart, OnThreadStart, State};
+use super::resolver::NameCache;
 use super::shutdown::Report;
+use crate::blocking::JOBS_MAX;
 use crate::conn::{ConnLimits, UdpOptions};
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
 use crate::sys::{Keepalive, StopSignal, StreamOptions};
@@ -34,6 +36,9 @@ pub struct Builder {
     pub(super) socket_mode: Option<u32>,
     pub(super) pool_bytes_max: usize,
     pub(super) splice: bool,
+    pub(super) blocking_threads: usize,
+    pub(super) blocking_jobs_max: usize,
+    pub(super) name_cache: NameCache,
     pub(super) long_turn: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
@@ -66,6 +71,9 @@ impl Builder {
             socket_mode: None,
             pool_bytes_max: 4 * 1024 * 1024,
             splice: true,
+            blocking_threads: 32,
+            blocking_jobs_max: JOBS_MAX,
+            name_cache: NameCache::default(),
             long_turn: Duration::from_millis(10),
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
@@ -212,8 +220,8 @@ impl Builder {
     }
 
     /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody
-    /// can connect, and whatever the process's mask. Default `None`: the mask decides, which usually lets the owner in only. More than
-    /// `0o777`, and permissions with which nobody may write, are errors of [`start`](Self::start).
+    /// can connect, and whatever the process's mask, which takes `/proc` where it takes some of them away. Default `None`: the mask decides, which usually lets the owner in only. More than
+    /// `0o777`, permissions with which nobody may write, and any for an abstract name (`unix:@name`), which has no file, are errors of [`start`](Self::start).
     #[must_use]
     pub fn socket_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
         self.socket_mode = mode.into();
@@ -236,6 +244,33 @@ impl Builder {
     #[must_use]
     pub fn splice(mut self, splice: bool) -> Self {
         self.splice = splice;
+        self
+    }
+
+    /// Threads for what blocks ([`blocking`](crate::blocking)), of the whole runtime. Default 32: jobs mostly wait, for a disk or for
+    /// somebody else, and a disk has as many requests under way at once; but a burst of jobs that compute takes no more CPUs
+    /// from the workers than that. A thread is made when it is needed. Zero is an error of
+    /// [`start`](Self::start). Names are looked up on four threads of their own.
+    #[must_use]
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.blocking_threads = threads;
+        self
+    }
+
+    /// Jobs that may wait for one of [`blocking_threads`](Self::blocking_threads); who has one more is refused, or waits for room
+    /// ([`blocking::reserve`](crate::blocking::reserve)). Default 4096: with jobs of 10 ms the last one begins a second and a third later, when its client may
+    /// still be there. Zero is an error of [`start`](Self::start).
+    #[must_use]
+    pub fn blocking_jobs_max(mut self, jobs: usize) -> Self {
+        self.blocking_jobs_max = jobs;
+        self
+    }
+
+    /// How long it is kept what a name that is dialed stands for. Default [`NameCache::default`]: 256 names, for 5 s.
+    /// [`NameCache::off`] keeps nothing.
+    #[must_use]
+    pub fn name_cache(mut self, cache: NameCache) -> Self {
+        self.name_cache = cache;
         self
     }
 
@@ -324,6 +359,8 @@ impl Builder {
             ("write_grace", limits.write_grace.is_zero()),
             ("defer_accept", self.defer_accept.is_some_and(|time| time.is_zero())),
             ("long_turn", self.long_turn.is_zero()),
+            ("blocking_threads", self.blocking_threads == 0),
+            ("blocking_jobs_max", self.blocking_jobs_max == 0),
         ];
         if self.backlog <= 0 {
             return invalid("backlog is not above zero");

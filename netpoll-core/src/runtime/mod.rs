@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use crate::blocking::{Limits, Pool};
 use crate::clockwork::Clock;
 use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Setup};
 use crate::mem::Guarded;
@@ -33,6 +34,7 @@ use crate::sys::{self, Address, EventFd, SocketFile};
 pub use builder::Builder;
 pub use placement::Workers;
 pub use programs::{Started, WorkerInfo};
+pub use resolver::NameCache;
 pub use shutdown::Report;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 
@@ -117,6 +119,7 @@ pub struct Running {
     /// Of its Unix sockets; they go when the workers have ended.
     _files: Vec<SocketFile>,
     resolver: Resolver,
+    blocking: Pool,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
@@ -130,6 +133,7 @@ struct Beginning {
     seats: Vec<(Seat, Farewell)>,
     files: Vec<SocketFile>,
     resolver: Resolver,
+    blocking: Pool,
     ended: Arc<EventFd>,
 }
 
@@ -182,7 +186,12 @@ impl Beginning {
             names,
             long_turns,
         };
-        let resolver = Resolver::new();
+        let resolver = Resolver::new(settings.name_cache, clock.reader());
+        let blocking = Pool::new(Limits {
+            name: "netpoll-blocking",
+            threads_max: settings.blocking_threads,
+            jobs_max: settings.blocking_jobs_max,
+        });
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
@@ -197,11 +206,12 @@ impl Beginning {
                 bell,
                 sockets: Sockets::new(sockets),
                 resolver: resolver.clone(),
+                blocking: blocking.clone(),
             };
             (seat, Farewell(Arc::clone(&ended)))
         });
         let seats = seats.collect();
-        Ok(Self { handle, seats, files, resolver, ended })
+        Ok(Self { handle, seats, files, resolver, blocking, ended })
     }
 }
 
@@ -213,9 +223,9 @@ impl Running {
             false => None,
         };
         let drain_within = settings.drain_within;
-        let Beginning { handle, seats, files, resolver, ended } = Beginning::new(settings)?;
+        let Beginning { handle, seats, files, resolver, blocking, ended } = Beginning::new(settings)?;
         let threads = Crew::new().start(seats.into_iter())?;
-        Ok(Self { handle, _files: files, resolver, threads, ended, signals, drain_within })
+        Ok(Self { handle, _files: files, resolver, blocking, threads, ended, signals, drain_within })
     }
 
     /// A way to the workers from other threads.
@@ -281,6 +291,7 @@ impl Running {
             }
         }
         self.resolver.close();
+        self.blocking.close();
         failure.map_or(Ok(sum), Err)
     }
 }

@@ -19,6 +19,7 @@ use super::listening::Socket;
 use super::programs::WorkerInfo;
 use super::resolver::Resolver;
 use super::worker::{Drained, Worker};
+use crate::blocking::Pool;
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
@@ -67,6 +68,7 @@ pub struct Seat {
     pub bell: Arc<EventFd>,
     pub sockets: Sockets,
     pub resolver: Resolver,
+    pub blocking: Pool,
 }
 
 impl Seat {
@@ -141,7 +143,7 @@ impl Seat {
         {
             crate::log::pinning_failed(cpu, &error);
         }
-        sys::block_broken_pipe()?;
+        sys::watch_broken_pipe()?;
         let settings = &self.settings;
         let driver = driver()?;
         let published = Arc::clone(&self.handle.published[self.index]);
@@ -179,6 +181,7 @@ impl Seat {
             lookups: Lookups::default(),
         };
         let mut worker = Worker::new(context);
+        worker.cx.lane.keep(self.blocking);
         let _entered = worker.cx.lane.enter();
         let info = WorkerInfo {
             index: self.index,

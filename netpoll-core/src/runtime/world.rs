@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::programs::WorkerInfo;
 use super::worker::Worker;
+use crate::blocking::{Limits, Pool};
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
     Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, LastLongTurn, Letter, Local,
@@ -29,6 +30,7 @@ use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
 use crate::net::{Stream, accept_in_tasks};
 use crate::reactor::{Agenda, Mailbox, Published, Reactor, Sender, Stats, WaitStrategy};
+use crate::signal::{Hub, SignalKind};
 use crate::sys::Address;
 use crate::task::{Deliver, OwnLane};
 use seat::{Seat, SimBell};
@@ -80,6 +82,9 @@ pub struct Sim {
     udp: Vec<Vec<usize>>,
     udp_options: UdpOptions,
     names: Names,
+    /// What blocks; it has no threads.
+    blocking: Pool,
+    signals: Hub,
     /// Chooses workers.
     random: Random,
 }
@@ -144,6 +149,9 @@ impl Sim {
             long_turns: (0..count).map(|_| LastLongTurn::default()).collect(),
         };
         let names = Names::default();
+        let signals = Hub::default();
+        let jobs_max = options.blocking_jobs_max;
+        let blocking = Pool::new(Limits { name: "the world", threads_max: 0, jobs_max });
         let seats = mailboxes.into_iter().zip(bells).enumerate().map(|(index, (mailbox, bell))| {
             let driver = SimDriver::new(net.clone(), index, Arc::clone(&bell.0), random.fork());
             let wakes: Arc<dyn Deliver> = Arc::new(Wakes(mailbox.sender()));
@@ -175,7 +183,10 @@ impl Sim {
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
-            Seat { reactor, worker: Worker::new(context), bell, halfway: None, last_turns: 0 }
+            let worker = Worker::new(context);
+            worker.cx.lane.keep(blocking.clone());
+            worker.cx.lane.keep(signals.clone());
+            Seat { reactor, worker, bell, halfway: None, last_turns: 0 }
         });
         let seats = seats.collect();
         Self {
@@ -186,6 +197,8 @@ impl Sim {
             udp: Vec::new(),
             udp_options: options.udp,
             names,
+            blocking,
+            signals,
             random,
         }
     }
@@ -309,6 +322,11 @@ impl Sim {
         }
     }
 
+    /// The world gets a signal: those of its tasks hear of it that listen to it ([`signal::on`](crate::signal::on)).
+    pub fn signal(&mut self, kind: SignalKind) {
+        self.signals.came(kind);
+    }
+
     /// Connections open now, on all workers.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -342,6 +360,7 @@ impl Drop for Sim {
         for seat in &mut self.seats {
             seat.worker.end(seat.reactor.driver_io());
         }
+        self.blocking.close();
         // Of this world; the next one on this thread counts its own.
         mem::take_panics();
     }

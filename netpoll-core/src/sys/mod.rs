@@ -12,6 +12,7 @@
 use std::io;
 
 mod address;
+mod broken_pipe;
 mod control;
 mod cpu;
 mod datagrams;
@@ -35,6 +36,7 @@ mod stream_options;
 mod unix;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
+pub use broken_pipe::watch_broken_pipe;
 pub use control::LocalIp;
 pub use cpu::{Affinity, allowed_cpus, pin_current_thread, quota};
 pub use datagrams::{
@@ -54,7 +56,9 @@ pub use memory::{memory_limit, release_free_memory};
 pub use monotonic::monotonic_nanos;
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
-pub use signal::{StopSignal, StopSignals, block_broken_pipe};
+pub use signal::{
+    Listening, SignalKind, StopSignal, StopSignals, has_come, prepare_signals, wait_for_signals,
+};
 pub use socket::{
     ListenOptions, Sharing, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix,
     listen, local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,

@@ -4,11 +4,12 @@
 //! used nor moved, and one open file serves any number of sockets at a time. Pages that are not in the cache are
 //! read while the caller waits: a non-blocking socket does not make the disk so.
 //!
-//! There is no flag against SIGPIPE: the process has to ignore it, or the calling thread to block it (`block_broken_pipe`).
+//! There is no flag against SIGPIPE: `broken_pipe.rs` keeps it away.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::broken_pipe::without_broken_pipe;
 use super::checked_bytes;
 
 /// Sends up to `length` bytes of `file` from `offset` on, and returns how many were taken.
@@ -28,9 +29,13 @@ pub fn sendfile(
 ) -> io::Result<usize> {
     let too_far = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
     let mut offset = libc::off_t::try_from(offset).map_err(too_far)?;
-    // SAFETY: sendfile(2) reads and writes one `off_t`, the local `offset`, which outlives the call. Both
-    // descriptors are borrowed during it. (test: `a_part_of_a_file_is_sent_and_its_cursor_stays`)
-    checked_bytes(unsafe { libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut offset, length) })
+    without_broken_pipe(|| {
+        // SAFETY: sendfile(2) reads and writes one `off_t`, the local `offset`, which outlives the call. Both
+        // descriptors are borrowed during it. (test: `a_part_of_a_file_is_sent_and_its_cursor_stays`)
+        checked_bytes(unsafe {
+            libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut offset, length)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -39,7 +44,7 @@ mod tests {
     use std::io::{Seek, SeekFrom, Write};
     use std::os::fd::AsFd;
 
-    use super::super::signal::block_broken_pipe;
+    use super::super::broken_pipe::watch_broken_pipe;
     use super::super::socket;
     use super::super::testing::{Pair, alone, recv, until};
     use super::*;
@@ -104,7 +109,7 @@ mod tests {
         // SAFETY: signal(2) takes no pointers but this constant.
         // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
         assert_ne!(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) }, libc::SIG_ERR);
-        block_broken_pipe().unwrap();
+        watch_broken_pipe().unwrap();
         let (pair, file) = (Pair::new(), file(b"0123456789"));
         socket::reset_on_close(pair.client.as_fd()).unwrap();
         drop(pair.client);
@@ -114,5 +119,10 @@ mod tests {
         let error = sendfile(pair.server.as_fd(), file.as_fd(), 0, 10).unwrap_err();
 
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        for set in ["SigBlk", "SigPnd"] {
+            let line = format!("{set}:\t{:016x}", 0);
+            assert!(status.contains(&line), "{set} is not empty: {status}");
+        }
     }
 }

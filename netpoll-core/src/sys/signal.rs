@@ -1,23 +1,26 @@
-//! SIGINT, SIGTERM and SIGHUP as an event that one thread can wait for.
+//! Signals as events that a thread can wait for: those that stop a runtime, and those that the program listens to.
 //!
-//! The handler of the first writes to an eventfd. Its descriptor sits in an atomic, is made once per
-//! process and is never closed, so a handler that is still running while [`StopSignals`] is dropped writes to
-//! it and to nothing else.
+//! One handler serves both. It counts a signal that is listened to and rings one eventfd, and rings another for one that stops. Their
+//! descriptors sit in atomics, are made once per process and are never closed, so a handler that is still running while
+//! [`StopSignals`] or a [`Listening`] is dropped writes to them and to nothing else.
 //!
-//! One signal is caught: the second, whichever the two are, ends the process as if there were
+//! Invariant: our handler is installed for a signal while somebody uses it, and what was there before is kept beside it in `CAUGHT`; the
+//! last who goes puts that back, unless somebody else has installed another by then.
+//!
+//! One stop signal is caught: the second, whichever the two are, ends the process as if there were
 //! no handler. The kernel does not do that to number 1 of a PID namespace (pid_namespaces(7)), which therefore exits by
 //! itself, with the status that a shell would give it. In a forked child the first signal does it. Only one [`StopSignals`]
-//! exists at a time, because handlers belong to the process.
+//! exists at a time, because handlers belong to the process. Whoever listens to a stop signal hears it too, and changes nothing of this.
 //!
-//! What was ignored when it was installed stays ignored, and a handler of the program for SIGHUP stays: that signal
-//! means reload as often as stop.
+//! What was ignored when it was installed stays ignored, and a handler of the program for SIGHUP stays, unless the program listens to
+//! it here: that signal means reload as often as stop.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libc::c_int;
 
@@ -59,7 +62,197 @@ impl StopSignal {
     }
 }
 
-/// The eventfd, for whoever waits. Never dropped.
+/// A signal that a program may listen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SignalKind {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM: `kill`, and what supervisors send.
+    Terminate,
+    /// SIGHUP: the terminal was closed; by convention also an order to reload.
+    HangUp,
+    /// SIGQUIT: Ctrl-\\.
+    Quit,
+    /// SIGUSR1.
+    User1,
+    /// SIGUSR2.
+    User2,
+    /// SIGCHLD: a child has ended or was stopped.
+    Child,
+    /// SIGWINCH: the terminal has another size.
+    WindowChange,
+    /// SIGCONT: the process goes on after it was stopped.
+    Continue,
+}
+
+impl SignalKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Interrupt,
+        Self::Terminate,
+        Self::HangUp,
+        Self::Quit,
+        Self::User1,
+        Self::User2,
+        Self::Child,
+        Self::WindowChange,
+        Self::Continue,
+    ];
+
+    const fn number(self) -> c_int {
+        match self {
+            Self::Interrupt => libc::SIGINT,
+            Self::Terminate => libc::SIGTERM,
+            Self::HangUp => libc::SIGHUP,
+            Self::Quit => libc::SIGQUIT,
+            Self::User1 => libc::SIGUSR1,
+            Self::User2 => libc::SIGUSR2,
+            Self::Child => libc::SIGCHLD,
+            Self::WindowChange => libc::SIGWINCH,
+            Self::Continue => libc::SIGCONT,
+        }
+    }
+}
+
+/// What the handler does with a signal.
+struct Marks {
+    /// It stops.
+    stops: AtomicBool,
+    /// Somebody listens to it.
+    is_heard: AtomicBool,
+    /// How often it came while somebody listened, and was not taken yet.
+    came: AtomicU64,
+}
+
+/// By number.
+static MARKS: [Marks; 65] = [const {
+    Marks { stops: AtomicBool::new(false), is_heard: AtomicBool::new(false), came: AtomicU64::new(0) }
+}; 65];
+
+fn marks(signal: c_int) -> &'static Marks {
+    &MARKS[usize::try_from(signal).expect("a signal has a number above zero")]
+}
+
+/// A signal that our handler is installed for.
+struct Caught {
+    signal: c_int,
+    uses: usize,
+    /// What to put back.
+    previous: libc::sigaction,
+}
+
+static CAUGHT: Mutex<Vec<Caught>> = Mutex::new(Vec::new());
+
+/// Uses our handler for a signal once more. False if it is not free: what it was before ours says.
+fn catch(signal: c_int, is_free: impl Fn(libc::sighandler_t) -> bool) -> io::Result<bool> {
+    let mut caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = caught.iter_mut().find(|caught| caught.signal == signal) {
+        let is_free = is_free(known.previous.sa_sigaction);
+        known.uses += usize::from(is_free);
+        return Ok(is_free);
+    }
+    if !is_free(action(signal, None)?.sa_sigaction) {
+        return Ok(false);
+    }
+    let previous = action(signal, Some(&catching()?))?;
+    caught.push(Caught { signal, uses: 1, previous });
+    Ok(true)
+}
+
+/// Uses it once less.
+fn let_go(signal: c_int) {
+    let mut caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(at) = caught.iter().position(|caught| caught.signal == signal) else { return };
+    caught[at].uses -= 1;
+    if caught[at].uses == 0 {
+        let previous = caught.swap_remove(at).previous;
+        let is_ours =
+            action(signal, None).is_ok_and(|now| now.sa_sigaction == on_signal as *const () as usize);
+        if is_ours {
+            // The kernel gave us this action for this signal, so it takes it back; and if it does not, whoever
+            // goes can do nothing better than go on.
+            let _ = action(signal, Some(&previous));
+        }
+    }
+}
+
+/// Rung by each signal that is listened to. Never dropped.
+static NEWS: OnceLock<EventFd> = OnceLock::new();
+
+/// The same as a number, for the handler; -1 until the first [`Listening`].
+static NEWS_FD: AtomicI32 = AtomicI32::new(-1);
+
+/// The eventfd `NEWS`, or the one of the stop signals; made by who comes first.
+fn once(bell: &'static OnceLock<EventFd>, number: &AtomicI32) -> io::Result<&'static EventFd> {
+    fork::watch()?;
+    let bell = match bell.get() {
+        Some(bell) => bell,
+        None => {
+            let new = EventFd::new()?;
+            bell.get_or_init(|| new)
+        }
+    };
+    number.store(bell.as_fd().as_raw_fd(), Ordering::Release);
+    Ok(bell)
+}
+
+/// The process catches a signal while it lives, unless it ignored it before. Of a kind there is one at a time.
+pub struct Listening {
+    kind: SignalKind,
+    is_caught: bool,
+}
+
+impl Listening {
+    /// Catches the signal, for the whole process. A handler of the program rests meanwhile.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like when there is no eventfd to be had.
+    pub fn to(kind: SignalKind) -> io::Result<Self> {
+        once(&NEWS, &NEWS_FD)?;
+        let number = kind.number();
+        marks(number).came.store(0, Ordering::Release);
+        let is_caught = catch(number, |present| present != libc::SIG_IGN)?;
+        marks(number).is_heard.store(is_caught, Ordering::Release);
+        Ok(Self { kind, is_caught })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if self.is_caught {
+            let number = self.kind.number();
+            marks(number).is_heard.store(false, Ordering::Release);
+            let_go(number);
+        }
+    }
+}
+
+/// Makes what a [`Listening`] and [`wait_for_signals`] need. The first call does it, the others are free.
+///
+/// # Errors
+/// `EMFILE` and the like when there is no eventfd to be had.
+pub fn prepare_signals() -> io::Result<()> {
+    once(&NEWS, &NEWS_FD).map(drop)
+}
+
+/// Sleeps until a signal has come that is listened to. Behind [`prepare_signals`].
+///
+/// # Errors
+/// The kernel's: `ENOMEM`. `EBADF` if nothing is prepared.
+pub fn wait_for_signals() -> io::Result<()> {
+    let news = NEWS.get().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+    news.wait()?;
+    news.take()?;
+    Ok(())
+}
+
+/// Whether a signal of this kind has come, while it was listened to, since the last call.
+pub fn has_come(kind: SignalKind) -> bool {
+    marks(kind.number()).came.swap(0, Ordering::AcqRel) > 0
+}
+
+/// The eventfd of the stop signals, for whoever waits. Never dropped.
 static BELL: OnceLock<EventFd> = OnceLock::new();
 
 /// The same as a number, for the handler; -1 until the first `install`.
@@ -85,8 +278,8 @@ pub enum Woken {
 /// Catches stop signals while it lives; dropping it puts the previous handlers back.
 pub struct StopSignals {
     bell: &'static EventFd,
-    /// what to put back, in the order of installing
-    previous: Vec<(c_int, libc::sigaction)>,
+    /// What is caught.
+    signals: Vec<c_int>,
 }
 
 impl StopSignals {
@@ -95,26 +288,19 @@ impl StopSignals {
     /// # Errors
     /// `EBUSY` while another one exists; `EMFILE` and the like when there is no eventfd to be had.
     pub fn install(stop: &[StopSignal]) -> io::Result<StopSignals> {
-        fork::watch()?;
-        let bell = match BELL.get() {
-            Some(bell) => bell,
-            None => {
-                let new = EventFd::new()?;
-                BELL.get_or_init(|| new)
-            }
-        };
+        let bell = once(&BELL, &BELL_FD)?;
         if INSTALLED.swap(true, Ordering::AcqRel) {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         // From here on dropping it undoes everything.
-        let mut signals = StopSignals { bell, previous: Vec::with_capacity(stop.len()) };
+        let mut signals = StopSignals { bell, signals: Vec::with_capacity(stop.len()) };
         bell.take()?;
         STOPPING.store(false, Ordering::Release);
-        BELL_FD.store(bell.as_fd().as_raw_fd(), Ordering::Release);
         for &signal in stop {
             let number = signal.number();
-            if signal.is_free(action(number, None)?.sa_sigaction) {
-                signals.previous.push((number, action(number, Some(&catching()?))?));
+            if catch(number, |present| signal.is_free(present))? {
+                signals.signals.push(number);
+                marks(number).stops.store(true, Ordering::Release);
             }
         }
         Ok(signals)
@@ -149,10 +335,9 @@ impl StopSignals {
 
 impl Drop for StopSignals {
     fn drop(&mut self) {
-        for (signal, previous) in self.previous.drain(..).rev() {
-            // The kernel gave us this action for this signal, so it takes it back; and if it does not, a
-            // destructor can do nothing better than go on.
-            let _ = action(signal, Some(&previous));
+        for signal in self.signals.drain(..).rev() {
+            marks(signal).stops.store(false, Ordering::Release);
+            let_go(signal);
         }
         INSTALLED.store(false, Ordering::Release);
     }
@@ -160,24 +345,42 @@ impl Drop for StopSignals {
 
 /// Runs between any two instructions of any thread: atomics, write(2) and what `die` does only, `errno` kept
 /// (signal-safety(7)).
-extern "C" fn on_stop(signal: c_int) {
+extern "C" fn on_signal(signal: c_int) {
     // SAFETY: __errno_location has no preconditions; it returns this thread's `errno`.
     // (test: `the_handler_keeps_errno`)
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the line above returned a valid, aligned c_int that only this thread uses.
     // (test: `the_handler_keeps_errno`)
     let saved = unsafe { *errno };
-    if fork::is_child() || STOPPING.swap(true, Ordering::AcqRel) {
-        // A child has no bell of its own, and a second signal is not to be waited for.
+    let marks = usize::try_from(signal).ok().and_then(|signal| MARKS.get(signal));
+    let is = |mark: fn(&Marks) -> &AtomicBool| marks.is_some_and(|marks| mark(marks).load(Ordering::Acquire));
+    if fork::is_child() {
+        // It has no bell of its own.
         die(signal);
     } else {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: write(2) is async-signal-safe and reads eight bytes of `one`, a local. The descriptor is the
-        // bell's, which is never closed, or -1, which is refused. (test: `a_stop_signal_ends_the_wait`)
-        unsafe { libc::write(BELL_FD.load(Ordering::Acquire), one.as_ptr().cast(), one.len()) };
+        if let Some(marks) = marks.filter(|_| is(|marks| &marks.is_heard)) {
+            marks.came.fetch_add(1, Ordering::AcqRel);
+            ring(&NEWS_FD);
+        }
+        if is(|marks| &marks.stops) {
+            if STOPPING.swap(true, Ordering::AcqRel) {
+                // A second one is not to be waited for.
+                die(signal);
+            } else {
+                ring(&BELL_FD);
+            }
+        }
     }
     // SAFETY: as for reading it. (test: `the_handler_keeps_errno`)
     unsafe { *errno = saved };
+}
+
+/// Rings an eventfd by its number. For signal handlers.
+fn ring(bell: &AtomicI32) {
+    let one = 1_u64.to_ne_bytes();
+    // SAFETY: write(2) is async-signal-safe and reads eight bytes of `one`, a local. The descriptor is that of a
+    // bell, which is never closed, or -1, which is refused. (test: `a_stop_signal_ends_the_wait`)
+    unsafe { libc::write(bell.load(Ordering::Acquire), one.as_ptr().cast(), one.len()) };
 }
 
 /// Ends the process as if the signal had not been caught: when the handler returns, or at once where the kernel would
@@ -196,12 +399,12 @@ fn die(signal: c_int) {
     unsafe { libc::raise(signal) };
 }
 
-/// `on_stop`, with interrupted system calls restarted.
+/// `on_signal`, with interrupted system calls restarted.
 fn catching() -> io::Result<libc::sigaction> {
     // SAFETY: `sigaction` is plain C data; all zeroes is a valid one (default action, no flags, no mask).
     // (test: `a_stop_signal_ends_the_wait`)
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    action.sa_sigaction = on_stop as *const () as libc::sighandler_t;
+    action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: sigemptyset(3) writes one `sigset_t`, the one inside `action`.
     // (test: `a_stop_signal_ends_the_wait`)
@@ -210,46 +413,16 @@ fn catching() -> io::Result<libc::sigaction> {
 }
 
 /// The action of a signal, which `new` replaces if there is one.
-fn action(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+pub(super) fn action(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     // SAFETY: as in `catching`: zeroes are a valid `sigaction`; the kernel overwrites it.
     // (test: `dropping_puts_the_previous_handlers_back`)
     let mut previous: libc::sigaction = unsafe { mem::zeroed() };
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: sigaction(2) reads one `sigaction`, or none if the pointer is null, and writes one; both references are valid
-    // for the call. The handler in it is `on_stop`, which keeps to async-signal-safe work, or whatever was installed before
+    // for the call. The handler in it is `on_signal`, which keeps to async-signal-safe work, or whatever was installed before
     // us. (test: `dropping_puts_the_previous_handlers_back`)
     checked(unsafe { libc::sigaction(signal, new, &raw mut previous) })?;
     Ok(previous)
-}
-
-/// Holds SIGPIPE back from this thread for the rest of its life, unless the process ignores the signal.
-///
-/// sendfile(2) takes no `MSG_NOSIGNAL`: to a peer that is gone it raises the signal in the thread that called,
-/// and the default action ends the process. Blocked, it stays pending where nobody looks; the call returns
-/// `EPIPE` as it should. Rust programs ignore the signal from the start, and nothing has to be done: processes that are
-/// started from this thread inherit what is blocked, and would be deaf to the signal that is meant for them.
-///
-/// # Errors
-/// None are known.
-pub fn block_broken_pipe() -> io::Result<()> {
-    if action(libc::SIGPIPE, None)?.sa_sigaction == libc::SIG_IGN {
-        return Ok(());
-    }
-    // SAFETY: a `sigset_t` is plain C data, of which all zeroes is a valid one.
-    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    let mut signals: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: sigemptyset(3) writes one `sigset_t`, a local.
-    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    checked(unsafe { libc::sigemptyset(&raw mut signals) })?;
-    // SAFETY: sigaddset(3) changes one `sigset_t`, a local that was initialised above.
-    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    checked(unsafe { libc::sigaddset(&raw mut signals, libc::SIGPIPE) })?;
-    // SAFETY: pthread_sigmask(3) reads one `sigset_t`, a local, and is not asked for the old mask.
-    // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
 }
 
 pub(super) fn poll(fds: &mut [libc::pollfd], millis: c_int) -> io::Result<c_int> {

@@ -3,11 +3,12 @@
 //! One system call each, without a retry. A pipe has slots, not bytes: what was received lies in pieces, each of which takes a slot
 //! however small it is.
 //!
-//! There is no flag against SIGPIPE: the process has to ignore it, or the calling thread to block it (`block_broken_pipe`).
+//! There is no flag against SIGPIPE: `broken_pipe.rs` keeps it away.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use super::broken_pipe::without_broken_pipe;
 use super::{checked, kernel};
 
 /// A pipe of our own, close-on-exec.
@@ -51,7 +52,7 @@ impl Pipe {
     /// The kernel's: `EAGAIN` when the send buffer is full, or the pipe empty; `EPIPE`, `ECONNRESET`.
     #[inline]
     pub fn drain(&self, socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
-        splice(self.reader.as_fd(), socket, bytes)
+        without_broken_pipe(|| splice(self.reader.as_fd(), socket, bytes))
     }
 
     /// Takes bytes out of the pipe, as many as there are or as there is room for. Waits for some if it is empty.
@@ -78,8 +79,8 @@ mod tests {
     use std::io::Write;
     use std::net::TcpStream;
 
+    use super::super::broken_pipe::watch_broken_pipe;
     use super::super::limits::open_file_count;
-    use super::super::signal::block_broken_pipe;
     use super::super::socket;
     use super::super::testing::{Pair, alone, recv, until};
     use super::*;
@@ -157,7 +158,7 @@ mod tests {
         // SAFETY: signal(2) takes no pointers but this constant.
         // (test: `what_is_spliced_to_who_is_gone_is_an_error_and_no_signal`)
         assert_ne!(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) }, libc::SIG_ERR);
-        block_broken_pipe().unwrap();
+        watch_broken_pipe().unwrap();
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         socket::reset_on_close(target.client.as_fd()).unwrap();
         drop(target.client);
@@ -168,5 +169,10 @@ mod tests {
         assert_eq!(pipe.fill(source.server.as_fd(), 10).unwrap(), 10);
         let error = pipe.drain(target.server.as_fd(), 10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        for set in ["SigBlk", "SigPnd"] {
+            let line = format!("{set}:\t{:016x}", 0);
+            assert!(status.contains(&line), "{set} is not empty: {status}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
@@ -37,8 +38,15 @@ enum Joining {
     Done,
 }
 
-/// Why a task has no result.
-pub struct JoinError(Option<Box<Mutex<Payload>>>);
+/// Why a task, or a job of the [pool](crate::blocking), has no result.
+pub struct JoinError(Why);
+
+enum Why {
+    Cancelled,
+    /// The lock makes it `Sync`; nobody ever waits for it.
+    Panicked(Option<Box<Mutex<Payload>>>),
+    Refused(Box<io::Error>),
+}
 
 type Payload = Box<dyn Any + Send>;
 
@@ -120,44 +128,65 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 impl JoinError {
     pub(super) fn cancelled() -> Self {
-        Self(None)
+        Self(Why::Cancelled)
     }
 
-    pub(super) fn panicked(payload: Payload) -> Self {
-        Self(Some(Box::new(Mutex::new(payload))))
+    pub(crate) fn panicked(payload: Payload) -> Self {
+        Self(Why::Panicked(Some(Box::new(Mutex::new(payload)))))
     }
 
-    /// The task was dropped before it had returned: it was aborted, or its worker has ended.
+    pub(crate) fn refused(why: io::Error) -> Self {
+        Self(Why::Refused(Box::new(why)))
+    }
+
+    /// It was dropped before it had returned: it was aborted, or its worker, or the runtime, has ended.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Why::Cancelled)
     }
 
-    /// The task has panicked.
+    /// It has panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        self.0.is_some()
+        matches!(self.0, Why::Panicked(_))
+    }
+
+    /// It was never taken: there was no room for one more job ([`spawn_blocking`](crate::blocking::spawn_blocking)), or no thread. The
+    /// text says which. A task is never refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0, Why::Refused(_))
     }
 
     /// What it panicked with; `None` if it did not.
     #[must_use]
     pub fn into_panic(mut self) -> Option<Box<dyn Any + Send>> {
-        self.0.take().map(into_inner)
+        self.take_panic()
     }
 
     /// Goes on with the panic here, if it was one; gives itself back if not.
     ///
     /// # Errors
-    /// Itself: the task was cancelled.
+    /// Itself: it was cancelled or refused.
     pub fn resume_panic(mut self) -> Result<(), Self> {
-        match self.0.take() {
-            Some(payload) => resume_unwind(into_inner(payload)),
+        match self.take_panic() {
+            Some(payload) => resume_unwind(payload),
             None => Err(self),
         }
     }
 
+    fn take_panic(&mut self) -> Option<Payload> {
+        match &mut self.0 {
+            Why::Panicked(payload) => {
+                payload.take().map(|lock| (*lock).into_inner().unwrap_or_else(PoisonError::into_inner))
+            }
+            Why::Cancelled | Why::Refused(_) => None,
+        }
+    }
+
     fn text(&self) -> Option<String> {
-        let payload = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let Why::Panicked(Some(payload)) = &self.0 else { return None };
+        let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         text.or_else(|| payload.downcast_ref::<String>().cloned())
     }
@@ -166,9 +195,10 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.0, self.text()) {
-            (None, _) => f.write_str("the task was dropped before it had returned"),
-            (Some(_), Some(text)) => write!(f, "the task panicked: {text}"),
-            (Some(_), None) => f.write_str("the task panicked"),
+            (Why::Cancelled, _) => f.write_str("the task was dropped before it had returned"),
+            (Why::Panicked(_), Some(text)) => write!(f, "the task panicked: {text}"),
+            (Why::Panicked(_), None) => f.write_str("the task panicked"),
+            (Why::Refused(why), _) => write!(f, "the task was refused: {why}"),
         }
     }
 }
@@ -176,24 +206,28 @@ impl fmt::Display for JoinError {
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.0, self.text()) {
-            (None, _) => f.write_str("JoinError::Cancelled"),
-            (Some(_), text) => write!(f, "JoinError::Panic({:?})", text.as_deref().unwrap_or("..")),
+            (Why::Cancelled, _) => f.write_str("JoinError::Cancelled"),
+            (Why::Panicked(_), text) => {
+                write!(f, "JoinError::Panic({:?})", text.as_deref().unwrap_or(".."))
+            }
+            (Why::Refused(why), _) => write!(f, "JoinError::Refused({why})"),
         }
     }
 }
 
-impl std::error::Error for JoinError {}
+impl std::error::Error for JoinError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Why::Refused(why) => Some(&**why),
+            Why::Cancelled | Why::Panicked(_) => None,
+        }
+    }
+}
 
 impl Drop for JoinError {
     fn drop(&mut self) {
-        if let Some(payload) = self.0.take() {
-            mem::discard_payload(into_inner(payload));
+        if let Some(payload) = self.take_panic() {
+            mem::discard_payload(payload);
         }
     }
-}
-
-/// The lock makes it `Sync`; nobody ever waits for it.
-#[expect(clippy::boxed_local, reason = "it comes in a box")]
-fn into_inner(lock: Box<Mutex<Payload>>) -> Payload {
-    lock.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

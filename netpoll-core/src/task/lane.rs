@@ -48,6 +48,8 @@ pub struct Lane {
     stop_waiters: Waiting,
     /// Of a worker: what else tasks find here. `None` in tests of this room.
     home: OnceCell<Home>,
+    /// What rooms above have for code on this worker, one of a type.
+    kept: RefCell<Vec<Rc<dyn Any>>>,
 }
 
 /// What a worker keeps for its tasks.
@@ -79,6 +81,7 @@ impl Lane {
             is_stopping: Cell::new(false),
             stop_waiters: Waiting::default(),
             home: OnceCell::new(),
+            kept: RefCell::default(),
         })
     }
 
@@ -226,6 +229,16 @@ impl Lane {
         &self.stop_waiters
     }
 
+    /// Keeps something for code on this worker. Of a type there is one.
+    pub fn keep<T: 'static>(&self, value: T) {
+        self.kept.borrow_mut().push(Rc::new(value));
+    }
+
+    /// What was kept of this type.
+    pub fn kept<T: 'static>(&self) -> Option<Rc<T>> {
+        self.kept.borrow().iter().find_map(|kept| Rc::clone(kept).downcast().ok())
+    }
+
     /// Gives back what a spike has left.
     pub fn shrink(&self) {
         self.woken.borrow_mut().shrink_to_fit();
@@ -261,6 +274,14 @@ impl Drop for OwnLane {
         let _entered = self.0.enter();
         self.0.executor.close();
     }
+}
+
+/// Takes this thread out of all lanes, until what is returned is dropped: it runs what another thread would run.
+#[must_use]
+pub fn leave_all() -> Entered {
+    let before = CURRENT.try_with(|current| current.borrow_mut().take());
+    HERE.with(|here| here.set(0));
+    Entered(before.ok().flatten())
 }
 
 /// A thread is in a lane while it has this.

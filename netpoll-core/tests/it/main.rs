@@ -2,6 +2,7 @@
 
 mod accepting;
 mod behind_a_close;
+mod blocking;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
@@ -35,6 +36,7 @@ mod relaying;
 mod relays_under_orders;
 mod send_now;
 mod settings;
+mod signals;
 mod sim_addresses;
 mod sim_datagrams;
 mod sim_network;

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::blocking::JOBS_MAX;
 use crate::conn::{ConnLimits, UdpOptions};
 use crate::driver::Faults;
 use crate::reactor::Budget;
@@ -44,6 +45,8 @@ pub struct Options {
     /// Datagrams that are longer, in bytes, do not get through: those of far ends are lost, ours are refused. Default 65 507, what
     /// UDP over IPv4 carries.
     pub datagram_bytes_max: usize,
+    /// Jobs that may wait for their moment ([`blocking`](crate::blocking)), at least 1. Default as in a real runtime.
+    pub blocking_jobs_max: usize,
     /// Wall-clock time at the start, in seconds since 1970. Default 784111777, RFC 9110's example date.
     pub unix_seconds: u64,
 }
@@ -60,6 +63,7 @@ impl Default for Options {
             window: None,
             udp: UdpOptions::default(),
             datagram_bytes_max: 65_507,
+            blocking_jobs_max: JOBS_MAX,
             unix_seconds: 784_111_777,
         }
     }
@@ -118,6 +122,12 @@ impl Options {
     #[must_use]
     pub fn datagram_bytes_max(self, datagram_bytes_max: usize) -> Self {
         Self { datagram_bytes_max, ..self }
+    }
+
+    /// Sets [`blocking_jobs_max`](Self::blocking_jobs_max).
+    #[must_use]
+    pub fn blocking_jobs_max(self, blocking_jobs_max: usize) -> Self {
+        Self { blocking_jobs_max, ..self }
     }
 
     /// Sets [`unix_seconds`](Self::unix_seconds).

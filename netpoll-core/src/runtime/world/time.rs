@@ -15,7 +15,7 @@ const TURNS_MAX: usize = 1_000_000;
 
 impl Sim {
     /// One turn of every worker, in an order that the seed chooses, whether it has a reason to wake up or not. How much they
-    /// did: events, letters, timers, resumed connections.
+    /// did: events, letters, timers, resumed connections. Then the jobs that wait in the [pool](crate::blocking), which count as well.
     ///
     /// # Panics
     /// If an invariant of the loop is broken.
@@ -25,6 +25,9 @@ impl Sim {
         let first = if workers > 1 { self.random.below(workers) } else { 0 };
         for offset in 0..workers {
             done += self.seats[(first + offset) % workers].turn();
+        }
+        for _ in 0..self.blocking.waiting() {
+            done += usize::from(self.run_job());
         }
         done
     }
@@ -37,12 +40,15 @@ impl Sim {
     pub fn run(&mut self) {
         let mut awake = Vec::new();
         for _ in 0..TURNS_MAX {
+            let has_jobs = self.blocking.waiting() > 0;
             let next = match &self.seats[..] {
-                [seat] => seat.has_reason(0, &self.net).then_some(0),
+                [seat] if !has_jobs => seat.has_reason(0, &self.net).then_some(0),
                 seats => {
                     awake.clear();
                     awake
                         .extend((0..seats.len()).filter(|index| seats[*index].has_reason(*index, &self.net)));
+                    // The pool is one more that may go on.
+                    awake.extend(has_jobs.then_some(seats.len()));
                     if awake.is_empty() { None } else { Some(awake[self.random.below(awake.len())]) }
                 }
             };
@@ -52,7 +58,12 @@ impl Sim {
                 }
                 return;
             };
-            self.seats[next].step();
+            match self.seats.get_mut(next) {
+                Some(seat) => seat.step(),
+                None => {
+                    self.run_job();
+                }
+            }
             self.net.pump();
         }
         panic!("the world did not come to rest in {TURNS_MAX} turns");
@@ -161,6 +172,13 @@ impl Sim {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.seats[0].worker.cx.agenda.clock.now()
+    }
+
+    /// The job that has waited longest, if there is one.
+    fn run_job(&self) -> bool {
+        // On another thread it would be on no worker, and whom it wakes would be told by letter.
+        let _elsewhere = task::leave_all();
+        self.blocking.run_next()
     }
 
     /// The next deadline or arrival.
