@@ -20,13 +20,13 @@ const NAMELESS: &str = "unknown";
 /// They were taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// A socket that the service manager has opened for this process.
+/// What the service manager has opened for this process, or kept for it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ListenFd {
     /// What the manager calls it (`FileDescriptorName=` of systemd), or `unknown`.
     pub name: String,
-    /// The socket.
+    /// The socket; or what else the manager keeps for the program (`FileDescriptorStoreMax=` of systemd), such as a file.
     pub socket: OwnedFd,
 }
 
@@ -41,10 +41,15 @@ impl From<ListenFd> for OwnedFd {
 /// For [`Builder::listen_on`](crate::Builder::listen_on).
 ///
 /// They are handed out once: a second call returns none. Call it before anything else opens or closes descriptors by their
-/// number. The variables stay; a child that they are not for has another process number than they say.
+/// number. A descriptor of another kind, which the manager keeps under a name, is among them; `listen_on` refuses it, and
+/// says its number, when the runtime starts.
+///
+/// The variables stay. A child that they are not for has another process number than they say. A program that executes itself again has the same, but not the
+/// descriptors, which are close-on-exec from here on: what is not open, or was opened close-on-exec and so by this
+/// program, is left out.
 ///
 /// # Errors
-/// A variable that cannot be read, or a descriptor that is not open or no socket; then none is taken.
+/// A variable that cannot be read.
 pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
     let read = |name: &str| std::env::var(name).ok();
     let Some(count) = announced(read("LISTEN_PID"), read("LISTEN_FDS"), std::process::id())? else {
@@ -54,21 +59,16 @@ pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    let numbers = FIRST..FIRST + count;
-    if let Some(missing) = numbers.clone().find(|number| !is_socket(*number)) {
-        TAKEN.store(false, Ordering::Release);
-        let message = format!("LISTEN_FDS says {count}, but descriptor {missing} is not open or no socket");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    }
     // One that is empty has its place like any other.
     let mut names = names.split(':').map(|name| if name.is_empty() { NAMELESS } else { name });
-    let fds = numbers.map(|number| {
+    let named = (FIRST..FIRST + count).map(|number| (number, names.next().unwrap_or(NAMELESS)));
+    let fds = named.filter(|(number, _)| was_inherited(*number)).map(|(number, name)| {
         // SAFETY: `from_raw_fd` wants an open descriptor that nobody else owns. It was open a line above, and by
         // sd_listen_fds(3) the manager has opened it for this very process, which is asked for by its number; `TAKEN` hands it
         // out once. (test: `sockets_of_a_service_manager_are_taken_once`)
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         close_on_exec(socket.as_fd())?;
-        Ok(ListenFd { name: names.next().unwrap_or(NAMELESS).to_owned(), socket })
+        Ok(ListenFd { name: name.to_owned(), socket })
     });
     fds.collect()
 }
@@ -85,14 +85,12 @@ fn announced(pid: Option<String>, count: Option<String>, own: u32) -> io::Result
     Ok((pid == own).then_some(number))
 }
 
-fn is_socket(number: RawFd) -> bool {
-    let mut kind: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    let place = (&raw mut kind).cast();
-    // SAFETY: getsockopt(2) writes at most `length` bytes at `place`, the local `kind`, which is that large; a number that is
-    // not open, or no socket, is an error. (test: `sockets_of_a_service_manager_are_taken_once`)
-    let asked = unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, place, &raw mut length) };
-    asked == 0
+/// It is open, and came through an exec: what this program has opened would not go through another.
+fn was_inherited(number: RawFd) -> bool {
+    // SAFETY: fcntl(2): F_GETFD takes no pointers; a number that is not open is an error.
+    // (test: `sockets_of_a_service_manager_are_taken_once`)
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -137,32 +135,51 @@ fn check(socket: BorrowedFd<'_>) -> io::Result<Address> {
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixListener;
+    use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
     use super::super::testing::{Folder, open_flags};
     use super::*;
 
+    /// Where the test's child process finds that it has executed itself again.
+    const AGAIN: &str = "NETPOLL_TEST_AGAIN";
+
+    fn this_test() -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "sys::inherit::tests::sockets_of_a_service_manager_are_taken_once"]);
+        command
+    }
+
     #[test]
     fn sockets_of_a_service_manager_are_taken_once() {
+        if std::env::var(AGAIN).is_ok() {
+            // The numbers are free again, and are ours now.
+            let _own: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            assert!(listen_fds().unwrap().is_empty(), "the variables are of the program before");
+            return;
+        }
         if std::env::var("LISTEN_FDS").is_ok() {
             let fds = listen_fds().unwrap();
-            assert_eq!(fds.iter().map(|fd| &*fd.name).collect::<Vec<_>>(), ["web", "unknown", "admin"]);
+            assert_eq!(
+                fds.iter().map(|fd| &*fd.name).collect::<Vec<_>>(),
+                ["web", "unknown", "store", "admin"]
+            );
             for fd in &fds {
                 assert_ne!(open_flags(fd.socket.as_fd()) & libc::O_CLOEXEC, 0);
-                check_listener(fd.socket.as_fd()).unwrap();
+                assert_eq!(check_listener(fd.socket.as_fd()).is_ok(), fd.name != "store");
             }
             assert!(listen_fds().unwrap().is_empty());
-            return;
+            panic!("the program does not start again: {}", this_test().env(AGAIN, "1").exec());
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let status = Command::new("sh")
             .args([
                 "-c",
-                r#"LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=web::admin exec "$@" 3<&0 4<&0 5<&0"#,
+                r#"LISTEN_PID=$$ LISTEN_FDS=5 LISTEN_FDNAMES=web::store:gone:admin exec "$@" 3<&0 4<&0 5</dev/null 6<&- 7<&0"#,
                 "sh",
             ])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "sys::inherit::tests::sockets_of_a_service_manager_are_taken_once"])
+            .arg(this_test().get_program())
+            .args(this_test().get_args())
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .output()
             .unwrap();

@@ -40,13 +40,17 @@ pub struct UnixListenOptions {
 ///
 /// # Errors
 /// The kernel's: `EADDRINUSE` where somebody listens, or where the path is of something else than a socket; `EACCES`,
-/// `ENOENT` and `ENOTDIR` of the directory. `EINVAL` without a name.
+/// `ENOENT` and `ENOTDIR` of the directory. `EINVAL` without a name; `InvalidInput` of permissions where there is no file.
 pub fn listen_unix(
     name: &UnixAddress,
     options: &UnixListenOptions,
 ) -> io::Result<(OwnedFd, Option<SocketFile>)> {
     let socket = new_stream()?;
     let Some(path) = name.as_path() else {
+        if options.mode.is_some() {
+            let message = "socket_mode is set, but an abstract name has no file: everybody may connect";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         socket.bind(&Address::Unix(name.clone()).to_kernel()?)?;
         socket.listen(options.backlog)?;
         return Ok((socket.into(), None));
@@ -106,6 +110,22 @@ impl OwnFile {
     fn is_ours(&self) -> bool {
         let found = fs::symlink_metadata(&self.path);
         found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+
+    /// Behind `restrict` and binding: gives back what the mask took away. Of the file that is pinned, a socket, whatever the path
+    /// leads to by now.
+    fn permit(&self, mode: Option<u32>) -> io::Result<()> {
+        let Some(mode) = mode else { return Ok(()) };
+        let found = self.pinned.metadata()?;
+        if !found.file_type().is_socket() {
+            return Err(no_socket());
+        }
+        if found.mode() & 0o777 == mode {
+            return Ok(());
+        }
+        // A descriptor of a path is no open file, whose permissions fchmod(2) would change; its name in /proc leads to the inode.
+        let pinned = format!("/proc/self/fd/{}", self.pinned.as_raw_fd());
+        fs::set_permissions(pinned, Permissions::from_mode(mode))
     }
 
     /// Forgets it: it stays where it is.
@@ -169,7 +189,7 @@ fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
     }
     socket.listen(options.backlog)?;
     let file = OwnFile::of(std::path::absolute(path)?)?;
-    permit(path, options.mode)?;
+    file.permit(options.mode)?;
     Ok(file)
 }
 
@@ -228,11 +248,6 @@ fn no_socket() -> io::Error {
 fn restrict(socket: &Socket, mode: Option<u32>) -> io::Result<()> {
     let Some(mode) = mode else { return Ok(()) };
     File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(mode))
-}
-
-/// Behind it: what the mask took away.
-fn permit(path: &Path, mode: Option<u32>) -> io::Result<()> {
-    mode.map_or(Ok(()), |mode| fs::set_permissions(path, Permissions::from_mode(mode)))
 }
 
 pub(super) fn new_stream() -> io::Result<Socket> {

@@ -252,6 +252,15 @@ fn the_file_has_the_permissions_of_the_setting() {
 }
 
 #[test]
+fn permissions_of_an_abstract_name_are_an_error_and_not_forgotten() {
+    let name = format!("unix:@netpoll-permissions-{}", std::process::id());
+    let builder = builder(1).socket_mode(0o600).listen(&name, |_worker| |_peer| Echo).unwrap();
+    let error = builder.start().err().expect("it cannot be kept from anybody");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("socket_mode"), "{error}");
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_file() {
     let folder = Folder::new();
     let path = folder.path("a.sock");
