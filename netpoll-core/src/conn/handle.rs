@@ -439,6 +439,11 @@ impl Conn<'_> {
         &mut self.cx.agenda.pool
     }
 
+    /// What is sent past its queue would not be what its peer expects: a layer has it.
+    pub(crate) fn is_veiled(&self) -> bool {
+        self.reply.is_veiled() || self.stream.is_layered()
+    }
+
     /// Output that waits holds no input back from here on: whoever reads is not who writes.
     pub(crate) fn hear_on(&mut self) {
         self.stream.set_hears_on(true);
@@ -451,7 +456,7 @@ impl Conn<'_> {
         if self.stream.phase != Phase::Open {
             return queue.clear(pool);
         }
-        if self.stream.waiting_bytes() == 0 && queue.is_single() {
+        if !self.reply.is_veiled() && self.stream.waiting_bytes() == 0 && queue.is_single() {
             sys::assert_not_forked();
             let sent = self.io.send(self.key, queue.front());
             self.stream.progressed(sent);

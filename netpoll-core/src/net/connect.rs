@@ -110,7 +110,8 @@ pub fn adopt(socket: OwnedFd) -> io::Result<Stream> {
 /// The name of a stream's connection.
 pub fn id_of(shared: &Shared) -> Option<ConnId> {
     let key = shared.open_key()?;
-    desk::with(shared.lane().number(), |desk| ConnId { worker: desk.cx.worker, key })
+    let worker = shared.lane().home()?.worker as u16;
+    Some(ConnId { worker, key })
 }
 
 /// The lane that this thread is in.

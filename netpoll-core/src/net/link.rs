@@ -7,8 +7,14 @@ use crate::conn::{Commands, Conn, Flow, Input, Lost, Protocol};
 
 use bytes::Bytes;
 
-/// The protocol of a stream's connection.
-pub struct Link(pub Rc<Shared>);
+/// The protocol of a connection that a task has as a [`Stream`](super::Stream); made by [`in_task`](super::in_task).
+pub struct Link(pub(super) Rc<Shared>);
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
 
 impl Link {
     fn look_after(&self, conn: &mut Conn<'_>) -> Flow {
@@ -25,7 +31,7 @@ impl Link {
 impl Protocol for Link {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.hear_on();
-        self.0.opened(conn.key());
+        self.0.opened(conn.key(), conn.is_veiled());
         self.look_after(conn)
     }
 

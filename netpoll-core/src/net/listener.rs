@@ -298,11 +298,38 @@ where
     F: FnMut(Stream, Peer) -> T + 'static,
     T: Future<Output = ()> + 'static,
 {
-    move |peer| {
-        let lane = task::current("an accept function");
-        let shared = Shared::new(lane);
-        let link = Link(Rc::clone(&shared));
-        let _detached = task::spawn_local(serve(Stream::of(shared), peer));
-        link
-    }
+    move |peer| in_task(|stream| serve(stream, peer))
+}
+
+/// Starts a task for a connection that begins elsewhere, and returns the protocol that the connection is to be given: an accepted
+/// one in the accept function of a listener, one above a [`Layer`](crate::Layer), such as TLS, or one that HTTP hands on behind an upgrade. `serve`
+/// makes the future of the stream; what it writes before the connection is open leaves when it is.
+///
+/// ```
+/// use netpoll_core::net::in_task;
+/// use netpoll_core::sim::{Options, Sim};
+///
+/// let mut sim = Sim::new(Options::default());
+/// let listener = sim.listen(|_peer| {
+///     in_task(|mut stream| async move {
+///         // Nobody is told of an error: the peer is gone.
+///         let _ = stream.write_all(b"hello").await;
+///     })
+/// });
+/// let peer = sim.connect(listener);
+/// sim.settle();
+/// assert_eq!(sim.take_received(peer), b"hello");
+/// ```
+///
+/// # Panics
+/// On a thread that is no worker.
+#[track_caller]
+pub fn in_task<T>(serve: impl FnOnce(Stream) -> T) -> Link
+where
+    T: Future<Output = ()> + 'static,
+{
+    let shared = Shared::new(task::current("`in_task`"));
+    let link = Link(Rc::clone(&shared));
+    task::spawn_local(serve(Stream::of(shared))).detach();
+    link
 }

@@ -60,8 +60,9 @@ mod wait;
 
 pub use connect::{connect, connect_with, lookup};
 pub use copy::copy_bidirectional;
-pub use listener::Listener;
-pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+pub use link::Link;
+pub use listener::{Listener, in_task};
+pub use stream::{OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
 pub(crate) use listener::accept_in_tasks;
 

@@ -17,6 +17,7 @@ use super::wait::Wait;
 use crate::conn::{Lost, desk};
 use crate::driver::Io;
 use crate::mem::{Key, Pool, ReadBuffer, WriteQueue};
+use crate::sys;
 use crate::task::Lane;
 
 /// It has its key: it is open, or was.
@@ -41,6 +42,9 @@ const RESET: u16 = 1 << 8;
 const BUSY: u16 = 1 << 9;
 /// Somebody else closes it: nothing more is received or sent.
 const CLOSING: u16 = 1 << 10;
+
+/// A layer has the connection: nothing is sent past its queue.
+const VEILED: u16 = 1 << 11;
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -285,9 +289,11 @@ impl Shared {
     }
 
     fn send_at_once(&self, bytes: &[u8]) -> usize {
-        if self.bits.get() & (OPEN | BUSY | GONE) != OPEN || !self.state.borrow().out.is_empty() {
+        if self.bits.get() & (OPEN | BUSY | GONE | VEILED) != OPEN || !self.state.borrow().out.is_empty() {
             return 0;
         }
+        // A forked child would send on a connection of its parent.
+        sys::assert_not_forked();
         desk::with(self.lane.number(), |desk| desk.io.send(self.key.get(), bytes)).unwrap_or(0)
     }
 
@@ -358,9 +364,9 @@ pub enum Next {
 // What the connection does.
 impl Shared {
     /// It is open.
-    pub fn opened(&self, key: Key) {
+    pub fn opened(&self, key: Key, is_veiled: bool) {
         self.key.set(key);
-        self.set(OPEN);
+        self.set(if is_veiled { OPEN | VEILED } else { OPEN });
         self.writer.wake();
         self.reader.wake();
     }
