@@ -305,7 +305,7 @@
 //! | floor | rooms | what they know |
 //! |---|---|---|
 //! | 6 | `runtime` | threads, CPUs, signals, start and end |
-//! | 5 | `blocking` | threads for what blocks |
+//! | 5 | `blocking`, `net` | threads for what blocks; what tasks wait for from outside |
 //! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |

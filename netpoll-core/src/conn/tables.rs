@@ -24,6 +24,8 @@ impl Tables {
     pub const DATAGRAMS: u8 = u8::MAX - 2;
     /// Keys of this table number are names of outgoing connections.
     pub const NAMES: u8 = u8::MAX - 3;
+    /// Keys of this table number name descriptors that are watched for somebody. (In between are tasks, and sleeps of tasks.)
+    pub const WATCHED: u8 = u8::MAX - 6;
     /// Keys of this table number are names that are looked up.
     pub const LOOKUPS: u8 = u8::MAX - 7;
     /// From this number on tables are the worker's own.

@@ -23,9 +23,11 @@ mod datagrams;
 mod files;
 mod poll;
 mod sim;
+mod watched;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
@@ -36,6 +38,7 @@ pub use datagrams::{Datagram, DatagramSetup, Datagrams, DatagramsFlushed, Place}
 pub use files::read_part;
 pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
+pub use watched::{Interest, Ready, Watcher};
 
 /// The half that waits and delivers.
 pub trait Driver {
@@ -116,6 +119,11 @@ pub trait Io {
         // Nothing was bound, so nobody is waiting for them.
         queue.clear();
         DatagramsFlushed::Done
+    }
+
+    /// Where descriptors of somebody else are watched, see `watched.rs`. `None` of a driver that has no descriptors.
+    fn watcher(&self) -> Option<Rc<dyn Watcher>> {
+        None
     }
 
     /// Lets nobody get in line at a listener from now on; who stands there, or had begun to, is accepted as ever.
@@ -216,6 +224,10 @@ pub trait Sink {
     /// Datagrams arrived. Those that are not taken out of the batch are lost.
     fn datagrams(&mut self, io: &mut dyn Io, key: Key, batch: &mut Datagrams<'_>) {
         let _ = (io, key, batch);
+    }
+    /// A watched descriptor is ready. It says so once for each change, so that whoever is told has to remember it.
+    fn ready(&mut self, key: Key, ready: Ready) {
+        let _ = (key, ready);
     }
     /// The source used up its share of this turn and has to be resumed in the next.
     fn unfinished(&mut self, key: Key);

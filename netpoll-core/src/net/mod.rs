@@ -1,4 +1,4 @@
-//! Sockets for tasks: streams and listeners, of TCP and of the Unix domain.
+//! Sockets for tasks: streams and listeners, of TCP and of the Unix domain; and descriptors of other crates.
 //!
 //! A stream is a connection of its worker like any other: it is read and written by the worker's driver, in its batches, under its
 //! [limits](crate::ConnLimits), in a [simulation](crate::sim) too. What a task sees of it is a [`Stream`], which is not [`Send`]: it stays
@@ -32,6 +32,8 @@
 //! assert_eq!(sim.take_received(peer), b"ping");
 //! ```
 //!
+//! What brings a descriptor of its own, an eventfd, a timerfd, a socket of another crate, is watched by an [`AsyncFd`].
+//!
 //! # Cancel safety
 //!
 //! Every future here may be dropped at any time, by a [`timeout`](crate::time::timeout), `select!`, or the end of its task, and nothing is lost:
@@ -52,19 +54,25 @@
 
 mod connect;
 mod copy;
+mod fd;
 mod link;
 mod listener;
 mod shared;
 mod stream;
 mod wait;
+mod watched;
 
 pub use connect::{connect, connect_with, lookup};
 pub use copy::copy_bidirectional;
+pub use fd::{AsyncFd, NothingThere, ReadyGuard};
 pub use link::Link;
 pub use listener::{Listener, in_task};
 pub use stream::{OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
+pub use crate::driver::{Interest, Ready};
+
 pub(crate) use listener::accept_in_tasks;
+pub(crate) use watched::Watched;
 
 /// The name that people look for: a [`Stream`] of TCP is one of the Unix domain as well.
 pub type TcpStream = Stream;

@@ -145,7 +145,7 @@ impl Seat {
         }
         sys::watch_broken_pipe()?;
         let settings = &self.settings;
-        let driver = driver()?;
+        let mut driver = driver()?;
         let published = Arc::clone(&self.handle.published[self.index]);
         let wakes: Arc<dyn Deliver> = Arc::new(Wakes(self.mailbox.sender()));
         let resolver = self.resolver.of(self.mailbox.sender());
@@ -180,8 +180,8 @@ impl Seat {
             resolver,
             lookups: Lookups::default(),
         };
-        let mut worker = Worker::new(context);
-        worker.cx.lane.keep(self.blocking);
+        let mut worker = Worker::new(context, driver.io().watcher());
+        worker.cx.lane.keep(Rc::new(self.blocking));
         let _entered = worker.cx.lane.enter();
         let info = WorkerInfo {
             index: self.index,

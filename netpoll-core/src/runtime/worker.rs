@@ -16,8 +16,9 @@ use crate::conn::{
     Answer, Callee, Command, ConnId, Context, DatagramId, Letter, Listeners, LongTurn, Message, Order, Reach,
     Sockets, Tables, Watch, desk,
 };
-use crate::driver::{Datagrams, HangUp, Io, Sink, Verdict};
+use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
 use crate::mem::{self, Guarded, Key, Pool};
+use crate::net::Watched;
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, Address, EventFd};
 use crate::task::{self, Came};
@@ -70,6 +71,8 @@ pub struct Worker {
     pub tables: Tables,
     pub listeners: Listeners,
     pub sockets: Sockets,
+    /// Descriptors that are watched for its tasks.
+    watched: Rc<Watched>,
     /// How its drain went.
     pub drained: Drained,
     drain_began: Instant,
@@ -84,8 +87,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(cx: Context) -> Self {
+    pub fn new(cx: Context, watcher: Option<Rc<dyn Watcher>>) -> Self {
+        let watched = Watched::of(&cx.lane, watcher);
         Self {
+            watched,
             cx,
             tables: Tables::new(),
             listeners: Listeners::new(),
@@ -410,6 +415,7 @@ impl Worker {
         self.sockets.shrink();
         self.cx.lane.shrink();
         self.cx.reach.shrink();
+        self.watched.shrink();
         io.shrink();
         sys::release_free_memory();
         self.cx.agenda.stats.spikes += 1;
@@ -435,6 +441,7 @@ impl Worker {
         self.clear_orders();
         lane.executor().close();
         drop(self.cx.reach.take_given());
+        self.watched.close();
         self.cx.states.0.clear();
     }
 
@@ -598,6 +605,10 @@ impl Sink for Worker {
         }
     }
 
+    fn ready(&mut self, key: Key, ready: Ready) {
+        self.watched.report(key, ready);
+    }
+
     fn unfinished(&mut self, key: Key) {
         if key.table() == Tables::LISTENERS {
             self.listeners.unfinished(&mut self.cx, key);
@@ -751,6 +762,7 @@ impl Host for Worker {
         self.cx.agenda.pool.collect();
         self.listeners.reclaim();
         self.sockets.reclaim();
+        self.watched.reclaim();
         let agenda = &mut self.cx.agenda;
         let in_use = agenda.pool.in_use_bytes() + self.cx.lane.in_use_bytes();
         let (open, now) = (agenda.stats.open(), agenda.clock.now());

@@ -183,9 +183,9 @@ impl Sim {
             };
             let published = Arc::clone(&handle.published[index]);
             let reactor = Reactor::new(driver, mailbox, options.budget.clone(), wait, published);
-            let worker = Worker::new(context);
-            worker.cx.lane.keep(blocking.clone());
-            worker.cx.lane.keep(signals.clone());
+            let worker = Worker::new(context, None);
+            worker.cx.lane.keep(Rc::new(blocking.clone()));
+            worker.cx.lane.keep(Rc::new(signals.clone()));
             Seat { reactor, worker, bell, halfway: None, last_turns: 0 }
         });
         let seats = seats.collect();

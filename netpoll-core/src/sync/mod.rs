@@ -88,6 +88,8 @@ mod slot;
 mod wakers;
 pub mod watch;
 
+pub(crate) use wakers::{Crowd, Step, drive, wake_each};
+
 pub use errors::{Closed, SendError, TryError, TrySendError};
 pub use notify::{Notified, Notify};
 pub use semaphore::{Acquiring, Semaphore, SemaphorePermit};

@@ -94,6 +94,7 @@ pub fn wake_all(wakers: Vec<Waker>) {
 /// Waiters that wait for the same thing and are woken together.
 ///
 /// Each has a place until its future takes it away, whether it was woken or not.
+#[derive(Default)]
 pub struct Crowd(Slab<Option<Waker>>);
 
 impl Crowd {
@@ -121,6 +122,17 @@ impl Crowd {
             self.0 = Slab::new();
         }
         waker
+    }
+
+    /// The waker of the next that waits, from a place on, to be woken with nothing open. `at` is the place behind it then.
+    pub fn take_from(&mut self, at: &mut usize) -> Option<Waker> {
+        while *at < self.0.capacity() {
+            *at += 1;
+            if let Some(waker) = self.0.get_mut(*at - 1).and_then(Option::take) {
+                return Some(waker);
+            }
+        }
+        None
     }
 
     /// The wakers of all that wait, to be woken with nothing open.

@@ -34,6 +34,15 @@ pub const EDGE_IN: u32 = IN | EDGE;
 /// Interest of a datagram socket that waits for room, beside what comes in.
 pub const EDGE_IN_OUT: u32 = IN | OUT | EDGE;
 
+/// Interest in the input of a descriptor that belongs to somebody else, and in the end of it, edge-triggered.
+pub const WATCH_IN: u32 = IN | PEER_CLOSED | EDGE;
+
+/// Interest in room for its output.
+pub const WATCH_OUT: u32 = OUT | EDGE;
+
+/// Interest in its urgent data, or what else it reports as such.
+pub const WATCH_URGENT: u32 = URGENT | EDGE;
+
 /// Interest of a listener: incoming only, reported by every wait as long as somebody is queued.
 pub const LEVEL_IN: u32 = IN;
 

@@ -45,7 +45,8 @@ pub use datagrams::{
 };
 pub use directory::Directory;
 pub use epoll::{
-    EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, Timeout,
+    EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Event, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, Timeout,
+    WATCH_IN, WATCH_OUT, WATCH_URGENT,
 };
 pub use eventfd::EventFd;
 pub use fork::{assert_not_forked, end_child, is_child, watch};

@@ -230,8 +230,8 @@ impl Lane {
     }
 
     /// Keeps something for code on this worker. Of a type there is one.
-    pub fn keep<T: 'static>(&self, value: T) {
-        self.kept.borrow_mut().push(Rc::new(value));
+    pub fn keep<T: 'static>(&self, value: Rc<T>) {
+        self.kept.borrow_mut().push(value);
     }
 
     /// What was kept of this type.

@@ -1,6 +1,7 @@
 //! What a user of the crate is promised, through its front door.
 
 mod accepting;
+mod async_fds;
 mod behind_a_close;
 mod blocking;
 mod chance;

@@ -6,18 +6,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::super::{Driver, Io, Limits, Sink, Wait, Waited};
+use super::super::{Driver, Io, Limits, Sink, Wait, Waited, Watcher};
 use super::batch::{Ahead, Batch};
 use super::source::Readiness;
 use super::splicing::Splicer;
 use super::streams::{Register, Streams};
+use super::watcher::{self, WATCHED, Watch};
 use crate::mem::Key;
 use crate::sys::{self, EventFd, Events};
 
 /// The bell's token: a key that no table issues (all ones).
 const BELL: u64 = u64::MAX;
+
+/// The least token with a driver's bits: keys of sources have none.
+const SPECIAL: u64 = Key::from_bits(0).with_driver_bits(WATCHED);
 
 /// How an epoll driver is set up.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,8 @@ pub struct EpollOptions {
 
 /// The driver for Linux.
 pub struct Epoll {
-    streams: Streams<sys::Epoll>,
+    streams: Streams<Rc<sys::Epoll>>,
+    watch: Rc<Watch>,
     events: Events,
     events_max: usize,
     /// What the last wait brought, until it is delivered.
@@ -53,10 +59,14 @@ impl Epoll {
             epoll.set_busy_poll(usecs, budget, prefer).map_err(no_busy_polling)?;
         }
         epoll.add(bell.as_fd(), sys::EDGE_IN, BELL)?;
+        let epoll = Rc::new(epoll);
+        let watch = Rc::new(Watch::new(Rc::clone(&epoll)));
         let mut streams = Streams::new(epoll)?;
         streams.splicer = Splicer::new(options.splices);
+        streams.watcher = Some(Rc::clone(&watch) as Rc<dyn Watcher>);
         Ok(Self {
             streams,
+            watch,
             events: Events::with_capacity(options.events_max),
             events_max: options.events_max,
             waited: Waited::default(),
@@ -121,6 +131,7 @@ impl Driver for Epoll {
         };
         let events_max = limits.events.clamp(1, self.events_max);
         self.streams.counts.syscalls_wait += 1;
+        self.streams.counts.syscalls_ctl += self.watch.take_calls();
         let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
         self.waited = Waited { events, saturated: events == events_max };
         Ok(())
@@ -133,8 +144,11 @@ impl Driver for Epoll {
                 self.streams.deliver(&mut self.batch, limits, sink);
             }
             let event = self.events.get(index);
-            if event.data == BELL {
+            if event.data >= SPECIAL {
                 // The mailbox is looked at in every turn; the bell only ends the wait.
+                if event.data != BELL {
+                    sink.ready(Key::split_driver_bits(event.data).0, watcher::ready(event));
+                }
                 continue;
             }
             let key = Key::from_bits(event.data);

@@ -15,6 +15,7 @@ mod sending;
 mod source;
 mod splicing;
 mod streams;
+mod watcher;
 
 pub use accept::is_exhaustion;
 pub use epoll::{Epoll, EpollOptions};

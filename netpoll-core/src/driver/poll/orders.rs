@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
-use super::super::{Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
+use super::super::{
+    Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired, Watcher,
+};
 use super::door::Door;
 use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
 use super::streams::{Register, Streams};
@@ -106,6 +109,10 @@ impl<R: Register> Io for Streams<R> {
 
     fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {
         self.send_datagrams(key, queue)
+    }
+
+    fn watcher(&self) -> Option<Rc<dyn Watcher>> {
+        self.watcher.clone()
     }
 
     fn retire(&mut self, listener: Key) -> Retired {

@@ -13,8 +13,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
-use super::super::{HangUp, IoCounts, Limits, Sink, Verdict};
+use super::super::{HangUp, IoCounts, Limits, Sink, Verdict, Watcher};
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
 use super::source::{
@@ -42,6 +43,32 @@ pub trait Register {
     fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()>;
 }
 
+impl<R: Register> Register for Rc<R> {
+    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        R::register_stream(self, fd, key)
+    }
+
+    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()> {
+        R::register_listener(self, fd, key, shared)
+    }
+
+    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()> {
+        R::hush_listener(self, fd, key, shared, hush)
+    }
+
+    fn forget_listener(&self, fd: BorrowedFd<'_>) {
+        R::forget_listener(self, fd);
+    }
+
+    fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        R::register_datagrams(self, fd, key)
+    }
+
+    fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()> {
+        R::await_room(self, fd, key, awaits)
+    }
+}
+
 /// The order-taking half of a poller: sockets and what is known about each.
 pub struct Streams<R> {
     pub(super) poller: R,
@@ -52,6 +79,7 @@ pub struct Streams<R> {
     pub(super) datagrams: DatagramSockets,
     pub(super) reserve: sys::ReserveFd,
     pub(super) splicer: Splicer,
+    pub(super) watcher: Option<Rc<dyn Watcher>>,
     pub(super) counts: IoCounts,
 }
 
@@ -67,6 +95,7 @@ impl<R: Register> Streams<R> {
             datagrams: DatagramSockets::new(),
             reserve: sys::ReserveFd::new()?,
             splicer: Splicer::new(true),
+            watcher: None,
             counts: IoCounts::default(),
         })
     }
