@@ -15,7 +15,8 @@ use super::forward::Forward;
 use super::mail::Remote;
 use super::timers::{TimerId, Timers};
 use super::{
-    ConnId, Context, DatagramId, DialNames, Handle, Listeners, Local, Message, Protocol, States, Target,
+    ConnId, Context, DatagramId, DialNames, Handle, Listeners, Local, Message, Protocol, Sockets, States,
+    Target,
 };
 use crate::clockwork::{ClockReader, Instant, TimerKey};
 use crate::driver::Io;
@@ -55,6 +56,8 @@ pub enum Command {
         from: DatagramId,
         packet: Box<Packet>,
     },
+    /// Something is to be done to the datagram sockets of this worker, by the machinery itself.
+    OnSockets(OnSockets),
     /// Input of one connection goes to another.
     Link {
         from: ConnId,
@@ -73,6 +76,9 @@ pub enum Command {
 
 /// What adds a listener to a worker that runs.
 pub type Install = Box<dyn FnOnce(&mut Listeners, &mut Context, &mut dyn Io)>;
+
+/// What is done to the datagram sockets of a worker.
+pub type OnSockets = Box<dyn FnOnce(&mut Sockets, &mut Context, &mut dyn Io)>;
 
 /// What is done with how much a connection has queued.
 pub type Answer = Box<dyn FnOnce(Option<usize>, &mut Commands)>;

@@ -6,9 +6,11 @@
 mod options;
 mod protocol;
 mod socket;
+mod spares;
 mod table;
 
 pub use options::UdpOptions;
 pub use protocol::DatagramProtocol;
 pub use socket::{DatagramId, DatagramSocket};
+pub use spares::Spares;
 pub use table::Sockets;

@@ -57,7 +57,7 @@ pub use addresses::Addresses;
 pub use attempts::{Attempts, Resolve};
 pub use commands::{Answer, Command, Commands, Packet};
 pub use connect::{ConnectOptions, Order, Start};
-pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, UdpOptions};
+pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, Spares, UdpOptions};
 pub use dial::Dial;
 pub use dialed::{DialNames, Dialed};
 pub use either::Either;

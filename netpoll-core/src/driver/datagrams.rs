@@ -1,6 +1,6 @@
 //! The contract about datagrams: beside that about streams, and only for drivers that have them.
 //!
-//! A datagram socket is bound ([`Io::bind`](super::Io::bind)) and then reports batches ([`Sink::datagrams`](super::Sink::datagrams)):
+//! A datagram socket is bound ([`Io::bind`](super::Io::bind), or [`Io::open_datagrams`](super::Io::open_datagrams) while its worker serves) and then reports batches ([`Sink::datagrams`](super::Sink::datagrams)):
 //! whole datagrams, each with its [`DatagramPath`], which names the peer and, where the socket is bound to all
 //! addresses, the one of ours that the peer has sent to. What is to leave lies in a [`DatagramQueue`] of the
 //! receiver's, which [`Io::send_to`](super::Io::send_to) empties as far as the kernel takes it.
@@ -29,6 +29,17 @@ pub struct DatagramSetup {
     pub join_received: bool,
     /// Several may be sent as one, where the kernel can.
     pub join_sent: bool,
+}
+
+/// A socket that is to be opened while its worker serves.
+#[derive(Debug, Clone, Copy)]
+pub struct DatagramBind {
+    /// Where; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Sizes of the kernel's buffers, if they are not to be its own choice.
+    pub send_buffer_bytes: Option<usize>,
+    pub receive_buffer_bytes: Option<usize>,
+    pub setup: DatagramSetup,
 }
 
 /// What became of a send.

@@ -26,15 +26,16 @@ mod sim;
 mod watched;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
-use crate::sys::{Address, StreamOptions};
+use crate::sys::{Address, DatagramOption, StreamOptions};
 
 pub use counts::IoCounts;
-pub use datagrams::{Datagram, DatagramSetup, Datagrams, DatagramsFlushed, Place};
+pub use datagrams::{Datagram, DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, Place};
 pub use files::read_part;
 pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
@@ -111,6 +112,24 @@ pub trait Io {
     fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
         let _ = (key, socket, setup);
         Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no datagrams"))
+    }
+
+    /// Makes a socket for datagrams, binds it and starts to receive. Where it is bound.
+    ///
+    /// # Errors
+    /// `Unsupported` of a driver that has no datagrams; what the kernel says.
+    fn open_datagrams(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
+        let _ = (key, bind);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no datagrams"))
+    }
+
+    /// Sets an option of a datagram socket.
+    ///
+    /// # Errors
+    /// `Unsupported` of a driver without real sockets; what the kernel says.
+    fn set_datagram_option(&mut self, key: Key, option: DatagramOption) -> io::Result<()> {
+        let _ = (key, option);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the simulated network has no such option"))
     }
 
     /// Sends what is queued, as far as the kernel takes it. What it refuses is lost and counted.

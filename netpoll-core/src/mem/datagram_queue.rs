@@ -121,6 +121,29 @@ impl DatagramQueue {
         Self { bytes: Vec::new(), head: 0, entries: VecDeque::new(), bytes_max, draft: Vec::new() }
     }
 
+    /// The same queue with another limit.
+    #[must_use]
+    pub fn limited_to(mut self, bytes_max: usize) -> Self {
+        self.bytes_max = bytes_max;
+        self
+    }
+
+    /// The longest datagram that a queue with this limit takes. `None` if it takes none.
+    pub const fn longest(bytes_max: usize) -> Option<usize> {
+        bytes_max.checked_sub(ENTRY_BYTES)
+    }
+
+    /// Whether a datagram of so many bytes fits.
+    #[inline]
+    pub fn has_room(&self, len: usize) -> bool {
+        self.queued_bytes() + ENTRY_BYTES + len <= self.bytes_max
+    }
+
+    /// Bytes of memory that it has for those of datagrams.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether nothing is in it.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -142,7 +165,7 @@ impl DatagramQueue {
     /// Queues a copy; false if it does not fit.
     #[inline]
     pub fn push(&mut self, path: DatagramPath, bytes: &[u8]) -> bool {
-        if self.queued_bytes() + ENTRY_BYTES + bytes.len() > self.bytes_max {
+        if !self.has_room(bytes.len()) {
             return false;
         }
         self.bytes.extend_from_slice(bytes);
@@ -207,6 +230,13 @@ impl DatagramQueue {
         }
     }
 
+    /// Moves what is in `behind` to its end, whatever the limit.
+    pub fn append_all(&mut self, behind: &mut Self) {
+        self.bytes.extend_from_slice(&behind.bytes[behind.head..]);
+        self.entries.append(&mut behind.entries);
+        behind.clear();
+    }
+
     /// Drops everything; how many datagrams that were.
     pub fn clear(&mut self) -> usize {
         let datagrams = self.entries.len();
@@ -242,6 +272,7 @@ mod tests {
         Append(u8, usize),
         Panic(usize),
         Pop(usize),
+        AppendAll(usize),
         Clear,
         Shrink,
     }
@@ -253,6 +284,7 @@ mod tests {
             3 => (0..2_u8, len).prop_map(|(peer, len)| Step::Append(peer, len)),
             1 => (0..20_usize).prop_map(Step::Panic),
             3 => (0..6_usize).prop_map(Step::Pop),
+            1 => (0..4_usize).prop_map(Step::AppendAll),
             1 => Just(Step::Clear),
             1 => Just(Step::Shrink),
         ]
@@ -303,6 +335,17 @@ mod tests {
                         let count = count.min(model.len());
                         queue.pop(count);
                         model.drain(..count);
+                    }
+                    Step::AppendAll(count) => {
+                        let mut behind = DatagramQueue::new(usize::MAX);
+                        behind.push(path(1), b"in front");
+                        for _ in 0..count {
+                            behind.push(path(1), &[fill; 9]);
+                            model.push_back((path(1), vec![fill; 9]));
+                        }
+                        behind.pop(1);
+                        queue.append_all(&mut behind);
+                        prop_assert!(behind.is_empty());
                     }
                     Step::Clear => prop_assert_eq!(queue.clear(), model.drain(..).count()),
                     Step::Shrink => queue.shrink(),

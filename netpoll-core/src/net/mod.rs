@@ -1,4 +1,4 @@
-//! Sockets for tasks: streams and listeners, of TCP and of the Unix domain; and descriptors of other crates.
+//! Sockets for tasks: streams and listeners, of TCP and of the Unix domain, and datagrams; and descriptors of other crates.
 //!
 //! A stream is a connection of its worker like any other: it is read and written by the worker's driver, in its batches, under its
 //! [limits](crate::ConnLimits), in a [simulation](crate::sim) too. What a task sees of it is a [`Stream`], which is not [`Send`]: it stays
@@ -32,7 +32,7 @@
 //! assert_eq!(sim.take_received(peer), b"ping");
 //! ```
 //!
-//! What brings a descriptor of its own, an eventfd, a timerfd, a socket of another crate, is watched by an [`AsyncFd`].
+//! Datagrams come and go by a [`UdpSocket`], in a simulation as well. What brings a descriptor of its own, an eventfd, a timerfd, a socket of another crate, is watched by an [`AsyncFd`].
 //!
 //! # Cancel safety
 //!
@@ -52,6 +52,7 @@
 //! peer reads it all. [`reset`](Stream::reset) does not wait, and neither does a task that panics: its peer is not to take the
 //! half of an answer for the whole.
 
+mod batch;
 mod connect;
 mod copy;
 mod fd;
@@ -59,15 +60,19 @@ mod link;
 mod listener;
 mod shared;
 mod stream;
+mod udp;
+mod until;
 mod wait;
 mod watched;
 
+pub use batch::{DatagramBatch, JoinedDatagrams};
 pub use connect::{connect, connect_with, lookup};
 pub use copy::copy_bidirectional;
 pub use fd::{AsyncFd, NothingThere, ReadyGuard};
 pub use link::Link;
 pub use listener::{Listener, in_task};
 pub use stream::{OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+pub use udp::UdpSocket;
 
 pub use crate::driver::{Interest, Ready};
 

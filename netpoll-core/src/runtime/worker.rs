@@ -212,6 +212,7 @@ impl Worker {
             Command::SendDatagram { from, packet } => {
                 self.post_to(from.worker, Letter::SendDatagram { from: from.key, packet });
             }
+            Command::OnSockets(job) => job(&mut self.sockets, &mut self.cx, io),
             Command::Link { from, to } => {
                 let (from, to) = (self.own(from), self.own(to));
                 self.tables.link(&mut self.cx, io, from, to);
@@ -375,6 +376,8 @@ impl Worker {
             self.listeners.stirred(&mut self.cx, io, key);
         } else if let Some(table) = self.tables.get(key) {
             table.order(&mut self.cx, io, key, Order::Wake);
+        } else if key.table() == Sockets::TABLE {
+            self.sockets.woken(&mut self.cx, io, key, Came::Here);
         }
     }
 
@@ -458,6 +461,8 @@ impl Worker {
             || !self.sockets.is_empty()
             || self.cx.lane.executor().waited() > 0
             || self.cx.reach.has_given()
+            // What the last tasks have written, or closed.
+            || self.cx.lane.stirred() > 0
         {
             if self.has_left.get() {
                 self.come_back();

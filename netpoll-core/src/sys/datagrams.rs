@@ -8,10 +8,10 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::control::{Control, Facts, LocalIp};
 use super::kernel;
@@ -61,6 +61,50 @@ pub fn join_datagrams(socket: BorrowedFd<'_>) -> bool {
 pub fn cuts_datagrams(socket: BorrowedFd<'_>) -> bool {
     // Zero is what it is set to already; a kernel that does not know it says so.
     set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
+/// What can be set on a UDP socket that is bound.
+#[derive(Clone, Copy, Debug)]
+pub enum DatagramOption {
+    /// `SO_BROADCAST`
+    Broadcast(bool),
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`, by the family of the socket.
+    Ttl(u32),
+    /// `IP_MULTICAST_TTL` or `IPV6_MULTICAST_HOPS`
+    MulticastTtl(u32),
+    /// `IP_MULTICAST_LOOP` or `IPV6_MULTICAST_LOOP`
+    MulticastLoop(bool),
+    /// `IP_ADD_MEMBERSHIP` at the interface that has this address.
+    JoinV4(Ipv4Addr, Ipv4Addr),
+    /// `IP_DROP_MEMBERSHIP`
+    LeaveV4(Ipv4Addr, Ipv4Addr),
+    /// `IPV6_ADD_MEMBERSHIP` at the interface of this number.
+    JoinV6(Ipv6Addr, u32),
+    /// `IPV6_DROP_MEMBERSHIP`
+    LeaveV6(Ipv6Addr, u32),
+}
+
+/// Sets it. One system call, two where the family has to be asked for.
+///
+/// # Errors
+/// The kernel's: `EINVAL` of a value out of range or an address that is no group, `ENODEV` without such an interface, `EADDRINUSE` of
+/// a group that was joined, `EADDRNOTAVAIL` of one that was not, `ENOPROTOOPT` of the other family's.
+pub fn set_datagram_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    let is_v6 = || socket.local_addr().map(|addr| addr.is_ipv6());
+    match option {
+        DatagramOption::Broadcast(on) => socket.set_broadcast(on),
+        DatagramOption::Ttl(hops) if is_v6()? => socket.set_unicast_hops_v6(hops),
+        DatagramOption::Ttl(hops) => socket.set_ttl_v4(hops),
+        DatagramOption::MulticastTtl(hops) if is_v6()? => socket.set_multicast_hops_v6(hops),
+        DatagramOption::MulticastTtl(hops) => socket.set_multicast_ttl_v4(hops),
+        DatagramOption::MulticastLoop(on) if is_v6()? => socket.set_multicast_loop_v6(on),
+        DatagramOption::MulticastLoop(on) => socket.set_multicast_loop_v4(on),
+        DatagramOption::JoinV4(group, at) => socket.join_multicast_v4(&group, &at),
+        DatagramOption::LeaveV4(group, at) => socket.leave_multicast_v4(&group, &at),
+        DatagramOption::JoinV6(group, at) => socket.join_multicast_v6(&group, at),
+        DatagramOption::LeaveV6(group, at) => socket.leave_multicast_v6(&group, at),
+    }
 }
 
 /// One datagram that was received, or several of one sender and one length, joined.

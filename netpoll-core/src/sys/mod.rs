@@ -40,8 +40,8 @@ pub use broken_pipe::watch_broken_pipe;
 pub use control::LocalIp;
 pub use cpu::{Affinity, allowed_cpus, pin_current_thread, quota};
 pub use datagrams::{
-    DATAGRAM_BYTES_MAX, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams, join_datagrams,
-    tell_local_ip,
+    DATAGRAM_BYTES_MAX, DatagramOption, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams,
+    join_datagrams, set_datagram_option, tell_local_ip,
 };
 pub use directory::Directory;
 pub use epoll::{

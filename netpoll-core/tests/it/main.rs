@@ -55,6 +55,7 @@ mod support;
 mod tasks;
 mod time_for_tasks;
 mod timers;
+mod udp_sockets;
 mod unix;
 mod waiting;
 mod waking;

@@ -27,6 +27,10 @@ pub struct UdpOptions {
     /// batch of the longest datagrams there are, twice. What does not fit is dropped and counted
     /// ([`Stats::datagrams_dropped`](crate::Stats::datagrams_dropped)), as a network would.
     pub queue_bytes_max: usize,
+    /// Bytes that may wait in one socket of a task ([`UdpSocket`](crate::net::UdpSocket)) for somebody to receive them, 64 for each datagram
+    /// included. Default 1 MiB: 8000 short datagrams, or 15 of the longest. What does not fit is dropped and counted
+    /// ([`Stats::datagrams_dropped`](crate::Stats::datagrams_dropped)): who does not keep up loses the newest.
+    pub unread_bytes_max: usize,
     /// Whether datagrams of one sender that came together are received as one, where the kernel can (`UDP_GRO`, Linux 5.0). They are
     /// handed over one by one all the same. Default true. It makes each of the batch's places 64 KiB long, of which only
     /// what is used takes memory: turn it off if every peer only sends single datagrams.
@@ -50,6 +54,7 @@ impl Default for UdpOptions {
             datagrams_per_turn: 128,
             datagram_bytes_max: Self::DATAGRAM_BYTES_MAX,
             queue_bytes_max: 4 * 1024 * 1024,
+            unread_bytes_max: 1024 * 1024,
             join_received: true,
             join_sent: true,
             receive_buffer_bytes: None,
@@ -64,6 +69,7 @@ setters! {
         datagrams_per_turn: usize,
         datagram_bytes_max: usize,
         queue_bytes_max: usize,
+        unread_bytes_max: usize,
         join_received: bool,
         join_sent: bool,
         receive_buffer_bytes: impl Into<Option<usize>>,
@@ -104,6 +110,9 @@ impl UdpOptions {
         }
         if !sys::is_buffer_size(self.receive_buffer_bytes) {
             return Some("receive_buffer_bytes of UDP is not between 1 and 2147483647");
+        }
+        if self.unread_bytes_max == 0 {
+            return Some("unread_bytes_max is zero");
         }
         (self.queue_bytes_max == 0).then_some("queue_bytes_max is zero")
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::UdpOptions;
+use super::{Spares, UdpOptions};
 use crate::clockwork::Instant;
 use crate::conn::deadline::Deadlines;
 use crate::conn::{Commands, Context, Local};
@@ -45,6 +45,8 @@ pub(super) enum Phase {
 /// What belongs to one socket beside its protocol.
 pub(super) struct Core {
     pub queue: DatagramQueue,
+    /// Of a socket that belongs to a task: where the queue's memory goes when it is empty.
+    pub spares: Option<Rc<Spares>>,
     pub deadlines: Deadlines,
     pub wake: Option<Arc<WakeTarget>>,
     pub addr: SocketAddr,
@@ -63,6 +65,7 @@ impl Core {
     pub fn new(addr: SocketAddr, options: &UdpOptions) -> Self {
         Self {
             queue: DatagramQueue::new(options.queue_bytes_max),
+            spares: None,
             deadlines: Deadlines::new(),
             wake: None,
             addr,
@@ -81,6 +84,11 @@ impl Core {
             Phase::New | Phase::Open => None,
             Phase::Stopping(at) | Phase::Finishing(at) | Phase::Closing(at) => Some(at),
         }
+    }
+
+    /// It belongs to a task, whose end is what ends it: a drain does not wait for it as long as nobody has closed it.
+    pub fn is_of_task(&self) -> bool {
+        self.spares.is_some() && !matches!(self.phase, Phase::Closing(_))
     }
 
     /// Callbacks are called.
@@ -163,6 +171,20 @@ impl DatagramSocket<'_> {
         let (returned, fits) = self.core.queue.append(to.into(), UdpOptions::DATAGRAM_BYTES_MAX, write);
         self.cx.agenda.stats.datagrams_dropped += u64::from(!fits);
         (returned, fits)
+    }
+
+    /// Lets what was queued elsewhere leave, in the place of the queue, or behind what is in that, whatever the limit.
+    pub(crate) fn send_queue(&mut self, queue: &mut DatagramQueue) {
+        if self.core.queue.is_empty() {
+            std::mem::swap(&mut self.core.queue, queue);
+        } else {
+            self.core.queue.append_all(queue);
+        }
+    }
+
+    /// Counts datagrams that were dropped.
+    pub(crate) fn count_dropped(&mut self, datagrams: u64) {
+        self.cx.agenda.stats.datagrams_dropped += datagrams;
     }
 
     /// Datagrams that were queued and that the kernel has not taken.

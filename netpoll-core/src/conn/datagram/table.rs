@@ -3,14 +3,16 @@
 //! Every callback goes through [`Slot::call`], so a panic in one costs that call and nothing else. Callbacks never nest:
 //! effects on others are commands.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use super::socket::{Core, Phase};
-use super::{DatagramProtocol, DatagramSocket, UdpOptions};
+use super::{DatagramProtocol, DatagramSocket, Spares, UdpOptions};
 use crate::conn::deadline::Passed;
 use crate::conn::{Context, Tables};
-use crate::driver::{Close, Datagrams, DatagramsFlushed, Io};
+use crate::driver::{Close, DatagramBind, Datagrams, DatagramsFlushed, Io};
 use crate::mem::{self, DatagramPath, Guarded, Key, KeySlab};
 use crate::reactor::{Agenda, Due};
 use crate::sys;
@@ -74,6 +76,10 @@ pub struct Sockets {
     slots: KeySlab<Slot>,
     /// Bound before their worker serves.
     unopened: Vec<Key>,
+    /// How many belong to tasks, see [`Core::is_of_task`].
+    of_tasks: usize,
+    /// Memory for the queues of those.
+    spares: Rc<Spares>,
 }
 
 impl Sockets {
@@ -81,7 +87,7 @@ impl Sockets {
     pub const TABLE: u8 = Tables::DATAGRAMS;
 
     pub fn new() -> Self {
-        Self { slots: KeySlab::new(Self::TABLE), unopened: Vec::new() }
+        Self { slots: KeySlab::new(Self::TABLE), unopened: Vec::new(), of_tasks: 0, spares: Rc::default() }
     }
 
     /// Makes room for a socket that is bound to this address. `None` when the table is full.
@@ -97,8 +103,51 @@ impl Sockets {
         Some(key)
     }
 
+    /// Opens a socket for a task, now. Its name, and where it is bound.
+    ///
+    /// # Errors
+    /// The driver's; the table is full.
+    pub fn open(
+        &mut self,
+        io: &mut dyn Io,
+        addr: SocketAddr,
+        options: &UdpOptions,
+        protocol: Box<dyn DatagramProtocol>,
+    ) -> io::Result<(Key, SocketAddr)> {
+        let mut core = Core::new((Ipv4Addr::UNSPECIFIED, 0).into(), options);
+        (core.spares, core.phase) = (Some(Rc::clone(&self.spares)), Phase::Open);
+        let slot = Slot { core, protocol: Guarded::new(protocol) };
+        let full = || io::Error::other("a worker has at most 16 million datagram sockets");
+        let key = self.slots.insert_with(|_| slot).ok_or_else(full)?;
+        let bind = DatagramBind {
+            addr,
+            send_buffer_bytes: options.send_buffer_bytes,
+            receive_buffer_bytes: options.receive_buffer_bytes,
+            setup: options.setup(),
+        };
+        match io.open_datagrams(key, &bind) {
+            Ok(addr) => {
+                self.of_tasks += 1;
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.core.addr = addr;
+                }
+                Ok((key, addr))
+            }
+            Err(error) => {
+                drop(self.slots.remove(key));
+                Err(error)
+            }
+        }
+    }
+
+    /// Memory for what comes to sockets of tasks, and what they send.
+    pub fn spares(&self) -> &Rc<Spares> {
+        &self.spares
+    }
+
+    /// Nothing is left that a drain waits for.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.len() == self.of_tasks
     }
 
     pub fn keys(&self) -> impl Iterator<Item = Key> {
@@ -157,6 +206,9 @@ impl Sockets {
             return;
         }
         core.blocked = io.send_to(key, &mut core.queue) == DatagramsFlushed::Blocked;
+        if let Some(spares) = core.spares.as_ref().filter(|_| core.queue.is_empty()) {
+            spares.put(&mut core.queue);
+        }
         if !core.blocked && matches!(core.phase, Phase::Closing(_)) {
             self.end(cx, io, key);
         }
@@ -269,7 +321,7 @@ impl Sockets {
         let keys: Vec<Key> = self.slots.keys().collect();
         for key in keys {
             let Some(slot) = self.slots.get_mut(key) else { continue };
-            if matches!(slot.core.phase, Phase::Closing(_)) {
+            if matches!(slot.core.phase, Phase::Closing(_)) || slot.core.is_of_task() {
                 continue;
             }
             // One that cannot say how long it goes on does not.
@@ -302,6 +354,7 @@ impl Sockets {
     fn close(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let Some(Slot { core, .. }) = self.slots.get_mut(key) else { return };
         let ends = cx.agenda.clock.now().saturating_add(cx.limits.drain_grace);
+        self.of_tasks -= usize::from(core.is_of_task());
         if !matches!(core.phase, Phase::Closing(_)) {
             core.set_phase(&mut cx.agenda, key, Phase::Closing(ends));
         }
@@ -324,6 +377,7 @@ impl Sockets {
     fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         io.close(key, Close::Now);
         let Some(Slot { mut core, protocol }) = self.slots.remove(key) else { return };
+        self.of_tasks -= usize::from(core.is_of_task());
         core.deadlines.disarm(&mut cx.agenda.timers);
         cx.agenda.stats.datagrams_dropped += core.queue.clear() as u64;
         drop(protocol);
@@ -343,5 +397,6 @@ impl Sockets {
             }
         }
         self.unopened.shrink_to_fit();
+        self.spares.shrink();
     }
 }

@@ -11,13 +11,14 @@
 //! the first socket of a worker, and all of them share them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::super::{DatagramSetup, Datagrams, DatagramsFlushed, IoCounts, Place, Sink};
+use super::super::{DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, IoCounts, Place, Sink};
 use super::source::Readiness;
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramPath, DatagramQueue, Joining, Key, KeyMap, Run};
-use crate::sys::{self, Incoming, LocalIp, Outgoing, Parcel};
+use crate::sys::{self, DatagramOption, Incoming, LocalIp, Outgoing, Parcel, Sharing};
 
 /// Places that are offered at least, though only one datagram is expected.
 const OFFERED_MIN: usize = 4;
@@ -232,6 +233,24 @@ impl<R: Register> Streams<R> {
         let replaced = datagrams.sockets.insert(key, socket);
         assert!(replaced.is_none(), "a key names one socket at a time");
         Ok(())
+    }
+
+    pub(super) fn open_datagram_socket(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
+        self.counts.syscalls_other += 3;
+        let socket = sys::bind_datagrams(bind.addr, Sharing::Alone)?;
+        let addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(bind.addr);
+        sys::set_buffers(socket.as_fd(), bind.send_buffer_bytes, bind.receive_buffer_bytes)?;
+        if addr.ip().is_unspecified() {
+            sys::tell_local_ip(socket.as_fd(), addr.is_ipv6())?;
+        }
+        self.bind_datagrams(key, socket, &bind.setup)?;
+        Ok(addr)
+    }
+
+    pub(super) fn set_option_of_datagrams(&mut self, key: Key, option: DatagramOption) -> io::Result<()> {
+        let socket = self.datagrams.sockets.get(key).ok_or(io::ErrorKind::NotConnected)?;
+        self.counts.syscalls_other += 1;
+        sys::set_datagram_option(socket.fd.as_fd(), option)
     }
 
     /// Handles what the poller reported about a datagram socket.

@@ -1,17 +1,19 @@
 //! What the floors above ask of a stream, a listener or a datagram socket of a poller.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::super::{
-    Close, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired, Watcher,
+    Close, DatagramBind, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired,
+    Watcher,
 };
 use super::door::Door;
 use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
-use crate::sys::{self, Address, StreamOptions};
+use crate::sys::{self, Address, DatagramOption, StreamOptions};
 
 /// What the kernel keeps of a send to a Unix socket in one piece, and lets go as one, is less than this (`unix_stream_sendmsg`,
 /// net/unix/af_unix.c: 32 KiB in pages, and what fits into an allocation of 16 KiB).
@@ -105,6 +107,14 @@ impl<R: Register> Io for Streams<R> {
 
     fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {
         self.bind_datagrams(key, socket, setup)
+    }
+
+    fn open_datagrams(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
+        self.open_datagram_socket(key, bind)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: DatagramOption) -> io::Result<()> {
+        self.set_option_of_datagrams(key, option)
     }
 
     fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {

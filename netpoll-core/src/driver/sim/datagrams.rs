@@ -1,20 +1,25 @@
 //! Datagrams of the simulated network: lost, doubled, late and in another order, as chance will have it.
 //!
-//! There are no links: a far end is an address. What a far end sends lies in the socket of one worker until it is received;
+//! There are no links: a far end is an address, and may be that of another socket of a worker. What a far end sends lies in the socket of one worker until it is received;
 //! what it is sent lies in its inbox until the test takes it.
 //!
 //! Invariant: a datagram arrives whole or not at all. Nothing here keeps an order; with a latency, one that takes less time
 //! overtakes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::SimIo;
 use super::faults::{Faults, Random};
 use super::network::Net;
 use crate::clockwork::Instant;
-use crate::driver::{DatagramSetup, Datagrams, DatagramsFlushed, Place, Sink};
+use crate::driver::{DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, Place, Sink};
 use crate::mem::{DatagramPath, DatagramQueue, Joining, Key};
+
+/// The first port that a socket gets which does not name one, or rather the one behind.
+const PORT_BEFORE_FIRST: u16 = 49_151;
 
 /// One on its way or arrived.
 #[derive(Clone)]
@@ -46,6 +51,8 @@ pub struct Post {
     to_peers: Vec<(Instant, SocketAddr, Packet)>,
     /// By far end: from which address of ours, and what.
     inboxes: BTreeMap<SocketAddr, VecDeque<(SocketAddr, Vec<u8>)>>,
+    /// Ports that were given to sockets that had named none.
+    chosen: u16,
 }
 
 impl Post {
@@ -80,6 +87,19 @@ impl Post {
         self.ports[port].is_open
     }
 
+    /// Which of our sockets hears what is sent to this address along this path, if one does. Of several that share it always the same.
+    pub fn port_at(&self, to: SocketAddr, path: &DatagramPath) -> Option<usize> {
+        let hears = |port: &&usize| {
+            let Port { addr, is_open, .. } = &self.ports[**port];
+            *is_open && addr.port() == to.port() && (addr.ip() == to.ip() || hears_all(*addr, to.ip()))
+        };
+        let all: Vec<usize> = (0..self.ports.len()).collect();
+        let ports: Vec<usize> = all.iter().filter(hears).copied().collect();
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        (!ports.is_empty()).then(|| ports[(hasher.finish() % ports.len() as u64) as usize])
+    }
+
     /// A wait of this worker would bring something.
     pub fn is_due(&self, worker: usize, faults: &Faults) -> bool {
         faults.delays < 1000
@@ -104,15 +124,35 @@ impl Post {
     }
 
     fn arrive_at_peer(&mut self, random: &mut Random, faults: &Faults, from: SocketAddr, packet: Packet) {
-        let inbox = self.inboxes.entry(packet.path.peer()).or_default();
+        let ip = packet.path.local_ip().unwrap_or_else(|| said_ip(from.ip()));
+        let (to, from) = (packet.path.peer(), SocketAddr::from((ip, from.port())));
+        if let Some(port) = self.port_at(to, &DatagramPath::from(from)) {
+            let local = self.ports[port].addr.ip().is_unspecified().then(|| (to.ip(), 1));
+            let packet = Packet { path: DatagramPath::new(from, local), bytes: packet.bytes };
+            return self.arrive_at_port(random, faults, port, packet);
+        }
+        let inbox = self.inboxes.entry(to).or_default();
         let place = place(random, faults, inbox.len());
-        let from = packet.path.local_ip().map_or(from, |ip| (ip, from.port()).into());
         inbox.insert(place, (from, packet.bytes));
     }
 
     /// What a far end has received since the last call: from which address of ours, and the bytes.
     pub fn take(&mut self, peer: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
         self.inboxes.remove(&peer).unwrap_or_default().into()
+    }
+}
+
+/// Whether a socket at this address hears what is sent to any of ours of its family.
+fn hears_all(addr: SocketAddr, ip: IpAddr) -> bool {
+    addr.ip().is_unspecified() && (addr.is_ipv6() || ip.is_ipv4())
+}
+
+/// What a socket that is bound to all addresses has as its own: this host has no other.
+fn said_ip(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 
@@ -303,6 +343,32 @@ impl SimIo {
             return DatagramsFlushed::Blocked;
         }
         DatagramsFlushed::Done
+    }
+
+    /// A socket that a worker opens while it serves.
+    pub(super) fn open_port(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
+        let mut guard = self.net.net.borrow_mut();
+        let net = &mut *guard;
+        if self.random.happens(net.faults.failed_registrations) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let mut addr = bind.addr;
+        let taken = |post: &Post, addr: SocketAddr| {
+            let clashes = |port: &Port| {
+                let ips = [port.addr.ip(), addr.ip()];
+                ips[0] == ips[1] || ips.iter().any(IpAddr::is_unspecified)
+            };
+            post.ports.iter().any(|port| port.is_open && port.addr.port() == addr.port() && clashes(port))
+        };
+        while addr.port() == 0 || (bind.addr.port() == 0 && taken(&net.post, addr)) {
+            net.post.chosen = net.post.chosen.wrapping_add(1);
+            addr.set_port(PORT_BEFORE_FIRST.wrapping_add(net.post.chosen));
+        }
+        if taken(&net.post, addr) {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
+        net.post.add(self.worker, key, addr, bind.setup);
+        Ok(addr)
     }
 
     /// A socket that lives in this network only.

@@ -334,6 +334,11 @@ impl SimNet {
         self.net.borrow().post.ports[port].addr
     }
 
+    /// Which socket is bound to this address, if one is.
+    pub fn udp_at(&self, to: SocketAddr, path: &DatagramPath) -> Option<usize> {
+        self.net.borrow().post.port_at(to, path)
+    }
+
     /// Whether a socket still receives.
     pub fn receives(&self, port: usize) -> bool {
         self.net.borrow().post.is_open(port)

@@ -1,6 +1,7 @@
 //! The half of the simulated driver that takes orders.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::SimIo;
@@ -8,7 +9,7 @@ use super::link::{Link, Segment, State};
 use super::network::Answer;
 use super::next::reset_error;
 use super::outgoing::{send_from, take_with_files};
-use crate::driver::{Close, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
+use crate::driver::{Close, DatagramBind, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 use crate::sys::{Address, StreamOptions};
 
@@ -186,6 +187,10 @@ impl Io for SimIo {
         self.counts.syscalls_send += 1;
         self.counts.sent_bytes += taken as u64;
         taken
+    }
+
+    fn open_datagrams(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
+        self.open_port(key, bind)
     }
 
     fn send_to(&mut self, key: Key, queue: &mut DatagramQueue) -> DatagramsFlushed {

@@ -90,13 +90,12 @@ impl Sim {
         self.net.udp_addr(self.udp[udp.0][0])
     }
 
-    /// A far end sends a datagram to the socket that is bound to exactly this address, as an answer to one that came from there.
-    /// Where there is none, it is lost.
+    /// A far end sends a datagram to the socket that is bound to this address, as an answer to one that came from there. Those of tasks
+    /// ([`UdpSocket`](crate::net::UdpSocket)) have no other name. Where there is none, it is lost.
     pub fn send_datagram_at(&mut self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) {
-        let mut ports = self.udp.iter().flatten().copied();
-        let port = ports.find(|port| self.net.udp_addr(*port) == to && self.net.receives(*port));
-        if let Some(port) = port {
-            self.net.send_datagram(port, DatagramPath::from(from), bytes);
+        let path = DatagramPath::from(from);
+        if let Some(port) = self.net.udp_at(to, &path) {
+            self.net.send_datagram(port, path, bytes);
         }
     }
 
