@@ -434,7 +434,9 @@ impl Commands {
     ///   direction. Nobody is told, and `eof` of `from` does not come any more: one to which nothing is forwarded stays open until its
     ///   own protocol, or somebody else, ends its output. Give it a deadline.
     /// - When either of the two is gone before, however that came about, the other one is reset, so that nobody takes a part for the
-    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). Unless its own protocol has closed or finished it before: then its
+    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). If `from` has failed, because its peer has reset it or is gone, what it had
+    ///   received by then, with its end if there was one, goes to the peer of `to` first, and the reset comes when that is acknowledged, after
+    ///   [`linger_time_max`](crate::ConnLimits::linger_time_max) at most. Nobody is reset whose own protocol has closed or finished it before: its
     ///   peer has been told that this was all. A Unix socket knows no reset: to its peer that is an end like any other, and what was said
     ///   has to tell a part from the whole.
     /// - When `to` takes no more, because its own protocol has closed or [finished](Self::finish) it, nothing happens until there are bytes

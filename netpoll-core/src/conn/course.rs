@@ -1,7 +1,7 @@
 //! Where a connection goes next: the callbacks' wishes ([`Flow`]) become marks, and orders to the driver, here.
 //!
 //! Invariant: input is *held* (the driver told to pause) exactly while the protocol paused, yielded, another connection has paused it
-//! or has no room for it, the queue is above high water, a plain close is under way, a lingering one has discarded all it may, or a remainder has to be
+//! or has no room for it, the queue is above high water, a plain close or a late reset is under way, a lingering one has discarded all it may, or a remainder has to be
 //! offered first.
 
 use super::stream::{
@@ -142,7 +142,7 @@ impl Stream {
             Phase::Open | Phase::HalfClosing | Phase::HalfClosed => {
                 self.has(if self.hears_on() { HOLDING & !BACKED_UP } else { HOLDING })
             }
-            Phase::Closing => true,
+            Phase::Closing | Phase::Cutting => true,
             Phase::Finishing | Phase::Lingering => self.has(PAUSED),
             Phase::Connecting | Phase::ConnectingToFinish => false,
         };

@@ -18,13 +18,15 @@ impl<P: Protocol> Connections<P> {
     /// Takes a connection out, closes it and tells its protocol.
     #[cold]
     pub fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        let stream = self.slots.get_mut(key).map(|slot| &mut slot.stream);
+        let last = stream.and_then(|stream| stream.last_input(cx, io, key, &end));
         io.close(key, end.how);
         let Some(Slot { mut stream, mut protocol }) = self.slots.remove(key) else { return };
         stream.release(&mut cx.agenda);
         cx.addresses.left(key);
         cx.attempts.forget(&*cx.resolver, key);
         if stream.is_linked() {
-            forward::left(cx, key);
+            forward::left(cx, key, last);
         }
         if stream.is_layered() {
             cx.above.remove(&key);

@@ -12,6 +12,7 @@
 //! - while there is a link, its source's protocol is offered no input, and its target's marks none of its own to go back: a
 //!   link that begins while its target is open begins in the next turn, when what was marked has left;
 //! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list;
+//! - a source that fails gives what it has received by then; its target is reset behind that, when the peer has acknowledged it;
 //! - what is noted may be carried out when the link has changed: who is no source any more is offered what it has kept, or told of its
 //!   end, by the ready list.
 //!
@@ -26,6 +27,9 @@ use crate::clockwork::Instant;
 use crate::driver::{Io, SPLICED_BYTES_MIN, Verdict};
 use crate::mem::{Key, KeyMap, ReadBuffer};
 use crate::reactor::{Agenda, Due};
+
+/// How much is read at a time of what lies in the socket of a source that has failed.
+const SALVAGED_PIECE_BYTES: usize = 16 * 1024;
 
 /// What is to be done about a link, noted where only one of the two is at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub struct Forwards {
     pub(super) links: KeyMap<Link>,
     /// The source of each target.
     sources: KeyMap<Key>,
+    /// Of those whose other end has failed: what it had still to give, if it was their source. Until that is carried out.
+    last: KeyMap<Option<ReadBuffer>>,
 }
 
 impl Forwards {
@@ -107,18 +113,33 @@ impl Forwards {
     pub fn shrink(&mut self) {
         self.links.shrink();
         self.sources.shrink();
+        self.last.shrink();
     }
 }
 
 /// A connection that was part of a link is gone: the others are seen to.
 #[cold]
-pub fn left(cx: &mut Context, key: Key) {
+pub fn left(cx: &mut Context, key: Key, last: Option<ReadBuffer>) {
     let target = cx.forwards.remove(key);
     let source = cx.forwards.sources.get(key).copied();
     if let Some(source) = source {
         cx.forwards.remove(source);
     }
-    for other in [target, source].into_iter().flatten().filter(|other| *other != key) {
+    let target = target.filter(|other| *other != key);
+    let source = source.filter(|other| *other != key && Some(*other) != target);
+    match (last, target, source) {
+        (Some(last), Some(target), _) => {
+            cx.forwards.last.insert(target, Some(last));
+        }
+        (Some(mut last), None, source) => {
+            last.clear(&mut cx.agenda.pool);
+            if let Some(source) = source {
+                cx.forwards.last.insert(source, None);
+            }
+        }
+        (None, ..) => {}
+    }
+    for other in [target, source].into_iter().flatten() {
         cx.commands.push(Command::Forward(Forward::Left(other)));
     }
 }
@@ -212,14 +233,38 @@ impl Tables {
         }
     }
 
-    /// The other end of a link is gone: this one is reset, or its peer would take a part for the whole. Not one whose own protocol had
-    /// ended its direction before: its peer has been told that this was all.
+    /// The other end of a link is gone: this one is reset, or its peer would take a part for the whole. Where the other one has failed, by a
+    /// reset of its own peer, what came before that, with its end if there was one, is delivered first. Nor is one reset whose own protocol had ended its direction before: its peer has been told that this was all.
     fn other_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let is_target = cx.forwards.sources.get(key).is_some();
-        let Some(stream) = self.stream(key) else { return };
-        if !stream.has_said_end() {
-            return self.end(cx, io, key, End::reset(Lost::Reset));
+        let last = cx.forwards.last.remove(key);
+        let has_failed = last.is_some();
+        let mut kept = last.flatten();
+        let Some(stream) = self.stream(key).filter(|stream| !stream.has_said_end()) else {
+            if let Some(kept) = &mut kept {
+                kept.clear(&mut cx.agenda.pool);
+            }
+            return self.other_left_behind_end(cx, io, key, is_target);
+        };
+        let end = match (kept, stream.phase) {
+            (Some(kept), Phase::Open) => stream.cut_behind(cx, io, key, kept),
+            (None, Phase::HalfClosing | Phase::HalfClosed) if has_failed => {
+                stream.cut_behind(cx, io, key, ReadBuffer::new())
+            }
+            (kept, _) => {
+                if let Some(mut kept) = kept {
+                    kept.clear(&mut cx.agenda.pool);
+                }
+                Some(End::reset(Lost::Reset))
+            }
+        };
+        if let Some(end) = end {
+            self.end(cx, io, key, end);
         }
+    }
+
+    fn other_left_behind_end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, is_target: bool) {
+        let Some(stream) = self.stream(key) else { return };
         stream.mark(FED, is_target);
         stream.retire_after_all(cx, key);
         if stream.forwards() && stream.phase.is_open() {
@@ -433,6 +478,43 @@ impl Stream {
         cx.agenda.stats.copied_bytes += rest.len() as u64;
         self.out.write(&mut cx.agenda.pool, rest);
         self.flush(&mut cx.agenda, &cx.limits, io, key)
+    }
+
+    /// What a connection that is about to end has still to give to the one that its input goes to, if it has failed: what was kept,
+    /// and what lies in its socket; no more than others may send to one. `None` if it has not failed.
+    #[inline]
+    pub fn last_input(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        end: &End,
+    ) -> Option<ReadBuffer> {
+        if !self.is_linked() || !matches!(end.reason, Lost::Failed(_)) {
+            return None;
+        }
+        let mut last = std::mem::take(&mut self.input);
+        if self.forwards() {
+            let mut piece = [0; SALVAGED_PIECE_BYTES];
+            while last.len() <= cx.limits.output_bytes_max {
+                let len = io.salvage(key, &mut piece);
+                if len == 0 {
+                    break;
+                }
+                last.append(&mut cx.agenda.pool, &piece[..len]);
+                cx.agenda.stats.copied_bytes += len as u64;
+            }
+        }
+        Some(last)
+    }
+
+    /// Its source has failed: it is reset when all that came before, with its end if that was passed on, has arrived.
+    fn cut_behind(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, last: ReadBuffer) -> Option<End> {
+        self.mark(FED, false);
+        self.set_ends_before_cut(self.phase == Phase::HalfClosing);
+        self.phase = Phase::Cutting;
+        self.rein(&mut cx.agenda, io, key);
+        self.feed_kept(cx, io, key, last)
     }
 
     /// Queues what another connection had kept, without a copy, and sends it as far as it goes.

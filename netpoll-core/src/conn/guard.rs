@@ -14,6 +14,10 @@ use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
 
+/// How often it is looked whether a peer has acknowledged what it got before a reset. A few round trips; who delays acknowledgements
+/// does so for 40 ms (Linux, `TCP_DELACK_MIN`).
+const CUTTING_LOOK: Duration = Duration::from_millis(10);
+
 /// One of these; while it runs it is the only one.
 pub struct Guard {
     at: Instant,
@@ -97,6 +101,11 @@ impl Stream {
             return self.linger_on(agenda, limits, key, &guard).map_or(Outlook::GoesOn, Outlook::Ends);
         }
         let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+        if self.phase == Phase::Cutting && self.waiting_bytes() == 0 {
+            return self
+                .cut_on(agenda, key, unacknowledged_bytes, guard.until)
+                .map_or(Outlook::GoesOn, Outlook::Ends);
+        }
         if unacknowledged_bytes == 0 && self.waiting_bytes() == 0 {
             self.output_left(agenda, key);
             return Outlook::GoesOn;
@@ -266,6 +275,39 @@ impl Stream {
         }
     }
 
+    /// All has left the queue: resets the connection when the peer's side has it, and our end, which nothing tells.
+    pub fn cut_when_taken(
+        &mut self,
+        agenda: &mut Agenda,
+        limits: &ConnLimits,
+        io: &mut dyn Io,
+        key: Key,
+    ) -> Option<End> {
+        if self.take_ends_before_cut() {
+            io.finish(key);
+        }
+        let until = agenda.clock.now().saturating_add(limits.linger_time_max);
+        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
+        self.cut_on(agenda, key, unacknowledged_bytes, until)
+    }
+
+    fn cut_on(
+        &mut self,
+        agenda: &mut Agenda,
+        key: Key,
+        unacknowledged_bytes: usize,
+        until: Instant,
+    ) -> Option<End> {
+        if unacknowledged_bytes == 0 || agenda.clock.now() >= until {
+            return Some(End::reset(Lost::Reset));
+        }
+        self.guard(agenda, key, CUTTING_LOOK);
+        if let Some(guard) = &mut self.guard {
+            guard.until = until;
+        }
+        None
+    }
+
     /// A lingering close goes on as long as the peer speaks and may.
     fn linger_on(
         &mut self,
@@ -335,7 +377,7 @@ impl Stream {
             Phase::Open | Phase::HalfClosing | Phase::HalfClosed => {
                 (passed == Passed::Protocol || self.is_retiring()) && !self.is_held()
             }
-            Phase::Closing | Phase::Finishing => false,
+            Phase::Closing | Phase::Finishing | Phase::Cutting => false,
         }
     }
 }

@@ -226,6 +226,7 @@ impl Stream {
         }
         match self.phase {
             Phase::Closing => Some(End::closed()),
+            Phase::Cutting => self.cut_when_taken(agenda, limits, io, key),
             Phase::Finishing if self.has(ENDED) => Some(End::closed()),
             Phase::Finishing => {
                 io.finish(key);

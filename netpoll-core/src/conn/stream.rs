@@ -61,6 +61,9 @@ const HEARS_ON: u8 = 1 << 4;
 /// Its own protocol has ended our direction.
 const SAID_END: u8 = 1 << 5;
 
+/// Our direction ends before the reset that it waits for.
+const ENDS_BEFORE_CUT: u8 = 1 << 6;
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -78,6 +81,8 @@ pub enum Phase {
     Finishing,
     /// Our direction is ended; input is discarded until the peer ends too.
     Lingering,
+    /// Reset as soon as the peer's side has all that was queued: the source of a link has failed (`forward.rs`).
+    Cutting,
 }
 
 impl Phase {
@@ -229,6 +234,18 @@ impl Stream {
         was
     }
 
+    /// Our direction is to end behind what is queued, and then it is reset.
+    pub fn set_ends_before_cut(&mut self, ends: bool) {
+        self.rare = if ends { self.rare | ENDS_BEFORE_CUT } else { self.rare & !ENDS_BEFORE_CUT };
+    }
+
+    /// True once.
+    pub fn take_ends_before_cut(&mut self) -> bool {
+        let ends = self.rare & ENDS_BEFORE_CUT != 0;
+        self.set_ends_before_cut(false);
+        ends
+    }
+
     /// Its own protocol ends our direction: it is no end of a source that is passed on.
     pub fn say_end(&mut self) {
         self.rare |= SAID_END;
@@ -239,7 +256,7 @@ impl Stream {
         match self.phase {
             Phase::Connecting | Phase::ConnectingToFinish | Phase::Open => false,
             Phase::HalfClosing | Phase::HalfClosed => self.rare & SAID_END != 0,
-            Phase::Closing | Phase::Finishing | Phase::Lingering => true,
+            Phase::Closing | Phase::Finishing | Phase::Lingering | Phase::Cutting => true,
         }
     }
 

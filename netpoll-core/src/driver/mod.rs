@@ -88,6 +88,12 @@ pub trait Io {
     /// Whether input lies unread in the socket. The kernel is asked.
     fn has_input(&mut self, key: Key) -> bool;
 
+    /// Takes what lies unread in the socket of a stream that has failed, as far as there is room. Zero if there is nothing more: a
+    /// kernel may throw it away when the peer's reset arrives.
+    fn salvage(&mut self, _key: Key, _into: &mut [u8]) -> usize {
+        0
+    }
+
     /// Sends what is queued, as far as the peer takes it, but of files no more than a share: others wait.
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed;
 

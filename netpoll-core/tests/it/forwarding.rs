@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -850,6 +851,63 @@ fn on_real_sockets_resets_go_through_in_both_directions() {
         let expected =
             if from_client { ["backend Reset", "client Failed"] } else { ["backend Failed", "client Reset"] };
         assert_eq!(relay.ends(), expected);
+    }
+    relay.server.stop(PATIENCE).unwrap();
+}
+
+/// More than a client that does not read lets its kernel take at first.
+const ANSWER_BYTES: usize = 250 << 10;
+
+/// Waits until the other side's kernel has all that was sent.
+fn acknowledged(stream: &TcpStream) {
+    let mut unsent: libc::c_int = 1;
+    while unsent > 0 {
+        #[expect(unsafe_code, reason = "ioctl(2) has no safe form")]
+        // SAFETY: TIOCOUTQ writes one int, and `unsent` is one that outlives the call.
+        let asked = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+        assert_eq!(asked, 0);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn on_real_sockets_what_came_before_a_reset_is_delivered_before_it() {
+    let relay = RealRelay::start();
+    for _ in 0..20 {
+        let (mut client, mut backend) = relay.pair();
+        let answer = noise(ANSWER_BYTES);
+        backend.write_all(&answer).unwrap();
+        acknowledged(&backend);
+        reset(backend);
+        assert_eq!(relay.ends.recv_timeout(PATIENCE).unwrap(), "backend Failed");
+        let mut heard = Vec::new();
+        let error = client.read_to_end(&mut heard).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(heard.len(), answer.len());
+        assert!(heard == answer);
+        assert_eq!(relay.ends.recv_timeout(PATIENCE).unwrap(), "client Reset");
+    }
+    relay.server.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn on_real_sockets_a_reset_behind_an_answer_and_its_end_leaves_both_whole() {
+    let relay = RealRelay::start();
+    for _ in 0..20 {
+        let (mut client, mut backend) = relay.pair();
+        client.write_all(b"a request that is longer than the backend reads").unwrap();
+        backend.read_exact(&mut [0; 9]).unwrap();
+        let answer = noise(ANSWER_BYTES);
+        backend.write_all(&answer).unwrap();
+        backend.shutdown(Shutdown::Write).unwrap();
+        acknowledged(&backend);
+        // With something unread: the kernel resets it.
+        drop(backend);
+        assert_eq!(relay.ends.recv_timeout(PATIENCE).unwrap(), "backend Failed");
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).unwrap();
+        assert!(heard == answer);
+        assert_eq!(relay.ends.recv_timeout(PATIENCE).unwrap(), "client Reset");
     }
     relay.server.stop(PATIENCE).unwrap();
 }

@@ -93,6 +93,14 @@ impl<R: Register> Io for Streams<R> {
         sys::unread_bytes(source.fd.as_fd()).is_ok_and(|bytes| bytes > 0)
     }
 
+    fn salvage(&mut self, key: Key, into: &mut [u8]) -> usize {
+        let Some(source) = self.sources.get(key) else { return 0 };
+        self.counts.syscalls_recv += 1;
+        let len = sys::recv(source.fd.as_fd(), into).unwrap_or(0);
+        self.counts.received_bytes += len as u64;
+        len
+    }
+
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
         self.send_queued(key, queue, pool)
     }
