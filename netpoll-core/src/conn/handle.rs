@@ -243,13 +243,49 @@ impl Conn<'_> {
     /// connection is not read until the queue has fallen to low water, which is when `drained` comes.
     ///
     /// What waits behind the end of our direction ([`finish`](Self::finish)) backs up nobody: input flows, and nothing more is
-    /// queued. Who fills the queue until this says so asks [`is_finished`](Self::is_finished) as well.
+    /// queued. Nor does anything while [`read_while_backed_up`](Self::read_while_backed_up) is on. Who fills the queue until this says so asks [`is_finished`](Self::is_finished) as well.
     #[inline]
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
         self.stream.waiting_bytes() > self.cx.limits.write_high_bytes
             && !self.drops_output()
             && !self.stream.hears_on()
+    }
+
+    /// Whether input flows although more than high water of output waits. Off by default: who does not read is not read, or one
+    /// who asks on and on and takes no answer would fill the memory.
+    ///
+    /// So two peers that both send more than the kernels between them take, and read only behind that, stand still until one of them is cut
+    /// ([`Lost::Stalled`](crate::Lost::Stalled)). A protocol whose peers may do that, as those that exchange large states in both directions at a
+    /// time, turns it on, and sees to it itself that input does not make output without end: [`is_backed_up`](Self::is_backed_up) says no
+    /// meanwhile, [`queued_bytes`](Self::queued_bytes) what waits, and `drained` comes as ever. A peer that does not take its output is still cut.
+    ///
+    /// From the end of this callback on, at most, and until it is turned off.
+    ///
+    /// ```
+    /// use netpoll_core::{Conn, Flow, Input, Protocol};
+    ///
+    /// /// Both sides send all they have, and read what comes meanwhile.
+    /// struct Exchange(Vec<u8>);
+    ///
+    /// impl Protocol for Exchange {
+    ///     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+    ///         conn.read_while_backed_up(true);
+    ///         conn.send(&self.0);
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         input.advance_all(); // nothing is answered, so nothing more is queued
+    ///         Flow::Continue
+    ///     }
+    /// }
+    /// ```
+    pub fn read_while_backed_up(&mut self, on: bool) {
+        self.stream.set_hears_on(on);
+        if !self.reply.is_veiled() {
+            self.stream.rein(&mut self.cx.agenda, self.io, self.key);
+        }
     }
 
     /// The peer has sent all it will send.

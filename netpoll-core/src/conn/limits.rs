@@ -28,7 +28,8 @@ pub struct ConnLimits {
     /// not limited.
     pub connections_per_address_max: Option<usize>,
     /// Queued output, in bytes, above which a connection is not read any more. Default 256 KiB: a slow
-    /// reader then costs a bounded amount, and one large answer still fits. It stops input, not output: what a
+    /// reader then costs a bounded amount, and one large answer still fits. Of two who both send much before they read, none is read then:
+    /// [`Conn::read_while_backed_up`](crate::Conn::read_while_backed_up) is for those. It stops input, not output: what a
     /// callback, a command or another thread sends beyond it is queued all the same; see `output_bytes_max`.
     pub write_high_bytes: usize,
     /// Queued output, in bytes, at which reading goes on. Default 64 KiB, a quarter of high water, so

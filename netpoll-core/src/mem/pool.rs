@@ -61,6 +61,8 @@ pub struct Pool {
     /// Of shared segments in write queues that nobody else is likely to hold. Below zero for those that another pool knows of.
     linked_bytes: isize,
     held_bytes: Arc<AtomicUsize>,
+    /// Of blocks in read buffers.
+    input_bytes: usize,
     /// What was dropped where the pool is out of reach comes here.
     home: Arc<Home>,
     counts: PoolCounts,
@@ -104,6 +106,7 @@ impl Pool {
             allocated_bytes: 0,
             linked_bytes: 0,
             held_bytes: Arc::default(),
+            input_bytes: 0,
             home: Arc::default(),
             counts: PoolCounts { hits: 0, misses: 0, returned: 0, dropped: 0, chain_misses: 0 },
         }
@@ -151,6 +154,39 @@ impl Pool {
         self.linked_bytes -= bytes as isize;
     }
 
+    /// A block is one of a read buffer now.
+    #[inline]
+    pub(super) fn reads_into(&mut self, block_bytes: usize) {
+        self.input_bytes += block_bytes;
+    }
+
+    /// It is none any more.
+    #[inline]
+    pub(super) fn has_read_out(&mut self, block_bytes: usize) {
+        // Saturating: a block that came from elsewhere was never counted.
+        self.input_bytes = self.input_bytes.saturating_sub(block_bytes);
+    }
+
+    /// The memory of read buffers now, in bytes.
+    #[inline]
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
+    }
+
+    /// The memory of write queues now, in bytes: blocks, and shared bytes that nobody else is likely to hold.
+    #[inline]
+    pub fn output_bytes(&self) -> usize {
+        let blocks = self.allocated_bytes.saturating_sub(self.retained_bytes);
+        blocks.saturating_sub(self.input_bytes) + self.linked_bytes
+    }
+
+    /// Blocks that are out now.
+    #[inline]
+    pub fn blocks_in_use(&self) -> u64 {
+        let PoolCounts { hits, misses, returned, dropped, .. } = self.counts;
+        (hits + misses).saturating_sub(returned + dropped)
+    }
+
     /// Counts what a protocol holds; nothing yet.
     pub fn hold(&self) -> Held {
         Held { sum: Arc::clone(&self.held_bytes), bytes: 0 }
@@ -186,6 +222,7 @@ impl Pool {
     fn pick_up(&mut self) {
         for (mut queue, block) in self.home.take() {
             queue.clear(self);
+            self.has_read_out(block.capacity());
             self.give(block);
         }
     }

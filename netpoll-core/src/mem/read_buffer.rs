@@ -32,7 +32,8 @@ impl ReadBuffer {
     }
 
     /// What is in a block that is not empty.
-    pub(super) fn of(block: Block) -> Self {
+    pub(super) fn of(pool: &mut Pool, block: Block) -> Self {
+        pool.reads_into(block.capacity());
         debug_assert!(!block.is_empty(), "an empty buffer owns nothing");
         Self { block, start: 0 }
     }
@@ -96,6 +97,8 @@ impl ReadBuffer {
         } else {
             let bytes_min = if needed <= BLOCK_BYTES_MAX { needed } else { needed.max(2 * capacity) };
             let mut larger = pool.take(bytes_min);
+            pool.reads_into(larger.capacity());
+            pool.has_read_out(capacity);
             larger.extend_from_slice(self.bytes());
             pool.give(mem::replace(&mut self.block, larger));
         }
@@ -116,7 +119,8 @@ impl ReadBuffer {
     }
 
     /// The block, and how much of it was consumed.
-    pub(super) fn into_parts(self) -> (Block, usize) {
+    pub(super) fn into_parts(self, pool: &mut Pool) -> (Block, usize) {
+        pool.has_read_out(self.block.capacity());
         (self.block, self.start)
     }
 
@@ -124,6 +128,7 @@ impl ReadBuffer {
     #[inline]
     pub fn clear(&mut self, pool: &mut Pool) {
         self.start = 0;
+        pool.has_read_out(self.block.capacity());
         pool.give(mem::take(&mut self.block));
     }
 }

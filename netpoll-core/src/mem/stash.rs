@@ -76,7 +76,7 @@ impl Stash {
     pub fn zeroed(pool: &mut Pool, bytes: usize) -> Stash {
         let mut block = pool.take(bytes);
         block.as_vec().resize(bytes, 0);
-        Stash { queue: WriteQueue::new(), rest: ReadBuffer::of(block), home: Some(pool.home()) }
+        Stash { queue: WriteQueue::new(), rest: ReadBuffer::of(pool, block), home: Some(pool.home()) }
     }
 
     /// Gives everything back.
@@ -111,9 +111,11 @@ mod tests {
         stash.queue.write(&mut pool, b"an answer");
         stash.rest.append(&mut pool, b"half a head");
         let held = pool.in_use_bytes();
+        assert!(pool.input_bytes() >= 11 && pool.input_bytes() + pool.output_bytes() == held);
 
         drop(stash);
         pool.collect();
+        assert_eq!((pool.input_bytes(), pool.output_bytes(), pool.blocks_in_use()), (0, 0, 0));
 
         assert!(held >= 2048, "{held}");
         assert_eq!(pool.in_use_bytes(), 0);

@@ -161,10 +161,10 @@ impl WriteQueue {
         let is_first = self.is_empty();
         if !is_first && kept.len() <= COPY_MAX {
             self.write(pool, kept.bytes());
-            let (block, _) = kept.into_parts();
+            let (block, _) = kept.into_parts(pool);
             return pool.give(block);
         }
-        let (mut block, consumed) = kept.into_parts();
+        let (mut block, consumed) = kept.into_parts(pool);
         if !is_first && consumed > 0 {
             // Only of the first segment a part may be gone.
             block.copy_within(consumed.., 0);

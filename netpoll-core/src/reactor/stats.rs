@@ -15,7 +15,8 @@ macro_rules! ledger {
     ) => {
         /// Counters of one worker, or the sum over several, since start.
         ///
-        /// All of them only grow, but `budget_events`, which is a gauge. [`Stats::since`] gives the difference of two snapshots, which is how
+        /// All of them only grow, but `budget_events`, `held_input_bytes`, `held_output_bytes` and `pool_blocks_in_use`, which are gauges: what they
+        /// are now. [`Stats::since`] gives the difference of two snapshots, which is how
         /// to get figures per request for a known load.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
@@ -164,6 +165,12 @@ ledger! {
         pool_hits,
         /// Blocks that had to be allocated.
         pool_misses,
+        /// Blocks of the buffer pool that connections have now (a gauge): zero when all of them are idle.
+        pool_blocks_in_use,
+        /// Memory of input that protocols have not consumed, in whole blocks, in bytes (a gauge).
+        held_input_bytes,
+        /// Memory of output that waits to leave, in whole blocks and shared bytes; not of files (a gauge).
+        held_output_bytes,
         /// Sources resumed from the ready list.
         ready_resumed,
         /// Times that a protocol gave way to others with input left (`Flow::Yield`).

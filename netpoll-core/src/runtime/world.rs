@@ -347,11 +347,7 @@ impl Sim {
     /// Buffers that connections hold now, in blocks: zero when all of them are idle.
     #[must_use]
     pub fn blocks_in_use(&self) -> u64 {
-        let blocks = self.seats.iter().map(|seat| {
-            let counts = seat.worker.cx.agenda.pool.counts();
-            (counts.hits + counts.misses).saturating_sub(counts.returned + counts.dropped)
-        });
-        blocks.sum()
+        self.seats.iter().map(|seat| seat.worker.cx.agenda.pool.blocks_in_use()).sum()
     }
 }
 

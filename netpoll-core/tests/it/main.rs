@@ -4,6 +4,7 @@ mod accepting;
 mod async_fds;
 mod behind_a_close;
 mod blocking;
+mod both_ways;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
