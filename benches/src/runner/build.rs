@@ -4,6 +4,25 @@ use super::Failure;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// Builds programs of `benches/peers`, name and profile, each with its feature alone. Returns the directory that has one for each profile.
+///
+/// # Errors
+/// One does not build; the compiler has said why.
+pub fn build_peers(programs: &[(&str, &str)]) -> Result<PathBuf, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"));
+    for (program, profile) in programs {
+        let status = Command::new(&cargo)
+            .args(["build", "--quiet", "--profile", profile, "--features", program, "--bin", program])
+            .current_dir(&folder)
+            .status()?;
+        if !status.success() {
+            return Err(format!("{program} does not build").into());
+        }
+    }
+    Ok(folder.join("target"))
+}
+
 /// Builds packages in release mode, each with these arguments of cargo: `["-p", "benches", "--bins"]`. Returns the directory that
 /// the programs are in, which is that of the running one.
 ///

@@ -14,7 +14,7 @@ mod watch;
 
 use std::error::Error;
 
-pub use build::build;
+pub use build::{build, build_peers};
 pub use client::{Held, Load, StandBy, number};
 pub use contest::{Contestant, UserTime, Window, percentiles};
 pub use figures::{digits, median, range};
