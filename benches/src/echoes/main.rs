@@ -15,8 +15,8 @@
 mod count;
 
 use benches::runner::{
-    Conditions, Contestant, Failure, Figure, Load, SERVER_CPU, Sample, Server, Template, UserTime, Window, build,
-    build_peers, digits, run,
+    Conditions, Contestant, Failure, Figure, Load, SERVER_CPU, Sample, Server, Template, UserTime, Window,
+    build, build_peers, digits, run,
 };
 use benches::{known_options, option};
 use std::io::{Read, Write};
@@ -120,10 +120,13 @@ fn time(
     let user: Vec<UserTime> = (0..ends.len())
         .map(|nth| UserTime::of(kept.iter().map(|round| &round[nth].0), Window::sampled))
         .collect();
-    println!("\n| {bytes} B | CPU, us | 95 % | beside the first | user, us | beside the first | messages/s |");
+    println!(
+        "\n| {bytes} B | CPU, us | 95 % | beside the first | user, us | beside the first | messages/s |"
+    );
     println!("|---|---:|---|---:|---:|---:|---:|");
     for (nth, template) in templates.iter().enumerate() {
-        let of = |value: fn(&Window) -> f64| kept.iter().map(|round| value(&round[nth].0)).collect::<Vec<_>>();
+        let of =
+            |value: fn(&Window) -> f64| kept.iter().map(|round| value(&round[nth].0)).collect::<Vec<_>>();
         let ratios: Vec<f64> =
             kept.iter().map(|round| round[nth].0.total_us() / round[0].0.total_us()).collect();
         let (Some(cpu), Some(ratio), Some(rate)) =

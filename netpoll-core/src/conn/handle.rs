@@ -480,11 +480,6 @@ impl Conn<'_> {
         self.reply.is_veiled() || self.stream.is_layered()
     }
 
-    /// Output that waits holds no input back from here on: whoever reads is not who writes.
-    pub(crate) fn hear_on(&mut self) {
-        self.stream.set_hears_on(true);
-    }
-
     /// Takes over a queue, and leaves it empty. One that is a single piece is sent at once, if nothing waits.
     #[inline]
     pub(crate) fn take_over(&mut self, queue: &mut WriteQueue) {

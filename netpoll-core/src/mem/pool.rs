@@ -62,7 +62,7 @@ pub struct Pool {
     linked_bytes: isize,
     held_bytes: Arc<AtomicUsize>,
     /// Of blocks in read buffers.
-    input_bytes: usize,
+    input_bytes: isize,
     /// What was dropped where the pool is out of reach comes here.
     home: Arc<Home>,
     counts: PoolCounts,
@@ -157,27 +157,26 @@ impl Pool {
     /// A block is one of a read buffer now.
     #[inline]
     pub(super) fn reads_into(&mut self, block_bytes: usize) {
-        self.input_bytes += block_bytes;
+        self.input_bytes += block_bytes as isize;
     }
 
     /// It is none any more.
     #[inline]
     pub(super) fn has_read_out(&mut self, block_bytes: usize) {
-        // Saturating: a block that came from elsewhere was never counted.
-        self.input_bytes = self.input_bytes.saturating_sub(block_bytes);
+        self.input_bytes -= block_bytes as isize;
     }
 
     /// The memory of read buffers now, in bytes.
     #[inline]
     pub fn input_bytes(&self) -> usize {
-        self.input_bytes
+        self.input_bytes.max(0) as usize
     }
 
     /// The memory of write queues now, in bytes: blocks, and shared bytes that nobody else is likely to hold.
     #[inline]
     pub fn output_bytes(&self) -> usize {
-        let blocks = self.allocated_bytes.saturating_sub(self.retained_bytes);
-        blocks.saturating_sub(self.input_bytes) + self.linked_bytes
+        let blocks = self.allocated_bytes - self.retained_bytes as isize - self.input_bytes.max(0);
+        (blocks.max(0) + self.linked_bytes).max(0) as usize
     }
 
     /// Blocks that are out now.
@@ -197,6 +196,7 @@ impl Pool {
         stand_in.trim();
         self.allocated_bytes += mem::take(&mut stand_in.allocated_bytes);
         self.linked_bytes += mem::take(&mut stand_in.linked_bytes);
+        self.input_bytes += mem::take(&mut stand_in.input_bytes);
         let counts = mem::take(&mut stand_in.counts);
         self.counts.hits += counts.hits;
         self.counts.misses += counts.misses;

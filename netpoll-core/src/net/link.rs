@@ -30,7 +30,8 @@ impl Link {
 
 impl Protocol for Link {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
-        conn.hear_on();
+        // Who reads is not who writes.
+        conn.read_while_backed_up(true);
         self.0.opened(conn.key(), conn.is_veiled());
         self.look_after(conn)
     }

@@ -318,7 +318,7 @@ fn futures_of_channels_and_permits_that_are_dropped_at_random_lose_nothing() {
                 async move {
                     for value in 0..200_u64 {
                         let permit = loop {
-                            if let Some(permit) = world.maybe(permits.acquire()).await {
+                            if let Some(permit) = world.maybe(permits.acquire(1)).await {
                                 break permit;
                             }
                         };
@@ -344,7 +344,7 @@ fn futures_of_channels_and_permits_that_are_dropped_at_random_lose_nothing() {
             assert_eq!(heard, 200);
             speaker.await.unwrap();
             assert!(rings <= 200);
-            let (_one, _other) = (permits.acquire().await, permits.acquire().await);
+            let (_one, _other) = (permits.acquire(1).await, permits.acquire(1).await);
             assert!(timeout(Duration::from_secs(1), stopping()).await.is_err());
         });
         sim.run();
