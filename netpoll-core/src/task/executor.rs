@@ -3,7 +3,7 @@
 //! Invariant: a task is in its slot or in the hands of `poll`. While it is polled its slot stays, so that its key leads
 //! somewhere; who aborts it then leaves a mark, and the poll drops it behind itself. A slot is taken out of the table before its
 //! future is dropped, and the future is dropped with nothing borrowed, inside a guard. One whose future has returned stays for its
-//! handle, with what that has left, and has no target: nobody polls it, and no drain waits for it.
+//! handle, with what that has left: nobody polls it, and no drain waits for it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,18 +11,16 @@ use std::panic::Location;
 use std::task::{Poll, Waker};
 
 use super::body::{self, Task};
+use super::slots::{Marks, Slots, Wake};
 use super::sync::Arc;
 use super::{Came, Lane, WakeTarget};
-use crate::mem::{self, Key, KeySlab};
+use crate::mem::{self, Key};
 
 /// The table of tasks: the number in their keys.
 pub const TABLE: u8 = 251;
 
 /// Destructors of tasks may spawn tasks whose destructors spawn tasks, but not for ever.
 const GENERATIONS_MAX: usize = 8;
-
-/// Targets that are kept for the next tasks.
-const SPARE_MAX: usize = 1024;
 
 /// What a drain does about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,26 +42,10 @@ pub enum Joined {
     Gone,
 }
 
-struct Slot {
-    /// `None` while it is polled.
-    task: Option<Task>,
-    /// `None` once it has ended.
-    target: Option<Arc<WakeTarget>>,
-    /// Who waits for its end.
-    joiner: Option<Waker>,
-    has_handle: bool,
-    /// Whoever wanted it to end did so while it was polled.
-    is_aborted: bool,
-    is_daemon: bool,
-}
-
-/// A target and the waker that leads to it. Nobody else has them.
-type Spare = (Arc<WakeTarget>, Waker);
-
 /// The tasks of one worker.
+#[derive(Default)]
 pub struct Executor {
-    slots: RefCell<KeySlab<Slot>>,
-    spare: RefCell<Vec<Spare>>,
+    slots: RefCell<Slots>,
     /// Tasks that have not ended.
     running: Cell<usize>,
     /// Those of them that a drain does not wait for.
@@ -72,19 +54,6 @@ pub struct Executor {
     refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
     is_closed: Cell<bool>,
-}
-
-impl Default for Executor {
-    fn default() -> Self {
-        Self {
-            slots: RefCell::new(KeySlab::new(TABLE)),
-            spare: RefCell::default(),
-            running: Cell::new(0),
-            daemons: Cell::new(0),
-            refusing: Cell::new(0),
-            is_closed: Cell::new(false),
-        }
-    }
 }
 
 impl Executor {
@@ -120,35 +89,28 @@ impl Executor {
             self.refuse(future);
             return None;
         }
-        let (target, waker) = self.target(lane);
-        Some(self.keep(lane, body::task(future, waker, place), target, kind, has_handle))
+        let (index, spare) = self.slots.borrow_mut().reserve();
+        let (target, waker) = spare.unwrap_or_else(|| new_wake(lane));
+        let task = body::task(future, waker, place);
+        Some(self.keep(lane, index, task, target, kind, has_handle))
     }
 
-    fn target(&self, lane: &Lane) -> Spare {
-        if let Some(spare) = self.spare.borrow_mut().pop() {
-            return spare;
-        }
-        let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
-        let waker = target.waker();
-        (target, waker)
-    }
-
-    fn keep(&self, lane: &Lane, task: Task, target: Arc<WakeTarget>, kind: Kind, has_handle: bool) -> Key {
+    fn keep(
+        &self,
+        lane: &Lane,
+        index: usize,
+        task: Task,
+        target: Arc<WakeTarget>,
+        kind: Kind,
+        has_handle: bool,
+    ) -> Key {
         let is_daemon = kind == Kind::Daemon;
-        let key = self.slots.borrow_mut().insert_with(|key| {
-            target.begin(key);
-            Slot {
-                task: Some(task),
-                target: Some(target),
-                joiner: None,
-                has_handle,
-                is_aborted: false,
-                is_daemon,
-            }
-        });
-        let key = key.expect("a worker has at most 16 million tasks");
         self.running.set(self.running.get() + 1);
-        self.daemons.set(self.daemons.get() + usize::from(is_daemon));
+        if is_daemon {
+            self.daemons.set(self.daemons.get() + 1);
+        }
+        let marks = Marks { has_handle, is_daemon, ..Marks::default() };
+        let key = self.slots.borrow_mut().begin(index, task, target, marks);
         lane.list(key);
         key
     }
@@ -180,7 +142,7 @@ impl Executor {
     #[inline]
     fn take(&self, key: Key, came: Came) -> Option<Task> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key)?;
+        let slot = slots.get_mut(key).filter(|slot| !slot.marks.has_ended)?;
         slot.target.as_ref()?.arrived(came);
         slot.task.take()
     }
@@ -189,7 +151,7 @@ impl Executor {
     fn put_back(&self, key: Key, task: Task) {
         let mut slots = self.slots.borrow_mut();
         if let Some(slot) = slots.get_mut(key)
-            && !slot.is_aborted
+            && !slot.marks.is_aborted
         {
             slot.task = Some(task);
             return;
@@ -200,60 +162,54 @@ impl Executor {
 
     fn ended(&self, is_daemon: bool) {
         self.running.set(self.running.get() - 1);
-        self.daemons.set(self.daemons.get() - usize::from(is_daemon));
+        if is_daemon {
+            self.daemons.set(self.daemons.get() - 1);
+        }
     }
 
     /// The end of a task whose future has returned, or panicked, and is dropped by now.
     #[inline(never)]
-    fn returned(&self, key: Key, task: Task, waker: Option<Waker>) {
+    fn returned(&self, key: Key, task: Task, own: Option<Waker>) {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).expect("a task that is polled has its slot");
-        let (target, joiner) = (slot.target.take(), slot.joiner.take());
-        self.ended(slot.is_daemon);
-        if slot.has_handle {
+        self.ended(slot.marks.is_daemon);
+        let joiner = std::mem::replace(&mut slot.waker, own);
+        if slot.marks.has_handle {
+            slot.marks.has_ended = true;
             slot.task = Some(task);
             drop(slots);
         } else {
-            let slot = slots.take(key);
+            let left = slots.end(key);
             drop(slots);
-            drop(slot);
-            // With what the future has left, whose destructor is guarded.
+            drop(left);
+            // With what the future has left, whose destructor has a guard around it.
             drop(task);
         }
-        self.keep_target(target, waker);
         wake(joiner);
     }
 
     /// The end of a task that is not in its slot, before its future has returned.
     #[inline(never)]
     fn cancel(&self, key: Key, mut task: Task) {
-        let slot = self.slots.borrow_mut().take(key);
-        let Slot { target, joiner, is_daemon, .. } = slot.expect("a task that runs has its slot");
-        self.ended(is_daemon);
-        let waker = task.as_mut().cancel();
-        drop(task);
-        self.keep_target(target, waker);
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key).expect("a task that runs has its slot");
+        self.ended(slot.marks.is_daemon);
+        let (target, joiner) = (slot.target.take(), slot.waker.take());
+        let left = slots.end(key);
+        drop(slots);
+        drop(left);
+        // With its waker, which was the last that led to the target.
+        task.as_mut().cancel();
+        drop((task, target));
         wake(joiner);
-    }
-
-    /// Keeps a target for the next task, if nothing leads to it any more.
-    fn keep_target(&self, target: Option<Arc<WakeTarget>>, waker: Option<Waker>) {
-        if let (Some(target), Some(waker)) = (target, waker)
-            && target.is_alone()
-        {
-            let mut spare = self.spare.borrow_mut();
-            if spare.len() < SPARE_MAX {
-                spare.push((target, waker));
-            }
-        }
     }
 
     /// Ends a task: now, or when it returns if it is the one that asks. Nothing happens if it has ended.
     pub fn abort(&self, key: Key) {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key).filter(|slot| slot.target.is_some()) else { return };
+        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.marks.has_ended) else { return };
         let Some(task) = slot.task.take() else {
-            slot.is_aborted = true;
+            slot.marks.is_aborted = true;
             return;
         };
         drop(slots);
@@ -262,7 +218,7 @@ impl Executor {
 
     /// Whether a task has ended.
     pub fn has_ended(&self, key: Key) -> bool {
-        self.slots.borrow().get(key).is_none_or(|slot| slot.target.is_none())
+        self.slots.borrow().get(key).is_none_or(|slot| slot.marks.has_ended)
     }
 
     /// Moves what a task has left into an `Option<Outcome<T>>` of its `T`, for its handle; or keeps the waker of who waits for it.
@@ -271,19 +227,21 @@ impl Executor {
         loop {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key) else { return Joined::Gone };
-            if slot.target.is_none() {
-                let task = slots.take(key).and_then(|slot| slot.task);
+            if slot.marks.has_ended {
+                let task = slot.task.take();
+                let left = slots.end(key);
                 drop(slots);
+                drop(left);
                 if let Some(mut task) = task {
                     task.as_mut().take(into);
                 }
                 return Joined::Ended;
             }
-            if slot.joiner.as_ref().is_some_and(|joiner| joiner.will_wake(waker)) {
+            if slot.waker.as_ref().is_some_and(|joiner| joiner.will_wake(waker)) {
                 return Joined::Waits;
             }
             if let Some(own) = own.take() {
-                let before = slot.joiner.replace(own);
+                let before = slot.waker.replace(own);
                 drop(slots);
                 drop(before);
                 return Joined::Waits;
@@ -298,12 +256,16 @@ impl Executor {
     pub fn detach(&self, key: Key) {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return };
-        slot.has_handle = false;
-        let joiner = slot.joiner.take();
-        let ended = if slot.target.is_none() { slots.take(key) } else { None };
-        drop(slots);
-        drop(joiner);
-        drop(ended);
+        slot.marks.has_handle = false;
+        if slot.marks.has_ended {
+            let (task, left) = (slot.task.take(), slots.end(key));
+            drop(slots);
+            drop((task, left));
+        } else {
+            let joiner = slot.waker.take();
+            drop(slots);
+            drop(joiner);
+        }
     }
 
     /// Where a task was spawned. `None` if it has ended, or is being polled.
@@ -314,10 +276,7 @@ impl Executor {
     /// Drops all tasks, one by one, and those that their destructors spawn, until none is left.
     pub fn clear(&self) {
         for _ in 0..GENERATIONS_MAX {
-            let slots = self.slots.borrow();
-            let running = slots.iter().filter(|(_, slot)| slot.target.is_some());
-            let keys: Vec<Key> = running.map(|(key, _)| key).collect();
-            drop(slots);
+            let keys = self.slots.borrow().running();
             if keys.is_empty() {
                 return;
             }
@@ -336,9 +295,15 @@ impl Executor {
 
     pub fn shrink(&self) {
         self.slots.borrow_mut().shrink();
-        let spare = std::mem::take(&mut *self.spare.borrow_mut());
-        drop(spare);
     }
+}
+
+/// A target that has not stood for a task yet.
+#[cold]
+fn new_wake(lane: &Lane) -> Wake {
+    let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
+    let waker = target.waker();
+    (target, waker)
 }
 
 /// Wakes who waits for the end of a task.

@@ -52,6 +52,7 @@ mod park;
 mod remote;
 mod scope;
 mod sleeps;
+mod slots;
 mod states;
 #[cfg(not(loom))]
 mod sync;
