@@ -110,6 +110,11 @@ impl Watch {
         (self.lap, self.longest) = (now, None);
     }
 
+    /// What was done last was no call.
+    pub fn resume(&mut self, now: Instant) {
+        self.lap = now;
+    }
+
     /// A call has returned.
     pub fn lap(&mut self, now: Instant, callee: Callee) {
         let took = now.duration_since(std::mem::replace(&mut self.lap, now));

@@ -421,6 +421,9 @@ impl Worker {
         self.watched.shrink();
         io.shrink();
         sys::release_free_memory();
+        if self.watch.is_on() {
+            self.watch.resume(self.cx.lane.now());
+        }
         self.cx.agenda.stats.spikes += 1;
         // What was left of it goes in a moment, and a worker that is idle by then has no turn of its own.
         let agenda = &mut self.cx.agenda;
@@ -771,7 +774,8 @@ impl Host for Worker {
         let agenda = &mut self.cx.agenda;
         let in_use = agenda.pool.in_use_bytes() + self.cx.lane.in_use_bytes();
         let (open, now) = (agenda.stats.open(), agenda.clock.now());
-        if agenda.spike.is_over(in_use, open, now) {
+        // Giving back a million small pieces takes 0.1 s: not while so many wait for their turn.
+        if self.cx.lane.woken() < POLLS_PER_SLICE && agenda.spike.is_over(in_use, open, now) {
             self.give_back(io);
         }
     }
