@@ -88,7 +88,7 @@ impl Permit {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let pool = self.pool.take().expect("a permit is used once");
+        let Some(pool) = self.pool.take() else { unreachable!("a permit is used once") };
         spawn(&pool, job, Entry::Reserved)
     }
 }

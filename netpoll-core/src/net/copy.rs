@@ -23,16 +23,18 @@ use super::stream::{ReadHalf, Stream, WriteHalf};
 /// let mut sim = Sim::new(Options::default());
 /// let heard = sim.block_on(async {
 ///     let mut backend = Listener::bind("10.0.0.1:80").await.unwrap();
-///     let _ = spawn_local(async move {
+///     let serves = async move {
 ///         let (mut stream, _) = backend.accept().await.unwrap();
 ///         stream.write_all(b"hello").await.unwrap();
-///     });
+///     };
+///     spawn_local(serves).detach();
 ///     let mut front = Listener::bind("10.0.0.2:80").await.unwrap();
-///     let _ = spawn_local(async move {
+///     let relays = async move {
 ///         let (mut client, _) = front.accept().await.unwrap();
 ///         let mut backend = Stream::connect("10.0.0.1:80").await.unwrap();
 ///         let _ = copy_bidirectional(&mut client, &mut backend).await;
-///     });
+///     };
+///     spawn_local(relays).detach();
 ///     let mut client = Stream::connect("10.0.0.2:80").await.unwrap();
 ///     client.shutdown();
 ///     let mut heard = Vec::new();

@@ -34,9 +34,10 @@ const BACKLOG: i32 = 4096;
 /// # async fn example() -> std::io::Result<()> {
 /// let mut listener = Listener::bind("127.0.0.1:7000").await?; // or "unix:/run/x.sock"
 /// while let Ok((mut stream, peer)) = listener.accept().await {
-///     let _ = task::spawn_local(async move {
+///     let serves = async move {
 ///         let _ = stream.write_all(format!("hello {}\n", peer.addr).as_bytes()).await;
-///     });
+///     };
+///     task::spawn_local(serves).detach();
 /// }
 /// # Ok(())
 /// # }

@@ -136,12 +136,13 @@ fn a_job_that_has_not_begun_can_be_aborted_and_one_that_has_goes_on() {
     let (begin, begun) = mpsc::channel();
     let (go, going) = mpsc::channel::<()>();
     let job = runtime.handle().spawn_on(0, || async move {
-        spawn_blocking(move || {
+        let job = spawn_blocking(move || {
             begin.send(()).unwrap();
             going.recv().is_err()
-        })
+        });
+        (job,)
     });
-    let job = job.join().unwrap();
+    let (job,) = job.join().unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
     assert!(!job.abort());
     drop(go);

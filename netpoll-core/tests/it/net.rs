@@ -893,7 +893,7 @@ fn relayed(options: Options, said: Vec<u8>, clients: usize) -> (Sim, Rc<Cell<usi
         sim.handle().spawn_on(worker, || async move {
             let mut listener = Listener::bind("10.0.0.1:80").await.unwrap();
             while let Ok((stream, _)) = listener.accept().await {
-                let _ = spawn_local(echo_in_place(stream));
+                spawn_local(echo_in_place(stream)).detach();
             }
         })
     };
@@ -902,10 +902,11 @@ fn relayed(options: Options, said: Vec<u8>, clients: usize) -> (Sim, Rc<Cell<usi
         let mut listener = Listener::bind("10.0.0.2:80").await.unwrap();
         while let Ok((mut client, peer)) = listener.accept().await {
             assert!(peer.addr.port().is_some());
-            let _ = spawn_local(async move {
+            let relayed = async move {
                 let mut backend = Stream::connect("10.0.0.1:80").await.unwrap();
                 copy_bidirectional(&mut client, &mut backend).await
-            });
+            };
+            spawn_local(relayed).detach();
         }
     }));
     sim.run();
@@ -927,7 +928,7 @@ fn relayed(options: Options, said: Vec<u8>, clients: usize) -> (Sim, Rc<Cell<usi
             assert!(heard == said, "{} of {}", heard.len(), said.len());
             served.set(served.get() + 1);
         };
-        let _inside = sim.block_on(async move { spawn_local(client) });
+        sim.block_on(async move { spawn_local(client).detach() });
     }
     (sim, served)
 }
