@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::pool::{Entry, Pool, Ticket};
+use super::pool::{Entry, Pool, Ticket, end_forked_child};
 use crate::mem::Guarded;
 use crate::task::{JoinError, RemoteHandle, pair};
 
@@ -29,7 +29,9 @@ where
     let (finish, result) = pair();
     let job = Guarded::new(job);
     let put = pool.put(entry, (finish, job), |(finish, job)| {
-        finish.finish(match catch_unwind(AssertUnwindSafe(job.into_inner())) {
+        let outcome = catch_unwind(AssertUnwindSafe(job.into_inner()));
+        end_forked_child();
+        finish.finish(match outcome {
             Ok(value) => Ok(Guarded::new(value)),
             Err(payload) => {
                 crate::log::job_panicked();
@@ -50,7 +52,8 @@ where
 
 impl<T> JoinHandle<T> {
     /// Drops the job if it has not begun, before this returns; whoever waits for it gets
-    /// [`JoinError::is_cancelled`](crate::task::JoinError::is_cancelled). False if it has begun, and goes on, or has ended. O(jobs that wait).
+    /// [`JoinError::is_cancelled`](crate::task::JoinError::is_cancelled). False if it has begun, and goes on, or has ended. O(jobs that
+    /// wait).
     pub fn abort(&self) -> bool {
         self.job.as_ref().is_some_and(|(pool, ticket)| pool.abort(*ticket))
     }

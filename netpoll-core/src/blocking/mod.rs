@@ -20,9 +20,10 @@
 //! # The pool
 //!
 //! One for a runtime, for all of its workers. There is no thread before the first job, never more than
-//! [`Builder::blocking_threads`](crate::Builder::blocking_threads), and one that has had nothing to do for ten seconds ends. They are called `netpoll-blocking-0` and so on (of
-//! which the kernel's own tools show 15 bytes), and run where the thread that made the runtime may run, never on one worker's CPU alone.
-//! They are no workers: what belongs to one, tasks and sleeps, is not to be had there, and what blocks is allowed.
+//! [`Builder::blocking_threads`](crate::Builder::blocking_threads), and one that has had nothing to do for ten seconds ends. They are
+//! called `netpoll-blocking-0` and so on (of which the kernel's own tools show 15 bytes), and run where the thread that made the runtime
+//! may run, never on one worker's CPU alone. They are no workers: what belongs to one, tasks and sleeps, is not to be had there, and
+//! what blocks is allowed.
 //!
 //! Up to [`Builder::blocking_jobs_max`](crate::Builder::blocking_jobs_max) jobs wait for a thread. Beyond that `spawn_blocking` refuses, at
 //! once, and [`reserve`] waits for room first: the one is for who answers 503, the other for who feeds the pool in a loop.
@@ -32,16 +33,16 @@
 //! A job that has begun cannot be stopped. One that has not is dropped when its handle is [aborted](JoinHandle::abort), and when the
 //! runtime ends. Dropping a handle stops nothing.
 //!
-//! A drain waits for no job as such, but for the tasks and connections that wait for one, up to its deadline. When the workers have ended, jobs that have
-//! not begun are dropped, and those that run are left to their threads, which end with them: a job that never returns would
-//! keep [`Running::stop`](crate::Running::stop) from returning. Who needs a job done waits for it, in a task or with
+//! A drain waits for no job as such, but for the tasks and connections that wait for one, up to its deadline. When the workers have
+//! ended, jobs that have not begun are dropped, and those that run are left to their threads, which end with them: a job that never
+//! returns would keep [`Running::stop`](crate::Running::stop) from returning. Who needs a job done waits for it, in a task or with
 //! [`JoinHandle::join`]. Threads that still run when `main` returns end with the process.
 //!
 //! # In a simulation
 //!
-//! There are no threads. A job runs between two steps of the world, in one go and in no time, and the seed says between which; jobs begin in
-//! the order in which they were spawned. So a seed repeats them too, as long as they do not ask for time or chance themselves. One
-//! that waits for something that its world has yet to do waits for ever.
+//! There are no threads. A job runs between two steps of the world, in one go and in no time, and the seed says between which; jobs
+//! begin in the order in which they were spawned. So a seed repeats them too, as long as they do not ask for time or chance themselves.
+//! One that waits for something that its world has yet to do waits for ever.
 //!
 //! # Forks
 //!
@@ -63,9 +64,9 @@ use crate::task::try_current;
 
 /// Runs `job` on a thread of the runtime's pool, and returns at once.
 ///
-/// Callable in tasks, handlers, callbacks, timers and factories. It takes three allocations and a lock that nobody holds for long; it starts a thread,
-/// which takes some 50 µs, if none rests and there may be another. What the job returns, or panics with, comes out of the handle; nobody need wait
-/// for it. A job that panics costs nothing else: its thread goes on.
+/// Callable in tasks, handlers, callbacks, timers and factories. It takes two allocations and a lock that nobody holds for long; it
+/// starts a thread, which takes some 50 µs, if none rests and there may be another. What the job returns, or panics with, comes out of
+/// the handle; nobody need wait for it. A job that panics costs nothing else: its thread goes on.
 ///
 /// If as many jobs wait as may, or there is no thread to be had at all, `job` is dropped, and the handle says so
 /// ([`JoinError::is_refused`](crate::task::JoinError::is_refused)). With [`reserve`] that does not happen.

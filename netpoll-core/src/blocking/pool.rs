@@ -284,8 +284,12 @@ impl Pool {
 
 fn run(job: Job) {
     mem::guarded(job.into_inner());
+    end_forked_child();
+}
+
+/// A child that was forked in a job, and came back from it, ends here: what it would go on with is its parent's.
+pub fn end_forked_child() {
     if sys::is_child() {
-        // It was forked in the job, and came back from it: what it would go on with is its parent's.
         sys::end_child();
     }
 }

@@ -52,7 +52,7 @@ impl Future for Reserve {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
         let Self { pool, place } = &mut *self;
         match pool.wait_for_room(place, cx.waker()) {
-            true => Poll::Ready(Permit { pool: Some(pool.clone()) }),
+            true => Poll::Ready(Permit { pool: pool.clone(), is_used: false }),
             false => Poll::Pending,
         }
     }
@@ -75,8 +75,8 @@ impl fmt::Debug for Reserve {
 /// A place for one job. Dropped, it goes to the next who waits for one.
 #[must_use = "it keeps a place that others wait for"]
 pub struct Permit {
-    /// `None` when it was used.
-    pool: Option<Pool>,
+    pool: Pool,
+    is_used: bool,
 }
 
 impl Permit {
@@ -88,15 +88,15 @@ impl Permit {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let Some(pool) = self.pool.take() else { unreachable!("a permit is used once") };
-        spawn(&pool, job, Entry::Reserved)
+        self.is_used = true;
+        spawn(&self.pool, job, Entry::Reserved)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            pool.give_back();
+        if !self.is_used {
+            self.pool.give_back();
         }
     }
 }

@@ -434,11 +434,11 @@ impl Commands {
     ///   direction. Nobody is told, and `eof` of `from` does not come any more: one to which nothing is forwarded stays open until its
     ///   own protocol, or somebody else, ends its output. Give it a deadline.
     /// - When either of the two is gone before, however that came about, the other one is reset, so that nobody takes a part for the
-    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). If `from` has failed, because its peer has reset it or is gone, what it had
-    ///   received by then, with its end if there was one, goes to the peer of `to` first, and the reset comes when that is acknowledged, after
-    ///   [`linger_time_max`](crate::ConnLimits::linger_time_max) at most. Nobody is reset whose own protocol has closed or finished it before: its
-    ///   peer has been told that this was all. A Unix socket knows no reset: to its peer that is an end like any other, and what was said
-    ///   has to tell a part from the whole.
+    ///   whole; it is lost with [`Lost::Reset`](crate::Lost::Reset). If `from` has failed, because its peer has reset it or is gone,
+    ///   what it had received by then, with its end if there was one, goes to the peer of `to` first, and the reset comes when that is
+    ///   acknowledged, after [`linger_time_max`](crate::ConnLimits::linger_time_max) at most. Nobody is reset whose own protocol has
+    ///   closed or finished it before: its peer has been told that this was all. A Unix socket knows no reset: to its peer that is an
+    ///   end like any other, and what was said has to tell a part from the whole.
     /// - When `to` takes no more, because its own protocol has closed or [finished](Self::finish) it, nothing happens until there are bytes
     ///   for it: then `from` is reset, as a kernel does with who sends to a socket that is closed. If the peer of `from` ends without
     ///   another byte, nobody is reset.
@@ -472,7 +472,8 @@ impl Commands {
     /// `NotConnected` when the worker ends first, or has no slot left for it. One allocation.
     ///
     /// A name is looked up on a thread of its own, of which a runtime has four at most, or known from a moment ago
-    /// ([`Builder::name_cache`](crate::Builder::name_cache)), and its addresses are tried one after the other. [`ConnectOptions::timeout`] bounds all of it.
+    /// ([`Builder::name_cache`](crate::Builder::name_cache)), and its addresses are tried one after the other.
+    /// [`ConnectOptions::timeout`] bounds all of it.
     ///
     /// The name is that of the connection from now on, [`Conn::id`](crate::Conn::id) in it is the same: [`close`](Self::close) and
     /// [`reset`](Self::reset) end the attempt (`lost(Closed)` or `lost(Reset)`), [`finish`](Self::finish) takes effect behind

@@ -1,8 +1,8 @@
 //! Where a connection goes next: the callbacks' wishes ([`Flow`]) become marks, and orders to the driver, here.
 //!
-//! Invariant: input is *held* (the driver told to pause) exactly while the protocol paused, yielded, another connection has paused it
-//! or has no room for it, the queue is above high water, a plain close or a late reset is under way, a lingering one has discarded all it may, or a remainder has to be
-//! offered first.
+//! Invariant: input is *held* (the driver told to pause) exactly while the protocol paused, yielded, another connection has paused it or
+//! has no room for it, the queue is above high water, a plain close or a late reset is under way, a lingering one has discarded all it
+//! may, or a remainder has to be offered first.
 
 use super::stream::{
     BACKED_UP, DEADLINE_WAITS, ENDED, End, FED, FORWARDS, HELD, HELD_BY_OTHERS, HELD_BY_TARGET, KEEPS,

@@ -233,8 +233,9 @@ impl Tables {
         }
     }
 
-    /// The other end of a link is gone: this one is reset, or its peer would take a part for the whole. Where the other one has failed, by a
-    /// reset of its own peer, what came before that, with its end if there was one, is delivered first. Nor is one reset whose own protocol had ended its direction before: its peer has been told that this was all.
+    /// The other end of a link is gone: this one is reset, or its peer would take a part for the whole. Where the other one has failed,
+    /// by a reset of its own peer, what came before that, with its end if there was one, is delivered first. Nor is one reset whose own
+    /// protocol had ended its direction before: its peer has been told that this was all.
     fn other_left(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) {
         let is_target = cx.forwards.sources.get(key).is_some();
         let last = cx.forwards.last.remove(key);

@@ -242,8 +242,9 @@ impl Conn<'_> {
     /// More is queued than [`ConnLimits::write_high_bytes`]. When this callback has returned, the
     /// connection is not read until the queue has fallen to low water, which is when `drained` comes.
     ///
-    /// What waits behind the end of our direction ([`finish`](Self::finish)) backs up nobody: input flows, and nothing more is
-    /// queued. Nor does anything while [`read_while_backed_up`](Self::read_while_backed_up) is on. Who fills the queue until this says so asks [`is_finished`](Self::is_finished) as well.
+    /// What waits behind the end of our direction ([`finish`](Self::finish)) backs up nobody: input flows, and nothing more is queued.
+    /// Nor does anything while [`read_while_backed_up`](Self::read_while_backed_up) is on. Who fills the queue until this says so asks
+    /// [`is_finished`](Self::is_finished) as well.
     #[inline]
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
@@ -255,10 +256,11 @@ impl Conn<'_> {
     /// Whether input flows although more than high water of output waits. Off by default: who does not read is not read, or one
     /// who asks on and on and takes no answer would fill the memory.
     ///
-    /// So two peers that both send more than the kernels between them take, and read only behind that, stand still until one of them is cut
-    /// ([`Lost::Stalled`](crate::Lost::Stalled)). A protocol whose peers may do that, as those that exchange large states in both directions at a
-    /// time, turns it on, and sees to it itself that input does not make output without end: [`is_backed_up`](Self::is_backed_up) says no
-    /// meanwhile, [`queued_bytes`](Self::queued_bytes) what waits, and `drained` comes as ever. A peer that does not take its output is still cut.
+    /// So two peers that both send more than the kernels between them take, and read only behind that, stand still until one of them is
+    /// cut ([`Lost::Stalled`](crate::Lost::Stalled)). A protocol whose peers may do that, as those that exchange large states in both
+    /// directions at a time, turns it on, and sees to it itself that input does not make output without end:
+    /// [`is_backed_up`](Self::is_backed_up) says no meanwhile, [`queued_bytes`](Self::queued_bytes) what waits, and `drained` comes as
+    /// ever. A peer that does not take its output is still cut.
     ///
     /// From the end of this callback on, at most, and until it is turned off.
     ///
@@ -324,9 +326,9 @@ impl Conn<'_> {
     }
 
     /// When bytes were last moved between this connection and another one, in either direction
-    /// ([`Commands::forward`](crate::Commands::forward)), or when that began if none were; now, while output waits to leave, forwarded or not, or the connection
-    /// that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. The end of one direction counts
-    /// as a move of the other. Else `None` for one that has nothing forwarded, or no more.
+    /// ([`Commands::forward`](crate::Commands::forward)), or when that began if none were; now, while output waits to leave, forwarded
+    /// or not, or the connection that the input goes to has no room or is not open yet: readers that are too slow are cut as ever. The
+    /// end of one direction counts as a move of the other. Else `None` for one that has nothing forwarded, or no more.
     ///
     /// A `deadline` that looks here and sets the next one cuts a pair that has been idle, and no other: before it is called, what lies
     /// in the socket of this connection, and in that of the one whose input comes here, is moved.

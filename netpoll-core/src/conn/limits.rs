@@ -58,10 +58,10 @@ pub struct ConnLimits {
     /// Input, in bytes, that a protocol was offered and has not consumed, above which its connection is cut. Default 1 MiB. A protocol
     /// that needs larger messages consumes them piece by piece.
     pub input_bytes_max: usize,
-    /// How long a connection that is not in the middle of something may go on when a drain begins: what arrives within
-    /// that time is served. Default 1 s: a request that was on its way arrives, with a retransmission. At most half of what is
-    /// left of the drain, so that there is time for the end. Behind it an idle peer that does not close has
-    /// `linger_silence_max`: a drain of such peers takes the sum, 3 s. See [`Flow::Retire`](crate::Flow::Retire) and [`Conn::drain_grace`](crate::Conn::drain_grace).
+    /// How long a connection that is not in the middle of something may go on when a drain begins: what arrives within that time is
+    /// served. Default 1 s: a request that was on its way arrives, with a retransmission. At most half of what is left of the drain, so
+    /// that there is time for the end. Behind it an idle peer that does not close has `linger_silence_max`: a drain of such peers takes
+    /// the sum, 3 s. See [`Flow::Retire`](crate::Flow::Retire) and [`Conn::drain_grace`](crate::Conn::drain_grace).
     pub drain_grace: Duration,
     /// Input, in bytes, discarded after [`Flow::Linger`](crate::Flow::Linger). Default 16 MiB: a client that writes all
     /// of a refused upload before it reads gets to its answer. Beyond it the connection is not read any more, which

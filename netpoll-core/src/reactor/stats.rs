@@ -15,9 +15,9 @@ macro_rules! ledger {
     ) => {
         /// Counters of one worker, or the sum over several, since start.
         ///
-        /// All of them only grow, but `budget_events`, `held_input_bytes`, `held_output_bytes` and `pool_blocks_in_use`, which are gauges: what they
-        /// are now. [`Stats::since`] gives the difference of two snapshots, which is how
-        /// to get figures per request for a known load.
+        /// All of them only grow, but `budget_events`, `held_input_bytes`, `held_output_bytes` and `pool_blocks_in_use`, which are
+        /// gauges: what they are now. [`Stats::since`] gives the difference of two snapshots, which is how to get figures per request
+        /// for a known load.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -186,8 +186,8 @@ ledger! {
         /// Timers that came up early because activity had moved the deadline.
         timers_moved,
         /// Datagrams that were to be sent and were lost here: the socket's queue was full
-        /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the kernel
-        /// took it.
+        /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the
+        /// kernel took it.
         datagrams_dropped,
         /// Connections accepted.
         accepted,

@@ -15,8 +15,8 @@ impl Builder {
     /// Runs a future on one worker, which this thread is meanwhile, with these settings but the number of workers and their CPU:
     /// it is not pinned. What it listens to is served as well, and stop signals are not caught.
     ///
-    /// When the future has returned, other tasks are dropped, none is started any more, and connections get [`drain_within`](Self::drain_within) to send what
-    /// they have queued. For several workers there is [`start`](Self::start), with
+    /// When the future has returned, other tasks are dropped, none is started any more, and connections get
+    /// [`drain_within`](Self::drain_within) to send what they have queued. For several workers there is [`start`](Self::start), with
     /// [`Handle::spawn_on`](crate::Handle::spawn_on).
     ///
     /// # Errors

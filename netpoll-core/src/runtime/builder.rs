@@ -209,19 +209,20 @@ impl Builder {
     /// a gap. It is the newcomer that has to ask for it: one that was there before need not have. Default off: a port that
     /// is taken is an error of [`start`](Self::start).
     ///
-    /// The path of a Unix socket is taken over: from then on newcomers reach this runtime, and whoever listened there before
-    /// goes on with those that it has. In the moment between, nobody is refused. The kernel's own name of the socket, which
-    /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it; where that would be more than the kernel takes (107
-    /// bytes), it leads through `/proc`, which has to be there.
+    /// The path of a Unix socket is taken over: from then on newcomers reach this runtime, and whoever listened there before goes on
+    /// with those that it has. In the moment between, nobody is refused. The kernel's own name of the socket, which
+    /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it; where that would
+    /// be more than the kernel takes (107 bytes), it leads through `/proc`, which has to be there.
     #[must_use]
     pub fn share_port(mut self, share: bool) -> Self {
         self.share_port = share;
         self
     }
 
-    /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody
-    /// can connect, and whatever the process's mask, which takes `/proc` where it takes some of them away. Default `None`: the mask decides, which usually lets the owner in only. More than
-    /// `0o777`, permissions with which nobody may write, and any for an abstract name (`unix:@name`), which has no file, are errors of [`start`](Self::start).
+    /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody can
+    /// connect, and whatever the process's mask, which takes `/proc` where it takes some of them away. Default `None`: the mask decides,
+    /// which usually lets the owner in only. More than `0o777`, permissions with which nobody may write, and any for an abstract name
+    /// (`unix:@name`), which has no file, are errors of [`start`](Self::start).
     #[must_use]
     pub fn socket_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
         self.socket_mode = mode.into();
@@ -258,8 +259,8 @@ impl Builder {
     }
 
     /// Jobs that may wait for one of [`blocking_threads`](Self::blocking_threads); who has one more is refused, or waits for room
-    /// ([`blocking::reserve`](crate::blocking::reserve)). Default 4096: with jobs of 10 ms the last one begins a second and a third later, when its client may
-    /// still be there. Zero is an error of [`start`](Self::start).
+    /// ([`blocking::reserve`](crate::blocking::reserve)). Default 4096: with jobs of 10 ms the last one begins a second and a third
+    /// later, when its client may still be there. Zero is an error of [`start`](Self::start).
     #[must_use]
     pub fn blocking_jobs_max(mut self, jobs: usize) -> Self {
         self.blocking_jobs_max = jobs;
@@ -324,13 +325,13 @@ impl Builder {
     ///
     /// # Errors
     /// What a function given to [`try_listen`](Self::try_listen), [`try_state`](Self::try_state),
-    /// [`on_thread_start`](Self::on_thread_start) or [`on_start`](Self::on_start) returned on any worker, or that one of these or of their like panicked there; the error names the worker and the cause, and is of
-    /// the cause's kind. One of these functions that is still running a second later is not waited for: what it
-    /// returns is dropped.
+    /// [`on_thread_start`](Self::on_thread_start) or [`on_start`](Self::on_start) returned on any worker, or that one of these or of
+    /// their like panicked there; the error names the worker and the cause, and is of the cause's kind. One of these functions that is
+    /// still running a second later is not waited for: what it returns is dropped.
     ///
-    /// A setting that contradicts itself or cannot be meant (`InvalidInput`), which the error names; a port that is taken (`AddrInUse`) or may not
-    /// be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers
-    /// that another runtime of this process has installed.
+    /// A setting that contradicts itself or cannot be meant (`InvalidInput`), which the error names; a port that is taken (`AddrInUse`)
+    /// or may not be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers that another
+    /// runtime of this process has installed.
     pub fn start(self) -> io::Result<Running> {
         self.check()?;
         Running::start(self)

@@ -224,7 +224,10 @@ impl Running {
         };
         let drain_within = settings.drain_within;
         let Beginning { handle, seats, files, resolver, blocking, ended } = Beginning::new(settings)?;
-        let threads = Crew::new().start(seats.into_iter())?;
+        let threads = Crew::new().start(seats.into_iter()).inspect_err(|_| {
+            resolver.close();
+            blocking.close();
+        })?;
         Ok(Self { handle, _files: files, resolver, blocking, threads, ended, signals, drain_within })
     }
 

@@ -1,4 +1,5 @@
-//! Looks up names for outgoing connections, on a pool of threads of its own: the system's resolver blocks. What it has found is kept for a moment.
+//! Looks up names for outgoing connections, on a pool of threads of its own: the system's resolver blocks. What it has found is kept for
+//! a moment.
 //!
 //! A worker only ever waits for the lock around what is known and asked, which nobody holds while a name is looked up. Who asks
 //! for a name that is being looked up already waits for that answer. Who gives up before a thread is free leaves the queue,

@@ -1,6 +1,7 @@
 //! Who listens to which signal: of the process, or of a simulated world.
 //!
-//! Invariant: the process catches a signal exactly while somebody is in `listeners` of its kind; nothing of the program runs under the lock.
+//! Invariant: the process catches a signal exactly while somebody is in `listeners` of its kind; nothing of the program runs under the
+//! lock.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

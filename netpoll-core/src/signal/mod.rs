@@ -20,9 +20,9 @@
 //!
 //! # What listening changes
 //!
-//! A signal is the process's. While there is a [`Signal`] of a kind, its usual action, such as to end the process, does not happen, and a handler that
-//! the program has installed rests; both are back when the last `Signal` of that kind is dropped. A signal that the process ignores when the
-//! first comes, as nohup(1) has it do with SIGHUP, stays ignored, and nobody hears it.
+//! A signal is the process's. While there is a [`Signal`] of a kind, its usual action, such as to end the process, does not happen, and
+//! a handler that the program has installed rests; both are back when the last `Signal` of that kind is dropped. A signal that the
+//! process ignores when the first comes, as nohup(1) has it do with SIGHUP, stays ignored, and nobody hears it.
 //!
 //! Everybody who listens hears each signal. Those that come in a burst may be heard as one, as the kernel has it with
 //! pending ones. None is lost between two calls of [`recv`](Signal::recv): what came meanwhile is there.
@@ -31,7 +31,8 @@
 //! do, and the second one still ends the process: whoever listens is told as well. To have SIGHUP reload and not stop, leave it out of
 //! [`Builder::stop_signals`](crate::Builder::stop_signals).
 //!
-//! The first `Signal` of a process starts a thread, `netpoll-signals`, which sleeps until one comes and stays. What a signal costs is a wake of it.
+//! The first `Signal` of a process starts a thread, `netpoll-signals`, which sleeps until one comes and stays. What a signal costs is a
+//! wake of it.
 //!
 //! # In a simulation
 //!

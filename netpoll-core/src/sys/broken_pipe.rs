@@ -1,9 +1,9 @@
 //! Calls that raise SIGPIPE, where that would end the process.
 //!
 //! sendfile(2) and splice(2) take no `MSG_NOSIGNAL`: to a peer that is gone they raise the signal in the thread that called, and the
-//! default action ends the process. Rust programs ignore the signal from the start, and nothing has to be done. In another
-//! the signal is blocked for the call alone, and taken out again if the call has raised it: whatever a callback starts beside that, a thread
-//! or a program, inherits no blocked signal and would not be deaf to one that is meant for it.
+//! default action ends the process. Rust programs ignore the signal from the start, and nothing has to be done. In another the signal is
+//! blocked for the call alone, and taken out again if the call has raised it: whatever a callback starts beside that, a thread or a
+//! program, inherits no blocked signal and would not be deaf to one that is meant for it.
 //!
 //! Cost: one load where the signal is ignored; elsewhere two system calls beside the one that is made, three if the peer is gone.
 

@@ -44,8 +44,8 @@ impl From<ListenFd> for OwnedFd {
 /// number. A descriptor of another kind, which the manager keeps under a name, is among them; `listen_on` refuses it, and
 /// says its number, when the runtime starts.
 ///
-/// The variables stay. A child that they are not for has another process number than they say. A program that executes itself again has the same, but not the
-/// descriptors, which are close-on-exec from here on: what is not open, or was opened close-on-exec and so by this
+/// The variables stay. A child that they are not for has another process number than they say. A program that executes itself again has
+/// the same, but not the descriptors, which are close-on-exec from here on: what is not open, or was opened close-on-exec and so by this
 /// program, is left out.
 ///
 /// # Errors

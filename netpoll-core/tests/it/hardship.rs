@@ -731,6 +731,26 @@ fn forks_in_a_callback() {
 }
 
 #[test]
+fn a_child_forked_in_a_job_that_blocks_ends_there_and_its_parent_goes_on() {
+    alone("hardship::forks_in_a_job", "");
+}
+
+/// Run by `a_child_forked_in_a_job_that_blocks_ends_there_and_its_parent_goes_on`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_in_a_job() {
+    let (statuses, ends) = mpsc::channel();
+    let forker = Forker { fork_in: b"", statuses };
+    let then = Runtime::block_on(async move {
+        netpoll_core::blocking::spawn_blocking(move || forker.fork()).await.unwrap();
+        netpoll_core::blocking::spawn_blocking(|| 7).await.unwrap()
+    });
+    assert_eq!(then.unwrap(), 7);
+    let status = ends.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 101, "{status}");
+}
+
+#[test]
 fn a_child_forked_in_code_on_a_worker_harms_nothing_of_its_parent() {
     alone("hardship::forks_in_code_on_a_worker", "");
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use netpoll_core::blocking::spawn_blocking;
 use netpoll_http::{App, Error, Json, Limits, Request, Router, StatusCode, TestClient};
 
 /// Lets a test decide when handlers go on.
@@ -102,6 +103,24 @@ fn a_waiting_handler_answers_when_it_is_woken() {
     open_gate();
     client.run();
     assert_eq!(connection.response().expect("an answer").text(), "7");
+}
+
+#[test]
+fn a_handler_waits_for_a_job_that_blocks_and_hears_of_its_panic() {
+    let client = App::new(|_worker| {
+        Router::new().get("/upper/{word}", async |req: Request| {
+            let word = req.param::<String>("word")?;
+            let job = spawn_blocking(move || {
+                assert_ne!(word, "panic");
+                word.to_uppercase()
+            });
+            Ok::<_, Error>(job.await.unwrap_or_else(|error| error.to_string()))
+        })
+    });
+    let client = client.test();
+    assert_eq!(client.get("/upper/word").text(), "WORD");
+    let answer = client.get("/upper/panic");
+    assert!(answer.text().contains("panicked"), "{}", answer.text());
 }
 
 #[test]
