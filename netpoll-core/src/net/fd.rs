@@ -195,7 +195,7 @@ impl<T: AsFd> AsyncFd<T> {
     fn note<R>(&self, seen: Seen, result: &io::Result<R>) -> bool {
         let blocks = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         if blocks {
-            self.readiness.clear(seen.ready, seen);
+            self.readiness.found_nothing(seen);
         }
         blocks
     }

@@ -32,7 +32,7 @@
 //! assert_eq!(sim.take_received(peer), b"ping");
 //! ```
 //!
-//! Datagrams come and go by a [`UdpSocket`], in a simulation as well. What brings a descriptor of its own, an eventfd, a timerfd, a socket of another crate, is watched by an [`AsyncFd`].
+//! Datagrams come and go by a [`UdpSocket`], in a simulation as well, and by a [`UnixDatagram`]. What brings a descriptor of its own, an eventfd, a timerfd, a socket of another crate, is watched by an [`AsyncFd`].
 //!
 //! # Cancel safety
 //!
@@ -61,6 +61,7 @@ mod listener;
 mod shared;
 mod stream;
 mod udp;
+mod unix_datagram;
 mod until;
 mod wait;
 mod watched;
@@ -73,6 +74,7 @@ pub use link::Link;
 pub use listener::{Listener, in_task};
 pub use stream::{OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 pub use udp::UdpSocket;
+pub use unix_datagram::UnixDatagram;
 
 pub use crate::driver::{Interest, Ready};
 

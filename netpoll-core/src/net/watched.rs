@@ -41,7 +41,15 @@ impl Readiness {
         (!ready.is_empty()).then_some(Seen { ready, reports: self.reports.get() })
     }
 
-    /// It is not so any more, as a try has shown, unless something was reported since. What is at an end stays so.
+    /// A try has found nothing, so nothing of this is so any more, unless something was reported since. Not even the end, of which
+    /// a datagram socket knows another kind: who believed it more than the try would try for ever.
+    pub fn found_nothing(&self, seen: Seen) {
+        if seen.reports == self.reports.get() {
+            self.ready.set(self.ready.get().without(seen.ready));
+        }
+    }
+
+    /// It is not so any more, as somebody says, unless something was reported since. What is at an end stays so.
     pub fn clear(&self, what: Ready, seen: Seen) {
         if seen.reports == self.reports.get() {
             let lasting = Ready::READ_CLOSED | Ready::WRITE_CLOSED;

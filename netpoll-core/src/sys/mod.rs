@@ -68,7 +68,9 @@ pub use socket::{
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
 pub use splice::Pipe;
 pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
-pub use unix::{SocketFile, UnixListenOptions, listen_unix, refuse_new_unix_connections};
+pub use unix::{
+    SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
+};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
 ///

@@ -1,4 +1,4 @@
-//! Listening in the Unix domain: the file of a socket, who may use it, and how it goes again.
+//! Listening in the Unix domain, and receiving datagrams: the file of a socket, who may use it, and how it goes again.
 //!
 //! `bind` makes a file and nothing removes it: it outlives its socket, and the next `bind` finds it taken. So a file
 //! where nobody listens is replaced, one where somebody does is not, and whoever made one removes it in the end, if it is
@@ -10,7 +10,7 @@
 //! its process. Making each file beside the path and linking it there when it listens would need no lock, but the kernel has no call
 //! that replaces a certain file and no other, and its own name for every socket would be that of the first file.
 //!
-//! Cost: [`listen_unix`] 5 to 18 system calls. None of this is called while a server serves.
+//! Cost: [`listen_unix`] and [`bind_unix_datagrams`] 5 to 18 system calls; the turn of somebody else may hold them up for half a second.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -60,6 +60,23 @@ pub fn listen_unix(
         true => bind_over(&socket, path, options)?,
         false => bind_file(&socket, path, options)?,
     };
+    Ok((socket.into(), Some(SocketFile(Some(file)))))
+}
+
+/// A socket for datagrams with this name, and the file that this has made, if it is a path.
+///
+/// # Errors
+/// The kernel's: `EADDRINUSE` where somebody receives or listens, or where the path is of something else than a socket; `EACCES`,
+/// `ENOENT` and `ENOTDIR` of the directory. `EINVAL` without a name.
+pub fn bind_unix_datagrams(name: &UnixAddress) -> io::Result<(OwnedFd, Option<SocketFile>)> {
+    let socket = new_socket(Type::DGRAM)?;
+    let Some(path) = name.as_path() else {
+        socket.bind(&Address::Unix(name.clone()).to_kernel()?)?;
+        return Ok((socket.into(), None));
+    };
+    let _turn = take_turn(path);
+    bind_in_place(&socket, path, Type::DGRAM)?;
+    let file = OwnFile::of(std::path::absolute(path)?)?;
     Ok((socket.into(), Some(SocketFile(Some(file)))))
 }
 
@@ -178,19 +195,24 @@ fn directory_of(path: &Path) -> &Path {
 ///
 /// It listens at once: a socket that does not yet is taken for one that nobody has any more.
 fn bind_file(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<OwnFile> {
-    let wanted = Address::unix(path)?.to_kernel()?;
     restrict(socket, options.mode)?;
-    if let Err(error) = socket.bind(&wanted) {
-        if error.kind() != io::ErrorKind::AddrInUse {
-            return Err(error);
-        }
-        remove_stale(path)?;
-        socket.bind(&wanted)?;
-    }
+    bind_in_place(socket, path, Type::STREAM)?;
     socket.listen(options.backlog)?;
     let file = OwnFile::of(std::path::absolute(path)?)?;
     file.permit(options.mode)?;
     Ok(file)
+}
+
+/// Binds to a path, which a file that nobody has any more does not keep.
+fn bind_in_place(socket: &Socket, path: &Path, kind: Type) -> io::Result<()> {
+    let wanted = Address::unix(path)?.to_kernel()?;
+    match socket.bind(&wanted) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, kind)?;
+            socket.bind(&wanted)
+        }
+        bound => bound,
+    }
 }
 
 /// Binds beside a path and takes it over when the socket listens, so that nobody finds nothing there. The kernel's own
@@ -213,8 +235,8 @@ fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
     bind_file(socket, Path::new(&beside), options)?.rename(std::path::absolute(path)?)
 }
 
-/// Removes the file of a socket that nobody listens on.
-fn remove_stale(path: &Path) -> io::Result<()> {
+/// Removes the file of a socket that nobody has, as one of this kind finds out.
+fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
     let stale = match OwnFile::of(path.to_owned()) {
         Ok(stale) => stale,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -225,10 +247,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         stale.leave();
         return Err(no_socket());
     }
-    match new_stream()?.connect(&Address::unix(path)?.to_kernel()?) {
+    match new_socket(kind)?.connect(&Address::unix(path)?.to_kernel()?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        // Somebody listens, or takes datagrams, or nobody can tell.
+        // Somebody has it, be it one of another kind, or nobody can tell.
         Ok(()) | Err(_) => {
             stale.leave();
             return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
@@ -251,7 +273,11 @@ fn restrict(socket: &Socket, mode: Option<u32>) -> io::Result<()> {
 }
 
 pub(super) fn new_stream() -> io::Result<Socket> {
-    Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
+    new_socket(Type::STREAM)
+}
+
+fn new_socket(kind: Type) -> io::Result<Socket> {
+    Socket::new_raw(Domain::UNIX, kind.nonblocking().cloexec(), None)
 }
 
 #[cfg(test)]

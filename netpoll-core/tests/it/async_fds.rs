@@ -330,6 +330,25 @@ fn what_is_closed_stays_so_when_it_is_cleared() {
 }
 
 #[test]
+fn a_try_that_finds_nothing_is_believed_even_at_what_is_closed() {
+    run(async {
+        // A datagram socket that hears no more is reported as closed, and has nothing, not even an end.
+        let (socket, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.shutdown(std::net::Shutdown::Read).unwrap();
+        let socket = AsyncFd::new(socket).unwrap();
+        assert!(socket.readable().await.unwrap().ready().is_read_closed());
+        let tries = Cell::new(0);
+        let mut reads = pin!(socket.async_io(READ, |socket| {
+            tries.set(tries.get() + 1);
+            socket.recv(&mut [0; 16])
+        }));
+        assert!(!is_ready(reads.as_mut()).await);
+        assert_eq!(tries.get(), 1, "it waits for news");
+    });
+}
+
+#[test]
 fn several_tasks_that_wait_for_one_descriptor_are_all_woken() {
     run(async {
         let bell = Rc::new(AsyncFd::new(eventfd()).unwrap());

@@ -59,6 +59,7 @@ mod time_for_tasks;
 mod timers;
 mod udp_sockets;
 mod unix;
+mod unix_datagrams;
 mod waiting;
 mod waking;
 mod whereabouts;
