@@ -23,7 +23,7 @@ func cpu() time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-const before = 8 * time.Second
+const before = 20 * time.Second
 
 func main() {
 	count, _ := strconv.Atoi(os.Args[1])

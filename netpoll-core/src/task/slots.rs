@@ -138,3 +138,79 @@ impl Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::panic::Location;
+
+    use super::super::{Deliver, body};
+    use super::*;
+
+    struct Nowhere;
+
+    impl Deliver for Nowhere {
+        fn deliver(&self, _key: Key) {}
+    }
+
+    fn begin(slots: &mut Slots) -> Key {
+        let (index, spare) = slots.reserve();
+        let (target, waker) = spare.unwrap_or_else(|| {
+            let target = WakeTarget::new(nobody(0), 1, Arc::new(Nowhere));
+            let waker = target.waker();
+            (target, waker)
+        });
+        let task = body::task(pending::<()>(), waker, Location::caller());
+        let key = slots.begin(index, task, target, Marks::default());
+        // As the poll that follows does.
+        slots
+            .get(key)
+            .and_then(|slot| slot.target.as_ref())
+            .expect("a target")
+            .arrived(super::super::Came::Here);
+        key
+    }
+
+    /// Ends a task, whose waker has been cloned or not.
+    fn end(slots: &mut Slots, key: Key, is_kept: bool) -> Option<Waker> {
+        let slot = slots.get_mut(key).expect("a task");
+        let own = slot.task.take().and_then(|mut task| task.as_mut().cancel());
+        let kept = own.clone().filter(|_| is_kept);
+        slot.waker = own;
+        drop(slots.end(key));
+        kept
+    }
+
+    #[test]
+    fn a_place_keeps_its_target_unless_somebody_else_has_it() {
+        let mut slots = Slots::default();
+        let key = begin(&mut slots);
+        assert!(end(&mut slots, key, false).is_none());
+        assert!(slots.get(key).is_none(), "its key is stale");
+        assert!(slots.slots[0].target.is_some());
+
+        let next = begin(&mut slots);
+        assert_eq!((next.index(), slots.slots[0].waker.is_some()), (key.index(), false));
+        let kept = end(&mut slots, next, true);
+        assert!(kept.is_some() && slots.slots[0].target.is_none(), "the waker leads to whom it has led");
+    }
+
+    #[test]
+    fn free_places_behind_the_last_task_go_back_and_keys_go_on() {
+        let mut slots = Slots::default();
+        let keys: Vec<Key> = (0..3000).map(|_| begin(&mut slots)).collect();
+        for (index, key) in keys.iter().enumerate().filter(|(index, _)| *index != 2000) {
+            assert_eq!(key.index(), index);
+            end(&mut slots, *key, false);
+        }
+        slots.shrink();
+        assert_eq!((slots.slots.len(), slots.free.len()), (2001, 2000));
+        let kept = slots.slots.iter().filter(|slot| slot.waker.is_some()).count();
+        assert_eq!(kept, SPARE_MAX);
+        assert_eq!(slots.running(), [keys[2000]]);
+        assert!(slots.get(keys[2500]).is_none());
+
+        slots.generation = GENERATION_MAX;
+        assert_eq!(begin(&mut slots).generation(), 1, "zero is nobody's");
+    }
+}

@@ -49,6 +49,20 @@ fn an_index_is_not_used_again_before_the_batch_ends() {
 }
 
 #[test]
+fn an_index_that_is_taken_is_free_at_once_and_one_that_is_retired_is_not_taken() {
+    let mut slab = KeySlab::new(0);
+    let old = slab.insert_with(|_| 1).unwrap();
+    assert_eq!((slab.take(old), slab.take(old), slab.len()), (Some(1), None, 0));
+    let new = slab.insert_with(|_| 2).unwrap();
+    assert_eq!((new.index(), slab.get(old)), (old.index(), None));
+
+    assert_eq!((slab.remove(new), slab.take(new)), (Some(2), None));
+    assert_ne!(slab.insert_with(|_| 3).unwrap().index(), new.index());
+    slab.reclaim();
+    assert_eq!(slab.insert_with(|_| 4).unwrap().index(), new.index());
+}
+
+#[test]
 fn a_key_of_another_table_finds_nothing() {
     let (mut here, mut there) = (KeySlab::new(1), KeySlab::new(2));
     let key = here.insert_with(|key| key).unwrap();
