@@ -304,8 +304,9 @@
 //!
 //! | floor | rooms | what they know |
 //! |---|---|---|
+//! | 7 | `bridge` | traits of other runtimes |
 //! | 6 | `runtime` | threads, CPUs, signals, start and end |
-//! | 5 | `blocking`, `net` | threads for what blocks; what tasks wait for from outside |
+//! | 5 | `blocking`, `net` | threads for what blocks; connections and descriptors as tasks see them |
 //! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, or a seed |
@@ -316,9 +317,10 @@
 //!
 //! - `tracing`: long turns, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
 //!   Without it the same facts are in the counters, except for failed pinning.
+//! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
 //!
-//! Both are off by default.
+//! All are off by default.
 
 #![cfg_attr(not(loom), warn(missing_docs))]
 // Where pages of other crates that are built without those of this one lead to.
@@ -344,6 +346,7 @@ macro_rules! setters {
 }
 
 pub mod blocking;
+pub mod bridge;
 #[cfg_attr(
     not(feature = "internals"),
     allow(dead_code, unused_imports, reason = "whole data structures: the fuzz models use all of them")

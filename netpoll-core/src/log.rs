@@ -10,4 +10,5 @@ pub fn code_panicked() {}
 pub fn task_panicked() {}
 pub fn job_panicked() {}
 pub fn destructor_panicked() {}
+pub fn leaked() {}
 pub fn pinning_failed(_cpu: usize, _error: &io::Error) {}

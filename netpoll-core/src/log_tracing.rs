@@ -31,6 +31,10 @@ pub fn destructor_panicked() {
     tracing::error!("a destructor of something that was handed over panicked");
 }
 
+pub fn leaked() {
+    tracing::warn!("something that was bound to a worker was dropped elsewhere behind its end: it is leaked");
+}
+
 pub fn pinning_failed(cpu: usize, error: &io::Error) {
     tracing::warn!(cpu, %error, "the worker could not be pinned");
 }

@@ -23,6 +23,7 @@ const CORE: &[(&str, u8)] = &[
     ("net", 5),
     ("blocking", 5),
     ("runtime", 6),
+    ("bridge", 7),
 ];
 
 /// Rooms of netpoll-http and their floors.

@@ -7,9 +7,9 @@
 //! second of the wall clock has ended).
 
 use std::ops::{Add, AddAssign, Sub, SubAssign};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use crate::sys;
 
@@ -222,6 +222,31 @@ impl ClockReader {
             Reading::Manual(latest) => Instant(latest.load(Ordering::Relaxed)),
         }
     }
+
+    /// The time now as `std` has it. For a clock that is moved by hand it is counted from a moment of this process that stays the
+    /// same.
+    pub fn std_now(&self) -> StdInstant {
+        match &self.0 {
+            Reading::Monotonic(_) => StdInstant::now(),
+            Reading::Manual(_) => {
+                let since = Duration::from_nanos(self.now().as_nanos());
+                manual_zero().checked_add(since).unwrap_or_else(manual_zero)
+            }
+        }
+    }
+
+    /// What an instant of `std` is on this clock: now, if it has passed.
+    pub fn of_std(&self, instant: StdInstant) -> Instant {
+        // In this order, so that it is rather later than earlier.
+        let left = instant.saturating_duration_since(self.std_now());
+        self.now().saturating_add(left)
+    }
+}
+
+/// What clocks that are moved by hand begin with for `std`.
+fn manual_zero() -> StdInstant {
+    static ZERO: OnceLock<StdInstant> = OnceLock::new();
+    *ZERO.get_or_init(StdInstant::now)
 }
 
 /// The time since the kernel's clock showed `base`.
@@ -307,6 +332,25 @@ mod tests {
         assert_eq!(reader.now(), clone.now());
         clock.advance(Duration::from_secs(1));
         assert_eq!(reader.now(), clone.now(), "the latest");
+    }
+
+    #[test]
+    fn instants_of_std_are_told_from_both_kinds_of_clock() {
+        let hour = Duration::from_secs(3600);
+        let mut clock = Clock::manual(0);
+        let reader = clock.reader();
+        let begun = reader.std_now();
+        assert_eq!(reader.of_std(begun + hour), Instant::ZERO + hour);
+        clock.advance(hour);
+        assert_eq!((reader.std_now() - begun, reader.of_std(begun)), (hour, reader.now()), "passed: now");
+        clock.advance(Duration::MAX);
+        // Behind what `std` can count it is some time or other.
+        let _ = reader.std_now();
+
+        let reader = Clock::monotonic().reader();
+        let before = reader.now();
+        let told = reader.of_std(StdInstant::now() + hour);
+        assert!(told >= before + hour && told <= reader.now() + hour);
     }
 
     #[test]

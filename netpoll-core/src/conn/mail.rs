@@ -63,6 +63,10 @@ impl Deliver for Wakes {
     fn deliver(&self, key: Key) {
         self.0.send(Letter::Woken(key));
     }
+
+    fn carry_home(&self, what: Box<dyn Send>) {
+        self.0.send(Letter::Run(Guarded::new(Box::new(move |_local| drop(what)))));
+    }
 }
 
 /// Connections by their worker, in reverse: a letter of many is read from its end. Names from other runtimes may be of

@@ -13,6 +13,7 @@ use std::io;
 
 mod address;
 mod broken_pipe;
+mod carried;
 mod control;
 mod cpu;
 mod datagrams;
@@ -37,6 +38,7 @@ mod unix;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
 pub use broken_pipe::watch_broken_pipe;
+pub use carried::Carried;
 pub use control::LocalIp;
 pub use cpu::{Affinity, allowed_cpus, pin_current_thread, quota};
 pub use datagrams::{

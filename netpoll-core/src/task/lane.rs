@@ -123,6 +123,12 @@ impl Lane {
         self.executor.len() * TASK_BYTES
     }
 
+    /// Its clock.
+    #[cfg(feature = "hyper")]
+    pub fn clock(&self) -> &ClockReader {
+        &self.clock
+    }
+
     /// Its tasks.
     pub fn executor(&self) -> &Executor {
         &self.executor

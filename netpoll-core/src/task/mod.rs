@@ -74,7 +74,7 @@ pub use scope::{Scope, ScopeError};
 
 pub(crate) use executor::{Kind, TABLE};
 pub(crate) use join::spawn as spawn_at;
-pub(crate) use lane::{Home, Lane, OwnLane, current, leave_all, try_current};
+pub(crate) use lane::{Home, Lane, OwnLane, current, is_here as is_in, leave_all, try_current};
 pub(crate) use park::wait_for;
 pub(crate) use remote::{pair, spawn as spawn_from_elsewhere};
 pub(crate) use states::{OwnStates, States, two_states};

@@ -24,6 +24,11 @@ use crate::mem::Key;
 pub trait Deliver: Send + Sync + 'static {
     /// Sends the worker a letter for this key.
     fn deliver(&self, key: Key);
+
+    /// Sends the worker something that is to be dropped there. If it has ended, that happens here and now.
+    fn carry_home(&self, what: Box<dyn Send>) {
+        drop(what);
+    }
 }
 
 /// Which way a wake has come.

@@ -1,0 +1,40 @@
+//! Bridges to the crates that people have: the traits of other runtimes, implemented on what is here.
+//!
+//! | feature | what it brings | for |
+//! |---|---|---|
+//! | `hyper` | `hyper::rt::{Read, Write}` on [`Stream`](crate::net::Stream) and its halves, `HyperTimer`, `HyperExecutor` | hyper, hyper-util, axum, tonic |
+//! | `tokio-io` | `tokio::io::{AsyncRead, AsyncBufRead, AsyncWrite}` on the same | tokio-rustls, tokio-tungstenite, tokio-postgres, redis, tokio-util |
+//! | `futures-io` | `futures_io::{AsyncRead, AsyncBufRead, AsyncWrite}` on the same | futures-rustls, async-tungstenite, the `futures` crates |
+//! | none | [`SendWrapper`] | whatever demands [`Send`] of what never leaves its worker |
+//!
+//! All are off by default, and without them nothing of tokio or hyper is built. With them the traits are: the features `hyper` and `tokio-io`
+//! bring the crate `tokio` along without a runtime, timers, sockets or threads.
+//!
+//! The traits are on the types themselves: a [`Stream`](crate::net::Stream) goes to `serve_connection`, to `TlsAcceptor::accept`, to `connect_raw`
+//! as it is. Methods of the type come first where both have one of the same name: `stream.read(..)` is
+//! [`Stream::read`](crate::net::Stream::read), whatever is imported. But `split` of `tokio::io::AsyncBufReadExt` and of `futures::AsyncReadExt` takes `self`, and so comes
+//! before ours where one of them is imported: write `Stream::split(&mut stream)` there.
+//!
+//! What the traits say holds: a read gives what is there, at least a byte, and no bytes are the peer's end; a write takes up to 64 KiB, and waits while the
+//! peer is behind; flushing is ready at once, because what is written leaves when the task waits next; shutting down ends our direction behind what
+//! was written, and reading goes on. Each poll may be given up, and has read and written nothing then.
+
+#[cfg(feature = "futures-io")]
+mod futures_traits;
+#[cfg(feature = "hyper")]
+mod hyper_rt;
+mod send_wrapper;
+#[cfg(feature = "tokio-io")]
+mod tokio_traits;
+
+#[cfg(feature = "hyper")]
+pub use hyper_rt::{HyperExecutor, HyperTimer};
+pub use send_wrapper::SendWrapper;
+
+/// Implements traits on everything that reads, or writes.
+#[cfg(any(feature = "hyper", feature = "tokio-io", feature = "futures-io"))]
+macro_rules! on_each {
+    ($bridge:ident: $($kind:ty),*) => {$( $bridge!($kind); )*};
+}
+#[cfg(any(feature = "hyper", feature = "tokio-io", feature = "futures-io"))]
+use on_each;
