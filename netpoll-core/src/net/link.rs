@@ -16,6 +16,13 @@ impl std::fmt::Debug for Link {
     }
 }
 
+/// One that is dropped without a call, because there was no slot for it or its upgrade was refused, has a task that waits.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 impl Link {
     fn look_after(&self, conn: &mut Conn<'_>) -> Flow {
         match self.0.look_after(conn) {

@@ -462,6 +462,13 @@ impl Shared {
         Next::Unchanged
     }
 
+    /// There is no connection, and will be none.
+    pub fn abandon(&self) {
+        if !self.has(GONE) {
+            self.lost(Lost::Failed(io::ErrorKind::NotConnected.into()));
+        }
+    }
+
     /// The connection is gone.
     pub fn lost(&self, reason: Lost) {
         self.set(GONE);

@@ -7,7 +7,12 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use netpoll_core::blocking::spawn_blocking;
+use netpoll_core::net::{Listener, Stream};
+use netpoll_core::task;
+use netpoll_core::time::sleep;
 use netpoll_http::{App, Error, Json, Limits, Request, Router, StatusCode, TestClient};
+
+use crate::client;
 
 /// Lets a test decide when handlers go on.
 #[derive(Default)]
@@ -258,4 +263,62 @@ fn an_answer_that_was_given_up_lingers_whoever_wanted_to_close() {
     client.advance(Duration::from_secs(31));
     assert_eq!(connection.response().expect("an answer").status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(client.stats().syscalls_shutdown, 1);
+}
+
+#[test]
+fn a_handler_that_sleeps_takes_no_time_in_a_test() {
+    let slow = async |_: Request| {
+        sleep(Duration::from_secs(10)).await;
+        "at last"
+    };
+    let never = async |_: Request| {
+        std::future::pending::<()>().await;
+        "never"
+    };
+    let client = client(move || Router::new().get("/", slow).get("/never", never));
+    assert_eq!(client.get("/").text(), "at last");
+    assert_eq!(client.get("/never").status, StatusCode::SERVICE_UNAVAILABLE, "the handler's time is over");
+}
+
+#[test]
+fn a_handler_asks_another_service_and_spawns_and_is_given_up_without_a_trace() {
+    let ask = async |_: Request| {
+        let asked = task::spawn_local(async {
+            let mut stream = Stream::connect("10.0.0.1:7").await?;
+            stream.write_all(b"what time is it?").await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer, 1000).await?;
+            Ok::<_, std::io::Error>(answer)
+        });
+        let big = Stream::connect("10.0.0.1:7").await.map_err(Error::internal);
+        big?.write_all(&[b'.'; 20_000]).await.map_err(Error::internal)?;
+        match asked.await {
+            Ok(Ok(answer)) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+            _ => Err(Error::from(StatusCode::BAD_GATEWAY)),
+        }
+    };
+    let client = client(move || Router::new().get("/", ask));
+    client.world(|sim| sim.refuse_connections(true));
+    assert_eq!(client.get("/").status, StatusCode::INTERNAL_SERVER_ERROR, "nobody listens there");
+    client.world(|sim| {
+        sim.block_on(async {
+            let mut listener = Listener::bind("10.0.0.1:7").await.unwrap();
+            let serves = async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut asked = [0; 16];
+                    stream.read_exact(&mut asked).await.unwrap();
+                    sleep(Duration::from_secs(1)).await;
+                    let answer = if asked.starts_with(b"what") { "ten" } else { "" };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            };
+            task::spawn_local(serves).detach();
+        });
+    });
+    assert_eq!(client.get("/").text(), "ten");
+    let mut leaves = client.connect();
+    leaves.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    leaves.reset();
+    client.advance(Duration::from_secs(20));
+    assert_eq!((client.open(), client.blocks_in_use(), client.stats().panics), (0, 0, 0));
 }

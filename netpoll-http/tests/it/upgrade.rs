@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
+use netpoll_core::net::{Stream, in_task};
 use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Layered, Lost, Message, Protocol};
 use netpoll_http::{
     Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
@@ -471,4 +472,73 @@ fn a_layer_that_took_a_connection_over_is_no_end_of_a_forward() {
         assert_eq!(client.get("/hello").text(), "hello");
         FIRST.set(None);
     }
+}
+
+/// Answers `big` with as much as is sent at once elsewhere, and everything else with itself.
+async fn speaks(mut stream: Stream) {
+    log("spawned");
+    let mut buffer = [0; 100];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(count) if &buffer[..count] == b"big" => {
+                for _ in 0..3 {
+                    stream.write_all(&[b'x'; 9000]).await.unwrap();
+                    stream.write_all(b"small").await.unwrap();
+                }
+            }
+            Ok(count) => stream.write_all(&buffer[..count]).await.unwrap(),
+            Err(error) => return log(format!("{:?}", error.kind())),
+        }
+    }
+    log("ended");
+}
+
+#[test]
+fn a_task_may_take_the_connection_over_behind_a_layer_as_well() {
+    let upgrade = |req: &Request<'_>| Some(req.upgrade("told")?.accept(in_task(speaks)));
+    let layered =
+        |req: &Request<'_>| Some(req.upgrade("told")?.accept(Layered::new(Cipher::new(2), in_task(speaks))));
+    let client = client(move || Router::new().get("/", upgrade).get("/layered", layered));
+    let big = [[b'x'; 9000].as_slice(), b"small"].concat().repeat(3);
+
+    let mut connection = client.connect();
+    connection.send(&[REQUEST, b"early"].concat());
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(connection.received(), b"early");
+    connection.send(b"big");
+    assert!(connection.received() == big);
+    connection.finish();
+    assert_eq!(logged(), ["spawned", "ended"]);
+
+    let mut ciphered = Ciphered { connection: client.connect(), codec: Codec::new(1), wire: Vec::new() };
+    let mut early = Vec::new();
+    ciphered.codec.greet(&mut early);
+    ciphered.codec.data(b"early", &mut early);
+    let request = text(REQUEST).replace("GET /", "GET /layered");
+    ciphered.connection.send(&[request.as_bytes(), &early].concat());
+    assert_eq!(ciphered.connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(ciphered.heard(), b"early");
+    ciphered.say(b"big");
+    assert!(ciphered.heard() == big, "nothing went past the layer");
+    drop(ciphered);
+    client.run();
+    assert_eq!(logged(), ["spawned", "ConnectionReset"]);
+    drop(connection);
+    client.run();
+    assert_eq!((client.open(), client.blocks_in_use(), client.stats().panics), (0, 0, 0));
+}
+
+#[test]
+fn a_task_whose_upgrade_is_declined_hears_that_there_is_no_connection() {
+    let client = client(|| {
+        let upgrade = |req: &Request<'_>| Some(req.upgrade("told")?.accept(in_task(speaks)));
+        Router::new()
+            .get("/", upgrade)
+            .after(|_: &Request, parts: &mut Parts| parts.status = StatusCode::FORBIDDEN)
+    });
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::FORBIDDEN);
+    assert_eq!(logged(), ["spawned", "NotConnected"]);
 }
