@@ -5,7 +5,7 @@
 //! blocked for the call alone, and taken out again if the call has raised it: whatever a callback starts beside that, a thread or a
 //! program, inherits no blocked signal and would not be deaf to one that is meant for it.
 //!
-//! Cost: one load where the signal is ignored; elsewhere two system calls beside the one that is made, three if the peer is gone.
+//! Cost: one load where the signal is ignored; elsewhere three system calls beside the one that is made.
 
 use std::io;
 use std::mem;
@@ -42,12 +42,11 @@ fn blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     let was_blocked = unsafe { libc::sigismember(&raw const before, libc::SIGPIPE) } == 1;
     let result = call();
     if !was_blocked {
-        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EPIPE)) {
-            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: sigtimedwait(2) reads one `sigset_t` and one `timespec`, both locals, and is asked for no `siginfo_t`.
-            // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-            unsafe { libc::sigtimedwait(&raw const signals, ptr::null_mut(), &raw const at_once) };
-        }
+        // Whatever the call has returned: one that has moved something and then failed says how much that was, and the signal is there.
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: sigtimedwait(2) reads one `sigset_t` and one `timespec`, both locals, and is asked for no `siginfo_t`.
+        // (test: `a_large_file_for_a_peer_that_goes_meanwhile_raises_no_signal`)
+        unsafe { libc::sigtimedwait(&raw const signals, ptr::null_mut(), &raw const at_once) };
         mask(libc::SIG_SETMASK, &before)?;
     }
     result

@@ -125,4 +125,24 @@ mod tests {
             assert!(status.contains(&line), "{set} is not empty: {status}");
         }
     }
+
+    #[test]
+    fn a_large_file_for_a_peer_that_goes_meanwhile_raises_no_signal() {
+        alone!(a_large_file_for_a_peer_that_goes_meanwhile_raises_no_signal);
+        // SAFETY: signal(2) takes no pointers but this constant.
+        // (test: `a_large_file_for_a_peer_that_goes_meanwhile_raises_no_signal`)
+        assert_ne!(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) }, libc::SIG_ERR);
+        watch_broken_pipe().unwrap();
+        let (pair, file) = (Pair::new(), file(&vec![7; 1 << 20]));
+        drop(pair.client);
+        until(pair.server.as_fd(), libc::EPOLLRDHUP);
+
+        // The first round draws a reset; in the second the signal comes, and the call tells of the first.
+        let sent = sendfile(pair.server.as_fd(), file.as_fd(), 0, 512 << 10).unwrap();
+
+        assert!(sent < 512 << 10, "{sent} bytes for nobody");
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = format!("SigPnd:\t{:016x}", 0);
+        assert!(status.contains(&line), "a signal is left: {status}");
+    }
 }
