@@ -43,11 +43,6 @@ impl Reach {
         above.downcast_ref()
     }
 
-    /// Orders wait.
-    pub fn has_given(&self) -> bool {
-        !self.given.borrow().is_empty()
-    }
-
     /// Takes the orders that wait.
     pub fn take_given(&self) -> Vec<Command> {
         std::mem::take(&mut *self.given.borrow_mut())

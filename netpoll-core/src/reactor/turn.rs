@@ -199,7 +199,7 @@ impl<D: Driver, L> Reactor<D, L> {
         self.work_began = host.agenda().clock.refresh();
         // What others asked for while they still had something to do is done; but a thread that goes on asking is not waited for.
         let mut last_turns = 0;
-        while !host.is_finished() || (self.has_mail() && last_turns < LAST_TURNS_MAX) {
+        while !host.is_finished() || (self.has_last_work(host) && last_turns < LAST_TURNS_MAX) {
             last_turns += usize::from(host.is_finished());
             self.turn(host)?;
         }
@@ -278,8 +278,14 @@ impl<D: Driver, L> Reactor<D, L> {
         }
     }
 
-    #[inline]
+    /// Something is left to do that was asked for before the host had finished: mail, what tasks have ordered and written, and who was
+    /// woken by the last of them.
+    pub fn has_last_work<H: Host<Letter = L>>(&self, host: &H) -> bool {
+        self.has_mail() || host.has_woken()
+    }
+
     /// Something waits in the mailbox.
+    #[inline]
     pub fn has_mail(&self) -> bool {
         !self.mailbox.is_empty() || self.rest.is_some()
     }

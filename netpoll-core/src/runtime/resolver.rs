@@ -146,8 +146,8 @@ impl Shared {
     }
 
     fn ask(self: &Arc<Self>, name: String, question: Question) {
-        // It is one name in whatever letters (RFC 4343).
-        let name = name.to_ascii_lowercase();
+        // It is one name in whatever letters (RFC 4343). An address with the interface that it is reached at is none.
+        let name = if name.contains('%') { name } else { name.to_ascii_lowercase() };
         let mut state = self.state();
         let known = state.kept.get(&name).filter(|kept| self.clock.now() < kept.until);
         if let Some(kept) = known {
@@ -451,5 +451,14 @@ mod tests {
         assert!(!world.is_looked_up("b", 4) && !world.is_looked_up("c", 5));
         assert!(world.is_looked_up("a", 6));
         assert_eq!(world.resolver.0.state().kept.len(), 2);
+    }
+
+    #[test]
+    fn an_address_with_an_interface_is_asked_for_as_it_was_written() {
+        let world = World::new(NameCache::default());
+        world.ask("Example.ORG", 1);
+        assert_eq!(world.begun.recv_timeout(PATIENCE).unwrap(), "example.org");
+        world.ask("fe80::1%enP2p1s0", 2);
+        assert_eq!(world.begun.recv_timeout(PATIENCE).unwrap(), "fe80::1%enP2p1s0");
     }
 }

@@ -463,9 +463,6 @@ impl Worker {
             || self.tables.len() > 0
             || !self.sockets.is_empty()
             || self.cx.lane.executor().waited() > 0
-            || self.cx.reach.has_given()
-            // What the last tasks have written, or closed.
-            || self.cx.lane.stirred() > 0
         {
             if self.has_left.get() {
                 self.come_back();

@@ -212,9 +212,13 @@ impl Listening {
         once(&NEWS, &NEWS_FD)?;
         let number = kind.number();
         marks(number).came.store(0, Ordering::Release);
-        let is_caught = catch(number, |present| present != libc::SIG_IGN)?;
-        marks(number).is_heard.store(is_caught, Ordering::Release);
-        Ok(Self { kind, is_caught })
+        // Marked while it is not caught yet, or not any more: one that comes between the two is never lost.
+        marks(number).is_heard.store(true, Ordering::Release);
+        let caught = catch(number, |present| present != libc::SIG_IGN);
+        if !matches!(caught, Ok(true)) {
+            marks(number).is_heard.store(false, Ordering::Release);
+        }
+        Ok(Self { kind, is_caught: caught? })
     }
 }
 
@@ -222,8 +226,8 @@ impl Drop for Listening {
     fn drop(&mut self) {
         if self.is_caught {
             let number = self.kind.number();
-            marks(number).is_heard.store(false, Ordering::Release);
             let_go(number);
+            marks(number).is_heard.store(false, Ordering::Release);
         }
     }
 }
@@ -298,9 +302,14 @@ impl StopSignals {
         STOPPING.store(false, Ordering::Release);
         for &signal in stop {
             let number = signal.number();
-            if catch(number, |present| signal.is_free(present))? {
-                signals.signals.push(number);
-                marks(number).stops.store(true, Ordering::Release);
+            // Marked first, as in `Listening`.
+            marks(number).stops.store(true, Ordering::Release);
+            match catch(number, |present| signal.is_free(present)) {
+                Ok(true) => signals.signals.push(number),
+                not_caught => {
+                    marks(number).stops.store(false, Ordering::Release);
+                    not_caught?;
+                }
             }
         }
         Ok(signals)
@@ -336,8 +345,8 @@ impl StopSignals {
 impl Drop for StopSignals {
     fn drop(&mut self) {
         for signal in self.signals.drain(..).rev() {
-            marks(signal).stops.store(false, Ordering::Release);
             let_go(signal);
+            marks(signal).stops.store(false, Ordering::Release);
         }
         INSTALLED.store(false, Ordering::Release);
     }

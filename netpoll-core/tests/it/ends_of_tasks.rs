@@ -9,9 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use netpoll_core::sim::{Options, Sim};
+use netpoll_core::sync::oneshot;
 use netpoll_core::task::{JoinHandle, spawn_daemon, spawn_local, stopping, yield_now};
 use netpoll_core::time::{interval, sleep};
-use netpoll_core::{Callee, Conn, Flow, Handle, Input, LongTurn, Protocol, Runtime, Workers};
+use netpoll_core::{
+    Callee, Commands, Conn, ConnectOptions, Flow, Handle, Input, LongTurn, Lost, Protocol, Runtime, Workers,
+};
 
 use crate::support::{Client, PanicsWhenDropped};
 
@@ -299,4 +302,87 @@ fn a_turn_that_takes_long_again_names_the_task_or_the_connection() {
     assert_eq!(turn.longest.map(|call| call.callee), Some(Callee::Code));
     drop(client);
     running.stop(SECOND).unwrap();
+}
+
+/// Tells a task when it is lost.
+struct Tells(Option<oneshot::Sender<()>>);
+
+impl Protocol for Tells {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.unchanged_flow()
+    }
+
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(());
+        }
+    }
+}
+
+#[test]
+fn a_daemon_hears_what_the_last_task_tells_it() {
+    let mut sim = Sim::new(Options::default());
+    let (tell, told) = oneshot::channel();
+    let place = RefCell::new(Some(tell));
+    let listener = sim.listen(move |_peer| Tells(place.borrow_mut().take()));
+    let peer = sim.connect(listener);
+    let heard = Rc::new(Cell::new(false));
+    let hears = Rc::clone(&heard);
+    sim.block_on(async move {
+        let (line, lines) = oneshot::channel();
+        spawn_daemon(async move {
+            lines.await.unwrap();
+            hears.set(true);
+        })
+        .detach();
+        spawn_local(async move {
+            told.await.unwrap();
+            let _ = line.send(());
+        })
+        .detach();
+        yield_now().await;
+    });
+    sim.begin_drain(SECOND * 60);
+    sim.run();
+    sim.close(peer);
+    sim.run();
+    assert!(sim.is_finished() && heard.get());
+}
+
+/// Dials again whenever it is lost, by way of its thread.
+struct Again;
+
+impl Protocol for Again {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn lost(&mut self, _reason: Lost, _commands: &mut Commands) {
+        if Handle::try_current().is_some() {
+            Commands::with(|commands| {
+                commands.connect("10.0.0.1:80", ConnectOptions::default(), Again);
+            });
+        }
+    }
+}
+
+#[test]
+fn who_dials_again_by_way_of_its_thread_holds_no_drain_beyond_its_deadline() {
+    let mut sim = Sim::new(Options::default());
+    sim.commands().connect("10.0.0.1:80", ConnectOptions::default(), Again);
+    sim.settle();
+    sim.begin_drain(SECOND);
+    sim.turn();
+    sim.stand_still(SECOND * 2);
+    // A `run` would go on for a million.
+    for _ in 0..1000 {
+        sim.turn();
+    }
+    assert!(sim.is_finished());
 }

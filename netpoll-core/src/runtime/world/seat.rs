@@ -52,7 +52,8 @@ impl Seat {
 
     /// It has ended: nothing is left to do, and nothing was asked of it, or somebody goes on asking, as in [`Reactor::run`].
     pub fn is_finished(&self) -> bool {
-        self.worker.is_finished() && !(self.reactor.has_mail() && self.last_turns < LAST_TURNS_MAX)
+        self.worker.is_finished()
+            && !(self.reactor.has_last_work(&self.worker) && self.last_turns < LAST_TURNS_MAX)
     }
 
     /// Its next deadline; a worker that has ended has none.
