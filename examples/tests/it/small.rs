@@ -38,6 +38,22 @@ fn echo_sends_back_everything_even_behind_the_end() {
     assert!(status.success() && printed.contains("system calls for each connection"), "{printed}");
 }
 
+#[test]
+fn udp_echo_sends_each_datagram_back_from_the_address_that_was_asked() {
+    let program = start(env!("CARGO_BIN_EXE_udp_echo"));
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    client.connect(program.addr).unwrap();
+    for word in [&b"hello"[..], b"", &[7; 1400]] {
+        client.send(word).unwrap();
+        let mut buffer = [0; 2048];
+        let len = client.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], word);
+    }
+    let (printed, status) = program.terminate();
+    assert!(status.success(), "{printed}");
+}
+
 /// Sends everything, ends, and returns what came back.
 fn told(program: &Program, bytes: &[u8]) -> String {
     let mut stream = program.connect();

@@ -620,3 +620,45 @@ fn would_wait<R>(result: io::Result<R>) -> Option<io::Result<R>> {
     let waits = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
     (!waits).then_some(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::task::Deliver;
+
+    struct Nowhere;
+
+    impl Deliver for Nowhere {
+        fn deliver(&self, _key: Key) {}
+    }
+
+    fn shared(spares: &Rc<Spares>) -> Rc<Shared> {
+        let lane = Lane::for_test(Arc::new(Nowhere));
+        Shared::new(lane, Rc::clone(spares), &UdpOptions::default())
+    }
+
+    #[test]
+    fn a_socket_that_has_sent_and_received_everything_has_no_buffer_and_the_next_one_uses_it() {
+        let spares = Rc::new(Spares::default());
+        let (one, other) = (shared(&spares), shared(&spares));
+        let path = DatagramPath::from(SocketAddr::from(([127, 0, 0, 1], 9)));
+        assert!(one.queue(path, &[7; 1000]));
+        // What the worker's socket does with it.
+        let mut taken = one.unsent.replace(DatagramQueue::new(0));
+        assert!(taken.capacity() >= 1000 && one.unsent.borrow().capacity() == 0);
+        taken.pop(1);
+        let memory = taken.capacity();
+        spares.put(&mut taken);
+        assert_eq!(taken.capacity(), 0);
+
+        *other.unread.borrow_mut() = spares.take(other.unread_bytes_max);
+        assert_eq!(other.unread.borrow().capacity(), memory, "it is used again");
+        assert!(other.unread.borrow_mut().push(path, b"news"));
+        assert_eq!(other.first(false, |_, bytes| bytes.len()), Some(4));
+        assert_eq!(other.unread.borrow().capacity(), memory);
+        assert_eq!(other.first(true, |_, bytes| bytes.to_vec()), Some(b"news".to_vec()));
+        assert_eq!(other.unread.borrow().capacity(), 0);
+    }
+}
