@@ -509,7 +509,7 @@ impl Stream {
         (OwnedReadHalf { reader: self.reader }, OwnedWriteHalf { writer: self.writer })
     }
 
-    /// Whether small pieces leave at once (`TCP_NODELAY`), which is so unless [`Builder::nodelay`](crate::Builder::nodelay) or
+    /// Whether small pieces leave at once (`TCP_NODELAY`), which is so unless the listener, or
     /// [`ConnectOptions::nodelay`] said otherwise. One system call.
     ///
     /// # Errors
