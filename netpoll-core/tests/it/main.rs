@@ -38,6 +38,7 @@ mod relay_storms;
 mod relaying;
 mod relays_under_orders;
 mod send_now;
+mod sendness;
 mod settings;
 mod signals;
 mod sim_addresses;
