@@ -64,7 +64,6 @@ func main() {
 	spawning, longestSpawning := cpu()-cpuBefore, ask()
 	bytes := (resident() - memory) / float64(count)
 	time.Sleep(time.Until(deadline) - 20*time.Millisecond)
-	ask()
 	cpuBefore = cpu()
 	left.Wait()
 	woken, waking := time.Since(deadline), cpu()-cpuBefore
