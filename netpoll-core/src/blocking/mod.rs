@@ -65,7 +65,7 @@ use crate::task::try_current;
 /// Runs `job` on a thread of the runtime's pool, and returns at once.
 ///
 /// Callable in tasks, handlers, callbacks, timers and factories. It takes two allocations and a lock that nobody holds for long; it
-/// starts a thread, which takes some 50 µs, if none rests and there may be another. What the job returns, or panics with, comes out of
+/// starts a thread if none rests and there may be another. What the job returns, or panics with, comes out of
 /// the handle; nobody need wait for it. A job that panics costs nothing else: its thread goes on.
 ///
 /// If as many jobs wait as may, or there is no thread to be had at all, `job` is dropped, and the handle says so
