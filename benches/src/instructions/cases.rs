@@ -16,6 +16,7 @@ use std::time::Duration;
 use benches::requests::{BROWSER, PLAINTEXT, SMALL, UPLOAD, chunked_body, head_with, post};
 use benches::routes;
 use netpoll_core::internals::{Bell, Instant, KeySlab, Mailbox, Pool, Wheel};
+use netpoll_core::net::Stream;
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::sync::{mpsc, shared};
 use netpoll_core::task::{spawn_local, yield_now};
@@ -51,6 +52,10 @@ pub const CASES: &[Case] = &[
     case("encode_head_usual", |rounds| a_head_is_written(rounds, Length::Known(13))),
     case("key_slab_insert_get_remove", a_value_comes_and_goes),
     case("mailbox_send_take", a_letter_is_sent_and_taken),
+    case("net_echo_4096", messages_are_echoed::<4096>),
+    case("net_echo_64", messages_are_echoed::<64>),
+    case("net_echo_filled_64", messages_are_echoed_from_where_they_lie),
+    case("net_relay_64", messages_are_handed_on),
     case("parse_head_64_headers", |rounds| a_head_is_read(rounds, &head_with(64))),
     case("parse_head_browser", |rounds| a_head_is_read(rounds, BROWSER)),
     case("parse_head_chunked_upload", |rounds| a_head_is_read(rounds, UPLOAD)),
@@ -170,6 +175,82 @@ fn bodies_are_echoed(rounds: u64) {
         connection.send(&request);
         connection.drain_received(&mut answer);
         assert!(answer.ends_with(&[b'x'; 1024]));
+    }
+}
+
+/// Reads into memory of its own, and writes that: the echo of a task. The simulated network is part of the figure.
+fn messages_are_echoed<const BYTES: usize>(rounds: u64) {
+    echoed(rounds, BYTES, async |mut stream| {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Writes what it was lent.
+fn messages_are_echoed_from_where_they_lie(rounds: u64) {
+    echoed(rounds, 64, async |stream| {
+        let (mut reader, mut writer) = stream.into_split();
+        while let Ok(input @ [_, ..]) = reader.fill_buf().await {
+            let count = input.len();
+            if writer.write_all(input).await.is_err() {
+                return;
+            }
+            reader.consume(count);
+        }
+    });
+}
+
+fn echoed<F>(rounds: u64, bytes: usize, echo: impl Fn(Stream) -> F + 'static)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen_tasks(move |stream, _peer| echo(stream));
+    let peer = sim.connect(listener);
+    sim.run();
+    let (message, mut answer) = (vec![b'e'; bytes], Vec::with_capacity(8192));
+    for _ in 0..rounds {
+        answer.clear();
+        sim.send(peer, black_box(&message));
+        sim.turn();
+        sim.drain_received(peer, &mut answer);
+        assert_eq!(answer.len(), bytes);
+    }
+}
+
+/// From one stream to another, by one task.
+fn messages_are_handed_on(rounds: u64) {
+    let mut sim = Sim::new(Options::default());
+    let other = Rc::new(RefCell::new(None));
+    let first = Rc::clone(&other);
+    let listener = sim.listen_tasks(move |mut stream, _peer| {
+        let first = Rc::clone(&first);
+        async move {
+            let Some(mut from): Option<Stream> = first.take() else {
+                first.replace(Some(stream));
+                return;
+            };
+            let mut buffer = [0; 64];
+            while let Ok(count @ 1..) = from.read(&mut buffer).await {
+                if stream.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let (from, to) = (sim.connect(listener), sim.connect(listener));
+    sim.run();
+    let mut received = Vec::with_capacity(8192);
+    for _ in 0..rounds {
+        received.clear();
+        sim.send(from, black_box(&[b'r'; 64]));
+        sim.turn();
+        sim.drain_received(to, &mut received);
+        assert_eq!(received.len(), 64);
     }
 }
 

@@ -112,6 +112,12 @@ impl Conn<'_> {
                 return self.send(bytes);
             }
         }
+        self.send_past_reply(bytes);
+    }
+
+    /// Sends bytes at once that are none of the input, where nothing of that goes back.
+    #[inline]
+    pub(crate) fn send_past_reply(&mut self, bytes: &[u8]) {
         sys::assert_not_forked();
         let sent = if self.stream.waiting_bytes() == 0 { self.io.send(self.key, bytes) } else { 0 };
         self.stream.progressed(sent);
@@ -480,6 +486,12 @@ impl Conn<'_> {
     /// What is sent past its queue would not be what its peer expects: a layer has it.
     pub(crate) fn is_veiled(&self) -> bool {
         self.reply.is_veiled() || self.stream.is_layered()
+    }
+
+    /// Whether the peer takes what is sent is watched: what is sent past the queue would not be counted.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.stream.guard.is_some()
     }
 
     /// Takes over a queue, and leaves it empty. One that is a single piece is sent at once, if nothing waits.

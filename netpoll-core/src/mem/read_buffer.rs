@@ -87,6 +87,10 @@ impl ReadBuffer {
     }
 
     fn make_room(&mut self, pool: &mut Pool, additional: usize) {
+        if self.block.capacity() == 0 {
+            self.block = pool.take(additional);
+            return;
+        }
         let (len, capacity) = (self.len(), self.block.capacity());
         let needed = len + additional;
         // Moving a large remainder for a few bytes, again and again, would be quadratic.

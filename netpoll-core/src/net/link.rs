@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::shared::{Next, Shared};
 use crate::conn::{Commands, Conn, Flow, Input, Lost, Protocol};
+use crate::mem::Key;
 
 use bytes::Bytes;
 
@@ -24,6 +25,33 @@ impl Drop for Link {
 }
 
 impl Link {
+    /// The task that waits for input is polled at once: neither is it listed, nor the input copied, nor the connection looked up again for
+    /// what it has written.
+    #[inline]
+    fn received_by(&self, task: Key, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        let shared = &*self.0;
+        let mut rest = input.bytes();
+        input.advance_all();
+        shared.offer(&mut rest, || conn.lend(|| shared.lane().executor().poll_now(task)));
+        if rest.is_empty() && shared.send_draft(conn) {
+            return Flow::Continue;
+        }
+        self.look_behind(conn, rest)
+    }
+
+    /// The poll has left more than what leaves at once, or input.
+    #[inline(never)]
+    fn look_behind(&self, conn: &mut Conn<'_>, rest: &[u8]) -> Flow {
+        let goes_on = rest.is_empty() || self.0.receive(conn.pool(), rest);
+        if !rest.is_empty() && conn.is_short_of_memory() {
+            return conn.let_go_for_memory();
+        }
+        match self.look_after(conn) {
+            Flow::Continue if !goes_on => Flow::Pause,
+            flow => flow,
+        }
+    }
+
     fn look_after(&self, conn: &mut Conn<'_>) -> Flow {
         match self.0.look_after(conn) {
             Next::Unchanged => conn.unchanged_flow(),
@@ -43,7 +71,11 @@ impl Protocol for Link {
         self.look_after(conn)
     }
 
+    #[inline]
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        if let Some(task) = self.0.take_reader() {
+            return self.received_by(task, conn, input);
+        }
         let goes_on = self.0.receive(conn.pool(), input.bytes());
         input.advance_all();
         if conn.is_short_of_memory() {

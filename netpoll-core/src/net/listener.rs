@@ -102,7 +102,7 @@ impl Queue {
         if is_full {
             self.move_door(Door::Full);
         }
-        self.acceptor.wake();
+        self.acceptor.wake(&self.lane);
         link
     }
 }
@@ -115,7 +115,7 @@ impl Drop for Entrance {
         self.0.is_closed.set(true);
         self.0.key.set(None);
         self.0.file.take();
-        self.0.acceptor.wake();
+        self.0.acceptor.wake(&self.0.lane);
     }
 }
 
@@ -229,7 +229,7 @@ impl Listener {
             let text = "the listener was closed by a drain";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)));
         }
-        queue.acceptor.wait(cx.waker());
+        queue.acceptor.wait(&queue.lane, cx.waker());
         Poll::Pending
     }
 

@@ -17,7 +17,7 @@ use super::wait::Wait;
 use crate::conn::{Lost, desk};
 use crate::driver::Io;
 use crate::mem::{Key, Pool, ReadBuffer, WriteQueue};
-use crate::sys;
+use crate::sys::{self, Lendable, Lent};
 use crate::task::Lane;
 
 /// It has its key: it is open, or was.
@@ -45,6 +45,8 @@ const CLOSING: u16 = 1 << 10;
 
 /// A layer has the connection: nothing is sent past its queue.
 const VEILED: u16 = 1 << 11;
+/// Its task is polled for it just now, and nothing that was written waits in front of the draft of the lane, where small pieces go.
+const DRAFTS: u16 = 1 << 12;
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -52,6 +54,8 @@ pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// What is written in pieces of so many bytes is sent at once, from where it lies; smaller ones are gathered.
 const SENT_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
+/// What the draft of a lane may hold; more is queued.
+const DRAFT_BYTES_MAX: usize = 16 * 1024;
 
 /// One stream.
 pub struct Shared {
@@ -61,8 +65,17 @@ pub struct Shared {
     /// Input that a reader wants to be there before it is woken, in bytes; zero for any.
     wanted: Cell<usize>,
     state: RefCell<State>,
+    /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it. Behind `state.input`.
+    chunk: Lent<Chunk>,
     pub reader: Wait,
     pub writer: Wait,
+}
+
+/// What of a chunk nobody has taken.
+struct Chunk;
+
+impl Lendable for Chunk {
+    type Of<'a> = &'a [u8];
 }
 
 #[derive(Default)]
@@ -83,6 +96,7 @@ impl Shared {
             bits: Cell::new(0),
             wanted: Cell::new(0),
             state: RefCell::default(),
+            chunk: Lent::new(),
             reader: Wait::default(),
             writer: Wait::default(),
         })
@@ -154,6 +168,7 @@ impl Shared {
     #[inline]
     pub fn poll_take(&self, waker: &Waker, into: &mut ReadBuffer) -> Poll<io::Result<()>> {
         debug_assert!(into.is_empty(), "the last block was read");
+        self.keep_chunk();
         let mut state = self.state.borrow_mut();
         if !state.input.is_empty() {
             std::mem::swap(&mut state.input, into);
@@ -165,6 +180,35 @@ impl Shared {
         self.poll_none(waker)
     }
 
+    /// Copies input out, as much as fits in. Zero is the end.
+    #[inline]
+    pub fn poll_copy(&self, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.state.borrow().input.is_empty() {
+            return Poll::Ready(Ok(self.copy_input(into, false)));
+        }
+        let taken = self.chunk.with(|chunk| {
+            let (now, later) = chunk.split_at(chunk.len().min(into.len()));
+            into[..now.len()].copy_from_slice(now);
+            *chunk = later;
+            now.len()
+        });
+        match taken {
+            Some(count @ 1..) => Poll::Ready(Ok(count)),
+            _ => self.poll_none(waker).map_ok(|()| 0),
+        }
+    }
+
+    /// Takes over what is left of a chunk, for whoever wants it in one piece, or for longer.
+    #[inline]
+    fn keep_chunk(&self) {
+        self.chunk.with(|chunk| {
+            let bytes = std::mem::take(chunk);
+            if !bytes.is_empty() {
+                self.with_pool(|pool| self.state.borrow_mut().input.append(pool, bytes));
+            }
+        });
+    }
+
     /// There is no input: is it the end, an error, or too early?
     #[inline]
     fn poll_none(&self, waker: &Waker) -> Poll<io::Result<()>> {
@@ -174,12 +218,13 @@ impl Shared {
         if self.has(GONE) {
             return Poll::Ready(Err(self.failed()));
         }
-        self.reader.wait(waker);
+        self.reader.wait(&self.lane, waker);
         Poll::Pending
     }
 
     /// Waits until so many bytes lie here, or there will not be as many. How many there are.
     pub fn poll_wanted(&self, waker: &Waker, wanted: usize) -> Poll<io::Result<usize>> {
+        self.keep_chunk();
         let there = self.state.borrow().input.len();
         if there >= wanted || self.has(ENDED | CLOSING) {
             self.wanted.set(0);
@@ -190,7 +235,7 @@ impl Shared {
             return Poll::Ready(Err(self.failed()));
         }
         self.wanted.set(wanted);
-        self.reader.wait(waker);
+        self.reader.wait(&self.lane, waker);
         self.took_input();
         Poll::Pending
     }
@@ -220,6 +265,7 @@ impl Shared {
         if block.is_empty() {
             return;
         }
+        self.keep_chunk();
         let mut state = self.state.borrow_mut();
         if state.input.is_empty() {
             std::mem::swap(&mut state.input, block);
@@ -255,11 +301,15 @@ impl Shared {
     /// Waits until there is room to write.
     #[inline]
     pub fn poll_room(&self, waker: &Waker) -> Poll<io::Result<()>> {
-        if self.has(GONE | WRITER_LEFT | CLOSING) {
+        let bits = self.bits.get();
+        if bits & (GONE | WRITER_LEFT | CLOSING) != 0 {
             return Poll::Ready(Err(self.is_closed()));
         }
+        if bits & DRAFTS != 0 {
+            return Poll::Ready(Ok(()));
+        }
         if self.has(BACKED_UP) || self.state.borrow().out.queued_bytes() > OUTPUT_BYTES_MAX {
-            self.writer.wait(waker);
+            self.writer.wait(&self.lane, waker);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -276,20 +326,27 @@ impl Shared {
     /// Sends these bytes at once if they are many and nothing is in front of them; queues what is left.
     #[inline]
     pub fn write(&self, bytes: &[u8]) {
+        if bytes.len() < SENT_AT_ONCE_BYTES_MIN && self.has(DRAFTS) {
+            let mut draft = self.lane.draft().borrow_mut();
+            if bytes.len() <= DRAFT_BYTES_MAX - draft.len() {
+                return draft.extend_from_slice(bytes);
+            }
+        }
+        self.write_past_draft(bytes);
+    }
+
+    fn write_past_draft(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         let sent = if bytes.len() >= SENT_AT_ONCE_BYTES_MIN { self.send_at_once(bytes) } else { 0 };
         if sent < bytes.len() {
-            let mut state = self.state.borrow_mut();
-            self.with_pool(|pool| state.out.write(pool, &bytes[sent..]));
-            drop(state);
-            self.stir();
+            self.queue(|out, pool| out.write(pool, &bytes[sent..]));
         }
     }
 
     fn send_at_once(&self, bytes: &[u8]) -> usize {
-        if self.bits.get() & (OPEN | BUSY | GONE | VEILED) != OPEN || !self.state.borrow().out.is_empty() {
+        if self.bits.get() & (OPEN | BUSY | GONE | VEILED) != OPEN || self.has_written() {
             return 0;
         }
         // A forked child would send on a connection of its parent.
@@ -297,10 +354,24 @@ impl Shared {
         desk::with(self.lane.number(), |desk| desk.io.send(self.key.get(), bytes)).unwrap_or(0)
     }
 
-    /// Queues what `write` puts into the queue.
+    /// Something was written that the connection does not have yet.
+    fn has_written(&self) -> bool {
+        !self.state.borrow().out.is_empty() || (self.has(DRAFTS) && !self.lane.draft().borrow().is_empty())
+    }
+
+    /// Queues what `write` puts into the queue, behind what was written before.
     pub fn queue(&self, write: impl FnOnce(&mut WriteQueue, &mut Pool)) {
         let mut state = self.state.borrow_mut();
-        self.with_pool(|pool| write(&mut state.out, pool));
+        let drafts = self.has(DRAFTS);
+        self.clear(DRAFTS);
+        self.with_pool(|pool| {
+            if drafts {
+                let mut draft = self.lane.draft().borrow_mut();
+                state.out.write(pool, &draft);
+                draft.clear();
+            }
+            write(&mut state.out, pool);
+        });
         drop(state);
         self.stir();
     }
@@ -337,7 +408,7 @@ impl Shared {
             let failure = self.state.borrow_mut().failure.take();
             return Poll::Ready(Err(failure.unwrap_or_else(|| io::ErrorKind::NotConnected.into())));
         }
-        self.writer.wait(waker);
+        self.writer.wait(&self.lane, waker);
         Poll::Pending
     }
 
@@ -367,8 +438,27 @@ impl Shared {
     pub fn opened(&self, key: Key, is_veiled: bool) {
         self.key.set(key);
         self.set(if is_veiled { OPEN | VEILED } else { OPEN });
-        self.writer.wake();
-        self.reader.wake();
+        self.writer.wake(&self.lane);
+        self.reader.wake(&self.lane);
+    }
+
+    /// The task that waits for input, if there is one and any will do: it can be polled where the input lies.
+    #[inline]
+    pub fn take_reader(&self) -> Option<Key> {
+        if self.wanted.get() > 0 { None } else { self.reader.take_task() }
+    }
+
+    /// Lets a task that `poll` polls find this input where it lies; what it has not taken is left. Whatever it leaves to be done is for the
+    /// caller, who looks behind it.
+    #[inline]
+    pub fn offer(&self, chunk: &mut &[u8], poll: impl FnOnce()) {
+        if self.has(BACKED_UP | VEILED) || !self.state.borrow().out.is_empty() {
+            self.set(STIRRED);
+        } else {
+            self.set(STIRRED | DRAFTS);
+            self.lane.draft().borrow_mut().clear();
+        }
+        self.chunk.lend(chunk, poll);
     }
 
     /// Input for the reader. True if there is room for more.
@@ -383,7 +473,7 @@ impl Shared {
         let there = state.input.len();
         drop(state);
         if there >= self.wanted.get() {
-            self.reader.wake();
+            self.reader.wake(&self.lane);
         }
         let is_full = self.is_full(there);
         if is_full {
@@ -395,21 +485,21 @@ impl Shared {
     /// The peer has sent all it will send.
     pub fn end(&self) {
         self.set(ENDED);
-        self.reader.wake();
+        self.reader.wake(&self.lane);
     }
 
     /// Others want it closed: it says no more, and hears no more.
     pub fn close(&self, conn: &mut Conn<'_>) {
         self.hand_over(conn);
         self.set(CLOSING);
-        self.reader.wake();
-        self.writer.wake();
+        self.reader.wake(&self.lane);
+        self.writer.wake(&self.lane);
     }
 
     /// The queue has come down to low water.
     pub fn drained(&self) {
         self.clear(BACKED_UP);
-        self.writer.wake();
+        self.writer.wake(&self.lane);
     }
 
     /// Others have queued something on it.
@@ -426,16 +516,37 @@ impl Shared {
         }
     }
 
+    /// Behind a poll that has left nothing to do but to send its draft: does so. False if there is more to look after.
+    #[inline]
+    pub fn send_draft(&self, conn: &mut Conn<'_>) -> bool {
+        // Nobody can wait for room: neither is the connection backed up, nor was anything queued here.
+        if self.bits.get() != OPEN | STIRRED | DRAFTS || conn.is_finished() {
+            return false;
+        }
+        self.bits.set(OPEN);
+        let draft = self.lane.draft().borrow();
+        if draft.is_empty() {
+            return true;
+        }
+        conn.send_past_reply(&draft);
+        conn.queued_bytes() == 0
+    }
+
     /// Does what the handle has left to do.
     #[inline]
     pub fn look_after(&self, conn: &mut Conn<'_>) -> Next {
-        self.clear(STIRRED);
-        if self.has(RESET) {
+        let bits = self.bits.get();
+        self.clear(STIRRED | DRAFTS);
+        if bits & RESET != 0 {
             return Next::Reset;
         }
-        self.hand_over(conn);
+        if bits & DRAFTS != 0 {
+            conn.send_now(&self.lane.draft().borrow());
+        } else {
+            self.hand_over(conn);
+        }
         let queued = conn.queued_bytes();
-        if queued == 0 {
+        if queued == 0 && !conn.is_watched() {
             self.clear(BUSY);
         } else {
             self.set(BUSY);
@@ -444,7 +555,7 @@ impl Shared {
             }
         }
         if !self.has(BACKED_UP) {
-            self.writer.wake();
+            self.writer.wake(&self.lane);
         }
         if self.has(WRITER_LEFT) {
             if self.has(READER_LEFT) {
@@ -483,8 +594,8 @@ impl Shared {
             other => Some(io::Error::new(io::ErrorKind::ConnectionAborted, format!("{other}"))),
         };
         self.state.borrow_mut().failure = failure;
-        self.reader.wake();
-        self.writer.wake();
+        self.reader.wake(&self.lane);
+        self.writer.wake(&self.lane);
     }
 }
 

@@ -89,20 +89,13 @@ impl Reader {
         if into.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        match self.poll_fill_buf(cx) {
-            Poll::Ready(Ok(input)) => {
-                let count = input.len().min(into.len());
-                into[..count].copy_from_slice(&input[..count]);
-                self.consume(count);
-                Poll::Ready(Ok(count))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        if self.held.is_empty() {
+            return self.shared.poll_copy(cx.waker(), into);
         }
-    }
-
-    async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, into)).await
+        let count = self.held.len().min(into.len());
+        into[..count].copy_from_slice(&self.held.bytes()[..count]);
+        self.consume(count);
+        Poll::Ready(Ok(count))
     }
 
     async fn fill_buf(&mut self) -> io::Result<&[u8]> {
@@ -210,18 +203,19 @@ impl Writer {
         poll_fn(|cx| self.shared.poll_room(cx.waker())).await
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write(cx, bytes)).await
-    }
-
     async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         poll_fn(|cx| self.poll_write_vectored(cx, slices)).await
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room().await?;
-        self.shared.write(bytes);
-        Ok(())
+    #[inline]
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
+        match self.shared.poll_room(cx.waker()) {
+            Poll::Ready(Ok(())) => {
+                self.shared.write(bytes);
+                Poll::Ready(Ok(()))
+            }
+            waits_or_failed => waits_or_failed,
+        }
     }
 
     async fn send(&mut self, bytes: Bytes) -> io::Result<()> {
@@ -253,7 +247,7 @@ macro_rules! reading {
         /// peer that reads too slowly, `OutOfMemory` above
         /// [`ConnLimits::memory_bytes_max`](crate::ConnLimits::memory_bytes_max), `ConnectionAborted` if its worker ends.
         pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            self.$($reader).+.read(into).await
+            poll_fn(|cx| self.$($reader).+.poll_read(cx, into)).await
         }
 
         /// Waits until something is there, and lends it where it lies, without a copy; an empty slice is the peer's end. What of it
@@ -264,7 +258,9 @@ macro_rules! reading {
         /// # Errors
         /// As [`read`](Self::read).
         pub async fn fill_buf(&mut self) -> io::Result<&[u8]> {
-            self.$($reader).+.fill_buf().await
+            // Twice, because a slice cannot come out of a closure that is called again.
+            poll_fn(|cx| self.$($reader).+.poll_fill_buf(cx).map_ok(|_| ())).await?;
+            Ok(self.$($reader).+.held.bytes())
         }
 
         /// Consumes so many bytes of what [`fill_buf`](Self::fill_buf) has lent.
@@ -333,7 +329,7 @@ macro_rules! writing {
         /// `BrokenPipe` behind [`shutdown`](Self::shutdown), and if the connection is over; the connection's as
         /// with [`read`](Stream::read), of what was written before.
         pub async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.$($writer).+.write(bytes).await
+            poll_fn(|cx| self.$($writer).+.poll_write(cx, bytes)).await
         }
 
         /// Writes all of these bytes: waits until there is room for more, and then takes them whole, however many they are.
@@ -344,7 +340,7 @@ macro_rules! writing {
         /// # Errors
         /// As [`write`](Self::write).
         pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-            self.$($writer).+.write_all(bytes).await
+            poll_fn(|cx| self.$($writer).+.poll_write_all(cx, bytes)).await
         }
 
         /// Writes some bytes of several slices, up to 64 KiB in all. How many were taken. Cancel-safe as [`write`](Self::write).

@@ -1,23 +1,47 @@
 //! The task that waits for one direction of a stream.
+//!
+//! A task of the worker itself is known by its key: nothing is cloned, nothing is called to wake it, and who has something for it can poll it
+//! on the spot. Whoever waits with another waker (a handler inside its connection, a future that has wakers of its own) is kept with that, which
+//! stays when it is woken, so that one that waits again and again is cloned once.
+//!
+//! Invariant: nothing is borrowed while a waker is cloned, woken or dropped.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
-use crate::mem;
+use crate::mem::{self, Key};
+use crate::task::Lane;
 
-/// A waker that stays when it is woken, so that a task that waits again and again clones it once. Nothing is borrowed while
-/// one is cloned, woken or dropped.
-#[derive(Default)]
+/// Nobody waits: no key, as tasks have a table of their own.
+const NOBODY: u64 = 0;
+/// Whoever the waker leads to.
+const WAKER: u64 = u64::MAX;
+
+/// One place to wait in.
 pub struct Wait {
+    /// `NOBODY`, `WAKER`, or the key of a task.
+    who: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    waits: Cell<bool>,
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self { who: Cell::new(NOBODY), waker: RefCell::default() }
+    }
 }
 
 impl Wait {
-    /// Keeps the waker of who waits, in the place of an earlier one.
+    /// Keeps who waits, in the place of an earlier one.
     #[inline]
-    pub fn wait(&self, waker: &Waker) {
-        self.waits.set(true);
+    pub fn wait(&self, lane: &Lane, waker: &Waker) {
+        match lane.executor().task_of(waker) {
+            Some(task) => self.who.set(task.to_bits()),
+            None => self.keep(waker),
+        }
+    }
+
+    fn keep(&self, waker: &Waker) {
+        self.who.set(WAKER);
         if self.waker.borrow().as_ref().is_some_and(|known| known.will_wake(waker)) {
             return;
         }
@@ -26,12 +50,32 @@ impl Wait {
         drop(before);
     }
 
+    /// Takes the task that waits here, if one does: it is polled, and not woken.
+    #[inline]
+    pub fn take_task(&self) -> Option<Key> {
+        match self.who.get() {
+            NOBODY | WAKER => None,
+            bits => {
+                self.who.set(NOBODY);
+                Some(Key::from_bits(bits))
+            }
+        }
+    }
+
     /// Wakes whoever waits, once.
     #[inline]
-    pub fn wake(&self) {
-        if !self.waits.replace(false) {
+    pub fn wake(&self, lane: &std::rc::Rc<Lane>) {
+        if self.who.get() == NOBODY {
             return;
         }
+        match self.take_task() {
+            Some(task) => lane.wake(task),
+            None => self.wake_waker(),
+        }
+    }
+
+    fn wake_waker(&self) {
+        self.who.set(NOBODY);
         let Some(waker) = self.waker.borrow_mut().take() else { return };
         mem::guarded(|| waker.wake_by_ref());
         let mut place = self.waker.borrow_mut();

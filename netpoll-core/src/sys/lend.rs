@@ -36,6 +36,7 @@ impl<L: Lendable> Lent<L> {
     }
 
     /// Lends `what` to the code that `call` runs. What was lent before is out of reach meanwhile.
+    #[inline]
     pub fn lend<'a, R>(&self, what: &mut L::Of<'a>, call: impl FnOnce() -> R) -> R {
         // The same type but for its lifetimes, which are over when the pointer is gone.
         let pointer = NonNull::from(what).cast();

@@ -8,7 +8,8 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
-use std::task::{Poll, Waker};
+use std::ptr;
+use std::task::{Poll, RawWakerVTable, Waker};
 
 use super::body::{self, Task};
 use super::slots::{Marks, Slots, Wake};
@@ -54,6 +55,17 @@ pub struct Executor {
     refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
     is_closed: Cell<bool>,
+    /// The task that is being polled, and where its wakers point to.
+    polled: Cell<Polled>,
+    /// That of wakers of tasks, once there is one.
+    vtable: Cell<Option<&'static RawWakerVTable>>,
+}
+
+/// A task, by its key and by where its target lies.
+#[derive(Clone, Copy, Default)]
+struct Polled {
+    key: Option<Key>,
+    target: usize,
 }
 
 impl Executor {
@@ -90,9 +102,18 @@ impl Executor {
             return None;
         }
         let (index, spare) = self.slots.borrow_mut().reserve();
-        let (target, waker) = spare.unwrap_or_else(|| new_wake(lane));
+        let (target, waker) = spare.unwrap_or_else(|| self.new_wake(lane));
         let task = body::task(future, waker, place);
         Some(self.keep(lane, index, task, target, kind, has_handle))
+    }
+
+    /// A target that has not stood for a task yet.
+    #[cold]
+    fn new_wake(&self, lane: &Lane) -> Wake {
+        let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
+        let waker = target.waker();
+        self.vtable.set(Some(waker.vtable()));
+        (target, waker)
     }
 
     fn keep(
@@ -129,22 +150,64 @@ impl Executor {
         self.refusing.set(depth);
     }
 
-    /// Polls a task that was woken. Nothing happens if it has ended.
+    /// Polls a task that was woken. Nothing happens if it has ended, or was told of the wake in another way.
     #[inline]
     pub fn poll(&self, key: Key, came: Came) {
-        let Some(mut task) = self.take(key, came) else { return };
-        match task.as_mut().run() {
+        if let Some((task, polled)) = self.take(key, |target| target.arrived(came)) {
+            self.run(key, task, polled);
+        }
+    }
+
+    /// Polls a task that waits for what is there now. A wake that stands on the list has nothing to say any more. Nothing happens if
+    /// it has ended.
+    #[inline]
+    pub fn poll_now(&self, key: Key) {
+        let tell = |target: &WakeTarget| {
+            target.arrived(Came::Here);
+            true
+        };
+        if let Some((task, polled)) = self.take(key, tell) {
+            self.run(key, task, polled);
+        }
+    }
+
+    #[inline]
+    fn run(&self, key: Key, mut task: Task, polled: Polled) {
+        let before = self.polled.replace(polled);
+        let run = task.as_mut().run();
+        self.polled.set(before);
+        match run {
             Poll::Pending => self.put_back(key, task),
             Poll::Ready(waker) => self.returned(key, task, waker),
         }
     }
 
     #[inline]
-    fn take(&self, key: Key, came: Came) -> Option<Task> {
+    fn take(&self, key: Key, tell: impl FnOnce(&WakeTarget) -> bool) -> Option<(Task, Polled)> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).filter(|slot| !slot.marks.has_ended)?;
-        slot.target.as_ref()?.arrived(came);
-        slot.task.take()
+        let target = slot.target.as_ref()?;
+        if !tell(target) {
+            return None;
+        }
+        let polled = Polled { key: Some(key), target: Arc::as_ptr(target).addr() };
+        Some((slot.task.take()?, polled))
+    }
+
+    /// The task that is being polled, if this waker leads to it.
+    #[inline]
+    pub fn task_of(&self, waker: &Waker) -> Option<Key> {
+        let Polled { key, target } = self.polled.get();
+        let is_of_tasks = || self.vtable.get().is_some_and(|vtable| ptr::eq(waker.vtable(), vtable));
+        if waker.data().addr() == target && is_of_tasks() { key } else { None }
+    }
+
+    /// Marks a task as one that stands on the list. False if it does already, or has ended.
+    #[inline]
+    pub fn mark_listed(&self, key: Key) -> bool {
+        let slots = self.slots.borrow();
+        let target = slots.get(key).and_then(|slot| slot.target.as_ref());
+        target.is_some_and(|target| target.mark_listed())
     }
 
     #[inline]
@@ -296,14 +359,6 @@ impl Executor {
     pub fn shrink(&self) {
         self.slots.borrow_mut().shrink();
     }
-}
-
-/// A target that has not stood for a task yet.
-#[cold]
-fn new_wake(lane: &Lane) -> Wake {
-    let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
-    let waker = target.waker();
-    (target, waker)
 }
 
 /// Wakes who waits for the end of a task.

@@ -50,6 +50,8 @@ pub struct Lane {
     home: OnceCell<Home>,
     /// What rooms above have for code on this worker, one of a type.
     kept: RefCell<Vec<Rc<dyn Any>>>,
+    /// What the task that is polled for its connection has written there, until that poll is over.
+    draft: RefCell<Vec<u8>>,
 }
 
 /// What a worker keeps for its tasks.
@@ -82,6 +84,7 @@ impl Lane {
             stop_waiters: Waiting::default(),
             home: OnceCell::new(),
             kept: RefCell::default(),
+            draft: RefCell::default(),
         })
     }
 
@@ -130,6 +133,7 @@ impl Lane {
     }
 
     /// Its tasks.
+    #[inline]
     pub fn executor(&self) -> &Executor {
         &self.executor
     }
@@ -177,10 +181,31 @@ impl Lane {
 
     /// Has the worker look after a key, behind the polls that it is at, or in its next turn: a task has left something there for it. Whoever stirs
     /// one sees to it that it stands there once.
+    #[inline]
     pub fn stir(self: &Rc<Self>, key: Key) {
+        let push = || {
+            self.stirred.borrow_mut().push_back(key);
+            self.stirred_count.set(self.stirred_count.get() + 1);
+        };
+        self.inside(push);
+    }
+
+    /// Wakes a task of this lane by its key: no waker is needed for it. On its thread only; nothing happens if it has ended.
+    #[inline]
+    pub fn wake(self: &Rc<Self>, task: Key) {
+        if self.executor.mark_listed(task) {
+            self.inside(|| self.list(task));
+        }
+    }
+
+    /// Puts something on a list: the worker is told if it is not at work on this thread.
+    #[inline]
+    fn inside(self: &Rc<Self>, push: impl FnOnce()) {
+        if is_here(self.number) {
+            return push();
+        }
         let _inside = self.visit();
-        self.stirred.borrow_mut().push_back(key);
-        self.stirred_count.set(self.stirred_count.get() + 1);
+        push();
     }
 
     /// Who was stirred first.
@@ -240,6 +265,12 @@ impl Lane {
         self.kept.borrow_mut().push(value);
     }
 
+    /// A place for small pieces that leave together when the poll that writes them is over.
+    #[inline]
+    pub fn draft(&self) -> &RefCell<Vec<u8>> {
+        &self.draft
+    }
+
     /// What was kept of this type.
     pub fn kept<T: 'static>(&self) -> Option<Rc<T>> {
         self.kept.borrow().iter().find_map(|kept| Rc::clone(kept).downcast().ok())
@@ -249,6 +280,7 @@ impl Lane {
     pub fn shrink(&self) {
         self.woken.borrow_mut().shrink_to_fit();
         self.stirred.borrow_mut().shrink_to_fit();
+        self.draft.borrow_mut().shrink_to(0);
         self.executor.shrink();
         self.sleeps.shrink();
     }

@@ -24,8 +24,8 @@
 //!
 //! # When they run
 //!
-//! Never inside a callback: behind those of a batch of events, and before the worker waits, always in front of the output that
-//! leaves then. At most 128 polls in a row, and as many with the events of a turn; then sockets get their turn, without sleeping.
+//! Never inside a callback of the program: behind those of a batch of events, and before the worker waits, always in front of the output that
+//! leaves then. A task that waits for input of a [stream](crate::net) is polled where a callback of that connection would be called. At most 128 polls in a row, and as many with the events of a turn; then sockets get their turn, without sleeping.
 //!
 //! # What they reach
 //!

@@ -87,6 +87,16 @@ impl WakeTarget {
         Waker::from(Arc::clone(self))
     }
 
+    /// An entry on the list of its lane is made for it, by the caller, who is there. False if there is one.
+    #[inline]
+    pub fn mark_listed(&self) -> bool {
+        if self.listed.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.listed.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// A wake is under way, whichever way it goes.
     pub fn is_queued(&self) -> bool {
         self.listed.load(Ordering::Relaxed) || self.queued.load(Ordering::Acquire)
@@ -115,8 +125,7 @@ impl Wake for WakeTarget {
     #[inline]
     fn wake_by_ref(self: &Arc<Self>) {
         if lane::is_here(self.lane) {
-            if !self.listed.load(Ordering::Relaxed) {
-                self.listed.store(true, Ordering::Relaxed);
+            if self.mark_listed() {
                 lane::list(self.key());
             }
             return;

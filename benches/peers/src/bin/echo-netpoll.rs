@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use netpoll_core::net::Stream;
 use netpoll_core::{Conn, Flow, Input, Protocol, Runtime, Workers};
@@ -69,6 +70,8 @@ fn serve(options: &Options, lane: &str) -> io::Result<()> {
     let builder = Runtime::builder()
         .workers(workers)
         .pin(false) // unless CPUs are named, as in the other peers
+        // Under valgrind every turn is long.
+        .long_turn(Duration::from_secs(3600))
         .backlog(BACKLOG);
     let address = (Ipv4Addr::LOCALHOST, options.port);
     let builder = match lane {
