@@ -415,7 +415,8 @@ impl Commands {
     ///
     /// # When to call it
     /// - Both are open, or being dialed: `from` waits until `to` is open, and has said what it says in `opened`. A connection whose `from`
-    ///   or `to` is not there is reset, as is one on another worker, or with a [`Layer`](crate::Layer).
+    ///   or `to` is not there is reset, as is one on another worker, with a [`Layer`](crate::Layer), or of a task: for those there is
+    ///   [`copy_bidirectional`](crate::net::copy_bidirectional).
     /// - A pause of the protocol of `from` ends. A [`Flow::Pause`](crate::Flow::Pause) that it returns later, from `deadline` or `told`,
     ///   stops this direction, until a callback returns [`Flow::Continue`](crate::Flow::Continue); other callbacks return
     ///   [`Conn::unchanged_flow`](crate::Conn::unchanged_flow). [`pause`](Self::pause) and [`resume`](Self::resume) do it from outside.

@@ -6,17 +6,18 @@
 //!
 //! Rule: no code of the program runs inside [`with`]; whatever calls it from there finds nothing lent.
 
-use std::cell::{Cell, RefCell};
-
 use super::{Conn, Context};
 use crate::driver::Io;
 use crate::mem::Pool;
 use crate::sys::{Lendable, Lent};
+use crate::task::Lane;
 
 /// One worker, as far as its tasks may reach it.
 pub struct Desk<'a> {
     pub cx: &'a mut Context,
     pub io: &'a mut dyn Io,
+    /// Bytes that were sent past their queues since it was lent: one poll does not send for ever.
+    pub sent_at_once: usize,
 }
 
 /// That type, for every lifetime.
@@ -28,16 +29,12 @@ impl Lendable for Desks {
 
 thread_local! {
     static DESK: Lent<Desks> = const { Lent::new() };
-    /// Stands in for the pool of a worker that is out of reach. It keeps nothing.
-    static STAND_IN: RefCell<Pool> = RefCell::new(Pool::new(0));
-    /// It was used, and no pool knows of it yet.
-    static STOOD_IN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lends a worker to the code that `call` runs.
 #[inline]
 pub fn lend<R>(cx: &mut Context, io: &mut dyn Io, call: impl FnOnce() -> R) -> R {
-    let mut desk = Desk { cx, io };
+    let mut desk = Desk { cx, io, sent_at_once: 0 };
     DESK.with(|place| place.lend(&mut desk, call))
 }
 
@@ -51,29 +48,12 @@ pub fn with<R>(lane: u64, borrow: impl FnOnce(&mut Desk<'_>) -> R) -> Option<R> 
 
 /// The pool of the worker of this lane, or one that stands in for it where the worker is not lent.
 #[inline]
-pub fn with_pool<R>(lane: u64, borrow: impl FnOnce(&mut Pool) -> R) -> R {
+pub fn with_pool<R>(lane: &Lane, borrow: impl FnOnce(&mut Pool) -> R) -> R {
     let mut borrow = Some(borrow);
     let mut once = |pool: &mut Pool| borrow.take().expect("it is called once")(pool);
-    match with(lane, |desk| once(&mut desk.cx.agenda.pool)) {
+    match with(lane.number(), |desk| once(&mut desk.cx.agenda.pool)) {
         Some(result) => result,
-        None => with_stand_in(once),
-    }
-}
-
-#[cold]
-fn with_stand_in<R>(mut borrow: impl FnMut(&mut Pool) -> R) -> R {
-    STOOD_IN.set(true);
-    let borrowed = STAND_IN.try_with(|pool| pool.try_borrow_mut().ok().map(|mut pool| borrow(&mut pool)));
-    // A thread that ends, or a destructor inside the stand-in: what is counted there is lost.
-    borrowed.ok().flatten().unwrap_or_else(|| borrow(&mut Pool::new(0)))
-}
-
-/// Counts in this pool what others have stood in for.
-#[inline]
-pub fn settle(pool: &mut Pool) {
-    if STOOD_IN.get() {
-        STOOD_IN.set(false);
-        STAND_IN.with(|stand_in| pool.absorb(&mut stand_in.borrow_mut()));
+        None => lane.with_stand_in(once),
     }
 }
 

@@ -394,7 +394,7 @@ impl Tables {
 
     /// One whose bytes on the wire are those of its protocol.
     pub(super) fn plain_stream(&mut self, key: Key) -> Option<&mut Stream> {
-        self.stream(key).filter(|stream| !stream.is_layered())
+        self.stream(key).filter(|stream| stream.is_linkable())
     }
 
     fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {

@@ -488,6 +488,11 @@ impl Conn<'_> {
         self.reply.is_veiled() || self.stream.is_layered()
     }
 
+    /// It is a task's from here on: nothing of it is forwarded.
+    pub(crate) fn give_to_task(&mut self) {
+        self.stream.set_in_task();
+    }
+
     /// Whether the peer takes what is sent is watched: what is sent past the queue would not be counted.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {

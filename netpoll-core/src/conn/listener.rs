@@ -177,7 +177,8 @@ impl Listeners {
                 io.receive(key, Demand::Pause);
             }
             Some(Door::Open) if !listener.is_resting => {
-                if io.receive(key, Demand::Flow) {
+                // Of one that is drained the end of its queue is still to be found.
+                if io.receive(key, Demand::Flow) || listener.is_drained {
                     self.unfinished(cx, key);
                 }
             }

@@ -128,6 +128,17 @@ impl Commands {
     }
 }
 
+impl Commands {
+    /// Gives a command to the worker of this lane, from wherever on its thread.
+    pub(crate) fn give(lane: &Rc<Lane>, command: Command) {
+        let Some(reach) = Reach::of(lane) else { return };
+        let _inside = lane.visit();
+        let mut commands = reach.commands.more();
+        commands.push(command);
+        drop(Lent { lane, reach, commands });
+    }
+}
+
 impl Handle {
     /// That of the runtime whose worker this thread is: for tasks, handlers, and whatever else runs there and was not given one.
     ///

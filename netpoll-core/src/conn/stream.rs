@@ -63,6 +63,8 @@ const SAID_END: u8 = 1 << 5;
 
 /// Our direction ends before the reset that it waits for.
 const ENDS_BEFORE_CUT: u8 = 1 << 6;
+/// A task has it, and writes past its queue.
+const IN_TASK: u8 = 1 << 7;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +186,16 @@ impl Stream {
     #[inline]
     pub fn is_dialed(&self) -> bool {
         self.rare & DIALED != 0
+    }
+
+    /// From now on, and until it ends, a task has it.
+    pub fn set_in_task(&mut self) {
+        self.rare |= IN_TASK;
+    }
+
+    /// A layer or a task has it: what comes and goes is theirs, and no end of a link.
+    pub fn is_linkable(&self) -> bool {
+        self.rare & (LAYERED | IN_TASK) == 0
     }
 
     /// From now on, and until it ends, a layer has it.

@@ -201,7 +201,16 @@ impl WriteQueue {
             return;
         }
         let Some(mut chain) = other.chain.take() else { return };
-        debug_assert!(chain.first_sent == 0, "nothing of it was sent");
+        let consumed = mem::take(&mut chain.first_sent);
+        match &mut chain.first {
+            Segment::Block(block) if consumed > 0 => {
+                // Of a block that was handed over a part may have been read before.
+                block.copy_within(consumed.., 0);
+                let left = block.len() - consumed;
+                block.as_vec().truncate(left);
+            }
+            _ => debug_assert!(consumed == 0, "nothing of it was sent"),
+        }
         while chain.bytes > 0 {
             let next = chain.rest.pop_front().unwrap_or(Segment::NONE);
             let segment = mem::replace(&mut chain.first, next);

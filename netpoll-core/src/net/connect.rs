@@ -16,7 +16,7 @@ use super::link::Link;
 use super::shared::Shared;
 use super::stream::Stream;
 use crate::conn::{
-    Command, ConnId, ConnectOptions, Context, LookUp, Place, Start, Tables, Target, desk, malformed,
+    Command, Commands, ConnId, ConnectOptions, Context, LookUp, Place, Start, Tables, Target, desk, malformed,
 };
 use crate::driver::Io;
 use crate::mem::Key;
@@ -27,7 +27,7 @@ use crate::time::{Sleep, sleep_until, timeout_at};
 /// How long an address may leave its attempt without an answer until the next is tried too: "Connection Attempt Delay" of RFC 8305.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Attempts under way at the same time.
+/// Attempts under way at the same time; for one more the oldest is given up.
 const ATTEMPTS_MAX: usize = 8;
 
 /// Connects to an address, or to any of the addresses of a name, which is looked up on another thread.
@@ -102,7 +102,8 @@ pub fn adopt(socket: OwnedFd) -> io::Result<Stream> {
     }
     sys::set_nonblocking(socket.as_fd())?;
     let shared = Shared::new(Rc::clone(&lane));
-    let adopted = Adopt { socket, link: Link(Rc::clone(&shared)) };
+    shared.set_socket(socket);
+    let adopted = Adopt(Link(Rc::clone(&shared)));
     order(&lane, |cx| cx.commands.push(Command::Connect(Box::new(adopted))))?;
     Ok(Stream::of(shared))
 }
@@ -129,21 +130,33 @@ fn has_sockets(lane: &Lane) -> io::Result<bool> {
     desk::with(lane.number(), |desk| desk.io.has_sockets()).ok_or_else(out_of_reach)
 }
 
+/// The same, or soon if the worker is out of reach just now.
+pub fn later(lane: &Rc<Lane>, order: impl FnOnce(&mut Context) + 'static) {
+    let mut order = Some(order);
+    let mut now = |cx: &mut Context| {
+        if let Some(order) = order.take() {
+            order(cx);
+        }
+    };
+    let is_done = desk::with(lane.number(), |desk| now(desk.cx)).is_some();
+    if let Some(order) = order.filter(|_| !is_done) {
+        Commands::give(lane, Command::Install(Box::new(move |_listeners, cx, _io| order(cx))));
+    }
+}
+
 fn out_of_reach() -> io::Error {
     let text = "sockets are made in tasks and handlers of a worker";
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// A connected socket on its way to its worker.
-struct Adopt {
-    socket: OwnedFd,
-    link: Link,
-}
+struct Adopt(Link);
 
 impl Start for Adopt {
     fn start(self: Box<Self>, tables: &mut Tables, cx: &mut Context, io: &mut dyn Io) {
-        let Self { socket, link } = *self;
+        let link = self.0;
         let shared = Rc::clone(&link.0);
+        let Some(socket) = shared.take_socket() else { return };
         let key = tables.of::<Link>().and_then(|table| table.admit(link));
         let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "the worker has no slot left");
         let Some(key) = key else { return shared.lost(crate::conn::Lost::Failed(full())) };
@@ -189,10 +202,9 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else { return };
-        // If the worker is out of reach it ends when it is open, or by its own time.
         shared.reset();
         let id = self.id;
-        let _out_of_reach = order(&self.lane, |cx| cx.commands.close(id));
+        later(&self.lane, move |cx| cx.commands.reset(id));
     }
 }
 
@@ -226,7 +238,7 @@ async fn race(
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             let may_begin = has_failed || under_way.is_empty() || poll_sleep(&mut next, cx);
-            if !may_begin || under_way.len() >= ATTEMPTS_MAX {
+            if !may_begin {
                 return Poll::Pending;
             }
             let Some(address) = addresses.pop_front() else {
@@ -235,6 +247,10 @@ async fn race(
                 }
                 return Poll::Pending;
             };
+            if under_way.len() >= ATTEMPTS_MAX {
+                // It has had two seconds; who comes behind may be there.
+                under_way.remove(0);
+            }
             let now = lane.now();
             let left = ends.duration_since(now).max(Duration::from_millis(1));
             match Attempt::begin(lane, address, options.timeout(left)) {
@@ -287,8 +303,7 @@ impl Future for Looked {
 impl Drop for Looked {
     fn drop(&mut self) {
         let key = self.key;
-        // If the worker is out of reach the answer comes, and nobody takes it.
-        let _out_of_reach = order(&self.lane, |cx| {
+        later(&self.lane, move |cx| {
             cx.lookups.forget(key);
             cx.resolver.forget(key);
         });

@@ -80,14 +80,12 @@ fn poll_one(
 async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<u64> {
     let mut copied = 0;
     loop {
-        from.fill_buf().await?;
-        to.writable().await?;
-        match from.move_to(&mut to) {
-            0 => {
-                to.shutdown();
-                return Ok(copied);
-            }
-            count => copied += count as u64,
+        if from.fill_buf().await?.is_empty() {
+            // Called again behind an end that was passed on, it finds it once more.
+            to.shutdown();
+            return Ok(copied);
         }
+        to.writable().await?;
+        copied += from.move_to(&mut to) as u64;
     }
 }

@@ -42,8 +42,9 @@ impl Link {
     /// The poll has left more than what leaves at once, or input.
     #[inline(never)]
     fn look_behind(&self, conn: &mut Conn<'_>, rest: &[u8]) -> Flow {
+        let is_behind = self.0.is_behind();
         let goes_on = rest.is_empty() || self.0.receive(conn.pool(), rest);
-        if !rest.is_empty() && conn.is_short_of_memory() {
+        if is_behind && conn.is_short_of_memory() {
             return conn.let_go_for_memory();
         }
         match self.look_after(conn) {
@@ -67,6 +68,7 @@ impl Protocol for Link {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         // Who reads is not who writes.
         conn.read_while_backed_up(true);
+        conn.give_to_task();
         self.0.opened(conn.key(), conn.is_veiled());
         self.look_after(conn)
     }
@@ -76,9 +78,11 @@ impl Protocol for Link {
         if let Some(task) = self.0.take_reader() {
             return self.received_by(task, conn, input);
         }
+        // Whoever has taken all that came before is served on, whatever others hold.
+        let is_behind = self.0.is_behind();
         let goes_on = self.0.receive(conn.pool(), input.bytes());
         input.advance_all();
-        if conn.is_short_of_memory() {
+        if is_behind && conn.is_short_of_memory() {
             return conn.let_go_for_memory();
         }
         if goes_on { Flow::Continue } else { Flow::Pause }
@@ -103,8 +107,14 @@ impl Protocol for Link {
     }
 
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
-        self.0.is_busy();
+        self.0.give_way(conn);
         conn.send_common(bytes);
+        conn.unchanged_flow()
+    }
+
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.finish_for_others(conn);
+        conn.finish();
         conn.unchanged_flow()
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::connect::{lane, order};
+use super::connect::{lane, later, order};
 use super::link::Link;
 use super::shared::Shared;
 use super::stream::Stream;
@@ -123,6 +123,10 @@ impl Entrance {
     /// Has the worker listen: at a socket, or at an address of a simulated network.
     fn open(self, listeners: &mut Listeners, cx: &mut WorkerContext, io: &mut dyn Io) {
         let queue = Rc::clone(&self.0);
+        if queue.door.get() == Door::Shut {
+            // It was given up.
+            return;
+        }
         if cx.stopping {
             // It would be behind those that close.
             return *queue.failure.borrow_mut() = Some(io::ErrorKind::ConnectionAborted.into());
@@ -271,14 +275,11 @@ impl Drop for Listener {
         queue.door.set(Door::Shut);
         if let Some(key) = queue.key.get() {
             // At once if it can be, so that the address is free for the next.
-            let shut = order(&queue.lane, |cx| {
+            later(&queue.lane, move |cx| {
                 cx.commands.push(Command::Install(Box::new(move |listeners, cx, io| {
-                    listeners.stirred(cx, io, key)
+                    listeners.stirred(cx, io, key);
                 })));
             });
-            if shut.is_err() {
-                queue.lane.stir(key);
-            }
         }
         let waiting = std::mem::take(&mut *self.queue.streams.borrow_mut());
         for (stream, _) in waiting {

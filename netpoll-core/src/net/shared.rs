@@ -10,11 +10,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::wait::Wait;
-use crate::conn::{Lost, desk};
+use crate::conn::Lost;
+use crate::conn::desk::{self, Desk};
 use crate::driver::Io;
 use crate::mem::{Key, Pool, ReadBuffer, WriteQueue};
 use crate::sys::{self, Lendable, Lent};
@@ -45,6 +47,8 @@ const CLOSING: u16 = 1 << 10;
 
 /// A layer has the connection: nothing is sent past its queue.
 const VEILED: u16 = 1 << 11;
+/// Others have ended our direction.
+const FINISHED: u16 = 1 << 13;
 /// Its task is polled for it just now, and nothing that was written waits in front of the draft of the lane, where small pieces go.
 const DRAFTS: u16 = 1 << 12;
 
@@ -54,6 +58,8 @@ pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// What is written in pieces of so many bytes is sent at once, from where it lies; smaller ones are gathered.
 const SENT_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
+/// What one poll sends past queues, in bytes, until it has to wait: others are served meanwhile.
+const SENT_IN_A_POLL_BYTES_MAX: usize = 1 << 20;
 /// What the draft of a lane may hold; more is queued.
 const DRAFT_BYTES_MAX: usize = 16 * 1024;
 
@@ -83,6 +89,8 @@ struct State {
     input: ReadBuffer,
     out: WriteQueue,
     failure: Option<io::Error>,
+    /// Of one that is taken over: until its worker has it, which is behind the poll that wants it.
+    socket: Option<OwnedFd>,
 }
 
 /// The connection, for what a link does in its callbacks.
@@ -129,7 +137,7 @@ impl Shared {
     /// The pool of its worker, or one that stands in for it.
     #[inline]
     fn with_pool<R>(&self, borrow: impl FnOnce(&mut Pool) -> R) -> R {
-        desk::with_pool(self.lane.number(), borrow)
+        desk::with_pool(&self.lane, borrow)
     }
 
     /// Asks the driver about its socket. `None` if the stream is gone; an error where the worker is out of reach.
@@ -145,10 +153,31 @@ impl Shared {
         })
     }
 
+    /// Its socket is on the way to the worker.
+    pub fn set_socket(&self, socket: OwnedFd) {
+        self.state.borrow_mut().socket = Some(socket);
+    }
+
+    /// The worker has it.
+    pub fn take_socket(&self) -> Option<OwnedFd> {
+        self.state.borrow_mut().socket.take()
+    }
+
+    /// Asks a socket that the worker does not have yet.
+    pub fn ask_early<R>(&self, ask: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        // Taken out meanwhile: what asks may be code of the program.
+        let socket = self.take_socket()?;
+        let asked = ask(socket.as_fd());
+        self.set_socket(socket);
+        Some(asked)
+    }
+
     /// Why nothing more can be read or written.
     fn failed(&self) -> io::Error {
         match &self.state.borrow().failure {
             Some(error) => again(error),
+            // Others close it, on this side.
+            None if self.has(CLOSING) => io::ErrorKind::ConnectionAborted.into(),
             None => io::ErrorKind::NotConnected.into(),
         }
     }
@@ -212,10 +241,10 @@ impl Shared {
     /// There is no input: is it the end, an error, or too early?
     #[inline]
     fn poll_none(&self, waker: &Waker) -> Poll<io::Result<()>> {
-        if self.has(ENDED | CLOSING) {
+        if self.has(ENDED) {
             return Poll::Ready(Ok(()));
         }
-        if self.has(GONE) {
+        if self.has(GONE | CLOSING) {
             return Poll::Ready(Err(self.failed()));
         }
         self.reader.wait(&self.lane, waker);
@@ -226,11 +255,11 @@ impl Shared {
     pub fn poll_wanted(&self, waker: &Waker, wanted: usize) -> Poll<io::Result<usize>> {
         self.keep_chunk();
         let there = self.state.borrow().input.len();
-        if there >= wanted || self.has(ENDED | CLOSING) {
+        if there >= wanted || self.has(ENDED) {
             self.wanted.set(0);
             return Poll::Ready(Ok(there));
         }
-        if self.has(GONE) {
+        if self.has(GONE | CLOSING) {
             self.wanted.set(0);
             return Poll::Ready(Err(self.failed()));
         }
@@ -302,7 +331,7 @@ impl Shared {
     #[inline]
     pub fn poll_room(&self, waker: &Waker) -> Poll<io::Result<()>> {
         let bits = self.bits.get();
-        if bits & (GONE | WRITER_LEFT | CLOSING) != 0 {
+        if bits & (GONE | WRITER_LEFT | CLOSING | FINISHED) != 0 {
             return Poll::Ready(Err(self.is_closed()));
         }
         if bits & DRAFTS != 0 {
@@ -351,7 +380,12 @@ impl Shared {
         }
         // A forked child would send on a connection of its parent.
         sys::assert_not_forked();
-        desk::with(self.lane.number(), |desk| desk.io.send(self.key.get(), bytes)).unwrap_or(0)
+        let send = |desk: &mut Desk<'_>| {
+            desk.sent_at_once += bytes.len();
+            let is_enough = desk.sent_at_once > SENT_IN_A_POLL_BYTES_MAX;
+            if is_enough { 0 } else { desk.io.send(self.key.get(), bytes) }
+        };
+        desk::with(self.lane.number(), send).unwrap_or(0)
     }
 
     /// Something was written that the connection does not have yet.
@@ -392,6 +426,12 @@ impl Shared {
     pub fn reset(&self) {
         self.set(RESET);
         self.stir();
+        if self.has(CLOSING)
+            && let Some(id) = super::connect::id_of(self)
+        {
+            // It does not look here any more.
+            super::connect::later(&self.lane, move |cx| cx.commands.reset(id));
+        }
     }
 
     /// Its key, if it is open.
@@ -461,6 +501,11 @@ impl Shared {
         self.chunk.lend(chunk, poll);
     }
 
+    /// Whether input waits that nobody has read.
+    pub fn is_behind(&self) -> bool {
+        !self.state.borrow().input.is_empty()
+    }
+
     /// Input for the reader. True if there is room for more.
     #[inline]
     pub fn receive(&self, pool: &mut Pool, bytes: &[u8]) -> bool {
@@ -502,9 +547,23 @@ impl Shared {
         self.writer.wake(&self.lane);
     }
 
-    /// Others have queued something on it.
-    pub fn is_busy(&self) {
+    /// Others queue something on it, which comes behind what was written.
+    pub fn give_way(&self, conn: &mut Conn<'_>) {
+        self.hand_over(conn);
         self.set(BUSY);
+    }
+
+    /// Others end our direction, behind what was written.
+    pub fn finish_for_others(&self, conn: &mut Conn<'_>) {
+        self.hand_over(conn);
+        self.is_finished();
+    }
+
+    /// Nothing that is written leaves any more.
+    fn is_finished(&self) {
+        self.set(FINISHED);
+        self.clear(BACKED_UP);
+        self.writer.wake(&self.lane);
     }
 
     /// Gives the connection what was written. Shared bytes that have left are dropped, so nothing is borrowed meanwhile.
@@ -559,11 +618,15 @@ impl Shared {
         }
         if self.has(WRITER_LEFT) {
             if self.has(READER_LEFT) {
+                self.forget_input(conn);
                 return Next::Linger;
             }
             conn.finish();
+        } else if conn.is_finished() && !self.has(FINISHED) {
+            self.is_finished();
         }
         if self.has(READER_LEFT) {
+            self.forget_input(conn);
             return Next::Hold;
         }
         if self.has(PAUSED) && !self.is_full(self.state.borrow().input.len()) {
@@ -571,6 +634,11 @@ impl Shared {
             return Next::Receive;
         }
         Next::Unchanged
+    }
+
+    /// Nobody reads it any more.
+    fn forget_input(&self, conn: &mut Conn<'_>) {
+        self.state.borrow_mut().input.clear(conn.pool());
     }
 
     /// There is no connection, and will be none.

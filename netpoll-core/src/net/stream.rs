@@ -15,7 +15,8 @@ use super::connect;
 use super::shared::{OUTPUT_BYTES_MAX, Shared};
 use crate::conn::{ConnId, ConnectOptions, Target};
 use crate::mem::{COPY_MAX, FileRange, ReadBuffer};
-use crate::sys::Address;
+use crate::sys::{self, Address};
+use crate::task;
 
 /// A connection, of TCP or of the Unix domain, in a task of its worker.
 ///
@@ -53,7 +54,7 @@ impl Drop for Reader {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if task::is_panicking() {
             self.shared.reset();
         }
         self.shared.finish();
@@ -115,10 +116,16 @@ impl Reader {
         if into.is_empty() {
             return Ok(0);
         }
-        let input = self.fill_buf().await?;
-        let count = input.len().min(into.len());
-        into[..count].copy_from_slice(&input[..count]);
-        Ok(count)
+        self.wait_for(1).await?;
+        Ok(self.shared.copy_input(into, true))
+    }
+
+    async fn peek_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        if self.wait_for(into.len()).await? < into.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.shared.copy_input(into, true);
+        Ok(())
     }
 
     async fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
@@ -292,12 +299,22 @@ macro_rules! reading {
             self.$($reader).+.read_to_end(into, most).await
         }
 
-        /// Copies what is there, at least one byte, and leaves it there; 0 is the peer's end (or `into` is empty). Cancel-safe.
+        /// Copies what is there, at least one byte, and leaves it there; 0 is the peer's end (or `into` is empty). What it has seen it sees
+        /// again, at once: who waits for more asks for so many by [`peek_exact`](Self::peek_exact). Cancel-safe.
         ///
         /// # Errors
         /// As [`read`](Self::read).
         pub async fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
             self.$($reader).+.peek(into).await
+        }
+
+        /// Copies as much as `into` takes, waits until all of that is there, and leaves it there: for who has to see how a stream begins before
+        /// somebody else reads it. Cancel-safe; holds as much memory meanwhile as it is to see.
+        ///
+        /// # Errors
+        /// As [`read_exact`](Self::read_exact).
+        pub async fn peek_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+            self.$($reader).+.peek_exact(into).await
         }
 
         /// [`read`](Self::read), for futures that are written by hand. The last waker is the one that is woken.
@@ -413,7 +430,11 @@ macro_rules! asking {
         /// # Errors
         /// `NotConnected` if the connection is over, and the connection's own; `Unsupported` outside of tasks and handlers of its worker.
         pub fn peer_addr(&self) -> io::Result<Address> {
-            let addr = self.$($part).+.shared.ask(|io, key| io.peer_addr(key))?;
+            let shared = &self.$($part).+.shared;
+            if let Some(addr) = shared.ask_early(sys::peer_addr) {
+                return addr;
+            }
+            let addr = shared.ask(|io, key| io.peer_addr(key))?;
             addr.ok_or_else(|| io::ErrorKind::NotConnected.into())
         }
 
@@ -422,12 +443,16 @@ macro_rules! asking {
         /// # Errors
         /// As [`peer_addr`](Self::peer_addr).
         pub fn local_addr(&self) -> io::Result<Address> {
-            let addr = self.$($part).+.shared.ask(|io, key| io.local_addr(key))?;
+            let shared = &self.$($part).+.shared;
+            if let Some(addr) = shared.ask_early(sys::local_addr) {
+                return addr;
+            }
+            let addr = shared.ask(|io, key| io.local_addr(key))?;
             addr.ok_or_else(|| io::ErrorKind::NotConnected.into())
         }
 
         /// The name of the connection, for [`Commands`](crate::Commands) and [`Handle`](crate::Handle): others may send to it, and close it.
-        /// What they send comes behind what was written here before. `None` if it is over.
+        /// What they send comes behind what was written here before. `None` if it is over, or not open yet.
         #[must_use]
         pub fn id(&self) -> Option<ConnId> {
             connect::id_of(&self.$($part).+.shared)
@@ -439,7 +464,13 @@ macro_rules! asking {
         /// # Errors
         /// As [`peer_addr`](Self::peer_addr); `Unsupported` in a simulation.
         pub fn with_socket<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
-            let called = self.$($part).+.shared.ask(|io, key| io.socket(key).map(call))?;
+            let shared = &self.$($part).+.shared;
+            let mut call = Some(call);
+            let mut once = |socket: BorrowedFd<'_>| call.take().map(|call| call(socket));
+            if let Some(called) = shared.ask_early(&mut once) {
+                return called.ok_or_else(|| io::ErrorKind::Unsupported.into());
+            }
+            let called = shared.ask(|io, key| io.socket(key).and_then(once))?;
             called.ok_or_else(|| io::ErrorKind::Unsupported.into())
         }
     };

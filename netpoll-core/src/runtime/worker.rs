@@ -363,7 +363,6 @@ impl Worker {
     /// Looks after those to whom tasks have left something. What that leads to is for the next time.
     #[inline]
     fn look_after_stirred(&mut self, io: &mut dyn Io) {
-        desk::settle(&mut self.cx.agenda.pool);
         for _ in 0..self.cx.lane.stirred() {
             let Some(key) = self.cx.lane.take_stirred() else { return };
             self.stirred(io, key);
@@ -436,7 +435,7 @@ impl Worker {
         let lane = Rc::clone(&self.cx.lane);
         let _entered = lane.enter();
         // Tasks first, while everything that they own still works.
-        lane.executor().close();
+        desk::lend(&mut self.cx, io, || lane.executor().close());
         self.clear_orders();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
@@ -445,10 +444,11 @@ impl Worker {
         self.sockets.cut_all(&mut self.cx, io);
         // What the last callbacks wanted; then nobody is left who could see the state.
         self.clear_orders();
-        lane.executor().close();
+        desk::lend(&mut self.cx, io, || lane.executor().close());
         drop(self.cx.reach.take_given());
         self.watched.close();
         self.cx.states.0.clear();
+        lane.settle(&mut self.cx.agenda.pool);
     }
 
     fn clear_orders(&mut self) {
@@ -504,7 +504,8 @@ impl Worker {
     fn cut(&mut self, io: &mut dyn Io) {
         self.drained.tasks_cut += self.cx.lane.executor().waited() as u64;
         // While everything that they own still works.
-        self.cx.lane.executor().close();
+        let lane = Rc::clone(&self.cx.lane);
+        desk::lend(&mut self.cx, io, || lane.executor().close());
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             self.drained.cut += table.cut_all(&mut self.cx, io) as u64;
@@ -768,6 +769,7 @@ impl Host for Worker {
         self.listeners.reclaim();
         self.sockets.reclaim();
         self.watched.reclaim();
+        self.cx.lane.settle(&mut self.cx.agenda.pool);
         let agenda = &mut self.cx.agenda;
         let in_use = agenda.pool.in_use_bytes() + self.cx.lane.in_use_bytes();
         let (open, now) = (agenda.stats.open(), agenda.clock.now());

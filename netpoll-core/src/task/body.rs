@@ -4,6 +4,7 @@
 //! future is dropped in its place, before whoever called knows that it has ended.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -73,7 +74,11 @@ where
         let Poll::Ready(outcome) = caught(future, &mut Context::from_waker(waker)) else {
             return Poll::Pending;
         };
-        end(body.stage, Some(outcome));
+        if matches!(outcome, Err(_)) {
+            end_of_panicked(body.stage, outcome);
+        } else {
+            end(body.stage, Some(outcome));
+        }
         Poll::Ready(body.waker.take())
     }
 
@@ -94,6 +99,24 @@ where
     fn place(&self) -> &'static Location<'static> {
         self.place
     }
+}
+
+thread_local! {
+    /// A future that has panicked is being dropped.
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is dropped here goes because a task has panicked: while that unwinds, or with its future behind it.
+pub fn is_panicking() -> bool {
+    PANICKED.get() || std::thread::panicking()
+}
+
+/// Drops a future that has panicked: what it owns can ask.
+#[cold]
+fn end_of_panicked<F: Future>(stage: Pin<&mut Stage<F>>, outcome: Outcome<F::Output>) {
+    let before = PANICKED.replace(true);
+    end(stage, Some(outcome));
+    PANICKED.set(before);
 }
 
 /// Drops a future in its place, and leaves what is left of it there.

@@ -19,7 +19,7 @@ use super::sync::{Arc, CURRENT, HERE};
 use super::waiting::Waiting;
 use super::{Deliver, States};
 use crate::clockwork::{ClockReader, Instant};
-use crate::mem::Key;
+use crate::mem::{Key, Pool};
 
 /// Numbers of lanes; no two of a process have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -50,6 +50,10 @@ pub struct Lane {
     home: OnceCell<Home>,
     /// What rooms above have for code on this worker, one of a type.
     kept: RefCell<Vec<Rc<dyn Any>>>,
+    /// Stands in for the pool of the worker where that is out of reach. It keeps nothing.
+    stand_in: RefCell<Option<Box<Pool>>>,
+    /// It was used, and the pool does not know of it yet.
+    has_stood_in: Cell<bool>,
     /// What the task that is polled for its connection has written there, until that poll is over.
     draft: RefCell<Vec<u8>>,
 }
@@ -84,6 +88,8 @@ impl Lane {
             stop_waiters: Waiting::default(),
             home: OnceCell::new(),
             kept: RefCell::default(),
+            stand_in: RefCell::default(),
+            has_stood_in: Cell::new(false),
             draft: RefCell::default(),
         })
     }
@@ -263,6 +269,27 @@ impl Lane {
     /// Keeps something for code on this worker. Of a type there is one.
     pub fn keep<T: 'static>(&self, value: Rc<T>) {
         self.kept.borrow_mut().push(value);
+    }
+
+    /// Lends a pool that stands in for the worker's, which is out of reach.
+    #[cold]
+    pub fn with_stand_in<R>(&self, mut borrow: impl FnMut(&mut Pool) -> R) -> R {
+        self.has_stood_in.set(true);
+        match self.stand_in.try_borrow_mut() {
+            Ok(mut pool) => borrow(pool.get_or_insert_with(|| Box::new(Pool::new(0)))),
+            // In a destructor of bytes that it drops: what is counted there is lost.
+            Err(_) => borrow(&mut Pool::new(0)),
+        }
+    }
+
+    /// Counts in the worker's pool what another has stood in for.
+    #[inline]
+    pub fn settle(&self, pool: &mut Pool) {
+        if self.has_stood_in.replace(false)
+            && let Some(stand_in) = &mut *self.stand_in.borrow_mut()
+        {
+            pool.absorb(stand_in);
+        }
     }
 
     /// A place for small pieces that leave together when the poll that writes them is over.

@@ -72,6 +72,7 @@ pub use join::{JoinError, JoinHandle};
 pub use remote::RemoteHandle;
 pub use scope::{Scope, ScopeError};
 
+pub(crate) use body::is_panicking;
 pub(crate) use executor::{Kind, TABLE};
 pub(crate) use join::spawn as spawn_at;
 pub(crate) use lane::{Home, Lane, OwnLane, current, is_here as is_in, leave_all, try_current};

@@ -30,6 +30,7 @@ mod left_input;
 mod likeness;
 mod memory;
 mod net;
+mod net_ends;
 mod net_storms;
 mod on_workers;
 mod orders_of_others;
