@@ -204,7 +204,7 @@ fn messages_are_echoed_from_where_they_lie(rounds: u64) {
     });
 }
 
-fn echoed<F>(rounds: u64, bytes: usize, echo: impl Fn(Stream) -> F + 'static)
+fn echoed<F>(rounds: u64, bytes: usize, echo: impl Fn(Stream) -> F + Clone + 'static)
 where
     F: Future<Output = ()> + 'static,
 {

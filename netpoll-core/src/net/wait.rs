@@ -6,7 +6,8 @@
 //!
 //! Invariant: nothing is borrowed while a waker is cloned, woken or dropped.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::Waker;
 
 use crate::mem::{self, Key};
@@ -17,17 +18,13 @@ const NOBODY: u64 = 0;
 /// Whoever the waker leads to.
 const WAKER: u64 = u64::MAX;
 
-/// One place to wait in.
+/// One place to wait in. 16 bytes.
+#[derive(Default)]
 pub struct Wait {
     /// `NOBODY`, `WAKER`, or the key of a task.
     who: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Default for Wait {
-    fn default() -> Self {
-        Self { who: Cell::new(NOBODY), waker: RefCell::default() }
-    }
+    /// Most streams never have one, so it is not part of them.
+    waker: Cell<Option<Box<Waker>>>,
 }
 
 impl Wait {
@@ -42,12 +39,12 @@ impl Wait {
 
     fn keep(&self, waker: &Waker) {
         self.who.set(WAKER);
-        if self.waker.borrow().as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return;
+        let known = self.waker.take();
+        if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return self.waker.set(known);
         }
-        let waker = waker.clone();
-        let before = self.waker.borrow_mut().replace(waker);
-        drop(before);
+        let before = self.waker.replace(Some(Box::new(waker.clone())));
+        drop((known, before));
     }
 
     /// Takes the task that waits here, if one does: it is polled, and not woken.
@@ -64,7 +61,7 @@ impl Wait {
 
     /// Wakes whoever waits, once.
     #[inline]
-    pub fn wake(&self, lane: &std::rc::Rc<Lane>) {
+    pub fn wake(&self, lane: &Rc<Lane>) {
         if self.who.get() == NOBODY {
             return;
         }
@@ -76,15 +73,12 @@ impl Wait {
 
     fn wake_waker(&self) {
         self.who.set(NOBODY);
-        let Some(waker) = self.waker.borrow_mut().take() else { return };
+        let Some(waker) = self.waker.take() else { return };
         mem::guarded(|| waker.wake_by_ref());
-        let mut place = self.waker.borrow_mut();
-        if place.is_none() {
-            *place = Some(waker);
-            return;
-        }
-        // What was woken has waited again, inside.
-        drop(place);
-        mem::discard(waker);
+        // What was woken may have waited again, inside.
+        let newer = self.waker.take();
+        let (kept, over) = if newer.is_some() { (newer, Some(waker)) } else { (Some(waker), None) };
+        self.waker.set(kept);
+        mem::discard(over);
     }
 }

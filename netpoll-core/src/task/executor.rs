@@ -44,7 +44,6 @@ pub enum Joined {
 }
 
 /// The tasks of one worker.
-#[derive(Default)]
 pub struct Executor {
     slots: RefCell<Slots>,
     /// Tasks that have not ended.
@@ -55,17 +54,27 @@ pub struct Executor {
     refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
     is_closed: Cell<bool>,
-    /// The task that is being polled, and where its wakers point to.
-    polled: Cell<Polled>,
+    /// Where the target of the task lies that is being polled, for whoever has a waker and asks whose it is. Zero: none is.
+    polled_target: Cell<usize>,
+    /// Its key.
+    polled: Cell<Key>,
     /// That of wakers of tasks, once there is one.
     vtable: Cell<Option<&'static RawWakerVTable>>,
 }
 
-/// A task, by its key and by where its target lies.
-#[derive(Clone, Copy, Default)]
-struct Polled {
-    key: Option<Key>,
-    target: usize,
+impl Default for Executor {
+    fn default() -> Self {
+        Self {
+            slots: RefCell::default(),
+            running: Cell::new(0),
+            daemons: Cell::new(0),
+            refusing: Cell::new(0),
+            is_closed: Cell::new(false),
+            polled_target: Cell::new(0),
+            polled: Cell::new(Key::new(TABLE, 0, 0)),
+            vtable: Cell::new(None),
+        }
+    }
 }
 
 impl Executor {
@@ -153,8 +162,8 @@ impl Executor {
     /// Polls a task that was woken. Nothing happens if it has ended, or was told of the wake in another way.
     #[inline]
     pub fn poll(&self, key: Key, came: Came) {
-        if let Some((task, polled)) = self.take(key, |target| target.arrived(came)) {
-            self.run(key, task, polled);
+        if let Some(task) = self.take(key, |target| target.arrived(came)) {
+            self.run(key, task);
         }
     }
 
@@ -166,16 +175,16 @@ impl Executor {
             target.arrived(Came::Here);
             true
         };
-        if let Some((task, polled)) = self.take(key, tell) {
-            self.run(key, task, polled);
+        if let Some(task) = self.take(key, tell) {
+            self.run(key, task);
         }
     }
 
-    #[inline]
-    fn run(&self, key: Key, mut task: Task, polled: Polled) {
-        let before = self.polled.replace(polled);
+    #[inline(always)]
+    fn run(&self, key: Key, mut task: Task) {
         let run = task.as_mut().run();
-        self.polled.set(before);
+        // Behind the poll another target may come to lie there.
+        self.polled_target.set(0);
         match run {
             Poll::Pending => self.put_back(key, task),
             Poll::Ready(waker) => self.returned(key, task, waker),
@@ -183,23 +192,23 @@ impl Executor {
     }
 
     #[inline]
-    fn take(&self, key: Key, tell: impl FnOnce(&WakeTarget) -> bool) -> Option<(Task, Polled)> {
+    fn take(&self, key: Key, tell: impl FnOnce(&WakeTarget) -> bool) -> Option<Task> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).filter(|slot| !slot.marks.has_ended)?;
         let target = slot.target.as_ref()?;
         if !tell(target) {
             return None;
         }
-        let polled = Polled { key: Some(key), target: Arc::as_ptr(target).addr() };
-        Some((slot.task.take()?, polled))
+        self.polled_target.set(Arc::as_ptr(target).addr());
+        self.polled.set(key);
+        slot.task.take()
     }
 
     /// The task that is being polled, if this waker leads to it.
     #[inline]
     pub fn task_of(&self, waker: &Waker) -> Option<Key> {
-        let Polled { key, target } = self.polled.get();
         let is_of_tasks = || self.vtable.get().is_some_and(|vtable| ptr::eq(waker.vtable(), vtable));
-        if waker.data().addr() == target && is_of_tasks() { key } else { None }
+        (waker.data().addr() == self.polled_target.get() && is_of_tasks()).then(|| self.polled.get())
     }
 
     /// Marks a task as one that stands on the list. False if it does already, or has ended.

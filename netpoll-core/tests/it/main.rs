@@ -35,6 +35,7 @@ mod net_storms;
 mod on_workers;
 mod orders_of_others;
 mod panics;
+mod read_in_place;
 mod relay_storms;
 mod relaying;
 mod relays_under_orders;
