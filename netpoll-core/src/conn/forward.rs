@@ -12,7 +12,8 @@
 //! - while there is a link, its source's protocol is offered no input, and its target's marks none of its own to go back: a
 //!   link that begins while its target is open begins in the next turn, when what was marked has left;
 //! - a link whose source is held has its target connecting, or something of it queued or in flight, or stands on the ready list;
-//! - a source that fails gives what it has received by then; its target is reset behind that, when the peer has acknowledged it;
+//! - a source that fails gives what it has received by then; its target is reset behind that, when the peer has acknowledged it, or after a
+//!   lingering close's time;
 //! - what is noted may be carried out when the link has changed: who is no source any more is offered what it has kept, or told of its
 //!   end, by the ready list.
 //!
@@ -513,7 +514,7 @@ impl Stream {
     fn cut_behind(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, last: ReadBuffer) -> Option<End> {
         self.mark(FED, false);
         self.set_ends_before_cut(self.phase == Phase::HalfClosing);
-        self.phase = Phase::Cutting;
+        self.begin_to_cut(&mut cx.agenda, &cx.limits, key);
         self.rein(&mut cx.agenda, io, key);
         self.feed_kept(cx, io, key, last)
     }

@@ -14,9 +14,12 @@ use crate::driver::Io;
 use crate::mem::Key;
 use crate::reactor::Agenda;
 
-/// How often it is looked whether a peer has acknowledged what it got before a reset. A few round trips; who delays acknowledgements
+/// When it is looked first whether a peer has acknowledged what it got before a reset. A few round trips; who delays acknowledgements
 /// does so for 40 ms (Linux, `TCP_DELACK_MIN`).
 const CUTTING_LOOK: Duration = Duration::from_millis(10);
+
+/// How often that time is doubled from look to look, up to 640 ms: who does not read costs twenty looks in ten seconds.
+const CUTTING_DOUBLINGS: u32 = 6;
 
 /// One of these; while it runs it is the only one.
 pub struct Guard {
@@ -24,12 +27,13 @@ pub struct Guard {
     /// Progress of output since the last look.
     sent_bytes: u64,
     unacknowledged_bytes: usize,
-    /// Looks in a row at which it had not taken enough, and what it takes is not seen more closely than that.
+    /// Looks in a row at which it had not taken enough, and what it takes is not seen more closely than that. Of one that is cut when
+    /// its peer has all: looks so far.
     looks: u32,
     /// What the peer had still to take at the last look. Who has taken all of that is not behind, however little it was.
     outstanding_bytes: u64,
     /// When a lingering close ends whatever the peer does, and what it had sent when it was looked at last. Of one that is to end
-    /// with what it has in hand: until when it may take in more.
+    /// with what it has in hand: until when it may take in more. Of one that is cut: when it is, whatever waits.
     until: Instant,
     discarded_bytes: u64,
     /// The grace of a drain: it is no output that is watched.
@@ -100,12 +104,10 @@ impl Stream {
         if self.phase == Phase::Lingering {
             return self.linger_on(agenda, limits, key, &guard).map_or(Outlook::GoesOn, Outlook::Ends);
         }
-        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
-        if self.phase == Phase::Cutting && self.waiting_bytes() == 0 {
-            return self
-                .cut_on(agenda, key, unacknowledged_bytes, guard.until)
-                .map_or(Outlook::GoesOn, Outlook::Ends);
+        if self.phase == Phase::Cutting {
+            return self.cut_on(agenda, io, key, &guard).map_or(Outlook::GoesOn, Outlook::Ends);
         }
+        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
         if unacknowledged_bytes == 0 && self.waiting_bytes() == 0 {
             self.output_left(agenda, key);
             return Outlook::GoesOn;
@@ -275,35 +277,31 @@ impl Stream {
         }
     }
 
+    /// It is reset when its peer has all that is queued, and when this time is over, whatever waits.
+    pub fn begin_to_cut(&mut self, agenda: &mut Agenda, limits: &ConnLimits, key: Key) {
+        self.phase = Phase::Cutting;
+        self.guard(agenda, key, limits.linger_time_max);
+    }
+
     /// All has left the queue: resets the connection when the peer's side has it, and our end, which nothing tells.
-    pub fn cut_when_taken(
-        &mut self,
-        agenda: &mut Agenda,
-        limits: &ConnLimits,
-        io: &mut dyn Io,
-        key: Key,
-    ) -> Option<End> {
+    pub fn cut_when_taken(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key) -> Option<End> {
         if self.take_ends_before_cut() {
             io.finish(key);
         }
-        let until = agenda.clock.now().saturating_add(limits.linger_time_max);
-        let unacknowledged_bytes = io.unacknowledged(key).unwrap_or(0);
-        self.cut_on(agenda, key, unacknowledged_bytes, until)
+        let guard = self.guard.take().expect("one that is cut is watched from the beginning");
+        self.cut_on(agenda, io, key, &guard)
     }
 
-    fn cut_on(
-        &mut self,
-        agenda: &mut Agenda,
-        key: Key,
-        unacknowledged_bytes: usize,
-        until: Instant,
-    ) -> Option<End> {
-        if unacknowledged_bytes == 0 || agenda.clock.now() >= until {
+    fn cut_on(&mut self, agenda: &mut Agenda, io: &mut dyn Io, key: Key, guard: &Guard) -> Option<End> {
+        let left = guard.until.duration_since(agenda.clock.now());
+        let is_all_sent = self.waiting_bytes() == 0;
+        if left.is_zero() || (is_all_sent && io.unacknowledged(key).unwrap_or(0) == 0) {
             return Some(End::reset(Lost::Reset));
         }
-        self.guard(agenda, key, CUTTING_LOOK);
-        if let Some(guard) = &mut self.guard {
-            guard.until = until;
+        let look = if is_all_sent { CUTTING_LOOK * (1 << guard.looks.min(CUTTING_DOUBLINGS)) } else { left };
+        self.guard(agenda, key, look.min(left));
+        if let Some(next) = &mut self.guard {
+            (next.until, next.looks) = (guard.until, guard.looks + u32::from(is_all_sent));
         }
         None
     }

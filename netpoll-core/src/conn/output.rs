@@ -221,12 +221,14 @@ impl Stream {
         if self.phase.is_open() && self.watches_on(io, key) {
             return None;
         }
+        if self.phase == Phase::Cutting {
+            return self.cut_when_taken(agenda, io, key);
+        }
         if self.guard.take().is_some() && self.phase.is_open() {
             self.output_left(agenda, key);
         }
         match self.phase {
             Phase::Closing => Some(End::closed()),
-            Phase::Cutting => self.cut_when_taken(agenda, limits, io, key),
             Phase::Finishing if self.has(ENDED) => Some(End::closed()),
             Phase::Finishing => {
                 io.finish(key);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
-use netpoll_core::{Address, Conn, ConnId, ConnectOptions, Flow, Input, Instant, Protocol};
+use netpoll_core::{Address, Conn, ConnId, ConnLimits, ConnectOptions, Flow, Input, Instant, Protocol};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -232,4 +232,39 @@ fn an_end_that_was_passed_on_does_not_keep_a_reset_from_the_other() {
     sim.settle();
     assert!(sim.is_reset(up), "nobody waits for the answer");
     assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn who_does_not_read_outlives_the_source_of_its_relay_by_a_lingering_close_and_no_more() {
+    for bytes in [1000, 300_000] {
+        for rate in [0, 256] {
+            let limits = ConnLimits::default().write_rate_min(rate);
+            let look: Act = |conn, _up, _seen| conn.unchanged_flow();
+            let (mut sim, client, up) = pair(Options::default().limits(limits), &Seen::default(), look);
+            sim.set_window(client, 1000);
+            sim.stop_reading(client);
+            sim.send(up, &vec![7; bytes]);
+            sim.settle();
+            sim.reset(up);
+            sim.advance(9 * SECOND);
+            assert_eq!(sim.open(), 1, "{bytes} bytes, {rate} B/s: its peer may still read");
+            sim.advance(2 * SECOND);
+            assert_eq!(sim.open(), 0, "{bytes} bytes, {rate} B/s");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_cut_when_its_peer_has_all_is_looked_at_more_and_more_rarely() {
+    let look: Act = |conn, _up, _seen| conn.unchanged_flow();
+    let (mut sim, client, up) = pair(Options::default(), &Seen::default(), look);
+    sim.stop_reading(client);
+    sim.send(up, &[7; 1000]);
+    sim.settle();
+    let before = sim.stats().timers_fired;
+    sim.reset(up);
+    sim.advance(9 * SECOND);
+    assert_eq!(sim.open(), 1, "its peer has not read");
+    let fired = sim.stats().timers_fired - before;
+    assert!((1..=25).contains(&fired), "{fired} looks in nine seconds");
 }
