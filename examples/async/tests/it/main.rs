@@ -1,0 +1,12 @@
+//! The programs do what their first comments say, and say it to clients that know nothing of netpoll.
+
+mod axum_app;
+mod clients;
+mod grpc;
+mod hyper_client;
+mod stores;
+#[allow(dead_code, reason = "the tests of the other examples use all of it")]
+#[path = "../../../tests/it/support.rs"]
+mod support;
+mod tls;
+mod websocket;
