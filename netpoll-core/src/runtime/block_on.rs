@@ -16,7 +16,7 @@ impl Builder {
     /// it is not pinned. What it listens to is served as well, and stop signals are not caught.
     ///
     /// When the future has returned, other tasks are dropped, none is started any more, and connections get
-    /// [`drain_within`](Self::drain_within) to send what they have queued. For several workers there is [`start`](Self::start), with
+    /// [`drain_within`](Self::drain_within) to send what they have queued; [daemons](crate::task::spawn_daemon) are dropped behind them. For several workers there is [`start`](Self::start), with
     /// [`Handle::spawn_on`](crate::Handle::spawn_on).
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Builder {
             let watch = async move {
                 let outcome = main.await;
                 *place.borrow_mut() = Some(outcome);
-                at.executor().close();
+                at.executor().close_to_tasks();
                 handle.drain(drain_within);
             };
             task::spawn_at(lane, watch, Kind::Waited, spawned_at).detach();

@@ -434,8 +434,8 @@ impl Worker {
     pub fn end(&mut self, io: &mut dyn Io) {
         let lane = Rc::clone(&self.cx.lane);
         let _entered = lane.enter();
-        // Tasks first, while everything that they own still works.
-        desk::lend(&mut self.cx, io, || lane.executor().close());
+        // Tasks first, while everything that they own still works; daemons last, which hear of the others.
+        desk::lend(&mut self.cx, io, || lane.executor().close_to_tasks());
         self.clear_orders();
         self.listeners.cut_all(io);
         for table in self.tables.each() {
@@ -503,9 +503,9 @@ impl Worker {
 
     fn cut(&mut self, io: &mut dyn Io) {
         self.drained.tasks_cut += self.cx.lane.executor().waited() as u64;
-        // While everything that they own still works.
+        // While everything that they own still works. Daemons are for the end.
         let lane = Rc::clone(&self.cx.lane);
-        desk::lend(&mut self.cx, io, || lane.executor().close());
+        desk::lend(&mut self.cx, io, || lane.executor().close_to_tasks());
         self.listeners.cut_all(io);
         for table in self.tables.each() {
             self.drained.cut += table.cut_all(&mut self.cx, io) as u64;

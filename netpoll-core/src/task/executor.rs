@@ -345,10 +345,23 @@ impl Executor {
         self.slots.borrow().get(key)?.task.as_ref().map(|task| task.place())
     }
 
-    /// Drops all tasks, one by one, and those that their destructors spawn, until none is left.
-    pub fn clear(&self) {
+    /// Drops the tasks that a drain waits for, and for good: who spawns from here on has its future dropped at once. Daemons go on.
+    pub fn close_to_tasks(&self) {
+        self.clear(Kind::Waited);
+        self.is_closed.set(true);
+        self.clear(Kind::Waited);
+    }
+
+    /// Drops all tasks, daemons last, for good.
+    pub fn close(&self) {
+        self.close_to_tasks();
+        self.clear(Kind::Daemon);
+    }
+
+    /// Drops all tasks of this kind, one by one, and those that their destructors spawn, until none is left.
+    fn clear(&self, kind: Kind) {
         for _ in 0..GENERATIONS_MAX {
-            let keys = self.slots.borrow().running();
+            let keys = self.slots.borrow().running(kind);
             if keys.is_empty() {
                 return;
             }
@@ -356,13 +369,6 @@ impl Executor {
                 self.abort(key);
             }
         }
-    }
-
-    /// The same for good: who spawns from here on has its future dropped at once.
-    pub fn close(&self) {
-        self.clear();
-        self.is_closed.set(true);
-        self.clear();
     }
 
     pub fn shrink(&self) {

@@ -41,7 +41,7 @@
 //!
 //! A task ends when it returns, when it is [aborted](JoinHandle::abort), or when it panics, which its [`JoinHandle`] hands on, and
 //! nothing else notices. A graceful drain waits for tasks as it does for connections, but not for [daemons](spawn_daemon): they hear of it
-//! by [`stopping`], and those that are left at its deadline are dropped, while everything that they own still works, and counted in
+//! by [`stopping`]. Tasks that are left at its deadline are dropped, while everything that they own still works, and counted in
 //! [`Report::tasks_cut`](crate::Report::tasks_cut).
 
 mod body;
@@ -108,8 +108,12 @@ where
 
 /// Starts a task that no drain waits for, as [`spawn_local`] does otherwise: what goes on for as long as there is something else to do.
 ///
-/// It is dropped when all else has ended: connections, and tasks that are not daemons. So it serves a drain to its end, where one that
-/// waits for [`stopping`] has gone when it begins. What it still has to say at its own end, its destructors say.
+/// It is dropped when all else has ended: connections, and tasks that are not daemons, at a deadline too. So it serves a drain to its end,
+/// where one that waits for [`stopping`] has gone when it begins; it hears what the last of the others tell it if it waits for just that.
+/// What it still has to say at its own end, its destructors say.
+///
+/// A drain waits for connections whoever has them. A daemon that keeps a [`Stream`](crate::net::Stream) open, such as one that pushes
+/// figures, lets go of it when [`stopping`] says so, or the drain lasts until its deadline. UDP sockets hold none.
 ///
 /// ```
 /// use std::cell::Cell;

@@ -102,6 +102,8 @@ impl<E: 'static> Scope<E> {
                 Err(lost) => member.group.fail(ScopeError::Lost(lost)),
             }
         };
+        // Whoever has kept a scope may be outside of the worker's turns, in a simulation.
+        let _inside = group.lane.visit();
         let task = join::spawn(&group.lane, task, Kind::Waited, Location::caller());
         let mut tasks = group.tasks.borrow_mut();
         tasks.push(task);

@@ -6,7 +6,7 @@
 use std::task::Waker;
 
 use super::body::Task;
-use super::executor::TABLE;
+use super::executor::{Kind, TABLE};
 use super::sync::Arc;
 use super::waker::WakeTarget;
 use crate::mem::{GENERATION_MAX, INDEX_MAX, Key};
@@ -117,10 +117,14 @@ impl Slots {
         slot.target.take().zip(slot.waker.take())
     }
 
-    /// Those that have not ended.
-    pub fn running(&self) -> Vec<Key> {
+    /// Those of a kind that have not ended.
+    pub fn running(&self, kind: Kind) -> Vec<Key> {
+        let is_daemon = kind == Kind::Daemon;
         let taken = self.slots.iter().enumerate().filter(|(index, slot)| slot.key != nobody(*index));
-        taken.filter(|(_, slot)| !slot.marks.has_ended).map(|(_, slot)| slot.key).collect()
+        taken
+            .filter(|(_, slot)| !slot.marks.has_ended && slot.marks.is_daemon == is_daemon)
+            .map(|(_, slot)| slot.key)
+            .collect()
     }
 
     /// Gives back the memory of free slots behind the last task, and the targets of all others but a few.
@@ -207,7 +211,8 @@ mod tests {
         assert_eq!((slots.slots.len(), slots.free.len()), (2001, 2000));
         let kept = slots.slots.iter().filter(|slot| slot.waker.is_some()).count();
         assert_eq!(kept, SPARE_MAX);
-        assert_eq!(slots.running(), [keys[2000]]);
+        assert_eq!(slots.running(Kind::Waited), [keys[2000]]);
+        assert!(slots.running(Kind::Daemon).is_empty());
         assert!(slots.get(keys[2500]).is_none());
 
         slots.generation = GENERATION_MAX;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::sync::oneshot;
-use netpoll_core::task::{JoinHandle, spawn_daemon, spawn_local, stopping, yield_now};
+use netpoll_core::task::{JoinHandle, Scope, spawn_daemon, spawn_local, stopping, yield_now};
 use netpoll_core::time::{interval, sleep};
 use netpoll_core::{
     Callee, Commands, Conn, ConnectOptions, Flow, Handle, Input, LongTurn, Lost, Protocol, Runtime, Workers,
@@ -147,16 +147,32 @@ fn results_that_nobody_wants_are_dropped_with_the_handle_or_the_task_whichever_i
     assert_eq!((count.get(), sim.stats().panics), (2, 1));
 }
 
+type Notes = Rc<RefCell<Vec<&'static str>>>;
+
+/// Notes that it was dropped, or lost.
+struct Note(Notes, &'static str);
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(self.1);
+    }
+}
+
+impl Protocol for Note {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.unchanged_flow()
+    }
+}
+
 #[test]
 fn a_drain_does_not_wait_for_daemons_and_drops_them_last() {
     let mut sim = Sim::new(Options::default());
-    let notes: Rc<RefCell<Vec<&str>>> = Rc::default();
-    struct Note(Rc<RefCell<Vec<&'static str>>>, &'static str);
-    impl Drop for Note {
-        fn drop(&mut self) {
-            self.0.borrow_mut().push(self.1);
-        }
-    }
+    let notes = Notes::default();
     let (daemon, task) = (Note(Rc::clone(&notes), "daemon"), Note(Rc::clone(&notes), "task"));
     let ticks = Rc::new(Cell::new(0));
     let counted = Rc::clone(&ticks);
@@ -185,6 +201,73 @@ fn a_drain_does_not_wait_for_daemons_and_drops_them_last() {
     assert!(sim.is_finished());
     drop(sim);
     assert_eq!(notes.borrow()[..], ["task", "daemon"]);
+}
+
+/// Leaves a daemon, and behind it a task.
+fn leave_both(notes: &Notes) {
+    let (daemon, task) = (Note(Rc::clone(notes), "daemon"), Note(Rc::clone(notes), "task"));
+    spawn_daemon(async move {
+        let _note = daemon;
+        pending::<()>().await;
+    })
+    .detach();
+    spawn_local(async move {
+        let _note = task;
+        pending::<()>().await;
+    })
+    .detach();
+}
+
+#[test]
+fn a_daemon_is_dropped_last_at_the_deadline_of_a_drain_and_wherever_a_worker_ends() {
+    for drains in [true, false] {
+        let notes = Notes::default();
+        let mut sim = Sim::new(Options::default());
+        let of_daemon = Rc::clone(&notes);
+        sim.block_on(async move {
+            leave_both(&of_daemon);
+            yield_now().await;
+        });
+        let of_connection = Rc::clone(&notes);
+        let listener = sim.listen(move |_peer| Note(Rc::clone(&of_connection), "connection"));
+        sim.connect(listener);
+        sim.run();
+        if drains {
+            sim.begin_drain(SECOND);
+            sim.advance(SECOND * 2);
+            assert!(sim.is_finished());
+        }
+        drop(sim);
+        assert_eq!(notes.borrow()[..], ["task", "connection", "daemon"]);
+    }
+}
+
+#[test]
+fn a_daemon_outlives_the_future_that_a_thread_waits_for() {
+    // A future is made on this thread and stays on it.
+    let notes = Notes::default();
+    let inside = Rc::clone(&notes);
+    Runtime::block_on(async move {
+        leave_both(&inside);
+        yield_now().await;
+        let _note = Note(inside, "main");
+    })
+    .unwrap();
+    assert_eq!(notes.borrow()[..], ["main", "task", "daemon"]);
+}
+
+#[test]
+fn a_task_that_is_spawned_in_a_scope_between_turns_runs() {
+    let mut sim = Sim::new(Options::default());
+    let scope = sim.block_on(async { Scope::<()>::new() });
+    let ran = Rc::new(Cell::new(false));
+    let runs = Rc::clone(&ran);
+    scope.spawn(async move {
+        runs.set(true);
+        Ok(())
+    });
+    sim.run();
+    assert!(ran.get());
 }
 
 #[test]
