@@ -53,6 +53,11 @@ impl Tables {
         Some(table.downcast_mut().expect("a table holds the protocol that it was made for"))
     }
 
+    /// Whether a key may name a connection: it is of no table of the worker's own.
+    pub fn is_of_connections(key: Key) -> bool {
+        (Self::LISTENERS + 1..Self::FIRST_RESERVED).contains(&key.table())
+    }
+
     /// The table that a key belongs to.
     #[inline]
     pub fn get(&mut self, key: Key) -> Option<&mut dyn Table> {

@@ -124,8 +124,10 @@ impl Worker {
         match key.table() {
             task::TABLE => self.cx.lane.executor().place(key).map_or(Callee::Code, Callee::Task),
             Sockets::TABLE => Callee::Datagrams(DatagramId { worker, key }),
-            Tables::LISTENERS | Tables::TIMERS | u8::MAX => Callee::Code,
-            _ => Callee::Connection(ConnId { worker, key: self.cx.dialed.name_of(key) }),
+            _ if Tables::is_of_connections(key) => {
+                Callee::Connection(ConnId { worker, key: self.cx.dialed.name_of(key) })
+            }
+            _ => Callee::Code,
         }
     }
 
@@ -367,6 +369,7 @@ impl Worker {
             let Some(key) = self.cx.lane.take_stirred() else { return };
             self.stirred(io, key);
             self.obey(io);
+            self.lap(key);
         }
     }
 
@@ -522,7 +525,8 @@ impl Sink for Worker {
     fn accepted(&mut self, io: &mut dyn Io, listener: Key, peer: io::Result<Option<Address>>) -> Option<Key> {
         let admitted = self.listeners.accepted(&mut self.tables, &mut self.cx, io, listener, peer);
         self.obey(io);
-        self.lap(admitted.unwrap_or(listener));
+        // Nothing of the newcomer was called.
+        self.lap(listener);
         admitted
     }
 
@@ -556,6 +560,7 @@ impl Sink for Worker {
     fn spliced(&mut self, io: &mut dyn Io, key: Key, bytes: usize, rest: &[u8]) -> Verdict {
         let verdict = self.tables.spliced(&mut self.cx, io, key, bytes, rest);
         self.obey(io);
+        self.lap(key);
         verdict
     }
 
@@ -573,6 +578,7 @@ impl Sink for Worker {
         } else if key.table() == Sockets::TABLE {
             self.sockets.sent(&mut self.cx, io, key);
             self.obey(io);
+            self.lap(key);
         }
     }
 
@@ -613,6 +619,7 @@ impl Sink for Worker {
 
     fn ready(&mut self, key: Key, ready: Ready) {
         self.watched.report(key, ready);
+        self.lap(key);
     }
 
     fn unfinished(&mut self, key: Key) {
@@ -678,10 +685,10 @@ impl Host for Worker {
         if key.table() == Tables::LISTENERS {
             return self.listeners.resume(key);
         }
-        let Some(table) = self.tables.get(key) else {
-            return key.table() == Sockets::TABLE && self.sockets.resume(&mut self.cx, io, key);
+        let more = match self.tables.get(key) {
+            Some(table) => table.resume(&mut self.cx, io, key),
+            None => key.table() == Sockets::TABLE && self.sockets.resume(&mut self.cx, io, key),
         };
-        let more = table.resume(&mut self.cx, io, key);
         self.obey(io);
         self.lap(key);
         more
@@ -722,7 +729,10 @@ impl Host for Worker {
 
     #[inline]
     fn wake_sleepers(&mut self, now: Instant, at_most: usize) -> usize {
-        self.cx.lane.sleeps().expire(now, at_most)
+        let woken = self.cx.lane.sleeps().expire(now, at_most);
+        // Wakers may be anybody's.
+        self.lap(DRAIN_DEADLINE);
+        woken
     }
 
     fn came_up(&mut self, io: &mut dyn Io, key: Key) -> Due {
@@ -733,11 +743,14 @@ impl Host for Worker {
             return Due::Now;
         }
         if key.table() == Sockets::TABLE {
-            return self.sockets.came_up(&mut self.cx, key);
+            let due = self.sockets.came_up(&mut self.cx, key);
+            self.lap(key);
+            return due;
         }
         let Some(table) = self.tables.get(key) else { return Due::Not };
         let due = table.came_up(&mut self.cx, io, key);
         self.obey(io);
+        self.lap(key);
         self.tables.look_at_source(&self.cx, key, due)
     }
 
@@ -781,7 +794,7 @@ impl Host for Worker {
 
     #[inline]
     fn begins(&mut self, now: Instant) {
-        if self.watch.is_on() {
+        if self.watch.is_alert() {
             self.watch.begin(now);
         }
     }

@@ -387,6 +387,25 @@ fn a_turn_that_takes_long_again_names_the_task_or_the_connection() {
     running.stop(SECOND).unwrap();
 }
 
+#[test]
+fn an_accept_function_that_takes_long_is_named_as_code_and_not_as_the_connection_that_it_makes() {
+    let accept = |_peer| {
+        thread::sleep(LONG);
+        Sleeper
+    };
+    let builder = Runtime::builder().workers(Workers::Count(1)).long_turn(LONG / 2);
+    let running = builder.listen("127.0.0.1:0", move |_worker| accept).unwrap().start().unwrap();
+    let (handle, addr) = (running.handle().clone(), running.local_addrs()[0].as_socket_addr().unwrap());
+    let long_turns = handle.worker_stats(0).long_turns;
+    let _first = Client::connect(addr);
+    wait_for_long_turn(&handle, long_turns);
+    let long_turns = handle.worker_stats(0).long_turns;
+    let _second = Client::connect(addr);
+    let turn = wait_for_long_turn(&handle, long_turns);
+    assert_eq!(turn.longest.map(|call| call.callee), Some(Callee::Code), "{turn}");
+    running.stop(SECOND).unwrap();
+}
+
 /// Tells a task when it is lost.
 struct Tells(Option<oneshot::Sender<()>>);
 
