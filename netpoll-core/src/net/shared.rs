@@ -51,6 +51,10 @@ const VEILED: u16 = 1 << 11;
 const FINISHED: u16 = 1 << 13;
 /// Its task is polled for it just now, and nothing that was written waits in front of the draft of the lane, where small pieces go.
 const DRAFTS: u16 = 1 << 12;
+/// Input may lie here; if not there is none.
+const INPUT: u16 = 1 << 13;
+/// Something that was written may wait here; if not nothing does.
+const WRITTEN: u16 = 1 << 14;
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -63,18 +67,19 @@ const SENT_IN_A_POLL_BYTES_MAX: usize = 1 << 20;
 /// What the draft of a lane may hold; more is queued.
 const DRAFT_BYTES_MAX: usize = 16 * 1024;
 
-/// One stream.
+/// One stream. What a task that is polled in place touches comes first.
+#[repr(C)]
 pub struct Shared {
-    lane: Rc<Lane>,
-    key: Cell<Key>,
     bits: Cell<u16>,
-    /// Input that a reader wants to be there before it is woken, in bytes; zero for any.
-    wanted: Cell<usize>,
-    state: RefCell<State>,
+    lane: Rc<Lane>,
     /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it. Behind `state.input`.
     chunk: Lent<Chunk>,
+    /// Input that a reader wants to be there before it is woken, in bytes; zero for any.
+    wanted: Cell<usize>,
     pub reader: Wait,
+    key: Cell<Key>,
     pub writer: Wait,
+    state: RefCell<State>,
 }
 
 /// What of a chunk nobody has taken.
@@ -212,8 +217,11 @@ impl Shared {
     /// Copies input out, as much as fits in. Zero is the end.
     #[inline]
     pub fn poll_copy(&self, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if !self.state.borrow().input.is_empty() {
-            return Poll::Ready(Ok(self.copy_input(into, false)));
+        if self.has(INPUT) {
+            if !self.state.borrow().input.is_empty() {
+                return Poll::Ready(Ok(self.copy_input(into, false)));
+            }
+            self.clear(INPUT);
         }
         let taken = self.chunk.with(|chunk| {
             let (now, later) = chunk.split_at(chunk.len().min(into.len()));
@@ -233,6 +241,7 @@ impl Shared {
         self.chunk.with(|chunk| {
             let bytes = std::mem::take(chunk);
             if !bytes.is_empty() {
+                self.set(INPUT);
                 self.with_pool(|pool| self.state.borrow_mut().input.append(pool, bytes));
             }
         });
@@ -295,6 +304,7 @@ impl Shared {
             return;
         }
         self.keep_chunk();
+        self.set(INPUT);
         let mut state = self.state.borrow_mut();
         if state.input.is_empty() {
             std::mem::swap(&mut state.input, block);
@@ -337,7 +347,8 @@ impl Shared {
         if bits & DRAFTS != 0 {
             return Poll::Ready(Ok(()));
         }
-        if self.has(BACKED_UP) || self.state.borrow().out.queued_bytes() > OUTPUT_BYTES_MAX {
+        let is_full = || self.has(WRITTEN) && self.state.borrow().out.queued_bytes() > OUTPUT_BYTES_MAX;
+        if bits & BACKED_UP != 0 || is_full() {
             self.writer.wait(&self.lane, waker);
             return Poll::Pending;
         }
@@ -390,7 +401,7 @@ impl Shared {
 
     /// Something was written that the connection does not have yet.
     fn has_written(&self) -> bool {
-        !self.state.borrow().out.is_empty() || (self.has(DRAFTS) && !self.lane.draft().borrow().is_empty())
+        self.has(WRITTEN) || (self.has(DRAFTS) && !self.lane.draft().borrow().is_empty())
     }
 
     /// Queues what `write` puts into the queue, behind what was written before.
@@ -398,6 +409,7 @@ impl Shared {
         let mut state = self.state.borrow_mut();
         let drafts = self.has(DRAFTS);
         self.clear(DRAFTS);
+        self.set(WRITTEN);
         self.with_pool(|pool| {
             if drafts {
                 let mut draft = self.lane.draft().borrow_mut();
@@ -492,7 +504,7 @@ impl Shared {
     /// caller, who looks behind it.
     #[inline]
     pub fn offer(&self, chunk: &mut &[u8], poll: impl FnOnce()) {
-        if self.has(BACKED_UP | VEILED) || !self.state.borrow().out.is_empty() {
+        if self.has(BACKED_UP | VEILED | WRITTEN) {
             self.set(STIRRED);
         } else {
             self.set(STIRRED | DRAFTS);
@@ -513,6 +525,7 @@ impl Shared {
             self.set(PAUSED);
             return false;
         }
+        self.set(INPUT);
         let mut state = self.state.borrow_mut();
         state.input.append(pool, bytes);
         let there = state.input.len();
@@ -569,6 +582,10 @@ impl Shared {
     /// Gives the connection what was written. Shared bytes that have left are dropped, so nothing is borrowed meanwhile.
     #[inline]
     fn hand_over(&self, conn: &mut Conn<'_>) {
+        if !self.has(WRITTEN) {
+            return;
+        }
+        self.clear(WRITTEN);
         let mut out = std::mem::take(&mut self.state.borrow_mut().out);
         if !out.is_empty() {
             conn.take_over(&mut out);
@@ -579,10 +596,11 @@ impl Shared {
     #[inline]
     pub fn send_draft(&self, conn: &mut Conn<'_>) -> bool {
         // Nobody can wait for room: neither is the connection backed up, nor was anything queued here.
-        if self.bits.get() != OPEN | STIRRED | DRAFTS || conn.is_finished() {
+        let bits = self.bits.get() & !INPUT;
+        if bits != OPEN | STIRRED | DRAFTS || conn.is_finished() {
             return false;
         }
-        self.bits.set(OPEN);
+        self.clear(STIRRED | DRAFTS);
         let draft = self.lane.draft().borrow();
         if draft.is_empty() {
             return true;
