@@ -52,9 +52,29 @@ const FINISHED: u16 = 1 << 13;
 /// Its task is polled for it just now, and nothing that was written waits in front of the draft of the lane, where small pieces go.
 const DRAFTS: u16 = 1 << 12;
 /// Input may lie here; if not there is none.
-const INPUT: u16 = 1 << 13;
+const INPUT: u16 = 1 << 15;
 /// Something that was written may wait here; if not nothing does.
 const WRITTEN: u16 = 1 << 14;
+
+/// No two are the same: there are sixteen.
+const _: () = assert!(
+    OPEN ^ GONE
+        ^ ENDED
+        ^ PAUSED
+        ^ BACKED_UP
+        ^ STIRRED
+        ^ READER_LEFT
+        ^ WRITER_LEFT
+        ^ RESET
+        ^ BUSY
+        ^ CLOSING
+        ^ VEILED
+        ^ DRAFTS
+        ^ FINISHED
+        ^ WRITTEN
+        ^ INPUT
+        == u16::MAX
+);
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
