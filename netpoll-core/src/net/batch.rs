@@ -4,9 +4,11 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::udp::Shared;
+use super::watched::wake;
 use crate::mem::{DatagramPath, DatagramQueue, Joining};
 
-/// Datagrams that had come, in order. What is not taken out of it goes back when it is dropped, in front of what came later.
+/// Datagrams that had come, in order. What is not taken out of it goes back when it is dropped, in front of what came later, and whoever
+/// waits for it is woken. Until then it counts as unread ([`UdpOptions::unread_bytes_max`](crate::UdpOptions)).
 ///
 /// ```
 /// use netpoll_core::net::UdpSocket;
@@ -48,7 +50,24 @@ pub struct JoinedDatagrams<'a> {
 
 impl<'a> DatagramBatch<'a> {
     pub(super) fn new(shared: &'a Rc<Shared>, queue: DatagramQueue) -> Self {
-        Self { shared, queue, out: 0 }
+        let batch = Self { shared, queue, out: 0 };
+        batch.lends(batch.queue.queued_bytes());
+        batch
+    }
+
+    fn lends(&self, bytes: usize) {
+        self.shared.lent_bytes.set(self.shared.lent_bytes.get() + bytes);
+    }
+
+    /// Forgets what was handed out.
+    fn pop(&mut self) {
+        let before = self.queue.queued_bytes();
+        self.queue.pop(std::mem::take(&mut self.out));
+        self.returns(before - self.queue.queued_bytes());
+    }
+
+    fn returns(&self, bytes: usize) {
+        self.shared.lent_bytes.set(self.shared.lent_bytes.get() - bytes);
     }
 
     /// Takes the next one.
@@ -67,7 +86,7 @@ impl<'a> DatagramBatch<'a> {
     /// If that is none.
     pub fn next_joined(&mut self, datagrams_max: usize) -> Option<JoinedDatagrams<'_>> {
         assert!(datagrams_max > 0, "the next datagram is one");
-        self.queue.pop(std::mem::take(&mut self.out));
+        self.pop();
         let joining = Joining { datagrams_max, bytes_max: usize::MAX, segment_max: usize::MAX };
         let run = self.queue.front(joining).next()?;
         self.out = run.datagrams;
@@ -94,13 +113,18 @@ impl<'a> DatagramBatch<'a> {
 
 impl Drop for DatagramBatch<'_> {
     fn drop(&mut self) {
-        self.queue.pop(self.out);
-        if !self.queue.is_empty() {
+        self.pop();
+        self.returns(self.queue.queued_bytes());
+        let is_left = !self.queue.is_empty();
+        if is_left {
             let mut unread = self.shared.unread.borrow_mut();
             self.queue.append_all(&mut unread);
             std::mem::swap(&mut self.queue, &mut *unread);
         }
         self.shared.give_back(&mut self.queue);
+        if is_left {
+            wake(&self.shared.readers);
+        }
     }
 }
 

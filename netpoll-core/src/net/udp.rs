@@ -5,13 +5,13 @@
 //! runs on every driver, and in the simulation.
 //!
 //! Invariant: the cell is borrowed only in here, where no code of the program runs; a datagram is taken out of it in the poll that
-//! returns it. A queue that is empty has no memory: it gives it to the worker's other sockets.
+//! returns it. What waits to be received and what batches hold is no more than the limit. A queue that is empty has no memory: it gives it to the worker's other sockets.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -92,6 +92,8 @@ pub(super) struct Shared {
     peer: Cell<Option<SocketAddr>>,
     /// Came, and was not received.
     pub(super) unread: RefCell<DatagramQueue>,
+    /// What batches hold that are being received from counts too: it may come back.
+    pub(super) lent_bytes: Cell<usize>,
     /// Sent, and not taken by the worker's socket.
     unsent: RefCell<DatagramQueue>,
     /// The worker's socket will be called, and takes it then.
@@ -100,7 +102,7 @@ pub(super) struct Shared {
     is_left: Cell<bool>,
     /// The worker's socket is gone.
     is_gone: Cell<bool>,
-    readers: RefCell<Crowd>,
+    pub(super) readers: RefCell<Crowd>,
     writers: RefCell<Crowd>,
 }
 
@@ -115,6 +117,7 @@ impl Shared {
                 .map(|longest| longest.min(UdpOptions::DATAGRAM_BYTES_MAX)),
             peer: Cell::new(None),
             unread: RefCell::new(DatagramQueue::new(0)),
+            lent_bytes: Cell::new(0),
             unsent: RefCell::new(DatagramQueue::new(0)),
             is_stirred: Cell::new(false),
             is_left: Cell::new(false),
@@ -125,7 +128,7 @@ impl Shared {
     }
 
     fn hears(&self, from: SocketAddr) -> bool {
-        self.peer.get().is_none_or(|peer| peer == from)
+        self.peer.get().is_none_or(|peer| is_of(from, peer))
     }
 
     /// Queues one that came. False if there is no room.
@@ -134,7 +137,8 @@ impl Shared {
         if unread.is_empty() {
             *unread = self.spares.take(self.unread_bytes_max);
         }
-        let fits = unread.push(datagram.path(), datagram.bytes());
+        let fits = unread.has_room(self.lent_bytes.get() + datagram.bytes().len())
+            && unread.push(datagram.path(), datagram.bytes());
         self.give_back(&mut unread);
         fits
     }
@@ -189,6 +193,30 @@ impl Shared {
     }
 }
 
+/// Whether a datagram from there is one of the peer that a socket is connected to, by whatever name that was given: `::ffff:192.0.2.1` is
+/// `192.0.2.1`, to no address is to this host ([`to_somebody`]), and an interface counts if both have one.
+fn is_of(from: SocketAddr, peer: SocketAddr) -> bool {
+    let scopes = match (from, peer) {
+        (SocketAddr::V6(from), SocketAddr::V6(peer)) => [from.scope_id(), peer.scope_id()],
+        _ => [0, 0],
+    };
+    from.port() == peer.port()
+        && from.ip().to_canonical() == peer.ip().to_canonical()
+        && (scopes[0] == scopes[1] || scopes.contains(&0))
+}
+
+/// What the kernel takes the peer of a socket that is bound there to be: no address means the socket's own, or loopback (Linux,
+/// `ip_route_output_key_hash` and `udpv6_sendmsg`).
+fn to_somebody(peer: SocketAddr, bound: SocketAddr) -> SocketAddr {
+    let ip = match (peer.ip().to_canonical(), bound.ip().to_canonical()) {
+        (IpAddr::V4(ip), IpAddr::V4(own)) if ip.is_unspecified() && !own.is_unspecified() => own.into(),
+        (IpAddr::V4(ip), _) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        (IpAddr::V6(ip), _) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return peer,
+    };
+    SocketAddr::new(ip, peer.port())
+}
+
 #[cold]
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket ended with its worker")
@@ -199,7 +227,7 @@ struct Inbox(Rc<Shared>);
 
 impl DatagramProtocol for Inbox {
     fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>) {
-        if self.0.hears(datagram.peer()) && !self.0.keep(&datagram) {
+        if !self.0.hears(datagram.peer()) || !self.0.keep(&datagram) {
             socket.count_dropped(1);
         }
     }
@@ -332,10 +360,14 @@ impl UdpSocket {
         self.shared.peer.get()
     }
 
-    /// From now on [`send`](Self::send) sends to this peer, and what comes from others is ignored; what came before stays. No packet is
+    /// From now on [`send`](Self::send) sends to this peer, and what comes from others is dropped and counted
+    /// ([`Stats::datagrams_dropped`](crate::Stats::datagrams_dropped)); what came before stays. No packet is
     /// sent, and nothing says whether the peer is there. No system call.
+    ///
+    /// As with the kernel's `connect`, `0.0.0.0` and `[::]` are this host, of which [`peer_addr`](Self::peer_addr) then says the address.
+    /// A peer is the same with and without `::ffff:`, and a link-local one without an interface is heard at any.
     pub fn connect(&self, peer: SocketAddr) {
-        self.shared.peer.set(Some(peer));
+        self.shared.peer.set(Some(to_somebody(peer, self.addr)));
     }
 
     /// Sends a datagram to its peer. What [`send_to`](Self::send_to) says.
@@ -637,6 +669,33 @@ mod tests {
     fn shared(spares: &Rc<Spares>) -> Rc<Shared> {
         let lane = Lane::for_test(Arc::new(Nowhere));
         Shared::new(lane, Rc::clone(spares), &UdpOptions::default())
+    }
+
+    #[test]
+    fn a_peer_is_the_same_by_whatever_name() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (from, peer, is_same) in [
+            ("192.0.2.1:5", "192.0.2.1:5", true),
+            ("192.0.2.1:5", "192.0.2.1:6", false),
+            ("192.0.2.1:5", "192.0.2.2:5", false),
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1:5", true),
+            ("192.0.2.1:5", "[::ffff:192.0.2.1]:5", true),
+            ("[fe80::1%3]:5", "[fe80::1]:5", true),
+            ("[2001:db8::1]:5", "[2001:db8::1%3]:5", true),
+            ("[fe80::1%3]:5", "[fe80::1%2]:5", false),
+        ] {
+            assert_eq!(is_of(addr(from), addr(peer)), is_same, "{from} of {peer}");
+        }
+        for (peer, bound, somebody) in [
+            ("192.0.2.1:5", "0.0.0.0:9", "192.0.2.1:5"),
+            ("0.0.0.0:5", "0.0.0.0:9", "127.0.0.1:5"),
+            ("0.0.0.0:5", "192.0.2.7:9", "192.0.2.7:5"),
+            ("0.0.0.0:5", "[::]:9", "127.0.0.1:5"),
+            ("[::ffff:0.0.0.0]:5", "[::]:9", "127.0.0.1:5"),
+            ("[::]:5", "[::]:9", "[::1]:5"),
+        ] {
+            assert_eq!(to_somebody(addr(peer), addr(bound)), addr(somebody), "{peer} of {bound}");
+        }
     }
 
     #[test]

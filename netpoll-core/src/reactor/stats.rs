@@ -187,7 +187,8 @@ ledger! {
         timers_moved,
         /// Datagrams that were to be sent and were lost here: the socket's queue was full
         /// ([`UdpOptions::queue_bytes_max`](crate::UdpOptions)), the datagram longer than any may be, or the socket closed before the
-        /// kernel took it.
+        /// kernel took it. And those that came for a task and were not kept: nobody received what waited
+        /// ([`UdpOptions::unread_bytes_max`](crate::UdpOptions)), or they were of another than the socket's peer.
         datagrams_dropped,
         /// Connections accepted.
         accepted,

@@ -14,7 +14,7 @@ use netpoll_core::net::UdpSocket;
 use netpoll_core::sim::{Faults, Options, Sim};
 use netpoll_core::task::{spawn_local, stopping, yield_now};
 use netpoll_core::time::{sleep, timeout};
-use netpoll_core::{Datagram, DatagramProtocol, DatagramSocket, Runtime, UdpOptions, Workers};
+use netpoll_core::{Datagram, DatagramProtocol, DatagramSocket, Handle, Runtime, UdpOptions, Workers};
 
 use crate::chance::{Chance, seeds};
 
@@ -207,6 +207,86 @@ fn what_was_not_taken_out_of_a_batch_is_there_for_the_next_in_order() {
         for number in 3..7 {
             assert_eq!(recv(&other).await.0, [number; 3]);
         }
+    });
+}
+
+#[test]
+fn what_goes_back_from_a_batch_wakes_who_waits() {
+    run(|| async {
+        let (one, other) = (bind().await, Rc::new(bind().await));
+        one.send_to(b"1", other.local_addr()).await.unwrap();
+        turns().await;
+        let batch = other.recv_batch().await.unwrap();
+        let reads = Rc::clone(&other);
+        let waits = spawn_local(async move { recv(&reads).await.0 });
+        turns().await;
+        drop(batch);
+        let read = timeout(Duration::from_secs(1), waits).await.expect("it is there").unwrap();
+        assert_eq!(read, b"1");
+    });
+}
+
+#[test]
+fn what_batches_hold_counts_as_unread() {
+    run(|| async {
+        let options = UdpOptions::default().unread_bytes_max(20 * 65);
+        let other = UdpSocket::bind_with(ANY, options).await.unwrap();
+        let one = bind().await;
+        let (to, dropped) = (other.local_addr(), || Handle::current().stats().datagrams_dropped);
+        let flood = || async {
+            for _ in 0..40 {
+                one.send_to(b"x", to).await.unwrap();
+            }
+            turns().await;
+        };
+        flood().await;
+        let before = dropped();
+        for _ in 0..10 {
+            let mut batch = other.recv_batch().await.unwrap();
+            assert_eq!(batch.len(), 20);
+            for _ in 0..6 {
+                batch.next().unwrap();
+            }
+            flood().await;
+            // The last of these is still lent out.
+            assert_eq!(batch.len(), 14);
+            drop(batch);
+            // Places that were taken: five had been given back by then.
+            assert_eq!(other.recv_batch().await.unwrap().len(), 19);
+            one.send_to(b"x", to).await.unwrap();
+            turns().await;
+        }
+        assert_eq!(dropped() - before, 10 * 35);
+    });
+}
+
+#[test]
+fn a_peer_is_heard_by_whatever_name_it_was_given_and_others_are_counted() {
+    Runtime::block_on(async {
+        for (server, client) in [("0.0.0.0:0", ANY), ("0.0.0.0:0", "0.0.0.0:0"), (ANY, "[::]:0")] {
+            let server = UdpSocket::bind(server).await.unwrap();
+            let addr = server.local_addr();
+            let answers = spawn_local(echo(server));
+            let client = match UdpSocket::bind(client).await {
+                // A host without IPv6.
+                Err(_) if client == "[::]:0" => continue,
+                client => client.unwrap(),
+            };
+            client.connect(addr);
+            client.send(b"hello").await.unwrap();
+            let mut buffer = [0; 16];
+            let heard = timeout(Duration::from_secs(1), client.recv(&mut buffer)).await;
+            answers.abort();
+            assert_eq!(heard.expect("an answer").unwrap(), 5, "of {addr} at {}", client.local_addr());
+        }
+    })
+    .unwrap();
+    run(|| async {
+        let (one, other, stranger) = (bind().await, bind().await, bind().await);
+        one.connect(other.local_addr());
+        stranger.send_to(b"noise", one.local_addr()).await.unwrap();
+        turns().await;
+        assert_eq!(Handle::current().stats().datagrams_dropped, 1);
     });
 }
 

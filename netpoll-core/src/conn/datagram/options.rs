@@ -28,7 +28,7 @@ pub struct UdpOptions {
     /// ([`Stats::datagrams_dropped`](crate::Stats::datagrams_dropped)), as a network would.
     pub queue_bytes_max: usize,
     /// Bytes that may wait in one socket of a task ([`UdpSocket`](crate::net::UdpSocket)) for somebody to receive them, 64 for each datagram
-    /// included. Default 1 MiB: 8000 short datagrams, or 15 of the longest. What does not fit is dropped and counted
+    /// included, and what a [`DatagramBatch`](crate::net::DatagramBatch) still has. Default 1 MiB: 8000 short datagrams, or 15 of the longest. What does not fit is dropped and counted
     /// ([`Stats::datagrams_dropped`](crate::Stats::datagrams_dropped)): who does not keep up loses the newest.
     pub unread_bytes_max: usize,
     /// Whether datagrams of one sender that came together are received as one, where the kernel can (`UDP_GRO`, Linux 5.0). They are
