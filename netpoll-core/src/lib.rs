@@ -12,13 +12,14 @@
 //! |---|---|
 //! | has clients that are slow, silent or hostile | [`ConnLimits`]; [`Conn::set_deadline`], [`Conn::is_backed_up`], [`Protocol::outgoing`] |
 //! | has connections that talk to each other | [One worker, and the others](#one-worker-and-the-others), [`Commands`], [`ConnId`] |
-//! | connects to others | [A client](#a-client), [`ConnectOptions`], [`Target`] |
+//! | connects to others | [`net::Stream::connect`] in `async` code; [A client](#a-client) with callbacks; [`ConnectOptions`], [`Target`] |
 //! | relays | [`Commands::forward`] |
 //! | encrypts, compresses or frames | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
-//! | waits in `async` code | [`task`] |
+//! | is told as a story: reads, waits, writes, in `async` code | [`net`], [`task`], [`time`], [`sync`]; `docs/ASYNC.md` for who knows tokio |
+//! | brings hyper, axum, tonic, rustls or others along | [`bridge`] |
 //! | has work that blocks | [`blocking`] |
 //! | hears signals | [`signal`] |
-//! | speaks UDP | [`Builder::bind_udp`], [`DatagramProtocol`] |
+//! | speaks UDP | [`net::UdpSocket`] in `async` code; [`Builder::bind_udp`], [`DatagramProtocol`] |
 //! | sends files | [`Directory`], [`Conn::send_file`] |
 //! | restarts without a gap | [`Builder::share_port`], [`Builder::listen_on`], [`Protocol::stopping`] |
 //! | is to be tested | [`sim`] |

@@ -156,9 +156,9 @@ impl TestClient {
     ///
     /// ```
     /// use netpoll_core::net::Stream;
-    /// use netpoll_http::{App, Error, OwnedRequest, Router};
+    /// use netpoll_http::{App, Error, Request, Router};
     ///
-    /// async fn quote(_req: OwnedRequest) -> Result<String, Error> {
+    /// async fn quote(_req: Request<'static>) -> Result<String, Error> {
     ///     let mut stream = Stream::connect("10.0.0.7:17").await.map_err(Error::internal)?;
     ///     let mut quote = [0; 5];
     ///     stream.read_exact(&mut quote).await.map_err(Error::internal)?;

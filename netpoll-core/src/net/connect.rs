@@ -178,6 +178,7 @@ struct Attempt {
 impl Attempt {
     fn begin(lane: &Rc<Lane>, to: Address, options: ConnectOptions) -> io::Result<Self> {
         let shared = Shared::new(Rc::clone(lane));
+        shared.set_dialed();
         let link = Link(Rc::clone(&shared));
         let id = order(lane, |cx| cx.commands.connect(to, options, link))?;
         Ok(Self { shared: Some(shared), lane: Rc::clone(lane), id })

@@ -58,6 +58,7 @@ impl Link {
             Next::Unchanged => conn.unchanged_flow(),
             Next::Receive => Flow::Continue,
             Next::Hold => Flow::Pause,
+            Next::Close => Flow::Close,
             Next::Linger => Flow::Linger,
             Next::Reset => Flow::Reset,
         }

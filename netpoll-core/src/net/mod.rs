@@ -48,8 +48,10 @@
 //!
 //! # How a stream ends
 //!
-//! Dropping it sends what was written, ends our direction, and waits a moment for the peer's end ([`Flow::Linger`](crate::Flow::Linger)), so that the
-//! peer reads it all. [`reset`](Stream::reset) does not wait, and neither does a task that panics: its peer is not to take the
+//! Dropping one that was accepted sends what was written, ends our direction, and hears its peer out ([`Flow::Linger`](crate::Flow::Linger): two seconds of
+//! silence by default, [`ConnLimits::linger_silence_max`](crate::ConnLimits::linger_silence_max)), so that the
+//! peer reads it all. One that was connected closes as soon as what was written has left, unless its peer has sent what was not read
+//! ([`Flow::Close`](crate::Flow::Close)): a client that gives up waits for nobody. [`reset`](Stream::reset) does not wait, and neither does a task that panics: its peer is not to take the
 //! half of an answer for the whole.
 
 mod batch;

@@ -23,40 +23,43 @@ use crate::sys::{self, Lendable, Lent};
 use crate::task::Lane;
 
 /// It has its key: it is open, or was.
-const OPEN: u16 = 1;
+const OPEN: u32 = 1;
 /// The connection is gone.
-const GONE: u16 = 1 << 1;
+const GONE: u32 = 1 << 1;
 /// The peer has sent all it will send.
-const ENDED: u16 = 1 << 2;
+const ENDED: u32 = 1 << 2;
 /// So much input waits to be read that the connection was paused.
-const PAUSED: u16 = 1 << 3;
+const PAUSED: u32 = 1 << 3;
 /// The connection has more queued than it should.
-const BACKED_UP: u16 = 1 << 4;
+const BACKED_UP: u32 = 1 << 4;
 /// It stands on the list of those that are looked after.
-const STIRRED: u16 = 1 << 5;
+const STIRRED: u32 = 1 << 5;
 /// Nobody reads any more.
-const READER_LEFT: u16 = 1 << 6;
+const READER_LEFT: u32 = 1 << 6;
 /// Nobody writes any more: our direction ends behind what was written.
-const WRITER_LEFT: u16 = 1 << 7;
+const WRITER_LEFT: u32 = 1 << 7;
 /// It is to be reset.
-const RESET: u16 = 1 << 8;
+const RESET: u32 = 1 << 8;
 /// The connection may have something queued itself: what is sent past its queue would come first.
-const BUSY: u16 = 1 << 9;
+const BUSY: u32 = 1 << 9;
 /// Somebody else closes it: nothing more is received or sent.
-const CLOSING: u16 = 1 << 10;
+const CLOSING: u32 = 1 << 10;
 
 /// A layer has the connection: nothing is sent past its queue.
-const VEILED: u16 = 1 << 11;
+const VEILED: u32 = 1 << 11;
 /// Others have ended our direction.
-const FINISHED: u16 = 1 << 13;
+const FINISHED: u32 = 1 << 13;
 /// Its task is polled for it just now, and nothing that was written waits in front of the draft of the lane, where small pieces go.
-const DRAFTS: u16 = 1 << 12;
+const DRAFTS: u32 = 1 << 12;
 /// Input may lie here; if not there is none.
-const INPUT: u16 = 1 << 15;
+const INPUT: u32 = 1 << 15;
 /// Something that was written may wait here; if not nothing does.
-const WRITTEN: u16 = 1 << 14;
+const WRITTEN: u32 = 1 << 14;
 
-/// No two are the same: there are sixteen.
+/// It was dialed: whoever drops it has no answer under way that its peer would lose.
+const DIALED: u32 = 1 << 16;
+
+/// No two are the same: there are seventeen.
 const _: () = assert!(
     OPEN ^ GONE
         ^ ENDED
@@ -73,7 +76,8 @@ const _: () = assert!(
         ^ FINISHED
         ^ WRITTEN
         ^ INPUT
-        == u16::MAX
+        ^ DIALED
+        == (1 << 17) - 1
 );
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
@@ -90,7 +94,7 @@ const DRAFT_BYTES_MAX: usize = 16 * 1024;
 /// One stream. What a task that is polled in place touches comes first.
 #[repr(C)]
 pub struct Shared {
-    bits: Cell<u16>,
+    bits: Cell<u32>,
     lane: Rc<Lane>,
     /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it. Behind `state.input`.
     chunk: Lent<Chunk>,
@@ -136,17 +140,17 @@ impl Shared {
     }
 
     #[inline]
-    fn has(&self, bits: u16) -> bool {
+    fn has(&self, bits: u32) -> bool {
         self.bits.get() & bits != 0
     }
 
     #[inline]
-    fn set(&self, bits: u16) {
+    fn set(&self, bits: u32) {
         self.bits.set(self.bits.get() | bits);
     }
 
     #[inline]
-    fn clear(&self, bits: u16) {
+    fn clear(&self, bits: u32) {
         self.bits.set(self.bits.get() & !bits);
     }
 
@@ -176,6 +180,11 @@ impl Shared {
                 "a socket is asked from tasks and handlers of its worker, not from callbacks or destructors";
             io::Error::new(io::ErrorKind::Unsupported, text)
         })
+    }
+
+    /// It is a client's.
+    pub fn set_dialed(&self) {
+        self.set(DIALED);
     }
 
     /// Its socket is on the way to the worker.
@@ -336,6 +345,27 @@ impl Shared {
             state.input.clear(pool);
         });
         std::mem::swap(&mut state.input, block);
+    }
+
+    /// Puts what has come since behind what was taken.
+    pub fn take_more(&self, block: &mut ReadBuffer) {
+        self.keep_chunk();
+        let mut state = self.state.borrow_mut();
+        if !state.input.is_empty() {
+            self.with_pool(|pool| {
+                block.append(pool, state.input.bytes());
+                state.input.clear(pool);
+            });
+            drop(state);
+            self.took_input();
+        }
+    }
+
+    /// Where a byte lies among the input, from there on.
+    pub fn find(&self, byte: u8, from: usize) -> Option<usize> {
+        let state = self.state.borrow();
+        let found = state.input.bytes()[from..].iter().position(|other| *other == byte)?;
+        Some(from + found)
     }
 
     /// Gives a block that was read to its end back.
@@ -499,6 +529,8 @@ pub enum Next {
     /// Hold its input back.
     Hold,
     /// Send what is queued, then end.
+    Close,
+    /// The same, and hear the peer out.
     Linger,
     /// End now.
     Reset,
@@ -657,7 +689,7 @@ impl Shared {
         if self.has(WRITER_LEFT) {
             if self.has(READER_LEFT) {
                 self.forget_input(conn);
-                return Next::Linger;
+                return if self.has(DIALED) { Next::Close } else { Next::Linger };
             }
             conn.finish();
         } else if conn.is_finished() && !self.has(FINISHED) {

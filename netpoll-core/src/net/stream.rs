@@ -34,8 +34,13 @@ pub struct Stream {
 struct Reader {
     /// A block that was taken out of what is shared, so that a slice of it can be lent.
     held: ReadBuffer,
+    /// How often in a row what is held was lent, and nothing of it consumed.
+    lent: u8,
     shared: Rc<Shared>,
 }
+
+/// Whoever looks at the same input so often in a row gives way: its worker is not held up by a loop that waits for more.
+const LENT_MAX: u8 = 128;
 
 /// The writing direction. Whoever drops it ends it.
 struct Writer {
@@ -63,7 +68,7 @@ impl Drop for Writer {
 
 impl Reader {
     fn new(shared: Rc<Shared>) -> Self {
-        Self { held: ReadBuffer::new(), shared }
+        Self { held: ReadBuffer::new(), lent: 0, shared }
     }
 
     #[inline]
@@ -74,14 +79,57 @@ impl Reader {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
+        } else if self.lent > 0 && !self.look_again(cx) {
+            return Poll::Pending;
+        }
+        if !self.held.is_empty() {
+            self.lent += 1;
         }
         Poll::Ready(Ok(self.held.bytes()))
+    }
+
+    /// Nothing of what was lent was consumed: what has come since is lent with it. False if others come first.
+    #[cold]
+    fn look_again(&mut self, cx: &mut Context<'_>) -> bool {
+        self.shared.take_more(&mut self.held);
+        if self.lent < LENT_MAX {
+            return true;
+        }
+        self.lent = 0;
+        cx.waker().wake_by_ref();
+        false
     }
 
     #[inline]
     fn consume(&mut self, bytes: usize) {
         if bytes > 0 {
+            self.lent = 0;
             self.shared.advance(&mut self.held, bytes);
+        }
+    }
+
+    /// Up to a byte, with it, behind what `into` has.
+    async fn read_until(&mut self, end: u8, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let (mut seen, mut wanted) = (0, 1);
+        loop {
+            let there = self.wait_for(wanted).await?;
+            let at = self.shared.find(end, seen);
+            let length = match at {
+                Some(at) => at + 1,
+                None if there < wanted => there,
+                None if there >= most => return Err(io::ErrorKind::FileTooLarge.into()),
+                None => {
+                    (seen, wanted) = (there, there + 1);
+                    continue;
+                }
+            };
+            if length > most {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            let before = into.len();
+            into.resize(before + length, 0);
+            self.shared.copy_input(&mut into[before..], false);
+            return Ok(length);
         }
     }
 
@@ -107,6 +155,7 @@ impl Reader {
 
     /// Waits until so many bytes are there, in what is shared.
     async fn wait_for(&mut self, count: usize) -> io::Result<usize> {
+        self.lent = 0;
         self.shared.put_back(&mut self.held);
         let _wish = Wish(&self.shared);
         poll_fn(|cx| self.shared.poll_wanted(cx.waker(), count)).await
@@ -258,7 +307,9 @@ macro_rules! reading {
         }
 
         /// Waits until something is there, and lends it where it lies, without a copy; an empty slice is the peer's end. What of it
-        /// was used is said by [`consume`](Self::consume), and the rest comes again.
+        /// was used is said by [`consume`](Self::consume), and the rest comes again, *at once*: with what has come meanwhile, but nothing waits for
+        /// more. Who needs more than a part asks [`read_exact`](Self::read_exact), [`peek_exact`](Self::peek_exact) or
+        /// [`read_until`](Self::read_until).
         ///
         /// Cancel-safe: nothing is consumed.
         ///
@@ -268,6 +319,36 @@ macro_rules! reading {
             // Twice, because a slice cannot come out of a closure that is called again.
             poll_fn(|cx| self.$($reader).+.poll_fill_buf(cx).map_ok(|_| ())).await?;
             Ok(self.$($reader).+.held.bytes())
+        }
+
+        /// Reads up to a byte, such as `b'\n'`, and with it, behind what `into` has; `most` bytes at most. How many they were. Without that byte at the
+        /// end only where the peer has ended before it: then that is what was left, 0 if nothing was.
+        ///
+        /// ```
+        /// use netpoll_core::sim::{Options, Sim};
+        ///
+        /// let mut sim = Sim::new(Options::default());
+        /// let listener = sim.listen_tasks(|mut stream, _peer| async move {
+        ///     let mut line = Vec::new();
+        ///     while let Ok(1..) = stream.read_until(b'\n', &mut line, 1000).await {
+        ///         line.make_ascii_uppercase();
+        ///         let _ = stream.write_all(&line).await;
+        ///         line.clear();
+        ///     }
+        /// });
+        /// let peer = sim.connect(listener);
+        /// sim.send(peer, b"one\ntw");
+        /// sim.send(peer, b"o\n");
+        /// sim.settle();
+        /// assert_eq!(sim.take_received(peer), b"ONE\nTWO\n");
+        /// ```
+        ///
+        /// Cancel-safe: given up, it has read nothing.
+        ///
+        /// # Errors
+        /// `FileTooLarge` if it does not come within `most`; what came is still there. Else as [`read`](Self::read).
+        pub async fn read_until(&mut self, end: u8, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+            self.$($reader).+.read_until(end, into, most).await
         }
 
         /// Consumes so many bytes of what [`fill_buf`](Self::fill_buf) has lent.

@@ -215,6 +215,17 @@ impl fmt::Debug for JoinError {
     }
 }
 
+impl From<JoinError> for io::Error {
+    /// [`ErrorKind::Other`](io::ErrorKind::Other), or that of the reason for which it was refused.
+    fn from(error: JoinError) -> Self {
+        let kind = match &error.0 {
+            Why::Refused(why) => why.kind(),
+            Why::Cancelled | Why::Panicked(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl std::error::Error for JoinError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {

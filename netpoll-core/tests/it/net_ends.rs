@@ -476,3 +476,75 @@ fn a_dial_whose_task_is_aborted_by_a_callback_is_given_up() {
     sim.advance(Duration::from_millis(10));
     assert_eq!(sim.open(), 0);
 }
+
+#[test]
+fn a_loop_that_looks_at_a_part_again_and_again_sees_what_comes_and_holds_up_nobody() {
+    let notes = Notes::default();
+    let log = Rc::clone(&notes);
+    let (mut sim, peer) = with_stream(Options::default(), move |mut stream| {
+        let log = Rc::clone(&log);
+        async move {
+            loop {
+                let input = stream.fill_buf().await.unwrap();
+                let Some(end) = input.iter().position(|byte| *byte == b'\n') else { continue };
+                note(&log, String::from_utf8_lossy(&input[..end]));
+                return stream.consume(end + 1);
+            }
+        }
+    });
+    sim.send(peer, b"half");
+    for _ in 0..10 {
+        sim.turn();
+    }
+    sim.send(peer, b" a line\n");
+    sim.run();
+    assert_eq!(notes.borrow()[..], ["half a line"]);
+}
+
+#[test]
+fn lines_are_read_whole_and_a_wait_for_one_loses_nothing() {
+    let notes = Notes::default();
+    let log = Rc::clone(&notes);
+    let (mut sim, peer) = with_stream(Options::default(), move |mut stream| {
+        let log = Rc::clone(&log);
+        async move {
+            let mut line = Vec::new();
+            for most in [100, 100, 3, 100, 100, 100] {
+                let read = loop {
+                    let wait =
+                        timeout(Duration::from_millis(1), stream.read_until(b'\n', &mut line, most)).await;
+                    if let Ok(read) = wait {
+                        break read.map_err(|error| error.kind());
+                    }
+                };
+                note(&log, format!("{read:?} {}", String::from_utf8_lossy(&line)));
+                line.clear();
+            }
+        }
+    });
+    for piece in ["on", "e\ntwo\nth", "ree\nrest"] {
+        sim.send(peer, piece.as_bytes());
+        sim.advance(Duration::from_millis(10));
+    }
+    sim.finish(peer);
+    sim.settle();
+    let lines = ["Ok(4) one\n", "Ok(4) two\n", "Err(FileTooLarge) ", "Ok(6) three\n", "Ok(4) rest", "Ok(0) "];
+    assert_eq!(notes.borrow()[..], lines);
+}
+
+#[test]
+fn a_client_that_gives_up_waits_for_nobody() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let asked = timeout(SECOND, async {
+            let mut stream = connect((ip(1), 80)).await.unwrap();
+            stream.write_all(b"question").await.unwrap();
+            stream.read(&mut [0; 1]).await.unwrap()
+        });
+        assert!(asked.await.is_err());
+    });
+    sim.run();
+    assert_eq!(sim.open(), 0);
+    let (server, _) = sim.take_dialed().pop().unwrap();
+    assert_eq!((sim.take_received(server), sim.is_closed(server)), (b"question".to_vec(), true));
+}
