@@ -13,7 +13,7 @@ use crate::sys::{Address, ParseAddressError, UnixAddress};
 /// Where to listen or to connect to: an [`Address`], a name with a port, or several addresses of one place.
 ///
 /// Made from `"127.0.0.1:80"`, `"[::1]:80"`, `"localhost:80"`, `"unix:/run/x.sock"`, `"unix:@name"`, from
-/// `("localhost", 80)`, from a [`SocketAddr`], an [`Address`], or a [`Path`], which is that of a Unix socket. What cannot be
+/// `("localhost", 80)`, from a [`SocketAddr`], an [`Address`], a slice or `Vec` of either, or a [`Path`], which is that of a Unix socket. What cannot be
 /// understood is an error where it is used.
 ///
 /// ```
@@ -107,7 +107,10 @@ impl From<&str> for Target {
             );
         }
         match text.rsplit_once(':').map(|(name, port)| (name, port.parse())) {
-            Some((name, Ok(port))) if !name.is_empty() => Self(Place::Name(name.to_owned(), port)),
+            // A URL is none, and no name has a slash in it.
+            Some((name, Ok(port))) if !name.is_empty() && !name.contains('/') => {
+                Self(Place::Name(name.to_owned(), port))
+            }
             _ => nothing("not of the form name:port, 127.0.0.1:80, [::1]:80, unix:/run/x.sock or unix:@name"),
         }
     }
@@ -138,6 +141,30 @@ impl From<(&str, u16)> for Target {
 impl From<(String, u16)> for Target {
     fn from((name, port): (String, u16)) -> Self {
         Self::from((name.as_str(), port))
+    }
+}
+
+/// Any of these will do: what [`lookup`](crate::net::lookup) has found, for one.
+impl From<&[Address]> for Target {
+    fn from(addresses: &[Address]) -> Self {
+        match addresses {
+            [first, others @ ..] => Self(Place::Known(first.clone(), others.to_vec())),
+            [] => Self(Place::Nothing(String::new(), "no address")),
+        }
+    }
+}
+
+/// Any of these will do.
+impl From<Vec<Address>> for Target {
+    fn from(addresses: Vec<Address>) -> Self {
+        Self::from(&addresses[..])
+    }
+}
+
+/// Any of these will do.
+impl From<Vec<SocketAddr>> for Target {
+    fn from(addrs: Vec<SocketAddr>) -> Self {
+        Self::from(&addrs[..])
     }
 }
 
@@ -224,12 +251,24 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_an_error_where_it_is_used() {
-        for text in ["", "localhost", ":80", "localhost:http", "unix:", "unix:/\0", "localhost:70000"] {
+        for text in [
+            "",
+            "localhost",
+            ":80",
+            "localhost:http",
+            "unix:",
+            "unix:/\0",
+            "localhost:70000",
+            "http://localhost:80",
+        ] {
             let error = Target::from(text).resolve().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text:?}");
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
-        assert!(Target::from(Path::new("")).resolve().is_err() && Target::from(&[][..]).resolve().is_err());
+        let none: [Address; 0] = [];
+        assert!(Target::from(Path::new("")).resolve().is_err() && Target::from(&none[..]).resolve().is_err());
+        let both: Vec<Address> = vec!["[::1]:80".parse().unwrap(), "127.0.0.1:80".parse().unwrap()];
+        assert_eq!(Target::from(both.clone()).resolve().unwrap(), both);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// What is written in pieces of so many bytes is sent at once, from where it lies; smaller ones are gathered.
 const SENT_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
 /// What one poll sends past queues, in bytes, until it has to wait: others are served meanwhile.
-const SENT_IN_A_POLL_BYTES_MAX: usize = 1 << 20;
+const SENT_IN_A_POLL_BYTES_MAX: usize = 256 * 1024;
 /// What the draft of a lane may hold; more is queued.
 const DRAFT_BYTES_MAX: usize = 16 * 1024;
 
