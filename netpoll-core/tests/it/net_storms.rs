@@ -13,8 +13,8 @@ use netpoll_core::net::{Listener, OwnedReadHalf, OwnedWriteHalf, Stream, copy_bi
 use netpoll_core::sim::{Faults, Options, Sim};
 use netpoll_core::sync::{Notify, Semaphore, mpsc};
 use netpoll_core::task::{JoinHandle, spawn_local, stopping, yield_now};
-use netpoll_core::time::{sleep, timeout};
-use netpoll_core::{Bytes, ConnLimits};
+use netpoll_core::time::{now, sleep, timeout};
+use netpoll_core::{Address, Bytes, ConnLimits, Handle, Runtime};
 
 use crate::chance::{Chance, seeds};
 
@@ -38,6 +38,22 @@ struct World {
     /// Clients that do not end as they should, and how many of them panic.
     rude: RefCell<Vec<u64>>,
     panics: Cell<u64>,
+    /// Where the server listens, and the relay in front of it.
+    addresses: RefCell<Vec<Address>>,
+}
+
+impl World {
+    fn new(chance: Chance) -> Rc<Self> {
+        Rc::new(Self {
+            chance: RefCell::new(chance),
+            good: Cell::new(0),
+            written: RefCell::default(),
+            cancelled: Cell::new(0),
+            rude: RefCell::default(),
+            panics: Cell::new(0),
+            addresses: RefCell::default(),
+        })
+    }
 }
 
 impl World {
@@ -179,9 +195,9 @@ async fn end(world: Rc<World>, stream: Stream, says: u64, hears: u64) {
 
 /// A client's first bytes are its name.
 async fn client(world: Rc<World>, name: u64) {
-    let target = if world.below(2) == 0 { "10.0.0.1:80" } else { "10.0.0.2:80" };
+    let target = world.addresses.borrow()[world.below(2)].clone();
     let mut stream = loop {
-        match world.maybe(Stream::connect(target)).await {
+        match world.maybe(Stream::connect(target.clone())).await {
             Some(Ok(stream)) => break stream,
             Some(Err(error)) if world.below(10) > 0 => {
                 assert!(!matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput), "{error}");
@@ -234,8 +250,7 @@ async fn served(world: Rc<World>, mut stream: Stream) {
     end(world, stream, name * 2 + 1, name * 2).await;
 }
 
-async fn accepts(world: Rc<World>, at: &'static str, mut serve: impl FnMut(Rc<World>, Stream)) {
-    let mut listener = Listener::bind(at).await.unwrap();
+async fn accepts(world: Rc<World>, mut listener: Listener, mut serve: impl FnMut(Rc<World>, Stream)) {
     loop {
         match world.maybe(listener.accept()).await {
             Some(Ok((stream, _))) => serve(Rc::clone(&world), stream),
@@ -243,6 +258,24 @@ async fn accepts(world: Rc<World>, at: &'static str, mut serve: impl FnMut(Rc<Wo
             None => {}
         }
     }
+}
+
+/// Starts a server and a relay in front of it.
+async fn serve(world: &Rc<World>, at: [&str; 2]) {
+    let (server, relay) = (Listener::bind(at[0]).await.unwrap(), Listener::bind(at[1]).await.unwrap());
+    let backend = server.local_addr().clone();
+    *world.addresses.borrow_mut() = vec![backend.clone(), relay.local_addr().clone()];
+    let serves = |world: Rc<World>, stream| spawn_local(served(world, stream)).detach();
+    let relays = move |_world: Rc<World>, mut stream: Stream| {
+        let backend = backend.clone();
+        let relayed = async move {
+            let Ok(mut backend) = Stream::connect(backend).await else { return };
+            let _ = copy_bidirectional(&mut stream, &mut backend).await;
+        };
+        spawn_local(relayed).detach();
+    };
+    spawn_local(accepts(Rc::clone(world), server, serves)).detach();
+    spawn_local(accepts(Rc::clone(world), relay, relays)).detach();
 }
 
 fn storm(seed: u64) -> (u64, u64) {
@@ -259,31 +292,13 @@ fn storm(seed: u64) -> (u64, u64) {
         .workers(1 + chance.below(3))
         .latency(Duration::ZERO..=Duration::from_millis(chance.below(2) as u64 * 5));
     let mut sim = Sim::new(options);
-    let world = Rc::new(World {
-        chance: RefCell::new(chance.fork()),
-        good: Cell::new(0),
-        written: RefCell::default(),
-        cancelled: Cell::new(0),
-        rude: RefCell::default(),
-        panics: Cell::new(0),
-    });
+    let world = World::new(chance.fork());
     let clients = 1 + chance.below(12) as u64;
     let here = Rc::clone(&world);
     sim.block_on(async move {
-        let serve = |world: Rc<World>, stream| spawn_local(served(world, stream)).detach();
-        let relay = |_world: Rc<World>, mut stream: Stream| {
-            let relayed = async move {
-                let Ok(mut backend) = Stream::connect("10.0.0.1:80").await else { return };
-                let _ = copy_bidirectional(&mut stream, &mut backend).await;
-            };
-            spawn_local(relayed).detach();
-        };
-        spawn_local(accepts(Rc::clone(&here), "10.0.0.1:80", serve)).detach();
-        spawn_local(accepts(Rc::clone(&here), "10.0.0.2:80", relay)).detach();
-        yield_now().await;
+        serve(&here, ["10.0.0.1:80", "10.0.0.2:80"]).await;
         for name in 1..=clients {
-            let world = Rc::clone(&here);
-            spawn_local(client(world, name)).detach();
+            spawn_local(client(Rc::clone(&here), name)).detach();
         }
     });
     sim.advance(Duration::from_secs(100));
@@ -314,14 +329,7 @@ fn futures_of_sockets_that_are_dropped_at_random_lose_no_byte_and_leave_nothing(
 fn futures_of_channels_and_permits_that_are_dropped_at_random_lose_nothing() {
     for seed in seeds(150) {
         let mut sim = Sim::new(Options::default().seed(seed));
-        let world = Rc::new(World {
-            chance: RefCell::new(Chance::new(seed)),
-            good: Cell::new(0),
-            written: RefCell::default(),
-            cancelled: Cell::new(0),
-            rude: RefCell::default(),
-            panics: Cell::new(0),
-        });
+        let world = World::new(Chance::new(seed));
         let here = Rc::clone(&world);
         sim.block_on(async move {
             let (sender, mut receiver) = mpsc::channel(here.below(4));
@@ -366,5 +374,64 @@ fn futures_of_channels_and_permits_that_are_dropped_at_random_lose_nothing() {
         });
         sim.run();
         assert_eq!(Rc::strong_count(&world), 1, "seed {seed}");
+    }
+}
+
+/// Descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// For `NETPOLL_STORM_SECONDS`, 2 by default.
+#[test]
+fn futures_on_sockets_that_are_dropped_at_random_lose_nothing_and_leave_nothing_open() {
+    let seconds = std::env::var("NETPOLL_STORM_SECONDS").ok().map_or(2, |text| text.parse().unwrap());
+    let runtime = Runtime::builder().drain_within(Duration::from_secs(20));
+    let (good, cancelled) = runtime
+        .block_on(async move {
+            let world = World::new(Chance::new(1));
+            serve(&world, ["127.0.0.1:0", "127.0.0.1:0"]).await;
+            yield_now().await;
+            let tasks = Rc::strong_count(&world);
+            let ends = now().saturating_add(Duration::from_secs(seconds));
+            let (mut name, mut before, mut memory) = (0, 0, 0);
+            while now() < ends {
+                let clients: Vec<_> = (0..20)
+                    .map(|_| {
+                        name += 1;
+                        spawn_local(client(Rc::clone(&world), name))
+                    })
+                    .collect();
+                for client in clients {
+                    client.await.expect("no client of its own panics");
+                }
+                timeout(Duration::from_secs(10), settled(&world, tasks)).await.expect("what was dropped goes");
+                world.written.borrow_mut().clear();
+                world.rude.borrow_mut().clear();
+                if before == 0 || name == 2000 {
+                    // Behind the first round, and when everything has been used.
+                    (before, memory) = (descriptors(), resident_kib());
+                }
+            }
+            assert!(descriptors() <= before + 1, "{} descriptors, {before} before", descriptors());
+            assert!(name < 4000 || resident_kib() < memory * 2, "{} KiB, {memory} before", resident_kib());
+            assert_eq!(Handle::current().stats().panics, world.panics.get());
+            println!("{name} clients, {} KiB, {memory} before", resident_kib());
+            (world.good.get(), world.cancelled.get())
+        })
+        .unwrap();
+    assert!(good > 20 && cancelled > 20, "{good}, {cancelled}");
+}
+
+/// Waits until no connection is open, and no task has the world but so many.
+async fn settled(world: &Rc<World>, tasks: usize) {
+    while Handle::current().stats().open() > 0 || Rc::strong_count(world) > tasks {
+        sleep(Duration::from_millis(1)).await;
     }
 }
