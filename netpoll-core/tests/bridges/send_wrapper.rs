@@ -9,9 +9,10 @@ use std::task::{Context, Waker};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use netpoll_core::bridge::SendWrapper;
+use netpoll_core::bridge::{HyperExecutor, HyperTimer, SendWrapper};
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::task::{spawn_local, yield_now};
+use netpoll_core::time::timeout;
 use netpoll_core::{Runtime, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +39,8 @@ fn it_is_send_and_sync_whatever_is_in_it() {
     check::<SendWrapper<Rc<RefCell<u8>>>>();
     check::<SendWrapper<netpoll_core::net::Stream>>();
     check::<SendWrapper<*const u8>>();
+    check::<HyperTimer>();
+    check::<HyperExecutor>();
 }
 
 #[test]
@@ -93,14 +96,16 @@ fn on_another_thread_every_use_panics_and_uses_nothing() {
         });
         let texts = texts.join().unwrap();
         assert!(texts.iter().all(|text| text.starts_with("a `SendWrapper` was used elsewhere")), "{texts:?}");
-        while dropped.try_iter().count() == 0 {
-            yield_now().await;
-        }
-        drop(sender);
-        // All of those that panicked came home, to be dropped here.
-        while let Ok(thread) = dropped.recv_timeout(Duration::ZERO) {
-            assert_eq!(thread, here);
-        }
+        // All of them come home, to be dropped here.
+        let mut home = Vec::new();
+        let come_home = async {
+            while home.len() < 4 {
+                home.extend(dropped.try_iter());
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, come_home).await.expect("one did not");
+        assert_eq!(home, [here; 4]);
     });
     outcome.unwrap();
 }
