@@ -18,6 +18,10 @@
 //! What the traits say holds: a read gives what is there, at least a byte, and no bytes are the peer's end; a write takes up to 64 KiB, and waits while the
 //! peer is behind; flushing is ready at once, because what is written leaves when the task waits next; shutting down ends our direction behind what
 //! was written, and reading goes on. Each poll may be given up, and has read and written nothing then.
+//!
+//! `examples/async` has whole programs: axum, a client of hyper, gRPC, HTTPS, WebSocket, PostgreSQL and Redis.
+#![cfg_attr(feature = "tokio-io", doc = include_str!("tokio_example.md"))]
+#![cfg_attr(feature = "futures-io", doc = include_str!("futures_example.md"))]
 
 #[cfg(feature = "futures-io")]
 mod futures_traits;
