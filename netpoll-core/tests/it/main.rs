@@ -45,6 +45,7 @@ mod settings;
 mod signals;
 mod sim_addresses;
 mod sim_datagrams;
+mod sim_dials;
 mod sim_network;
 mod sim_storms;
 mod sim_storms_chaos;

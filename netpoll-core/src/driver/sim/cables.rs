@@ -4,11 +4,12 @@
 //! arrives there is sent on. Invariant: a far end stops reading while a window's worth waits in the other socket, so that a reader who is
 //! slow is felt at the other end.
 
-use super::link::{Segment, Travel, WINDOW_BYTES};
+use super::link::{Segment, State, Travel, WINDOW_BYTES};
 use super::network::Net;
 use crate::mem::Key;
 use crate::sys::Address;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Two links that are one connection.
@@ -26,23 +27,43 @@ pub struct Bound {
     key: Key,
 }
 
-/// Ports that are chosen begin here.
+/// Ports that are chosen begin here, and so many are.
 const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 10_000;
+
+/// When who hears nothing asks again, counted from the first time, in seconds (Linux, `tcp_retries` of a SYN: 1 s, doubled).
+const ASKS_AGAIN: [u64; 6] = [1, 3, 7, 15, 31, 63];
+
+/// Whether a socket at the one address takes what is for the other: it is the same, or all of its port. `[::]` is all of IPv4 too, as
+/// sockets are bound here.
+fn takes(bound: &Address, to: &Address) -> bool {
+    let is_any = match (bound.ip(), to.ip()) {
+        (Some(IpAddr::V4(ip)), Some(IpAddr::V4(_))) => ip.is_unspecified(),
+        (Some(IpAddr::V6(ip)), Some(_)) => ip.is_unspecified(),
+        _ => false,
+    };
+    bound == to || (is_any && bound.port() == to.port())
+}
 
 impl Net {
     /// Gives a listener an address. That with the port that was chosen, if it was left to the network.
     pub fn bind(&mut self, worker: usize, key: Key, addr: &Address) -> io::Result<Address> {
+        let is_free = |addr: &Address| {
+            !self.bound.iter().any(|bound| takes(&bound.addr, addr) || takes(addr, &bound.addr))
+        };
         let addr = match (addr.ip(), addr.port()) {
             (Some(ip), Some(0)) => {
-                let port = FIRST_PORT + (self.ports_chosen % 10_000);
-                self.ports_chosen += 1;
-                Address::from((ip, port))
+                let last = self.port_chosen;
+                let ports = (1..=PORTS).map(|step| FIRST_PORT + (last + step) % PORTS);
+                ports.map(|port| Address::from((ip, port))).find(is_free)
             }
-            _ => addr.clone(),
+            _ => Some(addr.clone()).filter(is_free),
         };
-        if self.bound.iter().any(|bound| bound.addr == addr) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
+        let addr = addr.ok_or(io::ErrorKind::AddrInUse)?;
+        self.port_chosen = match addr.port() {
+            Some(port @ FIRST_PORT..) if port < FIRST_PORT + PORTS => port - FIRST_PORT,
+            _ => self.port_chosen,
+        };
         self.bound.push(Bound { addr: addr.clone(), worker, key });
         self.shares[worker].listeners.insert(key, true);
         Ok(addr)
@@ -50,11 +71,50 @@ impl Net {
 
     /// Who listens there: at this very address, or at all of its port.
     pub fn bound_at(&self, addr: &Address) -> Option<(usize, Key)> {
-        let is_any = |bound: &Bound| {
-            bound.addr.ip().is_some_and(|ip| ip.is_unspecified()) && bound.addr.port() == addr.port()
-        };
-        let bound = self.bound.iter().find(|bound| bound.addr == *addr || is_any(bound))?;
+        let bound = self.bound.iter().find(|bound| takes(&bound.addr, addr))?;
         Some((bound.worker, bound.key))
+    }
+
+    /// A dial to an address where one of this world's workers listens, which takes a round trip. Where nobody new is let in it hears
+    /// nothing, until it asks again behind the listener's end.
+    pub fn dial_here(
+        &mut self,
+        key: Key,
+        dialer: usize,
+        to: &Address,
+        from: Option<Address>,
+        at: (usize, Key),
+    ) {
+        let (worker, listener) = at;
+        let is_let_in = self.shares[worker].retired.get(listener).is_none();
+        let index = self.add(State::Dialing(key, None), dialer, Some(to.clone()), from);
+        self.shares[dialer].by_key.insert(key, index);
+        if !is_let_in {
+            self.links[index].unanswered = Some((worker, listener, self.now));
+            return;
+        }
+        let there = self.travel(index).arrival();
+        let back = self.travel(index).time;
+        self.links[index].state = State::Dialing(key, Some(there.saturating_add(back)));
+        let from = self.links[index].local.clone();
+        let accepted = self.connect(worker, listener, Some(from), to.clone());
+        self.lay(index, accepted);
+    }
+
+    /// Who had dialed this listener in vain is refused when it asks again.
+    pub fn refuse_unanswered(&mut self, worker: usize, listener: Key) {
+        let now = self.now;
+        for link in &mut self.links {
+            let (State::Dialing(key, None), Some((of, at, dialed))) = (link.state, link.unanswered) else {
+                continue;
+            };
+            let asks = |after: &u64| dialed.saturating_add(Duration::from_secs(*after));
+            let again = ASKS_AGAIN.iter().map(asks).find(|again| *again >= now);
+            if (of, at) == (worker, listener) && again.is_some() {
+                link.state = State::Dialing(key, again);
+                (link.is_refused, link.peer_silent, link.peer_closed) = (true, true, true);
+            }
+        }
     }
 
     /// A listener has closed.

@@ -91,6 +91,10 @@ pub struct Link {
     pub faults: Option<Faults>,
     pub latency: Option<RangeInclusive<Duration>>,
     pub window: Option<usize>,
+    /// A dial that a listener of this world does not answer any more: of which worker, which one, and since when.
+    pub unanswered: Option<(usize, Key, Instant)>,
+    /// Nobody listens where it is dialed, which it learns at its time.
+    pub is_refused: bool,
     /// What is left of a small window until its worker's next turn, while the peer reads.
     pub window_left: usize,
 
@@ -141,6 +145,8 @@ impl Link {
             faults: None,
             latency: None,
             window: None,
+            unanswered: None,
+            is_refused: false,
             window_left: 0,
             to_us: VecDeque::new(),
             way_to_us: Way::default(),
@@ -374,7 +380,7 @@ impl Travel {
         self.time.is_zero()
     }
 
-    fn arrival(self) -> Instant {
+    pub fn arrival(self) -> Instant {
         self.now.saturating_add(self.time)
     }
 }

@@ -60,7 +60,8 @@ pub struct Net {
     pub datagram_bytes_max: usize,
     /// Where workers listen at an address.
     pub bound: Vec<Bound>,
-    pub ports_chosen: u16,
+    /// The last port that was chosen, of those that are.
+    pub port_chosen: u16,
     /// Connections between them.
     pub cables: Vec<Cable>,
 }
@@ -137,6 +138,7 @@ impl Net {
             return false;
         }
         self.unbind(worker, key);
+        self.refuse_unanswered(worker, key);
         self.shares[worker].retired.remove(key);
         self.shares[worker].drained.retain(|(drained, _)| *drained != key);
         for index in 0..self.links.len() {
@@ -218,7 +220,7 @@ impl SimNet {
             post: Post::default(),
             datagram_bytes_max: usize::MAX,
             bound: Vec::new(),
-            ports_chosen: 0,
+            port_chosen: 9_999,
             cables: Vec::new(),
         };
         Self { net: Rc::new(RefCell::new(net)) }

@@ -114,12 +114,13 @@ impl Net {
     /// The answer to an outgoing connection, if it is there.
     fn dial(&mut self, index: usize, key: Key, at: Option<Instant>) -> Next {
         let link = &mut self.links[index];
-        if link.reset {
+        let is_due = at.is_some_and(|at| at <= self.now);
+        if link.reset || (link.is_refused && is_due) {
             link.state = State::Gone;
             self.shares[link.worker].by_key.remove(key);
             return Next::Opened(key, Err(io::ErrorKind::ConnectionRefused.into()));
         }
-        if at.is_none_or(|at| at > self.now) {
+        if !is_due {
             return Next::Nothing;
         }
         link.state = State::Open(key);

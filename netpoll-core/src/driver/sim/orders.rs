@@ -51,18 +51,10 @@ impl Io for SimIo {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         if net.own_answer_of(to).is_none()
-            && let Some((worker, listener)) = net.bound_at(to)
+            && let Some(bound) = net.bound_at(to)
         {
-            let is_let_in = net.shares[worker].retired.get(listener).is_none();
-            let at = is_let_in.then_some(net.now);
             let from = options.from.filter(|_| !to.is_unix()).map(Address::from);
-            let index = net.add(State::Dialing(key, at), self.worker, Some(to.clone()), from);
-            net.shares[self.worker].by_key.insert(key, index);
-            if is_let_in {
-                let from = net.links[index].local.clone();
-                let accepted = net.connect(worker, listener, Some(from), to.clone());
-                net.lay(index, accepted);
-            }
+            net.dial_here(key, self.worker, to, from, bound);
             return Ok(());
         }
         let answer = net.answer_of(to);
