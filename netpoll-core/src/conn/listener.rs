@@ -223,6 +223,10 @@ impl Listeners {
                     }
                     None => cx.agenda.stats.shed += 1,
                 }
+                // The driver has more of them in hand.
+                if listener.door.as_ref().is_some_and(|door| door.get() == Door::Full) {
+                    io.receive(key, Demand::Pause);
+                }
                 admitted
             }
             Err(error) => {

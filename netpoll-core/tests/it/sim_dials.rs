@@ -9,7 +9,7 @@ use netpoll_core::net::{Listener, Stream};
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::task::{spawn_local, yield_now};
 use netpoll_core::time::sleep;
-use netpoll_core::Handle;
+use netpoll_core::{Handle, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -88,4 +88,30 @@ fn who_dials_a_listener_that_is_about_to_close_is_refused_when_it_asks_again() {
     sim.begin_drain(60 * SECOND);
     sim.advance(30 * SECOND);
     assert_eq!(heard.borrow()[..], *"ConnectionRefused after 1 s");
+}
+
+/// How many a listener has accepted of three hundred while nobody takes them.
+async fn held(addr: &str) -> u64 {
+    let mut listener = bind(addr).await.unwrap();
+    let to = listener.local_addr().clone();
+    for _ in 0..300 {
+        let to = to.clone();
+        let dials = async move {
+            let mut stream = Stream::connect(to).await.unwrap();
+            let _ = stream.read(&mut [0; 1]).await;
+        };
+        spawn_local(dials).detach();
+    }
+    sleep(SECOND / 5).await;
+    let held = Handle::current().stats().accepted;
+    for _ in 0..300 {
+        listener.accept().await.unwrap();
+    }
+    held
+}
+
+#[test]
+fn a_listener_holds_as_many_as_it_says_and_no_more() {
+    assert_eq!(Sim::new(Options::default()).block_on(held("10.0.0.1:80")), 128);
+    assert_eq!(Runtime::block_on(held("127.0.0.1:0")).unwrap(), 128);
 }

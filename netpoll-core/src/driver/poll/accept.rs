@@ -30,7 +30,7 @@ impl<R: Register> Streams<R> {
         let found = self.accept(door.share_peers().min(peers_max), sink, key);
         if let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) {
             door.learn(found, peers_max);
-            if found > 0 && door.queue.takes_turns() {
+            if found > 0 && !door.is_paused && door.queue.takes_turns() {
                 self.take_last_place(sink, key);
             }
         }
