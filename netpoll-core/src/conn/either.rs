@@ -106,6 +106,10 @@ impl<A: Protocol, B: Protocol> Protocol for Either<A, B> {
         whichever!(self, protocol => protocol.told(conn, message))
     }
 
+    fn takes_last_input(&self) -> bool {
+        whichever!(self, protocol => protocol.takes_last_input())
+    }
+
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         whichever!(self, protocol => protocol.idle_since(conn))
     }

@@ -14,10 +14,58 @@ use crate::sys;
 /// among the longest idle sixteenth, in all likelihood.
 const IDLE_LOOKS: usize = 256;
 
+/// How much of what lies in the socket of a connection that has failed a protocol is offered, in bytes: one read. Others wait for their turn.
+const LAST_BYTES_MAX: usize = 64 * 1024;
+
+/// How much of it is read at a time.
+const LAST_PIECE_BYTES: usize = 16 * 1024;
+
 impl<P: Protocol> Connections<P> {
-    /// Takes a connection out, closes it and tells its protocol.
+    /// Takes a connection out, closes it and tells its protocol, which is offered before what it had received by then if it has failed.
     #[cold]
     pub fn end(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
+        let end = match end.reason {
+            Lost::Failed(_) => self.offer_last(cx, io, key).unwrap_or(end),
+            _ => end,
+        };
+        self.end_now(cx, io, key, end);
+    }
+
+    /// A send has failed, or input is held back: what came before the failure may still lie in the socket, and be the peer's reason. Who has
+    /// paused is not called, unless it takes all. How the connection ends if the protocol ends it otherwise.
+    fn offer_last(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<End> {
+        let slot = self.slots.get_mut(key)?;
+        let takes_all = slot.protocol.takes_last_input();
+        let most = if takes_all { cx.limits.output_bytes_max } else { LAST_BYTES_MAX };
+        let may_be_offered = takes_all || !slot.stream.is_held() || slot.stream.is_behind();
+        let (mut piece, mut offered, mut is_over) = ([0; LAST_PIECE_BYTES], 0, !may_be_offered);
+        while !is_over && offered < most && !cx.agenda.is_short_of_memory() {
+            let stream = &mut slot.stream;
+            if !stream.phase.is_open() || stream.is_finished() || stream.is_linked() {
+                return None;
+            }
+            // Nobody hears it any more, and nobody waits for room.
+            stream.out.clear(&mut cx.agenda.pool);
+            let room = piece.len().min(most - offered);
+            let len = io.salvage(key, &mut piece[..room]);
+            let has_kept = offered == 0 && stream.is_held() && !stream.input.is_empty();
+            if len == 0 && !has_kept {
+                return None;
+            }
+            offered += len;
+            let end = slot.offer(cx, io, key, &piece[..len], P::received);
+            // What it answers cannot be sent.
+            if let Some(end) = end.filter(|end| !matches!(end.reason, Lost::Failed(_))) {
+                return Some(end);
+            }
+            is_over = len == 0 || (slot.stream.is_held() && !takes_all);
+        }
+        None
+    }
+
+    /// The same without that: its protocol has not been called yet, or hears of it otherwise.
+    #[cold]
+    pub fn end_now(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, end: End) {
         let stream = self.slots.get_mut(key).map(|slot| &mut slot.stream);
         let last = stream.and_then(|stream| stream.last_input(cx, io, key, &end));
         io.close(key, end.how);

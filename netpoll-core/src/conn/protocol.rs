@@ -93,6 +93,13 @@ pub trait Protocol: Sized + 'static {
         conn.unchanged_flow()
     }
 
+    /// Whether all that lies in the socket of a connection that has failed is to be offered, however much it is and though it is paused: for who
+    /// keeps it for somebody else.
+    #[doc(hidden)]
+    fn takes_last_input(&self) -> bool {
+        false
+    }
+
     /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than
     /// connecting again. Asked when there is no room for newcomers, or hardly any: those who have idled longest
     /// are closed then ([`Lost::Evicted`]). The default is that it never is.
@@ -236,7 +243,8 @@ pub enum Lost {
     Closed,
     /// We reset it, as a callback asked, or because the other end of a [`Commands::forward`] is gone, or takes no more.
     Reset,
-    /// The stream failed, by the peer's reset for example. The kernel's error.
+    /// The stream failed, by the peer's reset for example. The kernel's error. What had arrived before, 64 KiB of it at most, was offered first,
+    /// unless input was paused.
     Failed(io::Error),
     /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
     /// was reset, so that the peer does not take what arrived for the whole.

@@ -282,7 +282,7 @@ impl<P: Protocol> Table for Connections<P> {
                 };
                 self.goes_on(cx, io, key, next);
             }
-            Err(error) => self.end(cx, io, key, End::failed(error)),
+            Err(error) => self.end_now(cx, io, key, End::failed(error)),
         }
     }
 

@@ -98,6 +98,11 @@ impl Protocol for Link {
         conn.unchanged_flow()
     }
 
+    /// Its task reads it in front of the error.
+    fn takes_last_input(&self) -> bool {
+        true
+    }
+
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.0.drained();
         conn.unchanged_flow()

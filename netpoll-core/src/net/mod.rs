@@ -52,7 +52,8 @@
 //! silence by default, [`ConnLimits::linger_silence_max`](crate::ConnLimits::linger_silence_max)), so that the
 //! peer reads it all. One that was connected closes as soon as what was written has left, unless its peer has sent what was not read
 //! ([`Flow::Close`](crate::Flow::Close)): a client that gives up waits for nobody. [`reset`](Stream::reset) does not wait, and neither does a task that panics: its peer is not to take the
-//! half of an answer for the whole.
+//! half of an answer for the whole. When the peer resets it, what had arrived before is read first, and then the error: all that lies in the
+//! socket, but no more than [`ConnLimits::output_bytes_max`](crate::ConnLimits::output_bytes_max).
 
 mod batch;
 mod connect;

@@ -25,6 +25,7 @@ mod half_close;
 mod hardship;
 mod in_place;
 mod inherited;
+mod last_words;
 mod layers;
 mod left_input;
 mod likeness;

@@ -94,7 +94,8 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn salvage(&mut self, key: Key, into: &mut [u8]) -> usize {
-        let Some(source) = self.sources.get(key) else { return 0 };
+        // Who has been read to the end, or to the error, has nothing left.
+        let Some(source) = self.sources.get(key).filter(|source| !source.has(ENDED)) else { return 0 };
         self.counts.syscalls_recv += 1;
         let len = sys::recv(source.fd.as_fd(), into).unwrap_or(0);
         self.counts.received_bytes += len as u64;
