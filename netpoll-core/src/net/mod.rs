@@ -42,7 +42,7 @@
 //!
 //! # What is written, and when it leaves
 //!
-//! What is written is queued, and leaves when the task waits next: several writes in a row are one system call. Pieces of 4 KiB and more are
+//! What is written waits, and leaves when the task waits next: several writes in a row are one system call. Pieces of 4 KiB and more are
 //! sent at once from where they lie. While more than [`ConnLimits::write_high_bytes`](crate::ConnLimits::write_high_bytes) wait for the
 //! peer, writes wait. A peer that takes too little is cut ([`ConnLimits::write_rate_min`](crate::ConnLimits::write_rate_min)).
 //!

@@ -23,8 +23,8 @@ use crate::task;
 /// See the [module](super) for when what is written leaves, and what dropping it does. Reading and writing take `&mut self`; for two tasks
 /// there is [`into_split`](Self::into_split).
 ///
-/// While nobody waits for it and nothing has arrived it owns no buffer: about 140 bytes beside its
-/// connection.
+/// While nothing has arrived it owns no buffer, whether a task waits or not: about 160 bytes beside its
+/// connection and its task.
 pub struct Stream {
     reader: Reader,
     writer: Writer,
