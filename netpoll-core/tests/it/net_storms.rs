@@ -411,7 +411,9 @@ fn futures_on_sockets_that_are_dropped_at_random_lose_nothing_and_leave_nothing_
                 for client in clients {
                     client.await.expect("no client of its own panics");
                 }
-                timeout(Duration::from_secs(10), settled(&world, tasks)).await.expect("what was dropped goes");
+                timeout(Duration::from_secs(10), settled(&world, tasks))
+                    .await
+                    .expect("what was dropped goes");
                 world.written.borrow_mut().clear();
                 world.rude.borrow_mut().clear();
                 if before == 0 || name == 2000 {
