@@ -73,10 +73,10 @@ fn who_does_not_answer_is_given_up_and_the_others_are_answered() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let mut command = Command::new(PROGRAM);
-    let (code, printed, _) = run(command.args(["--timeout", "200", "--times", "2", &url, &files.url]));
+    let (code, printed, _) = run(command.args(["--timeout", "3000", &url, &files.url]));
     assert_eq!(code, Some(1));
-    assert_eq!(printed.matches(&format!("timed out {url}\n")).count(), 2, "{printed}");
-    assert!(printed.contains("200 ") && printed.ends_with("3 connections\n"), "{printed}");
+    assert!(printed.starts_with(&format!("timed out {url}\n200 ")), "{printed}");
+    assert!(printed.ends_with("2 connections\n"), "{printed}");
     // It was asked, and the connection given up with the request.
     let mut request = String::new();
     silent.accept().unwrap().0.read_to_string(&mut request).unwrap();

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, NoTls};
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long an answer may take, a connection included.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 pub struct Postgres {
     config: Config,
