@@ -74,7 +74,7 @@ where
         let Poll::Ready(outcome) = caught(future, &mut Context::from_waker(waker)) else {
             return Poll::Pending;
         };
-        if matches!(outcome, Err(_)) {
+        if outcome.is_err() {
             end_of_panicked(body.stage, outcome);
         } else {
             end(body.stage, Some(outcome));
