@@ -31,7 +31,7 @@ pub struct Bound {
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 10_000;
 
-/// When who hears nothing asks again, counted from the first time, in seconds (Linux, `tcp_retries` of a SYN: 1 s, doubled).
+/// When who hears nothing asks again, counted from the first time, in seconds (Linux, `tcp_syn_retries`: 1 s, doubled).
 const ASKS_AGAIN: [u64; 6] = [1, 3, 7, 15, 31, 63];
 
 /// Whether a socket at the one address takes what is for the other: it is the same, or all of its port. `[::]` is all of IPv4 too, as
