@@ -89,6 +89,7 @@ impl ReadBuffer {
     fn make_room(&mut self, pool: &mut Pool, additional: usize) {
         if self.block.capacity() == 0 {
             self.block = pool.take(additional);
+            pool.reads_into(self.block.capacity());
             return;
         }
         let (len, capacity) = (self.len(), self.block.capacity());
