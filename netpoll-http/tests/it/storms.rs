@@ -331,8 +331,11 @@ fn a_panic_of_a_test_client_points_to_the_test() {
             before(panic);
         }
     }));
+    // Longer than a test waits for an answer.
+    let limits = Limits::default().handler_timeout(std::time::Duration::from_secs(3600));
     let client =
         App::new(|_| Router::new().get("/", async |_: Request| std::future::pending::<String>().await))
+            .limits(limits)
             .test();
     let line = line!() + 1;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.get("/")));

@@ -4,7 +4,7 @@ mod axum_app;
 mod clients;
 mod grpc;
 mod hyper_client;
-mod stores;
+mod databases;
 #[allow(dead_code, reason = "the tests of the other examples use all of it")]
 #[path = "../../../tests/it/support.rs"]
 mod support;

@@ -8,7 +8,7 @@ use std::thread;
 use crate::clients::{Scratch, has};
 use crate::support::{Answer, Program, send_request};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_stores");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_databases");
 
 /// A server that was started for a test. It is told to end as `kill` does, and is waited for.
 struct Store {

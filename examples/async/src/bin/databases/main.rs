@@ -1,6 +1,6 @@
 //! PostgreSQL and Redis in handlers, on the worker itself: no thread and no runtime beside it.
 //!
-//! Run it with `cargo run --release -p async-examples --bin stores -- 127.0.0.1:8093 postgres://USER@127.0.0.1:5432/DATABASE redis://127.0.0.1:6379`,
+//! Run it with `cargo run --release -p async-examples --bin databases -- 127.0.0.1:8093 postgres://USER@127.0.0.1:5432/DATABASE redis://127.0.0.1:6379`,
 //! and ask it:
 //!
 //! | `curl http://127.0.0.1:8093`… | what you will see |
@@ -26,7 +26,7 @@ fn unreachable(error: Failure) -> Error {
 fn main() -> Result<(), Failure> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [addr, postgres, redis] = &words[..] else {
-        return Err("stores ADDRESS POSTGRES_URL REDIS_URL".into());
+        return Err("databases ADDRESS POSTGRES_URL REDIS_URL".into());
     };
     let (postgres, redis) = (Postgres::config(postgres)?, Redis::config(redis)?);
     let server = Server::bind(addr)?
@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
         })
         .start()?;
     // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
-    let _ = writeln!(std::io::stdout(), "stores listens on http://{}", server.addr());
+    let _ = writeln!(std::io::stdout(), "databases listens on http://{}", server.addr());
     let _ = writeln!(std::io::stdout(), "{}", server.wait()?);
     Ok(())
 }
