@@ -2,9 +2,9 @@
 
 mod axum_app;
 mod clients;
+mod databases;
 mod grpc;
 mod hyper_client;
-mod databases;
 #[allow(dead_code, reason = "the tests of the other examples use all of it")]
 #[path = "../../../tests/it/support.rs"]
 mod support;

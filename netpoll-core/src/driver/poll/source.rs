@@ -28,6 +28,8 @@ pub const URGENT: u16 = 1 << 8;
 pub const SPLICES: u16 = 1 << 9;
 /// The last step of that moved little: the next one that does is the last.
 pub const EBBS: u16 = 1 << 10;
+/// The poller reported ERR. One that ended before it failed reads as ended: its failure is asked for behind that.
+pub const FAILED: u16 = 1 << 11;
 
 /// What a poller reports about one source.
 #[derive(Debug, Clone, Copy, Default)]

@@ -19,8 +19,8 @@ use super::super::{HangUp, IoCounts, Limits, Sink, Verdict, Watcher};
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
 use super::source::{
-    BLOCKED, CONNECTING, ENDED, ENDING, PAUSED, READABLE, Readiness, Received, SPLICES, Scratch, Source,
-    URGENT,
+    BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, READABLE, Readiness, Received, SPLICES, Scratch,
+    Source, URGENT,
 };
 use super::splicing::{BYTES_PER_SHARE_BYTE, Splicer, Step};
 use crate::mem::{Key, KeyMap};
@@ -138,6 +138,9 @@ impl<R: Register> Streams<R> {
         if now.urgent {
             source.bits |= URGENT;
         }
+        if now.failed {
+            source.bits |= FAILED;
+        }
         let ends_unread = source.take_end_to_tell() && !now.failed;
         let unblocked = now.writable && source.has(BLOCKED);
         if unblocked {
@@ -149,11 +152,7 @@ impl<R: Register> Streams<R> {
             sink.sent(self, key, 0);
         }
         if dead_unread {
-            let Some(source) = self.sources.get(key) else { return };
-            self.counts.syscalls_other += 1;
-            let error = sys::take_error(source.fd.as_fd()).ok().flatten();
-            let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-            return sink.hung_up(self, key, HangUp::Failed(error));
+            return self.tell_failure(sink, key);
         }
         if ends_unread {
             return sink.ending(self, key);
@@ -201,9 +200,26 @@ impl<R: Register> Streams<R> {
                 }
                 Received::Interrupted => {}
                 Received::Nothing => return,
-                Received::End(how) => return sink.hung_up(self, key, how),
+                Received::End(how) => {
+                    let failed_behind = source.has(FAILED) && matches!(how, HangUp::Eof);
+                    sink.hung_up(self, key, how);
+                    if failed_behind {
+                        self.tell_failure(sink, key);
+                    }
+                    return;
+                }
             }
         }
+    }
+
+    /// A stream is dead, and no read says so.
+    fn tell_failure<S: Sink>(&mut self, sink: &mut S, key: Key) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.bits &= !FAILED;
+        self.counts.syscalls_other += 1;
+        let error = sys::take_error(source.fd.as_fd()).ok().flatten();
+        let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+        sink.hung_up(self, key, HangUp::Failed(error));
     }
 
     /// Delivers what has happened to a source, whatever the poller has said of it.
