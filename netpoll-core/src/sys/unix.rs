@@ -12,7 +12,7 @@
 //!
 //! Cost: [`listen_unix`] and [`bind_unix_datagrams`] 5 to 18 system calls; the turn of somebody else may hold them up for half a second.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::address::{Address, UNIX_NAME_MAX, UnixAddress};
-use super::fork;
+use super::{checked, fork};
 
 /// How to listen in the Unix domain.
 #[derive(Clone, Copy, Debug)]
@@ -178,13 +178,23 @@ const TURN_TRIES: usize = 500;
 fn take_turn(path: &Path) -> Option<File> {
     let directory = File::open(directory_of(path)).ok()?;
     for _ in 0..TURN_TRIES {
-        match directory.try_lock() {
+        match try_lock(&directory) {
             Ok(()) => return Some(directory),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
-            Err(TryLockError::Error(_)) => return None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
+            Err(_) => return None,
         }
     }
     None
+}
+
+/// Takes the lock of an open file, which goes with it. `WouldBlock` if somebody has it. (`File::try_lock` wants Rust 1.89.)
+fn try_lock(file: &File) -> io::Result<()> {
+    // SAFETY: flock(2) takes two integers, and the descriptor is open, as `file` has it. Shaken by
+    // `a_directory_that_somebody_else_keeps_locked_delays_a_start_and_does_not_prevent_it`.
+    let returned = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    checked(returned).map(drop)
 }
 
 fn directory_of(path: &Path) -> &Path {

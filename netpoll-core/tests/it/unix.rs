@@ -1,6 +1,7 @@
 //! Unix sockets: listening, connecting, and every way to end.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -236,7 +237,10 @@ fn a_directory_that_somebody_else_keeps_locked_delays_a_start_and_does_not_preve
     let folder = Folder::new();
     let path = folder.path("a.sock");
     let locked = std::fs::File::open(&folder.0).unwrap();
-    locked.lock().unwrap();
+    #[expect(unsafe_code, reason = "std has a safe form from Rust 1.89 on")]
+    // SAFETY: flock(2) takes two integers, and `locked` has the descriptor open.
+    let returned = unsafe { libc::flock(locked.as_raw_fd(), libc::LOCK_EX) };
+    assert_eq!(returned, 0);
     let server = echo(builder(1), &path);
     assert_eq!(ask(&mut connect(&path), b"hello"), b"hello");
     server.stop(PATIENCE).unwrap();
