@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant as StdInstant};
 
 use hyper::body::{Body, Frame, SizeHint};
@@ -22,15 +22,8 @@ macro_rules! read {
                 cx: &mut Context<'_>,
                 mut into: ReadBufCursor<'_>,
             ) -> Poll<io::Result<()>> {
-                if into.remaining() == 0 {
-                    return Poll::Ready(Ok(()));
-                }
-                let stream = self.get_mut();
-                let input = ready!(stream.poll_fill_buf(cx))?;
-                let count = input.len().min(into.remaining());
-                into.put_slice(&input[..count]);
-                stream.consume(count);
-                Poll::Ready(Ok(()))
+                let room = into.remaining();
+                self.get_mut().poll_copy(cx, room, |bytes| into.put_slice(bytes)).map_ok(drop)
             }
         }
     };

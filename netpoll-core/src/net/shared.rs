@@ -9,7 +9,7 @@
 //! last, and whoever reads what held it back stirs it. `BACKED_UP` ends with `drained`, `closing` or `lost`, which wake the writer.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -243,18 +243,20 @@ impl Shared {
         self.poll_none(waker)
     }
 
-    /// Copies input out, as much as fits in. Zero is the end.
+    /// Gives input out to be copied, up to `room` bytes of it. How many there were; zero is the end.
     #[inline]
-    pub fn poll_copy(&self, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_copy(&self, waker: &Waker, room: usize, copy: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         if self.has(INPUT) {
             if !self.state.borrow().input.is_empty() {
-                return Poll::Ready(Ok(self.copy_input(into, false)));
+                return Poll::Ready(Ok(self.give_input(room, false, copy)));
             }
             self.clear(INPUT);
         }
         let taken = self.chunk.with(|chunk| {
-            let (now, later) = chunk.split_at(chunk.len().min(into.len()));
-            into[..now.len()].copy_from_slice(now);
+            let (now, later) = chunk.split_at(chunk.len().min(room));
+            if !now.is_empty() {
+                copy(now);
+            }
             *chunk = later;
             now.len()
         });
@@ -315,9 +317,13 @@ impl Shared {
 
     /// Copies input out, from the front. It stays there if it is only looked at.
     pub fn copy_input(&self, into: &mut [u8], keep: bool) -> usize {
+        self.give_input(into.len(), keep, |bytes| into[..bytes.len()].copy_from_slice(bytes))
+    }
+
+    fn give_input(&self, room: usize, keep: bool, copy: impl FnOnce(&[u8])) -> usize {
         let mut state = self.state.borrow_mut();
-        let count = state.input.len().min(into.len());
-        into[..count].copy_from_slice(&state.input.bytes()[..count]);
+        let count = state.input.len().min(room);
+        copy(&state.input.bytes()[..count]);
         if keep {
             return count;
         }
@@ -423,6 +429,34 @@ impl Shared {
             }
         }
         self.write_past_draft(bytes);
+    }
+
+    /// The same of several slices, up to [`OUTPUT_BYTES_MAX`] in all; how many bytes were taken.
+    #[inline]
+    pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> usize {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if bytes < SENT_AT_ONCE_BYTES_MIN && self.has(DRAFTS) {
+            let mut draft = self.lane.draft().borrow_mut();
+            if bytes <= DRAFT_BYTES_MAX - draft.len() {
+                slices.iter().for_each(|slice| draft.extend_from_slice(slice));
+                return bytes;
+            }
+        }
+        if bytes == 0 {
+            return 0;
+        }
+        let mut room = OUTPUT_BYTES_MAX;
+        self.queue(|out, pool| {
+            for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+                let taken = slice.len().min(room);
+                out.write(pool, &slice[..taken]);
+                room -= taken;
+                if room == 0 {
+                    break;
+                }
+            }
+        });
+        OUTPUT_BYTES_MAX - room
     }
 
     fn write_past_draft(&self, bytes: &[u8]) {

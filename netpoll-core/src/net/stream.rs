@@ -135,14 +135,26 @@ impl Reader {
 
     #[inline]
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if into.is_empty() {
+        let room = into.len();
+        self.poll_copy(cx, room, |bytes| into[..bytes.len()].copy_from_slice(bytes))
+    }
+
+    /// [`poll_read`](Self::poll_read) into a place that only takes slices, such as memory that nobody has filled yet.
+    #[inline]
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+        copy: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        if room == 0 {
             return Poll::Ready(Ok(0));
         }
         if self.held.is_empty() {
-            return self.shared.poll_copy(cx.waker(), into);
+            return self.shared.poll_copy(cx.waker(), room, copy);
         }
-        let count = self.held.len().min(into.len());
-        into[..count].copy_from_slice(&self.held.bytes()[..count]);
+        let count = self.held.len().min(room);
+        copy(&self.held.bytes()[..count]);
         self.consume(count);
         Poll::Ready(Ok(count))
     }
@@ -230,25 +242,14 @@ impl Writer {
         }
     }
 
+    #[inline]
     fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.shared.poll_room(cx.waker()) {
-            Poll::Ready(Ok(())) => {
-                let mut count = 0;
-                for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-                    let room = OUTPUT_BYTES_MAX.saturating_sub(count);
-                    let taken = slice.len().min(room);
-                    if taken == 0 {
-                        break;
-                    }
-                    self.shared.queue(|out, pool| out.write(pool, &slice[..taken]));
-                    count += taken;
-                }
-                Poll::Ready(Ok(count))
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(self.shared.write_vectored(slices))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         }
@@ -404,6 +405,18 @@ macro_rules! reading {
         /// As [`read`](Self::read).
         pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
             self.$($reader).+.poll_read(cx, into)
+        }
+
+        /// [`poll_read`](Self::poll_read) into a place that only takes slices.
+        #[cfg(any(feature = "hyper", feature = "tokio-io"))]
+        #[inline]
+        pub(crate) fn poll_copy(
+            &mut self,
+            cx: &mut Context<'_>,
+            room: usize,
+            copy: impl FnOnce(&[u8]),
+        ) -> Poll<io::Result<usize>> {
+            self.$($reader).+.poll_copy(cx, room, copy)
         }
 
         /// [`fill_buf`](Self::fill_buf), for futures that are written by hand. The last waker is the one that is woken.

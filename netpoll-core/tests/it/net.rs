@@ -282,6 +282,38 @@ fn a_write_that_was_given_up_at_any_await_has_written_nothing() {
     }
 }
 
+/// Writes of every kind and of lengths around the limits between them, in the poll that has read what asks for them.
+#[test]
+fn pieces_written_in_one_poll_leave_in_the_order_in_which_they_were_written() {
+    for seed in seeds(200) {
+        let (mut sim, peer) =
+            with_stream(Options::default().seed(seed).faults(faults()), move |mut stream| async move {
+                let mut chance = Chance::new(seed);
+                while stream.read(&mut [0]).await.unwrap() > 0 {
+                    let said = noise(seed as usize + 30_000);
+                    let mut left = &said[..];
+                    while !left.is_empty() {
+                        let most = [3, 100, 2500, 5000, 18_000][chance.below(5)];
+                        let piece = &left[..(1 + chance.below(most)).min(left.len())];
+                        let (one, other) = piece.split_at(chance.below(piece.len()));
+                        let slices = [one, other, b""].map(std::io::IoSlice::new);
+                        match chance.below(3) {
+                            0 => stream.write_all(piece).await.unwrap(),
+                            1 => assert_eq!(stream.write_vectored(&slices).await.unwrap(), piece.len()),
+                            _ => stream.send(Bytes::copy_from_slice(piece)).await.unwrap(),
+                        }
+                        left = &left[piece.len()..];
+                    }
+                }
+            });
+        for _ in 0..5 {
+            sim.send(peer, b"?");
+            sim.settle();
+            assert!(sim.take_received(peer) == noise(seed as usize + 30_000), "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_read_of_just_so_much_waits_for_all_of_it_even_above_what_a_stream_holds_else() {
     let notes = Notes::default();
