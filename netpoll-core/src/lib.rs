@@ -405,3 +405,8 @@ pub mod internals {
     pub use crate::reactor::{Bell, Mailbox, Sender};
     pub use crate::task::inner::*;
 }
+
+/// The code on the crate's front page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
