@@ -28,6 +28,7 @@ const CORE: &[(&str, u8)] = &[
 
 /// Rooms of netpoll-http and their floors.
 const HTTP: &[(&str, u8)] = &[
+    ("log", 7),
     ("wire", 7),
     ("message", 8),
     ("h1", 9),

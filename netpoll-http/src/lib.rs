@@ -35,7 +35,7 @@
 //!
 //! let client = app.test(); // in memory: no socket, no clock
 //! assert_eq!(client.get("/orders/7").text(), r#"{"id":7}"#);
-//! assert_eq!(client.get("/orders/x").text(), "path parameter `id`: invalid digit found in string");
+//! assert_eq!(client.get("/orders/x").text(), "path parameter `id`: invalid digit found in string\n");
 //! assert_eq!(client.post_json("/orders", &Order { id: 8 }).status, StatusCode::CREATED);
 //! ```
 //!
@@ -56,6 +56,11 @@ mod files;
 mod h1;
 mod handler;
 mod layer;
+#[cfg(not(feature = "tracing"))]
+mod log;
+#[cfg(feature = "tracing")]
+#[path = "log_tracing.rs"]
+mod log;
 mod message;
 pub mod router;
 mod server;
@@ -72,8 +77,8 @@ pub use layer::{RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response, RouteId,
-    Takeover, Upgrade,
+    Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response,
+    ResponseError, RouteId, Takeover, Upgrade, errors,
 };
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};

@@ -20,6 +20,9 @@ use netpoll_core::sim::Options;
 use netpoll_core::{Address, Builder, Handle, Runtime, Target, WorkerInfo, Workers};
 
 use crate::h1::{Http, Limits, Service};
+#[cfg(doc)]
+use crate::message::errors;
+use crate::message::{Error, Renderer, Request, Response};
 use crate::test::TestClient;
 use on_workers::OnWorkers;
 
@@ -98,9 +101,22 @@ pub struct Server {
     at: At,
     /// Where the same service always has room.
     reserved: Option<Address>,
-    limits: Limits,
+    settings: Settings,
     builder: Builder,
     on_workers: Vec<OnWorkers>,
+}
+
+/// What every connection is told.
+#[derive(Clone, Default)]
+struct Settings {
+    limits: Limits,
+    errors: Option<Renderer>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.limits.fmt(f)
+    }
 }
 
 /// Where a server listens.
@@ -158,7 +174,7 @@ impl Server {
         Self {
             at,
             reserved: None,
-            limits: Limits::default(),
+            settings: Settings::default(),
             builder: Runtime::builder(),
             on_workers: Vec::new(),
         }
@@ -179,7 +195,39 @@ impl Server {
     /// The limits of every connection. Default: [`Limits::default`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.settings.limits = limits;
+        self
+    }
+
+    /// How errors look: all that leave, of handlers and hooks, and those of this crate, such as 404, 405, 413, 408 and 431,
+    /// the 503 of a handler that is late, the 500 of one that has panicked, and the 400 of what is no request. Default:
+    /// [`errors::text`]; [`errors::json`] is one that programs like better.
+    ///
+    /// The function sees the error with its source, and the request as far as it is known: all of it, or the head, or only where
+    /// it came from ([`Request::is_unread`]); a body that was not read is empty. What it returns is sent with the error's status,
+    /// unless it has one of 400 or more itself, and with the headers of the error that it has none of (`Allow`, `Retry-After`). If
+    /// it panics, the answer is 500 as text. An answer that a handler makes itself, such as a bare `StatusCode`, is none of its
+    /// business.
+    ///
+    /// With one set, the request of an `async` handler is kept until it has answered. Nothing else gets slower.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Error, Json, Request, Response, Router};
+    ///
+    /// fn page(error: &Error, request: &Request) -> Response {
+    ///     Response::html(format!("<h1>{}</h1><p>{} bytes of path", error.status(), request.path().len()))
+    /// }
+    ///
+    /// let client = App::new(|_worker| Router::new()).errors(page).test();
+    /// assert_eq!(client.get("/nowhere").text(), "<h1>404 Not Found</h1><p>8 bytes of path");
+    /// assert_eq!(client.get("/nowhere").status, 404);
+    /// ```
+    #[must_use]
+    pub fn errors(
+        mut self,
+        render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.errors = Some(Arc::new(render));
         self
     }
 
@@ -244,7 +292,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("at", &self.at).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Server").field("at", &self.at).field("limits", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -285,8 +333,8 @@ impl<S: Service> IntoService for io::Result<S> {
 /// A server and the factory of what it serves.
 #[derive(Debug)]
 pub struct App<F> {
-    /// Or the limits, when there is no address to serve on.
-    server: Result<Server, Limits>,
+    /// Or what connections are told, when there is no address to serve on.
+    server: Result<Server, Settings>,
     factory: F,
     on_workers: Vec<OnWorkers>,
 }
@@ -298,17 +346,31 @@ where
 {
     /// An app without an address, for [`test`](Self::test).
     pub fn new(factory: F) -> Self {
-        Self { server: Err(Limits::default()), factory, on_workers: Vec::new() }
+        Self { server: Err(Settings::default()), factory, on_workers: Vec::new() }
     }
 
     /// The limits of every connection. Default: [`Limits::default`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        match &mut self.server {
-            Ok(server) => server.limits = limits,
-            Err(known) => *known = limits,
-        }
+        self.settings().limits = limits;
         self
+    }
+
+    /// How errors look, see [`Server::errors`]. Default: [`errors::text`].
+    #[must_use]
+    pub fn errors(
+        mut self,
+        render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.settings().errors = Some(Arc::new(render));
+        self
+    }
+
+    fn settings(&mut self) -> &mut Settings {
+        match &mut self.server {
+            Ok(server) => &mut server.settings,
+            Err(settings) => settings,
+        }
     }
 
     /// Serves until SIGINT, SIGTERM or SIGHUP, then drains; see [`Server::serve`].
@@ -356,9 +418,9 @@ where
     /// # Panics
     /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
     pub fn test_with(self, options: Options) -> TestClient {
-        let limits = match self.server {
-            Ok(server) => server.limits,
-            Err(limits) => limits,
+        let Settings { limits, errors } = match self.server {
+            Ok(server) => server.settings,
+            Err(settings) => settings,
         };
         if let Err(sentence) = limits.check() {
             panic!("{sentence}");
@@ -366,7 +428,7 @@ where
         let make = |info: &WorkerInfo| {
             let service = (self.factory)(&Worker::from(info)).into_service();
             let service = service.unwrap_or_else(|error| panic!("the factory failed: {error}"));
-            Http::acceptor(service, limits.clone()).expect("they were checked")
+            Http::acceptor_of(service, limits.clone(), errors.clone()).expect("they were checked")
         };
         TestClient::new(options, |sim| self.on_workers.into_iter().for_each(|each| each.simulate(sim)), make)
     }
@@ -378,14 +440,14 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { at, reserved, limits, mut builder, .. } = server;
+        let Server { at, reserved, settings: Settings { limits, errors }, mut builder, .. } = server;
         for each in self.on_workers {
             builder = each.build(builder);
         }
         limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
         let factory = Arc::new(self.factory);
         let protocols = move |info: &WorkerInfo| {
-            Http::acceptor(factory(&Worker::from(info)).into_service()?, limits.clone())
+            Http::acceptor_of(factory(&Worker::from(info)).into_service()?, limits.clone(), errors.clone())
         };
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();

@@ -152,7 +152,8 @@ impl<S: Service> Http<S> {
         let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             unreachable!("called in this phase")
         };
-        let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make");
+        let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make")
+            .with_source("the handler was dropped at its deadline");
         self.answer_instead(conn, waiting.exchange, waiting.pending, late)
     }
 

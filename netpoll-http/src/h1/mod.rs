@@ -20,6 +20,7 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use netpoll_core::{Address, Commands, Conn, Flow, Input, Instant, Lost, Message,
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
 use self::upload::{Skip, Upload};
-use crate::message::RouteId;
+use crate::message::{Error, Renderer, Request, Response, RouteId};
 use crate::wire::{Head, Method, Scan};
 
 pub use limits::Limits;
@@ -182,8 +183,28 @@ impl<S: Service> Http<S> {
     /// # Errors
     /// `InvalidInput` when one of the limits lets nothing through; the error names it.
     pub fn acceptor(service: S, limits: Limits) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
+        Self::acceptor_of(service, limits, None)
+    }
+
+    /// The same, with errors as this function writes them: see [`Server::errors`](crate::Server::errors).
+    ///
+    /// # Errors
+    /// Those of [`acceptor`](Self::acceptor).
+    pub fn acceptor_with_errors(
+        service: S,
+        limits: Limits,
+        render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
+    ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
+        Self::acceptor_of(service, limits, Some(Arc::new(render)))
+    }
+
+    pub(crate) fn acceptor_of(
+        service: S,
+        limits: Limits,
+        errors: Option<Renderer>,
+    ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
         limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
-        let worker = Rc::new(Worker::new(service, limits));
+        let worker = Rc::new(Worker::new(service, limits, errors));
         Ok(move |peer: Peer| Self::new(Rc::clone(&worker), peer.addr))
     }
 
@@ -474,7 +495,7 @@ impl<S: Service> fmt::Debug for Http<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Params, Replied, Reply, Request};
+    use crate::message::{Params, Replied, Reply};
 
     struct Nothing;
     impl Service for Nothing {

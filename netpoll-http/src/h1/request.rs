@@ -249,7 +249,7 @@ impl<S: Service> Http<S> {
 
     /// What is known of a request before its head is.
     #[inline]
-    fn origin(&self, conn: &Conn<'_>) -> Origin<'_> {
+    pub(super) fn origin(&self, conn: &Conn<'_>) -> Origin<'_> {
         Origin { peer: &self.peer, arrived: conn.now() }
     }
 }
@@ -324,23 +324,20 @@ fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'
         _ if head.path_bytes() == b"*" => worker.service.methods(),
         _ => "",
     };
-    let with_allow = |mut response: Response| {
-        // Method names are tokens, so they are a valid value.
-        if let Ok(value) = HeaderValue::from_str(allow) {
-            response.headers.insert(ALLOW, value);
-        }
-        Plan::Answer(Ok(response))
-    };
+    // Method names are tokens, so they are a valid value.
+    let allowed = || HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static(""));
     match head.method {
         // Known is what has a route anywhere (RFC 9110 sections 15.5.6 and 15.6.2).
         Method::Other if !worker.service.methods().split(", ").any(|known| known == head.method_name()) => {
             Plan::Refuse(Error::from(StatusCode::NOT_IMPLEMENTED))
         }
         Method::Options if !allow.is_empty() || head.path_bytes() == b"*" => {
-            with_allow(Response::new(StatusCode::NO_CONTENT))
+            let mut options = Response::new(StatusCode::NO_CONTENT);
+            options.headers.insert(ALLOW, allowed());
+            Plan::Answer(Ok(options))
         }
         _ if !allow.is_empty() => {
-            with_allow(Response::text("Method Not Allowed").status(StatusCode::METHOD_NOT_ALLOWED))
+            Plan::Refuse(Error::from(StatusCode::METHOD_NOT_ALLOWED).with_header(ALLOW, allowed()))
         }
         _ => Plan::Refuse(Error::from(StatusCode::NOT_FOUND)),
     }

@@ -10,7 +10,9 @@ use http::StatusCode;
 use netpoll_core::{Commands, Conn, Flow, Input, Instant, Lost, Message, Protocol};
 
 use super::{Exchange, Http, Phase, Service, Step};
-use crate::message::{Body, Response, Rest, Switching, Takeover, Upgrade, too_late_to_switch};
+use crate::message::{
+    Body, Request, Response, Rest, Switching, Takeover, Unread, Upgrade, too_late_to_switch,
+};
 
 /// Any [`Protocol`], behind a pointer.
 pub(super) trait Successor {
@@ -154,7 +156,12 @@ impl<S: Service> Http<S> {
         let error = too_late_to_switch();
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        let replied = worker.write(conn, &exchange, None, &mut rest, |reply| reply.fail(error));
+        // The request is gone. Hooks would have seen to it that this is not reached.
+        let unread = Unread::new(self.origin(conn));
+        let refuse = |request: &Request<'_>| {
+            worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error))
+        };
+        let replied = unread.show(refuse);
         self.settle(conn, exchange, replied, rest, false)
     }
 

@@ -11,8 +11,8 @@ use netpoll_core::Conn;
 
 use super::{Exchange, Limits, Service};
 use crate::message::{
-    After, AfterHooks, Facts, Parts, Replied, Reply, Request, Rest, RouteId, State, finish, guarded,
-    write_headers,
+    Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, State,
+    finish, guarded, write_headers,
 };
 use crate::wire::{
     self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
@@ -34,6 +34,8 @@ pub(crate) struct Worker<S> {
     pub(super) service: S,
     pub(super) limits: Limits,
     pub(super) wire_limits: wire::Limits,
+    /// What writes errors, if the program does.
+    errors: Option<Renderer>,
     /// What was found out about the head of the request at hand.
     pub(super) index: RefCell<HeadIndex>,
     starts: RefCell<HeadStarts>,
@@ -47,7 +49,7 @@ pub(crate) struct Worker<S> {
 }
 
 impl<S: Service> Worker<S> {
-    pub(crate) fn new(service: S, mut limits: Limits) -> Self {
+    pub(crate) fn new(service: S, mut limits: Limits, errors: Option<Renderer>) -> Self {
         limits.idle_timeout = limits.idle_timeout.min(FOREVER);
         let wire_limits = wire::Limits {
             head_bytes_max: limits.head_bytes_max,
@@ -61,6 +63,7 @@ impl<S: Service> Worker<S> {
             stays: Connection::KeepAlive(u32::try_from(idle_seconds).unwrap_or(u32::MAX)),
             limits,
             wire_limits,
+            errors,
             index: RefCell::new(HeadIndex::new()),
             starts: RefCell::new(HeadStarts::new()),
             answer_bytes: Usual::new(),
@@ -79,7 +82,7 @@ impl<S: Service> Worker<S> {
     /// Lets `answer` write into the write queue, with everything that it has to fit.
     ///
     /// A panic takes back what was written, answers 500 and closes the connection. The `after` hooks of the service
-    /// see what leaves, once, and are shown `request`, which is there if there are any.
+    /// see what leaves, once, and are shown `request`, which is there if there are any. So is what writes errors.
     #[inline]
     pub(super) fn write(
         &self,
@@ -90,17 +93,13 @@ impl<S: Service> Worker<S> {
         answer: impl FnOnce(Reply<'_>) -> Replied,
     ) -> Replied {
         let mut starts = self.starts.borrow_mut();
-        let after = match request {
-            Some(request) if self.has_after(conn, exchange.route) => {
-                Some(After { hooks: self, route: exchange.route, request })
-            }
-            _ => None,
-        };
-        let may_switch = after.is_some_and(|after| after.request.may_switch()) && !conn.is_finished_by_peer();
+        let has_after = request.is_some() && self.has_after(conn, exchange.route);
+        let context = Context { above: self, route: exchange.route, request, has_after };
+        let may_switch = has_after && request.is_some_and(Request::may_switch) && !conn.is_finished_by_peer();
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
         let stays = if exchange.says_keep_alive { self.stays } else { Connection::Unsaid };
         let starts = starts.at(conn.unix_seconds());
-        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, stays, starts, after);
+        let facts = Facts::new(exchange.head_only, exchange.is_http10, keep_alive, stays, starts, context);
         let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
         let (replied, bytes, panics) = conn.append(usual.get(), |out| {
             let start = out.len();
@@ -111,7 +110,7 @@ impl<S: Service> Worker<S> {
             });
             match replied {
                 // A handler can only have answered with its own reply; anything else is a mistake of it.
-                Some(replied) if (out.len() > start || rest.is_unwritten()) && facts.after.is_none() => {
+                Some(replied) if (out.len() > start || rest.is_unwritten()) && !facts.has_after() => {
                     (replied, out.len() - start, 0)
                 }
                 replied => {
@@ -189,8 +188,16 @@ impl Usual {
     }
 }
 
-impl<S: Service> AfterHooks for Worker<S> {
+impl<S: Service> Above for Worker<S> {
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
         self.service.after(route, request, parts);
+    }
+
+    fn has_renderer(&self) -> bool {
+        self.errors.is_some()
+    }
+
+    fn render(&self, error: &Error, request: &Request<'_>) -> Option<Response> {
+        self.errors.as_ref().map(|render| render(error, request))
     }
 }

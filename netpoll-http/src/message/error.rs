@@ -2,32 +2,36 @@
 //!
 //! A handler returns `Result<T, Error>`; `?` turns a missing parameter, a bad query value or broken
 //! JSON into an [`Error`] whose status and message become the response. There is exactly one such type
-//! so that `Ok(..)` at the end of a closure needs no annotation. Programs with their own error type
-//! write `impl From<MyError> for netpoll_http::Error` once.
+//! so that `Ok(..)` at the end of a closure needs no annotation. Programs with their own error types
+//! say once which answers they are: [`ResponseError`](crate::ResponseError).
 //!
 //! Invariant: what the peer sees is `status` and `message`, never `source`.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::response::add_header;
+use super::response_error::INTERNAL;
 
 /// An error answer: a status, a message for the peer, and optionally a source for logs and hooks.
 ///
-/// The response body is the message as `text/plain`. The source is never sent.
+/// The response body is the message as `text/plain` with a line end, or what
+/// [`Server::errors`](crate::Server::errors) makes of it. The source is never sent; that of a 5xx is logged, with the feature `tracing`.
+///
+/// Error types of the program become one by [`ResponseError`](crate::ResponseError), and so do
+/// [`std::io::Error`], boxed errors, and `anyhow::Error` with the feature `anyhow`:
 ///
 /// ```
 /// use netpoll_http::{Error, StatusCode};
 ///
-/// struct OutOfStock;
-/// impl From<OutOfStock> for Error {
-///     fn from(_: OutOfStock) -> Error {
-///         Error::new(StatusCode::CONFLICT, "this item is out of stock")
-///     }
+/// fn limit(file: &str) -> Result<u32, Error> {
+///     let text = std::fs::read_to_string(file)?; // 500, and the log says why
+///     text.trim().parse().map_err(|_| Error::new(StatusCode::CONFLICT, "the limit is being changed"))
 /// }
-/// assert_eq!(Error::from(OutOfStock).status(), StatusCode::CONFLICT);
+/// assert_eq!(limit("/nowhere").unwrap_err().status(), StatusCode::INTERNAL_SERVER_ERROR);
 /// ```
 pub struct Error {
     status: StatusCode,
@@ -60,7 +64,7 @@ impl Error {
 
     /// 500 for a failure of ours. The peer learns nothing but the status; `source` is for hooks and logs.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error").with_source(source)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL).with_source(source)
     }
 
     /// The same error with a cause attached, which [`source`](std::error::Error::source) returns.
@@ -93,14 +97,19 @@ impl Error {
         self.more.as_deref_mut().map(|more| std::mem::take(&mut more.headers)).unwrap_or_default()
     }
 
-    /// Takes out the message for the encoder.
-    pub(super) fn take_message(&mut self) -> Cow<'static, str> {
-        std::mem::take(&mut self.message)
+    pub(super) fn has_headers(&self) -> bool {
+        self.more.as_deref().is_some_and(|more| !more.headers.is_empty())
     }
 
-    /// The same error with another message.
-    pub(super) fn with_message(self, message: Cow<'static, str>) -> Self {
-        Self { message, ..self }
+    /// What its message is, if somebody has said so.
+    pub(super) fn content_type(&self) -> Option<&HeaderValue> {
+        self.more.as_deref()?.headers.get(CONTENT_TYPE)
+    }
+
+    /// Whether it tells of a failure of ours that somebody has to look at, and not of what this server does not do.
+    pub(super) fn is_ours(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR
+            || self.status.is_server_error() && std::error::Error::source(self).is_some()
     }
 }
 

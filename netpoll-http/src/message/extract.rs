@@ -30,7 +30,7 @@ impl Request<'_> {
     /// });
     /// let client = App::new(router).test();
     /// assert_eq!(client.get("/double/21").text(), "42");
-    /// assert_eq!(client.get("/double/x").text(), "path parameter `n`: invalid digit found in string");
+    /// assert_eq!(client.get("/double/x").text(), "path parameter `n`: invalid digit found in string\n");
     /// ```
     pub fn param<T>(&self, name: &str) -> Result<T, Error>
     where

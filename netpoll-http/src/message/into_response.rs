@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::errors::{add_missing, text_of};
 use super::{Error, Replied, Reply, Response};
 use crate::wire::ContentType;
 
@@ -142,13 +143,13 @@ impl<T: IntoResponse> IntoResponse for Option<T> {
     }
 }
 
-/// The error's status and headers, and its message as `text/plain`.
+/// The error as [`Server::errors`](crate::Server::errors) wants it. As a value, where nobody is there to ask: its status and
+/// headers, and its message as `text/plain`.
 impl IntoResponse for Error {
     fn into_response(mut self) -> Response {
-        let headers = self.take_headers();
-        let mut response = Response::text(self.take_message().into_owned()).status(self.status());
-        response.headers.extend(headers);
-        response
+        let mut text = text_of(&self).status(self.status());
+        add_missing(&mut text.headers, self.take_headers());
+        text
     }
 
     fn respond(self, reply: Reply<'_>) -> Replied {

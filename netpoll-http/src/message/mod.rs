@@ -5,6 +5,7 @@
 
 mod body;
 mod error;
+pub mod errors;
 mod extract;
 mod guard;
 mod into_response;
@@ -15,10 +16,12 @@ mod pending;
 mod reply;
 mod request;
 mod response;
+mod response_error;
 mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
 pub use error::Error;
+pub(crate) use errors::Renderer;
 pub(crate) use guard::{dropped, guarded};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
@@ -28,13 +31,14 @@ pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::Pending;
 pub(crate) use reply::{
-    After, AfterHooks, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
+    Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,
 };
 pub use reply::{Replied, Reply};
 pub use request::Request;
 pub(crate) use request::{Origin, Owned, Unread};
 pub use response::{Parts, Response};
+pub use response_error::ResponseError;
 pub use upgrade::{Takeover, Upgrade};
 
 /// The number of a route in the table that found it.

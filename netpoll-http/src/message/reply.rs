@@ -9,18 +9,20 @@
 //! its handler has returned, so that they see every head that leaves, once.
 //! The usual answer costs its memcpys: no [`Response`] is made, nothing is allocated.
 
+mod facts;
 mod head;
 mod held;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use netpoll_core::FileRange;
 
+use super::errors::{self, line_end};
 use super::response::add_header;
-use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, RouteId, Takeover};
-use crate::wire::{Connection, ContentType, HeadStarts, Length};
+use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Response, Takeover};
+use crate::wire::{ContentType, Length};
 
+pub(crate) use self::facts::{Above, Context, Facts};
 use self::head::named;
 pub(crate) use self::head::write_headers;
 use self::held::Held;
@@ -30,58 +32,6 @@ pub(crate) use self::held::{finish, too_late_to_switch};
 ///
 /// The write queue draws the same line: two buffers in one system call cost more than copying 4 KiB.
 const COPY_BYTES_MAX: usize = 4096;
-
-/// What an answer has to fit.
-pub(crate) struct Facts<'a> {
-    /// The request was HEAD: a head with the length of a body, and no body.
-    pub(crate) head_only: bool,
-    /// The request was HTTP/1.0: no chunks, and keep-alive has to be said.
-    pub(crate) is_http10: bool,
-    /// The connection stays open after this answer.
-    pub(crate) keep_alive: bool,
-    /// What is said of a connection that stays open.
-    pub(crate) stays: Connection,
-    pub(crate) starts: &'a HeadStarts,
-    /// Hooks that see every head before it leaves.
-    pub(crate) after: Option<After<'a>>,
-    /// Neither HEAD nor HTTP/1.0, nothing to be said of the connection, and no hooks.
-    is_usual: bool,
-}
-
-impl<'a> Facts<'a> {
-    #[inline]
-    pub(crate) fn new(
-        head_only: bool,
-        is_http10: bool,
-        keep_alive: bool,
-        stays: Connection,
-        starts: &'a HeadStarts,
-        after: Option<After<'a>>,
-    ) -> Self {
-        // HTTP/1.0 is always told that its connection stays.
-        let is_usual = !head_only && matches!(stays, Connection::Unsaid) && after.is_none();
-        Self { head_only, is_http10, keep_alive, stays, starts, after, is_usual }
-    }
-
-    /// What an answer says of the connection.
-    #[inline]
-    fn connection(&self, keep_alive: bool) -> Connection {
-        if keep_alive { self.stays } else { Connection::Close }
-    }
-}
-
-/// The hooks of a route together with the request that is being answered.
-#[derive(Clone, Copy)]
-pub(crate) struct After<'a> {
-    pub(crate) hooks: &'a dyn AfterHooks,
-    pub(crate) route: Option<RouteId>,
-    pub(crate) request: &'a Request<'a>,
-}
-
-/// Implemented above: what changes an answer before it leaves.
-pub(crate) trait AfterHooks {
-    fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts);
-}
 
 /// The place where the answer to one request goes.
 ///
@@ -172,6 +122,17 @@ pub(crate) struct Outflow {
     pub(crate) framing: OutFraming,
 }
 
+impl Outflow {
+    fn new(stream: Box<dyn BodyStream>, known: Option<u64>, length: Length) -> Self {
+        let framing = match (known, length) {
+            (Some(length), _) => OutFraming::Remaining(length),
+            (None, Length::Chunked) => OutFraming::Chunked,
+            (None, _) => OutFraming::UntilClose,
+        };
+        Self { stream, framing }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutFraming {
     Chunked,
@@ -217,23 +178,24 @@ impl<'a> Reply<'a> {
         if let Body::Upgrade(takeover) = body {
             return self.switch(headers, takeover);
         }
-        let length = match body.length() {
-            Some(length) => Length::Known(length),
-            None if self.state.facts.head_only => Length::Unsaid,
-            None if self.state.facts.is_http10 => {
-                self.state.keep_alive = false;
-                Length::Unsaid
-            }
-            None => Length::Chunked,
-        };
+        let length = self.length(&body);
         let begun = if headers.is_empty() {
             self.begin(status, ContentType::None, length)
         } else {
             self.begin_slowly(Parts { headers, ..Parts::new(status) }, length)
         };
-        if !begun.has_body {
-            return self.done();
-        }
+        if begun.has_body { self.finish(body, length) } else { self.done() }
+    }
+
+    /// How the end of a body is marked.
+    fn length(&mut self, body: &Body) -> Length {
+        let (length, ends_the_connection) = self.state.facts.length(body);
+        self.state.keep_alive &= !ends_the_connection;
+        length
+    }
+
+    /// Puts a body behind its head.
+    fn finish(self, body: Body, length: Length) -> Replied {
         match body {
             Body::Empty | Body::Upgrade(_) => self.done(),
             Body::Static(bytes) => self.finish_static(bytes),
@@ -241,12 +203,7 @@ impl<'a> Reply<'a> {
             Body::Owned(bytes) => self.finish_owned(bytes),
             Body::File(range) => self.leave(Rest::File(range)),
             Body::Stream { stream, length: known } => {
-                let framing = match (known, length) {
-                    (Some(length), _) => OutFraming::Remaining(length),
-                    (None, Length::Chunked) => OutFraming::Chunked,
-                    (None, _) => OutFraming::UntilClose,
-                };
-                self.leave(Rest::Stream(Outflow { stream, framing }))
+                self.leave(Rest::Stream(Outflow::new(stream, known, length)))
             }
         }
     }
@@ -321,25 +278,33 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Sends an error: its status, its headers and its message as text. Hooks see the error itself.
+    /// Sends an error: its status, its headers and its message as text, or what [`Server::errors`](crate::Server::errors)
+    /// makes of it. Hooks see the error itself.
     #[cold]
-    pub fn fail(mut self, mut error: Error) -> Replied {
-        let headers = error.take_headers();
-        let (status, message) = (error.status(), error.take_message());
-        let length = Length::Known(message.len() as u64);
-        let begun = if headers.is_empty() && self.is_plain() {
-            self.begin(status, ContentType::Text, length)
-        } else {
-            let error = Some(error.with_message(message.clone()));
-            let mut parts = Parts { headers, error, ..Parts::new(status) };
-            let text = HeaderValue::from_static("text/plain; charset=utf-8");
-            parts.headers.entry(CONTENT_TYPE).or_insert(text);
-            self.begin_slowly(parts, length)
-        };
-        if begun.has_body {
-            self.state.out.extend_from_slice(message.as_bytes());
+    pub fn fail(mut self, error: Error) -> Replied {
+        self.state.facts.note(&error);
+        if let Some(response) = self.state.facts.render(&error) {
+            return self.fail_as(error, response);
         }
-        self.done()
+        if self.is_plain() && !error.has_headers() {
+            let (message, line_end) = (error.message(), line_end(error.message()));
+            let length = Length::Known((message.len() + line_end.len()) as u64);
+            if self.begin(error.status(), ContentType::Text, length).has_body {
+                self.state.out.extend_from_slice(message.as_bytes());
+                self.state.out.extend_from_slice(line_end.as_bytes());
+            }
+            return self.done();
+        }
+        let text = errors::text_of(&error);
+        self.fail_as(error, text)
+    }
+
+    /// Sends an error as it was written.
+    fn fail_as(mut self, error: Error, response: Response) -> Replied {
+        let Response { status, headers, body } = response;
+        let parts = errors::head(error, status, headers);
+        let length = self.length(&body);
+        if self.begin_slowly(parts, length).has_body { self.finish(body, length) } else { self.done() }
     }
 
     #[inline]
@@ -381,7 +346,7 @@ impl<'a> Reply<'a> {
 
     /// Whether somebody is going to need the request after the handler has consumed it.
     pub(crate) fn needs_request(&self) -> bool {
-        self.state.facts.after.is_some()
+        self.state.facts.needs_request()
     }
 
     #[inline]

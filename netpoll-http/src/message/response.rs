@@ -131,9 +131,8 @@ impl Parts {
     }
 
     /// Answers something else: this error.
-    pub(crate) fn take_back(&mut self, mut error: Error) {
-        let mut headers = error.take_headers();
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
+    fn take_back(&mut self, mut error: Error) {
+        let headers = error.take_headers();
         let status = error.status();
         let panics = self.panics;
         let before = Self { status, headers, error: Some(error), is_taken_back: true, panics };

@@ -16,7 +16,7 @@ struct Sold;
 
 impl From<Sold> for Error {
     fn from(_: Sold) -> Self {
-        Error::new(StatusCode::CONFLICT, "sold")
+        Error::new(StatusCode::CONFLICT, "sold\n")
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("60"))
     }
 }
@@ -65,7 +65,7 @@ fn each_kind_of_answer_has_its_status_and_type() {
     assert_eq!(seen("/unit"), (204, "-".to_owned(), Vec::new()));
     assert_eq!(seen("/status"), (202, "-".to_owned(), Vec::new()));
     assert_eq!(seen("/pair"), (201, plain(), b"made".to_vec()));
-    assert_eq!(seen("/none"), (404, plain(), b"Not Found".to_vec()));
+    assert_eq!(seen("/none"), (404, plain(), b"Not Found\n".to_vec()));
     assert_eq!(seen("/html"), (200, "text/html; charset=utf-8".to_owned(), b"<p>".to_vec()));
 }
 
@@ -274,7 +274,7 @@ fn the_programs_own_error_becomes_an_answer_with_its_headers() {
         })
     });
     let response = client.get("/");
-    assert_eq!((response.status, response.text()), (StatusCode::CONFLICT, "sold"));
+    assert_eq!((response.status, response.text()), (StatusCode::CONFLICT, "sold\n"));
     assert_eq!(response.header("retry-after"), Some("60"));
 }
 
@@ -308,7 +308,7 @@ fn a_value_that_cannot_be_serialised_is_a_500_and_nothing_of_it_leaves() {
     for path in ["/", "/created"] {
         let response = client.get(path);
         assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(response.text(), "internal server error");
+        assert_eq!(response.text(), "internal server error\n");
     }
 }
 
@@ -392,7 +392,7 @@ fn head_has_the_length_of_the_body_and_not_the_body() {
             .get("/missing", |_: &Request| Err::<(), _>(Error::not_found("nothing")))
     });
     for (path, length) in
-        [("/text", "4"), ("/json", "7"), ("/large", "100000"), ("/direct", "6"), ("/missing", "7")]
+        [("/text", "4"), ("/json", "7"), ("/large", "100000"), ("/direct", "6"), ("/missing", "8")]
     {
         let bytes = client.raw(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         assert!(bytes.ends_with(b"\r\n\r\n"), "{path}: no body");

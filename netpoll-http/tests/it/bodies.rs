@@ -70,7 +70,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
         );
         let bytes = connection.received();
         assert!(bytes.starts_with(b"HTTP/1.1 413 "), "{}", text(&bytes));
-        assert!(text(&bytes).ends_with(&format!("at most {} bytes", length - 1)));
+        assert!(text(&bytes).ends_with(&format!("at most {} bytes\n", length - 1)));
         assert!(connection.is_closed());
     }
 }

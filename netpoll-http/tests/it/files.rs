@@ -178,7 +178,7 @@ fn what_is_not_there_to_be_served_is_404_and_says_nothing_else() {
     ];
     for name in names {
         let served = client.get(&format!("/f/{name}"));
-        assert_eq!((served.status.as_u16(), served.text()), (404, "Not Found"), "{name}");
+        assert_eq!((served.status.as_u16(), served.text()), (404, "Not Found\n"), "{name}");
         assert_eq!(served.header("etag"), None);
     }
     assert_eq!(status(&client, "/f//ten.txt"), 404);

@@ -252,14 +252,14 @@ fn an_access_log_has_every_answer_once() {
             assert_eq!(logged(), [format!("{method} {path} {status}")]);
             let body: &[u8] = match (path, status) {
                 _ if method == Method::HEAD => b"",
-                (_, 500) if path.contains("broken") => b"internal server error",
-                (_, 500) => b"Internal Server Error",
+                (_, 500) if path.contains("broken") => b"internal server error\n",
+                (_, 500) => b"Internal Server Error\n",
                 ("/", _) => b"text",
                 ("/json", _) => b"[1,2,3]",
                 ("/large", _) => &[b'x'; 100_000],
                 ("/written", _) => b"written",
                 ("/stream", _) => b"ab",
-                _ => b"Not Found",
+                _ => b"Not Found\n",
             };
             assert!(response.body == body, "{method} {path}");
         }
@@ -439,7 +439,7 @@ fn an_error_that_a_hook_answers_with_is_the_error_of_the_answer() {
             );
             let answer = connection.response().expect("an answer");
             assert_eq!(
-                (answer.text(), answer.header("content-type")),
+                (answer.text().trim_end(), answer.header("content-type")),
                 (body, Some("text/plain; charset=utf-8"))
             );
             assert_eq!(answer.header("retry-after"), (refuse == "source").then_some("9"));
@@ -478,7 +478,7 @@ fn hooks_around_one_that_panics_see_its_500() {
     connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Bad: 1\r\n\r\n");
     let response = connection.response().expect("an answer");
     assert_eq!((response.status.as_u16(), response.header("x-inner")), (500, None));
-    assert_eq!(response.text(), "Internal Server Error");
+    assert_eq!(response.text(), "Internal Server Error\n");
     assert_eq!(response.header("connection"), Some("close"));
     assert!(connection.is_closed());
     assert_eq!(logged(), ["inner", "GET / 500"]);
@@ -497,7 +497,7 @@ fn hooks_that_all_panic_are_called_once_and_the_500_leaves() {
             .after(panicking)
             .after(panicking)
     });
-    assert_eq!(client.get("/").text(), "Internal Server Error");
+    assert_eq!(client.get("/").text(), "Internal Server Error\n");
     assert_eq!(logged(), ["/", "/"]);
     assert_eq!(client.stats().panics, 3);
 }

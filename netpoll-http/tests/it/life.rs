@@ -92,7 +92,7 @@ fn a_framing_error_is_answered_after_the_requests_before_it_and_ends_everything(
     assert_eq!(connection.response().expect("the first").text(), "1");
     let refusal = connection.response().expect("the refusal");
     assert_eq!((refusal.status, refusal.header("connection")), (StatusCode::BAD_REQUEST, Some("close")));
-    assert_eq!(refusal.text(), "There is white space between a header name and its colon.");
+    assert_eq!(refusal.text(), "There is white space between a header name and its colon.\n");
     assert!(connection.response().is_none() && connection.is_closed());
 }
 

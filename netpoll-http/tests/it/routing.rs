@@ -56,7 +56,7 @@ fn an_unknown_path_is_a_404_and_the_connection_goes_on() {
         let mut connection = client.connect();
         connection.send(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let response = connection.response().expect("an answer");
-        assert_eq!((response.status, response.text()), (StatusCode::NOT_FOUND, "Not Found"));
+        assert_eq!((response.status, response.text()), (StatusCode::NOT_FOUND, "Not Found\n"));
         assert_eq!(connection.response().expect("the next").text(), "root");
     });
 }

@@ -175,7 +175,7 @@ fn request(chance: &mut Chance, at_once: bool, is_last: bool) -> (Vec<u8>, Due) 
         }
         5 => (post(chance, "/echo", n, is_last), part()),
         6 => {
-            let body = b"Not Found".to_vec();
+            let body = b"Not Found\n".to_vec();
             (get("nowhere"), Due { status: 404, body, to_head: false })
         }
         7 => (get("later"), part()),

@@ -175,7 +175,7 @@ fn request(chance: &mut Chance) -> (Vec<u8>, u16, Vec<u8>) {
         2 => (get("later"), 200, n.to_string().into_bytes()),
         3 => (get("stream"), 200, vec![b'x'; n]),
         4 => (post("echo"), 200, body),
-        5 => (post("nowhere"), 404, b"Not Found".to_vec()),
+        5 => (post("nowhere"), 404, b"Not Found\n".to_vec()),
         6 => (get("file"), 200, vec![b'f'; n]),
         _ => {
             let mut bytes = b"POST /later HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();

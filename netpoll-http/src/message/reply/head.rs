@@ -74,7 +74,7 @@ impl<'a> Reply<'a> {
 
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.state.facts.after.is_none() && self.state.extra.is_none()
+        !self.state.facts.has_after() && self.state.extra.is_none()
     }
 
     /// Writes the head of an answer without headers of its own.
@@ -132,7 +132,7 @@ impl<'a> Reply<'a> {
         parts.status = self.effective(parts.status);
         self.add_headers(&mut parts);
         let facts = self.state.facts;
-        if facts.after.is_some() {
+        if facts.has_after() {
             self.hold(parts, length);
             // Whether the status has one is known behind the hooks.
             return Begun { slot: None, has_body: !facts.head_only };
@@ -165,7 +165,7 @@ impl<'a> Reply<'a> {
         let mut parts = Parts { headers, ..Parts::new(StatusCode::SWITCHING_PROTOCOLS) };
         self.add_headers(&mut parts);
         parts.headers.insert(UPGRADE, takeover.protocol.clone());
-        if self.state.facts.after.is_some() {
+        if self.state.facts.has_after() {
             self.hold(parts, Length::Known(0));
             let headers = HeaderMap::new();
             return self.leave(Rest::Upgrade(Box::new(Switching { headers, takeover })));

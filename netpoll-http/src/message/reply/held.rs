@@ -10,8 +10,8 @@ use http::StatusCode;
 use http::header::UPGRADE;
 
 use super::head::{final_status, write_head};
-use super::{After, Extra, Facts, Replied, Rest};
-use crate::message::{Error, Parts, dropped, guarded};
+use super::{Extra, Facts, Outflow, Replied, Rest};
+use crate::message::{Body, Error, Parts, Response, dropped, errors, guarded};
 use crate::wire::{Length, response as encode};
 
 /// A head that was not written yet.
@@ -36,41 +36,42 @@ pub(crate) fn finish(
     facts: &Facts<'_>,
     may_switch: bool,
 ) -> (Replied, u32) {
+    let mut panics = 0;
     let held = extra.and_then(|extra| {
         let Extra { headers, held } = *extra;
         dropped(headers);
         held
     });
     let (held, mut keep_alive) = match (held, replied) {
+        (Some(_), Some(replied))
+            if matches!(rest, Rest::Upgrade(_)) && !(may_switch && replied.keep_alive) =>
+        {
+            (put(out, start, rest, facts, too_late_to_switch(), &mut panics), replied.keep_alive)
+        }
         (Some(held), Some(replied)) => (held, replied.keep_alive),
         // Not answered yet: hooks see the answer when it is there.
         (None, Some(replied)) if rest.is_unwritten() => return (replied, 0),
         (held, _) => {
             dropped(held);
-            let mut parts = Parts::new(StatusCode::OK);
-            parts.apologise();
-            (Held { parts, length: Length::Unsaid }, false)
+            panics += 1;
+            let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
+            (put(out, start, rest, facts, apology, &mut panics), false)
         }
     };
     let Held { mut parts, mut length } = held;
-    if matches!(rest, Rest::Upgrade(_)) && !(may_switch && keep_alive) {
-        parts.take_back(too_late_to_switch());
-    }
-    if let Some(After { hooks, route, request }) = facts.after
-        && guarded(|| hooks.after(route, request, &mut parts)).is_none()
-    {
+    if guarded(|| facts.after(&mut parts)).is_none() {
         parts.apologise();
     }
-
-    keep_alive &= parts.panics == 0;
-    let mut panics = parts.panics;
+    keep_alive &= panics + parts.panics == 0;
     if parts.is_taken_back {
-        panics += u32::from(!dropped(std::mem::replace(rest, Rest::Nothing)));
-        let message = parts.error.as_mut().map(Error::take_message).unwrap_or_default();
-        out.truncate(start);
-        out.extend_from_slice(message.as_bytes());
-        length = Length::Known(message.len() as u64);
+        // Hooks around the one that panicked have seen the error; what they have made of its head stays.
+        let apology = parts.error.take().unwrap_or_else(|| Error::from(StatusCode::INTERNAL_SERVER_ERROR));
+        let put = put(out, start, rest, facts, apology, &mut panics);
+        errors::add_missing(&mut parts.headers, put.parts.headers);
+        parts.error = put.parts.error;
+        length = put.length;
     }
+    panics += parts.panics;
     match std::mem::replace(rest, Rest::Nothing) {
         Rest::Upgrade(mut switching) if parts.status.as_u16() < 400 => {
             parts.headers.insert(UPGRADE, switching.takeover.protocol.clone());
@@ -97,6 +98,37 @@ pub(crate) fn finish(
     out[start..].rotate_right(head_bytes);
     panics += u32::from(!dropped(parts));
     (Replied { keep_alive }, panics)
+}
+
+/// Puts an error in the place of an answer, as the program has it, or as text if that panics as well.
+fn put(
+    out: &mut Vec<u8>,
+    start: usize,
+    rest: &mut Rest,
+    facts: &Facts<'_>,
+    error: Error,
+    panics: &mut u32,
+) -> Held {
+    *panics += u32::from(!dropped(std::mem::replace(rest, Rest::Nothing)));
+    out.truncate(start);
+    let rendered = guarded(|| {
+        facts.note(&error);
+        facts.render(&error)
+    });
+    *panics += u32::from(rendered.is_none());
+    let Response { status, headers, body } = rendered.flatten().unwrap_or_else(|| errors::text_of(&error));
+    let (length, _) = facts.length(&body);
+    match body {
+        Body::Empty | Body::Upgrade(_) => {}
+        Body::Static(bytes) => out.extend_from_slice(bytes),
+        Body::Shared(bytes) => out.extend_from_slice(&bytes),
+        Body::Owned(bytes) => out.extend_from_slice(&bytes),
+        Body::File(range) => *rest = Rest::File(range),
+        Body::Stream { stream, length: known } => {
+            *rest = Rest::Stream(Outflow::new(stream, known, length));
+        }
+    }
+    Held { parts: errors::head(error, status, headers), length }
 }
 
 /// The answer to an upgrade that cannot be, although the handler accepted it.

@@ -1,0 +1,164 @@
+//! What hooks and handlers tell each other about a request: one value of each type.
+//!
+//! A list to whose end values are added and from which none is taken, so that what is shown stays where it is while more is
+//! added. Requests have few: a look goes through all of them.
+//!
+//! Invariant: a node that can be seen is never changed, but for what follows it, once. With nothing in it, it is two words and has
+//! allocated nothing; each value is one allocation.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// Values that go with a request, by their types: what a `before` hook found out, for the handler and for `after` hooks.
+///
+/// Adding takes no `&mut`, because a request is shared by all who look at it. A value need not be `Clone`; it is `Send` and
+/// `Sync`, because an owned request is. Costs an allocation for each value, and nothing without one.
+///
+/// ```
+/// use netpoll_http::{App, Error, Request, Router, StatusCode};
+///
+/// struct User {
+///     name: String,
+/// }
+///
+/// fn sign_in(req: &Request) -> Result<(), Error> {
+///     let name = req.header_str("x-user").ok_or(StatusCode::UNAUTHORIZED)?;
+///     req.extensions().insert(User { name: name.to_owned() });
+///     Ok(())
+/// }
+///
+/// let router = |_: &_| Router::new().before(sign_in).get("/me", async |req: Request| {
+///     let user = req.extensions().get::<User>().ok_or(StatusCode::UNAUTHORIZED)?;
+///     Ok(format!("hello, {}", user.name))
+/// });
+/// let client = App::new(router).test();
+/// assert_eq!(client.get("/me").status, StatusCode::UNAUTHORIZED);
+/// let response = client.request(netpoll_http::Method::GET, "/me").header("X-User", "Ada").send();
+/// assert_eq!(response.text(), "hello, Ada");
+/// ```
+#[derive(Clone, Default)]
+pub struct Extensions {
+    first: Next,
+}
+
+type Next = OnceLock<Arc<Node<dyn Any + Send + Sync>>>;
+
+struct Node<T: ?Sized> {
+    next: Next,
+    value: T,
+}
+
+impl Extensions {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self { first: OnceLock::new() }
+    }
+
+    /// Adds a value. [`get`](Self::get) finds it from now on in the place of one of its type that was there; who has a reference to
+    /// that keeps it, and it is dropped with the request.
+    pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
+        let mut node: Arc<Node<dyn Any + Send + Sync>> = Arc::new(Node { next: Next::new(), value });
+        let mut place = &self.first;
+        // Another thread may be first at the end that was found.
+        while let Err(back) = place.set(node) {
+            node = back;
+            match place.get() {
+                Some(taken) => place = &taken.next,
+                None => unreachable!("it was full"),
+            }
+        }
+    }
+
+    /// The value of this type that was added last.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        let mut found = None;
+        let mut place = &self.first;
+        while let Some(node) = place.get() {
+            found = node.value.downcast_ref().or(found);
+            place = &node.next;
+        }
+        found
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.get().is_none()
+    }
+}
+
+/// One after the other: a list that drops itself from node to node is as deep as it is long.
+impl<T: ?Sized> Drop for Node<T> {
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut node) = next {
+            // Whoever else has it drops what follows.
+            next = Arc::get_mut(&mut node).and_then(|node| node.next.take());
+        }
+    }
+}
+
+impl fmt::Debug for Extensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut values = 0;
+        let mut place = &self.first;
+        while let Some(node) = place.get() {
+            values += 1;
+            place = &node.next;
+        }
+        write!(f, "Extensions({values} values)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_has_the_value_that_was_added_last() {
+        let extensions = Extensions::new();
+        assert!(extensions.get::<u8>().is_none() && extensions.is_empty());
+        extensions.insert(1_u8);
+        extensions.insert("text");
+        let before = extensions.get::<u8>();
+        extensions.insert(2_u8);
+        assert_eq!((before, extensions.get::<u8>()), (Some(&1), Some(&2)));
+        assert_eq!((extensions.get::<&str>(), extensions.get::<u16>()), (Some(&"text"), None));
+        assert_eq!(format!("{extensions:?}"), "Extensions(3 values)");
+    }
+
+    #[test]
+    fn a_copy_has_what_was_there_and_both_see_what_comes_behind_it() {
+        let extensions = Extensions::new();
+        extensions.insert(1_u8);
+        let copy = extensions.clone();
+        copy.insert("text");
+        assert_eq!((copy.get::<u8>(), extensions.get::<&str>()), (Some(&1), Some(&"text")));
+    }
+
+    #[test]
+    fn a_million_values_are_dropped_one_after_the_other() {
+        let counted = Arc::new(());
+        let extensions = Extensions::new();
+        let mut place = &extensions.first;
+        for _ in 0..1_000_000 {
+            let value = Arc::clone(&counted);
+            let node: Arc<Node<dyn Any + Send + Sync>> = Arc::new(Node { next: Next::new(), value });
+            assert!(place.set(node).is_ok());
+            place = &place.get().expect("it was set").next;
+        }
+        drop(extensions);
+        assert_eq!(Arc::strong_count(&counted), 1);
+    }
+
+    #[test]
+    fn values_are_added_from_several_threads() {
+        let extensions = Extensions::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..1000_u32).for_each(|value| extensions.insert(value)));
+            scope.spawn(|| (0..1000_u64).for_each(|value| extensions.insert(value)));
+        });
+        assert_eq!((extensions.get::<u32>(), extensions.get::<u64>()), (Some(&999), Some(&999)));
+        assert_eq!(format!("{extensions:?}"), "Extensions(2000 values)");
+    }
+}
