@@ -70,15 +70,15 @@ mod test;
 mod wire;
 
 pub use files::Files;
-pub use h1::{Http, Limits, Route, Service};
+pub use h1::{BeforeFuture, Http, Limits, Route, Service};
 pub use handler::{Endpoint, Handler};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-pub use layer::{RateLimit, Verdict};
+pub use layer::{Hook, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, Error, IntoResponse, Parts, Pull, Replied, Reply, Request, Response,
-    ResponseError, RouteId, Takeover, Upgrade, errors,
+    Body, BodyBuf, BodyStream, Error, Extensions, IntoResponse, Parts, Pull, Replied, Reply, Request,
+    Response, ResponseError, RouteId, Takeover, Upgrade, errors,
 };
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};

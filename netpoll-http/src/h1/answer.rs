@@ -14,7 +14,9 @@ use netpoll_core::{Conn, Flow};
 
 use super::request::short_of_memory;
 use super::{Exchange, Http, Phase, Service, Step};
-use crate::message::{BodyBuf, Error, OutFraming, Outflow, Pending, Pull, Replied, Rest, dropped, guarded};
+use crate::message::{
+    BodyBuf, Error, OutFraming, Outcome, Outflow, Pending, Pull, Replied, Response, Rest, dropped, guarded,
+};
 use crate::wire::response as encode;
 
 /// What to reserve for one pull of a stream.
@@ -28,7 +30,7 @@ const EMPTY_PULLS_MAX: u32 = 64;
 /// what a connection costs anyway is bounded by their number.
 const UNCOUNTED_BYTES_MAX: usize = 4096;
 
-/// A handler that is not ready.
+/// A handler that is not ready, or hooks before one.
 pub(super) struct Waiting {
     exchange: Exchange,
     pending: Pending,
@@ -127,11 +129,14 @@ impl<S: Service> Http<S> {
         let mut rest = Rest::Nothing;
         let polled = conn.lend(|| guarded(|| pending.poll(&mut context)));
         let (exchange, answer) = match polled {
+            Some(Poll::Ready(Outcome::Asked(decided))) => {
+                return self.hooks_are_done(conn, exchange, pending, decided);
+            }
             Some(Poll::Pending) => {
                 self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
                 return Step::Stop(self.pause(conn));
             }
-            Some(Poll::Ready(answer)) => (exchange, Some(answer)),
+            Some(Poll::Ready(Outcome::Answered(answer))) => (exchange, Some(answer)),
             None => {
                 conn.count_panic();
                 (Exchange { keep_alive: false, ..exchange }, None)
@@ -144,6 +149,24 @@ impl<S: Service> Http<S> {
         });
         let_go(conn, pending);
         self.settle(conn, exchange, replied, rest, may_upgrade)
+    }
+
+    /// Goes on with a request that hooks have looked at.
+    fn hooks_are_done(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        mut pending: Pending,
+        decided: Option<Result<Response, Error>>,
+    ) -> Step {
+        let (Some(request), Some(behind)) = (pending.request.take(), pending.behind) else {
+            unreachable!("hooks were asked about a request")
+        };
+        let held = pending.held.take();
+        let_go(conn, pending);
+        let step = self.go_on_behind_hooks(conn, exchange, &request, behind, decided, held);
+        let_go(conn, request);
+        step
     }
 
     /// Gives up on a handler: dropping its future is what cancels it.
@@ -269,7 +292,7 @@ impl<S: Service> Http<S> {
 }
 
 /// Drops something of the program, whose destructor runs here.
-fn let_go<T>(conn: &mut Conn<'_>, value: T) {
+pub(super) fn let_go<T>(conn: &mut Conn<'_>, value: T) {
     if !dropped(value) {
         conn.count_panic();
     }

@@ -33,7 +33,7 @@ use crate::message::{Error, Renderer, Request, Response, RouteId};
 use crate::wire::{Head, Method, Scan};
 
 pub use limits::Limits;
-pub use service::{Route, Service};
+pub use service::{BeforeFuture, Route, Service};
 use worker::FOREVER;
 use worker::Worker;
 
@@ -110,7 +110,7 @@ enum Phase {
     Upload(Box<Upload>),
     /// A body is arriving that nobody wants.
     Skip(Box<Skip>),
-    /// The handler has not finished.
+    /// The handler, or a hook before it, has not finished.
     Waiting(Box<Waiting>),
     /// The answer is made while it is sent.
     Streaming(Box<Streaming>),
@@ -328,6 +328,14 @@ impl<S: Service> Http<S> {
             Step::Stop(flow) => flow,
             // What is left of the input is offered again, because a pause ends.
             Step::Next if self.is_behind || matches!(self.phase, Phase::Upgraded(_)) => Flow::Continue,
+            // Hooks have waited, and the body comes now, or never.
+            Step::Next if matches!(self.phase, Phase::Upload(_) | Phase::Skip(_)) => {
+                if self.half_closed {
+                    Flow::Close
+                } else {
+                    Flow::Continue
+                }
+            }
             Step::Next => self.rest(conn),
         }
     }

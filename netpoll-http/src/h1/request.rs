@@ -8,26 +8,32 @@ use std::rc::Rc;
 
 use http::header::ALLOW;
 use http::{HeaderValue, StatusCode};
-use netpoll_core::{Conn, Flow, Input};
+use netpoll_core::{Conn, Flow, Held, Input};
 
+use super::answer::let_go;
 use super::{Exchange, Http, Phase, Route, Service, Step, Worker};
-use crate::message::{Body, Error, Origin, Params, Reply, Request, Response, Rest, RouteId, Unread, guarded};
+use crate::message::{
+    Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
+    RouteId, Unread, guarded,
+};
 use crate::wire::{self, Framing, Head, Method, Progress, Refused, WireError, response as encode};
 
 /// What is done with a request, once its head is there.
-enum Plan {
+pub(super) enum Plan {
     /// Answer without a handler and without the body, as a hook wants it.
     Answer(Result<Response, Error>),
     /// The same for an error, which hooks get to see.
     Refuse(Error),
     /// A hook panicked.
     Apologise,
-    /// Call the handler with this body.
-    Call(usize),
+    /// Hooks may have to wait.
+    Ask,
+    /// Call a handler with so many bytes of body.
+    Call(RouteId, usize),
     /// Receive the body first, at most so many bytes.
-    Receive(usize),
+    Receive(RouteId, usize),
     /// The same, but the handler does not see it.
-    Drop(usize),
+    Drop(RouteId, usize),
 }
 
 impl<S: Service> Http<S> {
@@ -81,11 +87,19 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        let request = Request::borrowed(&head, &params, body, self.origin(conn));
+        let extensions = Extensions::new();
+        let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
+        let request = Request::borrowed(&head, &params, body, origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
         drop(request);
+        if extensions.is_empty() {
+            // Nothing to drop, which the compiler does not see.
+            std::mem::forget(extensions);
+        } else {
+            let_go(conn, extensions);
+        }
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
@@ -100,59 +114,145 @@ impl<S: Service> Http<S> {
         head: &Head<'_>,
         params: &Params,
     ) -> Step {
-        let peer = self.peer.clone();
-        let origin = Origin { peer: &peer, arrived: conn.now() };
+        let (peer, extensions) = (self.peer.clone(), Extensions::new());
+        let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);
         exchange.says_keep_alive |= self.is_first_to_ask(head);
         let request = Request::borrowed(head, params, &[], origin);
-        let mut rest = Rest::Nothing;
-        let plan = guarded(|| plan(worker, found, head, &request, input)).unwrap_or(Plan::Apologise);
-        let replied = match plan {
-            Plan::Call(body_bytes) => {
+        let behind = Behind {
+            framing: head.framing,
+            may_skip: may_skip(worker, head, input),
+            expects_continue: head.expect_continue && input.is_empty(),
+        };
+        let plan = guarded(|| match ask_hooks(worker, route, &request) {
+            None => plan(worker, found, head, input.len()),
+            Some(plan) => plan,
+        });
+        let step = match plan.unwrap_or(Plan::Apologise) {
+            Plan::Ask => {
+                if !head.framing.has_body() {
+                    exchange.ends_before(input);
+                }
+                self.ask(conn, worker, exchange, &request, behind)
+            }
+            Plan::Call(route, body_bytes) => {
                 let body = &input.bytes()[..body_bytes];
                 input.advance(body_bytes);
                 exchange.ends_before(input);
                 let request = Request::borrowed(head, params, body, origin);
-                let Route::To(route) = found else { unreachable!("only a route is called") };
+                let mut rest = Rest::Nothing;
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
-                worker.write(conn, &exchange, Some(&request), &mut rest, call)
+                let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+                self.settle(conn, exchange, replied, rest, head.upgrade)
             }
-            Plan::Receive(body_bytes_max) | Plan::Drop(body_bytes_max) => {
-                if head.expect_continue && input.is_empty() {
+            plan => self.carry_out(conn, worker, plan, exchange, head, &request, behind),
+        };
+        let_go(conn, extensions);
+        step
+    }
+
+    /// Lets hooks decide that may have to wait.
+    fn ask(
+        &mut self,
+        conn: &mut Conn<'_>,
+        worker: &Worker<S>,
+        exchange: Exchange,
+        request: &Request<'_>,
+        behind: Behind,
+    ) -> Step {
+        let copied_bytes = request.borrowed_bytes();
+        let request = request.to_owned();
+        let may_upgrade = request.may_switch();
+        let asked = guarded(|| worker.service.before_async(exchange.route, request.clone()));
+        let Some(ask) = asked else {
+            let head = request.head();
+            return self.carry_out(conn, worker, Plan::Apologise, exchange, &head, &request, behind);
+        };
+        let rest = Rest::Future(Pending::ask(ask, request, behind, copied_bytes));
+        let unanswered = Replied { keep_alive: exchange.keep_alive };
+        self.settle(conn, exchange, unanswered, rest, may_upgrade)
+    }
+
+    /// Goes on with a request whose hooks have waited: its body was not looked at.
+    pub(super) fn go_on_behind_hooks(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        request: &Request<'static>,
+        behind: Behind,
+        decided: Option<Result<Response, Error>>,
+        mut held: Option<Held>,
+    ) -> Step {
+        let worker = Rc::clone(&self.worker);
+        let head = request.head();
+        let plan = decided.map_or_else(
+            || {
+                let mut params = Params::new();
+                guarded(|| {
+                    let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
+                    plan(&worker, found, &head, 0)
+                })
+            },
+            |answer| Some(Plan::Answer(answer)),
+        );
+        match plan.unwrap_or(Plan::Apologise) {
+            Plan::Call(route, _) => {
+                let mut rest = Rest::Nothing;
+                let call = |reply: Reply<'_>| worker.service.call(route, request, reply);
+                let replied = worker.write(conn, &exchange, Some(request), &mut rest, call);
+                if let Rest::Future(pending) = &mut rest {
+                    pending.held = held.take();
+                }
+                self.settle(conn, exchange, replied, rest, head.upgrade)
+            }
+            plan => self.carry_out(conn, &worker, plan, exchange, &head, request, behind),
+        }
+    }
+
+    /// Answers without a handler, or receives the body first.
+    #[expect(clippy::too_many_arguments, reason = "two callers, which have them in places of their own")]
+    fn carry_out(
+        &mut self,
+        conn: &mut Conn<'_>,
+        worker: &Worker<S>,
+        plan: Plan,
+        mut exchange: Exchange,
+        head: &Head<'_>,
+        request: &Request<'_>,
+        behind: Behind,
+    ) -> Step {
+        let mut rest = Rest::Nothing;
+        let replied = match plan {
+            Plan::Receive(route, body_bytes_max) | Plan::Drop(route, body_bytes_max) => {
+                if behind.expects_continue {
                     conn.send_static(encode::CONTINUE);
                 }
-                let is_unwanted = matches!(plan, Plan::Drop(_));
-                self.begin_upload(conn, head, params, exchange, body_bytes_max, is_unwanted);
+                let is_unwanted = matches!(plan, Plan::Drop(..));
+                self.begin_upload(conn, head, request, exchange, route, body_bytes_max, is_unwanted);
                 return Step::Next;
             }
+            Plan::Answer(answer) => {
+                let is_stream = matches!(&answer, Ok(Response { body: Body::Stream { .. }, .. }));
+                exchange.keep_alive &= !behind.framing.has_body() || (behind.may_skip && !is_stream);
+                worker.write(conn, &exchange, Some(request), &mut rest, |reply| match answer {
+                    Ok(response) => reply.send(response),
+                    Err(error) => reply.fail(error),
+                })
+            }
+            Plan::Refuse(error) => {
+                exchange.keep_alive &= error.status() != StatusCode::PAYLOAD_TOO_LARGE && behind.may_skip;
+                worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error))
+            }
+            Plan::Ask | Plan::Call(..) => unreachable!("its callers see to it"),
             Plan::Apologise => {
                 conn.count_panic();
                 exchange.keep_alive = false;
                 let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
-                worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(apology))
-            }
-            Plan::Answer(answer) => {
-                let is_stream = matches!(&answer, Ok(Response { body: Body::Stream { .. }, .. }));
-                exchange.keep_alive &=
-                    !head.framing.has_body() || (may_skip(worker, head, input) && !is_stream);
-                let replied =
-                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| match answer {
-                        Ok(response) => reply.send(response),
-                        Err(error) => reply.fail(error),
-                    });
-                self.skip_body(conn, head.framing, replied.keep_alive);
-                replied
-            }
-            Plan::Refuse(error) => {
-                exchange.keep_alive &=
-                    error.status() != StatusCode::PAYLOAD_TOO_LARGE && may_skip(worker, head, input);
-                let replied =
-                    worker.write(conn, &exchange, Some(&request), &mut rest, |reply| reply.fail(error));
-                self.skip_body(conn, head.framing, replied.keep_alive);
-                replied
+                worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(apology))
             }
         };
+        self.skip_body(conn, behind.framing, replied.keep_alive);
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
@@ -182,10 +282,12 @@ impl<S: Service> Http<S> {
     fn refuse_read(&mut self, conn: &mut Conn<'_>, error: Error, head: &Head<'_>) -> Flow {
         self.phase = Phase::Idle;
         let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
-        let (params, peer) = (Params::new(), self.peer.clone());
-        let origin = Origin { peer: &peer, arrived: conn.now() };
+        let (params, peer, extensions) = (Params::new(), self.peer.clone(), Extensions::new());
+        let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, &params, &[], origin);
-        self.refuse(conn, exchange, &request, error)
+        let flow = self.refuse(conn, exchange, &request, error);
+        let_go(conn, extensions);
+        flow
     }
 
     /// Answers a framing error in a head.
@@ -196,8 +298,10 @@ impl<S: Service> Http<S> {
         }
         self.phase = Phase::Idle;
         let exchange = Exchange { head_only: to_head, ..Exchange::LAST };
-        let unread = Unread::new(self.origin(conn));
-        unread.show(|request| self.refuse(conn, exchange, request, wire_error(error)))
+        let unread = Unread::new(&self.peer, conn.now());
+        let flow = unread.show(|request| self.refuse(conn, exchange, request, wire_error(error)));
+        let_go(conn, unread);
+        flow
     }
 
     /// Answers a request that goes wrong, without a body to HEAD; nothing that follows is looked at.
@@ -238,19 +342,17 @@ impl<S: Service> Http<S> {
             Phase::Upload(upload) => {
                 let exchange = upload.exchange();
                 let request = upload.into_request(self.peer.clone());
-                self.refuse(conn, exchange, &request, error)
+                let flow = self.refuse(conn, exchange, &request, error);
+                let_go(conn, request);
+                flow
             }
             _ => {
-                let unread = Unread::new(self.origin(conn));
-                unread.show(|request| self.refuse(conn, Exchange::LAST, request, error))
+                let unread = Unread::new(&self.peer, conn.now());
+                let flow = unread.show(|request| self.refuse(conn, Exchange::LAST, request, error));
+                let_go(conn, unread);
+                flow
             }
         }
-    }
-
-    /// What is known of a request before its head is.
-    #[inline]
-    pub(super) fn origin(&self, conn: &Conn<'_>) -> Origin<'_> {
-        Origin { peer: &self.peer, arrived: conn.now() }
     }
 }
 
@@ -278,23 +380,19 @@ fn at_hand<S: Service>(
     }
 }
 
-/// Decides what to do with a request, from its head alone.
-fn plan<S: Service>(
-    worker: &Worker<S>,
-    found: Route<'_>,
-    head: &Head<'_>,
-    request: &Request<'_>,
-    input: &Input<'_>,
-) -> Plan {
-    let route = if let Route::To(route) = found { Some(route) } else { None };
-    match guarded(|| worker.service.before(route, request)) {
-        Some(None) => {}
-        Some(Some(answer)) => return Plan::Answer(answer),
-        None => return Plan::Apologise,
+/// Asks the hooks before a handler: what they want done, if anything.
+fn ask_hooks<S: Service>(worker: &Worker<S>, route: Option<RouteId>, request: &Request<'_>) -> Option<Plan> {
+    match worker.service.before(route, request) {
+        Some(answer) => Some(Plan::Answer(answer)),
+        None => worker.service.has_before_async(route, request).then_some(Plan::Ask),
     }
-    let Some(route) = route else { return without_route(worker, found, head) };
+}
+
+/// Decides what to do with a request that hooks have let pass, from its head alone. So many bytes behind it are there.
+fn plan<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'_>, bytes_behind: usize) -> Plan {
+    let Route::To(route) = found else { return without_route(worker, found, head) };
     let length = match head.framing {
-        Framing::None | Framing::Length(0) => return Plan::Call(0),
+        Framing::None | Framing::Length(0) => return Plan::Call(route, 0),
         Framing::Length(length) => length,
         Framing::Chunked => 0,
     };
@@ -308,11 +406,11 @@ fn plan<S: Service>(
         return Plan::Refuse(Error::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     if wanted.is_none() {
-        return Plan::Drop(body_bytes_max);
+        return Plan::Drop(route, body_bytes_max);
     }
     match head.framing {
-        Framing::Length(length) if length <= input.len() as u64 => Plan::Call(length as usize),
-        _ => Plan::Receive(body_bytes_max),
+        Framing::Length(length) if length <= bytes_behind as u64 => Plan::Call(route, length as usize),
+        _ => Plan::Receive(route, body_bytes_max),
     }
 }
 

@@ -3,7 +3,12 @@
 //! The connection is generic over this trait, so from the parser to the handler a compile-time route
 //! table is one call without a pointer in between. A [`Router`](crate::Router) has one, to its handler.
 
+use std::pin::Pin;
+
 use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
+
+/// A look at a head that may wait, see [`Service::before_async`]: an answer ends the request.
+pub type BeforeFuture = Pin<Box<dyn Future<Output = Option<Result<Response, Error>>>>>;
 
 /// What a service says about a method and a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,21 @@ pub trait Service: 'static {
         None
     }
 
-    /// Whether [`before`](Self::before) does anything for this route. Requests of a route without it, the
+    /// Whether [`before_async`](Self::before_async) is to be asked, when [`before`](Self::before) has let the request pass.
+    fn has_before_async(&self, _route: Option<RouteId>, _request: &Request<'_>) -> bool {
+        false
+    }
+
+    /// A look at a head that may wait; an answer ends the request.
+    ///
+    /// The request is a copy of the head, and the one whose handler is called afterwards. The body is not read meanwhile. The
+    /// future is dropped when the client leaves, and after [`Limits::handler_timeout`](crate::Limits::handler_timeout), which is
+    /// answered with 503.
+    fn before_async(&self, _route: Option<RouteId>, _request: Request<'static>) -> BeforeFuture {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Whether [`before`](Self::before) or [`before_async`](Self::before_async) does anything for this route. Requests of a route without it, the
     /// default being that it has one, take a shorter way.
     fn has_before(&self, _route: Option<RouteId>) -> bool {
         true

@@ -157,7 +157,7 @@ impl<S: Service> Http<S> {
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
         // The request is gone. Hooks would have seen to it that this is not reached.
-        let unread = Unread::new(self.origin(conn));
+        let unread = Unread::new(&self.peer, conn.now());
         let refuse = |request: &Request<'_>| {
             worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error))
         };

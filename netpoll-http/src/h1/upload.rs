@@ -10,14 +10,18 @@
 use bytes::Bytes;
 use netpoll_core::{Address, Conn, Flow, Held, Input, Instant};
 
+use super::answer::let_go;
 use super::request::wire_error;
 use super::{Exchange, Http, Phase, Service, Step};
-use crate::message::{Owned, Params, Request, Rest};
+use crate::message::{Extensions, Owned, Params, Request, Rest, RouteId};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 
 /// A body on its way, with its head.
 pub(super) struct Upload {
     exchange: Exchange,
+    /// Whose handler gets it.
+    route: RouteId,
+    extensions: Extensions,
     /// The head, then what has arrived of the body.
     collected: Collected,
     head_bytes: usize,
@@ -99,6 +103,7 @@ impl Upload {
             trailers: self.incoming.into_trailers(),
             peer,
             arrived: self.started,
+            extensions: self.extensions,
         })
     }
 }
@@ -160,22 +165,26 @@ impl Incoming {
 
 impl<S: Service> Http<S> {
     /// Keeps the head and waits for the body.
+    #[expect(clippy::too_many_arguments, reason = "one call, which names them")]
     pub(super) fn begin_upload(
         &mut self,
         conn: &mut Conn<'_>,
         head: &Head<'_>,
-        params: &Params,
+        request: &Request<'_>,
         exchange: Exchange,
+        route: RouteId,
         body_bytes_max: usize,
         is_unwanted: bool,
     ) {
         conn.set_deadline(self.worker.limits.body_grace);
         self.phase = Phase::Upload(Box::new(Upload {
             exchange,
+            route,
+            extensions: request.extensions().clone(),
             collected: Collected::new(conn, head.bytes),
             head_bytes: head.bytes.len(),
             index: head.index().clone(),
-            params: *params,
+            params: *request.params(),
             incoming: Incoming::new(head.framing),
             body_bytes_max,
             is_unwanted,
@@ -226,14 +235,14 @@ impl<S: Service> Http<S> {
     }
 
     fn finish_upload(&mut self, conn: &mut Conn<'_>, upload: Upload) -> Step {
-        let exchange = upload.exchange;
+        let (exchange, route) = (upload.exchange, upload.route);
         let request = upload.into_complete_request(self.peer.clone());
         let worker = std::rc::Rc::clone(&self.worker);
-        let route = exchange.route.expect("only bodies of routes are received");
         let mut rest = Rest::Nothing;
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, |reply| {
             worker.service.call(route, &request, reply)
         });
+        let_go(conn, request);
         // A request with a body does not switch protocols.
         self.settle(conn, exchange, replied, rest, false)
     }

@@ -5,18 +5,31 @@
 //! that the hook added first is the outermost on both ways. One that panics makes a 500 of the answer, which those
 //! around it see.
 //!
-//! Hooks run on the worker, synchronously. With none added a request pays one test for an empty list.
+//! Hooks run on the worker. `before` hooks may wait: the first that might, and all behind it, run in one future on a copy of the
+//! head. With none added a request pays one test for an empty list.
 
 mod rate_limit;
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
 
-use crate::message::{Error, Parts, Request, Response, guarded};
+use crate::message::{Ask, Error, Parts, Request, Response, guarded};
 
 pub use rate_limit::RateLimit;
 
-type Before = Box<dyn Fn(&Request<'_>) -> Option<Result<Response, Error>>>;
+type Answer = Option<Result<Response, Error>>;
 type After = Box<dyn Fn(&Request<'_>, &mut Parts)>;
+
+/// A `before` hook as it is kept.
+#[derive(Clone)]
+pub struct Before(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Now(Rc<dyn Fn(&Request<'_>) -> Answer>),
+    Later(Rc<dyn Fn(Request<'static>) -> Ask>),
+}
 
 /// The hooks of one group of routes.
 #[derive(Default)]
@@ -26,8 +39,8 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn add_before<V: Verdict>(&mut self, hook: impl Fn(&Request<'_>) -> V + 'static) {
-        self.before.push(Box::new(move |request| hook(request).into_answer()));
+    pub(crate) fn add_before<M>(&mut self, hook: impl Hook<M>) {
+        self.before.push(hook.into_before());
     }
 
     pub(crate) fn add_after(&mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) {
@@ -39,9 +52,9 @@ impl Hooks {
         !self.after.is_empty()
     }
 
-    #[inline]
-    pub(crate) fn before(&self, request: &Request<'_>) -> Option<Result<Response, Error>> {
-        self.before.iter().find_map(|hook| hook(request))
+    /// Those before a handler, in their order.
+    pub(crate) fn before(&self) -> impl Iterator<Item = &Before> {
+        self.before.iter()
     }
 
     pub(crate) fn after(&self, request: &Request<'_>, parts: &mut Parts) {
@@ -54,6 +67,99 @@ impl Hooks {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
+    }
+}
+
+/// Asks hooks, up to the first that answers or may wait.
+#[inline]
+pub(crate) fn ask<'h>(hooks: impl Iterator<Item = &'h Before>, request: &Request<'_>) -> Answer {
+    for hook in hooks {
+        match &hook.0 {
+            Kind::Now(hook) => match hook(request) {
+                None => {}
+                answer => return answer,
+            },
+            Kind::Later(_) => break,
+        }
+    }
+    None
+}
+
+/// Whether [`ask`] leaves any.
+pub(crate) fn waits<'h>(mut hooks: impl Iterator<Item = &'h Before>) -> bool {
+    hooks.any(|hook| matches!(hook.0, Kind::Later(_)))
+}
+
+/// Asks those that [`ask`] has left, from the first that may wait on.
+pub(crate) fn ask_later<'h>(hooks: impl Iterator<Item = &'h Before>, request: Request<'static>) -> Ask {
+    let left: Vec<Before> = hooks.skip_while(|hook| matches!(hook.0, Kind::Now(_))).cloned().collect();
+    Box::pin(async move {
+        for hook in left {
+            let answer = match hook.0 {
+                Kind::Now(hook) => hook(&request),
+                Kind::Later(hook) => hook(request.clone()).await,
+            };
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        None
+    })
+}
+
+impl fmt::Debug for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Now(_) => "Before",
+            Kind::Later(_) => "Before(async)",
+        })
+    }
+}
+
+/// What can be a hook before handlers: `Fn(&Request) -> impl Verdict`, or `async Fn(Request) -> impl Verdict`. `M` is a marker that
+/// is inferred.
+///
+/// As with handlers, closures annotate their arguments.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a hook",
+    label = "not a hook",
+    note = "a hook is `|req: &Request| ..` or `async |req: Request| ..`, annotated like this and with `'static` captures",
+    note = "it returns `()`, `Option<Response>` or `Result<(), netpoll_http::Error>`"
+)]
+pub trait Hook<M>: 'static {
+    /// Makes it ready to be kept.
+    fn into_before(self) -> Before;
+}
+
+/// Marks `Fn(&Request) -> V`.
+#[derive(Debug)]
+pub struct Synchronous<V>(PhantomData<fn() -> V>);
+
+/// Marks `async Fn(Request) -> V`.
+#[derive(Debug)]
+pub struct Asynchronous<V>(PhantomData<fn() -> V>);
+
+impl<F, V> Hook<Synchronous<V>> for F
+where
+    F: Fn(&Request<'_>) -> V + 'static,
+    V: Verdict,
+{
+    fn into_before(self) -> Before {
+        Before(Kind::Now(Rc::new(move |request| self(request).into_answer())))
+    }
+}
+
+impl<F, V> Hook<Asynchronous<V>> for F
+where
+    F: AsyncFn(Request<'static>) -> V + 'static,
+    V: Verdict,
+{
+    fn into_before(self) -> Before {
+        let hook = Rc::new(self);
+        Before(Kind::Later(Rc::new(move |request| {
+            let hook = Rc::clone(&hook);
+            Box::pin(async move { hook(request).await.into_answer() })
+        })))
     }
 }
 

@@ -6,6 +6,7 @@
 mod body;
 mod error;
 pub mod errors;
+mod extensions;
 mod extract;
 mod guard;
 mod into_response;
@@ -22,6 +23,7 @@ mod upgrade;
 pub use body::{Body, BodyBuf, BodyStream, Pull};
 pub use error::Error;
 pub(crate) use errors::Renderer;
+pub use extensions::Extensions;
 pub(crate) use guard::{dropped, guarded};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
@@ -29,7 +31,7 @@ pub use json::Json;
 pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
-pub(crate) use pending::Pending;
+pub(crate) use pending::{Ask, Behind, Outcome, Pending};
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,

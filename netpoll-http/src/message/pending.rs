@@ -1,6 +1,6 @@
-//! An answer that is not there yet: the future of an asynchronous handler.
+//! An answer that is not there yet: the future of an asynchronous handler, or of hooks before one.
 //!
-//! Its output is boxed without its type, but not turned into a [`Response`](super::Response): when it is
+//! A handler's output is boxed without its type, but not turned into a [`Response`]: when it is
 //! there it still writes itself straight into the write queue, as a synchronous answer does.
 
 use std::pin::Pin;
@@ -8,12 +8,18 @@ use std::task::{Context, Poll};
 
 use netpoll_core::Held;
 
-use super::{IntoResponse, Replied, Reply, Request};
+use super::{Error, IntoResponse, Replied, Reply, Request, Response};
+use crate::wire::Framing;
 
-/// A handler's future, and the request if hooks are going to ask for it.
+/// A future of hooks: the answer that ends the request, if one of them has one.
+pub(crate) type Ask = Pin<Box<dyn Future<Output = Option<Result<Response, Error>>>>>;
+
+/// A handler's future, and the request if hooks are going to ask for it; or that of hooks, and the request.
 pub(crate) struct Pending {
-    future: Pin<Box<dyn Future<Output = Box<dyn Answer>>>>,
+    future: Pin<Box<dyn Future<Output = Outcome>>>,
     pub(crate) request: Option<Request<'static>>,
+    /// What follows, if it is that of hooks.
+    pub(crate) behind: Option<Behind>,
     /// Bytes of the request that were copied for the handler.
     pub(crate) copied_bytes: usize,
     /// The same in the worker's budget, if they are many.
@@ -27,13 +33,35 @@ impl Pending {
         request: Option<Request<'static>>,
         copied_bytes: usize,
     ) -> Self {
-        let future = Box::pin(async move { Box::new(future.await) as Box<dyn Answer> });
-        Self { future, request, copied_bytes, held: None }
+        let future = Box::pin(async move { Outcome::Answered(Box::new(future.await)) });
+        Self { future, request, behind: None, copied_bytes, held: None }
     }
 
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Box<dyn Answer>> {
+    /// Hooks that wait before this request, whose body was not looked at.
+    pub(crate) fn ask(ask: Ask, request: Request<'static>, behind: Behind, copied_bytes: usize) -> Self {
+        let future = Box::pin(async move { Outcome::Asked(ask.await) });
+        Self { future, request: Some(request), behind: Some(behind), copied_bytes, held: None }
+    }
+
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         self.future.as_mut().poll(context)
     }
+}
+
+/// What came of it.
+pub(crate) enum Outcome {
+    Answered(Box<dyn Answer>),
+    Asked(Option<Result<Response, Error>>),
+}
+
+/// What lies behind a head: of a request whose hooks wait, it is still there when they have decided.
+#[derive(Clone, Copy)]
+pub(crate) struct Behind {
+    pub(crate) framing: Framing,
+    /// The body may be dropped to keep the connection.
+    pub(crate) may_skip: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub(crate) expects_continue: bool,
 }
 
 /// Any [`IntoResponse`], behind a pointer.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version};
 use netpoll_core::{Address, Instant};
 
-use super::{Error, Params};
+use super::{Error, Extensions, Params};
 use crate::wire::{self, Head, HeadIndex, Known, Trailers};
 
 /// The bytes of a head that was not read: a method.
@@ -47,11 +47,12 @@ struct Borrowed<'a> {
     origin: Origin<'a>,
 }
 
-/// Where a request came from, and when.
+/// Where a request came from and when, and what the program knows of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
     pub(crate) peer: &'a Address,
     pub(crate) arrived: Instant,
+    pub(crate) extensions: &'a Extensions,
 }
 
 /// What stands for a request whose head could not be read.
@@ -60,19 +61,20 @@ pub(crate) struct Unread {
     params: Params,
     peer: Address,
     arrived: Instant,
+    extensions: Extensions,
 }
 
 impl Unread {
     #[cold]
-    pub(crate) fn new(origin: Origin<'_>) -> Self {
-        let Origin { peer, arrived } = origin;
-        Self { index: HeadIndex::unread(UNREAD), params: Params::new(), peer: peer.clone(), arrived }
+    pub(crate) fn new(peer: &Address, arrived: Instant) -> Self {
+        let (index, params) = (HeadIndex::unread(UNREAD), Params::new());
+        Self { index, params, peer: peer.clone(), arrived, extensions: Extensions::new() }
     }
 
     /// Shows it as a request.
     pub(crate) fn show<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> R {
         let head = Head::new(UNREAD, &self.index);
-        let origin = Origin { peer: &self.peer, arrived: self.arrived };
+        let origin = Origin { peer: &self.peer, arrived: self.arrived, extensions: &self.extensions };
         look(&Request::borrowed(&head, &self.params, &[], origin))
     }
 }
@@ -89,6 +91,7 @@ pub(crate) struct Owned {
     pub(crate) trailers: Trailers,
     pub(crate) peer: Address,
     pub(crate) arrived: Instant,
+    pub(crate) extensions: Extensions,
 }
 
 impl Owned {
@@ -115,14 +118,14 @@ impl<'a> Request<'a> {
 
     /// The head; for an owned request put together from its positions, which checks that its texts are UTF-8.
     #[inline]
-    pub(super) fn head(&self) -> Cow<'_, Head<'_>> {
+    pub(crate) fn head(&self) -> Cow<'_, Head<'_>> {
         match &self.inner {
             Inner::Borrowed(borrowed) => Cow::Borrowed(borrowed.head),
             Inner::Owned(owned) => Cow::Owned(owned.head()),
         }
     }
 
-    pub(super) fn params(&self) -> &Params {
+    pub(crate) fn params(&self) -> &Params {
         match &self.inner {
             Inner::Borrowed(borrowed) => borrowed.params,
             Inner::Owned(owned) => &owned.params,
@@ -200,10 +203,17 @@ impl<'a> Request<'a> {
         self.origin().arrived
     }
 
-    fn origin(&self) -> Origin<'_> {
+    /// What hooks and handlers tell each other about this request. A copy made by [`to_owned`](Self::to_owned) has what was there by then.
+    pub fn extensions(&self) -> &Extensions {
+        self.origin().extensions
+    }
+
+    pub(crate) fn origin(&self) -> Origin<'_> {
         match &self.inner {
             Inner::Borrowed(borrowed) => borrowed.origin,
-            Inner::Owned(owned) => Origin { peer: &owned.peer, arrived: owned.arrived },
+            Inner::Owned(owned) => {
+                Origin { peer: &owned.peer, arrived: owned.arrived, extensions: &owned.extensions }
+            }
         }
     }
 
@@ -310,6 +320,7 @@ impl<'a> Request<'a> {
                     trailers: Trailers::default(),
                     peer: borrowed.origin.peer.clone(),
                     arrived: borrowed.origin.arrived,
+                    extensions: borrowed.origin.extensions.clone(),
                 })
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },

@@ -11,9 +11,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::{Found, Table};
-use crate::h1::{Route, Service};
+use crate::h1::{BeforeFuture, Route, Service};
 use crate::handler::Endpoint;
-use crate::layer::{Hooks, Verdict};
+use crate::layer::{Hook, Hooks, ask, ask_later, waits};
 use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// Makes a [`Service`](crate::Service) from routes that are known at compile time.
@@ -125,7 +125,7 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
 
     /// Adds a hook before all handlers, see [`Router::before`](crate::Router::before).
     #[must_use]
-    pub fn before<V: Verdict>(mut self, hook: impl Fn(&Request<'_>) -> V + 'static) -> Self {
+    pub fn before<M>(mut self, hook: impl Hook<M>) -> Self {
         self.hooks.add_before(hook);
         self
     }
@@ -166,7 +166,15 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
 
     #[inline]
     fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
-        self.hooks.before(request)
+        ask(self.hooks.before(), request)
+    }
+
+    fn has_before_async(&self, _route: Option<RouteId>, _request: &Request<'_>) -> bool {
+        waits(self.hooks.before())
+    }
+
+    fn before_async(&self, _route: Option<RouteId>, request: Request<'static>) -> BeforeFuture {
+        ask_later(self.hooks.before(), request)
     }
 
     #[inline]

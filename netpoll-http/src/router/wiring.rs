@@ -12,9 +12,9 @@ use std::rc::Rc;
 use http::Method;
 
 use super::{Found, Tree};
-use crate::h1::{Route as FoundRoute, Service};
+use crate::h1::{BeforeFuture, Route as FoundRoute, Service};
 use crate::handler::{Endpoint, Handler};
-use crate::layer::{Hooks, Verdict};
+use crate::layer::{Before, Hook, Hooks, ask, ask_later, waits};
 use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// Routes by method and path, put together when a worker starts.
@@ -60,6 +60,8 @@ pub struct Router {
     nests: Vec<Nest>,
     /// Whether any group has hooks.
     has_groups: bool,
+    /// Whether any hook before handlers may wait, those of groups included.
+    waits: bool,
     /// The route that was added last is one of its own, and nothing was taken in since.
     can_limit_last: bool,
 }
@@ -167,10 +169,33 @@ impl Router {
     /// It returns `()` to only look, or `Result<(), Error>` or `Option<Response>` to be able to answer instead
     /// of the handler. It runs before the body is read, so a refused upload costs nothing; the body of
     /// its request is empty. Requests that find no route pass it as well, those that cannot be read do not; of a nested
-    /// router see [Hooks](Self#hooks).
+    /// router see [Hooks](Self#hooks). What it finds out it leaves in [`Request::extensions`], for the handler.
+    ///
+    /// It may be `async`, to ask a database who somebody is. The connection is not read while it waits, for
+    /// [`Limits::handler_timeout`](crate::Limits::handler_timeout) at most; then the answer is 503. One that waits costs a copy of the head
+    /// and two allocations a request.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Request, Router, StatusCode};
+    ///
+    /// struct User(String);
+    /// async fn find_session(token: &str) -> Option<User> {
+    ///     (token == "q8Wb3").then(|| User("Ada".to_owned()))
+    /// }
+    ///
+    /// let sign_in = async |req: Request| {
+    ///     let token = req.cookie("session").ok_or(StatusCode::UNAUTHORIZED)?;
+    ///     req.extensions().insert(find_session(token).await.ok_or(StatusCode::UNAUTHORIZED)?);
+    ///     Ok(())
+    /// };
+    /// let hello = |req: &Request| req.extensions().get::<User>().map(|user| format!("hello, {}", user.0));
+    /// let client = App::new(move |_| Router::new().get("/", hello).before(sign_in)).test();
+    /// assert_eq!(client.get("/").status, StatusCode::UNAUTHORIZED);
+    /// ```
     #[must_use]
-    pub fn before<V: Verdict>(mut self, hook: impl Fn(&Request<'_>) -> V + 'static) -> Self {
+    pub fn before<M>(mut self, hook: impl Hook<M>) -> Self {
         self.hooks.add_before(hook);
+        self.waits |= waits(self.hooks.before());
         self
     }
 
@@ -209,6 +234,7 @@ impl Router {
     pub fn nest(mut self, prefix: &str, other: Router) -> Self {
         let group = Rc::new(other.hooks);
         self.has_groups |= !group.is_empty() || other.has_groups;
+        self.waits |= other.waits;
         let inner = other.nests.into_iter().map(|nest| (nest.segments.join("/"), nest.groups));
         let all = inner.chain((!prefix.is_empty()).then(|| (String::new(), Vec::new())));
         for (inner, mut groups) in all {
@@ -263,6 +289,13 @@ impl Router {
         }
     }
 
+    /// All hooks before a request, in their order.
+    #[inline]
+    fn chain(&self, route: Option<RouteId>, request: &Request<'_>) -> impl Iterator<Item = &Before> {
+        let groups = self.groups(route, request).iter().rev();
+        self.hooks.before().chain(groups.flat_map(|group| group.before()))
+    }
+
     #[cold]
     fn groups_without_route(&self, path: &str) -> &[Rc<Hooks>] {
         if let Some(route) = self.tree.find_any(path) {
@@ -300,9 +333,16 @@ impl Service for Router {
 
     #[inline]
     fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
-        self.hooks
-            .before(request)
-            .or_else(|| self.groups(route, request).iter().rev().find_map(|group| group.before(request)))
+        ask(self.chain(route, request), request)
+    }
+
+    #[inline]
+    fn has_before_async(&self, route: Option<RouteId>, request: &Request<'_>) -> bool {
+        self.waits && waits(self.chain(route, request))
+    }
+
+    fn before_async(&self, route: Option<RouteId>, request: Request<'static>) -> BeforeFuture {
+        ask_later(self.chain(route, &request), request.clone())
     }
 
     #[inline]

@@ -7,6 +7,7 @@ mod bodies;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
+mod context;
 mod errors;
 mod extracting;
 mod files;
