@@ -70,8 +70,8 @@ mod test;
 mod wire;
 
 pub use files::Files;
-pub use h1::{BeforeFuture, Http, Limits, Route, Service};
-pub use handler::{Endpoint, Handler};
+pub use h1::{BeforeFuture, Http, Limits, Route, RouteLimits, Service};
+pub use handler::{Endpoint, Handler, Limited};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{Hook, RateLimit, Verdict};
 #[cfg(feature = "json")]

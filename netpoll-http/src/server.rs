@@ -400,6 +400,7 @@ where
     ///
     /// # Panics
     /// When the factory, or one of a state, returns an error, or one of the [`Limits`] lets nothing through.
+    #[track_caller]
     pub fn test(self) -> TestClient {
         self.test_with(Options::default())
     }
@@ -417,6 +418,7 @@ where
     ///
     /// # Panics
     /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
+    #[track_caller]
     pub fn test_with(self, options: Options) -> TestClient {
         let Settings { limits, errors } = match self.server {
             Ok(server) => server.settings,

@@ -232,6 +232,7 @@ impl TestRequest<'_> {
     /// When the value cannot be serialised.
     #[cfg(feature = "json")]
     #[must_use]
+    #[track_caller]
     pub fn json(self, value: &impl serde::Serialize) -> Self {
         let body = serde_json::to_vec(value).expect("the value can be serialised");
         self.header("Content-Type", "application/json").body(body)

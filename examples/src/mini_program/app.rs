@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use netpoll_core::Handle;
-use netpoll_http::{Json, Method, RateLimit, Replied, Reply, Request, Router, StatusCode};
+use netpoll_http::{
+    Handler, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router, StatusCode,
+};
 use serde::Serialize;
 
 use crate::login::{self, Platform};
@@ -54,10 +56,9 @@ pub fn router<P: Platform>(
         .get("/orders/{id}", with(app, orders::show))
         .post("/orders/{id}/cancel", with(app, orders::cancel));
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    // Said for each, or GET and DELETE would take no body.
-    let router = methods
-        .into_iter()
-        .fold(router, |router, method| router.on(method, "/echo", echo).body_bytes_max(echo_bytes_max));
+    // A limit of its own, or GET and DELETE would take no body.
+    let router =
+        router.route("/echo", methods, echo.limits(RouteLimits::default().body_bytes_max(echo_bytes_max)));
     match limit.cloned() {
         Some(limit) => router.before(move |req: &Request| limit.check(req)),
         None => router,

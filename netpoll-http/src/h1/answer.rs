@@ -108,7 +108,11 @@ impl<S: Service> Http<S> {
                     pending.held = Some(held);
                 }
                 // From the call on, and not extended by polls.
-                conn.set_deadline(self.worker.limits.handler_timeout);
+                let timeout = match pending.timeout {
+                    Some(timeout) => timeout,
+                    None => self.worker.handler_timeout(conn, exchange.route),
+                };
+                conn.set_deadline(timeout);
                 return self.poll(conn, exchange, pending, may_upgrade);
             }
         }
@@ -142,9 +146,10 @@ impl<S: Service> Http<S> {
                 (Exchange { keep_alive: false, ..exchange }, None)
             }
         };
+        let asked = pending.asked.take();
         let request = pending.request.as_ref();
         let replied = worker.write(conn, &exchange, request, &mut rest, |reply| match answer {
-            Some(answer) => answer.respond(reply),
+            Some(answer) => answer.respond(reply.with_asked(asked)),
             None => reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR)),
         });
         let_go(conn, pending);

@@ -105,6 +105,70 @@ setters! {
     }
 }
 
+/// What one route has in place of the [`Limits`] of its connections: an argument of the route, see
+/// [`Handler::limits`](crate::Handler::limits).
+///
+/// ```
+/// use std::time::Duration;
+/// use netpoll_http::{App, Handler, Request, RouteLimits, Router, StatusCode};
+///
+/// fn upload(req: &Request) -> String {
+///     format!("{} bytes", req.body().len())
+/// }
+///
+/// let large = RouteLimits::default().body_bytes_max(32 << 20);
+/// let short = RouteLimits::default().handler_timeout(Duration::from_secs(2));
+/// let router = move |_: &_| Router::new()
+///     .put("/files/{name}", upload.limits(large))
+///     .get("/search", (async |_: Request| "found").limits(short));
+/// let client = App::new(router).test();
+/// let sent = client.request(netpoll_http::Method::PUT, "/files/a").body(vec![0; 2 << 20]).send();
+/// assert_eq!(sent.text(), "2097152 bytes");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteLimits {
+    /// Bytes of a request body; beyond it 413. Default `None`: [`Limits::body_bytes_max`], and for methods without
+    /// content (`GET`, `HEAD`, `OPTIONS`, `DELETE`) no body, which is what this changes as well.
+    pub body_bytes_max: Option<usize>,
+    /// How long an asynchronous handler may take, and asynchronous hooks before it; then 503. Default `None`:
+    /// [`Limits::handler_timeout`].
+    pub handler_timeout: Option<Duration>,
+}
+
+impl RouteLimits {
+    /// Sets [`body_bytes_max`](field@Self::body_bytes_max).
+    #[must_use]
+    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
+        self.body_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets [`handler_timeout`](field@Self::handler_timeout).
+    #[must_use]
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// These, and the others where these say nothing.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self {
+            body_bytes_max: self.body_bytes_max.or(others.body_bytes_max),
+            handler_timeout: self.handler_timeout.or(others.handler_timeout),
+        }
+    }
+
+    /// # Panics
+    /// If they let nothing through.
+    #[track_caller]
+    pub(crate) fn checked(self) -> Self {
+        let is_zero = self.handler_timeout.is_some_and(|timeout| timeout.is_zero());
+        assert!(!is_zero, "RouteLimits::handler_timeout is zero: no handler could wait for anything");
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

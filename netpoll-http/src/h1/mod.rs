@@ -11,6 +11,7 @@
 
 mod answer;
 mod limits;
+mod plan;
 mod request;
 mod service;
 mod upgrade;
@@ -32,7 +33,7 @@ use self::upload::{Skip, Upload};
 use crate::message::{Error, Renderer, Request, Response, RouteId};
 use crate::wire::{Head, Method, Scan};
 
-pub use limits::Limits;
+pub use limits::{Limits, RouteLimits};
 pub use service::{BeforeFuture, Route, Service};
 use worker::FOREVER;
 use worker::Worker;

@@ -6,35 +6,17 @@
 
 use std::rc::Rc;
 
-use http::header::ALLOW;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use netpoll_core::{Conn, Flow, Held, Input};
 
 use super::answer::let_go;
+use super::plan::{Plan, ask_hooks, may_skip, plan};
 use super::{Exchange, Http, Phase, Route, Service, Step, Worker};
 use crate::message::{
     Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
     RouteId, Unread, guarded,
 };
 use crate::wire::{self, Framing, Head, Method, Progress, Refused, WireError, response as encode};
-
-/// What is done with a request, once its head is there.
-pub(super) enum Plan {
-    /// Answer without a handler and without the body, as a hook wants it.
-    Answer(Result<Response, Error>),
-    /// The same for an error, which hooks get to see.
-    Refuse(Error),
-    /// A hook panicked.
-    Apologise,
-    /// Hooks may have to wait.
-    Ask,
-    /// Call a handler with so many bytes of body.
-    Call(RouteId, usize),
-    /// Receive the body first, at most so many bytes.
-    Receive(RouteId, usize),
-    /// The same, but the handler does not see it.
-    Drop(RouteId, usize),
-}
 
 impl<S: Service> Http<S> {
     /// Reads a head, and answers it if its body is there as well.
@@ -126,7 +108,7 @@ impl<S: Service> Http<S> {
             expects_continue: head.expect_continue && input.is_empty(),
         };
         let plan = guarded(|| match ask_hooks(worker, route, &request) {
-            None => plan(worker, found, head, input.len()),
+            None => plan(worker, found, head, &request, input.len()),
             Some(plan) => plan,
         });
         let step = match plan.unwrap_or(Plan::Apologise) {
@@ -144,6 +126,7 @@ impl<S: Service> Http<S> {
                 let mut rest = Rest::Nothing;
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
                 let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+                worker.limit_time(conn, route, &mut rest);
                 self.settle(conn, exchange, replied, rest, head.upgrade)
             }
             plan => self.carry_out(conn, worker, plan, exchange, head, &request, behind),
@@ -191,7 +174,7 @@ impl<S: Service> Http<S> {
                 let mut params = Params::new();
                 guarded(|| {
                     let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-                    plan(&worker, found, &head, 0)
+                    plan(&worker, found, &head, request, 0)
                 })
             },
             |answer| Some(Plan::Answer(answer)),
@@ -204,6 +187,7 @@ impl<S: Service> Http<S> {
                 if let Rest::Future(pending) = &mut rest {
                     pending.held = held.take();
                 }
+                worker.limit_time(conn, route, &mut rest);
                 self.settle(conn, exchange, replied, rest, head.upgrade)
             }
             plan => self.carry_out(conn, &worker, plan, exchange, &head, request, behind),
@@ -378,75 +362,6 @@ fn at_hand<S: Service>(
         }
         Framing::Chunked => None,
     }
-}
-
-/// Asks the hooks before a handler: what they want done, if anything.
-fn ask_hooks<S: Service>(worker: &Worker<S>, route: Option<RouteId>, request: &Request<'_>) -> Option<Plan> {
-    match worker.service.before(route, request) {
-        Some(answer) => Some(Plan::Answer(answer)),
-        None => worker.service.has_before_async(route, request).then_some(Plan::Ask),
-    }
-}
-
-/// Decides what to do with a request that hooks have let pass, from its head alone. So many bytes behind it are there.
-fn plan<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'_>, bytes_behind: usize) -> Plan {
-    let Route::To(route) = found else { return without_route(worker, found, head) };
-    let length = match head.framing {
-        Framing::None | Framing::Length(0) => return Plan::Call(route, 0),
-        Framing::Length(length) => length,
-        Framing::Chunked => 0,
-    };
-    let wanted = worker.body_bytes_max(route, head.method);
-    let body_bytes_max = wanted.unwrap_or(worker.limits.skip_bytes_max);
-    if length > body_bytes_max as u64 {
-        let message = match wanted {
-            Some(_) => format!("the request body may have at most {body_bytes_max} bytes"),
-            None => "this request takes no body".to_owned(),
-        };
-        return Plan::Refuse(Error::new(StatusCode::PAYLOAD_TOO_LARGE, message));
-    }
-    if wanted.is_none() {
-        return Plan::Drop(route, body_bytes_max);
-    }
-    match head.framing {
-        Framing::Length(length) if length <= bytes_behind as u64 => Plan::Call(route, length as usize),
-        _ => Plan::Receive(route, body_bytes_max),
-    }
-}
-
-/// The answer to a request that no handler is for.
-#[cold]
-fn without_route<S: Service>(worker: &Worker<S>, found: Route<'_>, head: &Head<'_>) -> Plan {
-    let allow = match found {
-        Route::MethodNotAllowed(allow) => allow,
-        _ if head.path_bytes() == b"*" => worker.service.methods(),
-        _ => "",
-    };
-    // Method names are tokens, so they are a valid value.
-    let allowed = || HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static(""));
-    match head.method {
-        // Known is what has a route anywhere (RFC 9110 sections 15.5.6 and 15.6.2).
-        Method::Other if !worker.service.methods().split(", ").any(|known| known == head.method_name()) => {
-            Plan::Refuse(Error::from(StatusCode::NOT_IMPLEMENTED))
-        }
-        Method::Options if !allow.is_empty() || head.path_bytes() == b"*" => {
-            let mut options = Response::new(StatusCode::NO_CONTENT);
-            options.headers.insert(ALLOW, allowed());
-            Plan::Answer(Ok(options))
-        }
-        _ if !allow.is_empty() => {
-            Plan::Refuse(Error::from(StatusCode::METHOD_NOT_ALLOWED).with_header(ALLOW, allowed()))
-        }
-        _ => Plan::Refuse(Error::from(StatusCode::NOT_FOUND)),
-    }
-}
-
-/// Whether the body may be skipped to keep the connection: it is short, and the peer is sending it,
-/// which it is not if it waits for a 100 that will not come.
-fn may_skip<S: Service>(worker: &Worker<S>, head: &Head<'_>, input: &Input<'_>) -> bool {
-    let skip_bytes_max = worker.limits.skip_bytes_max as u64;
-    let is_short = !matches!(head.framing, Framing::Length(length) if length > skip_bytes_max);
-    is_short && !(head.expect_continue && input.is_empty())
 }
 
 pub(super) fn short_of_memory() -> Error {

@@ -4,6 +4,7 @@
 //! table is one call without a pointer in between. A [`Router`](crate::Router) has one, to its handler.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
@@ -61,6 +62,20 @@ pub trait Service: 'static {
     /// The largest body of a route in bytes, if it differs from
     /// [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {
+        None
+    }
+
+    /// How long the route's asynchronous handler may take, and asynchronous hooks before it, if it differs from
+    /// [`Limits::handler_timeout`](crate::Limits::handler_timeout).
+    fn handler_timeout(&self, _route: RouteId) -> Option<Duration> {
+        None
+    }
+
+    /// What is called for a path that nothing has, or for a method that its path has not, in place of the answer 404 or 405.
+    ///
+    /// Not asked for the target `*`, nor where OPTIONS is answered with `Allow`, nor for a method that is not known at all (501).
+    /// Hooks are asked with no route all the same, and before this.
+    fn fallback(&self, _path: &str, _found: Route<'_>) -> Option<RouteId> {
         None
     }
 

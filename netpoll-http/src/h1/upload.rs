@@ -242,6 +242,7 @@ impl<S: Service> Http<S> {
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, |reply| {
             worker.service.call(route, &request, reply)
         });
+        worker.limit_time(conn, route, &mut rest);
         let_go(conn, request);
         // A request with a body does not switch protocols.
         self.settle(conn, exchange, replied, rest, false)

@@ -79,6 +79,22 @@ impl<S: Service> Worker<S> {
         own.or(has_meaning.then_some(self.limits.body_bytes_max))
     }
 
+    /// How long an asynchronous handler of this route may take.
+    pub(super) fn handler_timeout(&self, conn: &mut Conn<'_>, route: Option<RouteId>) -> Duration {
+        let own = guarded(|| route.and_then(|route| self.service.handler_timeout(route)));
+        if own.is_none() {
+            conn.count_panic();
+        }
+        own.flatten().unwrap_or(self.limits.handler_timeout)
+    }
+
+    /// The same, where it is not the route that was found.
+    pub(super) fn limit_time(&self, conn: &mut Conn<'_>, route: RouteId, rest: &mut Rest) {
+        if let Rest::Future(pending) = rest {
+            pending.timeout = Some(self.handler_timeout(conn, Some(route)));
+        }
+    }
+
     /// Lets `answer` write into the write queue, with everything that it has to fit.
     ///
     /// A panic takes back what was written, answers 500 and closes the connection. The `after` hooks of the service

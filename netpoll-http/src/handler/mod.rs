@@ -14,6 +14,7 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use crate::h1::RouteLimits;
 use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 
 /// A function that answers requests. `M` is a marker that is inferred.
@@ -24,6 +25,7 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 /// | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
 /// | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
 /// | [`Files`](crate::Files) | borrowed | as it says |
+/// | any of these [with limits](Self::limits) | | |
 ///
 /// What it captures is `'static` and need not be `Send`: it stays on its worker. It must not block, because the worker
 /// serves all its connections on one thread. A panic is answered with 500.
@@ -60,12 +62,55 @@ pub trait Handler<M>: 'static {
 
     /// Makes the handler ready to be held by a route.
     fn into_endpoint(self) -> Self::Endpoint;
+
+    /// The same handler with limits of its own: `.post("/upload", upload.limits(..))`. See [`RouteLimits`].
+    fn limits(self, limits: RouteLimits) -> Limited<Self::Endpoint>
+    where
+        Self: Sized,
+    {
+        Limited { endpoint: self.into_endpoint(), limits }
+    }
 }
 
 /// A handler as a route holds it.
 pub trait Endpoint: 'static {
     /// Answers one request.
     fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+
+    /// What it wants in place of the limits of its connections. Asked once, by what holds it.
+    fn limits(&self) -> RouteLimits {
+        RouteLimits::default()
+    }
+}
+
+/// A handler with limits of its own; made by [`Handler::limits`].
+#[derive(Debug)]
+pub struct Limited<E> {
+    endpoint: E,
+    limits: RouteLimits,
+}
+
+/// Marks [`Limited`].
+#[derive(Debug)]
+pub struct WithLimits(());
+
+impl<E: Endpoint> Handler<WithLimits> for Limited<E> {
+    type Endpoint = Self;
+
+    fn into_endpoint(self) -> Self {
+        self
+    }
+}
+
+impl<E: Endpoint> Endpoint for Limited<E> {
+    #[inline]
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        self.endpoint.call(request, reply)
+    }
+
+    fn limits(&self) -> RouteLimits {
+        self.limits.or(self.endpoint.limits())
+    }
 }
 
 /// Marks `Fn(&Request) -> R`.

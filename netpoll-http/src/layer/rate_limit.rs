@@ -76,6 +76,7 @@ impl RateLimit {
     /// # Panics
     /// If one of them is zero, or the rate is above a thousand million, where a request would take no time.
     #[must_use]
+    #[track_caller]
     pub fn per_address(requests_per_second: u32, burst: u32) -> Self {
         assert!(requests_per_second > 0 && burst > 0, "a limit of zero lets nobody in");
         assert!(requests_per_second <= 1_000_000_000, "a rate is at most one request per nanosecond");

@@ -31,7 +31,7 @@ pub use json::Json;
 pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
-pub(crate) use pending::{Ask, Behind, Outcome, Pending};
+pub(crate) use pending::{Ask, Asked, Behind, Outcome, Pending};
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,
@@ -42,6 +42,9 @@ pub(crate) use request::{Origin, Owned, Unread};
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;
 pub use upgrade::{Takeover, Upgrade};
+
+/// The methods that a path has: what the answer of a handler for others is to say. Kept among the request's extensions.
+pub(crate) struct Allow(pub(crate) http::HeaderValue);
 
 /// The number of a route in the table that found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
 use netpoll_core::Held;
 
 use super::{Error, IntoResponse, Replied, Reply, Request, Response};
@@ -20,6 +22,10 @@ pub(crate) struct Pending {
     pub(crate) request: Option<Request<'static>>,
     /// What follows, if it is that of hooks.
     pub(crate) behind: Option<Behind>,
+    /// What was asked of the reply before the handler was called.
+    pub(crate) asked: Option<Box<Asked>>,
+    /// How long it may take, if that is known.
+    pub(crate) timeout: Option<Duration>,
     /// Bytes of the request that were copied for the handler.
     pub(crate) copied_bytes: usize,
     /// The same in the worker's budget, if they are many.
@@ -34,18 +40,26 @@ impl Pending {
         copied_bytes: usize,
     ) -> Self {
         let future = Box::pin(async move { Outcome::Answered(Box::new(future.await)) });
-        Self { future, request, behind: None, copied_bytes, held: None }
+        Self { future, request, behind: None, asked: None, timeout: None, copied_bytes, held: None }
     }
 
     /// Hooks that wait before this request, whose body was not looked at.
     pub(crate) fn ask(ask: Ask, request: Request<'static>, behind: Behind, copied_bytes: usize) -> Self {
         let future = Box::pin(async move { Outcome::Asked(ask.await) });
-        Self { future, request: Some(request), behind: Some(behind), copied_bytes, held: None }
+        let (request, behind) = (Some(request), Some(behind));
+        Self { future, request, behind, asked: None, timeout: None, copied_bytes, held: None }
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         self.future.as_mut().poll(context)
     }
+}
+
+/// What an answer is to have, whatever it is.
+pub(crate) struct Asked {
+    pub(crate) headers: HeaderMap,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) keep_alive: bool,
 }
 
 /// What came of it.

@@ -19,7 +19,7 @@ use netpoll_core::FileRange;
 
 use super::errors::{self, line_end};
 use super::response::add_header;
-use super::{Body, BodyBuf, BodyStream, Error, Parts, Pending, Response, Takeover};
+use super::{Asked, Body, BodyBuf, BodyStream, Error, Parts, Pending, Response, Takeover};
 use crate::wire::{ContentType, Length};
 
 pub(crate) use self::facts::{Above, Context, Facts};
@@ -335,8 +335,25 @@ impl<'a> Reply<'a> {
     }
 
     /// Leaves the answer to a future, which the connection polls.
-    pub(crate) fn later(self, pending: Pending) -> Replied {
+    pub(crate) fn later(self, mut pending: Pending) -> Replied {
+        let State { ref mut extra, status, keep_alive, facts, .. } = *self.state;
+        let headers =
+            extra.as_deref_mut().map(|extra| std::mem::take(&mut extra.headers)).unwrap_or_default();
+        if !headers.is_empty() || status.is_some() || keep_alive != facts.keep_alive {
+            pending.asked = Some(Box::new(Asked { headers, status, keep_alive }));
+        }
         self.leave(Rest::Future(pending))
+    }
+
+    /// What was asked of a reply that came to nothing, because the answer was left to a future.
+    pub(crate) fn with_asked(self, asked: Option<Box<Asked>>) -> Self {
+        if let Some(asked) = asked {
+            let Asked { headers, status, keep_alive } = *asked;
+            self.state.extra.get_or_insert_default().headers = headers;
+            self.state.status = status;
+            self.state.keep_alive &= keep_alive;
+        }
+        self
     }
 
     /// The time that the answer's `Date` says, in seconds since 1970.

@@ -13,6 +13,7 @@
 //!   that leads nowhere is taken back. The order in which routes were added never matters.
 //! * The path chooses first, then the method: `GET /a/b` is answered 405 when the best pattern for
 //!   the path is a `POST /a/b`, even if there is a `GET /a/{id}`. So `Allow` is a fixed string.
+//! * A route for any method takes those for which its paths have no other.
 //! * HEAD is served by GET unless it has a route of its own. `Allow` names HEAD wherever GET is, and
 //!   OPTIONS only where somebody added it: answering OPTIONS is the caller's.
 //!
@@ -22,8 +23,10 @@
 pub mod pattern;
 pub mod table;
 
+mod nest;
 mod routes;
 mod scan;
+mod serving;
 mod texts;
 mod tree;
 mod wiring;

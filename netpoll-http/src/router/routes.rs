@@ -9,9 +9,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::{Found, Table};
-use crate::h1::{BeforeFuture, Route, Service};
+use super::{Found, Router, Table};
+use crate::h1::{BeforeFuture, Route, RouteLimits, Service};
 use crate::handler::Endpoint;
 use crate::layer::{Hook, Hooks, ask, ask_later, waits};
 use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
@@ -72,7 +74,7 @@ pub struct TableRouter<T, H> {
     hooks: Hooks,
     methods: String,
     /// For each route, in their order.
-    body_bytes_max: Box<[Option<usize>]>,
+    limits: Box<[RouteLimits]>,
     table: PhantomData<fn() -> T>,
 }
 
@@ -80,7 +82,8 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
     /// Puts handlers to the routes of a table, in the same order.
     ///
     /// # Panics
-    /// When there are more or fewer handlers than routes.
+    /// When there are more or fewer handlers than routes, or a limit of one lets nothing through.
+    #[track_caller]
     pub fn new(handlers: H) -> Self {
         let routes = T::routes().list();
         assert_eq!(routes.len(), H::COUNT, "one handler for each route of the table");
@@ -92,34 +95,24 @@ impl<T: Table, H: Endpoints> TableRouter<T, H> {
                 }
             }
         }
-        Self {
-            handlers,
-            hooks: Hooks::default(),
-            methods: methods.join(", "),
-            body_bytes_max: vec![None; H::COUNT].into_boxed_slice(),
-            table: PhantomData,
+        let mut limits = Vec::with_capacity(H::COUNT);
+        handlers.add_limits(&mut limits);
+        for limits in &limits {
+            let _ = limits.checked();
         }
+        let (hooks, methods, limits) = (Hooks::default(), methods.join(", "), limits.into_boxed_slice());
+        Self { handlers, hooks, methods, limits, table: PhantomData }
     }
 
-    /// The largest body, in bytes, that all these routes take; beyond it 413.
-    ///
-    /// Default: [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
-    #[must_use]
-    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
-        self.body_bytes_max.fill(Some(bytes));
-        self
-    }
-
-    /// The same for one route, which is named as in the table: `"POST", "/orders"`.
+    /// Limits for those of its routes that have none of their own.
     ///
     /// # Panics
-    /// When the table has no such route.
+    /// When one of them lets nothing through.
     #[must_use]
-    pub fn body_bytes_max_of(mut self, method: &str, pattern: &str, bytes: usize) -> Self {
-        let mut routes = T::routes().list().iter();
-        let number = routes.position(|route| (route.method(), route.pattern()) == (method, pattern));
-        let number = number.unwrap_or_else(|| panic!("there is no route {method} {pattern}"));
-        self.body_bytes_max[number] = Some(bytes);
+    #[track_caller]
+    pub fn limits(mut self, limits: RouteLimits) -> Self {
+        let limits = limits.checked();
+        self.limits.iter_mut().for_each(|own| *own = own.or(limits));
         self
     }
 
@@ -156,7 +149,11 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
 
     #[inline]
     fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
-        self.body_bytes_max[route.0 as usize]
+        self.limits[route.0 as usize].body_bytes_max
+    }
+
+    fn handler_timeout(&self, route: RouteId) -> Option<Duration> {
+        self.limits[route.0 as usize].handler_timeout
     }
 
     #[inline]
@@ -192,6 +189,50 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
     }
 }
 
+/// The same routes at run time, to be nested, merged, and given a fallback. One pointer more on the way to a handler.
+///
+/// ```
+/// use netpoll_http::{App, Request, Router, routes};
+///
+/// let router = |_: &_| {
+///     let table = routes! { GET "/orders/{id}" => |req: &Request| req.param::<String>("id") };
+///     Router::new().nest("/api", table).fallback(|_: &Request| "nothing here")
+/// };
+/// let client = App::new(router).test();
+/// assert_eq!(client.get("/api/orders/7").text(), "7");
+/// assert_eq!(client.get("/orders/7").text(), "nothing here");
+/// ```
+impl<T: Table + 'static, H: Endpoints> From<TableRouter<T, H>> for Router {
+    fn from(table: TableRouter<T, H>) -> Self {
+        let TableRouter { handlers, hooks, limits, .. } = table;
+        let handlers = Rc::new(handlers);
+        let mut router = Router::with_hooks(hooks);
+        for ((number, route), limits) in (0..).zip(T::routes().list()).zip(limits) {
+            let method = route.method().parse().expect("the table has checked it");
+            let number = router.hold(Nth { handlers: Rc::clone(&handlers), number, limits });
+            router.insert(Some(method), route.pattern(), number);
+        }
+        router
+    }
+}
+
+/// One handler of a row.
+struct Nth<H> {
+    handlers: Rc<H>,
+    number: u32,
+    limits: RouteLimits,
+}
+
+impl<H: Endpoints> Endpoint for Nth<H> {
+    fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        self.handlers.call(self.number, request, reply)
+    }
+
+    fn limits(&self) -> RouteLimits {
+        self.limits
+    }
+}
+
 impl<T: Table, H> fmt::Debug for TableRouter<T, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes = T::routes().list().iter().map(|route| format!("{} {}", route.method(), route.pattern()));
@@ -206,6 +247,9 @@ pub trait Endpoints: 'static {
 
     /// Calls the one with this number, from zero.
     fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+
+    /// Adds the limits of each, in their order.
+    fn add_limits(&self, limits: &mut Vec<RouteLimits>);
 }
 
 /// A row of handlers and those behind it.
@@ -223,6 +267,11 @@ impl<A: Endpoints, B: Endpoints> Endpoints for Then<A, B> {
             Some(behind) => self.1.call(behind, request, reply),
         }
     }
+
+    fn add_limits(&self, limits: &mut Vec<RouteLimits>) {
+        self.0.add_limits(limits);
+        self.1.add_limits(limits);
+    }
 }
 
 impl Endpoints for () {
@@ -231,6 +280,8 @@ impl Endpoints for () {
     fn call(&self, _number: u32, _request: &Request<'_>, _reply: Reply<'_>) -> Replied {
         unreachable!("a table finds only numbers that it has")
     }
+
+    fn add_limits(&self, _limits: &mut Vec<RouteLimits>) {}
 }
 
 impl<E: Endpoint, Rest: Endpoints> Endpoints for (E, Rest) {
@@ -243,5 +294,10 @@ impl<E: Endpoint, Rest: Endpoints> Endpoints for (E, Rest) {
             0 => self.0.call(request, reply),
             _ => self.1.call(number - 1, request, reply),
         }
+    }
+
+    fn add_limits(&self, limits: &mut Vec<RouteLimits>) {
+        limits.push(self.0.limits());
+        self.1.add_limits(limits);
     }
 }

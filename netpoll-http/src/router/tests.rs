@@ -175,7 +175,7 @@ proptest! {
                 (Err(RouteError::Pattern { flaw: Flaw::DuplicateName, .. }), _) => prop_assert!(has_twins),
                 (Err(error), Some((_, existing))) => prop_assert_eq!(
                     error,
-                    RouteError::Conflict { method: method_token, pattern, existing: existing.clone() }
+                    RouteError::Conflict { method: Some(method_token), pattern, existing: existing.clone() }
                 ),
                 (result, rival) => prop_assert!(false, "{:?} with {:?}", result, rival),
             }

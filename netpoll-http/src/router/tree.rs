@@ -60,6 +60,24 @@ impl<T> Tree<T> {
     /// [`RouteError::Pattern`] if the pattern is flawed, [`RouteError::Conflict`] if the same method
     /// already has a pattern that matches the same paths. The tree is unchanged then, `value` dropped.
     pub fn insert(&mut self, method: Method, pattern: &str, value: T) -> Result<(), RouteError> {
+        self.insert_for(Some(method), pattern, value)
+    }
+
+    /// Adds a route for all methods of its paths that have none of their own, registered or not.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Self::insert).
+    pub fn insert_any(&mut self, pattern: &str, value: T) -> Result<(), RouteError> {
+        self.insert_for(None, pattern, value)
+    }
+
+    /// Adds a route for a method, or for any.
+    pub(super) fn insert_for(
+        &mut self,
+        method: Option<Method>,
+        pattern: &str,
+        value: T,
+    ) -> Result<(), RouteError> {
         let parsed = Pattern::parse(pattern)
             .map_err(|flaw| RouteError::Pattern { pattern: pattern.to_owned(), flaw })?;
         let leaf = self.leaf_of(&parsed);
@@ -113,10 +131,10 @@ impl<T> Tree<T> {
         self.leaves[leaf as usize].endpoints.first().map(|endpoint| &endpoint.value)
     }
 
-    /// All routes in no particular order: method, pattern, value.
-    pub fn iter(&self) -> impl Iterator<Item = (&Method, &str, &T)> {
+    /// All routes in no particular order: method, pattern, value. No method is any.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&Method>, &str, &T)> {
         let endpoints = self.leaves.iter().flat_map(|leaf| &leaf.endpoints);
-        endpoints.map(|endpoint| (&endpoint.method, &*endpoint.pattern, &endpoint.value))
+        endpoints.map(|endpoint| (endpoint.method.as_ref(), &*endpoint.pattern, &endpoint.value))
     }
 
     /// How many routes there are.
@@ -242,7 +260,7 @@ impl Node {
 /// All methods of one shape.
 #[derive(Clone, Debug)]
 struct Leaf<T> {
-    /// Index into `endpoints` per method code; HEAD points to GET's unless it has its own.
+    /// Index into `endpoints` per method code; HEAD points to GET's unless it has its own, and what has none to the one for any.
     by_code: [u16; CODES],
     endpoints: Vec<Endpoint<T>>,
     allow: String,
@@ -250,7 +268,8 @@ struct Leaf<T> {
 
 #[derive(Clone, Debug)]
 struct Endpoint<T> {
-    method: Method,
+    /// `None` is any that has no other.
+    method: Option<Method>,
     /// As it was written, for messages.
     pattern: Box<str>,
     names: &'static [&'static str],
@@ -282,7 +301,7 @@ impl<T> Leaf<T> {
         match code(method) {
             // NO_ENDPOINT is out of range: `add` never fills that place.
             Some(code) => self.endpoints.get(usize::from(self.by_code[code])),
-            None => self.endpoints.iter().find(|endpoint| endpoint.method.as_str() == method),
+            None => self.endpoints.get(self.place(method).or_else(|| self.place_of_any())?),
         }
     }
 
@@ -295,20 +314,24 @@ impl<T> Leaf<T> {
         self.by_code = ["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"].map(|method| {
             let own = self.place(method);
             let place = if method == "HEAD" { own.or_else(|| self.place("GET")) } else { own };
-            place.map_or(NO_ENDPOINT, |place| place as u16)
+            place.or_else(|| self.place_of_any()).map_or(NO_ENDPOINT, |place| place as u16)
         });
         self.allow = self.allowed().join(", ");
     }
 
     fn place(&self, method: &str) -> Option<usize> {
-        self.endpoints.iter().position(|endpoint| endpoint.method.as_str() == method)
+        self.endpoints.iter().position(|endpoint| endpoint.method.as_ref().is_some_and(|own| own == method))
+    }
+
+    fn place_of_any(&self) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| endpoint.method.is_none())
     }
 
     fn allowed(&self) -> Vec<&str> {
         let mut methods = Vec::new();
-        for endpoint in &self.endpoints {
-            methods.push(endpoint.method.as_str());
-            if endpoint.method == Method::GET && self.place("HEAD").is_none() {
+        for method in self.endpoints.iter().filter_map(|endpoint| endpoint.method.as_ref()) {
+            methods.push(method.as_str());
+            if *method == Method::GET && self.place("HEAD").is_none() {
                 methods.push("HEAD");
             }
         }
@@ -328,8 +351,8 @@ pub enum RouteError {
     },
     /// The method already has a pattern that matches exactly the same paths.
     Conflict {
-        /// The method of both.
-        method: Method,
+        /// The method of both; `None` if they take any.
+        method: Option<Method>,
         /// The pattern that was to be added.
         pattern: String,
         /// The pattern that is there.
@@ -342,6 +365,7 @@ impl fmt::Display for RouteError {
         match self {
             RouteError::Pattern { pattern, flaw } => write!(f, "route pattern \"{pattern}\": {flaw}"),
             RouteError::Conflict { method, pattern, existing } => {
+                let method = method.as_ref().map_or("ANY", Method::as_str);
                 write!(f, "route {method} \"{pattern}\" matches the same paths as {method} \"{existing}\"")
             }
         }

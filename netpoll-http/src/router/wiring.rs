@@ -3,19 +3,19 @@
 //! Matching is [`Tree`]'s; this file keeps what a match leads to. Routes are numbered in the order of
 //! adding, and the tree holds the numbers.
 //!
-//! Invariant: every number in the tree is an index into `routes`. A request has one chain of groups around it, whether it
-//! finds a route or not, so no hook sees it twice.
+//! Invariant: every number in the tree is an index into `routes`.
 
 use std::fmt;
 use std::rc::Rc;
 
 use http::Method;
 
-use super::{Found, Tree};
-use crate::h1::{BeforeFuture, Route as FoundRoute, Service};
+use super::Tree;
+use super::nest::{Nest, WithAllow};
+use crate::h1::RouteLimits;
 use crate::handler::{Endpoint, Handler};
-use crate::layer::{Before, Hook, Hooks, ask, ask_later, waits};
-use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::layer::{Hook, Hooks, waits};
+use crate::message::{Parts, Request, RouteId};
 
 /// Routes by method and path, put together when a worker starts.
 ///
@@ -50,61 +50,37 @@ use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, Ro
 /// A request that finds no route passes the hooks of the router that it belongs to: of the one that has the path, for
 /// another method (405, OPTIONS); else of the innermost one that is nested at a prefix of its path (404); else of the
 /// outermost alone. If two routers share a path or a prefix, it is the one that was added first.
+///
+/// # What finds no route
+///
+/// [`fallback`](Self::fallback) takes paths that nothing has, and [`method_not_allowed`](Self::method_not_allowed) methods that a path has
+/// not. Those of a nested router are for what begins with its prefix; where it has none, those around it. Without them it is
+/// an error like others, which [`Server::errors`](crate::Server::errors) writes.
 #[derive(Default)]
 pub struct Router {
-    tree: Tree<RouteId>,
-    routes: Vec<Route>,
-    hooks: Hooks,
-    methods: String,
+    pub(super) tree: Tree<RouteId>,
+    pub(super) routes: Vec<Route>,
+    pub(super) hooks: Hooks,
+    pub(super) methods: String,
+    /// For routes that have none of their own.
+    pub(super) limits: RouteLimits,
     /// Routers that are nested at a prefix, the longest first.
-    nests: Vec<Nest>,
+    pub(super) nests: Vec<Nest>,
     /// Whether any group has hooks.
-    has_groups: bool,
+    pub(super) has_groups: bool,
     /// Whether any hook before handlers may wait, those of groups included.
-    waits: bool,
-    /// The route that was added last is one of its own, and nothing was taken in since.
-    can_limit_last: bool,
+    pub(super) waits: bool,
+    pub(super) fallback: Option<RouteId>,
+    pub(super) method_not_allowed: Option<RouteId>,
 }
 
-/// What is below a prefix.
-struct Nest {
-    /// Segments of the pattern, the empty one before the first slash included.
-    segments: Vec<String>,
-    /// As those of a route.
-    groups: Vec<Rc<Hooks>>,
-}
-
-impl Nest {
-    fn new(prefix: &str, groups: Vec<Rc<Hooks>>) -> Self {
-        Self { segments: prefix.split('/').map(str::to_owned).collect(), groups }
-    }
-
-    /// Whether a raw path is the prefix or goes on behind it.
-    fn has(&self, path: &str) -> bool {
-        let mut parts = path.split('/');
-        self.segments.iter().all(|segment| {
-            parts
-                .next()
-                .is_some_and(|part| if is_param(segment) { !part.is_empty() } else { part == segment })
-        })
-    }
-
-    /// Longer prefixes come first, and a literal before a parameter.
-    fn order(&self) -> (std::cmp::Reverse<usize>, Vec<bool>) {
-        let params = self.segments.iter().map(|segment| is_param(segment)).collect();
-        (std::cmp::Reverse(self.segments.len()), params)
-    }
-}
-
-fn is_param(segment: &str) -> bool {
-    segment.starts_with('{')
-}
-
-struct Route {
-    endpoint: Box<dyn Endpoint>,
-    body_bytes_max: Option<usize>,
+pub(super) struct Route {
+    pub(super) endpoint: Box<dyn Endpoint>,
+    pub(super) limits: RouteLimits,
     /// Hooks of the groups that the route was merged with, innermost first. Usually none.
-    groups: Vec<Rc<Hooks>>,
+    pub(super) groups: Vec<Rc<Hooks>>,
+    /// What its group has for methods that its paths have not.
+    pub(super) method_not_allowed: Option<RouteId>,
 }
 
 macro_rules! methods {
@@ -115,6 +91,7 @@ macro_rules! methods {
             /// # Panics
             /// When the pattern is malformed or takes the same paths as an earlier one; the message names both.
             #[must_use]
+            #[track_caller]
             pub fn $name<M>(self, pattern: &str, handler: impl Handler<M>) -> Self {
                 self.on(Method::$method, pattern, handler)
             }
@@ -128,6 +105,10 @@ impl Router {
         Self::default()
     }
 
+    pub(super) fn with_hooks(hooks: Hooks) -> Self {
+        Self { waits: waits(hooks.before()), hooks, ..Self::default() }
+    }
+
     methods! {
         get GET,
         post POST,
@@ -138,29 +119,86 @@ impl Router {
         options OPTIONS,
     }
 
-    /// Adds a route for any method, registered or not.
+    /// Adds a route for a method that HTTP may know or not.
     ///
     /// # Panics
     /// When the pattern is malformed or takes the same paths as an earlier one; the message names both.
     #[must_use]
-    pub fn on<M>(mut self, method: Method, pattern: &str, handler: impl Handler<M>) -> Self {
-        let endpoint = Box::new(handler.into_endpoint());
-        self.add(method, pattern, Route { endpoint, body_bytes_max: None, groups: Vec::new() });
+    #[track_caller]
+    pub fn on<M>(self, method: Method, pattern: &str, handler: impl Handler<M>) -> Self {
+        self.route(pattern, [method], handler)
+    }
+
+    /// Adds a route for several methods, with one handler: `.route("/echo", [Method::PUT, Method::POST], echo)`.
+    ///
+    /// # Panics
+    /// As [`on`](Self::on), and when there is no method.
+    #[must_use]
+    #[track_caller]
+    pub fn route<M>(
+        mut self,
+        pattern: &str,
+        methods: impl IntoIterator<Item = Method>,
+        handler: impl Handler<M>,
+    ) -> Self {
+        let number = self.hold(handler.into_endpoint());
+        let mut methods = methods.into_iter().peekable();
+        assert!(methods.peek().is_some(), "route \"{pattern}\" is for no method");
+        for method in methods {
+            self.insert(Some(method), pattern, number);
+        }
         self
     }
 
-    /// The largest body, in bytes, that the route added last takes; beyond it 413.
-    ///
-    /// Default: [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
+    /// Adds a route for all methods for which the same paths have no other, also those that HTTP does not know. OPTIONS and HEAD are its
+    /// business too; the latter's body is dropped.
     ///
     /// # Panics
-    /// When no route was added before, or when [`nest`](Self::nest) or [`merge`](Self::merge) came in between: routes
-    /// of another router have their limits from there.
+    /// When the pattern is malformed, or takes the same paths as an earlier one for any method; the message names both.
     #[must_use]
-    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
-        let sentence = "body_bytes_max follows the route that it is for, before `nest` and `merge`";
-        let route = self.routes.last_mut().filter(|_| self.can_limit_last).expect(sentence);
-        route.body_bytes_max = Some(bytes);
+    #[track_caller]
+    pub fn any<M>(mut self, pattern: &str, handler: impl Handler<M>) -> Self {
+        let number = self.hold(handler.into_endpoint());
+        self.insert(None, pattern, number);
+        self
+    }
+
+    /// A handler for paths that nothing has, with any method, in place of 404. Hooks see its requests before and after, as they see those
+    /// of a 404.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Request, Response, Router, StatusCode};
+    ///
+    /// let page = |req: &Request| Response::html(format!("<p>{} bytes", req.path().len())).status(StatusCode::NOT_FOUND);
+    /// let client = App::new(move |_| Router::new().get("/", |_: &Request| "root").fallback(page)).test();
+    /// let response = client.get("/nowhere");
+    /// assert_eq!((response.status, response.text()), (StatusCode::NOT_FOUND, "<p>8 bytes"));
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn fallback<M>(mut self, handler: impl Handler<M>) -> Self {
+        self.fallback = Some(self.hold(handler.into_endpoint()));
+        self
+    }
+
+    /// A handler for paths that have other methods, in place of 405. Its answer gets the `Allow` header that a 405 has to have. OPTIONS, and
+    /// methods that nobody knows (501), are answered as without it.
+    #[must_use]
+    #[track_caller]
+    pub fn method_not_allowed<M>(mut self, handler: impl Handler<M>) -> Self {
+        self.method_not_allowed = Some(self.hold(WithAllow(handler.into_endpoint())));
+        self
+    }
+
+    /// Limits for all routes of this router, those of nested ones too, that have none of their own
+    /// ([`Handler::limits`]).
+    ///
+    /// # Panics
+    /// When one of them lets nothing through.
+    #[must_use]
+    #[track_caller]
+    pub fn limits(mut self, limits: RouteLimits) -> Self {
+        self.limits = limits.checked();
         self
     }
 
@@ -214,160 +252,119 @@ impl Router {
         self
     }
 
-    /// Takes in all routes of another router, which keep its hooks; this router's are around them.
+    /// Takes in all routes of another router, or of a table ([`routes!`](crate::routes)), which keep its hooks; this router's are
+    /// around them.
     ///
-    /// Paths that neither has are this router's own: 404 passes no hook of `other`.
+    /// Paths that neither has are this router's own: 404 passes no hook of `other`, nor does a fallback that comes from there.
     ///
     /// # Panics
-    /// When a pattern takes the same paths as one that is there.
+    /// When a pattern takes the same paths as one that is there, or both have a [`fallback`](Self::fallback).
     #[must_use]
-    pub fn merge(self, other: Router) -> Self {
-        self.nest("", other)
+    #[track_caller]
+    pub fn merge(self, other: impl Into<Router>) -> Self {
+        self.take_in("", other.into())
     }
 
     /// Like [`merge`](Self::merge), with `prefix` before each pattern: `/api` and `/orders` make `/api/orders`. All that
-    /// begins with the prefix is `other`'s then, and its hooks see the 404 for what it has not.
+    /// begins with the prefix is `other`'s then, and its hooks and its fallback see what it has not.
+    ///
+    /// The root of `other`, `/`, is at both `/api` and `/api/`. A slash at the end of the prefix changes nothing.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Request, Router};
+    ///
+    /// let items = || Router::new()
+    ///     .get("/", |_: &Request| "all")
+    ///     .get("/{id}", |req: &Request| req.param::<String>("id"));
+    /// let client = App::new(move |_| Router::new().nest("/items", items())).test();
+    /// assert_eq!(client.get("/items").text(), "all");
+    /// assert_eq!(client.get("/items/").text(), "all");
+    /// assert_eq!(client.get("/items/7").text(), "7");
+    /// ```
     ///
     /// # Panics
-    /// When a pattern takes the same paths as one that is there.
+    /// When a pattern takes the same paths as one that is there, or the prefix is no path.
     #[must_use]
-    pub fn nest(mut self, prefix: &str, other: Router) -> Self {
+    #[track_caller]
+    pub fn nest(self, prefix: &str, other: impl Into<Router>) -> Self {
+        self.take_in(prefix.strip_suffix('/').unwrap_or(prefix), other.into())
+    }
+
+    #[track_caller]
+    fn take_in(mut self, prefix: &str, other: Router) -> Self {
+        let base = u32::try_from(self.routes.len()).expect("fewer than 2^32 routes");
+        let here = |number: RouteId| RouteId(base + number.0);
         let group = Rc::new(other.hooks);
         self.has_groups |= !group.is_empty() || other.has_groups;
         self.waits |= other.waits;
-        let inner = other.nests.into_iter().map(|nest| (nest.segments.join("/"), nest.groups));
-        let all = inner.chain((!prefix.is_empty()).then(|| (String::new(), Vec::new())));
-        for (inner, mut groups) in all {
+        let fallback = other.fallback.map(here);
+        if prefix.is_empty() && fallback.is_some() {
+            assert!(
+                self.fallback.is_none(),
+                "both routers have a fallback, and there is no prefix to tell by"
+            );
+            self.fallback = fallback;
+        }
+        let own = (!prefix.is_empty()).then(|| Nest::new("", Vec::new(), None));
+        for mut nest in other.nests.into_iter().chain(own) {
             if !group.is_empty() {
-                groups.push(Rc::clone(&group));
+                nest.groups.push(Rc::clone(&group));
             }
-            self.nests.push(Nest::new(&format!("{prefix}{inner}"), groups));
+            nest.fallback = nest.fallback.map(here).or(fallback);
+            self.nests.push(nest.below(prefix));
         }
         // Stable: of equals the first one stays first.
         self.nests.sort_by_cached_key(Nest::order);
-        let mut patterns: Vec<_> = other
-            .tree
-            .iter()
-            .map(|(method, pattern, route)| (route.0, method.clone(), pattern.to_owned()))
-            .collect();
-        patterns.sort_by_key(|(number, ..)| *number);
-        for ((_, method, pattern), mut route) in patterns.into_iter().zip(other.routes) {
+        for mut route in other.routes {
             if !group.is_empty() {
                 route.groups.push(Rc::clone(&group));
             }
-            self.add(method, &format!("{prefix}{pattern}"), route);
+            route.limits = route.limits.or(other.limits);
+            route.method_not_allowed = route.method_not_allowed.or(other.method_not_allowed).map(here);
+            self.routes.push(route);
         }
-        self.can_limit_last = false;
+        let mut patterns: Vec<_> = other.tree.iter().collect();
+        patterns.sort_by_key(|(_, _, number)| number.0);
+        for (method, pattern, number) in patterns {
+            let (method, number) = (method.cloned(), here(*number));
+            if pattern == "/" && !prefix.is_empty() {
+                self.insert(method.clone(), prefix, number);
+            }
+            self.insert(method, &format!("{prefix}{pattern}"), number);
+        }
         self
     }
 
-    fn add(&mut self, method: Method, pattern: &str, route: Route) {
+    /// Keeps a handler, which no path leads to yet.
+    #[track_caller]
+    pub(super) fn hold(&mut self, endpoint: impl Endpoint) -> RouteId {
         let number = RouteId(u32::try_from(self.routes.len()).expect("fewer than 2^32 routes"));
-        for name in [method.as_str(), if method == Method::GET { "HEAD" } else { "" }] {
+        let limits = endpoint.limits().checked();
+        let endpoint = Box::new(endpoint);
+        self.routes.push(Route { endpoint, limits, groups: Vec::new(), method_not_allowed: None });
+        number
+    }
+
+    /// Leads a method, or any, and a pattern to a handler.
+    #[track_caller]
+    pub(super) fn insert(&mut self, method: Option<Method>, pattern: &str, number: RouteId) {
+        let implied = if method == Some(Method::GET) { "HEAD" } else { "" };
+        for name in [method.as_ref().map_or("", Method::as_str), implied] {
             if !name.is_empty() && !self.methods.split(", ").any(|known| known == name) {
                 self.methods.push_str(if self.methods.is_empty() { "" } else { ", " });
                 self.methods.push_str(name);
             }
         }
-        if let Err(error) = self.tree.insert(method, pattern, number) {
+        if let Err(error) = self.tree.insert_for(method, pattern, number) {
             panic!("{error}");
         }
-        self.routes.push(route);
-        self.can_limit_last = true;
-    }
-
-    fn route(&self, route: RouteId) -> &Route {
-        &self.routes[route.0 as usize]
-    }
-
-    /// The groups around a request, innermost first.
-    #[inline]
-    fn groups(&self, route: Option<RouteId>, request: &Request<'_>) -> &[Rc<Hooks>] {
-        match route {
-            Some(route) => &self.route(route).groups,
-            None => self.groups_without_route(request.path()),
-        }
-    }
-
-    /// All hooks before a request, in their order.
-    #[inline]
-    fn chain(&self, route: Option<RouteId>, request: &Request<'_>) -> impl Iterator<Item = &Before> {
-        let groups = self.groups(route, request).iter().rev();
-        self.hooks.before().chain(groups.flat_map(|group| group.before()))
-    }
-
-    #[cold]
-    fn groups_without_route(&self, path: &str) -> &[Rc<Hooks>] {
-        if let Some(route) = self.tree.find_any(path) {
-            return &self.route(*route).groups;
-        }
-        self.nests.iter().find(|nest| nest.has(path)).map_or(&[], |nest| &nest.groups)
-    }
-}
-
-impl Service for Router {
-    const IS_OWN: bool = true;
-
-    #[inline]
-    fn find(&self, method: &str, path: &[u8], params: &mut Params) -> FoundRoute<'_> {
-        match self.tree.find_bytes(method, path, params) {
-            Found::Route(route) => FoundRoute::To(*route),
-            Found::MethodNotAllowed(allow) => FoundRoute::MethodNotAllowed(allow),
-            Found::NotFound => FoundRoute::NotFound,
-        }
-    }
-
-    fn methods(&self) -> &str {
-        &self.methods
-    }
-
-    #[inline]
-    fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
-        self.route(route).body_bytes_max
-    }
-
-    #[inline]
-    fn has_before(&self, route: Option<RouteId>) -> bool {
-        !self.hooks.is_empty() || route.map_or(self.has_groups, |route| !self.route(route).groups.is_empty())
-    }
-
-    #[inline]
-    fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
-        ask(self.chain(route, request), request)
-    }
-
-    #[inline]
-    fn has_before_async(&self, route: Option<RouteId>, request: &Request<'_>) -> bool {
-        self.waits && waits(self.chain(route, request))
-    }
-
-    fn before_async(&self, route: Option<RouteId>, request: Request<'static>) -> BeforeFuture {
-        ask_later(self.chain(route, &request), request.clone())
-    }
-
-    #[inline]
-    fn has_after(&self, route: Option<RouteId>) -> bool {
-        self.has_before(route)
-            && (self.hooks.has_after()
-                || route.is_none_or(|route| self.route(route).groups.iter().any(|group| group.has_after())))
-    }
-
-    fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
-        for group in self.groups(route, request) {
-            group.after(request, parts);
-        }
-        self.hooks.after(request, parts);
-    }
-
-    #[inline]
-    fn call(&self, route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
-        self.route(route).endpoint.call(request, reply)
     }
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let routes = self.tree.iter().map(|(method, pattern, _)| format!("{method} {pattern}"));
+        let name = |method: Option<&Method>| method.map_or("ANY".to_owned(), Method::to_string);
+        let routes = self.tree.iter().map(|(method, pattern, _)| format!("{} {pattern}", name(method)));
         f.debug_list().entries(routes).finish()
     }
 }

@@ -24,6 +24,7 @@ impl TestResponse {
     ///
     /// # Panics
     /// When it is not UTF-8.
+    #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
@@ -33,6 +34,7 @@ impl TestResponse {
     /// # Panics
     /// When it is not JSON of that shape.
     #[cfg(feature = "json")]
+    #[track_caller]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> T {
         match serde_json::from_slice(&self.body) {
             Ok(value) => value,

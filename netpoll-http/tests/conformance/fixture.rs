@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Poll, Waker};
 
 use netpoll_core::sim::Options;
-use netpoll_http::{Files, Limits, Method, Reply, Request, Router, StatusCode, Worker};
+use netpoll_http::{Files, Handler, Limits, Method, Reply, Request, RouteLimits, Router, StatusCode, Worker};
 
 use crate::answer::{self, Answer};
 use crate::cases::{self, CANARY_BODY};
@@ -27,18 +27,19 @@ pub fn router() -> Router {
             req.trailers().flat_map(line).collect::<Vec<u8>>()
         })
         .get("/files/{*rest}", files())
-        .post("/small", |req: &Request| req.body().to_vec())
-        .body_bytes_max(16);
-    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    methods.into_iter().fold(router, |router, method| {
-        let method: Method = method.parse().expect("a method");
-        let echo =
-            |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "application/octet-stream", req.body());
-        let takes_none = [Method::GET, Method::DELETE, Method::OPTIONS].contains(&method);
-        let router = router.on(method, "/echo", echo);
-        // They would see an empty one.
-        if takes_none { router.body_bytes_max(1 << 20) } else { router }
-    })
+        .post(
+            "/small",
+            (|req: &Request| req.body().to_vec()).limits(RouteLimits::default().body_bytes_max(16)),
+        );
+    let echo =
+        |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "application/octet-stream", req.body());
+    // Without it they would see an empty body.
+    let with_body = echo.limits(RouteLimits::default().body_bytes_max(1 << 20));
+    router.route("/echo", [Method::POST, Method::PUT, Method::PATCH], echo).route(
+        "/echo",
+        [Method::GET, Method::DELETE, Method::OPTIONS],
+        with_body,
+    )
 }
 
 /// The files of the table, put down once for all tests.

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use netpoll_http::{
-    App, Body, BodyBuf, Error, HeaderValue, Json, Method, Params, Parts, Pull, Replied, Reply, Request,
-    Response, Route, RouteId, Router, Service, StatusCode, header, routes,
+    App, Body, BodyBuf, Error, Handler, HeaderValue, Json, Method, Params, Parts, Pull, Replied, Reply,
+    Request, Response, Route, RouteId, RouteLimits, Router, Service, StatusCode, header, routes,
 };
 
 use crate::{client, text};
@@ -222,8 +222,10 @@ fn eventful() -> Router {
             reply.write(StatusCode::OK, "text/plain", |out| out.extend(b"written"))
         })
         .get("/stream", |_: &Request| Response::text(Body::chunks(["a", "b"])))
-        .post("/small", |req: &Request| req.body().to_vec())
-        .body_bytes_max(4)
+        .post(
+            "/small",
+            (|req: &Request| req.body().to_vec()).limits(RouteLimits::default().body_bytes_max(4)),
+        )
         .after(access_log)
 }
 

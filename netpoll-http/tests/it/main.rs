@@ -14,6 +14,7 @@ mod files;
 mod hooks;
 mod life;
 mod limits;
+mod nesting;
 mod on_workers;
 mod routing;
 mod server;

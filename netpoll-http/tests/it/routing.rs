@@ -1,6 +1,6 @@
 //! Which answer a method and a path get, with and without a handler.
 
-use netpoll_http::{App, Method, Request, Router, StatusCode, TestClient, routes};
+use netpoll_http::{App, Handler, Method, Request, RouteLimits, Router, StatusCode, TestClient, routes};
 
 use crate::client;
 
@@ -139,11 +139,10 @@ fn a_method_with_a_dash_has_routes_too() {
     let run_time = client(move || Router::new().on(search(), "/devices", |_: &Request| "found"));
     let compile_time = App::new(|_| {
         routes! {
-            "M-SEARCH" "/devices" => |_: &Request| "found",
+            "M-SEARCH" "/devices" => (|_: &Request| "found").limits(RouteLimits::default().body_bytes_max(5)),
             "VERSION-CONTROL" "/devices/{id}" => |req: &Request| req.param::<String>("id"),
             GET "/" => |_: &Request| "root",
         }
-        .body_bytes_max_of("M-SEARCH", "/devices", 5)
     })
     .test();
     for client in [run_time, compile_time.clone()] {
@@ -153,29 +152,4 @@ fn a_method_with_a_dash_has_routes_too() {
     let control = Method::from_bytes(b"VERSION-CONTROL").expect("a token");
     assert_eq!(compile_time.request(control, "/devices/7").send().text(), "7");
     assert_eq!(compile_time.request(search(), "/").send().status, StatusCode::METHOD_NOT_ALLOWED);
-}
-
-#[test]
-#[should_panic(expected = "before `nest` and `merge`")]
-fn a_body_limit_behind_a_nested_router_is_refused() {
-    let inner = Router::new().post("/b", |_: &Request| "b");
-    let _ = Router::new().post("/a", |_: &Request| "a").nest("/n", inner).body_bytes_max(3);
-}
-
-#[test]
-#[should_panic(expected = "before `nest` and `merge`")]
-fn a_body_limit_behind_a_merged_router_is_refused() {
-    let _ = Router::new().post("/a", |_: &Request| "a").merge(Router::new()).body_bytes_max(3);
-}
-
-#[test]
-fn routers_keep_their_body_limits_when_they_are_nested() {
-    let client = client(|| {
-        let inner = Router::new().post("/b", |_: &Request| "b").body_bytes_max(3);
-        let router = Router::new().nest("/n", inner).post("/a", |_: &Request| "a").body_bytes_max(5);
-        router.before(|_: &Request| ())
-    });
-    assert_eq!(client.post("/n/b", "1234").status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!((client.post("/n/b", "123").text(), client.post("/a", "12345").text()), ("b", "a"));
-    assert_eq!(client.post("/a", "123456").status, StatusCode::PAYLOAD_TOO_LARGE);
 }
