@@ -10,7 +10,7 @@ use super::{Conn, Context};
 use crate::driver::Io;
 use crate::mem::Pool;
 use crate::sys::{Lendable, Lent};
-use crate::task::Lane;
+use crate::task::{Lane, share};
 
 /// One worker, as far as its tasks may reach it.
 pub struct Desk<'a> {
@@ -63,6 +63,7 @@ impl Conn<'_> {
     /// leaves in the next turn.
     #[inline]
     pub fn lend<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        share::refill();
         lend(self.cx, self.io, poll)
     }
 }

@@ -154,8 +154,7 @@ impl<T: AsFd> AsyncFd<T> {
 
     /// Tries until it finds something or fails, and waits in between. `call` is not called before the descriptor was reported as ready.
     ///
-    /// Cancel-safe: no `call` is under way while it waits. 128 of these in a row that need not wait are bounded by nobody: a loop over a
-    /// descriptor that is always ready calls [`task::yield_now`](crate::task::yield_now) now and then.
+    /// Cancel-safe: no `call` is under way while it waits. A loop over a descriptor that is always ready [gives way](crate::sync#giving-way).
     ///
     /// # Errors
     /// Those of `call` but `WouldBlock`.

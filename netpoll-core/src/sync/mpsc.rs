@@ -42,8 +42,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::queue::{Queue, Remains, Taken, Wish};
-use super::wakers::{Step, drive, wake_all, wake_one};
+use super::wakers::{Step, drive, drive_with, give_way, wake_all, wake_one};
 pub use super::{Closed, SendError, TryError, TrySendError};
+use crate::task::share;
 
 /// A channel that holds at most so many values.
 ///
@@ -218,10 +219,26 @@ impl<T> Sending<'_, T> {
     fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
         let Self { sender, value, place } = self;
         let queue = &sender.shared.queue;
+        // Who stands in line has been taken in, or has nothing to do but to wait.
         let step = |spare: &mut _| queue.borrow_mut().step_send(place, value, cx.waker(), spare);
-        let (outcome, wake) = ready!(drive(cx.waker(), step));
+        let (outcome, wake) = ready!(drive_with(None, cx.waker(), step));
         sender.shared.wake_receiver(wake);
         Poll::Ready(outcome)
+    }
+
+    /// A first poll that gives way.
+    #[cold]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        let (shared, waker) = (&self.sender.shared, cx.waker().clone());
+        if shared.queue.borrow().is_closed() {
+            return give_way(&waker);
+        }
+        // To clone a waker runs code of the program, but nothing does from here on.
+        let Some(value) = self.value.take() else { return Poll::Pending };
+        let [wake, receiver] = shared.queue.borrow_mut().join(&mut self.place, Wish::Value(value), waker);
+        wake_one(wake);
+        shared.wake_receiver(receiver);
+        Poll::Pending
     }
 
     fn withdraw(&mut self) -> Option<T> {
@@ -239,11 +256,16 @@ impl<T> Future for Sending<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if this.value.is_some() && share::is_spent() {
+            return this.give_way(cx);
+        }
         if let Some(value) = this.value.take() {
             match this.sender.try_send(value) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(TrySendError::Closed(value)) => return Poll::Ready(Err(SendError(value))),
                 Err(TrySendError::Full(value)) => this.value = Some(value),
+                sent => {
+                    share::spend();
+                    return Poll::Ready(sent.map_err(|error| SendError(error.into_inner())));
+                }
             }
         }
         this.poll_line(cx)
@@ -275,8 +297,17 @@ impl<'a, T> Future for Reserving<'a, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { sender, place } = self.get_mut();
         let queue = &sender.shared.queue;
-        let reserved =
-            ready!(drive(cx.waker(), |spare| { queue.borrow_mut().step_reserve(place, cx.waker(), spare) }));
+        if place.is_none() && share::is_spent() {
+            let waker = cx.waker().clone();
+            if queue.borrow().is_closed() {
+                return give_way(&waker);
+            }
+            let [wake, _no_value] = queue.borrow_mut().join(place, Wish::Room, waker);
+            wake_one(wake);
+            return Poll::Pending;
+        }
+        let step = |spare: &mut _| queue.borrow_mut().step_reserve(place, cx.waker(), spare);
+        let reserved = ready!(drive_with(None, cx.waker(), step));
         Poll::Ready(reserved.map(|()| Permit { sender }))
     }
 }
@@ -370,11 +401,20 @@ impl<T> Receiver<T> {
     }
 
     /// [`recv`](Self::recv) for who writes a future or a stream. The last waker that it was polled with is woken.
-    #[inline]
+    #[inline(always)]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if share::gives_way(cx.waker()) {
+            return Poll::Pending;
+        }
         match self.try_recv() {
-            Ok(value) => Poll::Ready(Some(value)),
-            Err(TryError::Closed) => Poll::Ready(None),
+            Ok(value) => {
+                share::spend();
+                Poll::Ready(Some(value))
+            }
+            Err(TryError::Closed) => {
+                share::spend();
+                Poll::Ready(None)
+            }
             Err(TryError::NotNow) => self.listen(cx),
         }
     }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::line::Line;
-use super::wakers::{Step, drive, keep, wake_all, wake_one};
+use super::wakers::{Step, drive_with, keep, wake_all, wake_one};
+use crate::task::share;
 
 /// What a waiter has heard.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,12 +130,37 @@ pub struct Notified {
     place: Option<usize>,
 }
 
+impl Notified {
+    /// A first poll that gives way: it takes its place in line, and a notification that is kept.
+    #[cold]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let wake = {
+            let state = &mut *self.notify.state.borrow_mut();
+            if self.round != state.rounds {
+                // All were notified, this one too: that stays so.
+                Some(waker)
+            } else {
+                let place = state.line.join(Waiter { heard: Heard::Nothing, waker: Some(waker) });
+                self.place = Some(place);
+                if mem::take(&mut state.has_permit) { state.hear(place, Heard::One) } else { None }
+            }
+        };
+        wake_one(wake);
+        Poll::Pending
+    }
+}
+
 impl Future for Notified {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { notify, round, place } = self.get_mut();
-        drive(cx.waker(), |spare| {
+        let this = self.get_mut();
+        if this.place.is_none() && share::is_spent() {
+            return this.give_way(cx);
+        }
+        let Self { notify, round, place } = this;
+        drive_with(None, cx.waker(), |spare| {
             let state = &mut *notify.state.borrow_mut();
             if let Some(at) = *place {
                 if state.line[at].heard != Heard::Nothing {

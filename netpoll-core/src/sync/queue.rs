@@ -222,6 +222,18 @@ impl<T> Queue<T> {
         }
     }
 
+    /// A poll of who sends, and gives way: it takes its place behind the others, and is let in at once if there is room, so that nobody
+    /// overtakes it. Who is to be woken.
+    #[cold]
+    pub fn join(&mut self, place: &mut Option<usize>, wish: Wish<T>, waker: Waker) -> [Option<Waker>; 2] {
+        let is_value = matches!(wish, Wish::Value(_));
+        *place = Some(self.line.join(Waiter { wish, waker: Some(waker) }));
+        let wake = self.let_in();
+        // For the value that was let in, or to take it from the line.
+        let has_news = is_value && (wake.is_some() || self.capacity == 0);
+        [wake, if has_news { self.call_receiver() } else { None }]
+    }
+
     /// Gives a place up.
     pub fn withdraw(&mut self, place: usize) -> Waiter<T> {
         self.line.remove(place)

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::line::Line;
-use super::wakers::{Step, drive, keep, wake_all, wake_each};
+use super::wakers::{Step, drive_with, give_way, keep, wake_all, wake_each, wake_one};
 use super::{Closed, TryError};
+use crate::task::share;
 
 struct Waiter {
     permits: usize,
@@ -159,12 +160,35 @@ pub struct Acquiring {
     place: Option<usize>,
 }
 
+impl Acquiring {
+    /// A first poll that gives way: it takes its place in line, where it has its permits at once if they are free.
+    #[cold]
+    fn give_way<R>(&mut self, cx: &mut Context<'_>) -> Poll<R> {
+        let waker = cx.waker().clone();
+        if self.semaphore.is_closed() {
+            return give_way(&waker);
+        }
+        let wake = {
+            let state = &mut *self.semaphore.state.borrow_mut();
+            let waiter = Waiter { permits: self.permits, is_granted: false, waker: Some(waker) };
+            self.place = Some(state.line.join(waiter));
+            state.grant()
+        };
+        wake_one(wake);
+        Poll::Pending
+    }
+}
+
 impl Future for Acquiring {
     type Output = Result<SemaphorePermit, Closed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { semaphore, permits, place } = self.get_mut();
-        let acquired = drive(cx.waker(), |spare| {
+        let this = self.get_mut();
+        if this.place.is_none() && share::is_spent() {
+            return this.give_way(cx);
+        }
+        let Self { semaphore, permits, place } = this;
+        let acquired = drive_with(None, cx.waker(), |spare| {
             let state = &mut *semaphore.state.borrow_mut();
             if let Some(at) = *place {
                 if state.line.is_linked(at) {

@@ -8,6 +8,8 @@ use std::task::{Poll, Waker};
 
 use slab::Slab;
 
+use crate::task::share;
+
 /// What a step of a state has come to.
 pub enum Step<R> {
     /// It is done.
@@ -20,11 +22,23 @@ pub enum Step<R> {
 
 /// Does a step until it needs nothing more. The step opens its cell each time it is called; nothing is open in between,
 /// when the waker is cloned, and the one that it replaces is dropped.
+///
+/// Gives way if the share of this poll is spent: then what is there stays there, and the caller is polled again.
 pub fn drive<R>(waker: &Waker, step: impl FnMut(&mut Option<Waker>) -> Step<R>) -> Poll<R> {
+    if share::gives_way(waker) {
+        return Poll::Pending;
+    }
     drive_with(None, waker, step)
 }
 
-/// [`drive`], with a clone of the waker at hand: for who is likely to wait, and saves a step by it.
+/// Others come first.
+#[cold]
+pub fn give_way<R>(waker: &Waker) -> Poll<R> {
+    waker.wake_by_ref();
+    Poll::Pending
+}
+
+/// [`drive`], for who has asked whether others come first, and with a clone of the waker at hand: who is likely to wait saves a step by it.
 pub fn drive_with<R>(
     mut spare: Option<Waker>,
     waker: &Waker,
@@ -32,7 +46,10 @@ pub fn drive_with<R>(
 ) -> Poll<R> {
     loop {
         match step(&mut spare) {
-            Step::Ready(result) => return Poll::Ready(result),
+            Step::Ready(result) => {
+                share::spend();
+                return Poll::Ready(result);
+            }
             Step::Pending(wake) => {
                 wake_one(wake);
                 return Poll::Pending;

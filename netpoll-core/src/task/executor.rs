@@ -14,7 +14,7 @@ use std::task::{Poll, RawWakerVTable, Waker};
 use super::body::{self, Task};
 use super::slots::{Marks, Slots, Wake};
 use super::sync::Arc;
-use super::{Came, Lane, WakeTarget};
+use super::{Came, Lane, WakeTarget, share};
 use crate::mem::{self, Key};
 
 /// The table of tasks: the number in their keys.
@@ -178,6 +178,7 @@ impl Executor {
 
     #[inline(always)]
     fn run(&self, key: Key, mut task: Task) {
+        share::refill();
         let run = task.as_mut().run();
         // Behind the poll another target may come to lie there.
         self.polled_target.set(0);

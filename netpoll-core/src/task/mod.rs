@@ -51,6 +51,7 @@ mod lane;
 mod park;
 mod remote;
 mod scope;
+pub(crate) mod share;
 mod sleeps;
 mod slots;
 mod states;

@@ -11,6 +11,8 @@ use super::Lane;
 thread_local! {
     /// The number of the lane that this thread is in; 0: none.
     pub static HERE: Cell<u64> = const { Cell::new(0) };
+    /// Waits that may be over when they begin, until who awaits them gives way.
+    pub static LEFT: Cell<i32> = const { Cell::new(0) };
     /// That lane.
     pub static CURRENT: RefCell<Option<Rc<Lane>>> = const { RefCell::new(None) };
 }

@@ -13,5 +13,6 @@ use super::Lane;
 
 loom::thread_local! {
     pub static HERE: Cell<u64> = Cell::new(0);
+    pub static LEFT: Cell<i32> = Cell::new(0);
     pub static CURRENT: RefCell<Option<Rc<Lane>>> = RefCell::new(None);
 }

@@ -507,3 +507,22 @@ fn a_drain_does_not_wait_for_descriptors_that_are_watched() {
     let report = runtime.stop(Duration::from_secs(60)).unwrap();
     assert!(report.took < Duration::from_secs(30), "{report}");
 }
+
+#[test]
+fn a_loop_over_a_descriptor_that_is_always_ready_lets_others_have_their_turn() {
+    run(async {
+        let fd = AsyncFd::new(eventfd()).unwrap();
+        let is_over = Rc::new(Cell::new(false));
+        let over = Rc::clone(&is_over);
+        // Once it is known to be ready, no wait for that has to wait.
+        drop(fd.writable().await.unwrap());
+        let other = spawn_local(async move { over.set(true) });
+        let mut waits = 0;
+        while !is_over.get() && waits < 10_000 {
+            drop(fd.writable().await.unwrap());
+            waits += 1;
+        }
+        assert!(waits <= 128, "others came behind {waits} waits");
+        other.await.unwrap();
+    });
+}

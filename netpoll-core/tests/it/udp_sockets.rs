@@ -717,3 +717,22 @@ fn workers_have_sockets_of_their_own_and_clean_up() -> io::Result<()> {
 async fn bind_and_say() -> SocketAddr {
     bind().await.local_addr()
 }
+
+#[test]
+fn a_loop_over_a_socket_that_is_never_empty_lets_others_have_their_turn() {
+    run(async || {
+        let (one, other) = (bind().await, bind().await);
+        one.send_to(b"always here", other.local_addr()).await.unwrap();
+        other.readable().await.unwrap();
+        let is_over = Rc::new(Cell::new(false));
+        let over = Rc::clone(&is_over);
+        let task = spawn_local(async move { over.set(true) });
+        let (mut reads, mut buffer) = (0, [0; 100]);
+        while !is_over.get() && reads < 10_000 {
+            other.peek_from(&mut buffer).await.unwrap();
+            reads += 1;
+        }
+        assert!(reads <= 128, "others came behind {reads} reads");
+        task.await.unwrap();
+    });
+}

@@ -3,6 +3,7 @@
 
 mod channels;
 mod crossing;
+mod giving_way;
 mod models;
 mod notify;
 mod oneshots;

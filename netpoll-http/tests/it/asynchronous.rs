@@ -1,6 +1,6 @@
 //! Handlers that wait.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use netpoll_core::blocking::spawn_blocking;
 use netpoll_core::net::{Listener, Stream};
+use netpoll_core::sync::Semaphore;
 use netpoll_core::task;
 use netpoll_core::time::sleep;
 use netpoll_http::{App, Error, Json, Limits, Request, Router, StatusCode, TestClient};
@@ -321,4 +322,23 @@ fn a_handler_asks_another_service_and_spawns_and_is_given_up_without_a_trace() {
     leaves.reset();
     client.advance(Duration::from_secs(20));
     assert_eq!((client.open(), client.blocks_in_use(), client.stats().panics), (0, 0, 0));
+}
+
+#[test]
+fn a_handler_that_loops_over_what_is_always_ready_lets_others_have_their_turn() {
+    let loops = async |_: Request| {
+        let is_over = Rc::new(Cell::new(false));
+        let over = Rc::clone(&is_over);
+        let _other = task::spawn_local(async move { over.set(true) });
+        let permits = Semaphore::new(1);
+        let mut results = 0;
+        while !is_over.get() && results < 10_000 {
+            drop(permits.acquire(1).await);
+            results += 1;
+        }
+        // In the poll that began it, or in the one behind that.
+        if results <= 2 * 128 { "gave way" } else { "went on" }
+    };
+    let client = client(move || Router::new().get("/", loops));
+    assert_eq!(client.get("/").text(), "gave way");
 }

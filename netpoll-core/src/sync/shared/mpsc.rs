@@ -32,8 +32,8 @@
 //! # threads.into_iter().for_each(|thread| assert!(thread.join().unwrap().is_ok()));
 //! ```
 //!
-//! A receiver that finds values again and again gives way to other tasks of its worker: behind 128 values, or a full queue if
-//! that is more, it says once that it is not ready, and has woken itself.
+//! A receiver that finds values again and again gives way: on a worker as [all waits](crate::sync#giving-way) do, elsewhere behind 128 values, or
+//! a full queue if that is more.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,9 +44,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::primitives::{AtomicUsize, Mutex, Ordering};
 use crate::sync::queue::{Queue, Remains, Taken, Wish};
-use crate::sync::wakers::{Step, drive, drive_with, wake_all, wake_each, wake_one};
+use crate::sync::wakers::{Step, drive, drive_with, give_way, wake_all, wake_each, wake_one};
 pub use crate::sync::{Closed, SendError, TryError, TrySendError};
-use crate::task::wait_for;
+use crate::task::{share, wait_for};
 
 /// A receiver that has found so many values in a row gives way.
 const SHARE: usize = 128;
@@ -269,6 +269,20 @@ impl<T> Sending<'_, T> {
         Poll::Ready(outcome)
     }
 
+    /// A first poll that gives way.
+    #[cold]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        let (value, place) = (&mut self.value, &mut self.place);
+        let waker = cx.waker().clone();
+        let joined = self.sender.shared.with_room(true, |queue| {
+            let value = if queue.is_closed() { None } else { value.take() };
+            value.map(|value| queue.join(place, Wish::Value(value), waker))
+        });
+        let Some(wakes) = joined else { return give_way(cx.waker()) };
+        wakes.into_iter().for_each(wake_one);
+        Poll::Pending
+    }
+
     fn withdraw(&mut self) -> Option<T> {
         let Some(place) = self.place.take() else { return self.value.take() };
         let waiter = self.sender.shared.with(|queue| queue.withdraw(place));
@@ -284,11 +298,16 @@ impl<T> Future for Sending<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if this.value.is_some() && share::is_spent() {
+            return this.give_way(cx);
+        }
         if let Some(value) = this.value.take() {
             match this.sender.try_send(value) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(TrySendError::Closed(value)) => return Poll::Ready(Err(SendError(value))),
                 Err(TrySendError::Full(value)) => this.value = Some(value),
+                sent => {
+                    share::spend();
+                    return Poll::Ready(sent.map_err(|error| SendError(error.into_inner())));
+                }
             }
         }
         this.poll_line(cx)
@@ -319,7 +338,16 @@ impl<'a, T> Future for Reserving<'a, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { sender, place } = self.get_mut();
-        let reserved = ready!(drive(cx.waker(), |spare| {
+        if place.is_none() && share::is_spent() {
+            let waker = cx.waker().clone();
+            let joined = sender
+                .shared
+                .with_room(true, |queue| (!queue.is_closed()).then(|| queue.join(place, Wish::Room, waker)));
+            let Some(wakes) = joined else { return give_way(cx.waker()) };
+            wakes.into_iter().for_each(wake_one);
+            return Poll::Pending;
+        }
+        let reserved = ready!(drive_with(None, cx.waker(), |spare| {
             sender.shared.with_room(spare.is_some(), |queue| queue.step_reserve(place, cx.waker(), spare))
         }));
         Poll::Ready(reserved.map(|()| Permit { sender }))
@@ -423,8 +451,14 @@ impl<T> Receiver<T> {
     /// [`recv`](Self::recv) for who writes a future or a stream. The last waker that it was polled with is woken.
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if share::gives_way(cx.waker()) {
+            return Poll::Pending;
+        }
         match self.take_from_hand() {
-            Some(value) => Poll::Ready(Some(value)),
+            Some(value) => {
+                share::spend();
+                Poll::Ready(Some(value))
+            }
             None => self.poll_queue(cx),
         }
     }
