@@ -493,6 +493,16 @@ impl Conn<'_> {
         self.stream.set_in_task();
     }
 
+    /// The grace of a drain begins, unless it has.
+    pub(crate) fn retire(&mut self) {
+        self.stream.begin_to_retire(self.cx, self.key);
+    }
+
+    /// That grace is called off, if it runs: something is under way again.
+    pub(crate) fn go_on_after_all(&mut self) {
+        self.stream.go_on_after_all(&mut self.cx.agenda, &self.cx.limits, self.io, self.key);
+    }
+
     /// Whether the peer takes what is sent is watched: what is sent past the queue would not be counted.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {

@@ -18,7 +18,8 @@ pub struct ConnLimits {
     /// Connections of one worker. Default 1 000 000: the slab holds 16 million, and a connection without buffers costs about 250
     /// bytes with HTTP on it. Outgoing connections count, but are not refused.
     ///
-    /// When there are as many, the one that has idled longest ([`Protocol::idle_since`](crate::Protocol::idle_since)), for a
+    /// When there are as many, the one that has idled longest ([`Protocol::idle_since`](crate::Protocol::idle_since),
+    /// [`Stream::set_idle`](crate::net::Stream::set_idle)), for a
     /// quarter of a second at least, is closed for a newcomer; if none has, the newcomer is. From three
     /// quarters of them on, idle ones are closed the sooner the more there are: who has idled for 60 s at first, for 1 s near the end.
     /// The same happens when there is no descriptor, or no memory of the kernel, for a newcomer.

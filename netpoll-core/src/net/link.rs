@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::shared::{Next, Shared};
+use crate::clockwork::Instant;
 use crate::conn::{Commands, Conn, Flow, Input, Lost, Protocol};
 use crate::mem::Key;
 
@@ -83,6 +84,7 @@ impl Protocol for Link {
         let is_behind = self.0.is_behind();
         let goes_on = self.0.receive(conn.pool(), input.bytes());
         input.advance_all();
+        self.0.look_at_grace(conn);
         if is_behind && conn.is_short_of_memory() {
             return conn.let_go_for_memory();
         }
@@ -124,14 +126,19 @@ impl Protocol for Link {
         conn.unchanged_flow()
     }
 
-    /// Its task hears of it, and ends it or does not.
+    /// Its task hears of it, and ends it or does not; unless it is idle.
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.0.retire_if_idle(conn);
         conn.unchanged_flow()
+    }
+
+    fn idle_since(&mut self, _conn: &mut Conn<'_>) -> Option<Instant> {
+        self.0.idle_since()
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.0.close(conn);
-        Flow::Linger
+        if self.0.is_idle_client() { Flow::Close } else { Flow::Linger }
     }
 
     fn lost(&mut self, reason: Lost, _commands: &mut Commands) {

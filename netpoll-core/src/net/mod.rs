@@ -48,6 +48,8 @@
 //!
 //! # How a stream ends
 //!
+//! A drain waits for it, unless whoever has it has said that nothing is under way on it ([`set_idle`](Stream::set_idle)).
+//!
 //! Dropping one that was accepted sends what was written, ends our direction, and hears its peer out ([`Flow::Linger`](crate::Flow::Linger): two seconds of
 //! silence by default, [`ConnLimits::linger_silence_max`](crate::ConnLimits::linger_silence_max)), so that the
 //! peer reads it all. One that was connected closes as soon as what was written has left, unless its peer has sent what was not read
@@ -75,7 +77,7 @@ pub use copy::copy_bidirectional;
 pub use fd::{AsyncFd, NothingThere, ReadyGuard};
 pub use link::Link;
 pub use listener::{Listener, in_task};
-pub use stream::{OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+pub use stream::{IdleMark, OwnedReadHalf, OwnedSocket, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 pub use udp::UdpSocket;
 pub use unix_datagram::UnixDatagram;
 

@@ -8,6 +8,8 @@
 //! Invariants: nothing is borrowed while a waker is touched. An idle stream owns no block. `PAUSED` is what the connection was told
 //! last, and whoever reads what held it back stirs it. `BACKED_UP` ends with `drained`, `closing` or `lost`, which wake the writer.
 
+mod idle;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,7 +61,12 @@ const WRITTEN: u32 = 1 << 14;
 /// It was dialed: whoever drops it has no answer under way that its peer would lose.
 const DIALED: u32 = 1 << 16;
 
-/// No two are the same: there are seventeen.
+/// Nothing is under way on it, as its task has said.
+const IDLE: u32 = 1 << 17;
+/// A drain closes it unless something comes: the connection looks here for that.
+const RETIRES: u32 = 1 << 18;
+
+/// No two are the same: there are nineteen.
 const _: () = assert!(
     OPEN ^ GONE
         ^ ENDED
@@ -77,7 +84,9 @@ const _: () = assert!(
         ^ WRITTEN
         ^ INPUT
         ^ DIALED
-        == (1 << 17) - 1
+        ^ IDLE
+        ^ RETIRES
+        == (1 << 19) - 1
 );
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
@@ -95,6 +104,8 @@ const DRAFT_BYTES_MAX: usize = 16 * 1024;
 #[repr(C)]
 pub struct Shared {
     bits: Cell<u32>,
+    /// Since when it has been idle, if it is (`idle.rs`).
+    idle_since: Cell<u32>,
     lane: Rc<Lane>,
     /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it. Behind `state.input`.
     chunk: Lent<Chunk>,
@@ -131,6 +142,7 @@ impl Shared {
             lane,
             key: Cell::new(Key::new(0, 0, 0)),
             bits: Cell::new(0),
+            idle_since: Cell::new(0),
             wanted: Cell::new(0),
             state: RefCell::default(),
             chunk: Lent::new(),
@@ -397,8 +409,11 @@ impl Shared {
     #[inline]
     pub fn poll_room(&self, waker: &Waker) -> Poll<io::Result<()>> {
         let bits = self.bits.get();
-        if bits & (GONE | WRITER_LEFT | CLOSING | FINISHED) != 0 {
-            return Poll::Ready(Err(self.is_closed()));
+        if bits & (GONE | WRITER_LEFT | CLOSING | FINISHED | IDLE) != 0 {
+            if bits & (GONE | WRITER_LEFT | CLOSING | FINISHED) != 0 {
+                return Poll::Ready(Err(self.is_closed()));
+            }
+            self.end_idle_time();
         }
         if bits & DRAFTS != 0 {
             return Poll::Ready(Ok(()));
@@ -590,8 +605,8 @@ impl Shared {
     /// caller, who looks behind it.
     #[inline]
     pub fn offer(&self, chunk: &mut &[u8], poll: impl FnOnce()) {
-        if self.has(BACKED_UP | VEILED | WRITTEN) {
-            self.set(STIRRED);
+        if self.has(BACKED_UP | VEILED | WRITTEN | IDLE) {
+            self.begin_offer();
         } else {
             self.set(STIRRED | DRAFTS);
             self.lane.draft().borrow_mut().clear();
@@ -607,9 +622,12 @@ impl Shared {
     /// Input for the reader. True if there is room for more.
     #[inline]
     pub fn receive(&self, pool: &mut Pool, bytes: &[u8]) -> bool {
-        if self.has(READER_LEFT) {
-            self.set(PAUSED);
-            return false;
+        if self.has(READER_LEFT | IDLE) {
+            self.clear(IDLE);
+            if self.has(READER_LEFT) {
+                self.set(PAUSED);
+                return false;
+            }
         }
         self.set(INPUT);
         let mut state = self.state.borrow_mut();
@@ -682,7 +700,7 @@ impl Shared {
     #[inline]
     pub fn send_draft(&self, conn: &mut Conn<'_>) -> bool {
         // Nobody can wait for room: neither is the connection backed up, nor was anything queued here.
-        let bits = self.bits.get() & !INPUT;
+        let bits = self.bits.get() & !(INPUT | IDLE | DIALED);
         if bits != OPEN | STIRRED | DRAFTS || conn.is_finished() {
             return false;
         }
@@ -733,6 +751,7 @@ impl Shared {
             self.forget_input(conn);
             return Next::Hold;
         }
+        self.look_at_grace(conn);
         if self.has(PAUSED) && !self.is_full(self.state.borrow().input.len()) {
             self.clear(PAUSED);
             return Next::Receive;

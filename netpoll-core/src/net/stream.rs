@@ -352,6 +352,48 @@ macro_rules! reading {
             self.$($reader).+.read_until(end, into, most).await
         }
 
+        /// Says that nothing is under way on this stream from now on, or that something is. Nobody else knows whether it waits for the next request or
+        /// for the rest of one. While it is idle:
+        ///
+        /// - a drain closes it a moment after it has begun ([`ConnLimits::drain_grace`](crate::ConnLimits::drain_grace)), as it does idle
+        ///   connections of callbacks, and not at the end of `drain_within`. What comes within that moment counts: it is idle no more, and
+        ///   the drain waits for its answer; once idle again, it goes the same way;
+        /// - it may have to make room for newcomers ([`ConnLimits::connections_max`](crate::ConnLimits::connections_max)), those that have been idle for longest first.
+        ///
+        /// Whoever reads hears of either by `ConnectionAborted`. No time ends a stream that is idle: put a [`timeout`](crate::time::timeout) around the read.
+        ///
+        /// It is over when something comes, when something is written, or by `false`: so who serves says `true` whenever it waits for the next request, and no more.
+        /// With input there that nobody has read, which is a request under way, `true` does nothing. Costs some loads and stores.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        ///
+        /// use netpoll_core::sim::{Options, Sim};
+        ///
+        /// let mut sim = Sim::new(Options::default());
+        /// let listener = sim.listen_tasks(|mut stream, _peer| async move {
+        ///     let mut request = [0; 4];
+        ///     loop {
+        ///         stream.set_idle(true);
+        ///         if stream.read_exact(&mut request).await.is_err() || stream.write_all(b"pong").await.is_err() {
+        ///             return;
+        ///         }
+        ///     }
+        /// });
+        /// let peer = sim.connect(listener);
+        /// sim.send(peer, b"ping");
+        /// sim.settle();
+        /// sim.begin_drain(Duration::from_secs(3600));
+        /// sim.advance(Duration::from_secs(4)); // a grace of 1 s, and 2 s for a peer that does not close
+        /// assert!(sim.is_finished());
+        /// ```
+        pub fn set_idle(&mut self, idle: bool) {
+            let reader = &self.$($reader).+;
+            if !idle || reader.held.is_empty() {
+                reader.shared.set_idle(idle);
+            }
+        }
+
         /// Consumes so many bytes of what [`fill_buf`](Self::fill_buf) has lent.
         ///
         /// # Panics
@@ -613,6 +655,12 @@ impl Stream {
     writing!(writer);
     asking!(writer);
 
+    /// What says for somebody else that this stream is idle, as [`set_idle`](Self::set_idle) does: for a pool whose streams are in the hands of a crate.
+    #[must_use]
+    pub fn idle_mark(&self) -> IdleMark {
+        IdleMark { shared: Rc::clone(&self.reader.shared) }
+    }
+
     /// Ends the connection with a reset. What was written and has not left is lost.
     pub fn reset(self) {
         self.writer.shared.reset();
@@ -708,6 +756,27 @@ pub struct OwnedWriteHalf {
 impl OwnedWriteHalf {
     writing!(writer);
     asking!(writer);
+}
+
+/// Says of a [`Stream`] that it is idle, wherever that is ([`Stream::idle_mark`]).
+///
+/// It keeps nothing open, and does nothing once the connection is over. What was lent by [`Stream::fill_buf`] and not consumed it does not see.
+#[derive(Clone)]
+pub struct IdleMark {
+    shared: Rc<Shared>,
+}
+
+impl fmt::Debug for IdleMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdleMark").field("id", &connect::id_of(&self.shared)).finish_non_exhaustive()
+    }
+}
+
+impl IdleMark {
+    /// See [`Stream::set_idle`].
+    pub fn set(&self, idle: bool) {
+        self.shared.set_idle(idle);
+    }
 }
 
 /// A connected stream socket from elsewhere.

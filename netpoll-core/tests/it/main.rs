@@ -23,6 +23,7 @@ mod from_tasks;
 mod giving_way;
 mod half_close;
 mod hardship;
+mod idle_streams;
 mod in_place;
 mod inherited;
 mod last_words;

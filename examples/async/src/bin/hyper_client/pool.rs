@@ -9,7 +9,7 @@ use http::header::HOST;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
-use netpoll_core::net::Stream;
+use netpoll_core::net::{IdleMark, Stream};
 use netpoll_core::task::spawn_local;
 use netpoll_core::time::timeout;
 
@@ -19,8 +19,14 @@ const KEPT_MAX: usize = 32;
 type Failure = Box<dyn std::error::Error>;
 type Requests = SendRequest<Empty<Bytes>>;
 
+/// One connection. While it is idle no drain waits for it.
+struct Connection {
+    requests: Requests,
+    idle: IdleMark,
+}
+
 pub struct Pool {
-    idle: RefCell<HashMap<String, Vec<Requests>>>,
+    idle: RefCell<HashMap<String, Vec<Connection>>>,
     connections: Cell<usize>,
     patience: Duration,
 }
@@ -46,12 +52,12 @@ impl Pool {
         let place = format!("{host}:{}", url.port_u16().unwrap_or(80));
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         loop {
-            let (mut requests, is_new) = match self.take(&place).await {
-                Some(requests) => (requests, false),
+            let (mut connection, is_new) = match self.take(&place).await {
+                Some(connection) => (connection, false),
                 None => (self.connect(&place).await?, true),
             };
             let request = Request::get(path).header(HOST, &place).body(Empty::new())?;
-            let response = match requests.try_send_request(request).await {
+            let response = match connection.requests.try_send_request(request).await {
                 Ok(response) => response,
                 // The server has closed it meanwhile, and has not seen the request.
                 Err(refused) if !is_new && refused.message().is_some() => continue,
@@ -59,36 +65,39 @@ impl Pool {
             };
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
-            self.keep(place, requests);
+            self.keep(place, connection);
             return Ok((status, body));
         }
     }
 
     /// One that is idle and still open.
-    async fn take(&self, place: &str) -> Option<Requests> {
+    async fn take(&self, place: &str) -> Option<Connection> {
         loop {
-            let mut requests = self.idle.borrow_mut().get_mut(place)?.pop()?;
+            let mut connection = self.idle.borrow_mut().get_mut(place)?.pop()?;
+            connection.idle.set(false);
             // Its task may not know yet that the answer before was read to its end.
-            if requests.ready().await.is_ok() {
-                return Some(requests);
+            if connection.requests.ready().await.is_ok() {
+                return Some(connection);
             }
         }
     }
 
-    fn keep(&self, place: String, requests: Requests) {
+    fn keep(&self, place: String, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(place).or_default();
-        if !requests.is_closed() && kept.len() < KEPT_MAX {
-            kept.push(requests);
+        if !connection.requests.is_closed() && kept.len() < KEPT_MAX {
+            connection.idle.set(true);
+            kept.push(connection);
         }
     }
 
-    async fn connect(&self, place: &str) -> Result<Requests, Failure> {
+    async fn connect(&self, place: &str) -> Result<Connection, Failure> {
         let stream = Stream::connect(place).await?;
+        let idle = stream.idle_mark();
         let (requests, connection) = http1::handshake(stream).await?;
         self.connections.set(self.connections.get() + 1);
         // It ends when nobody has requests for it any more; who waits for an answer is told what went wrong.
         let _goes_on = spawn_local(connection);
-        Ok(requests)
+        Ok(Connection { requests, idle })
     }
 }
