@@ -16,8 +16,12 @@
 //! before ours where one of them is imported: write `Stream::split(&mut stream)` there.
 //!
 //! What the traits say holds: a read gives what is there, at least a byte, and no bytes are the peer's end; a write takes up to 64 KiB, and waits while the
-//! peer is behind; flushing is ready at once, because what is written leaves when the task waits next; shutting down ends our direction behind what
-//! was written, and reading goes on. Each poll may be given up, and has read and written nothing then.
+//! peer is behind; shutting down ends our direction behind what was written, and reading goes on. Each poll may be given up, and has read and written nothing then.
+//!
+//! Flushing is ready at once and does nothing. What a write has taken leaves when the poll that wrote it is over, whether the task flushes, waits, returns or drops
+//! the stream: there is nothing that a flush could bring about, and like that of any socket it says nothing of what the peer has read. Only
+//! [`reset`](crate::net::Stream::reset), a panic and an end of the connection lose what has not left; the next read or write says so. What is
+//! buffered *around* a stream (a `BufWriter`, TLS) is for its own flush.
 //!
 //! `examples/async` has whole programs: axum, a client of hyper, gRPC, HTTPS, WebSocket, PostgreSQL and Redis.
 #![cfg_attr(feature = "tokio-io", doc = include_str!("tokio_example.md"))]

@@ -106,7 +106,7 @@ impl<A: Protocol, B: Protocol> Protocol for Either<A, B> {
         whichever!(self, protocol => protocol.told(conn, message))
     }
 
-    fn takes_last_input(&self) -> bool {
+    fn takes_last_input(&mut self) -> bool {
         whichever!(self, protocol => protocol.takes_last_input())
     }
 

@@ -43,7 +43,10 @@ pub struct ConnLimits {
     pub output_bytes_max: usize,
     /// Least rate at which a peer has to take output that waits for it, in bytes per second. Default 256:
     /// the slowest mobile link does better, an attacker who reads a byte now and then does not. Who has taken all that waited
-    /// at the last look is not behind, however little it was. Zero cuts nobody. Of a peer on a Unix socket the kernel only tells that it
+    /// at the last look is not behind, however little it was. Zero cuts nobody, and then nobody else does: a peer that never reads what was queued in front of our
+    /// end ([`Flow::Close`](crate::Flow::Close), [`Flow::Linger`](crate::Flow::Linger), a stream that was dropped) stays until it does or is gone, the drain
+    /// ends, or somebody resets the connection by its name ([`Commands::reset`](crate::Commands::reset), [`Handle::reset`](crate::Handle::reset)); the times
+    /// of a lingering close begin behind that output. Of a peer on a Unix socket the kernel only tells that it
     /// has read a whole piece, of up to 64 KiB, so it is given the time that this takes at the least rate.
     pub write_rate_min: u32,
     /// How long output may wait before the rate is looked at, and how often from then on. Default 10 s.

@@ -94,9 +94,9 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// Whether all that lies in the socket of a connection that has failed is to be offered, however much it is and though it is paused: for who
-    /// keeps it for somebody else.
+    /// keeps it for somebody else. Asked once, in front of that.
     #[doc(hidden)]
-    fn takes_last_input(&self) -> bool {
+    fn takes_last_input(&mut self) -> bool {
         false
     }
 

@@ -101,7 +101,7 @@ impl Protocol for Link {
     }
 
     /// Its task reads it in front of the error.
-    fn takes_last_input(&self) -> bool {
+    fn takes_last_input(&mut self) -> bool {
         true
     }
 

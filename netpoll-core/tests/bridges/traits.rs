@@ -71,6 +71,48 @@ macro_rules! tests_of {
             }
 
             #[test]
+            fn what_was_written_and_flushed_arrives_though_the_stream_is_dropped_at_once() {
+                for seed in 0..10 {
+                    for length in [1, 5000, 70_000, 1 << 20] {
+                        let mut sim = Sim::new(Options::default().seed(seed).window(20_000));
+                        let all: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+                        let (accepted, dialed) = (all.clone(), all.clone());
+                        let listener = sim.listen_tasks(move |mut stream, _peer| {
+                            let all = accepted.clone();
+                            async move {
+                                AsyncWriteExt::write_all(&mut stream, &all).await.unwrap();
+                                assert!(AsyncWriteExt::flush(&mut stream).now_or_never().is_some());
+                            }
+                        });
+                        let peer = sim.connect(listener);
+                        sim.settle();
+                        assert!(sim.take_received(peer) == all, "{length} bytes, seed {seed}");
+                        sim.block_on(async move {
+                            let mut stream = Stream::connect("10.0.0.1:7").await.unwrap();
+                            AsyncWriteExt::write_all(&mut stream, &dialed).await.unwrap();
+                            assert!(AsyncWriteExt::flush(&mut stream).now_or_never().is_some());
+                        });
+                        let (peer, _) = sim.take_dialed().pop().unwrap();
+                        sim.settle();
+                        assert!(sim.take_received(peer) == all, "{length} bytes, seed {seed}, dialed");
+                        assert!(!sim.is_reset(peer));
+                    }
+                }
+            }
+
+            #[test]
+            fn what_was_written_leaves_while_its_task_waits_for_something_else() {
+                let mut sim = Sim::new(Options::default());
+                let listener = sim.listen_tasks(|mut stream, _peer| async move {
+                    AsyncWriteExt::write_all(&mut stream, b"hello").await.unwrap();
+                    std::future::pending::<()>().await;
+                });
+                let peer = sim.connect(listener);
+                sim.settle();
+                assert_eq!(sim.take_received(peer), b"hello");
+            }
+
+            #[test]
             fn what_arrives_in_pieces_is_read_and_ends_with_the_peers_direction() {
                 let steps = [
                     Says(b"hello, "),

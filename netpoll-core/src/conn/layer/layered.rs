@@ -321,6 +321,11 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
         })
     }
 
+    fn takes_last_input(&mut self) -> bool {
+        self.state.takes_last = self.state.is_live() && self.protocol.takes_last_input();
+        self.state.takes_last
+    }
+
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.within(conn, |this, conn| {
             if this.state.is_live() {

@@ -75,6 +75,8 @@ pub struct State {
     bits: u16,
     /// It is a layer itself, and keeps something.
     pub upper_keeps: bool,
+    /// The connection has failed, and what is left of its input is offered, whether the protocol has paused or not.
+    pub takes_last: bool,
 }
 
 // What a layer costs a connection, beside its own.
@@ -91,6 +93,7 @@ impl State {
             budget_left: usize::MAX,
             ending: None,
             bits: 0,
+            takes_last: false,
             upper_keeps: false,
         }
     }
@@ -338,6 +341,9 @@ impl Upper<'_> {
     #[must_use]
     pub fn takes_more(&self, conn: &Conn<'_>) -> bool {
         let state = &*self.state;
+        if state.takes_last {
+            return state.is_live();
+        }
         state.is_live()
             && !state.has(UPPER_PAUSED | GAVE_WAY | EOF_WAITS)
             && state.budget_left > 0
