@@ -77,9 +77,11 @@ pub use layer::{Hook, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, Error, Extensions, IntoResponse, Parts, Pull, Replied, Reply, Request,
-    Response, ResponseError, RouteId, Takeover, Upgrade, errors,
+    Body, BodyBuf, BodyStream, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull, Replied,
+    Reply, Request, Response, ResponseError, RouteId, SameSite, Takeover, Upgrade, errors,
 };
+#[cfg(feature = "serde")]
+pub use message::{Form, Path, Query};
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};

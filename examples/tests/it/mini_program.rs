@@ -144,14 +144,14 @@ fn orders_are_made_listed_shown_and_cancelled_by_their_owner_only() {
         assert!(refused.status == 400 && refused.body.contains(named), "{query}: {}", refused.body);
     }
     let refused = order(r#"{"item":"tea","quantity":100}"#);
-    assert_eq!(refused.said(), (422, "quantity: must be from 1 to 99, is 100"));
+    assert_eq!(refused.said(), (422, "quantity: must be from 1 to 99, is 100\n"));
 
     let cancel = |who: &str| program.request("POST", "/orders/1/cancel", &[who], "");
-    assert_eq!(get(&ben, "/orders/1").said(), (404, "you have no order 1"));
+    assert_eq!(get(&ben, "/orders/1").said(), (404, "you have no order 1\n"));
     assert_eq!(cancel(&ben).status, 404);
     assert_eq!(get(&ben, "/orders").json()["total"], json!(0));
     assert_eq!(cancel(&ann).json()["status"], json!("cancelled"));
-    assert_eq!(cancel(&ann).said(), (409, "order 1 is cancelled already"));
+    assert_eq!(cancel(&ann).said(), (409, "order 1 is cancelled already\n"));
     assert_eq!(get(&ann, "/orders/1").json()["status"], json!("cancelled"));
     assert_eq!(get(&ann, "/orders/99").status, 404);
     assert_eq!(get(&ann, "/orders/x").status, 400);

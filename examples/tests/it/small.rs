@@ -138,6 +138,34 @@ fn static_routes_knows_its_routes_their_parameters_and_their_methods() {
 }
 
 #[test]
+fn guestbook_knows_its_guests_and_says_what_is_wrong_as_json() {
+    let program = start(env!("CARGO_BIN_EXE_guestbook"));
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let stranger = program.request("POST", "/entries", &[form], "text=hello");
+    assert_eq!(stranger.said(), (401, r#"{"status":401,"title":"Unauthorized","detail":"sign in first"}"#));
+    let signed_in = program.request("POST", "/sign-in", &[form], "name=Ada");
+    assert_eq!((signed_in.status, signed_in.header("location")), (303, Some("/")));
+    let cookie = "session=1; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax";
+    assert_eq!(signed_in.header("set-cookie"), Some(cookie));
+    let write = |text: &str| program.request("POST", "/entries", &[form, "Cookie: session=1"], text);
+    assert_eq!((write("text=hello").status, write("text=again").status), (303, 303));
+    let long = write(&format!("text={}", "x".repeat(81)));
+    assert!(long.status == 422 && long.body.contains("at most 80 characters"), "{}", long.body);
+    let unnamed = write("words=hello");
+    assert!(
+        unnamed.status == 400 && unnamed.body.contains("form field `text` is missing"),
+        "{}",
+        unnamed.body
+    );
+    assert_eq!(program.get("/entries?most=1").said(), (200, r#"[{"name":"Ada","text":"again"}]"#));
+    let wrong = program.get("/entries?most=x");
+    assert!(wrong.status == 400 && wrong.body.contains("query parameter `most`"), "{}", wrong.body);
+    assert_eq!(program.get("/nowhere").said(), (404, r#"{"status":404,"title":"Not Found"}"#));
+    assert!(program.get("/").body.contains("<form action=/sign-in"));
+    assert!(program.terminate().1.success());
+}
+
+#[test]
 fn files_serves_a_directory_and_nothing_beside_it() {
     let here = env!("CARGO_MANIFEST_DIR");
     let program = Program::start(env!("CARGO_BIN_EXE_files"), &["127.0.0.1:0", here]);
@@ -177,11 +205,12 @@ fn toy_cipher_serves_http_and_an_echo_that_nobody_on_the_way_can_read() {
     assert!(program.terminate().1.success());
 }
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     env!("CARGO_BIN_EXE_hello"),
     env!("CARGO_BIN_EXE_echo"),
     env!("CARGO_BIN_EXE_line_protocol"),
     env!("CARGO_BIN_EXE_files"),
+    env!("CARGO_BIN_EXE_guestbook"),
     env!("CARGO_BIN_EXE_static_routes"),
     env!("CARGO_BIN_EXE_graceful_shutdown"),
     env!("CARGO_BIN_EXE_mini-program"),

@@ -121,7 +121,7 @@ impl Files {
             let refusal = Error::from(StatusCode::METHOD_NOT_ALLOWED);
             return Err(refusal.with_header(ALLOW, HeaderValue::from_static("GET, HEAD")));
         }
-        let raw = request.last_param_str().unwrap_or_default();
+        let raw = request.last_param_raw().unwrap_or_default();
         let path = target::file_path(raw).map_err(|error| Error::bad_request(error.to_string()))?;
         let (names, is_directory) = match path.strip_suffix('/') {
             Some(names) => (names, true),
@@ -236,7 +236,7 @@ fn entity_tag(metadata: &Metadata) -> String {
 /// front, so that no name is taken for a scheme.
 fn redirect(request: &Request<'_>, raw: &str) -> Result<Response, Error> {
     let name = raw.rsplit('/').next().unwrap_or(raw);
-    let location = match request.query_str() {
+    let location = match request.query_raw() {
         Some(query) => format!("./{name}/?{query}"),
         None => format!("./{name}/"),
     };

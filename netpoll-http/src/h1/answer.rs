@@ -108,7 +108,7 @@ impl<S: Service> Http<S> {
                     pending.held = Some(held);
                 }
                 // From the call on, and not extended by polls.
-                let timeout = match pending.timeout {
+                let timeout = match pending.timeout() {
                     Some(timeout) => timeout,
                     None => self.worker.handler_timeout(conn, exchange.route),
                 };
@@ -146,12 +146,13 @@ impl<S: Service> Http<S> {
                 (Exchange { keep_alive: false, ..exchange }, None)
             }
         };
-        let asked = pending.asked.take();
-        let request = pending.request.as_ref();
-        let replied = worker.write(conn, &exchange, request, &mut rest, |reply| match answer {
+        let (asked, request) = (pending.take_asked(), pending.request());
+        let replied = worker.write(conn, &exchange, request.as_ref(), &mut rest, |reply| match answer {
             Some(answer) => answer.respond(reply.with_asked(asked)),
             None => reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR)),
         });
+        // Before what holds it as well, and is dropped with care.
+        drop(request);
         let_go(conn, pending);
         self.settle(conn, exchange, replied, rest, may_upgrade)
     }
@@ -164,7 +165,7 @@ impl<S: Service> Http<S> {
         mut pending: Pending,
         decided: Option<Result<Response, Error>>,
     ) -> Step {
-        let (Some(request), Some(behind)) = (pending.request.take(), pending.behind) else {
+        let (Some(request), Some(behind)) = (pending.request(), pending.behind()) else {
             unreachable!("hooks were asked about a request")
         };
         let held = pending.held.take();
@@ -197,8 +198,9 @@ impl<S: Service> Http<S> {
         let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        let replied =
-            worker.write(conn, &exchange, pending.request.as_ref(), &mut rest, |reply| reply.fail(error));
+        let request = pending.request();
+        let replied = worker.write(conn, &exchange, request.as_ref(), &mut rest, |reply| reply.fail(error));
+        drop(request);
         let_go(conn, pending);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,

@@ -91,7 +91,7 @@ impl<S: Service> Worker<S> {
     /// The same, where it is not the route that was found.
     pub(super) fn limit_time(&self, conn: &mut Conn<'_>, route: RouteId, rest: &mut Rest) {
         if let Rest::Future(pending) = rest {
-            pending.timeout = Some(self.handler_timeout(conn, Some(route)));
+            pending.set_timeout(self.handler_timeout(conn, Some(route)));
         }
     }
 

@@ -54,7 +54,7 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
     label = "not a handler",
     note = "a handler is `|req: &Request| ..`, `async |req: Request| ..` or `|req: &Request, reply: Reply| ..`",
     note = "with its arguments annotated like this, `'static` captures, and a result that is `IntoResponse`",
-    note = "a `Result` must be `Result<_, netpoll_http::Error>`; write `impl From<YourError> for Error` for `?`"
+    note = "a `Result` must be `Result<_, netpoll_http::Error>`; write `impl ResponseError for YourError` for `?`"
 )]
 pub trait Handler<M>: 'static {
     /// What a route holds.

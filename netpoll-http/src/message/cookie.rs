@@ -4,7 +4,6 @@
 //! refuses instead of escaping, because readers do not agree on how that would be undone (RFC 6265 section 4.1.1).
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -137,8 +136,11 @@ impl Cookie {
             return Err(refused(flaw));
         }
         let mut line = format!("{}={}", self.name, self.value);
-        // Writing to a string cannot fail.
-        let mut attribute = |name: &str, value: &str| drop(write!(line, "; {name}={value}"));
+        let mut attribute = |name: &str, value: &str| {
+            for part in ["; ", name, "=", value] {
+                line.push_str(part);
+            }
+        };
         if let Some(path) = &self.path {
             attribute("Path", path);
         }
@@ -171,8 +173,9 @@ impl Cookie {
         let is_host_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
         };
-        let is_path =
-            |path: &str| path.starts_with('/') && path.bytes().all(|byte| matches!(byte, b' '..=b'~' if byte != b';'));
+        let is_path = |path: &str| {
+            path.starts_with('/') && path.bytes().all(|byte| matches!(byte, b' '..=b'~' if byte != b';'))
+        };
         let begins = |prefix: &str| {
             self.name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
         };

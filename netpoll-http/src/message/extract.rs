@@ -12,7 +12,7 @@ use super::{Error, Request};
 use crate::wire::target;
 
 impl Request<'_> {
-    /// A path parameter, percent-decoded once and parsed.
+    /// A path parameter, percent-decoded once and parsed. For several at once see [`Path`](super::Path).
     ///
     /// Routing is over by then: an encoded slash (`%2F`) is part of the value and never of the path, and a plus is a
     /// plus. For a parameter that is to name a file see [`Files`](crate::Files), which refuses `..` behind the decoding.
@@ -38,23 +38,23 @@ impl Request<'_> {
         T::Err: Display,
     {
         let raw = self
-            .param_str(name)
+            .param_raw(name)
             .ok_or_else(|| Error::internal(format!("the route has no path parameter `{name}`")))?;
         parse(target::decode_segment(raw), "path parameter", name)
     }
 
-    /// A path parameter as it was sent, still percent-encoded. `None` when the pattern has none of that name.
-    pub fn param_str(&self, name: &str) -> Option<&str> {
+    /// A path parameter as it was sent, still percent-encoded: not to be shown, and not to name anything. `None` when the pattern has none of that name.
+    pub fn param_raw(&self, name: &str) -> Option<&str> {
         self.params().get(name, self.path())
     }
 
     /// The last path parameter as it was sent; `None` when the pattern has none.
-    pub(crate) fn last_param_str(&self) -> Option<&str> {
+    pub(crate) fn last_param_raw(&self) -> Option<&str> {
         let params = self.params();
         params.value(params.len().checked_sub(1)?, self.path())
     }
 
-    /// The value of the first query pair with this name, percent-decoded and parsed.
+    /// The value of the first query pair with this name, percent-decoded and parsed. For all of a query see [`Query`](super::Query).
     ///
     /// # Errors
     /// 400 that names the pair when it is missing or its text was refused.
@@ -76,7 +76,7 @@ impl Request<'_> {
         T: FromStr,
         T::Err: Display,
     {
-        let Some(query) = self.query_str() else { return Ok(None) };
+        let Some(query) = self.query_raw() else { return Ok(None) };
         match target::query_value(query, name).transpose() {
             None => Ok(None),
             Some(value) => parse(value, "query parameter", name).map(Some),
@@ -85,7 +85,7 @@ impl Request<'_> {
 
     /// All query pairs in their order, percent-decoded. Pairs that cannot be decoded are left out.
     pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        target::query_pairs(self.query_str().unwrap_or_default()).filter_map(Result::ok)
+        target::query_pairs(self.query_raw().unwrap_or_default()).filter_map(Result::ok)
     }
 
     /// The body as text.

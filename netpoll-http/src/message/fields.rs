@@ -277,7 +277,10 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 impl<'de> SeqAccess<'de> for Fields<'de> {
     type Error = FieldError;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, FieldError> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, FieldError> {
         let Some(Field { name, texts }) = self.left.next() else { return Ok(None) };
         seed.deserialize(texts).map(Some).map_err(|error| error.at(&name))
     }

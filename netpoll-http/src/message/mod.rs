@@ -4,10 +4,13 @@
 //! passed the wire's checks; an answer is written into a `Vec<u8>` that somebody else flushes.
 
 mod body;
+mod cookie;
 mod error;
 pub mod errors;
 mod extensions;
 mod extract;
+#[cfg(feature = "serde")]
+mod fields;
 mod guard;
 mod into_response;
 #[cfg(feature = "json")]
@@ -18,9 +21,11 @@ mod reply;
 mod request;
 mod response;
 mod response_error;
+mod typed;
 mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
+pub use cookie::{Cookie, SameSite};
 pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
@@ -41,6 +46,9 @@ pub use request::Request;
 pub(crate) use request::{Origin, Owned, Unread};
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;
+pub use typed::FromRequest;
+#[cfg(feature = "serde")]
+pub use typed::{Form, Path, Query};
 pub use upgrade::{Takeover, Upgrade};
 
 /// The methods that a path has: what the answer of a handler for others is to say. Kept among the request's extensions.

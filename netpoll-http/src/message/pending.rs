@@ -4,12 +4,14 @@
 //! there it still writes itself straight into the write queue, as a synchronous answer does.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use netpoll_core::Held;
 
+use super::request::Owned;
 use super::{Error, IntoResponse, Replied, Reply, Request, Response};
 use crate::wire::Framing;
 
@@ -17,19 +19,24 @@ use crate::wire::Framing;
 pub(crate) type Ask = Pin<Box<dyn Future<Output = Option<Result<Response, Error>>>>>;
 
 /// A handler's future, and the request if hooks are going to ask for it; or that of hooks, and the request.
+///
+/// Small, because it is a part of what every answer may leave behind.
 pub(crate) struct Pending {
     future: Pin<Box<dyn Future<Output = Outcome>>>,
-    pub(crate) request: Option<Request<'static>>,
-    /// What follows, if it is that of hooks.
-    pub(crate) behind: Option<Behind>,
-    /// What was asked of the reply before the handler was called.
-    pub(crate) asked: Option<Box<Asked>>,
-    /// How long it may take, if that is known.
-    pub(crate) timeout: Option<Duration>,
+    request: Option<Arc<Owned>>,
     /// Bytes of the request that were copied for the handler.
     pub(crate) copied_bytes: usize,
     /// The same in the worker's budget, if they are many.
     pub(crate) held: Option<Held>,
+    /// What most do not have.
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
+    behind: Option<Behind>,
+    asked: Option<Asked>,
+    timeout: Option<Duration>,
 }
 
 impl Pending {
@@ -40,14 +47,42 @@ impl Pending {
         copied_bytes: usize,
     ) -> Self {
         let future = Box::pin(async move { Outcome::Answered(Box::new(future.await)) });
-        Self { future, request, behind: None, asked: None, timeout: None, copied_bytes, held: None }
+        Self { future, request: request.map(Request::into_shared), copied_bytes, held: None, more: None }
     }
 
     /// Hooks that wait before this request, whose body was not looked at.
     pub(crate) fn ask(ask: Ask, request: Request<'static>, behind: Behind, copied_bytes: usize) -> Self {
         let future = Box::pin(async move { Outcome::Asked(ask.await) });
-        let (request, behind) = (Some(request), Some(behind));
-        Self { future, request, behind, asked: None, timeout: None, copied_bytes, held: None }
+        let more = Some(Box::new(More { behind: Some(behind), ..More::default() }));
+        Self { future, request: Some(request.into_shared()), copied_bytes, held: None, more }
+    }
+
+    /// The request, if hooks are going to ask for it.
+    pub(crate) fn request(&self) -> Option<Request<'static>> {
+        self.request.clone().map(Request::from)
+    }
+
+    /// What follows, if it is hooks that wait.
+    pub(crate) fn behind(&self) -> Option<Behind> {
+        self.more.as_deref()?.behind
+    }
+
+    /// What was asked of the reply before the handler was called.
+    pub(crate) fn set_asked(&mut self, asked: Asked) {
+        self.more.get_or_insert_default().asked = Some(asked);
+    }
+
+    pub(crate) fn take_asked(&mut self) -> Option<Asked> {
+        self.more.as_deref_mut()?.asked.take()
+    }
+
+    /// How long it may take, if that is not what its route says.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.more.get_or_insert_default().timeout = Some(timeout);
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.more.as_deref()?.timeout
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {

@@ -340,15 +340,15 @@ impl<'a> Reply<'a> {
         let headers =
             extra.as_deref_mut().map(|extra| std::mem::take(&mut extra.headers)).unwrap_or_default();
         if !headers.is_empty() || status.is_some() || keep_alive != facts.keep_alive {
-            pending.asked = Some(Box::new(Asked { headers, status, keep_alive }));
+            pending.set_asked(Asked { headers, status, keep_alive });
         }
         self.leave(Rest::Future(pending))
     }
 
     /// What was asked of a reply that came to nothing, because the answer was left to a future.
-    pub(crate) fn with_asked(self, asked: Option<Box<Asked>>) -> Self {
+    pub(crate) fn with_asked(self, asked: Option<Asked>) -> Self {
         if let Some(asked) = asked {
-            let Asked { headers, status, keep_alive } = *asked;
+            let Asked { headers, status, keep_alive } = asked;
             self.state.extra.get_or_insert_default().headers = headers;
             self.state.status = status;
             self.state.keep_alive &= keep_alive;

@@ -102,7 +102,13 @@ impl Owned {
 
 impl From<Owned> for Request<'static> {
     fn from(owned: Owned) -> Self {
-        Self { inner: Inner::Owned(Arc::new(owned)) }
+        Self::from(Arc::new(owned))
+    }
+}
+
+impl From<Arc<Owned>> for Request<'static> {
+    fn from(owned: Arc<Owned>) -> Self {
+        Self { inner: Inner::Owned(owned) }
     }
 }
 
@@ -175,7 +181,7 @@ impl<'a> Request<'a> {
     }
 
     /// The query string behind `?` as it was sent; `None` without a `?`.
-    pub fn query_str(&self) -> Option<&str> {
+    pub fn query_raw(&self) -> Option<&str> {
         self.head().query()
     }
 
@@ -263,9 +269,14 @@ impl<'a> Request<'a> {
 
     /// The value of the first cookie with this name, as it was sent.
     pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.cookies().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// All cookies in their order, as they were sent. A client that was given two of one name, for two paths, sends both: the first is that
+    /// of the longer path.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         let (head, index) = self.lines();
-        let mut pairs = index.known_lines(head, Known::Cookie).flat_map(wire::target::cookie_pairs);
-        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+        index.known_lines(head, Known::Cookie).flat_map(wire::target::cookie_pairs)
     }
 
     /// The complete body.
@@ -324,6 +335,14 @@ impl<'a> Request<'a> {
                 })
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },
+        }
+    }
+
+    /// The same, for several that keep it. Copies it unless it is owned already.
+    pub(crate) fn into_shared(self) -> Arc<Owned> {
+        match self.to_owned().inner {
+            Inner::Owned(owned) => owned,
+            Inner::Borrowed(_) => unreachable!("it is owned"),
         }
     }
 

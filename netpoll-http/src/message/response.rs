@@ -6,17 +6,19 @@
 //! Invariant: a header in here cannot hold CR, LF or NUL, because `http`'s types refuse them.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Body, Error, dropped};
+use super::{Body, Cookie, Error, dropped};
+use crate::wire::framing;
 use crate::wire::response::is_single;
 
 /// A complete response.
 ///
 /// `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` are written by the connection and
-/// ignored in `headers`: they belong to the framing, and one source for them is enough. With an `Upgrade` header
-/// `Connection: upgrade` is said, as it has to be. Of a field that has one value, such as `Content-Type`, only the
+/// ignored in `headers`: they belong to the framing, and one source for them is enough. But for `Connection: close`, which
+/// [`close`](Self::close) puts there, and which closes the connection behind the answer, also where an `after` hook has
+/// added it; whoever passes on the answer of another server leaves that out. With an `Upgrade` header `Connection: upgrade` is said, as it has to be. Of a field that has one value, such as `Content-Type`, only the
 /// last line in `headers` leaves.
 ///
 /// ```
@@ -65,6 +67,53 @@ impl Response {
             .body(body)
     }
 
+    /// A value as JSON, 200 with `application/json`. Unlike [`Json`](super::Json) it may borrow from the request:
+    ///
+    /// ```
+    /// use netpoll_http::{App, Request, Response, Router};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Seen<'a> {
+    ///     path: &'a str,
+    /// }
+    ///
+    /// let router = |_: &_| Router::new().any("/{*rest}", |req: &Request| Response::json(&Seen { path: req.path() }));
+    /// assert_eq!(App::new(router).test().get("/a/b").text(), r#"{"path":"/a/b"}"#);
+    /// ```
+    ///
+    /// # Errors
+    /// 500 when it cannot be serialised.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        let body = serde_json::to_vec(value).map_err(Error::internal)?;
+        Ok(Self::bytes(body).content_type(HeaderValue::from_static("application/json")))
+    }
+
+    /// Sends the client elsewhere: a status and a `Location`, which is a path (`/orders/7`) or a URL.
+    ///
+    /// | status | for good | the next request is |
+    /// |---|---|---|
+    /// | 303 `SEE_OTHER` | no | a GET: what a form is answered with |
+    /// | 307 `TEMPORARY_REDIRECT` | no | the same again, with its body |
+    /// | 308 `PERMANENT_REDIRECT` | yes | the same again, with its body |
+    /// | 302 `FOUND`, 301 `MOVED_PERMANENTLY` | no, yes | a GET if it was a POST, with most clients |
+    ///
+    /// Whoever makes the location of what a client has sent sends it wherever that says: check its beginning.
+    ///
+    /// # Errors
+    /// 500 for another status, and for a location that has a control character, a space or other than ASCII in it: what is not
+    /// allowed in a URL has to be percent-encoded.
+    pub fn redirect(status: StatusCode, location: impl AsRef<str>) -> Result<Self, Error> {
+        let location = location.as_ref();
+        if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Err(Error::internal(format!("{status} sends nobody elsewhere")));
+        }
+        if location.is_empty() || !location.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::internal(format!("not a location: {location:?}")));
+        }
+        Self::new(status).header(LOCATION, location)
+    }
+
     /// The same response with another status.
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
@@ -84,6 +133,22 @@ impl Response {
     pub fn content_type(mut self, value: HeaderValue) -> Self {
         self.headers.insert(CONTENT_TYPE, value);
         self
+    }
+
+    /// The same response, with `Connection: close`: the connection ends behind it.
+    #[must_use]
+    pub fn close(mut self) -> Self {
+        self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        self
+    }
+
+    /// The same response with a cookie more to be set.
+    ///
+    /// # Errors
+    /// 500 when it could be taken for something else, see [`Cookie::to_header`].
+    pub fn cookie(mut self, cookie: Cookie) -> Result<Self, Error> {
+        self.headers.append(SET_COOKIE, cookie.to_header()?);
+        Ok(self)
     }
 
     /// The same response with a header more.
@@ -147,6 +212,11 @@ impl Parts {
         self.panics += 1;
         self.take_back(Error::from(StatusCode::INTERNAL_SERVER_ERROR));
     }
+}
+
+/// Whether the connection is to be closed behind an answer with these headers.
+pub(super) fn says_close(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| framing::lists(value.as_bytes(), "close"))
 }
 
 /// Adds a header: beside those of its name, or in place of the one that there can be.

@@ -94,7 +94,7 @@ pub struct Query<T>(pub T);
 #[cfg(feature = "serde")]
 impl<'r, T: Deserialize<'r>> FromRequest<'r> for Query<T> {
     fn from_request(request: &'r Request<'_>) -> Result<Self, Error> {
-        let pairs = decoded(request.query_raw().unwrap_or_default(), "query")?;
+        let pairs = decoded(request.query_raw().unwrap_or_default(), "query parameter")?;
         T::deserialize(pairs).map(Query).map_err(|error| said("query", "query parameter", &error))
     }
 }
@@ -115,7 +115,7 @@ impl<'r, T: Deserialize<'r>> FromRequest<'r> for Form<T> {
             let message = format!("expected `content-type: {FORM}`, got {content_type}");
             return Err(Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
-        let pairs = decoded(request.text()?, "form")?;
+        let pairs = decoded(request.text()?, "form field")?;
         T::deserialize(pairs).map(Form).map_err(|error| said("form", "form field", &error))
     }
 }
@@ -146,9 +146,10 @@ impl<'r, T: Deserialize<'r>> FromRequest<'r> for Path<T> {
         let mut places = Vec::new();
         for (name, raw) in request.params().iter(request.path()) {
             let text = target::decode_segment(raw);
-            places.push((name, text.map_err(|error| {
-                Error::bad_request(format!("path parameter `{name}`: {error}"))
-            })?));
+            places.push((
+                name,
+                text.map_err(|error| Error::bad_request(format!("path parameter `{name}`: {error}")))?,
+            ));
         }
         let names = request.params().names();
         T::deserialize(Places(places)).map(Path).map_err(|error| {
@@ -172,7 +173,7 @@ impl<'r, T: Deserialize<'r>> FromRequest<'r> for super::Json<T> {
 fn decoded<'r>(raw: &'r str, what: &str) -> Result<Pairs<'r>, Error> {
     let pair = |(name, value): (&'r str, &'r str)| {
         let decode = |text| {
-            let refused = |error| Error::bad_request(format!("{what}: `{name}`: {error}"));
+            let refused = |error| Error::bad_request(format!("{what} `{name}`: {error}"));
             target::decode_form(text).map_err(refused)
         };
         Ok::<(Cow<'r, str>, Cow<'r, str>), Error>((decode(name)?, decode(value)?))

@@ -301,8 +301,13 @@ impl<T> Leaf<T> {
         match code(method) {
             // NO_ENDPOINT is out of range: `add` never fills that place.
             Some(code) => self.endpoints.get(usize::from(self.by_code[code])),
-            None => self.endpoints.get(self.place(method).or_else(|| self.place_of_any())?),
+            None => self.endpoint_by_name(method),
         }
+    }
+
+    #[cold]
+    fn endpoint_by_name(&self, method: &str) -> Option<&Endpoint<T>> {
+        self.endpoints.get(self.place(method).or_else(|| self.place_of_any())?)
     }
 
     fn add(&mut self, endpoint: Endpoint<T>) {

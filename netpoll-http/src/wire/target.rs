@@ -251,7 +251,8 @@ pub fn query_value<'a>(raw: &'a str, name: &str) -> Result<Option<Cow<'a, str>>,
         .transpose()
 }
 
-fn raw_pairs(raw: &str) -> impl Iterator<Item = (&str, &str)> {
+/// The pairs of a query or of a form body as they were sent, in order; empty parts are left out.
+pub fn raw_pairs(raw: &str) -> impl Iterator<Item = (&str, &str)> {
     raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 

@@ -1,6 +1,8 @@
 //! What hooks, handlers and hooks again know of each other, and hooks that wait.
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,8 +10,8 @@ use std::time::Duration;
 use netpoll_core::sim::{Faults, Options};
 use netpoll_core::time::sleep;
 use netpoll_http::{
-    App, Body, Error, HeaderValue, Limits, Method, Parts, Reply, Request, Response, Router, StatusCode,
-    TestClient, TestConnection, routes,
+    App, Body, Error, HeaderValue, Limits, Method, Parts, Reply, Request, Response, Router, Server,
+    StatusCode, TestClient, TestConnection, routes,
 };
 
 use crate::{client, text};
@@ -465,6 +467,35 @@ fn hooks_that_wait_see_each_request_once_on_any_network() {
         }
         assert_eq!(logged().len(), 6, "seed {seed}");
     }
+}
+
+#[test]
+fn on_real_sockets_a_hook_waits_and_the_body_comes_behind_it() {
+    let server = Server::bind("127.0.0.1:0").unwrap().workers(1);
+    let running = server.app(|_| guarded()).start().unwrap();
+    let head = |key: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{key}Content-Length: 100000\r\n\r\n");
+    let body = "x".repeat(100_000);
+    for cut in [0, 1, 70_000, 100_000] {
+        let mut stream = TcpStream::connect(running.addr()).unwrap();
+        stream.write_all(format!("{}{}", head("X-Key: secret\r\n"), &body[..cut]).as_bytes()).unwrap();
+        stream.write_all(body[cut..].as_bytes()).unwrap();
+        let whole = format!("Ada {body}");
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(whole.as_bytes()) {
+            let mut buffer = [0; 8192];
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0, "cut at {cut}: {}", text(&bytes));
+            bytes.extend_from_slice(&buffer[..read]);
+        }
+        assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+    let mut stranger = TcpStream::connect(running.addr()).unwrap();
+    stranger.write_all(head("").as_bytes()).unwrap();
+    let mut start = [0; 13];
+    stranger.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 401 ");
+    drop(stranger);
+    running.stop(Duration::from_secs(5)).unwrap();
 }
 
 #[test]

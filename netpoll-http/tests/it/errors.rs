@@ -65,7 +65,7 @@ fn router() -> Router {
         .get("/sold", |_: &Request| Ok(Err::<(), _>(Sale::OutOfStock)?))
         .get("/database", |_: &Request| Ok(Err::<(), _>(Sale::Database)?))
         .get("/boxed/{which}", |req: &Request| {
-            Ok(boxed(if req.param_str("which") == Some("known") { "known" } else { "a loose end" })?)
+            Ok(boxed(if req.param_raw("which") == Some("known") { "known" } else { "a loose end" })?)
         })
         .get("/none", |_: &Request| None::<&'static str>)
         .get("/param/{n}", |req: &Request| Ok(req.param::<u8>("n")?.to_string()))

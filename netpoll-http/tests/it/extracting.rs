@@ -9,7 +9,7 @@ fn params() -> TestClient {
         Router::new()
             .get("/n/{n}", |req: &Request| Ok(req.param::<u8>("n")?.to_string()))
             .get("/s/{s}", |req: &Request| req.param::<String>("s"))
-            .get("/raw/{s}", |req: &Request| req.param_str("s").unwrap_or("none").to_owned())
+            .get("/raw/{s}", |req: &Request| req.param_raw("s").unwrap_or("none").to_owned())
             .get("/files/{*path}", |req: &Request| req.param::<String>("path"))
             .get("/wrong/{a}", |req: &Request| req.param::<String>("b"))
             .get("/q", |req: &Request| Ok(req.query::<u32>("n")?.to_string()))

@@ -376,13 +376,13 @@ fn a_request_that_breaks_a_rule_as_a_whole_is_shown_to_hooks_as_it_was_sent() {
     let client = client(|| {
         Router::new().get("/a/{id}", |_: &Request| "a").after(|req: &Request, parts: &mut Parts| {
             let Some(error) = &parts.error else { return };
-            assert!(!req.is_unread() && req.param_str("id").is_none());
+            assert!(!req.is_unread() && req.param_raw("id").is_none());
             let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
             log(format!(
                 "{} {} {:?} {:?} {:?} {:?} {}",
                 req.method(),
                 req.target(),
-                req.query_str(),
+                req.query_raw(),
                 text(req.header("x-id")),
                 req.header_lines("host").count(),
                 req.host(),

@@ -16,11 +16,13 @@ mod life;
 mod limits;
 mod nesting;
 mod on_workers;
+mod responses;
 mod routing;
 mod server;
 mod socket_storms;
 mod storms;
 mod streaming;
+mod typed;
 mod unix;
 mod upgrade;
 

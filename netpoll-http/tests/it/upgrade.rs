@@ -242,7 +242,7 @@ fn an_after_hook_may_add_headers_to_a_101_or_decline_it() {
     let client = client(|| {
         let after = |req: &Request, parts: &mut Parts| {
             parts.headers.insert("x-hook", HeaderValue::from_static("seen"));
-            match req.query_str() {
+            match req.query_raw() {
                 Some("no") => parts.status = StatusCode::FORBIDDEN,
                 Some("odd") => parts.status = StatusCode::OK,
                 _ => {}

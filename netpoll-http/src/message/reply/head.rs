@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::held::Held;
 use super::{Facts, Replied, Reply, Rest, State, Switching};
-use crate::message::response::add_header;
+use crate::message::response::{add_header, says_close};
 use crate::message::{Parts, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
 use crate::wire::{ContentType, Length};
@@ -131,6 +131,7 @@ impl<'a> Reply<'a> {
     pub(super) fn begin_slowly(&mut self, mut parts: Parts, length: Length) -> Begun {
         parts.status = self.effective(parts.status);
         self.add_headers(&mut parts);
+        self.state.keep_alive &= !says_close(&parts.headers);
         let facts = self.state.facts;
         if facts.has_after() {
             self.hold(parts, length);

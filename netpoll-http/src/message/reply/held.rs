@@ -11,6 +11,7 @@ use http::header::UPGRADE;
 
 use super::head::{final_status, write_head};
 use super::{Extra, Facts, Outflow, Replied, Rest};
+use crate::message::response::says_close;
 use crate::message::{Body, Error, Parts, Response, dropped, errors, guarded};
 use crate::wire::{Length, response as encode};
 
@@ -62,7 +63,7 @@ pub(crate) fn finish(
     if guarded(|| facts.after(&mut parts)).is_none() {
         parts.apologise();
     }
-    keep_alive &= panics + parts.panics == 0;
+    keep_alive &= panics + parts.panics == 0 && !says_close(&parts.headers);
     if parts.is_taken_back {
         // Hooks around the one that panicked have seen the error; what they have made of its head stays.
         let apology = parts.error.take().unwrap_or_else(|| Error::from(StatusCode::INTERNAL_SERVER_ERROR));
