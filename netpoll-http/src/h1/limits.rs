@@ -52,7 +52,7 @@ pub struct Limits {
     /// costs more than a new connection.
     ///
     /// Nobody wants the body of a request that is answered without its handler, nor that of a `GET`, `HEAD`, `OPTIONS` or
-    /// `DELETE` whose route has no body limit of its own ([`Router::body_bytes_max`](crate::Router::body_bytes_max)):
+    /// `DELETE` whose route has no body limit of its own ([`RouteLimits`]):
     /// RFC 9110 gives it no meaning. Their handlers see an empty body; beyond this limit the answer is 413.
     pub skip_bytes_max: usize,
     /// Whether a client that ends its direction behind its request still gets an answer that is not there yet. Default
