@@ -209,8 +209,9 @@ fn cookies_of_a_request_are_there_in_their_order() {
 
 fn fields() -> impl Strategy<Value = String> {
     prop_oneof![
-        4 => "[a-zA-Z0-9_.%+/=-]{0,12}",
-        2 => "[ -~]{0,12}",
+        4 => "[a-zA-Z0-9_.%+-]{1,12}",
+        2 => "[a-z=;, /\"\\\\]{1,4}",
+        1 => "[ -~]{0,12}",
         1 => "[\\PC\r\n\0;,=\" ]{0,8}",
     ]
 }
