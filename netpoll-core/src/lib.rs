@@ -14,6 +14,7 @@
 //! | has connections that talk to each other | [One worker, and the others](#one-worker-and-the-others), [`Commands`], [`ConnId`] |
 //! | connects to others | [`net::Stream::connect`] in `async` code; [A client](#a-client) with callbacks; [`ConnectOptions`], [`Target`] |
 //! | relays | [`Commands::forward`] |
+//! | stands behind a proxy, and wants to know its clients | [`Proxied`] |
 //! | encrypts, compresses or frames | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
 //! | is told as a story: reads, waits, writes, in `async` code | [`net`], [`task`], [`time`], [`sync`]; `docs/ASYNC.md` for who knows tokio |
 //! | brings hyper, axum, tonic, rustls or others along | [`bridge`] |
@@ -379,7 +380,7 @@ pub use clockwork::Instant;
 pub use conn::{
     Callee, Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket,
     Either, Flow, Handle, Input, Layer, Layered, Local, LongCall, LongTurn, Lost, Message, Peer, Protocol,
-    Setup, Target, TimerId, UdpOptions, Upper,
+    Proxied, Setup, Target, TimerId, UdpOptions, Upper,
 };
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
@@ -401,6 +402,7 @@ pub mod sim {
 #[doc(hidden)]
 pub mod internals {
     pub use crate::clockwork::*;
+    pub use crate::conn::{Parsed, parse as parse_proxy_header};
     pub use crate::mem::*;
     pub use crate::reactor::{Bell, Mailbox, Sender};
     pub use crate::task::inner::*;

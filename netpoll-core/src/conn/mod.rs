@@ -30,6 +30,7 @@ mod mail;
 mod message;
 mod output;
 mod protocol;
+mod proxied;
 mod reach;
 mod remote;
 mod reply;
@@ -72,6 +73,9 @@ pub use lookups::{LookUp, Lookups};
 pub use mail::{Letter, Wakes};
 pub use message::Message;
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
+pub use proxied::Proxied;
+#[cfg(feature = "internals")]
+pub use proxied::{Parsed, parse};
 pub use reach::Reach;
 pub use remote::{Handle, Setup};
 pub use tables::Tables;

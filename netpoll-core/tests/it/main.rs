@@ -38,6 +38,7 @@ mod on_workers;
 mod orders_of_others;
 mod panics;
 mod paused_under_layers;
+mod proxied;
 mod read_in_place;
 mod relay_storms;
 mod relaying;
