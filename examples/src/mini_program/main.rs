@@ -5,7 +5,9 @@
 //!
 //! | file | story |
 //! |---|---|
-//! | `options` | the command line |
+//! | `options` | what may be set, and what it is without |
+//! | `sources` | where that stands: command line, environment, file |
+//! | `values` | text that becomes a value |
 //! | `app` | the routes |
 //! | `login` | a code from the mini-program becomes a session |
 //! | `session` | who is who, for two hours |
@@ -19,7 +21,9 @@ mod login;
 mod options;
 mod orders;
 mod session;
+mod sources;
 mod stats;
+mod values;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,8 +48,8 @@ struct Failure {
     code: u8,
 }
 
-impl From<options::Wrong> for Failure {
-    fn from(wrong: options::Wrong) -> Self {
+impl From<sources::Wrong> for Failure {
+    fn from(wrong: sources::Wrong) -> Self {
         Self { message: format!("{wrong}; --help lists the options"), code: 2 }
     }
 }
@@ -59,9 +63,13 @@ impl From<io::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let ended = match options::parse(std::env::args_os().skip(1)) {
+    let ended = match options::parse(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(Command::Help) => {
             say(HELP);
+            Ok(())
+        }
+        Ok(Command::Version) => {
+            say(concat!("mini-program ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(())
         }
         Ok(Command::Serve(options)) => serve(&options),

@@ -1,73 +1,48 @@
-//! The command line: text in, settings or one clear sentence out.
+//! The settings of the program: text in, settings or one clear sentence out.
 //!
-//! Nothing is opened or started here; whatever is wrong with an option is found before anything else
-//! happens.
+//! Nothing is started here and nothing is opened but the file of settings; whatever is wrong with an option is found
+//! before anything else happens.
 
 use std::ffi::OsString;
-use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 use std::time::Duration;
 
-use lexopt::prelude::*;
-use netpoll_core::{Address, Budget, Builder, ConnLimits, Target, WaitStrategy, Workers};
+use netpoll_core::{Address, Budget, Builder, ConnLimits, WaitStrategy, Workers};
 use netpoll_http::Limits;
 
+use crate::sources::{Asked, Names, Setting, Wrong};
+use crate::values::{address, at_least_one, cpu_list, parsed, rate, seconds, some_seconds, worker_count};
+
 /// What `--help` prints.
-pub const HELP: &str = "\
-The backend of a mini-program on netpoll: login, orders, and a ledger.
+pub const HELP: &str = include_str!("help.txt");
 
-Usage: mini-program [OPTIONS]
+/// Every option but those that are asked for on the command line only, and `--config`.
+const NAMES: Names = Names {
+    valued: &[
+        "addr",
+        "workers",
+        "cpus",
+        "budget",
+        "wait",
+        "drain",
+        "reserved",
+        "head-timeout",
+        "idle-timeout",
+        "body-bytes-max",
+        "requests-per-turn",
+        "connections-max",
+        "memory-bytes-max",
+        "handler-timeout",
+        "connections-per-address",
+        "rate-limit",
+    ],
+    switches: &["share-port"],
+};
 
-Where and how it runs:
-  --addr HOST:PORT|unix:PATH
-                           where to listen; port 0 lets the kernel choose [127.0.0.1:8080]
-  --workers N              worker threads [one for each CPU that may be used]
-  --cpus LIST              one worker pinned to each of these CPUs, such as 0,2-3
-  --budget N|adaptive|unlimited
-                           events that one turn takes from the kernel [64]
-  --wait block|spin|hybrid|busy-poll
-                           how a worker waits for events [block]
-  --drain SECONDS          time for connections to end after Ctrl-C, SIGTERM or SIGHUP [10]
-  --share-port             listen on a port that other processes of this user may listen on: for a restart without a
-                           gap, start the next one with it as well, then end this one
-  --reserved HOST:PORT     a second address, whose clients are accepted whatever the limits say: for health checks [none]
-
-Limits of each connection:
-  --head-timeout SECONDS   for a request head, from its first byte [10]
-  --idle-timeout SECONDS   of silence between requests [75]
-  --body-bytes-max BYTES   of a request body [1048576]
-  --requests-per-turn N    answered before other connections come first [the budget]
-  --connections-max N      open at a time on one worker [1000000]
-  --memory-bytes-max N     what connections of one worker may hold together [256 MiB or less]
-  --handler-timeout SECONDS
-                           for an asynchronous handler [30]
-
-Limits of each client address:
-  --connections-per-address N
-                           open at a time on one worker [any number]
-  --rate-limit N           requests a second, and at once; 429 beyond it [none]
-
-  --help                   print this
-
-Endpoints:
-  POST /login              {\"code\":\"demo-NAME\"} becomes a session token, and a cookie
-  GET  /me                 who the session belongs to
-  POST /orders             {\"item\":\"tea\",\"quantity\":2,\"note\":\"hot\"}
-  GET  /orders             ?page=1&size=20, newest first
-  GET  /orders/{id}        POST /orders/{id}/cancel
-  GET  /plaintext, /json, /healthz, /stats        any method: /echo
-";
-
-/// Where CPU lists end: the most CPUs that Linux supports.
-const CPU_MAX: usize = 8191;
-/// Workers that are nobody's mistake, on however few CPUs.
-const WORKERS_SENSIBLE: usize = 64;
-/// A request in a microsecond: more than a machine answers.
-const RATE_MAX: u32 = 1_000_000;
 /// What the command line asks for.
 pub enum Command {
     Help,
+    Version,
     Serve(Box<Options>),
 }
 
@@ -88,92 +63,78 @@ pub struct Options {
     pub rate_limit: Option<u32>,
 }
 
-/// What is wrong with the command line.
-#[derive(Debug)]
-pub struct Wrong(String);
-
-impl Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<lexopt::Error> for Wrong {
-    fn from(error: lexopt::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Reads the arguments behind the program's name.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Wrong> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let mut options = Options {
-        addr: Address::from((Ipv4Addr::LOCALHOST, 8080)),
-        limits: Limits::default(),
-        drain: Duration::from_secs(10),
-        share_port: false,
-        workers: None,
-        cpus: None,
-        budget: Budget::default(),
-        wait: WaitStrategy::default(),
-        connections_max: ConnLimits::default().connections_max,
-        memory_bytes_max: None,
-        connections_per_address_max: None,
-        reserved: None,
-        rate_limit: None,
+/// Reads the arguments behind the program's name, the environment, and the file that one of them names.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, Wrong> {
+    let settings = match NAMES.read(arguments, environment)? {
+        Asked::Help => return Ok(Command::Help),
+        Asked::Version => return Ok(Command::Version),
+        Asked::Settings(settings) => settings,
     };
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("help") | Short('h') => return Ok(Command::Help),
-            Long("addr") => options.addr = value(&mut parser, "--addr", address)?,
-            Long("workers") => options.workers = Some(value(&mut parser, "--workers", worker_count)?),
-            Long("cpus") => options.cpus = Some(value(&mut parser, "--cpus", cpu_list)?),
-            Long("budget") => options.budget = value(&mut parser, "--budget", parsed)?,
-            Long("wait") => options.wait = value(&mut parser, "--wait", parsed)?,
-            Long("drain") => options.drain = value(&mut parser, "--drain", seconds)?,
-            Long("share-port") => options.share_port = true,
-            Long("head-timeout") => {
-                options.limits.head_timeout = value(&mut parser, "--head-timeout", some_seconds)?;
-            }
-            Long("idle-timeout") => {
-                options.limits.idle_timeout = value(&mut parser, "--idle-timeout", some_seconds)?;
-            }
-            Long("handler-timeout") => {
-                options.limits.handler_timeout = value(&mut parser, "--handler-timeout", some_seconds)?;
-            }
-            Long("rate-limit") => {
-                options.rate_limit = Some(value(&mut parser, "--rate-limit", rate)?);
-            }
-            Long("body-bytes-max") => {
-                options.limits.body_bytes_max = value(&mut parser, "--body-bytes-max", parsed)?;
-            }
-            Long("requests-per-turn") => {
-                let count = value(&mut parser, "--requests-per-turn", at_least_one)?;
-                options.limits.requests_per_turn = Some(count);
-            }
-            Long("connections-max") => {
-                options.connections_max = value(&mut parser, "--connections-max", at_least_one)?;
-            }
-            Long("reserved") => options.reserved = Some(value(&mut parser, "--reserved", parsed)?),
-            Long("connections-per-address") => {
-                let most = value(&mut parser, "--connections-per-address", at_least_one)?;
-                options.connections_per_address_max = Some(most);
-            }
-            Long("memory-bytes-max") => {
-                options.memory_bytes_max = Some(value(&mut parser, "--memory-bytes-max", at_least_one)?);
-            }
-            _ => return Err(argument.unexpected().into()),
-        }
+    let mut options = Options::new();
+    for setting in &settings {
+        options.set(setting)?;
     }
-    match (&options.workers, &options.cpus) {
-        (Some(workers), Some(cpus)) if *workers != cpus.len() => {
-            Err(Wrong(format!("--workers {workers} does not fit the {} CPUs of --cpus", cpus.len())))
-        }
-        _ => Ok(Command::Serve(Box::new(options))),
+    if let (Some(workers), Some(cpus)) = (&options.workers, &options.cpus)
+        && *workers != cpus.len()
+    {
+        let origin =
+            |name| settings.iter().rfind(|setting| setting.name == name).map_or(name, |it| &*it.origin);
+        let (count, first, second) = (cpus.len(), origin("workers"), origin("cpus"));
+        return Err(Wrong(format!("{first} {workers} does not fit the {count} CPUs of {second}")));
     }
+    Ok(Command::Serve(Box::new(options)))
 }
 
 impl Options {
+    /// Those of a program that was told nothing.
+    fn new() -> Self {
+        Self {
+            addr: Address::from((Ipv4Addr::LOCALHOST, 8080)),
+            limits: Limits::default(),
+            drain: Duration::from_secs(10),
+            share_port: false,
+            workers: None,
+            cpus: None,
+            budget: Budget::default(),
+            wait: WaitStrategy::default(),
+            connections_max: ConnLimits::default().connections_max,
+            memory_bytes_max: None,
+            connections_per_address_max: None,
+            reserved: None,
+            rate_limit: None,
+        }
+    }
+
+    fn set(&mut self, setting: &Setting) -> Result<(), Wrong> {
+        let limits = &mut self.limits;
+        match setting.name {
+            "addr" => self.addr = setting.read(address)?,
+            "workers" => self.workers = Some(setting.read(worker_count)?),
+            "cpus" => self.cpus = Some(setting.read(cpu_list)?),
+            "budget" => self.budget = setting.read(parsed)?,
+            "wait" => self.wait = setting.read(parsed)?,
+            "drain" => self.drain = setting.read(seconds)?,
+            "share-port" => self.share_port = setting.read(parsed)?,
+            "reserved" => self.reserved = Some(setting.read(parsed)?),
+            "head-timeout" => limits.head_timeout = setting.read(some_seconds)?,
+            "idle-timeout" => limits.idle_timeout = setting.read(some_seconds)?,
+            "handler-timeout" => limits.handler_timeout = setting.read(some_seconds)?,
+            "body-bytes-max" => limits.body_bytes_max = setting.read(parsed)?,
+            "requests-per-turn" => limits.requests_per_turn = Some(setting.read(at_least_one)?),
+            "connections-max" => self.connections_max = setting.read(at_least_one)?,
+            "memory-bytes-max" => self.memory_bytes_max = Some(setting.read(at_least_one)?),
+            "connections-per-address" => {
+                self.connections_per_address_max = Some(setting.read(at_least_one)?);
+            }
+            "rate-limit" => self.rate_limit = Some(setting.read(rate)?),
+            name => unreachable!("{name} is among the names and nobody reads it"),
+        }
+        Ok(())
+    }
+
     /// Hands the settings of the runtime to it.
     pub fn apply(&self, builder: Builder) -> Builder {
         let workers = match (&self.cpus, self.workers) {
@@ -197,94 +158,19 @@ impl Options {
     }
 }
 
-/// The value of an option; an error names the option and the text.
-fn value<T>(
-    parser: &mut lexopt::Parser,
-    name: &str,
-    read: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<T, Wrong> {
-    let text = parser.value()?.string()?;
-    read(&text).map_err(|why| Wrong(format!("{name} {text:?}: {why}")))
-}
-
-/// Anything that reads itself from text.
-fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match parsed(text)? {
-        0 => Err("must be at least 1".to_owned()),
-        count => Ok(count),
-    }
-}
-
-/// Threads beyond a few for each CPU only wait for one another.
-fn worker_count(text: &str) -> Result<usize, String> {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = (8 * cpus).max(WORKERS_SENSIBLE);
-    match at_least_one(text)? {
-        count if count > most => Err(format!("at most {most} workers make sense on {cpus} CPUs")),
-        count => Ok(count),
-    }
-}
-
-/// Requests a second.
-fn rate(text: &str) -> Result<u32, String> {
-    match parsed(text)? {
-        0 => Err("a limit of zero lets nobody in".to_owned()),
-        rate if rate > RATE_MAX => Err(format!("a rate above {RATE_MAX} a second limits nobody")),
-        rate => Ok(rate),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(parsed(text)?)
-        .map_err(|_| "must be a number of seconds, zero or more".to_owned())
-}
-
-fn some_seconds(text: &str) -> Result<Duration, String> {
-    match seconds(text)? {
-        Duration::ZERO => Err("must be more than zero seconds".to_owned()),
-        time => Ok(time),
-    }
-}
-
-fn address(text: &str) -> Result<Address, String> {
-    let mut found = Target::from(text).resolve().map_err(|error| error.to_string())?;
-    Ok(found.swap_remove(0))
-}
-
-/// `0,2-3` is CPUs 0, 2 and 3.
-fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let range: (usize, usize) = (parsed(first)?, parsed(last)?);
-        if range.1 > CPU_MAX {
-            return Err(format!("there is no CPU above {CPU_MAX}"));
-        }
-        if range.0 > range.1 {
-            return Err(format!("{part} runs backwards"));
-        }
-        for cpu in range.0..=range.1 {
-            if cpus.contains(&cpu) {
-                return Err(format!("CPU {cpu} is named twice"));
-            }
-            cpus.push(cpu);
-        }
-    }
-    Ok(cpus)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Options, String> {
-        match parse(line.split_whitespace().map(OsString::from)) {
+        read_with(&[], line)
+    }
+
+    fn read_with(environment: &[(&str, &str)], line: &str) -> Result<Options, String> {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        match parse(line.split_whitespace().map(OsString::from), environment) {
             Ok(Command::Serve(options)) => Ok(*options),
-            Ok(Command::Help) => Err("help".to_owned()),
+            Ok(Command::Help | Command::Version) => Err("help".to_owned()),
             Err(wrong) => Err(wrong.to_string()),
         }
     }
@@ -338,11 +224,42 @@ mod tests {
     }
 
     #[test]
-    fn help_names_every_option() {
-        let source = include_str!("options.rs");
-        let names = source.split("Long(\"").skip(1).filter_map(|rest| rest.split_once('"'));
-        for (name, _) in names.filter(|(name, _)| !name.is_empty() && name.is_ascii()) {
-            assert!(HELP.contains(&format!("--{name}")), "--{name}");
+    fn a_variable_is_named_like_its_option_and_the_command_line_counts_before_it() {
+        let environment = [("MINI_PROGRAM_IDLE_TIMEOUT", "3"), ("MINI_PROGRAM_DRAIN", "4"), ("PATH", "/bin")];
+        let options = read_with(&environment, "--drain 5").unwrap();
+        let seconds = |time: Duration| time.as_secs();
+        assert_eq!((seconds(options.limits.idle_timeout), seconds(options.drain)), (3, 5));
+    }
+
+    #[test]
+    fn a_switch_may_be_turned_off_where_the_environment_turns_it_on() {
+        let environment = [("MINI_PROGRAM_SHARE_PORT", "true")];
+        assert!(read_with(&environment, "").unwrap().share_port && read("--share-port").unwrap().share_port);
+        assert!(!read_with(&environment, "--share-port=false").unwrap().share_port);
+        assert!(read("--share-port=perhaps").err().unwrap().starts_with("--share-port \"perhaps\": "));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_variable_is_said_with_the_variable_in_it() {
+        let said = |name: &str, value: &str| read_with(&[(name, value)], "").err().unwrap();
+        assert_eq!(said("MINI_PROGRAM_WORKERS", "0"), "MINI_PROGRAM_WORKERS \"0\": must be at least 1");
+        for unknown in ["MINI_PROGRAM_COLOUR", "MINI_PROGRAM_addr", "MINI_PROGRAM_", "MINI_PROGRAM_HELP"] {
+            let expected = format!("{unknown}, in the environment: there is no such option");
+            assert_eq!(said(unknown, "1"), expected);
         }
+        assert_eq!(
+            read_with(&[("MINI_PROGRAM_CPUS", "0-2")], "--workers 2").err().unwrap(),
+            "--workers 2 does not fit the 3 CPUs of MINI_PROGRAM_CPUS"
+        );
+    }
+
+    #[test]
+    fn every_name_is_read_and_is_in_the_help() {
+        for name in NAMES.valued.iter().chain(NAMES.switches) {
+            assert!(HELP.contains(&format!("  --{name}")), "--{name}");
+            // Whether or not `1` is a value of it, somebody reads it.
+            let _ = read(&format!("--{name}=1"));
+        }
+        assert!(HELP.contains("--config") && HELP.contains("--version"));
     }
 }

@@ -4,6 +4,7 @@ mod dns;
 mod key_value_store;
 mod mini_program;
 mod refusals;
+mod settings;
 mod small;
 mod sockets;
 mod support;

@@ -21,12 +21,16 @@ pub struct Program {
 impl Program {
     /// Starts a program and reads on until it has printed where it listens.
     pub fn start(path: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(path)
-            .args(arguments)
+        Self::spawn(Command::new(path).args(arguments))
+    }
+
+    /// The same for one whose environment is somebody's choice.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = child.stdout.take().map(BufReader::new);
         let mut program = Self { child, output, printed: String::new(), addr: SocketAddr::from(([0; 4], 0)) };
         program.addr = loop {
