@@ -3,7 +3,8 @@
 //! Each worker has a router of its own; what they share is behind one `Arc` and locked in small pieces.
 //! The plain endpoints (`/plaintext`, `/json`, `/echo`) touch none of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use netpoll_core::Handle;
 use netpoll_http::{
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::login::{self, Platform};
 use crate::orders::{self, Orders};
+use crate::page;
 use crate::session::{self, Sessions};
 use crate::stats;
 
@@ -21,11 +23,16 @@ pub struct App<P> {
     pub platform: P,
     pub sessions: Sessions,
     pub orders: Orders,
+    /// When it began, as the ledger tells.
+    pub started: Instant,
 }
 
 impl<P: Platform> App<P> {
     pub fn new(platform: P) -> Self {
-        Self { platform, sessions: Sessions::new(), orders: Orders::new() }
+        // Made here, and not while the first who asks for one waits.
+        LazyLock::force(&page::TRY);
+        LazyLock::force(&page::STATS);
+        Self { platform, sessions: Sessions::new(), orders: Orders::new(), started: Instant::now() }
     }
 }
 
@@ -41,14 +48,17 @@ pub fn router<P: Platform>(
     limit: Option<&RateLimit>,
     echo_bytes_max: usize,
 ) -> Router {
-    let (logged_in, workers) = (Arc::clone(app), workers.clone());
+    let (logged_in, started) = (Arc::clone(app), app.started);
+    let (workers, same_workers) = (workers.clone(), workers.clone());
     let router = Router::new()
+        .get("/", |req: &Request| page::TRY.answer(req))
         .get("/plaintext", |_: &Request, reply: Reply| {
             reply.bytes(StatusCode::OK, "text/plain", b"Hello, World!")
         })
         .get("/json", |_: &Request| Json(Message { message: "Hello, World!" }))
         .get("/healthz", |_: &Request| "ok\n")
-        .get("/stats", move |req: &Request| stats::show(&workers, req))
+        .get("/stats", move |req: &Request| stats::show(&workers, started, req))
+        .get("/stats.json", move |_: &Request| stats::json(&same_workers, started))
         .post("/login", async move |req: Request| login::login(&logged_in, &req).await)
         .get("/me", with(app, session::me))
         .post("/orders", with(app, orders::create))

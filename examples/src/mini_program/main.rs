@@ -1,6 +1,6 @@
 //! The backend of a mini-program: login through the platform, sessions, orders, and the ledger.
 //!
-//! Run it with `cargo run --release`. It prints where it listens and two `curl` lines to try; Ctrl-C
+//! Run it with `cargo run --release`. It prints where it listens, for a browser, and two `curl` lines to try; Ctrl-C
 //! drains it and prints what it did. `--help` lists the options.
 //!
 //! | file | story |
@@ -13,6 +13,7 @@
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
 //! | `stats` | the ledger as JSON and as a page |
+//! | `page`, `pages/` | what browsers get |
 //!
 //! Everything is kept in memory and bounded by a named limit; nothing survives a restart.
 
@@ -20,6 +21,7 @@ mod app;
 mod login;
 mod options;
 mod orders;
+mod page;
 mod session;
 mod sources;
 mod stats;
@@ -128,8 +130,9 @@ fn serve(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Two lines to paste into a shell on the same machine.
+/// Two lines to paste into a shell on the same machine; a browser finds the way by itself, but to no Unix socket.
 fn to_try(addr: &Address) -> String {
+    let how = if addr.is_unix() { "Try it" } else { "Open it in a browser, or try it here" };
     let url = match (addr.as_socket_addr(), addr.as_unix()) {
         (Some(mut addr), _) => {
             match addr.ip() {
@@ -148,7 +151,7 @@ fn to_try(addr: &Address) -> String {
         (None, None) => format!("'http://{addr}"),
     };
     format!(
-        "Try it, and end it with Ctrl-C:\n  \
+        "{how}, and end it with Ctrl-C:\n  \
          curl {url}/json'\n  \
          curl {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
     )

@@ -1,65 +1,49 @@
-//! The ledger, `GET /stats`: every counter of the runtime, as JSON for programs and as a page for people.
+//! The ledger, `GET /stats`: every counter of the runtime, as JSON for programs and as a page for people, which draws that
+//! JSON.
 //!
 //! Reading it costs the workers nothing: they publish their counters once a turn. So the figures are those
 //! of the last turn that is over, and the request that asks is not in them.
 
-use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use netpoll_core::{Handle, Stats};
 use netpoll_http::{Error, IntoResponse, Json, Request, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// `GET /stats`
-pub fn show(workers: &Handle, req: &Request<'_>) -> Result<Response, Error> {
-    let ledger = Ledger::read(workers);
+use crate::page;
+
+/// `GET /stats`: for a browser the page that asks for `/stats.json`.
+pub fn show(workers: &Handle, started: Instant, req: &Request<'_>) -> Result<Response, Error> {
     // Several lines are one list.
     let accept: Vec<_> = req.header_lines("accept").map(String::from_utf8_lossy).collect();
-    let response = if prefers_html(&accept.join(",")) {
-        Response::html(ledger.page())
-    } else {
-        Json(ledger).into_response()
-    };
-    response.header("cache-control", "no-store")?.header("vary", "accept")
+    let response =
+        if prefers_html(&accept.join(",")) { page::STATS.answer(req) } else { json(workers, started) };
+    response?.header("vary", "accept")
+}
+
+/// `GET /stats.json`
+pub fn json(workers: &Handle, started: Instant) -> Result<Response, Error> {
+    let ledger = Ledger::read(workers, started.elapsed());
+    Json(ledger).into_response().header("cache-control", "no-store")
 }
 
 /// The counters of all workers, and of each.
 struct Ledger {
     total: Stats,
     per_worker: Vec<Stats>,
+    /// Since the program began.
+    uptime: Duration,
 }
 
 impl Ledger {
-    fn read(handle: &Handle) -> Self {
+    fn read(handle: &Handle, uptime: Duration) -> Self {
         let per_worker: Vec<Stats> =
             (0..handle.workers()).map(|worker| handle.worker_stats(worker)).collect();
         let mut total = Stats::default();
         for stats in &per_worker {
             total.merge(stats);
         }
-        Self { total, per_worker }
-    }
-
-    fn page(&self) -> String {
-        let mut page = String::with_capacity(8 * 1024);
-        page.push_str(
-            "<!doctype html><html lang=en><meta charset=utf-8><title>Ledger</title>\
-             <meta name=viewport content='width=device-width'>\
-             <style>body{font:1rem system-ui;margin:2rem}td,th{padding:.1rem 1rem;text-align:right}\
-             td:first-child,th:first-child{text-align:left}tr:nth-child(odd){background:#8881}</style>",
-        );
-        let workers: String = (0..self.per_worker.len()).map(|index| format!("<th>worker {index}")).collect();
-        // Writing to a string cannot fail.
-        let _ = write!(page, "<h1>Ledger</h1><p>{}<table><tr><th>counter<th>all{workers}", self.total);
-        let rows = self.per_worker.iter().map(|stats| figures(stats).collect::<Vec<_>>());
-        let columns: Vec<_> = rows.collect();
-        for (row, (name, total)) in figures(&self.total).enumerate() {
-            let _ = write!(page, "<tr><td>{name}<td>{total}");
-            for column in &columns {
-                let _ = write!(page, "<td>{}", column[row].1);
-            }
-        }
-        page.push_str("</table>\n");
-        page
+        Self { total, per_worker, uptime }
     }
 }
 
@@ -75,6 +59,8 @@ impl Serialize for Ledger {
             map.serialize_entry(name, &figure)?;
         }
         map.serialize_entry("syscalls_per_request", &self.total.per_request(self.total.syscalls()))?;
+        // To the millisecond: what rates are counted by.
+        map.serialize_entry("uptime_seconds", &(self.uptime.as_millis() as f64 / 1e3))?;
         let workers: Vec<Worker<'_>> = self.per_worker.iter().map(Worker).collect();
         map.serialize_entry("per_worker", &workers)?;
         map.end()
@@ -163,16 +149,11 @@ mod tests {
     fn the_ledger_is_flat_json_with_one_object_for_each_worker() {
         let mut worker = Stats::default();
         (worker.requests, worker.syscalls_recv, worker.syscalls_ctl) = (4, 6, 2);
-        let ledger = Ledger { total: worker, per_worker: vec![worker] };
+        let ledger = Ledger { total: worker, per_worker: vec![worker], uptime: Duration::from_millis(1500) };
         let json = serde_json::to_value(&ledger).unwrap();
         assert_eq!((json["requests"].as_u64(), json["syscalls_total"].as_u64()), (Some(4), Some(8)));
         assert_eq!(json["syscalls_per_request"].as_f64(), Some(2.0));
         assert_eq!(json["per_worker"][0]["syscalls_ctl"].as_u64(), Some(2));
-    }
-
-    #[test]
-    fn the_page_has_a_row_for_each_counter() {
-        let ledger = Ledger { total: Stats::default(), per_worker: vec![Stats::default(); 2] };
-        assert_eq!(ledger.page().matches("<tr><td>").count(), figures(&ledger.total).count());
+        assert_eq!(json["uptime_seconds"].as_f64(), Some(1.5));
     }
 }

@@ -1,8 +1,11 @@
 //! Each program is started once, talked to, and ended by SIGTERM, as a reader would.
 
+mod browser;
+mod chromium;
 mod dns;
 mod key_value_store;
 mod mini_program;
+mod pages;
 mod refusals;
 mod settings;
 mod small;

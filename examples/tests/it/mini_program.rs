@@ -182,9 +182,15 @@ fn the_ledger_counts_and_its_keys_are_those_that_the_benches_read() {
     let accept = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let page = program.request("GET", "/stats", &[accept], "");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(page.body.contains("<td>syscalls_total<td>"), "{}", page.body);
+    assert!(page.body.contains("syscalls_total"), "{}", page.body);
+    let always = program.request("GET", "/stats.json", &[accept], "");
+    assert_eq!(always.header("content-type"), Some("application/json"));
+    assert!(
+        always.json()["requests"].as_u64() >= Some(101)
+            && always.json()["uptime_seconds"].as_f64() >= Some(0.0)
+    );
     let (printed, status) = program.terminate();
-    assert!(status.success() && printed.contains("102 requests"), "{printed}");
+    assert!(status.success() && printed.contains("103 requests"), "{printed}");
 }
 
 #[test]
