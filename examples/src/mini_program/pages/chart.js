@@ -97,7 +97,7 @@ class Chart {
     const shown = this.point ?? this.points.at(-1);
     const texts = shown ? this.series.map((name) => figures(shown)[name]) : [];
     const text = texts.map((value) => (Number.isFinite(value) ? this.format(value) : "–")).join(" · ");
-    const when = this.point ? `${new Date(this.point.at).toLocaleTimeString()}  ` : "";
+    const when = this.point ? `${new Date(this.point.at).toLocaleTimeString()}: ` : "";
     this.output.textContent = when + text;
     this.begin.textContent = `${duration(window).replace(/ 0 s$/, "")} ago`;
     this.most.textContent = this.format(top);
