@@ -73,12 +73,12 @@ pub use files::Files;
 pub use h1::{BeforeFuture, Http, Limits, Route, RouteLimits, Service};
 pub use handler::{Endpoint, Handler, Limited};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-pub use layer::{Hook, RateLimit, Verdict};
+pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull, Replied,
-    Reply, Request, Response, ResponseError, RouteId, SameSite, Takeover, Upgrade, errors,
+    Body, BodyBuf, BodyStream, ClientAddr, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull,
+    Replied, Reply, Request, Response, ResponseError, RouteId, SameSite, Takeover, Upgrade, errors,
 };
 #[cfg(feature = "serde")]
 pub use message::{Form, Path, Query};

@@ -8,6 +8,7 @@
 //! Hooks run on the worker. `before` hooks may wait: the first that might, and all behind it, run in one future on a copy of the
 //! head. With none added a request pays one test for an empty list.
 
+mod forwarded;
 mod rate_limit;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 
 use crate::message::{Ask, Error, Parts, Request, Response, guarded};
 
+pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
 
 type Answer = Option<Result<Response, Error>>;

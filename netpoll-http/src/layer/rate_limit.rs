@@ -1,4 +1,4 @@
-//! A limit on how often one address may ask, shared by all workers.
+//! A limit on how often one address, or whatever else has a name, may ask, shared by all workers.
 //!
 //! One word per address: the time at which its bucket would be full again (the generic cell rate
 //! algorithm). Addresses are hashed into sets of a few places, so memory is bounded whoever asks. A place has the
@@ -10,7 +10,7 @@
 //! Invariant: a place never lies further ahead of now than the burst is long.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -35,7 +35,7 @@ struct Set {
     full_again: [AtomicU64; PLACES_IN_A_SET],
 }
 
-/// A limit per client address, for a [`before`](crate::Router::before) hook: 429 with `Retry-After` beyond it.
+/// A limit per client address or key of the program, for a [`before`](crate::Router::before) hook: 429 with `Retry-After` beyond it.
 ///
 /// Make one for the whole server and clone it into the router of each worker: all clones count together.
 /// IPv6 addresses are taken by their /64 network, which is what one client gets.
@@ -54,8 +54,8 @@ struct Set {
 /// assert_eq!(client.get("/").status, 429);
 /// ```
 ///
-/// Behind a proxy every request has the proxy's address: limit there instead. Requests over a Unix socket, which come from a
-/// neighbour such as a proxy and have no IP address, are not limited.
+/// Behind a proxy every request has the proxy's address, unless a [`Forwarded`](crate::Forwarded) hook in front has found the client's. Requests
+/// over a Unix socket, which come from a neighbour such as a proxy and have no IP address, are not limited else.
 #[derive(Clone)]
 pub struct RateLimit {
     shared: Arc<Shared>,
@@ -86,21 +86,56 @@ impl RateLimit {
         Self { shared: Arc::new(Shared { sets, hasher: RandomState::new(), step_nanos, burst_nanos }) }
     }
 
-    /// Counts a request.
+    /// The same by keys of the program: see [`check_key`](Self::check_key).
+    ///
+    /// # Panics
+    /// As [`per_address`](Self::per_address).
+    #[must_use]
+    #[track_caller]
+    pub fn per_key(requests_per_second: u32, burst: u32) -> Self {
+        Self::per_address(requests_per_second, burst)
+    }
+
+    /// Counts a request for the address of its client ([`Request::client_ip`]).
     ///
     /// # Errors
     /// 429 with `Retry-After` if its address is over the limit; the request is not counted then.
     pub fn check(&self, request: &Request<'_>) -> Result<(), Error> {
-        let Some(ip) = request.peer().ip() else { return Ok(()) };
-        let wait = self.shared.take(ip, request.arrived().as_nanos());
-        wait.map_or(Ok(()), |wait| Err(too_many(wait)))
+        let Some(ip) = request.client_ip() else { return Ok(()) };
+        let wait = self.shared.take(&network(ip), request.arrived().as_nanos());
+        wait.map_or(Ok(()), |wait| Err(too_many(wait, "too many requests from this address")))
+    }
+
+    /// Counts a request for whatever it is to be counted by: a user, a key of an interface, a route.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Method, RateLimit, Request, Router, StatusCode};
+    ///
+    /// let limit = RateLimit::per_key(10, 1);
+    /// let client = App::new(move |_worker| {
+    ///     let limit = limit.clone();
+    ///     Router::new().get("/", |_: &Request| "hello").before(move |req: &Request| {
+    ///         let key = req.header_str("x-api-key").ok_or(StatusCode::UNAUTHORIZED)?;
+    ///         limit.check_key(key, req)
+    ///     })
+    /// })
+    /// .test();
+    /// let ask = |key: &str| client.request(Method::GET, "/").header("X-Api-Key", key).send().status;
+    /// assert_eq!([ask("a"), ask("a"), ask("b")].map(|status| status.as_u16()), [200, 429, 200]);
+    /// ```
+    ///
+    /// # Errors
+    /// 429 with `Retry-After` if the key is over the limit; the request is not counted then.
+    pub fn check_key<K: Hash + ?Sized>(&self, key: &K, request: &Request<'_>) -> Result<(), Error> {
+        let wait = self.shared.take(key, request.arrived().as_nanos());
+        wait.map_or(Ok(()), |wait| Err(too_many(wait, "too many requests")))
     }
 }
 
 impl Shared {
     /// How long to wait if there is no room now.
-    fn take(&self, address: IpAddr, now: u64) -> Option<Duration> {
-        let hash = self.hasher.hash_one(network(address));
+    fn take<K: Hash + ?Sized>(&self, key: &K, now: u64) -> Option<Duration> {
+        let hash = self.hasher.hash_one(key);
         let place = self.sets[hash as usize % SETS].place((hash >> 32) as u32 | 1);
         // Only this word is decided upon, and nothing else is published with it: relaxed is enough.
         let taken = place.fetch_update(Relaxed, Relaxed, |full_again| {
@@ -138,10 +173,9 @@ fn network(address: IpAddr) -> [u8; 8] {
 }
 
 #[cold]
-fn too_many(wait: Duration) -> Error {
+fn too_many(wait: Duration, text: &'static str) -> Error {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Error::new(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address")
-        .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    Error::new(StatusCode::TOO_MANY_REQUESTS, text).with_header(RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 impl fmt::Debug for RateLimit {
@@ -159,7 +193,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn allowed(limit: &RateLimit, address: &str, now: u64) -> bool {
-        limit.shared.take(address.parse().unwrap(), now).is_none()
+        limit.shared.take(&network(address.parse().unwrap()), now).is_none()
     }
 
     #[test]
@@ -210,7 +244,7 @@ mod tests {
     #[test]
     fn whoever_is_refused_is_told_when_to_come_back() {
         let limit = RateLimit::per_address(1, 2);
-        let address = "10.0.0.1".parse().unwrap();
+        let address = "10.0.0.1";
         assert_eq!(limit.shared.take(address, 0), None);
         assert_eq!(limit.shared.take(address, 0), None);
         assert_eq!(limit.shared.take(address, 0), Some(Duration::from_secs(1)));

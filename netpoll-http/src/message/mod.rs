@@ -42,7 +42,7 @@ pub(crate) use reply::{
     write_headers,
 };
 pub use reply::{Replied, Reply};
-pub use request::Request;
+pub use request::{ClientAddr, Request};
 pub(crate) use request::{Origin, Owned, Unread};
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -201,6 +202,16 @@ impl<'a> Request<'a> {
     /// and hardly ever a name.
     pub fn peer(&self) -> &Address {
         self.origin().peer
+    }
+
+    /// The IP address of the client: the one that a [`Forwarded`](crate::Forwarded) hook has found ([`ClientAddr`]), else that of the
+    /// [`peer`](Self::peer). `None` of a peer on a Unix socket.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        match self.extensions().get::<ClientAddr>() {
+            Some(ClientAddr(ip)) => Some(*ip),
+            None => self.peer().ip(),
+        }
     }
 
     /// When the turn began in which the request was complete enough to look at: its head for one whose body
@@ -400,3 +411,8 @@ impl fmt::Debug for Request<'_> {
             .finish_non_exhaustive()
     }
 }
+
+/// The address of a request's client, as a [`Forwarded`](crate::Forwarded) hook has found it: a value of [`Request::extensions`].
+/// [`Request::client_ip`] looks for it, whoever has put it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddr(pub IpAddr);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod asynchronous;
+mod behind_proxies;
 mod bodies;
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;

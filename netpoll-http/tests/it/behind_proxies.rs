@@ -1,0 +1,91 @@
+//! Who the client is, behind proxies that are trusted and those that are not.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use netpoll_http::{ClientAddr, Forwarded, RateLimit, Request, Router, Running, Server};
+
+fn served(router: impl Fn() -> Router + Send + Sync + 'static) -> (Running, SocketAddr) {
+    let running =
+        Server::bind("127.0.0.1:0").unwrap().workers(1).app(move |_worker| router()).start().unwrap();
+    let addr = running.addr().as_socket_addr().unwrap();
+    (running, addr)
+}
+
+/// The status and the body of an answer to a request with these lines in its head.
+fn ask(to: SocketAddr, lines: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn whence(req: &Request) -> String {
+    format!("{} {}", req.client_ip().unwrap(), req.extensions().get::<ClientAddr>().is_some())
+}
+
+#[test]
+fn the_client_is_the_first_from_the_end_whom_no_trusted_proxy_is() {
+    let proxies = Forwarded::x_forwarded_for(["127.0.0.1", "10.0.0.0/8"]).unwrap();
+    let (running, addr) = served(move || {
+        let proxies = proxies.clone();
+        Router::new().before(move |req: &Request| proxies.note(req)).get("/", whence)
+    });
+    for (lines, client) in [
+        ("", "127.0.0.1 false"),
+        ("X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7 true"),
+        ("X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.1.2.3\r\n", "192.0.2.7 true"),
+        (
+            "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 10.1.2.3\r\n",
+            "192.0.2.7 true",
+        ),
+        ("X-Forwarded-For: 6.6.6.6, nonsense, 10.1.2.3\r\n", "10.1.2.3 true"),
+        ("X-Forwarded-For: nonsense\r\n", "127.0.0.1 false"),
+        ("X-Forwarded-For:\r\n", "127.0.0.1 false"),
+        ("X-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n", "10.0.0.1 true"),
+        // What is not read does not count.
+        ("Forwarded: for=192.0.2.7\r\n", "127.0.0.1 false"),
+    ] {
+        assert_eq!(ask(addr, lines), (200, client.to_owned()), "{lines}");
+    }
+    drop(running);
+}
+
+#[test]
+fn the_standard_field_is_read_as_well_and_nobody_is_believed_who_is_not_trusted() {
+    let (running, addr) = served(|| {
+        let proxies = Forwarded::rfc_7239(["127.0.0.0/8"]).unwrap();
+        Router::new().before(move |req: &Request| proxies.note(req)).get("/", whence)
+    });
+    let lines =
+        "Forwarded: for=6.6.6.6;host=\"a,b\", For=\"[2001:db8::7]:80\";proto=https, for=127.0.0.9\r\n";
+    assert_eq!(ask(addr, lines), (200, "2001:db8::7 true".to_owned()));
+    drop(running);
+    let (running, addr) = served(|| {
+        let proxies = Forwarded::rfc_7239(["10.0.0.0/8", "unix"]).unwrap();
+        Router::new().before(move |req: &Request| proxies.note(req)).get("/", whence)
+    });
+    assert_eq!(ask(addr, lines), (200, "127.0.0.1 false".to_owned()));
+    drop(running);
+    assert!(Forwarded::x_forwarded_for(["10.0.0.1/8"]).unwrap_err().to_string().contains("10.0.0.1/8"));
+}
+
+#[test]
+fn a_limit_counts_the_client_and_not_its_proxy() {
+    let limit = RateLimit::per_address(1, 1);
+    let proxies = Forwarded::x_forwarded_for(["127.0.0.1"]).unwrap();
+    let (running, addr) = served(move || {
+        let (proxies, limit) = (proxies.clone(), limit.clone());
+        Router::new()
+            .before(move |req: &Request| proxies.note(req))
+            .before(move |req: &Request| limit.check(req))
+            .get("/", whence)
+    });
+    let status = |client: &str| ask(addr, &format!("X-Forwarded-For: {client}\r\n")).0;
+    assert_eq!([status("192.0.2.7"), status("192.0.2.7"), status("192.0.2.8")], [200, 429, 200]);
+    drop(running);
+}
