@@ -61,10 +61,12 @@
 //! # Giving way
 //!
 //! On a worker, a poll of a task or of a handler has 128 results that are there when they are awaited, of all that is in here and of descriptors
-//! and datagrams. Then the next wait says once that it is not ready, and wakes itself: others come first. What it waits for stays where
-//! it is; who waits in a line for it is in that line by then, and nobody overtakes it. So a wait that is polled once (`now_or_never`) may be not
-//! ready with something there: `try_recv`, `try_acquire` and their like say what there is, and count for nothing. On threads that are no
-//! workers nothing of this is so.
+//! and datagrams. Then each further wait says once that it is not ready, and wakes itself: others come first, also where a `select!` has several
+//! that are ready. Behind 32 that have said so the poll has 128 results again, as it may be one of another executor inside the task.
+//!
+//! What a wait is for stays where it is; who waits in a line for it is in that line by then, and nobody overtakes it. So a wait that is polled once
+//! (`now_or_never`) may be not ready with something there: `try_recv`, `try_acquire` and their like say what there is, and count for nothing. On
+//! threads that are no workers nothing of this is so.
 //!
 //! # What tokio has, and what is here
 //!

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures::FutureExt;
+use futures::{FutureExt, select_biased};
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::sync::{Notify, Semaphore, mpsc, oneshot, shared, watch};
 use netpoll_core::task::{spawn_local, yield_now};
@@ -198,6 +198,44 @@ fn a_loop_over_what_is_always_ready_lets_others_have_their_turn() {
     for (name, step) in loops() {
         let results = results_before_others(step);
         assert!((MOST / 2 - 1..=MOST + 1).contains(&results), "{name}: others came behind {results} results");
+    }
+}
+
+#[test]
+fn a_loop_that_selects_from_several_that_are_always_ready_lets_others_have_their_turn() {
+    let channels = results_before_others(|| {
+        let receivers = [(); 2].map(|()| {
+            let (sender, receiver) = mpsc::channel(2 * END);
+            (0..2 * END).for_each(|number| sender.try_send(number).unwrap());
+            Rc::new(RefCell::new((sender, receiver)))
+        });
+        step(move || {
+            let [one, other] = receivers.clone();
+            async move {
+                let mut first = poll_fn(|cx| one.borrow_mut().1.poll_recv(cx)).fuse();
+                let mut second = poll_fn(|cx| other.borrow_mut().1.poll_recv(cx)).fuse();
+                let value = select_biased! { value = first => value, value = second => value };
+                assert!(value.is_some());
+            }
+        })
+    });
+    let all = results_before_others(|| {
+        let (permits, bell) = (Semaphore::new(1), Notify::new());
+        let (sender, _) = shared::mpsc::channel(1);
+        step(move || {
+            bell.notify_one();
+            let (permits, bell, sender) = (permits.clone(), bell.clone(), sender.clone());
+            async move {
+                select_biased! {
+                    permit = permits.acquire(1).fuse() => drop(permit),
+                    refused = sender.send(1).fuse() => assert!(refused.is_err()),
+                    () = bell.notified().fuse() => {}
+                }
+            }
+        })
+    });
+    for results in [channels, all] {
+        assert!((MOST / 2 - 1..=MOST + 1).contains(&results), "others came behind {results} results");
     }
 }
 
