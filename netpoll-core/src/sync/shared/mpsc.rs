@@ -273,10 +273,13 @@ impl<T> Sending<'_, T> {
     #[cold]
     fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
         let (value, place) = (&mut self.value, &mut self.place);
-        let waker = cx.waker().clone();
+        // It stays out here if it is not kept: to drop it runs code of the program.
+        let mut waker = Some(cx.waker().clone());
         let joined = self.sender.shared.with_room(true, |queue| {
-            let value = if queue.is_closed() { None } else { value.take() };
-            value.map(|value| queue.join(place, Wish::Value(value), waker))
+            if queue.is_closed() {
+                return None;
+            }
+            Some(queue.join(place, Wish::Value(value.take()?), waker.take()?))
         });
         let Some(wakes) = joined else { return give_way(cx.waker()) };
         wakes.into_iter().for_each(wake_one);
@@ -339,10 +342,10 @@ impl<'a, T> Future for Reserving<'a, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { sender, place } = self.get_mut();
         if place.is_none() && share::is_spent() {
-            let waker = cx.waker().clone();
-            let joined = sender
-                .shared
-                .with_room(true, |queue| (!queue.is_closed()).then(|| queue.join(place, Wish::Room, waker)));
+            let mut waker = Some(cx.waker().clone());
+            let joined = sender.shared.with_room(true, |queue| {
+                if queue.is_closed() { None } else { Some(queue.join(place, Wish::Room, waker.take()?)) }
+            });
             let Some(wakes) = joined else { return give_way(cx.waker()) };
             wakes.into_iter().for_each(wake_one);
             return Poll::Pending;
