@@ -747,11 +747,11 @@ impl Shared {
         } else if conn.is_finished() && !self.has(FINISHED) {
             self.is_finished();
         }
+        self.look_at_grace(conn);
         if self.has(READER_LEFT) {
             self.forget_input(conn);
             return Next::Hold;
         }
-        self.look_at_grace(conn);
         if self.has(PAUSED) && !self.is_full(self.state.borrow().input.len()) {
             self.clear(PAUSED);
             return Next::Receive;

@@ -249,6 +249,43 @@ fn who_does_not_say_that_it_is_idle_keeps_its_place() {
 }
 
 #[test]
+fn nobody_makes_room_who_has_been_idle_for_less_than_a_quarter_of_a_second() {
+    for millis in 1000..1100 {
+        let options = Options::default().limits(ConnLimits::default().connections_max(1));
+        let (mut sim, listener, _) = world(options, Duration::ZERO, true);
+        sim.advance(Duration::from_millis(millis));
+        let peer = sim.connect(listener);
+        sim.send(peer, b"ping");
+        sim.settle();
+        assert_eq!(sim.take_received(peer), b"PING");
+        sim.advance(Duration::from_millis(200));
+        let newcomer = sim.connect(listener);
+        sim.settle();
+        assert_eq!((sim.is_closed(peer), sim.is_closed(newcomer)), (false, true), "idle at {millis} ms");
+    }
+}
+
+#[test]
+fn a_half_that_writes_in_a_drain_goes_on_though_the_other_one_was_idle_and_left() {
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen_tasks(|stream, _peer| async move {
+        let (mut reader, mut writer) = stream.into_split();
+        reader.set_idle(true);
+        drop(reader);
+        for _ in 0..20 {
+            sleep(MOMENT).await;
+            writer.write_all(b"news").await.unwrap();
+        }
+    });
+    let peer = sim.connect(listener);
+    sim.settle();
+    sim.begin_drain(HOUR);
+    sim.advance(20 * SECOND);
+    assert_eq!(sim.take_received(peer).len(), 80);
+    assert!(sim.is_finished());
+}
+
+#[test]
 fn a_stream_that_others_read_is_idle_by_its_mark() {
     let marks = Rc::<RefCell<Vec<IdleMark>>>::default();
     let mut sim = Sim::new(Options::default());

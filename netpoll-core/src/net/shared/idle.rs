@@ -22,7 +22,8 @@ impl Shared {
         }
         let of_turn = desk::with(self.lane.number(), |desk| desk.cx.agenda.clock.now());
         let now = of_turn.unwrap_or_else(|| self.lane.now());
-        self.idle_since.set((now.as_nanos() >> UNIT_SHIFT) as u32);
+        // Later rather than earlier: who makes room for others has been idle for as long as is said.
+        self.idle_since.set(now.as_nanos().div_ceil(1 << UNIT_SHIFT) as u32);
         self.set(IDLE);
         if self.lane.is_stopping() {
             self.set(RETIRES);
