@@ -429,6 +429,13 @@ impl<S: Service> Protocol for Http<S> {
         }
     }
 
+    fn takes_last_input(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Upgraded(next) => next.takes_last_input(),
+            _ => false,
+        }
+    }
+
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         match &mut self.phase {
             Phase::Upgraded(next) => next.idle_since(conn),

@@ -21,6 +21,7 @@ pub(super) trait Successor {
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn flushed(&mut self, conn: &mut Conn<'_>);
+    fn takes_last_input(&mut self) -> bool;
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant>;
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow;
@@ -52,6 +53,10 @@ impl<P: Protocol> Successor for P {
 
     fn flushed(&mut self, conn: &mut Conn<'_>) {
         Protocol::flushed(self, conn);
+    }
+
+    fn takes_last_input(&mut self) -> bool {
+        Protocol::takes_last_input(self)
     }
 
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {

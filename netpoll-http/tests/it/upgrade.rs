@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::net::{Stream, in_task};
+use netpoll_core::time::sleep;
 use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Layered, Lost, Message, Protocol};
 use netpoll_http::{
     Error, HeaderValue, Parts, Request, Response, Router, StatusCode, TestClient, TestConnection,
@@ -527,6 +528,35 @@ fn a_task_may_take_the_connection_over_behind_a_layer_as_well() {
     drop(connection);
     client.run();
     assert_eq!((client.open(), client.blocks_in_use(), client.stats().panics), (0, 0, 0));
+}
+
+/// Reads late, and says how much that was and how it ended.
+async fn reads_late(mut stream: Stream) {
+    sleep(Duration::from_secs(10)).await;
+    let (mut read, mut buffer) = (0, [0; 10_000]);
+    let end = loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break "end".to_owned(),
+            Ok(count) => read += count,
+            Err(error) => break format!("{:?}", error.kind()),
+        }
+    };
+    log(format!("{read}, {end}"));
+}
+
+#[test]
+fn a_task_that_took_the_connection_over_and_reads_late_hears_all_that_came_before_a_failure() {
+    let upgrade = |req: &Request<'_>| Some(req.upgrade("told")?.accept(in_task(reads_late)));
+    let client = client(move || Router::new().get("/", upgrade));
+    let mut connection = client.connect();
+    connection.send(REQUEST);
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::SWITCHING_PROTOCOLS);
+    // More than a stream takes in before it is read.
+    connection.send(&[b'x'; 150_000]);
+    drop(connection);
+    client.advance(Duration::from_secs(20));
+    assert_eq!(logged(), ["150000, ConnectionReset"]);
+    assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
 }
 
 #[test]
