@@ -66,7 +66,7 @@
 //!
 //! What a wait is for stays where it is; who waits in a line for it is in that line by then, and nobody overtakes it. So a wait that is polled once
 //! (`now_or_never`) may be not ready with something there: `try_recv`, `try_acquire` and their like say what there is, and count for nothing. On
-//! threads that are no workers nothing of this is so.
+//! threads that are no workers nothing of this is so; there only a receiver of [`shared::mpsc`] gives way.
 //!
 //! # What tokio has, and what is here
 //!

@@ -48,13 +48,18 @@ fn wakes_anew(waker: &Waker) -> bool {
 #[cold]
 #[inline(never)]
 fn others_come_first() -> bool {
-    // A thread that ends may have dropped its own of it, where the model checker has it.
-    let is_on_worker = HERE.try_with(|here| here.get() != 0).unwrap_or(false);
+    let is_on_worker = is_on_worker();
     spend();
     if !is_on_worker || LEFT.with(|left| left.get() <= -GIVEN_WAY_MAX) {
         refill();
     }
     is_on_worker
+}
+
+/// Whether this thread is a worker: elsewhere nobody has a share.
+pub fn is_on_worker() -> bool {
+    // A thread that ends may have dropped its own of it, where the model checker has it.
+    HERE.try_with(|here| here.get() != 0).unwrap_or(false)
 }
 
 /// A wait was ready.

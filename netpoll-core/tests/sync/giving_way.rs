@@ -301,6 +301,22 @@ async fn give_way<F: Future + Unpin>(future: &mut F) {
 }
 
 #[test]
+fn each_poll_has_its_share_however_many_there_were_before() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let (shared_sender, mut shared_receiver) = shared::mpsc::channel(1);
+        for number in 0..4 * MOST {
+            sender.try_send(number).unwrap();
+            shared_sender.try_send(number).unwrap();
+            yield_now().await;
+            assert_eq!(receiver.recv().now_or_never(), Some(Some(number)));
+            assert_eq!(shared_receiver.recv().now_or_never(), Some(Some(number)), "between threads");
+        }
+    });
+}
+
+#[test]
 fn who_gives_way_keeps_its_turn() {
     let mut sim = Sim::new(Options::default());
     sim.block_on(async {

@@ -48,7 +48,7 @@ use crate::sync::wakers::{Step, drive, drive_with, give_way, wake_all, wake_each
 pub use crate::sync::{Closed, SendError, TryError, TrySendError};
 use crate::task::{share, wait_for};
 
-/// A receiver that has found so many values in a row gives way.
+/// A receiver that has found so many values in a row on a thread that is no worker gives way.
 const SHARE: usize = 128;
 
 /// In `Shared::hand`: senders wait for the rooms of values in hand.
@@ -573,8 +573,10 @@ impl<T> Receiver<T> {
         let Self { shared, hand, wakers, found, .. } = self;
         if *found >= SHARE {
             *found = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            if !share::is_on_worker() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         // Who has just found something finds nothing now, more often than not: a clone at hand saves a lock.
         let spare = (*found > 0).then(|| cx.waker().clone());
