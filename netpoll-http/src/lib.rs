@@ -39,6 +39,9 @@
 //! assert_eq!(client.post_json("/orders", &Order { id: 8 }).status, StatusCode::CREATED);
 //! ```
 //!
+//! Recipes (state, sign-in, JSON errors, databases, events, uploads, CORS, drains) are in `docs/COOKBOOK.md` of the repository, with a
+//! table for those who know axum.
+//!
 //! # Floors
 //!
 //! Knowledge points down this list only: `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
@@ -106,3 +109,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeOfTheCrate;
+
+/// The recipes do what they say.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/COOKBOOK.md")]
+struct Cookbook;
