@@ -7,6 +7,7 @@ mod key_value_store;
 mod mini_program;
 mod pages;
 mod refusals;
+mod service;
 mod settings;
 mod small;
 mod sockets;

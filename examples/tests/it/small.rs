@@ -205,12 +205,13 @@ fn toy_cipher_serves_http_and_an_echo_that_nobody_on_the_way_can_read() {
     assert!(program.terminate().1.success());
 }
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     env!("CARGO_BIN_EXE_hello"),
     env!("CARGO_BIN_EXE_echo"),
     env!("CARGO_BIN_EXE_line_protocol"),
     env!("CARGO_BIN_EXE_files"),
     env!("CARGO_BIN_EXE_guestbook"),
+    env!("CARGO_BIN_EXE_service"),
     env!("CARGO_BIN_EXE_static_routes"),
     env!("CARGO_BIN_EXE_graceful_shutdown"),
     env!("CARGO_BIN_EXE_mini-program"),
