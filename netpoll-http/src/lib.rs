@@ -73,7 +73,7 @@ mod test;
 mod wire;
 
 pub use files::Files;
-pub use h1::{BeforeFuture, Http, Limits, Route, RouteLimits, Service};
+pub use h1::{BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, Service};
 pub use handler::{Endpoint, Handler, Limited};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Address, Builder, Handle, Runtime, Target, WorkerInfo, Workers};
+use netpoll_core::{Address, Builder, Handle, Peer, Runtime, Target, WorkerInfo, Workers};
 
-use crate::h1::{Http, Limits, Service};
+use crate::h1::{Completed, Http, Limits, Service, Watcher};
 #[cfg(doc)]
 use crate::message::errors;
 use crate::message::{Error, Renderer, Request, Response};
@@ -111,6 +111,29 @@ pub struct Server {
 struct Settings {
     limits: Limits,
     errors: Option<Renderer>,
+    watchers: Vec<MakeWatcher>,
+}
+
+/// What makes a watcher for a worker.
+type MakeWatcher = Arc<dyn Fn(&Worker) -> Watcher + Send + Sync>;
+
+impl Settings {
+    fn add_watcher<C: Fn(&Completed<'_>) + 'static>(
+        &mut self,
+        make: impl Fn(&Worker) -> C + Send + Sync + 'static,
+    ) {
+        self.watchers.push(Arc::new(move |worker| Box::new(make(worker))));
+    }
+
+    /// What makes the connections of a worker.
+    fn acceptor<S: Service>(
+        &self,
+        worker: &Worker,
+        service: S,
+    ) -> io::Result<impl FnMut(Peer) -> Http<S> + use<S>> {
+        let watchers = self.watchers.iter().map(|make| make(worker)).collect();
+        Http::acceptor_of(service, self.limits.clone(), self.errors.clone(), watchers)
+    }
 }
 
 impl fmt::Debug for Settings {
@@ -228,6 +251,49 @@ impl Server {
         render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
     ) -> Self {
         self.settings.errors = Some(Arc::new(render));
+        self
+    }
+
+    /// Calls a hook once for each request that is over, in whatever way it ends: answered, [refused](crate::Refusal), panicked,
+    /// handed to another protocol, abandoned by its client, broken off, or cut by a drain. For access logs
+    /// ([`AccessLog`](crate::AccessLog)), metrics ([`Metrics`](crate::Metrics)) and the like. Called again it adds another hook.
+    ///
+    /// `make` is called on each worker when it starts, once for each address that the server listens on, and returns what is
+    /// called there: a function that belongs to the worker, so it need not be `Send` and may keep what it counts in a `Cell`. It must not
+    /// block. If it panics, the panic is counted and nothing else happens.
+    ///
+    /// A request is one from the moment that its head is there, or was refused. Whoever connects and says nothing, leaves in the
+    /// middle of a head, or speaks TLS is none.
+    ///
+    /// Without a hook a request pays one test. With one, what it sees is copied only if the answer does not leave in the turn that
+    /// made it (streams, files, more than 16 KiB, peers that do not read), or if the handler is `async`, whose request is kept. 64 answers
+    /// of a connection are followed until they have left; those behind them count as sent when they are queued. A connection is larger by
+    /// a box of some hundred bytes.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Completed, Request, Router};
+    ///
+    /// let (sender, ended) = std::sync::mpsc::channel();
+    /// let client = App::new(|_worker| Router::new().get("/orders/{id}", |_: &Request| "an order"))
+    ///     .on_complete(move |_worker| {
+    ///         let sender = sender.clone();
+    ///         move |done: &Completed| {
+    ///             let line = format!("{} {:?} {:?} {}", done.request.path(), done.route, done.status, done.outcome);
+    ///             sender.send(line).unwrap();
+    ///         }
+    ///     })
+    ///     .test();
+    /// client.get("/orders/7");
+    /// client.get("/nowhere");
+    /// assert_eq!(ended.recv().unwrap(), "/orders/7 Some(\"/orders/{id}\") Some(200) answered");
+    /// assert_eq!(ended.recv().unwrap(), "/nowhere None Some(404) not_found");
+    /// ```
+    #[must_use]
+    pub fn on_complete<C: Fn(&Completed<'_>) + 'static>(
+        mut self,
+        make: impl Fn(&Worker) -> C + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.add_watcher(make);
         self
     }
 
@@ -366,6 +432,16 @@ where
         self
     }
 
+    /// Calls a hook once for each request that is over, see [`Server::on_complete`].
+    #[must_use]
+    pub fn on_complete<C: Fn(&Completed<'_>) + 'static>(
+        mut self,
+        make: impl Fn(&Worker) -> C + Send + Sync + 'static,
+    ) -> Self {
+        self.settings().add_watcher(make);
+        self
+    }
+
     fn settings(&mut self) -> &mut Settings {
         match &mut self.server {
             Ok(server) => &mut server.settings,
@@ -420,17 +496,18 @@ where
     /// When the factory returns an error, or one of the [`Limits`] lets nothing through.
     #[track_caller]
     pub fn test_with(self, options: Options) -> TestClient {
-        let Settings { limits, errors } = match self.server {
+        let settings = match self.server {
             Ok(server) => server.settings,
             Err(settings) => settings,
         };
-        if let Err(sentence) = limits.check() {
+        if let Err(sentence) = settings.limits.check() {
             panic!("{sentence}");
         }
         let make = |info: &WorkerInfo| {
-            let service = (self.factory)(&Worker::from(info)).into_service();
+            let worker = Worker::from(info);
+            let service = (self.factory)(&worker).into_service();
             let service = service.unwrap_or_else(|error| panic!("the factory failed: {error}"));
-            Http::acceptor_of(service, limits.clone(), errors.clone()).expect("they were checked")
+            settings.acceptor(&worker, service).expect("they were checked")
         };
         TestClient::new(options, |sim| self.on_workers.into_iter().for_each(|each| each.simulate(sim)), make)
     }
@@ -442,14 +519,16 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { at, reserved, settings: Settings { limits, errors }, mut builder, .. } = server;
+        let Server { at, reserved, settings, mut builder, .. } = server;
         for each in self.on_workers {
             builder = each.build(builder);
         }
-        limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
+        let check = settings.limits.check();
+        check.map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
         let factory = Arc::new(self.factory);
         let protocols = move |info: &WorkerInfo| {
-            Http::acceptor_of(factory(&Worker::from(info)).into_service()?, limits.clone(), errors.clone())
+            let worker = Worker::from(info);
+            settings.acceptor(&worker, factory(&worker).into_service()?)
         };
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();

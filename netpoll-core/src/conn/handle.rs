@@ -245,6 +245,42 @@ impl Conn<'_> {
         self.stream.waiting_bytes()
     }
 
+    /// Output had to wait for the peer, and it has not been heard since that all of it has arrived
+    /// ([`flushed`](crate::Protocol::flushed)). False for what is queued in this callback: nobody has tried to send it.
+    #[inline]
+    #[must_use]
+    pub fn awaits_peer(&self) -> bool {
+        self.stream.guard.is_some()
+    }
+
+    /// Has [`flushed`](crate::Protocol::flushed) come once when what is queued has left, also if it leaves at once: in the next turn
+    /// then. For who wants to know when the last byte was handed to the kernel. Nothing comes behind the end of the connection but
+    /// [`lost`](crate::Protocol::lost), as ever.
+    ///
+    /// A push on a list, and a turn that does not wait.
+    ///
+    /// ```
+    /// use netpoll_core::{Conn, Flow, Input, Protocol};
+    ///
+    /// struct Report;
+    ///
+    /// impl Protocol for Report {
+    ///     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+    ///         conn.send(input.bytes());
+    ///         conn.tell_when_flushed();
+    ///         input.advance_all();
+    ///         Flow::Continue
+    ///     }
+    ///
+    ///     fn flushed(&mut self, conn: &mut Conn<'_>) {
+    ///         println!("sent by {:?}", conn.now());
+    ///     }
+    /// }
+    /// ```
+    pub fn tell_when_flushed(&mut self) {
+        self.stream.output_left(&mut self.cx.agenda, self.key);
+    }
+
     /// More is queued than [`ConnLimits::write_high_bytes`]. When this callback has returned, the
     /// connection is not read until the queue has fallen to low water, which is when `drained` comes.
     ///

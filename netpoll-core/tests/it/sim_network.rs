@@ -632,3 +632,43 @@ fn output_that_has_arrived_is_told_before_a_deadline() {
         assert_eq!(*log.borrow(), ["flushed", "deadline"], "seed {seed}");
     }
 }
+
+/// Answers with as much as it is asked for, and wants to hear when that has left.
+struct Told(Log);
+
+impl Protocol for Told {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(&vec![b'x'; 1000 * input.len()]);
+        input.advance_all();
+        self.0.borrow_mut().push(format!("queued {}", conn.awaits_peer()));
+        conn.tell_when_flushed();
+        Flow::Continue
+    }
+
+    fn flushed(&mut self, conn: &mut Conn<'_>) {
+        self.0.borrow_mut().push(format!("flushed {}", conn.queued_bytes()));
+    }
+}
+
+#[test]
+fn who_asks_is_told_once_that_output_has_left_whether_it_had_to_wait_or_not() {
+    let mut sim = Sim::new(Options::default().window(10_000));
+    let log = Log::default();
+    let listener = sim.listen({
+        let log = log.clone();
+        move |_peer| Told(log.clone())
+    });
+    let peer = sim.connect(listener);
+    sim.send(peer, b"a");
+    sim.settle();
+    assert_eq!(*log.borrow(), ["queued false", "flushed 0"], "it left at once");
+
+    log.borrow_mut().clear();
+    sim.stop_reading(peer);
+    sim.send(peer, &[b'a'; 50]);
+    sim.settle();
+    assert_eq!(*log.borrow(), ["queued false"], "it waits for its peer");
+    sim.start_reading(peer);
+    sim.settle();
+    assert_eq!(*log.borrow(), ["queued false", "flushed 0"]);
+}

@@ -13,9 +13,10 @@ use http::StatusCode;
 use netpoll_core::{Conn, Flow};
 
 use super::request::short_of_memory;
-use super::{Exchange, Http, Phase, Service, Step};
+use super::{Exchange, Http, Outcome, Phase, Refusal, Service, Step};
 use crate::message::{
-    BodyBuf, Error, OutFraming, Outcome, Outflow, Pending, Pull, Replied, Response, Rest, dropped, guarded,
+    BodyBuf, Error, Futures, OutFraming, Outflow, Pending, Pull, Replied, Request, Response, Rest, RouteId,
+    dropped, guarded,
 };
 use crate::wire::response as encode;
 
@@ -35,6 +36,17 @@ pub(super) struct Waiting {
     exchange: Exchange,
     pending: Pending,
     may_upgrade: bool,
+}
+
+impl Waiting {
+    /// The request, if somebody needs it.
+    pub(super) fn request(&self) -> Option<Request<'static>> {
+        self.pending.request()
+    }
+
+    pub(super) fn route(&self) -> Option<RouteId> {
+        self.exchange.route
+    }
 }
 
 /// An answer that is made while it is sent.
@@ -101,7 +113,9 @@ impl<S: Service> Http<S> {
                     if conn.is_short_of_memory() {
                         conn.count_memory_overflow();
                         // The handler has not begun: it is polled below for the first time.
-                        return Step::Stop(self.answer_instead(conn, exchange, pending, short_of_memory()));
+                        let refusal = Refusal::ShortOfMemory;
+                        let flow = self.answer_instead(conn, exchange, pending, short_of_memory(), refusal);
+                        return Step::Stop(flow);
                     }
                     let mut held = conn.hold_memory();
                     held.grow(pending.copied_bytes);
@@ -133,24 +147,26 @@ impl<S: Service> Http<S> {
         let mut rest = Rest::Nothing;
         let polled = conn.lend(|| guarded(|| pending.poll(&mut context)));
         let (exchange, answer) = match polled {
-            Some(Poll::Ready(Outcome::Asked(decided))) => {
+            Some(Poll::Ready(Futures::Asked(decided))) => {
                 return self.hooks_are_done(conn, exchange, pending, decided);
             }
             Some(Poll::Pending) => {
                 self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
                 return Step::Stop(self.pause(conn));
             }
-            Some(Poll::Ready(Outcome::Answered(answer))) => (exchange, Some(answer)),
+            Some(Poll::Ready(Futures::Answered(answer))) => (exchange, Some(answer)),
             None => {
                 conn.count_panic();
                 (Exchange { keep_alive: false, ..exchange }, None)
             }
         };
+        let outcome = if answer.is_some() { Outcome::Answered } else { Outcome::Panicked };
         let (asked, request) = (pending.take_asked(), pending.request());
         let replied = worker.write(conn, &exchange, request.as_ref(), &mut rest, |reply| match answer {
             Some(answer) => answer.respond(reply.with_asked(asked)),
             None => reply.fail(Error::from(StatusCode::INTERNAL_SERVER_ERROR)),
         });
+        self.note(conn, &exchange, request.as_ref(), &rest, outcome);
         // Before what holds it as well, and is dropped with care.
         drop(request);
         let_go(conn, pending);
@@ -183,7 +199,7 @@ impl<S: Service> Http<S> {
         };
         let late = Error::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long to make")
             .with_source("the handler was dropped at its deadline");
-        self.answer_instead(conn, waiting.exchange, waiting.pending, late)
+        self.answer_instead(conn, waiting.exchange, waiting.pending, late, Refusal::HandlerLate)
     }
 
     /// Answers with an error in place of a handler that has not, and drops its future.
@@ -194,12 +210,14 @@ impl<S: Service> Http<S> {
         exchange: Exchange,
         pending: Pending,
         error: Error,
+        refusal: Refusal,
     ) -> Flow {
         let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
         let request = pending.request();
         let replied = worker.write(conn, &exchange, request.as_ref(), &mut rest, |reply| reply.fail(error));
+        self.note(conn, &exchange, request.as_ref(), &rest, Outcome::Refused(refusal));
         drop(request);
         let_go(conn, pending);
         match self.settle(conn, exchange, replied, rest, false) {
@@ -217,13 +235,14 @@ impl<S: Service> Http<S> {
     #[cold]
     pub(super) fn abandon(&mut self, conn: &mut Conn<'_>) -> Flow {
         conn.count_abandoned();
-        self.break_off(conn)
+        self.break_off(conn, Outcome::Abandoned)
     }
 
     /// Drops the answer in progress, and lets the peer see that it is not complete.
     #[cold]
-    pub(super) fn break_off(&mut self, conn: &mut Conn<'_>) -> Flow {
+    pub(super) fn break_off(&mut self, conn: &mut Conn<'_>, outcome: Outcome) -> Flow {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.note_break_off(conn, &phase, outcome);
         let flow = match &phase {
             Phase::Streaming(streaming) => abort(streaming.outflow.framing),
             _ => Flow::Close,
@@ -248,7 +267,7 @@ impl<S: Service> Http<S> {
         let Phase::Streaming(streaming) = &mut self.phase else { unreachable!("called in this phase") };
         if conn.is_finished() {
             // Others have ended our direction: there is always room for what is dropped, and a stream may go on for ever.
-            return Step::Stop(self.break_off(conn));
+            return Step::Stop(self.break_off(conn, Outcome::BrokenOff));
         }
         let framing = streaming.outflow.framing;
         let waker = conn.waker();
@@ -265,6 +284,9 @@ impl<S: Service> Http<S> {
                 let start = out.len();
                 (outflow.pull(&mut context, out), out.len() - start)
             });
+            if let Some(watch) = &mut self.watch {
+                watch.made(bytes);
+            }
             match pulled {
                 Ok(Pull::More) => {
                     if bytes == 0 {
@@ -282,18 +304,30 @@ impl<S: Service> Http<S> {
                     return Step::Stop(self.pause(conn));
                 }
                 Ok(Pull::Done) => break,
-                Ok(Pull::Failed) => return Step::Stop(abort(framing)),
+                Ok(Pull::Failed) => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.breaks_off(Outcome::BrokenOff);
+                    }
+                    return Step::Stop(abort(framing));
+                }
                 Err(Panicked) => {
                     conn.count_panic();
+                    if let Some(watch) = &mut self.watch {
+                        watch.breaks_off(Outcome::Panicked);
+                    }
                     return Step::Stop(abort(framing));
                 }
             }
         }
         if framing == OutFraming::Chunked {
             conn.append(encode::LAST_CHUNK.len(), encode::last_chunk);
+            if let Some(watch) = &mut self.watch {
+                watch.made(encode::LAST_CHUNK.len());
+            }
         }
         let step = if streaming.keep_alive { Step::Next } else { Step::Stop(streaming.farewell) };
         let_go(conn, std::mem::replace(&mut self.phase, Phase::Idle));
+        self.note_end_of_stream(conn);
         step
     }
 }

@@ -10,12 +10,14 @@
 //! request.
 
 mod answer;
+mod completed;
 mod limits;
 mod plan;
 mod request;
 mod service;
 mod upgrade;
 mod upload;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -30,11 +32,14 @@ use netpoll_core::{Address, Commands, Conn, Flow, Input, Instant, Lost, Message,
 use self::answer::{Streaming, Waiting};
 use self::upgrade::Next;
 use self::upload::{Skip, Upload};
+use self::watch::Watch;
 use crate::message::{Error, Renderer, Request, Response, RouteId};
 use crate::wire::{Head, Method, Scan};
 
+pub use completed::{Completed, Outcome, Refusal};
 pub use limits::{Limits, RouteLimits};
 pub use service::{BeforeFuture, Route, Service};
+pub(crate) use watch::Watcher;
 use worker::FOREVER;
 use worker::Worker;
 
@@ -93,6 +98,8 @@ pub struct Http<S: Service> {
     has_answered: bool,
     /// Bytes of an answer that the peer's side had not acknowledged when its idle time was over; zero before.
     untaken_bytes: u32,
+    /// What is known of its requests, if somebody wants to hear of their ends.
+    watch: Option<Box<Watch>>,
 }
 
 /// How long one may be silent in a drain.
@@ -184,7 +191,7 @@ impl<S: Service> Http<S> {
     /// # Errors
     /// `InvalidInput` when one of the limits lets nothing through; the error names it.
     pub fn acceptor(service: S, limits: Limits) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
-        Self::acceptor_of(service, limits, None)
+        Self::acceptor_of(service, limits, None, Vec::new())
     }
 
     /// The same, with errors as this function writes them: see [`Server::errors`](crate::Server::errors).
@@ -196,20 +203,22 @@ impl<S: Service> Http<S> {
         limits: Limits,
         render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
     ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
-        Self::acceptor_of(service, limits, Some(Arc::new(render)))
+        Self::acceptor_of(service, limits, Some(Arc::new(render)), Vec::new())
     }
 
     pub(crate) fn acceptor_of(
         service: S,
         limits: Limits,
         errors: Option<Renderer>,
+        watchers: Vec<Watcher>,
     ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
         limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
-        let worker = Rc::new(Worker::new(service, limits, errors));
+        let worker = Rc::new(Worker::new(service, limits, errors, watchers));
         Ok(move |peer: Peer| Self::new(Rc::clone(&worker), peer.addr))
     }
 
     fn new(worker: Rc<Worker<S>>, peer: Address) -> Self {
+        let watch = worker.is_watched().then(Box::default);
         Self {
             worker,
             peer,
@@ -220,6 +229,7 @@ impl<S: Service> Http<S> {
             is_behind: false,
             has_answered: false,
             untaken_bytes: 0,
+            watch,
         }
     }
 
@@ -382,6 +392,7 @@ impl<S: Service> Protocol for Http<S> {
     }
 
     fn flushed(&mut self, conn: &mut Conn<'_>) {
+        self.note_flushed(conn);
         match &mut self.phase {
             Phase::Upgraded(next) => next.flushed(conn),
             // Idle time begins when the answer has left.
@@ -489,13 +500,14 @@ impl<S: Service> Protocol for Http<S> {
         match &mut self.phase {
             Phase::Upgraded(next) => next.finishing(conn),
             // Nobody would hear the rest.
-            Phase::Waiting(_) | Phase::Streaming(_) => self.break_off(conn),
+            Phase::Waiting(_) | Phase::Streaming(_) => self.break_off(conn, Outcome::BrokenOff),
             // Nor what a request is answered: nothing more is taken for one.
             _ => Flow::Linger,
         }
     }
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        self.note_lost(&reason, commands);
         if let Phase::Upgraded(next) = &mut self.phase {
             next.lost(reason, commands);
         }

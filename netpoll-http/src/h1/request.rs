@@ -11,7 +11,7 @@ use netpoll_core::{Conn, Flow, Held, Input};
 
 use super::answer::let_go;
 use super::plan::{Plan, ask_hooks, may_skip, plan};
-use super::{Exchange, Http, Phase, Route, Service, Step, Worker};
+use super::{Exchange, Http, Outcome, Phase, Refusal, Route, Service, Step, Worker};
 use crate::message::{
     Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
     RouteId, Unread, guarded,
@@ -40,7 +40,7 @@ impl<S: Service> Http<S> {
                 }
                 Err(Refused { error, head: None }) => {
                     let to_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
-                    return Step::Stop(self.refuse_unread(conn, error, to_head));
+                    return Step::Stop(self.refuse_unread(conn, error, to_head, bytes.len()));
                 }
             },
         };
@@ -61,7 +61,7 @@ impl<S: Service> Http<S> {
             let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
             return Step::Stop(self.refuse_read(conn, apology, &head));
         };
-        let Some((route, body_bytes)) = at_hand else {
+        let Some((route, body_bytes)) = at_hand.filter(|_| self.watch.is_none()) else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params);
         };
         let mut exchange = Exchange::new(&head, Some(route));
@@ -74,7 +74,7 @@ impl<S: Service> Http<S> {
         let request = Request::borrowed(&head, &params, body, origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
-        let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+        let replied = worker.write_unwatched(conn, &exchange, &request, &mut rest, call);
         drop(request);
         if extensions.is_empty() {
             // Nothing to drop, which the compiler does not see.
@@ -96,6 +96,7 @@ impl<S: Service> Http<S> {
         head: &Head<'_>,
         params: &Params,
     ) -> Step {
+        self.note_received(conn, head.consumed());
         let (peer, extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
@@ -122,10 +123,13 @@ impl<S: Service> Http<S> {
                 let body = &input.bytes()[..body_bytes];
                 input.advance(body_bytes);
                 exchange.ends_before(input);
+                self.note_received(conn, body_bytes);
+                self.note_call(conn);
                 let request = Request::borrowed(head, params, body, origin);
                 let mut rest = Rest::Nothing;
                 let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
                 let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+                self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
                 worker.limit_time(conn, route, &mut rest);
                 self.settle(conn, exchange, replied, rest, head.upgrade)
             }
@@ -182,8 +186,10 @@ impl<S: Service> Http<S> {
         match plan.unwrap_or(Plan::Apologise) {
             Plan::Call(route, _) => {
                 let mut rest = Rest::Nothing;
+                self.note_call(conn);
                 let call = |reply: Reply<'_>| worker.service.call(route, request, reply);
                 let replied = worker.write(conn, &exchange, Some(request), &mut rest, call);
+                self.note(conn, &exchange, Some(request), &rest, Outcome::Answered);
                 if let Rest::Future(pending) = &mut rest {
                     pending.held = held.take();
                 }
@@ -207,6 +213,11 @@ impl<S: Service> Http<S> {
         behind: Behind,
     ) -> Step {
         let mut rest = Rest::Nothing;
+        let outcome = match &plan {
+            Plan::Refuse(error) => Outcome::Refused(Refusal::of(error.status())),
+            Plan::Apologise => Outcome::Panicked,
+            _ => Outcome::Answered,
+        };
         let replied = match plan {
             Plan::Receive(route, body_bytes_max) | Plan::Drop(route, body_bytes_max) => {
                 if behind.expects_continue {
@@ -236,6 +247,7 @@ impl<S: Service> Http<S> {
                 worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(apology))
             }
         };
+        self.note(conn, &exchange, Some(request), &rest, outcome);
         self.skip_body(conn, behind.framing, replied.keep_alive);
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
@@ -254,6 +266,7 @@ impl<S: Service> Http<S> {
             Phase::Head => Flow::Continue,
             _ => {
                 // From the first byte on, and not extended by later ones.
+                self.note_received(conn, 0);
                 conn.set_deadline(self.worker.limits.head_timeout);
                 self.phase = Phase::Head;
                 Flow::Continue
@@ -265,6 +278,7 @@ impl<S: Service> Http<S> {
     #[cold]
     fn refuse_read(&mut self, conn: &mut Conn<'_>, error: Error, head: &Head<'_>) -> Flow {
         self.phase = Phase::Idle;
+        self.note_received(conn, head.bytes.len());
         let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
         let (params, peer, extensions) = (Params::new(), self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
@@ -276,11 +290,18 @@ impl<S: Service> Http<S> {
 
     /// Answers a framing error in a head.
     #[cold]
-    fn refuse_unread(&mut self, conn: &mut Conn<'_>, error: WireError, to_head: bool) -> Flow {
+    fn refuse_unread(
+        &mut self,
+        conn: &mut Conn<'_>,
+        error: WireError,
+        to_head: bool,
+        seen_bytes: usize,
+    ) -> Flow {
         if error.is_silent() {
             return Flow::Close;
         }
         self.phase = Phase::Idle;
+        self.note_received(conn, seen_bytes);
         let exchange = Exchange { head_only: to_head, ..Exchange::LAST };
         let unread = Unread::new(&self.peer, conn.now());
         let flow = unread.show(|request| self.refuse(conn, exchange, request, wire_error(error)));
@@ -300,7 +321,12 @@ impl<S: Service> Http<S> {
         let exchange = Exchange { keep_alive: false, is_last_word: false, ..exchange };
         let mut rest = Rest::Nothing;
         let worker = Rc::clone(&self.worker);
+        let outcome = match error.status() {
+            StatusCode::INTERNAL_SERVER_ERROR => Outcome::Panicked,
+            status => Outcome::Refused(Refusal::of(status)),
+        };
         let replied = worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error));
+        self.note(conn, &exchange, Some(request), &rest, outcome);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
             Step::Next => Flow::Linger,

@@ -59,6 +59,11 @@ pub trait Service: 'static {
     /// The methods that any of the routes has, for `OPTIONS *`: `GET, HEAD, POST`.
     fn methods(&self) -> &str;
 
+    /// The pattern of a route, for logs and metrics: `/orders/{id}`. `None` if it has none.
+    fn pattern(&self, _route: RouteId) -> Option<&str> {
+        None
+    }
+
     /// The largest body of a route in bytes, if it differs from
     /// [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {

@@ -167,6 +167,7 @@ impl<S: Service> Http<S> {
             worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error))
         };
         let replied = unread.show(refuse);
+        self.note_declined_upgrade(conn);
         self.settle(conn, exchange, replied, rest, false)
     }
 
@@ -174,7 +175,8 @@ impl<S: Service> Http<S> {
     #[cold]
     pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, switching: Switching) -> Step {
         let Switching { headers, takeover } = switching;
-        self.worker.switch_protocols(conn, &headers);
+        let head_bytes = self.worker.switch_protocols(conn, &headers);
+        self.note_upgrade(conn, head_bytes);
         // In its place before its first callback: if that panics it still hears that the connection is lost.
         self.phase = Phase::Upgraded(takeover.next.downcast().expect("only `accept` makes them"));
         conn.clear_deadline();

@@ -12,7 +12,7 @@ use netpoll_core::{Address, Conn, Flow, Held, Input, Instant};
 
 use super::answer::let_go;
 use super::request::wire_error;
-use super::{Exchange, Http, Phase, Service, Step};
+use super::{Exchange, Http, Outcome, Phase, Service, Step};
 use crate::message::{Extensions, Owned, Params, Request, Rest, RouteId};
 use crate::wire::{Decoder, Framing, Head, HeadIndex, Trailers, WireError};
 
@@ -196,6 +196,7 @@ impl<S: Service> Http<S> {
 
     /// Takes in more of the body, and calls the handler when it is complete.
     pub(super) fn go_on_with_upload(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
+        let before = input.len();
         let Phase::Upload(upload) = &mut self.phase else { unreachable!("called in this phase") };
         let Upload { collected, incoming, body_bytes_max, is_unwanted, arrived, .. } = &mut **upload;
         if !*is_unwanted && !collected.make_room(conn, input.len(), incoming.expected()) {
@@ -207,6 +208,7 @@ impl<S: Service> Http<S> {
                 collected.bytes.extend_from_slice(data);
             }
         });
+        self.note_received(conn, before - input.len());
         match taken {
             Err(error) => Step::Stop(self.give_up(conn, wire_error(error))),
             Ok(false) => Step::Next,
@@ -239,9 +241,11 @@ impl<S: Service> Http<S> {
         let request = upload.into_complete_request(self.peer.clone());
         let worker = std::rc::Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
+        self.note_call(conn);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, |reply| {
             worker.service.call(route, &request, reply)
         });
+        self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
         worker.limit_time(conn, route, &mut rest);
         let_go(conn, request);
         // A request with a body does not switch protocols.

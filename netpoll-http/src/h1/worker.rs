@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use netpoll_core::Conn;
 
+use super::watch::{Watcher, Written};
 use super::{Exchange, Limits, Service};
 use crate::message::{
     Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, State,
@@ -36,6 +37,11 @@ pub(crate) struct Worker<S> {
     pub(super) wire_limits: wire::Limits,
     /// What writes errors, if the program does.
     errors: Option<Renderer>,
+    /// Who hears of the end of each request, and how often they have panicked where it could not be counted.
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) watcher_panics: Cell<u32>,
+    /// What was written last, where somebody watches.
+    pub(super) written: Cell<Written>,
     /// What was found out about the head of the request at hand.
     pub(super) index: RefCell<HeadIndex>,
     starts: RefCell<HeadStarts>,
@@ -49,7 +55,12 @@ pub(crate) struct Worker<S> {
 }
 
 impl<S: Service> Worker<S> {
-    pub(crate) fn new(service: S, mut limits: Limits, errors: Option<Renderer>) -> Self {
+    pub(crate) fn new(
+        service: S,
+        mut limits: Limits,
+        errors: Option<Renderer>,
+        watchers: Vec<Watcher>,
+    ) -> Self {
         limits.idle_timeout = limits.idle_timeout.min(FOREVER);
         let wire_limits = wire::Limits {
             head_bytes_max: limits.head_bytes_max,
@@ -64,11 +75,19 @@ impl<S: Service> Worker<S> {
             limits,
             wire_limits,
             errors,
+            watchers,
+            watcher_panics: Cell::new(0),
+            written: Cell::new(Written::default()),
             index: RefCell::new(HeadIndex::new()),
             starts: RefCell::new(HeadStarts::new()),
             answer_bytes: Usual::new(),
             batch_bytes: Usual::new(),
         }
+    }
+
+    /// Somebody wants to hear of the end of each request.
+    pub(super) fn is_watched(&self) -> bool {
+        !self.watchers.is_empty()
     }
 
     /// The largest body that a route takes with this method; `None` if it takes none.
@@ -108,6 +127,31 @@ impl<S: Service> Worker<S> {
         rest: &mut Rest,
         answer: impl FnOnce(Reply<'_>) -> Replied,
     ) -> Replied {
+        self.write_and_look::<true>(conn, exchange, request, rest, answer)
+    }
+
+    /// The same for a connection that nobody watches.
+    #[inline]
+    pub(super) fn write_unwatched(
+        &self,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: &Request<'_>,
+        rest: &mut Rest,
+        answer: impl FnOnce(Reply<'_>) -> Replied,
+    ) -> Replied {
+        self.write_and_look::<false>(conn, exchange, Some(request), rest, answer)
+    }
+
+    #[inline(always)]
+    fn write_and_look<const MAY_BE_WATCHED: bool>(
+        &self,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: Option<&Request<'_>>,
+        rest: &mut Rest,
+        answer: impl FnOnce(Reply<'_>) -> Replied,
+    ) -> Replied {
         let mut starts = self.starts.borrow_mut();
         let has_after = request.is_some() && self.has_after(conn, exchange.route);
         let context = Context { above: self, route: exchange.route, request, has_after };
@@ -124,7 +168,7 @@ impl<S: Service> Worker<S> {
                 let mut state = State::new(&mut *out, &mut *rest, &mut extra, &facts);
                 answer(Reply::new(&mut state))
             });
-            match replied {
+            let (replied, bytes, panics) = match replied {
                 // A handler can only have answered with its own reply; anything else is a mistake of it.
                 Some(replied) if (out.len() > start || rest.is_unwritten()) && !facts.has_after() => {
                     (replied, out.len() - start, 0)
@@ -134,7 +178,11 @@ impl<S: Service> Worker<S> {
                         finish(out, start, rest, extra.take(), replied, &facts, may_switch);
                     (replied, out.len() - start, panics)
                 }
+            };
+            if MAY_BE_WATCHED && self.is_watched() {
+                self.written.set(Written::of(&out[start..], panics));
             }
+            (replied, bytes, panics)
         });
         self.answer_bytes.note(bytes);
         for _ in 0..panics {
@@ -154,9 +202,9 @@ impl<S: Service> Worker<S> {
         })
     }
 
-    /// Writes a 101.
+    /// Writes a 101. How long it has become.
     #[cold]
-    pub(super) fn switch_protocols(&self, conn: &mut Conn<'_>, headers: &HeaderMap) {
+    pub(super) fn switch_protocols(&self, conn: &mut Conn<'_>, headers: &HeaderMap) -> usize {
         let mut starts = self.starts.borrow_mut();
         let head = ResponseHead {
             status: StatusCode::SWITCHING_PROTOCOLS,
@@ -166,10 +214,12 @@ impl<S: Service> Worker<S> {
             length: Length::Unsaid,
         };
         conn.append(RESERVE_MIN, |out| {
+            let start = out.len();
             encode::open_head(out, &head);
             write_headers(out, headers);
             encode::close_head(out);
-        });
+            out.len() - start
+        })
     }
 
     /// Notes how much a callback has queued.
@@ -209,8 +259,8 @@ impl<S: Service> Above for Worker<S> {
         self.service.after(route, request, parts);
     }
 
-    fn has_renderer(&self) -> bool {
-        self.errors.is_some()
+    fn needs_requests(&self) -> bool {
+        self.errors.is_some() || self.is_watched()
     }
 
     fn render(&self, error: &Error, request: &Request<'_>) -> Option<Response> {

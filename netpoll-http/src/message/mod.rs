@@ -36,7 +36,7 @@ pub use json::Json;
 pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
-pub(crate) use pending::{Ask, Asked, Behind, Outcome, Pending};
+pub(crate) use pending::{Ask, Asked, Behind, Futures, Pending};
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,

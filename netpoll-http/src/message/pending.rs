@@ -22,7 +22,7 @@ pub(crate) type Ask = Pin<Box<dyn Future<Output = Option<Result<Response, Error>
 ///
 /// Small, because it is a part of what every answer may leave behind.
 pub(crate) struct Pending {
-    future: Pin<Box<dyn Future<Output = Outcome>>>,
+    future: Pin<Box<dyn Future<Output = Futures>>>,
     request: Option<Arc<Owned>>,
     /// Bytes of the request that were copied for the handler.
     pub(crate) copied_bytes: usize,
@@ -46,13 +46,13 @@ impl Pending {
         request: Option<Request<'static>>,
         copied_bytes: usize,
     ) -> Self {
-        let future = Box::pin(async move { Outcome::Answered(Box::new(future.await)) });
+        let future = Box::pin(async move { Futures::Answered(Box::new(future.await)) });
         Self { future, request: request.map(Request::into_shared), copied_bytes, held: None, more: None }
     }
 
     /// Hooks that wait before this request, whose body was not looked at.
     pub(crate) fn ask(ask: Ask, request: Request<'static>, behind: Behind, copied_bytes: usize) -> Self {
-        let future = Box::pin(async move { Outcome::Asked(ask.await) });
+        let future = Box::pin(async move { Futures::Asked(ask.await) });
         let more = Some(Box::new(More { behind: Some(behind), ..More::default() }));
         Self { future, request: Some(request.into_shared()), copied_bytes, held: None, more }
     }
@@ -85,7 +85,7 @@ impl Pending {
         self.more.as_deref()?.timeout
     }
 
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Futures> {
         self.future.as_mut().poll(context)
     }
 }
@@ -98,7 +98,7 @@ pub(crate) struct Asked {
 }
 
 /// What came of it.
-pub(crate) enum Outcome {
+pub(crate) enum Futures {
     Answered(Box<dyn Answer>),
     Asked(Option<Result<Response, Error>>),
 }

@@ -147,6 +147,10 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
         &self.methods
     }
 
+    fn pattern(&self, route: RouteId) -> Option<&str> {
+        T::routes().list().get(route.0 as usize).map(super::table::Route::pattern)
+    }
+
     #[inline]
     fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
         self.limits[route.0 as usize].body_bytes_max

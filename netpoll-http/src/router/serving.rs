@@ -57,6 +57,10 @@ impl Service for Router {
         &self.methods
     }
 
+    fn pattern(&self, route: RouteId) -> Option<&str> {
+        Some(&*self.held(route).pattern).filter(|pattern| !pattern.is_empty())
+    }
+
     #[inline]
     fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
         self.held(route).limits.body_bytes_max.or(self.limits.body_bytes_max)

@@ -78,6 +78,8 @@ pub struct Router {
 
 pub(super) struct Route {
     pub(super) endpoint: Box<dyn Endpoint>,
+    /// The first that leads to it, as it is from the root. Empty if none does.
+    pub(super) pattern: Box<str>,
     pub(super) limits: RouteLimits,
     /// Hooks of the groups that the route was merged with, innermost first. Usually none.
     pub(super) groups: Vec<Rc<Hooks>>,
@@ -321,6 +323,7 @@ impl Router {
             if !group.is_empty() {
                 route.groups.push(Rc::clone(&group));
             }
+            route.pattern = Box::default();
             route.limits = route.limits.or(other.limits);
             route.method_not_allowed = route.method_not_allowed.or(other.method_not_allowed).map(here);
             self.routes.push(route);
@@ -343,7 +346,8 @@ impl Router {
         let number = RouteId(u32::try_from(self.routes.len()).expect("fewer than 2^32 routes"));
         let limits = endpoint.limits().checked();
         let endpoint = Box::new(endpoint);
-        self.routes.push(Route { endpoint, limits, groups: Vec::new(), method_not_allowed: None });
+        let (pattern, groups) = (Box::default(), Vec::new());
+        self.routes.push(Route { endpoint, pattern, limits, groups, method_not_allowed: None });
         number
     }
 
@@ -359,6 +363,10 @@ impl Router {
         }
         if let Err(error) = self.tree.insert_for(method, pattern, number) {
             panic!("{error}");
+        }
+        let route = &mut self.routes[number.0 as usize];
+        if route.pattern.is_empty() {
+            route.pattern = pattern.into();
         }
     }
 }

@@ -35,8 +35,8 @@ pub(crate) struct Context<'a> {
 pub(crate) trait Above {
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts);
 
-    /// Whether errors are not written here.
-    fn has_renderer(&self) -> bool;
+    /// Whether requests are asked for behind their handlers.
+    fn needs_requests(&self) -> bool;
 
     /// An error as the program has it.
     fn render(&self, error: &Error, request: &Request<'_>) -> Option<Response>;
@@ -88,7 +88,7 @@ impl<'a> Facts<'a> {
 
     /// Whether somebody is going to need the request after the handler has consumed it.
     pub(super) fn needs_request(&self) -> bool {
-        self.context.has_after || log::IS_ON || self.context.above.has_renderer()
+        self.context.has_after || log::IS_ON || self.context.above.needs_requests()
     }
 
     /// An error as the program has it; `None` if it is to be text.

@@ -1,0 +1,366 @@
+//! What a connection remembers of its requests where somebody wants to know how they end.
+//!
+//! A connection that is not watched has none of this, and asks once for each request. One that is watched has a box, and takes the
+//! longer way to each handler. A request is shown where it lies if its answer leaves in the turn that made it, which most do;
+//! else it is copied until the answer has left.
+//!
+//! Invariant: each request is shown once. `begun` is there from its first byte until [`Http::note`] has seen its answer,
+//! `making` while a stream makes it or a 101 is to be sent, and it lies in `unsent` until it has left.
+
+use http::StatusCode;
+use netpoll_core::{Commands, Conn, Instant, Lost};
+
+use super::completed::{Completed, Outcome, Refusal};
+use super::worker::Worker;
+use super::{Exchange, Http, Phase, Service};
+use crate::message::{Request, Rest, RouteId, dropped, guarded};
+
+/// What is called when a request is over.
+pub(crate) type Watcher = Box<dyn Fn(&Completed<'_>)>;
+
+/// Of output up to this size nothing stays behind in the turn, unless the peer does not read.
+const LEAVES_AT_ONCE_BYTES: usize = 16 * 1024;
+
+/// Answers of one connection that wait to leave and are remembered. Those behind them count as sent when they are queued: each costs a
+/// copy of its request.
+const UNSENT_MAX: usize = 64;
+
+/// What is known of the requests of one connection.
+#[derive(Default)]
+pub(super) struct Watch {
+    begun: Option<Begun>,
+    making: Option<Made>,
+    unsent: Vec<Made>,
+}
+
+/// A request on its way in, or with its handler.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    unix_seconds: u64,
+    called: Option<Instant>,
+    bytes_in: u64,
+}
+
+/// What is known of an answer.
+#[derive(Clone, Copy)]
+struct Figures {
+    route: Option<RouteId>,
+    status: Option<StatusCode>,
+    outcome: Outcome,
+    bytes_in: u64,
+    bytes_out: u64,
+    head_bytes_out: u64,
+    unix_seconds: u64,
+    began: Instant,
+    called: Instant,
+    answered: Instant,
+}
+
+/// An answer that is not sent yet.
+struct Made {
+    request: Request<'static>,
+    figures: Figures,
+}
+
+/// What was written of an answer at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Written {
+    status: Option<StatusCode>,
+    head_bytes: u32,
+    bytes: u64,
+    has_panicked: bool,
+}
+
+impl Written {
+    /// Looks at the bytes.
+    pub(super) fn of(bytes: &[u8], panics: u32) -> Self {
+        // `HTTP/1.1 200 OK`: written by us.
+        let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+        let head_bytes = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+        Self {
+            status,
+            head_bytes: u32::try_from(head_bytes).unwrap_or(u32::MAX),
+            bytes: bytes.len() as u64,
+            has_panicked: panics > 0,
+        }
+    }
+}
+
+impl Watch {
+    /// The request at hand began now, unless it has.
+    fn begin(&mut self, conn: &Conn<'_>) -> &mut Begun {
+        self.begun.get_or_insert_with(|| Begun {
+            at: conn.now(),
+            unix_seconds: conn.unix_seconds(),
+            called: None,
+            bytes_in: 0,
+        })
+    }
+
+    /// What became of the request at hand.
+    fn end(&mut self, now: Instant, route: Option<RouteId>, written: Written, outcome: Outcome) -> Figures {
+        let begun = self.begun.take();
+        let Begun { at, unix_seconds, called, bytes_in } =
+            begun.unwrap_or(Begun { at: now, unix_seconds: 0, called: None, bytes_in: 0 });
+        Figures {
+            route,
+            status: written.status,
+            outcome: if written.has_panicked { Outcome::Panicked } else { outcome },
+            bytes_in,
+            bytes_out: written.bytes,
+            head_bytes_out: u64::from(written.head_bytes),
+            unix_seconds,
+            began: at,
+            called: called.unwrap_or(now),
+            answered: now,
+        }
+    }
+
+    /// A stream has made more of the answer.
+    pub(super) fn made(&mut self, bytes: usize) {
+        if let Some(made) = &mut self.making {
+            made.figures.bytes_out += bytes as u64;
+        }
+    }
+
+    /// The answer that is made is not going to be whole.
+    pub(super) fn breaks_off(&mut self, outcome: Outcome) {
+        if let Some(made) = &mut self.making {
+            made.figures.outcome = outcome;
+        }
+    }
+}
+
+/// Shows a request that is over.
+fn show<S: Service>(worker: &Worker<S>, figures: &Figures, request: &Request<'_>, now: Instant) {
+    let Figures { route, status, outcome, bytes_in, bytes_out, head_bytes_out, unix_seconds, .. } = *figures;
+    let Figures { began, called, answered, .. } = *figures;
+    // The service is the program's, and so are those who watch: each panic costs what it has not done.
+    let pattern = guarded(|| route.and_then(|route| worker.service.pattern(route))).flatten();
+    let completed = Completed {
+        request,
+        route: pattern,
+        route_id: route,
+        status,
+        outcome,
+        bytes_in,
+        bytes_out,
+        head_bytes_out,
+        unix_seconds,
+        queue: called.duration_since(began),
+        handler: answered.duration_since(called),
+        send: now.duration_since(answered),
+    };
+    for watcher in &worker.watchers {
+        if guarded(|| watcher(&completed)).is_none() {
+            worker.watcher_panics.set(worker.watcher_panics.get() + 1);
+        }
+    }
+}
+
+impl<S: Service> Http<S> {
+    /// So many bytes of the request at hand were received.
+    #[inline]
+    pub(super) fn note_received(&mut self, conn: &Conn<'_>, bytes: usize) {
+        if let Some(watch) = &mut self.watch {
+            watch.begin(conn).bytes_in += bytes as u64;
+        }
+    }
+
+    /// Its handler is called.
+    #[inline]
+    pub(super) fn note_call(&mut self, conn: &Conn<'_>) {
+        if let Some(watch) = &mut self.watch {
+            watch.begin(conn).called = Some(conn.now());
+        }
+    }
+
+    /// It was answered, with what was just written and what is left of it; or will be, by a future.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: Option<&Request<'_>>,
+        rest: &Rest,
+        outcome: Outcome,
+    ) {
+        if self.watch.is_some()
+            && let Some(request) = request
+        {
+            self.note_answer(conn, exchange, request, rest, outcome);
+        }
+    }
+
+    #[inline(never)]
+    fn note_answer(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: &Request<'_>,
+        rest: &Rest,
+        outcome: Outcome,
+    ) {
+        let Some(watch) = &mut self.watch else { return };
+        let left = match rest {
+            Rest::Future(_) => return,
+            Rest::Nothing | Rest::Stream(_) | Rest::Upgrade(_) => 0,
+            Rest::Static(bytes) => bytes.len() as u64,
+            Rest::Shared(bytes) => bytes.len() as u64,
+            Rest::File(range) => range.length(),
+        };
+        let mut figures = watch.end(conn.now(), exchange.route, self.worker.written.get(), outcome);
+        figures.bytes_out += left;
+        if matches!(rest, Rest::Stream(_) | Rest::Upgrade(_)) {
+            watch.making = Some(Made { request: request.to_owned(), figures });
+            return;
+        }
+        let is_file = matches!(rest, Rest::File(_));
+        let queued = conn.queued_bytes().saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
+        if self.leaves_at_once(conn, queued, is_file) {
+            self.show(conn, &figures, request);
+        } else {
+            self.remember(conn, Made { request: request.to_owned(), figures });
+        }
+    }
+
+    fn leaves_at_once(&self, conn: &Conn<'_>, queued: usize, is_file: bool) -> bool {
+        let is_full = self.watch.as_ref().is_none_or(|watch| watch.unsent.len() >= UNSENT_MAX);
+        is_full || (!is_file && queued <= LEAVES_AT_ONCE_BYTES && !conn.awaits_peer())
+    }
+
+    fn show(&self, conn: &mut Conn<'_>, figures: &Figures, request: &Request<'_>) {
+        show(&self.worker, figures, request, conn.now());
+        for _ in 0..self.worker.watcher_panics.take() {
+            conn.count_panic();
+        }
+    }
+
+    /// Shows it when it has left.
+    fn remember(&mut self, conn: &mut Conn<'_>, made: Made) {
+        if let Some(watch) = &mut self.watch {
+            watch.unsent.push(made);
+            if !conn.awaits_peer() {
+                conn.tell_when_flushed();
+            }
+        }
+    }
+
+    /// A stream is over, and the last of it queued.
+    pub(super) fn note_end_of_stream(&mut self, conn: &mut Conn<'_>) {
+        let Some(made) = self.watch.as_mut().and_then(|watch| watch.making.take()) else { return };
+        if self.leaves_at_once(conn, conn.queued_bytes(), false) {
+            self.show(conn, &made.figures, &made.request);
+            self.let_go_of(conn, made);
+        } else {
+            self.remember(conn, made);
+        }
+    }
+
+    /// The 101 is queued.
+    pub(super) fn note_upgrade(&mut self, conn: &mut Conn<'_>, head_bytes: usize) {
+        let Some(mut made) = self.watch.as_mut().and_then(|watch| watch.making.take()) else { return };
+        let head_bytes = head_bytes as u64;
+        let status = Some(StatusCode::SWITCHING_PROTOCOLS);
+        let figures = &mut made.figures;
+        (figures.status, figures.outcome) = (status, Outcome::Upgraded);
+        (figures.bytes_out, figures.head_bytes_out) = (head_bytes, head_bytes);
+        self.show(conn, &made.figures, &made.request);
+        self.let_go_of(conn, made);
+    }
+
+    /// It was answered with an error instead, which was just written.
+    pub(super) fn note_declined_upgrade(&mut self, conn: &mut Conn<'_>) {
+        let Some(mut made) = self.watch.as_mut().and_then(|watch| watch.making.take()) else { return };
+        let written = self.worker.written.get();
+        let figures = &mut made.figures;
+        (figures.status, figures.outcome) = (written.status, Outcome::Refused(Refusal::UpgradeTooLate));
+        (figures.bytes_out, figures.head_bytes_out) = (written.bytes, u64::from(written.head_bytes));
+        self.show(conn, &made.figures, &made.request);
+        self.let_go_of(conn, made);
+    }
+
+    /// All that was queued has left.
+    #[inline]
+    pub(super) fn note_flushed(&mut self, conn: &mut Conn<'_>) {
+        if self.watch.as_ref().is_some_and(|watch| !watch.unsent.is_empty()) && conn.queued_bytes() == 0 {
+            self.show_sent(conn);
+        }
+    }
+
+    fn show_sent(&mut self, conn: &mut Conn<'_>) {
+        let Some(watch) = &mut self.watch else { return };
+        for made in std::mem::take(&mut watch.unsent) {
+            self.show(conn, &made.figures, &made.request);
+            self.let_go_of(conn, made);
+        }
+    }
+
+    /// The answer at hand is given up.
+    #[cold]
+    pub(super) fn note_break_off(&mut self, conn: &mut Conn<'_>, phase: &Phase, outcome: Outcome) {
+        let Some(watch) = &mut self.watch else { return };
+        if let Some(mut made) = watch.making.take() {
+            made.figures.outcome = outcome;
+            self.show(conn, &made.figures, &made.request);
+            self.let_go_of(conn, made);
+        } else if let Phase::Waiting(waiting) = phase
+            && let Some(request) = waiting.request()
+        {
+            let figures = watch.end(conn.now(), waiting.route(), Written::default(), outcome);
+            self.show(conn, &figures, &request);
+        }
+    }
+
+    /// The connection is gone, and what was under way with it.
+    #[cold]
+    pub(super) fn note_lost(&mut self, reason: &Lost, commands: &Commands) {
+        let Some(mut watch) = self.watch.take() else { return };
+        let worker = &self.worker;
+        let whose = match reason {
+            Lost::Cut => Outcome::Cut,
+            Lost::Panicked => Outcome::Panicked,
+            Lost::FileFailed(_) => Outcome::BrokenOff,
+            _ => Outcome::Abandoned,
+        };
+        for made in std::mem::take(&mut watch.unsent) {
+            let now = commands.now().unwrap_or(made.figures.answered);
+            let outcome = if matches!(reason, Lost::Closed) { made.figures.outcome } else { whose };
+            show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
+            dropped(made);
+        }
+        // What we have ended ourselves was ended by a command.
+        let ended = if matches!(reason, Lost::Closed | Lost::Reset) { Outcome::BrokenOff } else { whose };
+        if let Some(made) = watch.making.take() {
+            let now = commands.now().unwrap_or(made.figures.answered);
+            let is_known = made.figures.outcome != Outcome::Answered;
+            let outcome = if is_known { made.figures.outcome } else { ended };
+            show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
+            dropped(made);
+        }
+        let Some(now) = commands.now().or(watch.begun.map(|begun| begun.at)) else { return };
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Waiting(waiting) => {
+                if let Some(request) = waiting.request() {
+                    let figures = watch.end(now, waiting.route(), Written::default(), ended);
+                    show(worker, &figures, &request, now);
+                }
+                dropped(waiting);
+            }
+            Phase::Upload(upload) => {
+                // It is the client who owes the rest.
+                let outcome = if whose == Outcome::Cut { whose } else { Outcome::Abandoned };
+                let figures = watch.end(now, upload.exchange().route, Written::default(), outcome);
+                let request = upload.into_request(self.peer.clone());
+                show(worker, &figures, &request, now);
+                dropped(request);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    fn let_go_of(&self, conn: &mut Conn<'_>, made: Made) {
+        super::answer::let_go(conn, made);
+    }
+}

@@ -1,0 +1,470 @@
+//! What the hook of `on_complete` is told, however a request ends.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::task::Context;
+use std::time::Duration;
+
+use netpoll_core::{Conn, Flow, Input, Protocol};
+use netpoll_http::{
+    App, Body, BodyBuf, Completed, Error, Files, Limits, Outcome, Pull, Refusal, Request, Response,
+    RouteLimits, Router, StatusCode, TestClient, routes,
+};
+
+/// What is kept of a request that is over.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    line: String,
+    status: Option<u16>,
+    outcome: Outcome,
+    bytes_in: u64,
+    bytes_out: u64,
+    times: [Duration; 3],
+}
+
+impl Seen {
+    fn of(done: &Completed<'_>) -> Self {
+        Self {
+            line: format!(
+                "{} {} {}",
+                done.request.method_str(),
+                done.request.target(),
+                done.route.unwrap_or("-")
+            ),
+            status: done.status.map(|status| status.as_u16()),
+            outcome: done.outcome,
+            bytes_in: done.bytes_in,
+            bytes_out: done.bytes_out,
+            times: [done.queue, done.handler, done.send],
+        }
+    }
+
+    fn brief(&self) -> (&str, Option<u16>, Outcome) {
+        (&self.line, self.status, self.outcome)
+    }
+}
+
+struct Echo;
+impl Protocol for Echo {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(input.bytes());
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+fn stream(last: Pull) -> Response {
+    let mut last = Some(last);
+    Response::text(Body::stream(move |_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+        out.extend(b"half");
+        last.take().unwrap_or(Pull::Done)
+    }))
+}
+
+fn router() -> Router {
+    Router::new()
+        .get("/", |_: &Request| "hello")
+        .get("/orders/{id}", |req: &Request| req.param::<u64>("id").map(|id| id.to_string()))
+        .post("/echo", |req: &Request| req.body().to_vec())
+        .get("/async", async |_: Request| "later")
+        .get("/waits", async |_: Request| {
+            netpoll_core::time::sleep(Duration::from_secs(5)).await;
+            "at last"
+        })
+        .get("/for_ever", async |_: Request| std::future::pending::<()>().await)
+        .get("/panics", |_: &Request| -> &str { panic!("as told") })
+        .get("/panics_later", async |_: Request| -> &'static str { panic!("as told") })
+        .get("/stream", |_: &Request| stream(Pull::More))
+        .get("/fails", |_: &Request| stream(Pull::Failed))
+        .get("/hangs", |_: &Request| {
+            Response::text(Body::stream(|_: &mut Context<'_>, _: &mut BodyBuf<'_>| Pull::Wait))
+        })
+        .get("/large", |_: &Request| vec![b'x'; 1 << 20])
+        .get("/upgrade", |req: &Request| match req.upgrade("echo") {
+            Some(upgrade) => upgrade.accept(Echo),
+            None => Response::new(StatusCode::UPGRADE_REQUIRED),
+        })
+        .nest("/deep", Router::new().get("/", |_: &Request| "root").get("/{a}", |_: &Request| "leaf"))
+}
+
+fn watched() -> (TestClient, Receiver<Seen>) {
+    watched_with(Limits::default(), router)
+}
+
+fn watched_with(limits: Limits, router: fn() -> Router) -> (TestClient, Receiver<Seen>) {
+    let (sender, seen) = channel();
+    let app = App::new(move |_| router()).limits(limits).on_complete(move |_worker| {
+        let sender = sender.clone();
+        move |done: &Completed<'_>| sender.send(Seen::of(done)).expect("the test listens")
+    });
+    (app.test(), seen)
+}
+
+const REST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path}{REST}").into_bytes()
+}
+
+/// The one request that was told of, and none more.
+#[track_caller]
+fn only(seen: &Receiver<Seen>) -> Seen {
+    let one = seen.try_recv().expect("a request that is over");
+    assert_eq!(seen.try_recv().ok(), None, "once");
+    one
+}
+
+#[test]
+fn an_answered_request_is_told_of_with_its_pattern_its_status_and_its_bytes() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    let request = get("/orders/17?a=b");
+    connection.send(&request);
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /orders/17?a=b /orders/{id}", Some(200), Outcome::Answered));
+    assert_eq!((one.bytes_in, one.bytes_out), (request.len() as u64, answer.len() as u64));
+    assert_eq!(one.times, [Duration::ZERO; 3], "all in one turn");
+}
+
+#[test]
+fn each_of_a_pipeline_is_told_of_once_and_in_order() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(&[get("/"), get("/orders/x"), get("/async"), get("/stream"), get("/")].concat());
+    connection.received();
+    let lines: Vec<Seen> = seen.try_iter().collect();
+    let lines: Vec<_> = lines.iter().map(|seen| (&*seen.line, seen.status)).collect();
+    let expected = [
+        ("GET / /", Some(200)),
+        ("GET /orders/x /orders/{id}", Some(400)),
+        ("GET /async /async", Some(200)),
+        ("GET /stream /stream", Some(200)),
+        ("GET / /", Some(200)),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_refusal_by_the_layer_is_told_of_with_its_reason() {
+    let refused = |bytes: &[u8]| {
+        let (client, seen) = watched();
+        let answer = client.raw(bytes);
+        let one = only(&seen);
+        let said = std::str::from_utf8(&answer[9..12]).expect("a status").parse().ok();
+        assert_eq!(one.status, said, "{one:?}");
+        assert_eq!((one.bytes_out, one.bytes_in > 0), (answer.len() as u64, true), "{one:?}");
+        match one.outcome {
+            Outcome::Refused(refusal) => (refusal, one.line),
+            outcome => panic!("{outcome}"),
+        }
+    };
+    let unread = "-  -".to_owned();
+    assert_eq!(refused(b"nonsense\r\n\r\n"), (Refusal::Malformed, unread.clone()));
+    assert_eq!(refused(&get(&format!("/{}", "a".repeat(20_000)))), (Refusal::TargetTooLong, unread.clone()));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(64_000));
+    assert_eq!(refused(many.as_bytes()), (Refusal::HeadTooLarge, unread.clone()));
+    assert_eq!(refused(b"GET / HTTP/2.0\r\n\r\n"), (Refusal::Version, unread));
+    assert_eq!(refused(&get("/nowhere")), (Refusal::NotFound, "GET /nowhere -".to_owned()));
+    assert_eq!(refused(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n").0, Refusal::MethodNotAllowed);
+    assert_eq!(refused(b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n").0, Refusal::NotImplemented);
+    assert_eq!(refused(b"GET / HTTP/1.1\r\n\r\n"), (Refusal::Malformed, "GET / -".to_owned()), "no host");
+    assert_eq!(refused(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n").0, Refusal::Expectation);
+    let large = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+    assert_eq!(refused(large), (Refusal::BodyTooLarge, "POST /echo /echo".to_owned()));
+    let chunk = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert_eq!(refused(chunk), (Refusal::Malformed, "POST /echo /echo".to_owned()));
+}
+
+#[test]
+fn a_head_or_a_body_that_is_late_is_refused_and_its_time_is_told() {
+    let limits = Limits::default();
+    let (head, body) = (limits.head_timeout, limits.body_grace);
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(b"GET / HT");
+    connection.advance(head);
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("-  -", Some(408), Outcome::Refused(Refusal::Late)));
+    assert_eq!(one.times, [head, Duration::ZERO, Duration::ZERO]);
+
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    connection.advance(body);
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("POST /echo /echo", Some(408), Outcome::Refused(Refusal::Late)));
+    assert_eq!(one.times[0], body);
+}
+
+#[test]
+fn the_time_of_a_request_is_that_of_its_body_then_of_its_handler() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    connection.send(head.as_bytes());
+    connection.advance(Duration::from_secs(2));
+    connection.send(b"5\r\nhello\r\n0\r\n\r\n");
+    let one = only(&seen);
+    assert_eq!(one.times, [Duration::from_secs(2), Duration::ZERO, Duration::ZERO]);
+    assert_eq!(one.bytes_in, head.len() as u64 + 15, "as they were on the wire");
+
+    connection.send(&get("/waits"));
+    assert_eq!(seen.try_recv().ok(), None, "not yet");
+    connection.advance(Duration::from_secs(5));
+    assert_eq!(only(&seen).times, [Duration::ZERO, Duration::from_secs(5), Duration::ZERO]);
+}
+
+#[test]
+fn a_handler_that_is_late_and_one_that_panics_are_told_apart() {
+    let (client, seen) = watched_with(Limits::default(), || {
+        router().limits(RouteLimits::default().handler_timeout(Duration::from_secs(3)))
+    });
+    let mut connection = client.connect();
+    connection.send(&get("/for_ever"));
+    connection.advance(Duration::from_secs(3));
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /for_ever /for_ever", Some(503), Outcome::Refused(Refusal::HandlerLate)));
+    assert_eq!(one.times[1], Duration::from_secs(3));
+
+    for path in ["/panics", "/panics_later"] {
+        assert_eq!(client.get(path).status, StatusCode::INTERNAL_SERVER_ERROR);
+        let one = only(&seen);
+        assert_eq!((one.status, one.outcome), (Some(500), Outcome::Panicked), "{path}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_is_told_of_without_a_status() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(&get("/waits"));
+    connection.advance(Duration::from_secs(1));
+    connection.close();
+    client.run();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /waits /waits", None, Outcome::Abandoned));
+    assert_eq!(one.times, [Duration::ZERO, Duration::from_secs(1), Duration::ZERO]);
+
+    let mut connection = client.connect();
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+    connection.close();
+    client.run();
+    assert_eq!(only(&seen).brief(), ("POST /echo /echo", None, Outcome::Abandoned));
+
+    let mut connection = client.connect();
+    connection.send(&get("/for_ever"));
+    connection.reset();
+    client.run();
+    assert_eq!(only(&seen).brief(), ("GET /for_ever /for_ever", None, Outcome::Abandoned));
+}
+
+#[test]
+fn a_stream_is_told_of_when_it_is_over_and_how() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(&get("/stream"));
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /stream /stream", Some(200), Outcome::Answered));
+    assert_eq!(one.bytes_out, answer.len() as u64);
+
+    connection.send(&get("/fails"));
+    assert_eq!(only(&seen).brief(), ("GET /fails /fails", Some(200), Outcome::BrokenOff));
+
+    let mut connection = client.connect();
+    connection.send(&get("/hangs"));
+    connection.advance(Duration::from_secs(7));
+    assert_eq!(seen.try_recv().ok(), None, "not yet");
+    connection.close();
+    client.run();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /hangs /hangs", Some(200), Outcome::Abandoned));
+    assert_eq!(one.times[2], Duration::from_secs(7));
+}
+
+#[test]
+fn a_long_answer_is_told_of_when_the_last_of_it_was_taken() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.set_window(64 * 1024);
+    connection.stop_reading();
+    connection.send(&get("/large"));
+    connection.advance(Duration::from_millis(1500));
+    assert_eq!(seen.try_recv().ok(), None, "its client does not read");
+    connection.start_reading();
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /large /large", Some(200), Outcome::Answered));
+    assert_eq!(one.bytes_out, answer.len() as u64);
+    assert!(one.times[2] >= Duration::from_millis(1500), "{one:?}");
+
+    connection.stop_reading();
+    connection.send(&get("/large"));
+    connection.reset();
+    client.run();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /large /large", Some(200), Outcome::Abandoned), "not all was taken");
+}
+
+#[test]
+fn a_long_answer_that_the_kernel_takes_at_once_is_told_of_as_well_and_behind_it_the_end() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(&get("/large"));
+    connection.received();
+    assert_eq!(only(&seen).brief(), ("GET /large /large", Some(200), Outcome::Answered));
+
+    connection.send(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    connection.received();
+    connection.close();
+    client.run();
+    assert_eq!(only(&seen).brief(), ("GET /large /large", Some(200), Outcome::Answered));
+}
+
+#[test]
+fn answers_behind_one_that_waits_are_told_of_once_each() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.set_window(1 << 20);
+    connection.stop_reading();
+    connection.send(&get("/large"));
+    connection.send(&get("/").repeat(100));
+    connection.start_reading();
+    connection.received();
+    connection.run();
+    let told: Vec<Seen> = seen.try_iter().collect();
+    assert_eq!(told.len(), 101);
+    assert!(told.iter().all(|one| one.outcome == Outcome::Answered));
+}
+
+#[test]
+fn an_upgrade_is_told_of_when_the_connection_changes_hands_and_one_too_late_is_a_refusal() {
+    let (client, seen) = watched();
+    let upgrade = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let mut connection = client.connect();
+    connection.send(upgrade);
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /upgrade /upgrade", Some(101), Outcome::Upgraded));
+    assert_eq!(one.bytes_out, answer.len() as u64);
+    connection.send(b"hello");
+    connection.close();
+    client.run();
+    assert_eq!(seen.try_recv().ok(), None, "what follows is no request");
+
+    let mut connection = client.connect();
+    client.begin_drain(Duration::from_secs(10));
+    connection.send(upgrade);
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /upgrade /upgrade", Some(503), Outcome::Refused(Refusal::UpgradeTooLate)));
+    assert_eq!(one.bytes_out, answer.len() as u64);
+}
+
+#[test]
+fn what_the_deadline_of_a_drain_cuts_is_told_of_as_cut() {
+    let (client, seen) = watched();
+    let (mut waits, mut hangs) = (client.connect(), client.connect());
+    waits.send(&get("/for_ever"));
+    hangs.send(&get("/hangs"));
+    client.begin_drain(Duration::from_secs(2));
+    client.advance(Duration::from_secs(2));
+    let mut told: Vec<Seen> = seen.try_iter().collect();
+    told.sort_by(|a, b| a.line.cmp(&b.line));
+    let told: Vec<_> = told.iter().map(Seen::brief).collect();
+    let expected =
+        [("GET /for_ever /for_ever", None, Outcome::Cut), ("GET /hangs /hangs", Some(200), Outcome::Cut)];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_file_is_told_of_with_all_its_bytes() {
+    let folder = std::env::temp_dir().join(format!("netpoll-completed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("a.txt"), "some text").expect("a file");
+    let (sender, seen) = channel();
+    let path = folder.clone();
+    let client = App::new(move |_| Ok(Router::new().get("/files/{*path}", Files::new(&path)?)))
+        .on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(Seen::of(done)).expect("the test listens")
+        })
+        .test();
+    let mut connection = client.connect();
+    connection.send(&get("/files/a.txt"));
+    let answer = connection.received();
+    let one = only(&seen);
+    assert_eq!(one.brief(), ("GET /files/a.txt /files/{*path}", Some(200), Outcome::Answered));
+    assert_eq!(one.bytes_out, answer.len() as u64);
+    std::fs::remove_dir_all(folder).expect("it was made above");
+}
+
+#[test]
+fn patterns_are_told_as_they_are_from_the_root() {
+    let (client, seen) = watched();
+    for (path, pattern) in [("/deep", "/deep"), ("/deep/", "/deep"), ("/deep/7", "/deep/{a}")] {
+        client.get(path);
+        assert_eq!(only(&seen).line, format!("GET {path} {pattern}"));
+    }
+    let (sender, seen) = channel();
+    let table = |_: &_| routes! { GET "/a/{b}" => |_: &Request| "c" };
+    let client = App::new(table)
+        .on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(Seen::of(done)).expect("the test listens")
+        })
+        .test();
+    client.get("/a/7");
+    assert_eq!(only(&seen).line, "GET /a/7 /a/{b}");
+}
+
+#[test]
+fn what_hooks_have_found_out_is_there_when_a_request_is_over() {
+    struct User(&'static str);
+    let (sender, users) = channel();
+    let client = App::new(|_| {
+        Router::new()
+            .get("/", |_: &Request| "hello")
+            .get("/async", async |_: Request| "hello")
+            .before(|req: &Request| req.extensions().insert(User("Ada")))
+            .before(async |_: Request| Ok::<(), Error>(()))
+    })
+    .on_complete(move |_| {
+        let sender = sender.clone();
+        move |done: &Completed<'_>| {
+            let user = done.request.extensions().get::<User>().map(|user| user.0);
+            sender.send(user).expect("the test listens");
+        }
+    })
+    .test();
+    client.get("/");
+    client.get("/async");
+    assert_eq!(users.try_iter().collect::<Vec<_>>(), [Some("Ada"), Some("Ada")]);
+}
+
+#[test]
+fn a_hook_that_panics_costs_nothing_but_is_counted_and_the_next_is_called() {
+    let (sender, seen) = channel();
+    let client = App::new(|_| router())
+        .on_complete(|_| |_: &Completed<'_>| panic!("as told"))
+        .on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(Seen::of(done)).expect("the test listens")
+        })
+        .test();
+    let mut connection = client.connect();
+    connection.send(&get("/"));
+    connection.send(&get("/"));
+    assert_eq!((seen.try_iter().count(), client.stats().panics), (2, 2));
+    assert!(!connection.is_closed());
+}
+
+#[test]
+fn who_says_nothing_or_half_a_head_is_no_request() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(b"GET / HT");
+    connection.close();
+    client.connect().close();
+    client.run();
+    assert_eq!(seen.try_recv().ok(), None);
+}

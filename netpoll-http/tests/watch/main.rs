@@ -1,0 +1,3 @@
+//! What is told of requests to those who watch, through the front door.
+
+mod completed;
