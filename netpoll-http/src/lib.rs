@@ -76,7 +76,7 @@ pub use files::Files;
 pub use h1::{BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, Service};
 pub use handler::{Endpoint, Handler, Limited};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
+pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, RequestId, TraceContext, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{

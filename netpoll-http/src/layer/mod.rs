@@ -8,8 +8,11 @@
 //! Hooks run on the worker. `before` hooks may wait: the first that might, and all behind it, run in one future on a copy of the
 //! head. With none added a request pays one test for an empty list.
 
+mod chance;
 mod forwarded;
 mod rate_limit;
+mod request_id;
+mod trace;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,6 +22,8 @@ use crate::message::{Ask, Error, Parts, Request, Response, guarded};
 
 pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
+pub use request_id::RequestId;
+pub use trace::TraceContext;
 
 type Answer = Option<Result<Response, Error>>;
 type After = Box<dyn Fn(&Request<'_>, &mut Parts)>;

@@ -1,3 +1,4 @@
 //! What is told of requests to those who watch, through the front door.
 
 mod completed;
+mod ids;

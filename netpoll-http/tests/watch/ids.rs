@@ -1,0 +1,112 @@
+//! Names of requests and traces, in and out.
+
+use netpoll_http::{App, HeaderName, Method, Request, RequestId, Router, TestClient, TraceContext};
+
+fn client() -> TestClient {
+    let show = |req: &Request| {
+        let extensions = req.extensions();
+        let trace = extensions.get::<TraceContext>().map(|trace| {
+            let state = trace.tracestate().map_or("", |state| state.to_str().expect("ASCII"));
+            format!("{} {} {state}", trace.trace_id_hex(), trace.is_sampled())
+        });
+        format!("{}|{}", extensions.get::<RequestId>().expect("a hook took it"), trace.unwrap_or_default())
+    };
+    let asynchronous = async |req: Request| {
+        req.extensions().get::<RequestId>().map(RequestId::to_string).unwrap_or_default()
+    };
+    App::new(move |_| {
+        Router::new()
+            .get("/", show)
+            .get("/async", asynchronous)
+            .before(RequestId::take)
+            .before(TraceContext::take)
+            .after(RequestId::show)
+    })
+    .test()
+}
+
+/// What the handler has seen, with these fields.
+fn seen(fields: &[(&str, &str)]) -> (String, String) {
+    let client = client();
+    let mut text = String::from("GET / HTTP/1.1\r\nHost: a\r\n");
+    for (name, value) in fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    let mut connection = client.connect();
+    connection.send(text.as_bytes());
+    let response = connection.response().expect("an answer");
+    let (id, trace) = response.text().split_once('|').expect("both");
+    assert_eq!(response.header(HeaderName::from_static("x-request-id").as_str()), Some(id));
+    (id.to_owned(), trace.to_owned())
+}
+
+#[test]
+fn a_sane_name_is_taken_over_and_any_other_is_replaced() {
+    let id = |fields: &[(&str, &str)]| seen(fields).0;
+    let long = "a".repeat(128);
+    for sane in ["7", "abc-DEF_0.1~2:3", "a/b+c==", &long] {
+        assert_eq!(id(&[("X-Request-Id", sane)]), sane);
+    }
+    let (too_long, made) = ("a".repeat(129), id(&[]));
+    assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+    for other in ["", "a b", "a\"b", "a;b", "<b>", "\u{e9}", &too_long] {
+        let id = id(&[("X-Request-Id", other)]);
+        assert!(id.len() == 32 && id != made, "{other}: {id}");
+    }
+    assert_eq!(id(&[("X-Request-Id", "a"), ("X-Request-Id", "b")]).len(), 32, "there is no telling which");
+}
+
+#[test]
+fn every_answer_says_the_name_of_its_request() {
+    let client = client();
+    let of = |path: &str| client.get(path).header("x-request-id").map(str::to_owned).expect(path);
+    assert_ne!(of("/nowhere"), of("/nowhere"));
+    let response = client.request(Method::GET, "/async").header("X-Request-Id", "seven").send();
+    assert_eq!((response.text(), response.header("x-request-id")), ("seven", Some("seven")));
+    let refused = client.raw(b"nonsense\r\n\r\n");
+    assert!(String::from_utf8_lossy(&refused).contains("x-request-id: "), "one that no hook has seen before");
+}
+
+#[test]
+fn a_trace_goes_on_and_what_is_malformed_is_no_trace() {
+    let trace = |parent: &str| seen(&[("traceparent", parent)]).1;
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let span = "00f067aa0ba902b7";
+    assert_eq!(trace(&format!("00-{id}-{span}-01")), format!("{id} true "));
+    assert_eq!(trace(&format!("00-{id}-{span}-00")), format!("{id} false "));
+    assert_eq!(trace(&format!("cc-{id}-{span}-01-what-will-be")), format!("{id} true "), "a later version");
+    assert_eq!(trace(&format!("cc-{id}-{span}-01")), format!("{id} true "));
+    let (upper, zeros) = (id.to_uppercase(), "0".repeat(32));
+    for malformed in [
+        format!("ff-{id}-{span}-01"),
+        format!("00-{id}-{span}-01-more"),
+        format!("cc-{id}-{span}-01.more"),
+        format!("00-{upper}-{span}-01"),
+        format!("00-{zeros}-{span}-01"),
+        format!("00-{id}-0000000000000000-01"),
+        format!("00-{id}-{span}"),
+        format!("00_{id}-{span}-01"),
+        format!("00-{id}_{span}-01"),
+        format!("0g-{id}-{span}-01"),
+        format!("00-{id}-{span}-0x"),
+        String::new(),
+    ] {
+        assert_eq!(trace(&malformed), "", "{malformed}");
+    }
+    let parent = format!("00-{id}-{span}-01");
+    assert_eq!(seen(&[("traceparent", &parent), ("traceparent", &parent)]).1, "", "one only");
+}
+
+#[test]
+fn the_state_of_a_trace_goes_with_it() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let state = |states: &[&str]| {
+        let mut fields = vec![("traceparent", parent)];
+        fields.extend(states.iter().map(|state| ("tracestate", *state)));
+        seen(&fields).1.split_once(" true ").expect("a trace").1.to_owned()
+    };
+    assert_eq!(state(&["a=1", "", "b=2,c=3"]), "a=1,b=2,c=3");
+    assert_eq!(state(&[&format!("a={}", "x".repeat(511))]), "", "more than 512 bytes");
+    assert_eq!(seen(&[("tracestate", "a=1")]).1, "", "a state alone is none");
+}
