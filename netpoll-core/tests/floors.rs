@@ -38,6 +38,7 @@ const HTTP: &[(&str, u8)] = &[
     ("router", 11),
     ("test", 12),
     ("server", 13),
+    ("watch", 14),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -68,6 +68,7 @@ mod message;
 pub mod router;
 mod server;
 mod test;
+mod watch;
 // The room is complete by itself: a few pieces (such as chunk writing by halves) wait for their users.
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;
@@ -89,6 +90,7 @@ pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};
 pub use test::{TestClient, TestConnection, TestRequest, TestResponse};
+pub use watch::{AccessLog, LogFormat, LostLines, Metrics};
 
 /// Opens the inner rooms to the fuzz targets and the benches. Not part of the public API.
 #[cfg(feature = "internals")]

@@ -262,7 +262,10 @@ impl<S: Service> Http<S> {
 
     fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
         match self.phase {
-            _ if is_empty => self.rest(conn),
+            _ if is_empty => {
+                self.note_nothing();
+                self.rest(conn)
+            }
             Phase::Head => Flow::Continue,
             _ => {
                 // From the first byte on, and not extended by later ones.

@@ -168,6 +168,13 @@ impl<S: Service> Http<S> {
         }
     }
 
+    /// What was taken for the beginning of a request were empty lines.
+    pub(super) fn note_nothing(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.begun = None;
+        }
+    }
+
     /// Its handler is called.
     #[inline]
     pub(super) fn note_call(&mut self, conn: &Conn<'_>) {

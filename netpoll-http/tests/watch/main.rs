@@ -1,4 +1,6 @@
-//! What is told of requests to those who watch, through the front door.
+//! What is told of requests to those who watch: ends, logs, figures and ids, through the front door.
 
+mod access_log;
 mod completed;
 mod ids;
+mod metrics;

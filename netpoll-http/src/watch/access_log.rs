@@ -1,0 +1,229 @@
+//! The access log: a line for each request that is over, written by a thread of its own.
+//!
+//! A worker makes the line and copies it into its ring; it never waits, and makes no system call but to wake the writer. See
+//! `ring.rs` for what is kept when not all can be, and `writer.rs` for the other end.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use netpoll_core::signal;
+
+use super::line::{Lines, LogFormat, level};
+use super::ring::Level;
+use super::writer::{Shared, Sink, open, start};
+use crate::h1::Completed;
+use crate::server::Worker;
+
+/// The ring of a worker unless something else is asked for: some two thousand usual lines.
+const RING_BYTES: usize = 256 * 1024;
+/// What the longest line takes.
+const RING_BYTES_MIN: usize = 64 * 1024;
+
+/// A log with a line for each request that is over, for [`Server::on_complete`](crate::Server::on_complete): to a file, or to whatever can be
+/// written to. Clones are the same log.
+///
+/// Lines leave by a thread of the log, `netpoll-log`, in pieces of up to 64 KiB, at most 20 ms after their requests. Between it and each
+/// worker is a ring of memory of its own, 256 KiB unless [`ring_bytes`](Self::ring_bytes) says otherwise. A worker never waits:
+/// when the disk does not keep up and the ring is full, lines are lost, and counted. Those of requests that
+/// went well are lost first: the last quarter of a ring is for answers of 4xx and clients that have left as well, and the last eighth for
+/// 5xx, panics and what was broken off alone. When there is room again the log has a line that says how many it lacks: `# 37 lines lost`,
+/// or `{"lost":37}`.
+///
+/// ```
+/// use netpoll_http::{AccessLog, LogFormat, Request, Router, Server};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let path = std::env::temp_dir().join(format!("netpoll-log-example-{}", std::process::id()));
+/// let log = AccessLog::file(&path, LogFormat::Json)?;
+/// let running = Server::bind("127.0.0.1:0")?
+///     .on_complete(log.hook())
+///     .app(|_worker| Router::new().get("/", |_: &Request| "hello"))
+///     .start()?;
+/// # use std::io::{Read, Write};
+/// # let mut client = std::net::TcpStream::connect(running.addr().as_socket_addr().unwrap())?;
+/// # client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+/// # client.read_to_end(&mut Vec::new())?;
+/// # running.stop(std::time::Duration::from_secs(1))?;
+/// log.flush();
+/// let lines = std::fs::read_to_string(&path)?;
+/// assert!(lines.contains(r#""method":"GET","target":"/","version":"HTTP/1.0""#));
+/// # std::fs::remove_file(&path)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Rotation
+///
+/// The file is opened for appending. After it was moved, [`reopen`](Self::reopen) goes on in a new one, and with
+/// [`reopen_on_hangup`](Self::reopen_on_hangup) SIGHUP does.
+///
+/// # The end
+///
+/// When the last clone is dropped, those in the hooks of workers included, what is left is written before `drop` returns. A program that
+/// calls [`std::process::exit`] calls [`flush`](Self::flush) before it.
+#[derive(Clone)]
+pub struct AccessLog {
+    owner: Arc<Owner>,
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    format: LogFormat,
+    ring_bytes: AtomicUsize,
+    path: Option<Box<Path>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// Lines that a log lacks, since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LostLines {
+    /// There was no room: requests that went well.
+    pub usual: u64,
+    /// There was no room: 4xx, and clients that have left.
+    pub client: u64,
+    /// There was no room: 5xx, panics, what was broken off or cut.
+    pub failure: u64,
+    /// The file, or what there is in its place, did not take them.
+    pub unwritten: u64,
+}
+
+impl LostLines {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.usual + self.client + self.failure + self.unwritten
+    }
+}
+
+impl AccessLog {
+    /// A log in a file, behind what is in it; it is made if it is not there.
+    ///
+    /// # Errors
+    /// The file cannot be opened; the error names it. No thread to be had.
+    pub fn file(path: impl AsRef<Path>, format: LogFormat) -> io::Result<Self> {
+        let path = path.as_ref();
+        Self::open(Sink::file(path)?, Some(path.into()), format)
+    }
+
+    /// A log into anything, such as [`std::io::stdout`]. It is written to on the thread of the log, and may block there.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn to(sink: impl io::Write + Send + 'static, format: LogFormat) -> io::Result<Self> {
+        Self::open(Sink::Other(Box::new(sink)), None, format)
+    }
+
+    fn open(sink: Sink, path: Option<Box<Path>>, format: LogFormat) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let writer = Some(start(Arc::clone(&shared), sink, Lines::new(format))?);
+        let ring_bytes = AtomicUsize::new(RING_BYTES);
+        Ok(Self { owner: Arc::new(Owner { shared, format, ring_bytes, path, writer }) })
+    }
+
+    /// The ring of each worker has at least so many bytes: how much there may be between two writes, and what a disk that stands still is
+    /// given. Default 256 KiB, some two thousand usual lines; at least 64 KiB, which the longest line takes. Rounded up to a power of two. For
+    /// hooks that are made from here on.
+    #[must_use]
+    pub fn ring_bytes(self, bytes: usize) -> Self {
+        self.owner.ring_bytes.store(bytes.max(RING_BYTES_MIN), Relaxed);
+        self
+    }
+
+    /// Opens the file again when the process gets SIGHUP, as logrotate sends it: `postrotate` with `kill -HUP`. If that fails the log goes on
+    /// in the file that it has.
+    ///
+    /// SIGHUP stops a server unless it is left out of [`Builder::stop_signals`](netpoll_core::Builder::stop_signals):
+    ///
+    /// ```no_run
+    /// use netpoll_core::StopSignal;
+    /// use netpoll_http::{AccessLog, LogFormat, Request, Router, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let log = AccessLog::file("/var/log/app/access.log", LogFormat::Combined)?.reopen_on_hangup()?;
+    /// Server::bind("127.0.0.1:8080")?
+    ///     .runtime(|builder| builder.stop_signals([StopSignal::Interrupt, StopSignal::Terminate]))
+    ///     .on_complete(log.hook())
+    ///     .serve(|_worker| Router::new().get("/", |_: &Request| "hello"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// No descriptor, or no thread, to be had.
+    pub fn reopen_on_hangup(self) -> io::Result<Self> {
+        self.owner.shared.listen_to(signal::hangup()?);
+        Ok(self)
+    }
+
+    /// Opens the file again, under the name that it had. What is written from now on is in the new one. Nothing happens to a log that is in no
+    /// file.
+    ///
+    /// # Errors
+    /// It cannot be opened; the log goes on in the one that it has.
+    pub fn reopen(&self) -> io::Result<()> {
+        if let Some(path) = &self.owner.path {
+            self.owner.shared.go_on_in(open(path)?);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is written that was put in before. Blocks as long as the disk does: for the end of a program and for tests, not for
+    /// handlers.
+    pub fn flush(&self) {
+        self.owner.shared.flush();
+    }
+
+    /// The lines that it lacks.
+    #[must_use]
+    pub fn lost(&self) -> LostLines {
+        let shared = &self.owner.shared;
+        LostLines {
+            usual: shared.lost(Level::Usual),
+            client: shared.lost(Level::Client),
+            failure: shared.lost(Level::Failure),
+            unwritten: shared.unwritten(),
+        }
+    }
+
+    /// What [`Server::on_complete`](crate::Server::on_complete) takes: it makes a ring for each worker.
+    pub fn hook(&self) -> impl Fn(&Worker) -> Box<dyn Fn(&Completed<'_>)> + Send + Sync + 'static {
+        let log = self.clone();
+        move |_worker| {
+            let log = log.clone();
+            let ring = log.owner.shared.ring(log.owner.ring_bytes.load(Relaxed));
+            let made = RefCell::new((Lines::new(log.owner.format), Vec::new()));
+            Box::new(move |done| {
+                let (lines, line) = &mut *made.borrow_mut();
+                line.clear();
+                lines.write(line, done);
+                log.owner.shared.put(&ring, line, level(done));
+            })
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.end();
+        if let Some(writer) = self.writer.take() {
+            // If what it wrote to has panicked, nobody is told any more.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog")
+            .field("path", &self.owner.path)
+            .field("format", &self.owner.format)
+            .field("lost", &self.lost())
+            .finish_non_exhaustive()
+    }
+}

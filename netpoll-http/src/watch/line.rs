@@ -1,0 +1,203 @@
+//! What an access log says of a request: one line, in one of three formats.
+//!
+//! Invariant: a line has one LF, its last byte, and is printable ASCII before it: whatever came from a peer is escaped.
+
+use std::io::Write;
+
+use super::escape::{json, quoted};
+use super::ring::Level;
+use crate::h1::{Completed, Outcome};
+use crate::layer::{RequestId, TraceContext};
+use crate::wire::date::{DateBytes, imf_fixdate};
+
+/// How the lines of an [`AccessLog`](super::AccessLog) look.
+///
+/// Whatever came from a client is escaped: in the first two formats as Apache and nginx do it (`\"`, `\\`, `\x0a`), in JSON as JSON
+/// has it, where a byte above ASCII is shown as the character of Latin-1. No text can begin a line of its own. Of one that is longer
+/// than 2048 bytes the rest is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// The Common Log Format: `10.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET / HTTP/1.1" 200 13`. The last figure is of the bytes behind the
+    /// head. Of a request that was not answered the status is 499, as that of nginx.
+    Common,
+    /// The same with the fields `Referer` and `User-Agent`, quoted. What most programs that read logs expect.
+    #[default]
+    Combined,
+    /// An object in each line, with all that is known: `time`, `peer`, `method`, `target`, `version`, `host`, `route`, `status` (null if there was no
+    /// answer), `outcome` ([`Outcome::name`]), `bytes_in`, `bytes_out`, `queue_us`, `handler_us`, `send_us` (microseconds), and, where
+    /// there is one, `referer`, `user_agent`, `request_id`, `trace_id`.
+    Json,
+}
+
+/// How much it matters that a request is in the log.
+pub fn level(done: &Completed<'_>) -> Level {
+    match (done.outcome, done.status) {
+        (Outcome::Panicked | Outcome::BrokenOff | Outcome::Cut, _) => Level::Failure,
+        (_, Some(status)) if status.is_server_error() => Level::Failure,
+        (Outcome::Abandoned, _) => Level::Client,
+        (_, Some(status)) if status.is_client_error() => Level::Client,
+        _ => Level::Usual,
+    }
+}
+
+/// Writes lines, and remembers the text of the second.
+pub struct Lines {
+    format: LogFormat,
+    second: u64,
+    date: Vec<u8>,
+}
+
+impl Lines {
+    pub fn new(format: LogFormat) -> Self {
+        let mut lines = Self { format, second: 0, date: Vec::new() };
+        lines.set_date(0);
+        lines
+    }
+
+    /// Appends the line of a request.
+    pub fn write(&mut self, out: &mut Vec<u8>, done: &Completed<'_>) {
+        if done.unix_seconds != self.second {
+            self.set_date(done.unix_seconds);
+        }
+        match self.format {
+            LogFormat::Json => self.json(out, done),
+            LogFormat::Common | LogFormat::Combined => self.common(out, done),
+        }
+    }
+
+    /// Appends the line that says how many were lost.
+    pub fn write_lost(&self, out: &mut Vec<u8>, lines: u64) {
+        // Writing to memory does not fail.
+        let _ = match self.format {
+            LogFormat::Json => writeln!(out, "{{\"lost\":{lines}}}"),
+            LogFormat::Common | LogFormat::Combined => writeln!(out, "# {lines} lines lost"),
+        };
+    }
+
+    fn set_date(&mut self, second: u64) {
+        self.second = second;
+        self.date.clear();
+        let date = imf_fixdate(i64::try_from(second).unwrap_or(i64::MAX));
+        match self.format {
+            LogFormat::Json => rfc3339(&mut self.date, &date),
+            LogFormat::Common | LogFormat::Combined => clf(&mut self.date, &date),
+        }
+    }
+
+    fn common(&self, out: &mut Vec<u8>, done: &Completed<'_>) {
+        let request = done.request;
+        peer(out, done, b"-");
+        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(b"] \"");
+        if request.is_unread() {
+            out.push(b'-');
+        } else {
+            quoted(out, request.method_str().as_bytes());
+            out.push(b' ');
+            quoted(out, request.target().as_bytes());
+            out.extend_from_slice(version(done));
+        }
+        out.extend_from_slice(b"\" ");
+        number(out, u64::from(done.status.map_or(499, |status| status.as_u16())));
+        out.push(b' ');
+        number(out, done.bytes_out.saturating_sub(done.head_bytes_out));
+        if self.format == LogFormat::Combined {
+            for name in ["referer", "user-agent"] {
+                out.extend_from_slice(b" \"");
+                quoted(out, request.header(name).unwrap_or(b"-"));
+                out.push(b'"');
+            }
+        }
+        out.push(b'\n');
+    }
+
+    fn json(&self, out: &mut Vec<u8>, done: &Completed<'_>) {
+        let request = done.request;
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(b"\",\"peer\":\"");
+        peer(out, done, b"");
+        out.push(b'"');
+        if !request.is_unread() {
+            field(out, "method", Some(request.method_str().as_bytes()));
+            field(out, "target", Some(request.target().as_bytes()));
+            field(out, "version", Some(&version(done)[1..]));
+        }
+        field(out, "host", request.host().map(str::as_bytes));
+        field(out, "route", done.route.map(str::as_bytes));
+        out.extend_from_slice(b",\"status\":");
+        match done.status {
+            Some(status) => number(out, u64::from(status.as_u16())),
+            None => out.extend_from_slice(b"null"),
+        }
+        field(out, "outcome", Some(done.outcome.name().as_bytes()));
+        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        for (name, figure) in [
+            ("bytes_in", done.bytes_in),
+            ("bytes_out", done.bytes_out),
+            ("queue_us", micros(done.queue)),
+            ("handler_us", micros(done.handler)),
+            ("send_us", micros(done.send)),
+        ] {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            number(out, figure);
+        }
+        field(out, "referer", request.header("referer"));
+        field(out, "user_agent", request.header("user-agent"));
+        let id = request.extensions().get::<RequestId>();
+        field(out, "request_id", id.map(|id| id.as_str().as_bytes()));
+        if let Some(trace) = request.extensions().get::<TraceContext>() {
+            field(out, "trace_id", Some(trace.trace_id_hex().as_bytes()));
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// A member of an object, if there is one.
+fn field(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    let Some(value) = value else { return };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":\"");
+    json(out, value);
+    out.push(b'"');
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// The address without its port; a Unix socket has none.
+fn peer(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
+    match done.request.peer().ip() {
+        // Writing to memory does not fail.
+        Some(ip) => _ = write!(out, "{ip}"),
+        None if done.request.peer().is_unix() => out.extend_from_slice(b"unix"),
+        None => out.extend_from_slice(nobody),
+    }
+}
+
+fn version(done: &Completed<'_>) -> &'static [u8] {
+    if done.request.version() == http::Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" }
+}
+
+/// `06/Nov/1994:08:49:37 +0000`
+fn clf(out: &mut Vec<u8>, date: &DateBytes) {
+    // Sun, 06 Nov 1994 08:49:37 GMT
+    let parts: [&[u8]; 8] =
+        [&date[5..7], b"/", &date[8..11], b"/", &date[12..16], b":", &date[17..25], b" +0000"];
+    out.extend(parts.into_iter().flatten());
+}
+
+/// `1994-11-06T08:49:37Z`
+fn rfc3339(out: &mut Vec<u8>, date: &DateBytes) {
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let month = MONTHS.chunks(3).position(|name| name == &date[8..11]).map_or(0, |index| index + 1);
+    let month = [b'0' + (month / 10) as u8, b'0' + (month % 10) as u8];
+    let parts: [&[u8]; 8] = [&date[12..16], b"-", &month, b"-", &date[5..7], b"T", &date[17..25], b"Z"];
+    out.extend(parts.into_iter().flatten());
+}

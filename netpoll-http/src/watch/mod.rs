@@ -1,0 +1,19 @@
+//! What the ends of requests are told to: the access log and the figures.
+//!
+//! Both are hooks of [`Server::on_complete`](crate::Server::on_complete), and know no more than it tells.
+//!
+//! Invariant: no worker waits for another, for a disk, or for who reads.
+
+mod access_log;
+mod counters;
+mod escape;
+mod exposition;
+mod line;
+mod metrics;
+mod process;
+mod ring;
+mod writer;
+
+pub use access_log::{AccessLog, LostLines};
+pub use line::LogFormat;
+pub use metrics::Metrics;

@@ -1,0 +1,315 @@
+//! The thread that writes what all workers have put into their rings.
+//!
+//! It gathers for a moment, writes what there is in one call, and sleeps without a deadline when there is nothing. Who puts a line
+//! in wakes it only if it sleeps, or if a ring has become half full: a busy worker makes no system calls for its log.
+//!
+//! Invariant: the thread is the only one that takes from the rings and that has the sink.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use netpoll_core::signal::Signal;
+
+use super::line::Lines;
+use super::ring::{Level, Put, Ring};
+use crate::message::guarded;
+
+/// How long lines are gathered, while there are any: so late a line is in its file at most, and so few writes there are.
+const GATHER: Duration = Duration::from_millis(20);
+/// What is gathered for one write.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// Where lines go.
+pub enum Sink {
+    File(File, PathBuf),
+    Other(Box<dyn Write + Send>),
+}
+
+impl Sink {
+    /// Appends to a file, which is made if it is not there.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        Ok(Self::File(open(path)?, path.to_owned()))
+    }
+}
+
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file, _) => file.write(bytes),
+            Self::Other(sink) => sink.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file, _) => file.flush(),
+            Self::Other(sink) => sink.flush(),
+        }
+    }
+}
+
+/// What workers, the program and the writer share.
+#[derive(Default)]
+pub struct Shared {
+    thread: OnceLock<Thread>,
+    /// The writer sleeps, or is about to: who has something for it wakes it.
+    is_asleep: AtomicBool,
+    rings: Mutex<Rings>,
+    orders: Mutex<Orders>,
+    /// The writer has carried orders out.
+    done: Condvar,
+    /// Lines that could not be written.
+    unwritten: AtomicU64,
+}
+
+/// The rings of all workers.
+#[derive(Default)]
+struct Rings {
+    live: Vec<Arc<Ring>>,
+    /// What those have lost that are gone.
+    gone: [u64; 3],
+}
+
+/// What the program wants of the writer.
+#[derive(Default)]
+struct Orders {
+    /// A file to go on in.
+    file: Option<File>,
+    hangup: Option<Signal>,
+    /// How often everything was to be written, and has been.
+    flushes: u64,
+    flushed: u64,
+    ends: bool,
+}
+
+/// A mutex is held for a moment, and nothing panics meanwhile.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// A ring for one more worker.
+    pub fn ring(&self, bytes: usize) -> Arc<Ring> {
+        let ring = Arc::new(Ring::new(bytes));
+        lock(&self.rings).live.push(Arc::clone(&ring));
+        ring
+    }
+
+    /// Puts a line into a ring of this log.
+    pub fn put(&self, ring: &Ring, line: &[u8], level: Level) {
+        match ring.put(line, level) {
+            Put::Taken => {
+                // With the one in `sleep`: either it sees the line, or we see that it sleeps.
+                fence(SeqCst);
+                if self.is_asleep.load(Relaxed) && self.is_asleep.swap(false, Relaxed) {
+                    self.wake();
+                }
+            }
+            Put::TakenAndHalfFull | Put::Lost => self.wake(),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Goes on in this file.
+    pub fn go_on_in(&self, file: File) {
+        lock(&self.orders).file = Some(file);
+        self.wake();
+    }
+
+    pub fn listen_to(&self, hangup: Signal) {
+        lock(&self.orders).hangup = Some(hangup);
+        self.wake();
+    }
+
+    /// Waits until everything is written that was put in before.
+    pub fn flush(&self) {
+        let mut orders = lock(&self.orders);
+        orders.flushes += 1;
+        let wanted = orders.flushes;
+        self.wake();
+        while orders.flushed < wanted {
+            orders = self.done.wait(orders).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Has the writer write what is there and end.
+    pub fn end(&self) {
+        lock(&self.orders).ends = true;
+        self.wake();
+    }
+
+    /// Lines of a level that there was no room for.
+    pub fn lost(&self, level: Level) -> u64 {
+        let rings = lock(&self.rings);
+        rings.gone[level as usize] + rings.live.iter().map(|ring| ring.lost(level)).sum::<u64>()
+    }
+
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Relaxed)
+    }
+
+    fn all_lost(&self) -> u64 {
+        Level::ALL.into_iter().map(|level| self.lost(level)).sum::<u64>() + self.unwritten()
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Starts the thread.
+pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<thread::JoinHandle<()>> {
+    let of_thread = Arc::clone(&shared);
+    let writer = move || Writer { shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0 }.run();
+    let handle = thread::Builder::new().name("netpoll-log".to_owned()).spawn(writer)?;
+    // Nobody has a ring yet, so nobody has missed it.
+    let _ = shared.thread.set(handle.thread().clone());
+    Ok(handle)
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    sink: Sink,
+    lines: Lines,
+    buffer: Vec<u8>,
+    /// Lost lines that the log tells of.
+    reported: u64,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            let (flushes, ends) = self.take_orders(&waker);
+            let has_written = self.write_all();
+            {
+                let mut orders = lock(&self.shared.orders);
+                orders.flushed = orders.flushed.max(flushes);
+                self.shared.done.notify_all();
+            }
+            if ends {
+                return;
+            }
+            if has_written {
+                thread::park_timeout(GATHER);
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    /// What was asked for before now: how many flushes, and whether this is the end.
+    fn take_orders(&mut self, waker: &Waker) -> (u64, bool) {
+        let shared = Arc::clone(&self.shared);
+        let mut orders = lock(&shared.orders);
+        let has_hung_up = orders
+            .hangup
+            .as_mut()
+            .is_some_and(|hangup| hangup.poll_recv(&mut Context::from_waker(waker)).is_ready());
+        let file = orders.file.take();
+        let asked = (orders.flushes, orders.ends);
+        drop(orders);
+        if let Sink::File(current, path) = &mut self.sink {
+            // Whoever cannot open it again goes on in the one it has.
+            let again = if has_hung_up { open(path).ok() } else { None };
+            if let Some(next) = again.or(file) {
+                *current = next;
+            }
+        }
+        if has_hung_up {
+            // It is polled again before the thread sleeps, and its waker registered.
+            thread::current().unpark();
+        }
+        asked
+    }
+
+    /// Writes all that is in the rings. True if there was anything.
+    fn write_all(&mut self) -> bool {
+        let rings = lock(&self.shared.rings).live.clone();
+        let mut has_written = false;
+        loop {
+            let mut lines = 0;
+            for ring in &rings {
+                lines += ring.take(&mut self.buffer, WRITE_BYTES);
+            }
+            if lines == 0 {
+                break;
+            }
+            has_written = true;
+            self.write_buffer(lines);
+        }
+        // There is room again: the log says what it lacks.
+        let lost = self.shared.all_lost();
+        if lost > self.reported {
+            self.lines.write_lost(&mut self.buffer, lost - self.reported);
+            has_written = true;
+            if self.write_buffer(0) {
+                self.reported = lost;
+            }
+        }
+        if has_written {
+            // What it could not write it says at the next write.
+            let _ = guarded(|| self.sink.flush());
+        }
+        drop(rings);
+        self.forget_rings();
+        has_written
+    }
+
+    /// Lets go of the rings of workers that have ended.
+    fn forget_rings(&self) {
+        let Rings { live, gone } = &mut *lock(&self.shared.rings);
+        live.retain(|ring| {
+            let is_over = Arc::strong_count(ring) == 1 && ring.is_empty();
+            if is_over {
+                for level in Level::ALL {
+                    gone[level as usize] += ring.lost(level);
+                }
+            }
+            !is_over
+        });
+    }
+
+    /// Writes what was gathered, which is so many lines. False if that failed.
+    fn write_buffer(&mut self, lines: u64) -> bool {
+        // The sink may be the program's, and panic.
+        let is_written = guarded(|| self.sink.write_all(&self.buffer)).is_some_and(|written| written.is_ok());
+        self.buffer.clear();
+        if !is_written {
+            self.shared.unwritten.fetch_add(lines, Relaxed);
+        }
+        is_written
+    }
+
+    fn sleep(&self) {
+        self.shared.is_asleep.store(true, Relaxed);
+        // With the one in `put`.
+        fence(SeqCst);
+        let is_empty = lock(&self.shared.rings).live.iter().all(|ring| ring.is_empty());
+        if is_empty {
+            // Orders and signals leave a token, which keeps the thread from sleeping.
+            thread::park();
+        }
+        self.shared.is_asleep.store(false, Relaxed);
+    }
+}

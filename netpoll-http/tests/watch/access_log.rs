@@ -1,0 +1,369 @@
+//! What is in the access log, and what becomes of it when the disk does not keep up.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use netpoll_http::{
+    AccessLog, App, Completed, LogFormat, Method, Request, RequestId, Response, Router, Server, StatusCode,
+    TestClient, TraceContext,
+};
+
+/// What was written, for a test to look at.
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Paper {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("nobody panics").clone()).expect("printable ASCII")
+    }
+}
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panics").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn router() -> Router {
+    Router::new()
+        .get("/", |_: &Request| "hello")
+        .get("/orders/{id}", |_: &Request| "an order")
+        .get("/missing", |_: &Request| StatusCode::GONE)
+        .get("/broken", |_: &Request| StatusCode::BAD_GATEWAY)
+        .get("/for_ever", async |_: Request| std::future::pending::<()>().await)
+        .get("/large", |_: &Request| Response::bytes(vec![0; 100_000]))
+}
+
+fn logged_to(log: &AccessLog) -> TestClient {
+    App::new(|_| router()).on_complete(log.hook()).test()
+}
+
+fn logged(format: LogFormat) -> (TestClient, AccessLog, Paper) {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), format).expect("a thread");
+    (logged_to(&log), log, paper)
+}
+
+#[test]
+fn a_line_of_the_common_log_format_is_as_apache_has_it() {
+    let (client, log, paper) = logged(LogFormat::Common);
+    let mut connection = client.connect_from(([10, 0, 0, 7], 4711));
+    connection.send(b"GET /orders/7?a=b HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.send(b"GET /nowhere HTTP/1.0\r\n\r\n");
+    log.flush();
+    let expected = "10.0.0.7 - - [06/Nov/1994:08:49:37 +0000] \"GET /orders/7?a=b HTTP/1.1\" 200 8\n\
+                    10.0.0.7 - - [06/Nov/1994:08:49:37 +0000] \"GET /nowhere HTTP/1.0\" 404 10\n";
+    assert_eq!(paper.text(), expected);
+}
+
+#[test]
+fn a_combined_line_has_who_asked_and_a_request_that_could_not_be_read_is_a_dash() {
+    let (client, log, paper) = logged(LogFormat::Combined);
+    let mut connection = client.connect_from(([10, 0, 0, 7], 4711));
+    connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: curl/8 \"x\"\r\n\r\n");
+    connection.send(b"nonsense\r\n\r\n");
+    log.flush();
+    let text = paper.text();
+    let mut lines = text.lines();
+    let rest =
+        |line: Option<&str>| line.and_then(|line| line.split_once("] ")).map(|(_, rest)| rest.to_owned());
+    assert_eq!(rest(lines.next()).as_deref(), Some(r#""GET / HTTP/1.1" 200 5 "http://b/" "curl/8 \"x\"""#));
+    let unread = rest(lines.next()).expect("a second line");
+    assert!(unread.starts_with("\"-\" 400 ") && unread.ends_with(" \"-\" \"-\""), "{unread}");
+}
+
+#[test]
+fn a_line_of_json_has_all_that_is_known() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread");
+    let hooks = |_: &_| router().before(RequestId::take).before(TraceContext::take).after(RequestId::show);
+    let client = App::new(hooks).on_complete(log.hook()).test();
+    client
+        .request(Method::GET, "/orders/7")
+        .header("X-Request-Id", "abc-7")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header("User-Agent", "a \"b\"")
+        .send();
+    client.raw(b"nonsense\r\n\r\n");
+    log.flush();
+    let text = paper.text();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let first = &lines[0];
+    for (name, expected) in [
+        ("time", "1994-11-06T08:49:37Z"),
+        ("method", "GET"),
+        ("target", "/orders/7"),
+        ("version", "HTTP/1.1"),
+        ("route", "/orders/{id}"),
+        ("outcome", "answered"),
+        ("user_agent", "a \"b\""),
+        ("request_id", "abc-7"),
+        ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+    ] {
+        assert_eq!(first[name], expected, "{name}");
+    }
+    assert_eq!((&first["status"], &first["queue_us"]), (&200.into(), &0.into()));
+    assert!(first["bytes_in"].as_u64() > Some(100) && first["bytes_out"].as_u64() > Some(100));
+    let second = &lines[1];
+    assert_eq!((&second["status"], &second["outcome"]), (&400.into(), &"malformed".into()));
+    assert_eq!((second.get("method"), second.get("route")), (None, None));
+    assert_eq!(second["request_id"].as_str().map(str::len), Some(32), "its answer says it as well");
+}
+
+#[test]
+fn no_client_can_write_a_line_of_its_own() {
+    for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
+        let (client, log, paper) = logged(format);
+        let mut connection = client.connect();
+        connection
+            .send(b"GET /\"%0a HTTP/1.1\r\nHost: a\r\nUser-Agent: \x09\"\xff\xfe\\\"\r\nReferer: \\\r\n\r\n");
+        connection.received();
+        log.flush();
+        let text = paper.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{text}");
+        if format == LogFormat::Json {
+            let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(line["user_agent"], "\"\u{ff}\u{fe}\\\"");
+        }
+    }
+}
+
+/// Waits at each write until it is let go.
+struct Gate {
+    paper: Paper,
+    asked: Sender<()>,
+    opened: Receiver<()>,
+}
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.asked.send(());
+        // Whoever has the other end has gone: it is open for good.
+        let _ = self.opened.recv();
+        self.paper.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_disk_that_stands_still_holds_nobody_up_and_what_went_wrong_is_lost_last() {
+    let paper = Paper::default();
+    let ((asked, was_asked), (open, opened)) = (channel(), channel());
+    let gate = Gate { paper: paper.clone(), asked, opened };
+    let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").ring_bytes(64 * 1024);
+    let client = logged_to(&log);
+    let mut connection = client.connect();
+    let mut ask = |path: &str| {
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert!(connection.response().is_some(), "{path} is answered");
+    };
+    ask("/");
+    was_asked.recv().expect("the first line is being written");
+    // From here on nobody takes anything out.
+    for _ in 0..1000 {
+        ask("/");
+    }
+    let usual = log.lost().usual;
+    assert!(usual > 0, "a thousand lines are more than 64 KiB");
+    ask("/missing");
+    ask("/broken");
+    assert_eq!(log.lost().total(), usual, "there was room for what went wrong");
+    for _ in 0..200 {
+        ask("/missing");
+    }
+    let client_lines = log.lost().client;
+    assert!(client_lines > 0);
+    ask("/broken");
+    assert_eq!((log.lost().failure, log.lost().client), (0, client_lines));
+    for _ in 0..200 {
+        ask("/broken");
+    }
+    assert!(log.lost().failure > 0, "even these are lost when nothing else is left");
+
+    drop(open);
+    log.flush();
+    let (text, lost) = (paper.text(), log.lost());
+    let lines = text.lines().filter(|line| !line.starts_with('#')).count() as u64;
+    assert_eq!(lines + lost.total(), 1 + 1000 + 2 + 200 + 1 + 200);
+    let says = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# ")?.strip_suffix(" lines lost")?.parse::<u64>().ok());
+    assert_eq!(says.collect::<Vec<_>>(), [lost.total()], "one line says what is missing");
+    let before = paper.text().len();
+    client.get("/");
+    log.flush();
+    assert!(paper.text().len() > before, "and it goes on");
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_and_the_log_says_so_when_it_can() {
+    struct Full(Paper, Arc<Mutex<bool>>);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if *self.1.lock().expect("nobody panics") {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (paper, is_full) = (Paper::default(), Arc::new(Mutex::new(true)));
+    let log = AccessLog::to(Full(paper.clone(), Arc::clone(&is_full)), LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    client.get("/");
+    log.flush();
+    assert_eq!((log.lost().unwritten, paper.text().as_str()), (2, ""));
+    *is_full.lock().expect("nobody panics") = false;
+    client.get("/");
+    log.flush();
+    assert!(paper.text().ends_with("{\"lost\":2}\n"), "{}", paper.text());
+    assert_eq!(paper.text().lines().count(), 2);
+}
+
+#[test]
+fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
+    struct Bomb;
+    impl Write for Bomb {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            panic!("as told")
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = AccessLog::to(Bomb, LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    assert_eq!(client.get("/").text(), "hello");
+    log.flush();
+    assert_eq!(log.lost().unwritten, 1);
+}
+
+/// A folder of a test's own, which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("netpoll-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // The system's to clear away otherwise.
+    }
+}
+
+#[test]
+fn a_file_that_was_moved_is_left_alone_once_it_is_opened_again() {
+    let folder = Folder::new("reopen");
+    let path = folder.0.join("access.log");
+    fs::write(&path, "what was there\n").expect("a file");
+    let log = AccessLog::file(&path, LogFormat::Common).expect("a file");
+    let client = logged_to(&log);
+    client.get("/before");
+    log.flush();
+    assert_eq!(folder.read("access.log").lines().count(), 2, "behind what was there");
+    fs::rename(&path, folder.0.join("access.log.1")).expect("it is there");
+    client.get("/moved");
+    log.flush();
+    assert_eq!(folder.read("access.log.1").lines().count(), 3, "it does not notice by itself");
+    log.reopen().expect("it can be made");
+    client.get("/after");
+    log.flush();
+    assert_eq!(
+        (folder.read("access.log.1").lines().count(), folder.read("access.log").lines().count()),
+        (3, 1)
+    );
+
+    drop((client, log));
+    let nowhere = AccessLog::file(folder.0.join("no/such/folder"), LogFormat::Common);
+    let error = nowhere.expect_err("there is no such folder").to_string();
+    assert!(error.contains("no/such/folder"), "{error}");
+}
+
+#[test]
+fn a_hangup_opens_the_file_again() {
+    let folder = Folder::new("hangup");
+    let path = folder.0.join("access.log");
+    let log = AccessLog::file(&path, LogFormat::Common).expect("a file");
+    let log = log.reopen_on_hangup().expect("a descriptor");
+    let client = logged_to(&log);
+    for round in 0..3 {
+        fs::rename(&path, folder.0.join(format!("old.{round}"))).expect("it is there");
+        let pid = std::process::id().to_string();
+        let kill = std::process::Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(kill.expect("kill is there").success());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !path.exists() {
+            client.get("/");
+            log.flush();
+            assert!(Instant::now() < deadline, "it is opened again");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_in_the_log_and_all_lines_are_there_when_the_server_is_gone() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Combined).expect("a thread");
+    let (sender, over) = channel();
+    let running = Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .workers(2)
+        .on_complete(log.hook())
+        .on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(done.outcome).expect("the test listens")
+        })
+        .app(|_| router())
+        .start()
+        .expect("it starts");
+    let addr = running.addr().as_socket_addr().expect("TCP");
+    let mut leaves = TcpStream::connect(addr).expect("it listens");
+    leaves.write_all(b"GET /for_ever HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is there");
+    drop(leaves);
+    over.recv().expect("it is over");
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(addr).expect("it listens");
+        client.write_all(b"GET /large HTTP/1.0\r\n\r\n").expect("it is there");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an answer");
+        assert!(answer.len() > 100_000);
+    }
+    running.stop(Duration::from_secs(10)).expect("it ran");
+    drop(log);
+    let text = paper.text();
+    assert_eq!(
+        text.lines().filter(|line| line.contains("\"GET /for_ever HTTP/1.1\" 499 0 ")).count(),
+        1,
+        "{text}"
+    );
+    assert_eq!(text.lines().filter(|line| line.contains("\"GET /large HTTP/1.0\" 200 100000 ")).count(), 50);
+    assert_eq!(text.lines().count(), 51);
+}
