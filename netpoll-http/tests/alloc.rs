@@ -7,7 +7,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use netpoll_http::{App, Json, Reply, Request, Router, StatusCode, TestConnection};
+use netpoll_http::{
+    AccessLog, App, Json, LogFormat, Metrics, Reply, Request, Router, StatusCode, TestConnection,
+};
 use serde::{Deserialize, Serialize};
 
 struct Counting;
@@ -69,6 +71,21 @@ fn allocations(connection: &mut TestConnection, request: &[u8]) -> f64 {
         round();
     }
     (ALLOCATIONS.get() - before) as f64 / ROUNDS as f64
+}
+
+#[test]
+fn a_warm_request_that_is_logged_and_measured_allocates_nothing() {
+    for format in [LogFormat::Combined, LogFormat::Json] {
+        let log = AccessLog::to(std::io::sink(), format).expect("a thread");
+        let metrics = Metrics::new();
+        let client = App::new(|_| Router::new().get("/", |_: &Request| "Hello, World!"))
+            .on_complete(log.hook())
+            .on_complete(metrics.hook())
+            .test();
+        let mut connection = client.connect();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\n\r\n";
+        assert_eq!(allocations(&mut connection, request), 0.0, "{format:?}");
+    }
 }
 
 #[test]

@@ -27,7 +27,9 @@ use netpoll_http::internals::wire::{
     Connection, ContentType, Decoder, HeadIndex, HeadStarts, Length, Limits, Progress, ResponseHead, Scan,
     parse,
 };
-use netpoll_http::{App, Params, Reply, Request, Route, Router, Service, StatusCode};
+use netpoll_http::{
+    App, Completed, Metrics, Params, Reply, Request, Route, Router, Service, StatusCode, TestClient,
+};
 
 /// One thing that is counted.
 pub struct Case {
@@ -67,7 +69,9 @@ pub const CASES: &[Case] = &[
     case("route_parameter_router", |rounds| a_route_is_found(rounds, &routes::router(), WITH_PARAMETER)),
     case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
     case("stack_plaintext", requests_are_answered::<1>),
+    case("stack_plaintext_measured", requests_are_measured::<1>),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
+    case("stack_plaintext_watched", requests_are_watched::<1>),
     case("stack_post_1_kib", bodies_are_echoed),
     Case { name: "task_hop", operations: 2, run: two_tasks_wake_each_other },
     case("task_sleep_cancel", a_sleep_is_begun_and_given_up),
@@ -150,8 +154,26 @@ fn a_route_is_found(rounds: u64, service: &impl Service, path: &str) {
 /// Through everything above the driver contract. The simulated network is part of the figure: it copies each batch
 /// in and each answer out, and turns in which nothing happens end each batch.
 fn requests_are_answered<const DEPTH: usize>(rounds: u64) {
+    answered::<DEPTH>(rounds, App::new(|_| plaintext()).test());
+}
+
+/// The same where a hook is told of each that is over.
+fn requests_are_watched<const DEPTH: usize>(rounds: u64) {
+    let look = |_: &_| |done: &Completed| _ = black_box(done.bytes_out);
+    answered::<DEPTH>(rounds, App::new(|_| plaintext()).on_complete(look).test());
+}
+
+/// The same with figures by route.
+fn requests_are_measured<const DEPTH: usize>(rounds: u64) {
+    answered::<DEPTH>(rounds, App::new(|_| plaintext()).on_complete(Metrics::new().hook()).test());
+}
+
+fn plaintext() -> Router {
     let plaintext = |_: &Request, reply: Reply| reply.bytes(StatusCode::OK, "text/plain", b"Hello, World!");
-    let client = App::new(move |_| Router::new().get("/plaintext", plaintext)).test();
+    Router::new().get("/plaintext", plaintext)
+}
+
+fn answered<const DEPTH: usize>(rounds: u64, client: TestClient) {
     let mut connection = client.connect();
     let (batch, mut answers) = (PLAINTEXT.repeat(DEPTH), Vec::with_capacity(8192));
     for _ in 0..rounds {

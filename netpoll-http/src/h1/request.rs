@@ -61,9 +61,12 @@ impl<S: Service> Http<S> {
             let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
             return Step::Stop(self.refuse_read(conn, apology, &head));
         };
-        let Some((route, body_bytes)) = at_hand.filter(|_| self.watch.is_none()) else {
+        let Some((route, body_bytes)) = at_hand else {
             return self.serve_unusual(conn, input, &worker, found, &head, &params);
         };
+        if self.watch.is_some() {
+            return self.serve_watched(conn, input, &worker, &head, &params, (route, body_bytes));
+        }
         let mut exchange = Exchange::new(&head, Some(route));
         exchange.says_keep_alive |= self.is_first_to_ask(&head);
         let body = &input.bytes()[..body_bytes];
@@ -80,6 +83,37 @@ impl<S: Service> Http<S> {
             // Nothing to drop, which the compiler does not see.
             std::mem::forget(extensions);
         } else {
+            let_go(conn, extensions);
+        }
+        self.settle(conn, exchange, replied, rest, head.upgrade)
+    }
+
+    /// Serves a request as [`next_request`](Self::next_request) does, and remembers what there is to tell of it.
+    #[inline(never)]
+    fn serve_watched(
+        &mut self,
+        conn: &mut Conn<'_>,
+        input: &mut Input<'_>,
+        worker: &Worker<S>,
+        head: &Head<'_>,
+        params: &Params,
+        (route, body_bytes): (RouteId, usize),
+    ) -> Step {
+        let mut exchange = Exchange::new(head, Some(route));
+        exchange.says_keep_alive |= self.is_first_to_ask(head);
+        let body = &input.bytes()[..body_bytes];
+        input.advance(body_bytes);
+        exchange.ends_before(input);
+        self.note_received(conn, head.consumed() + body_bytes);
+        self.note_call(conn);
+        let (peer, extensions) = (self.peer.clone(), Extensions::new());
+        let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
+        let request = Request::borrowed(head, params, body, origin);
+        let mut rest = Rest::Nothing;
+        let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
+        let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
+        self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
+        if !extensions.is_empty() {
             let_go(conn, extensions);
         }
         self.settle(conn, exchange, replied, rest, head.upgrade)

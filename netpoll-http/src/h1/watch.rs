@@ -8,6 +8,7 @@
 //! `making` while a stream makes it or a 101 is to be sent, and it lies in `unsent` until it has left.
 
 use http::StatusCode;
+use memchr::memmem::Finder;
 use netpoll_core::{Commands, Conn, Instant, Lost};
 
 use super::completed::{Completed, Outcome, Refusal};
@@ -24,6 +25,9 @@ const LEAVES_AT_ONCE_BYTES: usize = 16 * 1024;
 /// Answers of one connection that wait to leave and are remembered. Those behind them count as sent when they are queued: each costs a
 /// copy of its request.
 const UNSENT_MAX: usize = 64;
+
+/// What a head ends with.
+pub(super) const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 /// What is known of the requests of one connection.
 #[derive(Default)]
@@ -74,10 +78,10 @@ pub(super) struct Written {
 
 impl Written {
     /// Looks at the bytes.
-    pub(super) fn of(bytes: &[u8], panics: u32) -> Self {
+    pub(super) fn of(bytes: &[u8], end_of_head: &Finder<'_>, panics: u32) -> Self {
         // `HTTP/1.1 200 OK`: written by us.
         let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
-        let head_bytes = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+        let head_bytes = end_of_head.find(bytes).map_or(bytes.len(), |end| end + END_OF_HEAD.len());
         Self {
             status,
             head_bytes: u32::try_from(head_bytes).unwrap_or(u32::MAX),

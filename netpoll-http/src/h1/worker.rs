@@ -7,9 +7,10 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use memchr::memmem::Finder;
 use netpoll_core::Conn;
 
-use super::watch::{Watcher, Written};
+use super::watch::{END_OF_HEAD, Watcher, Written};
 use super::{Exchange, Limits, Service};
 use crate::message::{
     Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, State,
@@ -42,6 +43,7 @@ pub(crate) struct Worker<S> {
     pub(super) watcher_panics: Cell<u32>,
     /// What was written last, where somebody watches.
     pub(super) written: Cell<Written>,
+    end_of_head: Finder<'static>,
     /// What was found out about the head of the request at hand.
     pub(super) index: RefCell<HeadIndex>,
     starts: RefCell<HeadStarts>,
@@ -78,6 +80,7 @@ impl<S: Service> Worker<S> {
             watchers,
             watcher_panics: Cell::new(0),
             written: Cell::new(Written::default()),
+            end_of_head: Finder::new(END_OF_HEAD),
             index: RefCell::new(HeadIndex::new()),
             starts: RefCell::new(HeadStarts::new()),
             answer_bytes: Usual::new(),
@@ -180,7 +183,7 @@ impl<S: Service> Worker<S> {
                 }
             };
             if MAY_BE_WATCHED && self.is_watched() {
-                self.written.set(Written::of(&out[start..], panics));
+                self.written.set(Written::of(&out[start..], &self.end_of_head, panics));
             }
             (replied, bytes, panics)
         });

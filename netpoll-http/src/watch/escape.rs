@@ -29,9 +29,13 @@ pub fn json(out: &mut Vec<u8>, text: &[u8]) {
 
 fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
     let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
+    // All of it at once, as the compiler can: most texts have nothing to escape.
+    if text.len() == shown.len() && shown.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+        return out.extend_from_slice(shown);
+    }
     let mut plain = 0;
     for (at, byte) in shown.iter().enumerate() {
-        if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
+        if is_plain(*byte) {
             continue;
         }
         out.extend_from_slice(&shown[plain..at]);
@@ -47,6 +51,11 @@ fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
     if shown.len() < text.len() {
         out.extend_from_slice(b"...");
     }
+}
+
+/// It stands for itself.
+fn is_plain(byte: u8) -> bool {
+    (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
 }
 
 #[cfg(test)]

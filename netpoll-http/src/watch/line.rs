@@ -3,6 +3,7 @@
 //! Invariant: a line has one LF, its last byte, and is printable ASCII before it: whatever came from a peer is escaped.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use super::escape::{json, quoted};
 use super::ring::Level;
@@ -18,13 +19,14 @@ use crate::wire::date::{DateBytes, imf_fixdate};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// The Common Log Format: `10.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET / HTTP/1.1" 200 13`. The last figure is of the bytes behind the
+    /// The Common Log Format, with the [client](crate::Request::client_ip)'s address first, which is that of a proxy unless
+    /// [`Forwarded`](crate::Forwarded) is told whom to trust: `10.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET / HTTP/1.1" 200 13`. The last figure is of the bytes behind the
     /// head. Of a request that was not answered the status is 499, as that of nginx.
     Common,
     /// The same with the fields `Referer` and `User-Agent`, quoted. What most programs that read logs expect.
     #[default]
     Combined,
-    /// An object in each line, with all that is known: `time`, `peer`, `method`, `target`, `version`, `host`, `route`, `status` (null if there was no
+    /// An object in each line, with all that is known: `time`, `client`, `method`, `target`, `version`, `host`, `route`, `status` (null if there was no
     /// answer), `outcome` ([`Outcome::name`]), `bytes_in`, `bytes_out`, `queue_us`, `handler_us`, `send_us` (microseconds), and, where
     /// there is one, `referer`, `user_agent`, `request_id`, `trace_id`.
     Json,
@@ -87,7 +89,7 @@ impl Lines {
 
     fn common(&self, out: &mut Vec<u8>, done: &Completed<'_>) {
         let request = done.request;
-        peer(out, done, b"-");
+        client(out, done, b"-");
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.date);
         out.extend_from_slice(b"] \"");
@@ -117,8 +119,8 @@ impl Lines {
         let request = done.request;
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&self.date);
-        out.extend_from_slice(b"\",\"peer\":\"");
-        peer(out, done, b"");
+        out.extend_from_slice(b"\",\"client\":\"");
+        client(out, done, b"");
         out.push(b'"');
         if !request.is_unread() {
             field(out, "method", Some(request.method_str().as_bytes()));
@@ -171,9 +173,17 @@ fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// The address without its port; a Unix socket has none.
-fn peer(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
-    match done.request.peer().ip() {
+/// The address of who asked, as far as it is known; a Unix socket has none.
+fn client(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
+    match done.request.client_ip() {
+        Some(IpAddr::V4(ip)) => {
+            for (place, octet) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                number(out, u64::from(octet));
+            }
+        }
         // Writing to memory does not fail.
         Some(ip) => _ = write!(out, "{ip}"),
         None if done.request.peer().is_unix() => out.extend_from_slice(b"unix"),
