@@ -55,7 +55,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
 
 /// It stands for itself.
 fn is_plain(byte: u8) -> bool {
-    (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
+    matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_http::{
-    AccessLog, App, Completed, LogFormat, Method, Request, RequestId, Response, Router, Server, StatusCode,
-    TestClient, TraceContext,
+    AccessLog, App, Completed, Forwarded, LogFormat, Method, Request, RequestId, Response, Router, Server,
+    StatusCode, TestClient, TraceContext,
 };
 
 /// What was written, for a test to look at.
@@ -167,6 +167,8 @@ fn a_disk_that_stands_still_holds_nobody_up_and_what_went_wrong_is_lost_last() {
     let gate = Gate { paper: paper.clone(), asked, opened };
     let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").ring_bytes(64 * 1024);
     let client = logged_to(&log);
+    // Let go before the log, whose end waits for its writer.
+    let open = open;
     let mut connection = client.connect();
     let mut ask = |path: &str| {
         connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
@@ -366,4 +368,24 @@ fn a_client_that_leaves_is_in_the_log_and_all_lines_are_there_when_the_server_is
     );
     assert_eq!(text.lines().filter(|line| line.contains("\"GET /large HTTP/1.0\" 200 100000 ")).count(), 50);
     assert_eq!(text.lines().count(), 51);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_line_names_the_client() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Common).expect("a thread");
+    let proxies = Forwarded::x_forwarded_for(["10.0.0.0/8"]).expect("a network");
+    let service = move |_: &_| {
+        let proxies = proxies.clone();
+        router().before(move |req: &Request| proxies.note(req))
+    };
+    let client = App::new(service).on_complete(log.hook()).test();
+    for peer in [[10, 0, 0, 7], [11, 0, 0, 7]] {
+        let mut connection = client.connect_from((peer, 4711));
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");
+    }
+    log.flush();
+    let text = paper.text();
+    let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["192.0.2.7", "11.0.0.7"]);
 }
