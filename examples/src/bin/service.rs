@@ -1,5 +1,5 @@
-//! A service as a team would begin one: notes, behind tokens. Errors are JSON, each request has an id and a line in the log, a page of
-//! another origin may use it; each of these is said once, in `router`, and handlers know nothing of them.
+//! A service as a team would begin one: notes, behind tokens. Errors are JSON, each request has an id and a line in the log,
+//! figures are at `/metrics`, a page of another origin may use it; each of these is said once, in `router` or `main`, and handlers know nothing of them.
 //!
 //! Run it with `cargo run --bin service`, or with another address behind it, and try
 //! `curl -i -H 'Authorization: Bearer ada-7' -H 'Content-Type: application/json' -d '{"title":"tea"}' http://127.0.0.1:8095/notes`, then
@@ -11,10 +11,10 @@ use std::collections::btree_map::{Entry, OccupiedEntry};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netpoll_core::{Bytes, task, time};
+use netpoll_core::{Bytes, task};
 use netpoll_http::{
-    Error, FromRequest, Handler, HeaderValue, Json, Limits, Method, Parts, Query, Request, Response,
-    RouteLimits, Router, Server, StatusCode, errors, header,
+    AccessLog, Error, FromRequest, Handler, HeaderValue, Json, Limits, LogFormat, Method, Metrics, Parts,
+    Query, Request, RequestId, Response, RouteLimits, Router, Server, StatusCode, errors, header,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,36 +41,6 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Note>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-struct RequestId(HeaderValue);
-
-/// The id that a proxy has given, if it is one; else ours.
-fn give_id(req: &Request) -> Result<(), Error> {
-    let is_id = |id: &&[u8]| (1..=64).contains(&id.len()) && id.iter().all(u8::is_ascii_alphanumeric);
-    let own = format!("{:016x}", getrandom::u64().map_err(|error| Error::internal(error.to_string()))?);
-    let id = req.header("x-request-id").filter(is_id).unwrap_or(own.as_bytes());
-    req.extensions().insert(RequestId(HeaderValue::from_bytes(id).map_err(Error::internal)?));
-    Ok(())
-}
-
-fn show_id(req: &Request, parts: &mut Parts) {
-    if let Some(RequestId(id)) = req.extensions().get() {
-        parts.headers.insert("x-request-id", id.clone());
-    }
-}
-
-/// A line for each answer, of refusals and panics too: id, user, request, status, time, and what nobody else is told. The worker waits
-/// for whoever reads it; a log under load goes through a thread of its own.
-fn log(req: &Request, parts: &mut Parts) {
-    let id = req.extensions().get().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or("-");
-    let user = req.extensions().get().map_or("-", |User(name)| name);
-    let micros = time::now().duration_since(req.arrived()).as_micros();
-    let (method, path, status) = (req.method_str(), req.path(), parts.status.as_u16());
-    let source = parts.error.as_ref().and_then(std::error::Error::source);
-    let cause = source.map(|source| format!(" {source}")).unwrap_or_default();
-    // Whoever closed our output does not want to read this.
-    let _ = writeln!(io::stdout(), "{id} {user} {method} {path} {status} {micros}us{cause}");
 }
 
 /// Answers what a browser asks in advance, which comes without a token.
@@ -152,7 +122,7 @@ fn with_note<R>(req: &Request, act: impl FnOnce(OccupiedEntry<'_, u64, Note>) ->
     }
 }
 
-fn router() -> Router {
+fn router(metrics: &Metrics) -> Router {
     let picture = |req: &Request| with_note(req, |mut note| note.get_mut().picture = Some(req.body_bytes()));
     let large = RouteLimits::default().body_bytes_max(4 << 20);
     let notes = Router::new()
@@ -163,14 +133,13 @@ fn router() -> Router {
         .get("/{id}/picture", |req: &Request| with_note(req, |note| note.get().picture.clone()))
         .put("/{id}/picture", picture.limits(large))
         .before(sign_in);
-    // The first that is added is the outermost: the log sees what all others have made of an answer.
     Router::new()
-        .after(log)
-        .before(give_id)
-        .after(show_id)
+        .before(RequestId::take)
+        .after(RequestId::show)
         .before(preflight)
         .after(allow_page)
         .get("/health", |_: &Request| "well")
+        .get("/metrics", metrics.handler())
         .nest("/notes", notes)
         .fallback(|req: &Request| Error::not_found(format!("nothing is at {}", req.path())))
 }
@@ -178,12 +147,16 @@ fn router() -> Router {
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8095".to_owned());
     let store = Store::default();
+    let log = AccessLog::to(io::stdout(), LogFormat::Json)?;
+    let metrics = Metrics::new().log(&log);
     let server = Server::bind(addr)?
         .limits(Limits::default().body_bytes_max(64 << 10))
         .errors(errors::json)
         .state(move |_worker| store.clone())
         .runtime(|builder| builder.stop_on_signals(true))
-        .app(|_worker| router())
+        .on_complete(log.hook())
+        .on_complete(metrics.hook())
+        .app(move |_worker| router(&metrics))
         .start()?;
     let _ = writeln!(io::stdout(), "service listens on http://{}", server.addr());
     server.wait().map(drop)

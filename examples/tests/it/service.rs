@@ -1,5 +1,7 @@
 //! The service does what its first comment says.
 
+use serde_json::{Value, json};
+
 use crate::support::{Answer, Program};
 
 const ADA: &str = "Authorization: Bearer ada-7";
@@ -97,17 +99,32 @@ fn every_answer_of_service_has_an_id_and_a_line_with_it() {
     assert_eq!(given("a1", "/notes", ADA), "a1");
     assert_eq!(given("b2", "/nowhere", "X: y"), "b2");
     let own = given("no id!", "/notes/1", "X: y");
-    assert!(own.len() == 16 && own.bytes().all(|digit| digit.is_ascii_hexdigit()), "{own}");
+    assert!(own.len() == 32 && own.bytes().all(|digit| digit.is_ascii_hexdigit()), "{own}");
     assert_eq!(program.request("BAD TARGET", "/", &[], "").status, 400);
 
     let (printed, status) = program.terminate();
-    let lines: Vec<&str> = printed.lines().collect();
-    let begin =
-        ["a1 Ada GET /notes 200 ", "b2 - GET /nowhere 404 ", &format!("{own} - GET /notes/1 401 "), "- - - "];
-    assert!(status.success() && lines.len() == begin.len(), "{printed}");
-    for (line, begin) in lines.iter().zip(begin) {
-        assert!(line.starts_with(begin), "{line:?} is not {begin:?}");
-    }
+    let lines = printed.lines().filter(|line| line.starts_with('{'));
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let seen = |line: &Value| (line["request_id"].clone(), line["route"].clone(), line["status"].as_u64());
+    let wanted = [
+        (json!("a1"), json!("/notes"), Some(200)),
+        (json!("b2"), Value::Null, Some(404)),
+        (json!(own), json!("/notes/{id}"), Some(401)),
+    ];
+    assert!(status.success() && lines.len() == 4, "{printed}");
+    assert_eq!(lines[..3].iter().map(seen).collect::<Vec<_>>(), wanted);
+    assert_eq!((&lines[3]["status"], &lines[3]["outcome"]), (&json!(400), &json!("malformed")));
+}
+
+#[test]
+fn service_counts_its_requests_by_their_routes() {
+    let program = start();
+    assert_eq!(program.request("GET", "/notes/7", &[ADA], "").status, 404);
+    assert_eq!(program.request("GET", "/notes/8", &[ADA], "").status, 404);
+    let figures = program.get("/metrics").body;
+    let line = "netpoll_http_requests_total{route=\"/notes/{id}\",class=\"4xx\"} 2\n";
+    assert!(figures.contains(line), "{figures}");
+    assert!(program.terminate().1.success());
 }
 
 #[test]
