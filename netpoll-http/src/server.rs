@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Address, Builder, Handle, Peer, Runtime, Target, WorkerInfo, Workers};
+use netpoll_core::{Address, Builder, Handle, Peer, Proxied, Runtime, Target, WorkerInfo, Workers};
 
 use crate::h1::{Completed, Http, Limits, Service, Watcher};
 #[cfg(doc)]
@@ -101,10 +101,17 @@ pub struct Server {
     at: At,
     /// Where the same service always has room.
     reserved: Option<Address>,
+    /// Where operators are served.
+    admin: Option<Admin>,
+    /// Clients of the service come through proxies that say who they are.
+    proxied: bool,
     settings: Settings,
     builder: Builder,
     on_workers: Vec<OnWorkers>,
 }
+
+/// Adds the listener of a service for operators, whose errors look like those of the other.
+type Admin = Box<dyn FnOnce(Builder, Option<Renderer>) -> io::Result<Builder> + Send>;
 
 /// What every connection is told.
 #[derive(Clone, Default)]
@@ -197,6 +204,8 @@ impl Server {
         Self {
             at,
             reserved: None,
+            admin: None,
+            proxied: false,
             settings: Settings::default(),
             builder: Runtime::builder(),
             on_workers: Vec::new(),
@@ -213,6 +222,57 @@ impl Server {
     pub fn bind_reserved(mut self, addr: impl Into<Target>) -> io::Result<Self> {
         self.reserved = Some(resolve(addr)?);
         Ok(self)
+    }
+
+    /// A service of its own for operators, on an address of its own: health, readiness, figures. Its clients always have room, as those of
+    /// [`bind_reserved`](Self::bind_reserved), and what goes for the service does not go for this one: it has [`Limits::default`], none of the
+    /// other's hooks, and no [`on_complete`](Self::on_complete). Errors look the same. It runs on the same workers, so it hears when one of
+    /// them is stuck: a request waits for the worker that has accepted it. Keep it where strangers do not reach it.
+    ///
+    /// ```no_run
+    /// use netpoll_http::{Metrics, Request, Router, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let metrics = Metrics::new();
+    /// let shown = metrics.clone();
+    /// Server::bind("0.0.0.0:8080")?
+    ///     .admin("127.0.0.1:9090", move |_worker| {
+    ///         Router::new().get("/health", |_: &Request| "well").get("/metrics", shown.handler())
+    ///     })?
+    ///     .on_complete(metrics.hook())
+    ///     .serve(|_worker| Router::new().get("/", |_: &Request| "hello"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind). That of the factory is one when the server starts.
+    pub fn admin<S: IntoService>(
+        mut self,
+        addr: impl Into<Target>,
+        factory: impl Fn(&Worker) -> S + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (addr, factory) = (resolve(addr)?, Arc::new(factory));
+        self.admin = Some(Box::new(move |builder, errors| {
+            let settings = Settings { errors, ..Settings::default() };
+            let protocols = move |info: &WorkerInfo| {
+                let worker = Worker::from(info);
+                settings.acceptor(&worker, factory(&worker).into_service()?)
+            };
+            Ok(builder.try_listen(addr, protocols)?.reserved())
+        }));
+        Ok(self)
+    }
+
+    /// Whether all clients of the service come through proxies that speak the PROXY protocol, version 1 or 2
+    /// ([`Proxied`](netpoll_core::Proxied)): HAProxy's `send-proxy`, nginx's `proxy_protocol on`, balancers of clouds. [`Request::peer`]
+    /// is the client then, so logs and limits know it. Who sends no such header is closed without a word; and whoever can reach
+    /// the address can say that he is anybody, so only proxies may. Clients of [`bind_reserved`](Self::bind_reserved) and
+    /// [`admin`](Self::admin) send none. Off by default. For `X-Forwarded-For` see [`Forwarded`](crate::Forwarded).
+    #[must_use]
+    pub fn proxy_protocol(mut self, on: bool) -> Self {
+        self.proxied = on;
+        self
     }
 
     /// The limits of every connection. Default: [`Limits::default`].
@@ -465,7 +525,8 @@ where
     /// Those of [`serve`](Self::serve).
     pub fn start(self) -> io::Result<Running> {
         let has_reserved = self.server.as_ref().is_ok_and(|server| server.reserved.is_some());
-        Ok(Running { inner: self.listen()?.start()?, has_reserved })
+        let has_admin = self.server.as_ref().is_ok_and(|server| server.admin.is_some());
+        Ok(Running { inner: self.listen()?.start()?, has_reserved, has_admin })
     }
 
     /// The same service in memory: no socket, one worker unless the options want more, and a clock that stands still until
@@ -519,12 +580,15 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
-        let Server { at, reserved, settings, mut builder, .. } = server;
+        let Server { at, reserved, admin, proxied, settings, mut builder, .. } = server;
         for each in self.on_workers {
             builder = each.build(builder);
         }
         let check = settings.limits.check();
         check.map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
+        if let Some(admin) = admin {
+            builder = admin(builder, settings.errors.clone())?;
+        }
         let factory = Arc::new(self.factory);
         let protocols = move |info: &WorkerInfo| {
             let worker = Worker::from(info);
@@ -532,6 +596,13 @@ where
         };
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
+        }
+        if proxied {
+            let behind_proxies = move |info: &WorkerInfo| protocols(info).map(Proxied::accept);
+            return match at {
+                At::Address(addr) => builder.try_listen(addr, behind_proxies),
+                At::Socket(socket) => builder.try_listen_on(socket, behind_proxies),
+            };
         }
         match at {
             At::Address(addr) => builder.try_listen(addr, protocols),
@@ -551,6 +622,7 @@ fn resolve(addr: impl Into<Target>) -> io::Result<Address> {
 pub struct Running {
     inner: netpoll_core::Running,
     has_reserved: bool,
+    has_admin: bool,
 }
 
 impl Running {
@@ -568,6 +640,14 @@ impl Running {
         // Behind those of `Server::runtime`, before the server's own.
         let addrs = self.inner.local_addrs();
         self.has_reserved.then(|| addrs[addrs.len() - 2].clone())
+    }
+
+    /// The address of [`Server::admin`], with the port that the kernel chose.
+    pub fn admin_addr(&self) -> Option<Address> {
+        // In front of the reserved one.
+        let addrs = self.inner.local_addrs();
+        let behind = 1 + usize::from(self.has_reserved);
+        self.has_admin.then(|| addrs[addrs.len() - 1 - behind].clone())
     }
 
     /// Where all of its listeners are, with those of [`Server::runtime`] first, in the order of their calls.

@@ -3,7 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use netpoll_http::{ClientAddr, Forwarded, RateLimit, Request, Router, Running, Server};
+use netpoll_core::ConnLimits;
+use netpoll_http::{
+    ClientAddr, Error, Forwarded, Metrics, RateLimit, Request, Router, Running, Server, StatusCode, errors,
+};
 
 fn served(router: impl Fn() -> Router + Send + Sync + 'static) -> (Running, SocketAddr) {
     let running =
@@ -14,9 +17,17 @@ fn served(router: impl Fn() -> Router + Send + Sync + 'static) -> (Running, Sock
 
 /// The status and the body of an answer to a request with these lines in its head.
 fn ask(to: SocketAddr, lines: &str) -> (u16, String) {
+    asked(to, "/", lines)
+}
+
+fn ask_for(to: SocketAddr, path: &str) -> (u16, String) {
+    asked(to, path, "")
+}
+
+fn asked(to: SocketAddr, path: &str, lines: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).unwrap();
     stream
-        .write_all(format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n").as_bytes())
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n").as_bytes())
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -87,5 +98,71 @@ fn a_limit_counts_the_client_and_not_its_proxy() {
     });
     let status = |client: &str| ask(addr, &format!("X-Forwarded-For: {client}\r\n")).0;
     assert_eq!([status("192.0.2.7"), status("192.0.2.7"), status("192.0.2.8")], [200, 429, 200]);
+    drop(running);
+}
+
+#[test]
+fn a_header_of_the_proxy_protocol_names_the_client_of_the_service_and_operators_send_none() {
+    let running = Server::bind("127.0.0.1:0")
+        .unwrap()
+        .workers(1)
+        .proxy_protocol(true)
+        .bind_reserved("127.0.0.1:0")
+        .unwrap()
+        .app(|_worker| Router::new().get("/", whence))
+        .start()
+        .unwrap();
+    let addr = |addr: netpoll_core::Address| addr.as_socket_addr().unwrap();
+    let mut stream = TcpStream::connect(addr(running.addr())).unwrap();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\nGET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n192.0.2.7 false"), "{answer}");
+    let mut stranger = TcpStream::connect(addr(running.addr())).unwrap();
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    answer.clear();
+    // Closed with a request unread: an end, or a reset.
+    let _ = stranger.read_to_string(&mut answer);
+    assert_eq!(answer, "");
+    assert_eq!(ask(addr(running.reserved_addr().unwrap()), ""), (200, "127.0.0.1 false".to_owned()));
+    drop(running);
+}
+
+#[test]
+fn operators_have_a_service_of_their_own_that_has_room_and_is_not_counted() {
+    let metrics = Metrics::new();
+    let shown = metrics.clone();
+    let running = Server::bind("127.0.0.1:0")
+        .unwrap()
+        .workers(1)
+        .runtime(|builder| builder.limits(ConnLimits::default().connections_max(1)))
+        .errors(errors::json)
+        .admin("127.0.0.1:0", move |_worker| Router::new().get("/", shown.handler()))
+        .unwrap()
+        .bind_reserved("127.0.0.1:0")
+        .unwrap()
+        .on_complete(metrics.hook())
+        .app(|_worker| {
+            Router::new()
+                .get("/", whence)
+                .before(|_: &Request| Err::<(), Error>(StatusCode::FORBIDDEN.into()))
+        })
+        .start()
+        .unwrap();
+    let addr = |addr: netpoll_core::Address| addr.as_socket_addr().unwrap();
+    let (admin, main) = (addr(running.admin_addr().unwrap()), addr(running.addr()));
+    assert!(admin != main && Some(admin) != running.reserved_addr().map(addr));
+    assert_eq!(ask(main, "").0, 403);
+    // In the middle of a request, and so not idle: the only place is taken.
+    let mut holds = TcpStream::connect(main).unwrap();
+    holds.write_all(b"GET / HT").unwrap();
+    for _ in 0..2 {
+        let (status, figures) = ask(admin, "");
+        assert_eq!(status, 200);
+        assert!(figures.contains("netpoll_http_requests_total{route=\"/\",class=\"4xx\"} 1\n"), "{figures}");
+        assert!(!figures.contains("class=\"2xx\""), "{figures}");
+    }
+    let (status, problem) = ask_for(admin, "/nowhere");
+    assert_eq!((status, problem.contains("\"status\":404")), (404, true), "{problem}");
     drop(running);
 }
