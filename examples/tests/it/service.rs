@@ -105,15 +105,14 @@ fn every_answer_of_service_has_an_id_and_a_line_with_it() {
     let (printed, status) = program.terminate();
     let lines = printed.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let seen = |line: &Value| (line["request_id"].clone(), line["route"].clone(), line["status"].as_u64());
-    let wanted = [
-        (json!("a1"), json!("/notes"), Some(200)),
-        (json!("b2"), Value::Null, Some(404)),
-        (json!(own), json!("/notes/{id}"), Some(401)),
-    ];
     assert!(status.success() && lines.len() == 4, "{printed}");
-    assert_eq!(lines[..3].iter().map(seen).collect::<Vec<_>>(), wanted);
-    assert_eq!((&lines[3]["status"], &lines[3]["outcome"]), (&json!(400), &json!("malformed")));
+    // Lines of one worker are in order.
+    let line_of = |id: &str| lines.iter().find(|line| line["request_id"] == id).expect("a line with it");
+    let seen = |id: &str| (line_of(id)["route"].clone(), line_of(id)["status"].as_u64());
+    assert_eq!(seen("a1"), (json!("/notes"), Some(200)));
+    assert_eq!(seen("b2"), (Value::Null, Some(404)));
+    assert_eq!(seen(&own), (json!("/notes/{id}"), Some(401)));
+    assert!(lines.iter().any(|line| line["status"] == 400 && line["outcome"] == "malformed"), "{printed}");
 }
 
 #[test]
