@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::io;
 
 use http::StatusCode;
+use netpoll_core::task::JoinError;
 
 use super::Error;
 
@@ -59,8 +60,9 @@ use super::Error;
 /// assert_eq!(client.post("/items/8", "").text(), "internal server error\n");
 /// ```
 ///
-/// [`std::io::Error`] and boxed errors have it built in: 500. So has `anyhow::Error`, with the feature `anyhow`. An answer that wants
-/// headers as well (`WWW-Authenticate`, `Retry-After`) is made by hand: `impl From<MyError> for Error`.
+/// [`std::io::Error`] and boxed errors have it built in: 500. So have `anyhow::Error`, with the feature `anyhow`, and the [`JoinError`] of a job or a
+/// task, which is 503 where there was no room for the job. An answer that wants headers as well (`WWW-Authenticate`,
+/// `Retry-After`) is made by hand: `impl From<MyError> for Error`.
 pub trait ResponseError: std::error::Error + Send + Sync + 'static {
     /// The status of its answer. Default: 500.
     fn status(&self) -> StatusCode {
@@ -91,6 +93,16 @@ impl<E: ResponseError> From<E> for Error {
 
 /// 500, whatever its kind: that a file of ours is not there is no 404 for whoever asked.
 impl ResponseError for io::Error {}
+
+/// 503 where a job found no room on the pool ([`JoinError::is_refused`]), 500 where it panicked or was dropped.
+impl ResponseError for JoinError {
+    fn status(&self) -> StatusCode {
+        match self.is_refused() {
+            true => StatusCode::SERVICE_UNAVAILABLE,
+            false => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
 
 /// 500, unless it is an [`Error`] in a box, which stays what it is.
 impl From<Box<dyn std::error::Error + Send + Sync>> for Error {

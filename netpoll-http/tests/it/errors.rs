@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use netpoll_core::blocking::spawn_blocking;
 use netpoll_http::{
     App, Body, Error, HeaderValue, IntoResponse, Json, Limits, Method, Parts, Reply, Request, Response,
     ResponseError, Router, Server, StatusCode, TestClient, errors, header,
@@ -352,4 +353,50 @@ fn on_real_sockets_a_server_writes_its_errors_as_told() {
         assert!(text(&bytes).ends_with(last), "{}", text(&bytes));
     }
     running.stop(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn a_job_that_finds_no_room_is_503_and_one_that_panics_500() {
+    let full = async |_: Request| -> Result<&'static str, Error> {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        let mut jobs: Vec<_> = (0..4)
+            .map(|_| {
+                let wait = std::sync::Arc::clone(&wait);
+                spawn_blocking(move || drop(wait.lock().map(|wait| wait.recv())))
+            })
+            .collect();
+        // One runs, and one waits.
+        let last = jobs.pop().expect("there were four").await;
+        drop(go_on);
+        last?;
+        Ok("there was room")
+    };
+    let panics =
+        async |_: Request| -> Result<String, Error> { Ok(spawn_blocking(|| panic!("on purpose")).await?) };
+    let running = Server::bind("127.0.0.1:0")
+        .unwrap()
+        .workers(1)
+        .runtime(|builder| builder.blocking_threads(1).blocking_jobs_max(1))
+        .app(move |_worker| Router::new().get("/full", full).get("/panics", panics))
+        .start()
+        .unwrap();
+    let addr = running.addr().as_socket_addr().unwrap();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask("/full");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\nService Unavailable\n"),
+        "{answer}"
+    );
+    let answer = ask("/panics");
+    assert!(
+        answer.starts_with("HTTP/1.1 500 ") && answer.ends_with("\r\n\r\ninternal server error\n"),
+        "{answer}"
+    );
 }
