@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use benches::runner::{CpuTime, Failure, LOAD_CPU, Server, end, free_port, get};
+use benches::runner::{CpuTime, Failure, LOAD_CPU, Server, collected, get};
 use benches::sampler::{Sampler, Sides};
 use benches::sys;
 
@@ -90,29 +90,10 @@ fn ask(port: u16, path: &str, protocol: Protocol, requests: u32) -> Result<(), F
 /// # Errors
 /// Valgrind is not installed, or a request failed.
 pub fn instructions(command: &str, path: &str, protocol: Protocol) -> Result<f64, Failure> {
-    let [few, many] = COUNTED.map(|requests| collected(command, path, protocol, requests));
+    let [few, many] = COUNTED.map(|requests| {
+        collected(command, |port| wait_for(port, path).and_then(|()| ask(port, path, protocol, requests)))
+    });
     Ok((many? - few?) / f64::from(COUNTED[1] - COUNTED[0]))
-}
-
-fn collected(command: &str, path: &str, protocol: Protocol, requests: u32) -> Result<f64, Failure> {
-    let port = free_port()?;
-    let command = command.replace("{port}", &port.to_string());
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(command.split_whitespace());
-    valgrind.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut server =
-        sys::dies_with_us(&mut valgrind).spawn().map_err(|error| format!("valgrind: {error}"))?;
-    let asked = wait_for(port, path).and_then(|()| ask(port, path, protocol, requests));
-    sys::interrupt(&server)?;
-    if let Err(error) = asked {
-        end(&mut server);
-        return Err(error);
-    }
-    let output = server.wait_with_output()?;
-    // The summary on standard error: `==123== Collected : 456`.
-    let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
-    count.ok_or_else(|| format!("no count in what callgrind says: {text}").into())
 }
 
 fn wait_for(port: u16, path: &str) -> Result<(), Failure> {

@@ -55,6 +55,10 @@ impl Spent {
             sides: window.sampled(),
         }
     }
+
+    fn parts(&self) -> (f64, f64, Sides) {
+        (self.requests, self.total_us, self.sides)
+    }
 }
 
 fn main() -> ExitCode {
@@ -130,7 +134,7 @@ fn print(protocol: &str, kept: &[Vec<Spent>], rounds: Rounds) -> Result<(), Fail
             |who: usize| Figure::of(&kept.iter().map(|round| round[who].total_us).collect::<Vec<_>>());
         let ratios: Vec<f64> =
             kept.iter().map(|round| round[ours].total_us / round[theirs].total_us).collect();
-        let user = [ours, theirs].map(|who| user_of(kept.iter().map(|round| &round[who])));
+        let user = [ours, theirs].map(|who| UserTime::of_parts(kept.iter().map(|round| round[who].parts())));
         let (Some(our), Some(their), Some(ratio)) = (total(ours), total(theirs), Figure::of(&ratios)) else {
             return Err("no round was quiet enough".into());
         };
@@ -147,19 +151,6 @@ fn print(protocol: &str, kept: &[Vec<Spent>], rounds: Rounds) -> Result<(), Fail
     }
     println!("{} rounds kept, {} dropped", rounds.kept, rounds.dropped);
     Ok(())
-}
-
-/// As [`UserTime::of`], of windows that either client has made.
-fn user_of<'a>(windows: impl Iterator<Item = &'a Spent>) -> UserTime {
-    let (mut requests, mut us, mut user, mut all) = (0.0, 0.0, 0, 0);
-    for spent in windows {
-        requests += spent.requests;
-        us += spent.total_us * spent.requests;
-        user += spent.sides.user;
-        all += spent.sides.user + spent.sides.kernel;
-    }
-    let share = user as f64 / all.max(1) as f64;
-    UserTime { us_per_request: share * us / requests, error: ((1.0 - share) / user.max(1) as f64).sqrt() }
 }
 
 fn count(lanes: &[Template]) -> Result<(), Failure> {

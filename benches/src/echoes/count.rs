@@ -3,11 +3,9 @@
 //! user space alone: callgrind does not see the kernel.
 
 use super::CONNECTIONS;
-use benches::runner::{Failure, end, free_port};
-use benches::sys;
+use benches::runner::{Failure, collected};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Messages of each connection in the two runs.
@@ -20,31 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// Valgrind is not installed, or the server failed.
 pub fn instructions(command: &str, bytes: usize) -> Result<f64, Failure> {
-    let [few, many] = MESSAGES.map(|messages| collected(command, messages, bytes));
+    let [few, many] = MESSAGES.map(|messages| collected(command, |port| ask(port, messages, bytes)));
     let operations = (MESSAGES[1] - MESSAGES[0]) * CONNECTIONS;
     Ok((many? - few?) / operations as f64)
-}
-
-/// The instructions of a whole run.
-fn collected(command: &str, messages: usize, bytes: usize) -> Result<f64, Failure> {
-    let port = free_port()?;
-    let command = command.replace("{port}", &port.to_string());
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(command.split_whitespace());
-    valgrind.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut server =
-        sys::dies_with_us(&mut valgrind).spawn().map_err(|error| format!("valgrind: {error}"))?;
-    let asked = ask(port, messages, bytes);
-    sys::interrupt(&server)?;
-    if let Err(error) = asked {
-        end(&mut server);
-        return Err(error);
-    }
-    let output = server.wait_with_output()?;
-    // The summary on standard error: `==123== Collected : 456`.
-    let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
-    count.ok_or_else(|| format!("no count in what callgrind says: {text}").into())
 }
 
 /// All connections ask so often, each when all have been answered.

@@ -81,19 +81,20 @@ pub struct UserTime {
 impl UserTime {
     /// Adds up windows; `sides` says where each of them has its samples from.
     pub fn of<'a>(windows: impl Iterator<Item = &'a Window>, sides: fn(&Window) -> Sides) -> Self {
-        let (mut requests, mut ns, mut user, mut all) = (0.0, 0, 0, 0);
-        for window in windows {
-            requests += window.requests;
-            ns += window.cpu.total_ns;
-            let Sides { user: hits, kernel } = sides(window);
+        Self::of_parts(windows.map(|window| (window.requests, window.total_us(), sides(window))))
+    }
+
+    /// The same of requests, what each cost in us, and where the sampling clock found the server meanwhile.
+    pub fn of_parts(parts: impl Iterator<Item = (f64, f64, Sides)>) -> Self {
+        let (mut requests, mut us, mut user, mut all) = (0.0, 0.0, 0, 0);
+        for (count, us_each, Sides { user: hits, kernel }) in parts {
+            requests += count;
+            us += us_each * count;
             user += hits;
             all += hits + kernel;
         }
         let share = user as f64 / all.max(1) as f64;
-        Self {
-            us_per_request: share * ns as f64 / 1e3 / requests,
-            error: ((1.0 - share) / user.max(1) as f64).sqrt(),
-        }
+        Self { us_per_request: share * us / requests, error: ((1.0 - share) / user.max(1) as f64).sqrt() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What runners share: servers and clients as processes, what the kernel says about them, and rounds.
 
 mod build;
+mod callgrind;
 mod client;
 mod contest;
 mod figures;
@@ -15,6 +16,7 @@ mod watch;
 use std::error::Error;
 
 pub use build::{build, build_peers};
+pub use callgrind::collected;
 pub use client::{Held, Load, StandBy, number};
 pub use contest::{Contestant, UserTime, Window, percentiles};
 pub use figures::{digits, median, range};
