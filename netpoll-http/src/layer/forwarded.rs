@@ -37,7 +37,8 @@ use crate::message::{ClientAddr, Request};
 /// address (`unknown`, a name of the proxy's own), the last proxy that was understood is. Name every proxy, and no network in which clients are;
 /// and let the outermost proxy drop the field that is not read here.
 ///
-/// [`Request::peer`] is the proxy all the same. Cost: nothing is allocated but for the extension, of 24 bytes, where the client is not the peer.
+/// [`Request::peer`] is the proxy all the same. Cost: a search of the head, and two allocations where
+/// a trusted proxy has named a client; one more for each line of `Forwarded`, and for what is quoted in it.
 #[derive(Clone, Debug)]
 pub struct Forwarded {
     trusted: Vec<Network>,
@@ -107,7 +108,7 @@ impl Forwarded {
             Field::XForwardedFor => {
                 let lines: Vec<&[u8]> = request.header_lines("x-forwarded-for").collect();
                 let words = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
-                self.walk(words.map(|word| ip_of(trimmed(word))), &mut client);
+                self.walk(words.map(|word| ip_of(word.trim_ascii())), &mut client);
             }
             Field::Forwarded => {
                 let lines: Vec<&[u8]> = request.header_lines("forwarded").collect();
@@ -133,10 +134,6 @@ impl Forwarded {
         let ip = ip.to_canonical();
         self.trusted.iter().any(|network| network.has(ip))
     }
-}
-
-fn trimmed(bytes: &[u8]) -> &[u8] {
-    bytes.trim_ascii()
 }
 
 /// An address, as proxies write it: with a port or without, IPv6 in brackets or not.
@@ -170,7 +167,7 @@ fn hop(mut rest: &[u8]) -> (Option<IpAddr>, Option<&[u8]>) {
     let (mut found, mut is_good) = (None, true);
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b'=' | b';' | b',')).unwrap_or(rest.len());
-        let name = trimmed(&rest[..end]);
+        let name = rest[..end].trim_ascii();
         rest = &rest[end..];
         if let Some(value) = rest.strip_prefix(b"=") {
             let Some((value, behind)) = value_of(value) else { return (None, None) };
@@ -205,7 +202,7 @@ fn value_of(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let Some(quoted) = bytes.strip_prefix(b"\"") else {
         let end = bytes.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(bytes.len());
         let (value, behind) = bytes.split_at(end);
-        return Some((Cow::Borrowed(trimmed(value)), behind));
+        return Some((Cow::Borrowed(value.trim_ascii()), behind));
     };
     let mut text = Vec::new();
     let mut bytes = quoted.iter().enumerate();
