@@ -33,7 +33,7 @@ impl Link {
         let shared = &*self.0;
         let mut rest = input.bytes();
         input.advance_all();
-        shared.offer(&mut rest, || conn.lend(|| shared.lane().executor().poll_now(task)));
+        shared.offer(&mut rest, || conn.lend(|| shared.lane().executor().poll_now(shared.lane(), task)));
         if rest.is_empty() && shared.send_draft(conn) {
             return Flow::Continue;
         }

@@ -324,7 +324,7 @@ impl Worker {
     fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
         if key.table() == task::TABLE {
             let lane = Rc::clone(&self.cx.lane);
-            desk::lend(&mut self.cx, io, || lane.executor().poll(key, came));
+            desk::lend(&mut self.cx, io, || lane.executor().poll(&lane, key, came));
         } else if let Some(table) = self.tables.get(key) {
             table.woken(&mut self.cx, io, key, came);
         } else if key.table() == Sockets::TABLE {
@@ -729,7 +729,8 @@ impl Host for Worker {
 
     #[inline]
     fn wake_sleepers(&mut self, now: Instant, at_most: usize) -> usize {
-        let woken = self.cx.lane.sleeps().expire(now, at_most);
+        let lane = &self.cx.lane;
+        let woken = lane.sleeps().expire(lane, now, at_most);
         // Wakers may be anybody's.
         self.lap(DRAIN_DEADLINE);
         woken

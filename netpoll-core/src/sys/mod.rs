@@ -35,6 +35,7 @@ mod sockopt;
 mod splice;
 mod stream_options;
 mod unix;
+mod waker;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
 pub use broken_pipe::watch_broken_pipe;
@@ -73,6 +74,7 @@ pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
 pub use unix::{
     SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
 };
+pub use waker::{Borrowed, with_waker};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
 ///

@@ -22,10 +22,10 @@ pub type Task = Pin<Box<dyn Run>>;
 
 /// What is done to a task.
 pub trait Run {
-    /// Polls the future. Once it has ended, that it has, and the waker that it had.
-    fn run(self: Pin<&mut Self>) -> Poll<Option<Waker>>;
-    /// Drops the future, and gives the waker back.
-    fn cancel(self: Pin<&mut Self>) -> Option<Waker>;
+    /// Polls the future, which has ended if this is ready.
+    fn run(self: Pin<&mut Self>, waker: &Waker) -> Poll<()>;
+    /// Drops the future.
+    fn cancel(self: Pin<&mut Self>);
     /// Moves what the future has left into an `Option<Outcome<T>>` of its `T`.
     fn take(self: Pin<&mut Self>, into: &mut dyn Any);
     /// Where it was spawned.
@@ -34,8 +34,6 @@ pub trait Run {
 
 pin_project! {
     struct Body<F: Future> {
-        // `None` once it has ended.
-        waker: Option<Waker>,
         place: &'static Location<'static>,
         #[pin]
         stage: Stage<F>,
@@ -50,13 +48,13 @@ pin_project! {
     }
 }
 
-/// A task that has not begun, with the waker that it will be polled with.
-pub fn task<F>(future: F, waker: Waker, place: &'static Location<'static>) -> Task
+/// A task that has not begun.
+pub fn task<F>(future: F, place: &'static Location<'static>) -> Task
 where
     F: Future + 'static,
     F::Output: 'static,
 {
-    Box::pin(Body { waker: Some(waker), place, stage: Stage::Running { future } })
+    Box::pin(Body { place, stage: Stage::Running { future } })
 }
 
 impl<F> Run for Body<F>
@@ -64,28 +62,24 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    fn run(self: Pin<&mut Self>) -> Poll<Option<Waker>> {
-        let mut body = self.project();
-        let (Some(waker), StageProjected::Running { future }) =
-            (body.waker.as_ref(), body.stage.as_mut().project())
-        else {
+    fn run(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+        let mut stage = self.project().stage;
+        let StageProjected::Running { future } = stage.as_mut().project() else {
             unreachable!("a task that has ended is not polled");
         };
         let Poll::Ready(outcome) = caught(future, &mut Context::from_waker(waker)) else {
             return Poll::Pending;
         };
         if outcome.is_err() {
-            end_of_panicked(body.stage, outcome);
+            end_of_panicked(stage, outcome);
         } else {
-            end(body.stage, Some(outcome));
+            end(stage, Some(outcome));
         }
-        Poll::Ready(body.waker.take())
+        Poll::Ready(())
     }
 
-    fn cancel(self: Pin<&mut Self>) -> Option<Waker> {
-        let body = self.project();
-        end(body.stage, None);
-        body.waker.take()
+    fn cancel(self: Pin<&mut Self>) {
+        end(self.project().stage, None);
     }
 
     fn take(self: Pin<&mut Self>, into: &mut dyn Any) {

@@ -9,13 +9,16 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr;
-use std::task::{Poll, RawWakerVTable, Waker};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use super::body::{self, Task};
-use super::slots::{Marks, Slots, Wake};
+use super::slots::{Marks, Rare, Slots, Stage};
 use super::sync::Arc;
-use super::{Came, Lane, WakeTarget, share};
+use super::waker::Polling;
+use super::{Came, Deliver, Lane, Parked, WakeTarget, lane, share};
 use crate::mem::{self, Key};
+use crate::sys;
 
 /// The table of tasks: the number in their keys.
 pub const TABLE: u8 = 251;
@@ -54,30 +57,37 @@ pub struct Executor {
     refusing: Cell<usize>,
     /// The worker ends: a task that is spawned now is dropped at once.
     is_closed: Cell<bool>,
-    /// Where the target of the task lies that is being polled, for whoever has a waker and asks whose it is. Zero: none is.
-    polled_target: Cell<usize>,
-    /// Its key.
+    /// The waker of the task that is being polled, for whoever has one and asks whose it is: its data and its table. Zero: none is.
+    polled_with: Cell<(usize, usize)>,
+    /// The key of that task.
     polled: Cell<Key>,
-    /// That of wakers of tasks, once there is one.
-    vtable: Cell<Option<&'static RawWakerVTable>>,
+    /// The number of its lane, and where wakes from other threads go.
+    lane: u64,
+    wakes: Arc<dyn Deliver>,
 }
 
-impl Default for Executor {
-    fn default() -> Self {
+/// What tells a waker from others.
+#[inline]
+fn parts(waker: &Waker) -> (usize, usize) {
+    (waker.data().addr(), ptr::from_ref(waker.vtable()).addr())
+}
+
+impl Executor {
+    /// Of the lane of this number.
+    pub fn new(lane: u64, wakes: Arc<dyn Deliver>) -> Self {
         Self {
             slots: RefCell::default(),
             running: Cell::new(0),
             daemons: Cell::new(0),
             refusing: Cell::new(0),
             is_closed: Cell::new(false),
-            polled_target: Cell::new(0),
+            polled_with: Cell::new((0, 0)),
             polled: Cell::new(Key::new(TABLE, 0, 0)),
-            vtable: Cell::new(None),
+            lane,
+            wakes,
         }
     }
-}
 
-impl Executor {
     /// Tasks that have not ended, but those that no drain waits for.
     #[inline]
     pub fn waited(&self) -> usize {
@@ -110,39 +120,30 @@ impl Executor {
             self.refuse(future);
             return None;
         }
-        let (index, spare) = self.slots.borrow_mut().reserve();
-        let (target, waker) = spare.unwrap_or_else(|| self.new_wake(lane));
-        let task = body::task(future, waker, place);
-        Some(self.keep(lane, index, task, target, kind, has_handle))
+        Some(self.keep(lane, body::task(future, place), kind, has_handle))
     }
 
-    /// A target that has not stood for a task yet.
-    #[cold]
-    fn new_wake(&self, lane: &Lane) -> Wake {
-        let target = WakeTarget::new(Key::new(TABLE, 0, 0), lane.number(), lane.wakes());
-        let waker = target.waker();
-        self.vtable.set(Some(waker.vtable()));
-        (target, waker)
-    }
-
-    fn keep(
-        &self,
-        lane: &Lane,
-        index: usize,
-        task: Task,
-        target: Arc<WakeTarget>,
-        kind: Kind,
-        has_handle: bool,
-    ) -> Key {
+    fn keep(&self, lane: &Lane, task: Task, kind: Kind, has_handle: bool) -> Key {
         let is_daemon = kind == Kind::Daemon;
         self.running.set(self.running.get() + 1);
         if is_daemon {
             self.daemons.set(self.daemons.get() + 1);
         }
-        let marks = Marks { has_handle, is_daemon, ..Marks::default() };
-        let key = self.slots.borrow_mut().begin(index, task, target, marks);
+        let marks = Marks { has_handle, is_daemon, is_listed: true, stage: Stage::Runs };
+        let key = self.slots.borrow_mut().insert(task, marks);
         lane.list(key);
         key
+    }
+
+    /// A waker of its own for the task that is being polled, whose waker somebody has cloned.
+    #[inline(never)]
+    pub fn own_waker(&self, key: Key) -> Waker {
+        let make = || {
+            let target = WakeTarget::new(key, self.lane, Arc::clone(&self.wakes));
+            let waker = target.waker();
+            (target, waker)
+        };
+        self.slots.borrow_mut().own(key, make).clone()
     }
 
     /// Drops a future that comes too late. Its destructor may spawn, and so on; but not for ever.
@@ -161,72 +162,101 @@ impl Executor {
 
     /// Polls a task that was woken. Nothing happens if it has ended, or was told of the wake in another way.
     #[inline]
-    pub fn poll(&self, key: Key, came: Came) {
-        if let Some(task) = self.take(key, |target| target.arrived(came)) {
-            self.run(key, task);
+    pub fn poll(&self, lane: &Lane, key: Key, came: Came) {
+        if let Some((task, rare)) = self.take(key, Some(came)) {
+            self.run(lane, key, task, rare);
         }
     }
 
-    /// Polls a task that waits for what is there now. One that stands on the list is polled once more when its turn comes: to take it off
-    /// would touch its target. Nothing happens if it has ended.
+    /// Polls a task that waits for what is there now. One that stands on the list is polled once more when its turn comes. Nothing happens if
+    /// it has ended.
     #[inline]
-    pub fn poll_now(&self, key: Key) {
-        if let Some(task) = self.take(key, |_target| true) {
-            self.run(key, task);
+    pub fn poll_now(&self, lane: &Lane, key: Key) {
+        if let Some((task, rare)) = self.take(key, None) {
+            self.run(lane, key, task, rare);
         }
     }
 
     #[inline(always)]
-    fn run(&self, key: Key, mut task: Task) {
+    fn run(&self, lane: &Lane, key: Key, mut task: Task, rare: Option<Rc<Rare>>) {
         share::refill();
-        let run = task.as_mut().run();
-        // Behind the poll another target may come to lie there.
-        self.polled_target.set(0);
+        let own = rare.as_ref().and_then(|rare| rare.waker());
+        let (run, is_woken) = match own {
+            Some(waker) => (self.run_by(key, &mut task, waker), false),
+            // Nobody has cloned one yet.
+            None => {
+                let polling = Polling::new(key, self.lane, &self.wakes);
+                let run = sys::with_waker(&polling, |waker| self.run_by(key, &mut task, waker));
+                (run, polling.is_woken())
+            }
+        };
+        drop(rare);
         match run {
-            Poll::Pending => self.put_back(key, task),
-            Poll::Ready(waker) => self.returned(key, task, waker),
+            Poll::Pending => self.put_back(lane, key, task, is_woken),
+            Poll::Ready(()) => self.returned(key, task),
         }
     }
 
-    #[inline]
-    fn take(&self, key: Key, tell: impl FnOnce(&WakeTarget) -> bool) -> Option<Task> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key).filter(|slot| !slot.marks.has_ended)?;
-        let target = slot.target.as_ref()?;
-        if !tell(target) {
-            return None;
-        }
-        self.polled_target.set(Arc::as_ptr(target).addr());
+    #[inline(always)]
+    fn run_by(&self, key: Key, task: &mut Task, waker: &Waker) -> Poll<()> {
+        self.polled_with.set(parts(waker));
         self.polled.set(key);
-        slot.task.take()
+        let run = task.as_mut().run(waker);
+        // Behind the poll another may come to lie there.
+        self.polled_with.set((0, 0));
+        run
+    }
+
+    /// Takes a task out to be polled, with what few tasks have. `came` is the way of a wake that has to be news; a letter always is: not
+    /// every waker knows which of its letters have arrived.
+    #[inline(always)]
+    fn take(&self, key: Key, came: Option<Came>) -> Option<(Task, Option<Rc<Rare>>)> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key).filter(|slot| !slot.has_ended())?;
+        let rare = slot.rare().cloned();
+        if let Some(came) = came {
+            let told = rare.is_some() && slot.own().is_some_and(|target| target.arrived(came));
+            if came == Came::Here && !(std::mem::take(&mut slot.marks.is_listed) | told) {
+                return None;
+            }
+        }
+        Some((slot.task.take()?, rare))
     }
 
     /// The task that is being polled, if this waker leads to it.
     #[inline]
     pub fn task_of(&self, waker: &Waker) -> Option<Key> {
-        let is_of_tasks = || self.vtable.get().is_some_and(|vtable| ptr::eq(waker.vtable(), vtable));
-        (waker.data().addr() == self.polled_target.get() && is_of_tasks()).then(|| self.polled.get())
+        (self.polled_with.get() == parts(waker)).then(|| self.polled.get())
     }
 
     /// Marks a task as one that stands on the list. False if it does already, or has ended.
     #[inline]
     pub fn mark_listed(&self, key: Key) -> bool {
-        let slots = self.slots.borrow();
-        let target = slots.get(key).and_then(|slot| slot.target.as_ref());
-        target.is_some_and(|target| target.mark_listed())
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.has_ended()) else { return false };
+        !std::mem::replace(&mut slot.marks.is_listed, true)
+    }
+
+    /// The same, and puts it there, on the thread of its lane.
+    fn list_here(&self, key: Key) {
+        if self.mark_listed(key) {
+            lane::list(key);
+        }
     }
 
     #[inline(always)]
-    fn put_back(&self, key: Key, task: Task) {
+    fn put_back(&self, lane: &Lane, key: Key, task: Task, is_woken: bool) {
         let mut slots = self.slots.borrow_mut();
-        if let Some(slot) = slots.get_mut(key)
-            && !slot.marks.is_aborted
-        {
-            slot.task = Some(task);
-            return;
+        let slot = slots.get_mut(key).expect("a task that is polled has its slot");
+        if slot.marks.stage == Stage::IsAborted {
+            drop(slots);
+            return self.cancel(key, task);
         }
-        drop(slots);
-        self.cancel(key, task);
+        slot.put(task);
+        if is_woken && !std::mem::replace(&mut slot.marks.is_listed, true) {
+            drop(slots);
+            lane.list(key);
+        }
     }
 
     fn ended(&self, is_daemon: bool) {
@@ -238,13 +268,13 @@ impl Executor {
 
     /// The end of a task whose future has returned, or panicked, and is dropped by now.
     #[inline(never)]
-    fn returned(&self, key: Key, task: Task, own: Option<Waker>) {
+    fn returned(&self, key: Key, task: Task) {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).expect("a task that is polled has its slot");
         self.ended(slot.marks.is_daemon);
-        let joiner = std::mem::replace(&mut slot.waker, own);
+        let joiner = slot.take_joiner();
         if slot.marks.has_handle {
-            slot.marks.has_ended = true;
+            slot.marks.stage = Stage::HasEnded;
             slot.task = Some(task);
             drop(slots);
         } else {
@@ -254,7 +284,7 @@ impl Executor {
             // With what the future has left, whose destructor has a guard around it.
             drop(task);
         }
-        wake(joiner);
+        self.wake(joiner);
     }
 
     /// The end of a task that is not in its slot, before its future has returned.
@@ -263,40 +293,50 @@ impl Executor {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key).expect("a task that runs has its slot");
         self.ended(slot.marks.is_daemon);
-        let (target, joiner) = (slot.target.take(), slot.waker.take());
+        let joiner = slot.take_joiner();
+        // Before its future is dropped, which may hold wakers: they lead to whom they have led.
         let left = slots.end(key);
         drop(slots);
         drop(left);
-        // With its waker, which was the last that led to the target.
         task.as_mut().cancel();
-        drop((task, target));
-        wake(joiner);
+        drop(task);
+        self.wake(joiner);
     }
 
     /// Ends a task: now, or when it returns if it is the one that asks. Nothing happens if it has ended.
     pub fn abort(&self, key: Key) {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.marks.has_ended) else { return };
+        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.has_ended()) else { return };
         let Some(task) = slot.task.take() else {
-            slot.marks.is_aborted = true;
+            slot.marks.stage = Stage::IsAborted;
             return;
         };
         drop(slots);
         self.cancel(key, task);
     }
 
-    /// Whether a task has ended.
-    pub fn has_ended(&self, key: Key) -> bool {
-        self.slots.borrow().get(key).is_none_or(|slot| slot.marks.has_ended)
+    /// Wakes who waits for the end of a task.
+    #[inline]
+    fn wake(&self, joiner: Option<Parked>) {
+        match joiner {
+            None => {}
+            Some(Parked::Task(key)) => self.list_here(key),
+            Some(Parked::Waker(waker)) => drop(mem::guarded(|| waker.wake())),
+        }
     }
 
-    /// Moves what a task has left into an `Option<Outcome<T>>` of its `T`, for its handle; or keeps the waker of who waits for it.
-    pub fn join(&self, key: Key, waker: &Waker, into: &mut dyn Any) -> Joined {
-        let mut own = None;
+    /// Whether a task has ended.
+    pub fn has_ended(&self, key: Key) -> bool {
+        self.slots.borrow().get(key).is_none_or(|slot| slot.has_ended())
+    }
+
+    /// Moves what a task has left into an `Option<Outcome<T>>` of its `T`, for its handle; or keeps who waits for it.
+    pub fn join(&self, lane: &Lane, key: Key, waker: &Waker, into: &mut dyn Any) -> Joined {
+        let mut joiner = None;
         loop {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key) else { return Joined::Gone };
-            if slot.marks.has_ended {
+            if slot.has_ended() {
                 let task = slot.task.take();
                 let left = slots.end(key);
                 drop(slots);
@@ -306,18 +346,18 @@ impl Executor {
                 }
                 return Joined::Ended;
             }
-            if slot.waker.as_ref().is_some_and(|joiner| joiner.will_wake(waker)) {
+            if slot.is_joined_by(|joiner| joiner.is(lane, waker)) {
                 return Joined::Waits;
             }
-            if let Some(own) = own.take() {
-                let before = slot.waker.replace(own);
+            if let Some(joiner) = joiner.take() {
+                let before = slots.set_joiner(key, joiner);
                 drop(slots);
                 drop(before);
                 return Joined::Waits;
             }
             // A clone is code of the program, and much may have happened behind it.
             drop(slots);
-            own = Some(waker.clone());
+            joiner = Some(Parked::of(lane, waker));
         }
     }
 
@@ -326,12 +366,12 @@ impl Executor {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return };
         slot.marks.has_handle = false;
-        if slot.marks.has_ended {
+        if slot.has_ended() {
             let (task, left) = (slot.task.take(), slots.end(key));
             drop(slots);
             drop((task, left));
         } else {
-            let joiner = slot.waker.take();
+            let joiner = slot.take_joiner();
             drop(slots);
             drop(joiner);
         }
@@ -370,13 +410,5 @@ impl Executor {
 
     pub fn shrink(&self) {
         self.slots.borrow_mut().shrink();
-    }
-}
-
-/// Wakes who waits for the end of a task.
-#[inline]
-fn wake(joiner: Option<Waker>) {
-    if let Some(joiner) = joiner {
-        mem::guarded(|| joiner.wake());
     }
 }

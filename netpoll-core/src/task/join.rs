@@ -108,7 +108,7 @@ impl<T: 'static> Future for JoinHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut outcome: Option<Outcome<T>> = None;
         let joined = match self.task {
-            Joining::Task(key) => self.lane.executor().join(key, cx.waker(), &mut outcome),
+            Joining::Task(key) => self.lane.executor().join(&self.lane, key, cx.waker(), &mut outcome),
             Joining::Refused => Joined::Gone,
             Joining::Done => panic!("a `JoinHandle` was polled after it had returned its result"),
         };

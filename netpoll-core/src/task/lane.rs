@@ -73,15 +73,17 @@ const TASK_BYTES: usize = 256;
 impl Lane {
     /// Of a worker whose wakes from elsewhere go to `wakes`.
     pub fn new(clock: ClockReader, wakes: Arc<dyn Deliver>) -> Rc<Self> {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let executor = Executor::new(number, Arc::clone(&wakes));
         Rc::new(Self {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number,
             clock,
             wakes,
             woken: RefCell::default(),
             woken_count: Cell::new(0),
             stirred: RefCell::default(),
             stirred_count: Cell::new(0),
-            executor: Executor::default(),
+            executor,
             sleeps: Sleeps::default(),
             late: Cell::new(0),
             is_stopping: Cell::new(false),
@@ -251,9 +253,9 @@ impl Lane {
     }
 
     /// A drain has begun: those who wait for that hear of it.
-    pub fn stop(&self) {
+    pub fn stop(self: &Rc<Self>) {
         self.is_stopping.set(true);
-        self.stop_waiters.wake_all();
+        self.stop_waiters.wake_all(self);
     }
 
     /// A drain is under way.
@@ -391,6 +393,11 @@ pub fn list(key: Key) {
             lane.list(key);
         }
     });
+}
+
+/// The lane of this number, if this thread is in it.
+pub fn here(number: u64) -> Option<Rc<Lane>> {
+    if is_here(number) { try_current() } else { None }
 }
 
 /// The lane that this thread is in.

@@ -49,6 +49,7 @@ mod executor;
 mod join;
 mod lane;
 mod park;
+mod parked;
 mod remote;
 mod scope;
 pub(crate) mod share;
@@ -78,6 +79,7 @@ pub(crate) use executor::{Kind, TABLE};
 pub(crate) use join::spawn as spawn_at;
 pub(crate) use lane::{Home, Lane, OwnLane, current, is_here as is_in, leave_all, try_current};
 pub(crate) use park::wait_for;
+pub(crate) use parked::Parked;
 pub(crate) use remote::{pair, spawn as spawn_from_elsewhere};
 pub(crate) use states::{OwnStates, States, two_states};
 pub(crate) use waker::{Came, Deliver, WakeTarget};
@@ -93,8 +95,8 @@ pub mod inner {
 /// Starts a task on the worker that this thread is, and returns at once: it is polled for the first time when its turn comes.
 ///
 /// Callable in callbacks, handlers, timers, factories, code from [`Handle::run_on`](crate::Handle::run_on), and tasks. From other
-/// threads it is [`Handle::spawn_on`](crate::Handle::spawn_on). One allocation, and a second for tasks beyond those that
-/// have ended lately. If the worker is ending, `future` is dropped and the handle says so.
+/// threads it is [`Handle::spawn_on`](crate::Handle::spawn_on). One allocation, and more for a task whose waker somebody clones,
+/// unless tasks that have ended lately have left theirs. If the worker is ending, `future` is dropped and the handle says so.
 ///
 /// # Panics
 /// On a thread that is no worker; with 16 million tasks on one worker.
@@ -252,7 +254,7 @@ impl Future for Stopping {
             self.place = None;
             return Poll::Ready(());
         }
-        self.place = Some(self.lane.stop_waiters().wait(self.place, cx.waker()));
+        self.place = Some(self.lane.stop_waiters().wait(&self.lane, self.place, cx.waker()));
         Poll::Pending
     }
 }

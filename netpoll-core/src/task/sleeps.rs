@@ -1,4 +1,4 @@
-//! Wakers in a timing wheel: what the sleeps of a worker's tasks wait for.
+//! Tasks in a timing wheel: what the sleeps of a worker's tasks wait for.
 //!
 //! A wheel of its own beside that of connections and timers, because a task is polled where nobody can lend that one. Its next
 //! deadline bounds the worker's wait as well.
@@ -7,16 +7,18 @@
 //! only one who knows its key. All is O(1).
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::Waker;
 
+use super::{Lane, Parked};
 use crate::clockwork::{Instant, TimerKey, Wheel};
-use crate::mem::{Key, KeySlab, guarded};
+use crate::mem::{Key, KeySlab};
 
 /// The keys never leave their sleeps, so that any table number does.
 const TABLE: u8 = 250;
 
 struct Sleeper {
-    waker: Waker,
+    who: Parked,
     entry: TimerKey,
 }
 
@@ -24,7 +26,7 @@ struct Inner {
     slots: KeySlab<Sleeper>,
     wheel: Wheel<Key>,
     /// Those that fire, while they do.
-    firing: Vec<Waker>,
+    firing: Vec<Parked>,
 }
 
 /// The sleeps of one worker.
@@ -42,30 +44,30 @@ impl Default for Sleeps {
 }
 
 impl Sleeps {
-    /// Wakes `waker` at `at`, unless it is cancelled before.
+    /// Wakes `who` at `at`, unless it is cancelled before.
     ///
     /// # Panics
     /// With 16 million sleeps on one worker.
-    pub fn start(&self, now: Instant, at: Instant, waker: Waker) -> Key {
+    pub fn start(&self, now: Instant, at: Instant, who: Parked) -> Key {
         let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, .. } = &mut *inner;
         let key = slots
-            .insert_with(|key| Sleeper { waker, entry: wheel.insert(now, at, key) })
+            .insert_with(|key| Sleeper { who, entry: wheel.insert(now, at, key) })
             .expect("a worker has at most 16 million sleeps");
         self.waiting.set(wheel.len());
         key
     }
 
     /// Goes on waiting. False if it has fired.
-    pub fn wait(&self, key: Key, waker: &Waker) -> bool {
+    pub fn wait(&self, lane: &Lane, key: Key, waker: &Waker) -> bool {
         match self.inner.borrow().slots.get(key) {
             None => return false,
-            Some(sleeper) if sleeper.waker.will_wake(waker) => return true,
+            Some(sleeper) if sleeper.who.is(lane, waker) => return true,
             Some(_) => {}
         }
-        let waker = waker.clone();
+        let who = Parked::of(lane, waker);
         let before = match self.inner.borrow_mut().slots.get_mut(key) {
-            Some(sleeper) => std::mem::replace(&mut sleeper.waker, waker),
+            Some(sleeper) => std::mem::replace(&mut sleeper.who, who),
             None => return false,
         };
         drop(before);
@@ -92,19 +94,19 @@ impl Sleeps {
 
     /// Wakes those that are due, `max` at most, and returns how many.
     #[inline]
-    pub fn expire(&self, now: Instant, max: usize) -> usize {
-        if self.waiting.get() == 0 { 0 } else { self.fire(now, max) }
+    pub fn expire(&self, lane: &Rc<Lane>, now: Instant, max: usize) -> usize {
+        if self.waiting.get() == 0 { 0 } else { self.fire(lane, now, max) }
     }
 
-    fn fire(&self, now: Instant, max: usize) -> usize {
+    fn fire(&self, lane: &Rc<Lane>, now: Instant, max: usize) -> usize {
         let mut inner = self.inner.borrow_mut();
         let Inner { slots, wheel, firing } = &mut *inner;
-        let fired = wheel.expire(now, max, |key| firing.extend(slots.take(key).map(|sleeper| sleeper.waker)));
+        let fired = wheel.expire(now, max, |key| firing.extend(slots.take(key).map(|sleeper| sleeper.who)));
         self.waiting.set(wheel.len());
         let mut firing = std::mem::take(firing);
         drop(inner);
-        for waker in firing.drain(..) {
-            guarded(|| waker.wake());
+        for who in firing.drain(..) {
+            who.wake(lane);
         }
         self.inner.borrow_mut().firing = firing;
         fired

@@ -19,6 +19,7 @@ use std::task::{Wake, Waker};
 use super::lane;
 use super::sync::{Arc, AtomicBool, Ordering};
 use crate::mem::Key;
+use crate::sys::Borrowed;
 
 /// Takes a wake to the worker that owns the key.
 pub trait Deliver: Send + Sync + 'static {
@@ -40,8 +41,8 @@ pub enum Came {
     ByLetter,
 }
 
-/// What a [`Waker`] of a connection or a task points to. One allocation, made at its first use; tasks that have ended leave theirs to the
-/// next ones.
+/// What a [`Waker`] of a connection or a task points to. One allocation, made when the waker is first cloned; tasks that have ended leave theirs
+/// to the next ones.
 pub struct WakeTarget {
     /// Bits of the key that it stands for: of one task after the other.
     key: AtomicU64,
@@ -59,12 +60,10 @@ impl WakeTarget {
         Arc::new(Self { key: AtomicU64::new(key.to_bits()), queued, listed, lane, to })
     }
 
-    /// Lets it stand for another key, which the caller puts on the list of its lane. Nobody else has it or a waker that leads to it,
-    /// and nothing of it is under way.
+    /// Lets it stand for another key. Nobody else has it or a waker that leads to it, and nothing of it is under way.
     pub fn begin(&self, key: Key) {
         // Whoever gets a waker gets it from here, behind this.
         self.key.store(key.to_bits(), Relaxed);
-        self.listed.store(true, Ordering::Relaxed);
     }
 
     /// Nobody has it but the caller, who has one waker that leads to it too, and no wake is under way.
@@ -133,6 +132,59 @@ impl Wake for WakeTarget {
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.to.deliver(self.key());
         }
+    }
+}
+
+/// Wakes a task from a thread that is not in its lane, a letter each time: what somebody gets who clones the waker of a poll on another thread
+/// while that poll lasts.
+struct Stranger {
+    key: Key,
+    to: Arc<dyn Deliver>,
+}
+
+impl Wake for Stranger {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.to.deliver(self.key);
+    }
+}
+
+/// A poll of a task, as the waker that the task is polled with knows it: on the stack, until somebody clones it.
+pub struct Polling<'a> {
+    key: Key,
+    lane: u64,
+    to: &'a Arc<dyn Deliver>,
+    /// Set by whoever wakes the task by reference meanwhile; read behind the poll.
+    is_woken: AtomicBool,
+}
+
+impl<'a> Polling<'a> {
+    #[inline]
+    pub fn new(key: Key, lane: u64, to: &'a Arc<dyn Deliver>) -> Self {
+        Self { key, lane, to, is_woken: AtomicBool::new(false) }
+    }
+
+    /// Whether the task has been woken in its poll, which is over.
+    #[inline]
+    pub fn is_woken(&self) -> bool {
+        self.is_woken.load(Ordering::Acquire)
+    }
+}
+
+impl Borrowed for Polling<'_> {
+    fn to_waker(&self) -> Waker {
+        match lane::here(self.lane) {
+            Some(lane) => lane.executor().own_waker(self.key),
+            None => Waker::from(Arc::new(Stranger { key: self.key, to: Arc::clone(self.to) })),
+        }
+    }
+
+    #[inline]
+    fn wake(&self) {
+        self.is_woken.store(true, Ordering::Release);
     }
 }
 

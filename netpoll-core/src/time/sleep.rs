@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clockwork::Instant;
 use crate::mem::Key;
-use crate::task;
+use crate::task::{self, Parked};
 
 /// Waits until a point in time. `Send + Sync`, and `Unpin`.
 ///
@@ -77,7 +77,7 @@ impl Future for Sleep {
         let place = self.place.filter(|place| place.lane == lane.number());
         let waited = place.is_some();
         if let Some(place) = place {
-            if lane.sleeps().wait(place.key, cx.waker()) {
+            if lane.sleeps().wait(&lane, place.key, cx.waker()) {
                 return Poll::Pending;
             }
             self.place = None;
@@ -92,7 +92,7 @@ impl Future for Sleep {
             return Poll::Pending;
         }
         lane.waits();
-        let key = lane.sleeps().start(now, self.deadline, cx.waker().clone());
+        let key = lane.sleeps().start(now, self.deadline, Parked::of(&lane, cx.waker()));
         self.place = Some(Place { lane: lane.number(), key });
         Poll::Pending
     }

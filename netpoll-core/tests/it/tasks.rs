@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, Sim};
@@ -198,7 +199,7 @@ fn a_waker_may_be_dropped_and_woken_on_any_thread_after_its_task_has_ended() {
         Poll::Ready(())
     }));
     let waker = kept.borrow_mut().pop().unwrap();
-    std::thread::spawn(move || waker.wake()).join().unwrap();
+    thread::spawn(move || waker.wake()).join().unwrap();
     sim.run();
     // Its place is used again, and the old waker does not reach who has it now.
     let old = Rc::clone(&kept);
@@ -215,6 +216,104 @@ fn a_waker_may_be_dropped_and_woken_on_any_thread_after_its_task_has_ended() {
         task.abort();
     });
     assert_eq!(polls.get(), 1);
+}
+
+/// Runs a task on a real worker.
+fn run_on_a_worker(future: impl Future<Output = ()> + 'static) {
+    Runtime::builder().workers(Workers::Count(1)).block_on(future).unwrap();
+}
+
+#[test]
+fn a_waker_of_a_poll_may_be_cloned_and_woken_by_other_threads_meanwhile() {
+    run_on_a_worker(async {
+        // By reference, while the poll lasts.
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            if polls == 1 {
+                let waker = cx.waker();
+                thread::scope(|scope| _ = scope.spawn(|| waker.wake_by_ref()));
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(polls, 2);
+        // A clone that another thread has made, behind it; again and again.
+        for wakes in 1..=3 {
+            let mut waker = None;
+            let mut left = wakes;
+            poll_fn(|cx| {
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                left -= 1;
+                let own = cx.waker();
+                let clone = || thread::scope(|scope| scope.spawn(|| own.clone()).join().unwrap());
+                let waker: Waker = waker.get_or_insert_with(clone).clone();
+                thread::spawn(move || waker.wake());
+                Poll::Pending
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_waker_that_was_cloned_is_the_one_of_all_later_polls() {
+    run_on_a_worker(async {
+        let mut known: Option<Waker> = None;
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            if let Some(known) = &known {
+                assert!(known.will_wake(cx.waker()), "poll {polls}");
+            }
+            known = Some(cx.waker().clone());
+            cx.waker().wake_by_ref();
+            if polls == 4 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        // Of another task it is not, and what it wakes is this one still.
+        let theirs = known.clone().unwrap();
+        let other = spawn_local(poll_fn(move |cx| Poll::Ready(theirs.will_wake(cx.waker()))));
+        assert_eq!(other.await.ok(), Some(false));
+    });
+}
+
+#[test]
+fn a_task_that_is_woken_in_many_ways_at_once_is_polled_once() {
+    let mut sim = Sim::new(Options::default());
+    let polls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&polls);
+    sim.block_on(async move {
+        let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
+        let kept = Rc::clone(&waker);
+        let task = spawn_local(async move {
+            poll_fn(|cx| {
+                counted.set(counted.get() + 1);
+                if counted.get() == 1 {
+                    // By the waker of the poll and by a clone of it.
+                    cx.waker().wake_by_ref();
+                    let clone = cx.waker().clone();
+                    clone.wake_by_ref();
+                    clone.wake_by_ref();
+                    *kept.borrow_mut() = Some(clone);
+                }
+                if counted.get() == 3 { Poll::Ready(()) } else { Poll::<()>::Pending }
+            })
+            .await;
+        });
+        yield_now().await;
+        yield_now().await;
+        yield_now().await;
+        assert_eq!(polls.get(), 2, "twice woken while it was polled, and polled once for it");
+        let waker = waker.take().unwrap();
+        waker.wake_by_ref();
+        waker.wake();
+        task.await.unwrap();
+        assert_eq!(polls.get(), 3);
+    });
 }
 
 #[test]
@@ -867,11 +966,11 @@ fn a_thread_that_joins_a_task_keeps_its_token() {
             yield_now().await;
         }
     });
-    std::thread::current().unpark();
-    std::thread::spawn(move || go.send(()).unwrap()).join().unwrap();
+    thread::current().unpark();
+    thread::spawn(move || go.send(()).unwrap()).join().unwrap();
     task.join().unwrap();
     let begun = std::time::Instant::now();
-    std::thread::park_timeout(SECOND * 20);
+    thread::park_timeout(SECOND * 20);
     assert!(begun.elapsed() < SECOND * 10, "the token is still there");
     running.stop(Duration::ZERO).unwrap();
 }
@@ -879,7 +978,7 @@ fn a_thread_that_joins_a_task_keeps_its_token() {
 #[test]
 fn a_sleep_in_a_thread_local_ends_with_its_thread() {
     thread_local!(static KEPT: RefCell<Option<netpoll_core::time::Sleep>> = const { RefCell::new(None) });
-    let thread = std::thread::spawn(|| {
+    let thread = thread::spawn(|| {
         // Registered first, so it is destroyed last.
         KEPT.with(|_kept| ());
         Sim::new(Options::default()).block_on(poll_fn(|cx| {
