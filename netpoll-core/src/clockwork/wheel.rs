@@ -18,6 +18,8 @@
 //! only. Insert, remove and reschedule are O(1) and do not allocate once warm; a timer moves down at
 //! most once per level. The levels hold every instant there is, so nothing lies beyond the wheel.
 
+use std::num::NonZeroU32;
+
 use slab::Slab;
 
 use super::clock::Instant;
@@ -44,8 +46,11 @@ const _: () = assert!(u64::MAX.div_ceil(NANOS_PER_TICK) < 1 << (STEP_BITS as usi
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerKey {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
+
+// Many have one or none.
+const _: () = assert!(size_of::<Option<TimerKey>>() == 8);
 
 /// Timers that carry a `T` each.
 ///
@@ -79,7 +84,7 @@ struct Entry {
     tick: u64,
     next: u32,
     previous: u32,
-    generation: u32,
+    generation: NonZeroU32,
     place: Place,
 }
 
@@ -177,8 +182,8 @@ impl<T: Copy> Wheel<T> {
         let tick = if at <= now { ticks_passed(now) } else { ticks_until(at) };
         let index = u32::try_from(self.timers.vacant_key()).ok();
         let index = index.filter(|&index| index != NONE).expect("fewer than 2^32 timers");
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let generation = NonZeroU32::new(self.generation.wrapping_add(1)).unwrap_or(NonZeroU32::MIN);
+        self.generation = generation.get();
         let entry = self.link(index, tick, generation);
         self.timers.insert(Timer { entry, value });
         TimerKey { index, generation }
@@ -335,7 +340,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Puts a timer at the end of the list of its tick, the current one if that has passed.
     #[inline]
-    fn link(&mut self, index: u32, tick: u64, generation: u32) -> Entry {
+    fn link(&mut self, index: u32, tick: u64, generation: NonZeroU32) -> Entry {
         let tick = tick.max(self.tick);
         let (place, begins) = Place::of(tick, self.tick);
         let (level, word) = (place.level(), place.word());

@@ -141,8 +141,8 @@ pub struct Stream {
     rare: u8,
 }
 
-// With its generation (8 B) and the driver's part (16 B) a slot is at most 128 B, plus the protocol's own state.
-const _: () = assert!(size_of::<Stream>() <= 104);
+// With its generation (8 B) and the driver's part (16 B) a slot is at most 120 B, plus the protocol's own state.
+const _: () = assert!(size_of::<Stream>() <= 96);
 
 impl Stream {
     pub fn new(phase: Phase) -> Self {

@@ -5,24 +5,27 @@
 //! leaves what it has here: the connection wakes the task, the task stirs the connection, which looks here in
 //! [`woken`](crate::Protocol::woken).
 //!
-//! Invariants: nothing is borrowed while a waker is touched. An idle stream owns no block. `PAUSED` is what the connection was told
+//! Invariants: nothing is borrowed while a waker is touched. An idle stream owns no block, and nothing but itself ([`Rest`](rest::Rest)). `PAUSED` is what the connection was told
 //! last, and whoever reads what held it back stirs it. `BACKED_UP` ends with `drained`, `closing` or `lost`, which wake the writer.
 
 mod idle;
+mod rest;
+mod waits;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::wait::Wait;
 use crate::conn::Lost;
 use crate::conn::desk::{self, Desk};
 use crate::driver::Io;
 use crate::mem::{Key, Pool, ReadBuffer, WriteQueue};
-use crate::sys::{self, Lendable, Lent};
+use crate::sys;
 use crate::task::Lane;
+
+use rest::Place;
 
 /// It has its key: it is open, or was.
 const OPEN: u32 = 1;
@@ -66,7 +69,12 @@ const IDLE: u32 = 1 << 17;
 /// A drain closes it unless something comes: the connection looks here for that.
 const RETIRES: u32 = 1 << 18;
 
-/// No two are the same: there are nineteen.
+/// A reader wants more than any input before it is woken.
+const WANTS: u32 = 1 << 19;
+/// Somebody waits to write.
+const WRITER_WAITS: u32 = 1 << 20;
+
+/// No two are the same: there are twenty-one.
 const _: () = assert!(
     OPEN ^ GONE
         ^ ENDED
@@ -86,7 +94,9 @@ const _: () = assert!(
         ^ DIALED
         ^ IDLE
         ^ RETIRES
-        == (1 << 19) - 1
+        ^ WANTS
+        ^ WRITER_WAITS
+        == (1 << 21) - 1
 );
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
@@ -100,38 +110,20 @@ const SENT_IN_A_POLL_BYTES_MAX: usize = 256 * 1024;
 /// What the draft of a lane may hold; more is queued.
 const DRAFT_BYTES_MAX: usize = 16 * 1024;
 
-/// One stream. What a task that is polled in place touches comes first.
-#[repr(C)]
+/// One stream.
 pub struct Shared {
     bits: Cell<u32>,
     /// Since when it has been idle, if it is (`idle.rs`).
     idle_since: Cell<u32>,
     lane: Rc<Lane>,
-    /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it. Behind `state.input`.
-    chunk: Lent<Chunk>,
-    /// Input that a reader wants to be there before it is woken, in bytes; zero for any.
-    wanted: Cell<usize>,
-    pub reader: Wait,
+    /// Who waits for input: nobody, the key of a task, or whom a waker leads to (`waits.rs`).
+    reader: Cell<u64>,
     key: Cell<Key>,
-    pub writer: Wait,
-    state: RefCell<State>,
+    rest: Place,
 }
 
-/// What of a chunk nobody has taken.
-struct Chunk;
-
-impl Lendable for Chunk {
-    type Of<'a> = &'a [u8];
-}
-
-#[derive(Default)]
-struct State {
-    input: ReadBuffer,
-    out: WriteQueue,
-    failure: Option<io::Error>,
-    /// Of one that is taken over: until its worker has it, which is behind the poll that wants it.
-    socket: Option<OwnedFd>,
-}
+// With its counts it is 56 bytes: what the C library has in pieces of 64.
+const _: () = assert!(size_of::<Shared>() == 40);
 
 /// The connection, for what a link does in its callbacks.
 pub use crate::conn::Conn;
@@ -140,14 +132,11 @@ impl Shared {
     pub fn new(lane: Rc<Lane>) -> Rc<Self> {
         Rc::new(Self {
             lane,
-            key: Cell::new(Key::new(0, 0, 0)),
             bits: Cell::new(0),
             idle_since: Cell::new(0),
-            wanted: Cell::new(0),
-            state: RefCell::default(),
-            chunk: Lent::new(),
-            reader: Wait::default(),
-            writer: Wait::default(),
+            reader: Cell::new(waits::NOBODY),
+            key: Cell::new(Key::new(0, 0, 0)),
+            rest: Place::default(),
         })
     }
 
@@ -201,12 +190,12 @@ impl Shared {
 
     /// Its socket is on the way to the worker.
     pub fn set_socket(&self, socket: OwnedFd) {
-        self.state.borrow_mut().socket = Some(socket);
+        self.rest.get_or_make().socket = Some(socket);
     }
 
     /// The worker has it.
     pub fn take_socket(&self) -> Option<OwnedFd> {
-        self.state.borrow_mut().socket.take()
+        self.rest.get()?.socket.take()
     }
 
     /// Asks a socket that the worker does not have yet.
@@ -220,8 +209,8 @@ impl Shared {
 
     /// Why nothing more can be read or written.
     fn failed(&self) -> io::Error {
-        match &self.state.borrow().failure {
-            Some(error) => again(error),
+        match self.rest.get().and_then(|rest| rest.failure.as_ref().map(again)) {
+            Some(error) => error,
             // Others close it, on this side.
             None if self.has(CLOSING) => io::ErrorKind::ConnectionAborted.into(),
             None => io::ErrorKind::NotConnected.into(),
@@ -243,28 +232,31 @@ impl Shared {
     #[inline]
     pub fn poll_take(&self, waker: &Waker, into: &mut ReadBuffer) -> Poll<io::Result<()>> {
         debug_assert!(into.is_empty(), "the last block was read");
-        self.keep_chunk();
-        let mut state = self.state.borrow_mut();
-        if !state.input.is_empty() {
-            std::mem::swap(&mut state.input, into);
-            drop(state);
-            self.took_input();
-            return Poll::Ready(Ok(()));
+        if self.has(INPUT) {
+            self.keep_chunk();
+            self.clear(INPUT);
+            if let Some(mut rest) = self.rest.get() {
+                std::mem::swap(&mut rest.input, into);
+            }
+            if !into.is_empty() {
+                self.took_input();
+                return Poll::Ready(Ok(()));
+            }
         }
-        drop(state);
-        self.poll_none(waker)
+        let append = |bytes: &[u8]| self.with_pool(|pool| into.append(pool, bytes));
+        if self.take_chunk(append) { Poll::Ready(Ok(())) } else { self.poll_none(waker) }
     }
 
     /// Gives input out to be copied, up to `room` bytes of it. How many there were; zero is the end.
     #[inline]
     pub fn poll_copy(&self, waker: &Waker, room: usize, copy: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         if self.has(INPUT) {
-            if !self.state.borrow().input.is_empty() {
+            if self.is_behind() {
                 return Poll::Ready(Ok(self.give_input(room, false, copy)));
             }
             self.clear(INPUT);
         }
-        let taken = self.chunk.with(|chunk| {
+        let taken = self.with_chunk(|chunk| {
             let (now, later) = chunk.split_at(chunk.len().min(room));
             if !now.is_empty() {
                 copy(now);
@@ -278,16 +270,35 @@ impl Shared {
         }
     }
 
-    /// Takes over what is left of a chunk, for whoever wants it in one piece, or for longer.
+    /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it, behind what lies here.
     #[inline]
-    fn keep_chunk(&self) {
-        self.chunk.with(|chunk| {
+    fn with_chunk<R>(&self, borrow: impl FnOnce(&mut &[u8]) -> R) -> Option<R> {
+        self.lane.with_offer(self.key.get(), borrow)
+    }
+
+    /// Takes over what is left of a chunk. False if nothing is.
+    #[inline]
+    fn take_chunk(&self, keep: impl FnOnce(&[u8])) -> bool {
+        let taken = self.with_chunk(|chunk| {
             let bytes = std::mem::take(chunk);
             if !bytes.is_empty() {
-                self.set(INPUT);
-                self.with_pool(|pool| self.state.borrow_mut().input.append(pool, bytes));
+                keep(bytes);
             }
+            !bytes.is_empty()
         });
+        taken == Some(true)
+    }
+
+    /// Takes it over for whoever wants it in one piece with what lies here, or for longer.
+    #[inline]
+    fn keep_chunk(&self) {
+        let append = |bytes: &[u8]| {
+            let mut rest = self.rest.get_or_make();
+            self.with_pool(|pool| rest.input.append(pool, bytes));
+        };
+        if self.take_chunk(append) {
+            self.set(INPUT);
+        }
     }
 
     /// There is no input: is it the end, an error, or too early?
@@ -299,32 +310,56 @@ impl Shared {
         if self.has(GONE | CLOSING) {
             return Poll::Ready(Err(self.failed()));
         }
-        self.reader.wait(&self.lane, waker);
+        // Who waits for input is idle, or will be soon.
+        self.rest.settle();
+        self.wait_to_read(waker);
         Poll::Pending
     }
 
     /// Waits until so many bytes lie here, or there will not be as many. How many there are.
     pub fn poll_wanted(&self, waker: &Waker, wanted: usize) -> Poll<io::Result<usize>> {
         self.keep_chunk();
-        let there = self.state.borrow().input.len();
+        let there = self.input_bytes();
         if there >= wanted || self.has(ENDED) {
-            self.wanted.set(0);
+            self.set_wanted(0);
             return Poll::Ready(Ok(there));
         }
         if self.has(GONE | CLOSING) {
-            self.wanted.set(0);
+            self.set_wanted(0);
             return Poll::Ready(Err(self.failed()));
         }
-        self.wanted.set(wanted);
-        self.reader.wait(&self.lane, waker);
+        self.set_wanted(wanted);
+        self.wait_to_read(waker);
         self.took_input();
         Poll::Pending
     }
 
     /// Nobody waits for so much any more.
     pub fn want_any(&self) {
-        self.wanted.set(0);
+        self.set_wanted(0);
         self.took_input();
+    }
+
+    fn set_wanted(&self, bytes: usize) {
+        if bytes > 0 {
+            self.set(WANTS);
+            self.rest.get_or_make().wanted = bytes;
+        } else if self.has(WANTS) {
+            self.clear(WANTS);
+            self.rest.get_or_make().wanted = 0;
+        }
+    }
+
+    /// What a reader wants before it is woken; zero for any.
+    #[inline]
+    fn wanted(&self) -> usize {
+        if self.has(WANTS) { self.rest.get().map_or(0, |rest| rest.wanted) } else { 0 }
+    }
+
+    /// How much lies here.
+    #[inline]
+    fn input_bytes(&self) -> usize {
+        if self.has(INPUT) { self.rest.get().map_or(0, |rest| rest.input.len()) } else { 0 }
     }
 
     /// Copies input out, from the front. It stays there if it is only looked at.
@@ -333,14 +368,14 @@ impl Shared {
     }
 
     fn give_input(&self, room: usize, keep: bool, copy: impl FnOnce(&[u8])) -> usize {
-        let mut state = self.state.borrow_mut();
-        let count = state.input.len().min(room);
-        copy(&state.input.bytes()[..count]);
+        let Some(mut rest) = self.rest.get() else { return 0 };
+        let count = rest.input.len().min(room);
+        copy(&rest.input.bytes()[..count]);
         if keep {
             return count;
         }
-        self.with_pool(|pool| state.input.advance(pool, count));
-        drop(state);
+        self.with_pool(|pool| rest.input.advance(pool, count));
+        drop(rest);
         self.took_input();
         count
     }
@@ -352,37 +387,34 @@ impl Shared {
         }
         self.keep_chunk();
         self.set(INPUT);
-        let mut state = self.state.borrow_mut();
-        if state.input.is_empty() {
-            std::mem::swap(&mut state.input, block);
-            return;
+        let mut rest = self.rest.get_or_make();
+        if !rest.input.is_empty() {
+            self.with_pool(|pool| {
+                block.append(pool, rest.input.bytes());
+                rest.input.clear(pool);
+            });
         }
-        let state = &mut *state;
-        self.with_pool(|pool| {
-            block.append(pool, state.input.bytes());
-            state.input.clear(pool);
-        });
-        std::mem::swap(&mut state.input, block);
+        std::mem::swap(&mut rest.input, block);
     }
 
     /// Puts what has come since behind what was taken.
     pub fn take_more(&self, block: &mut ReadBuffer) {
         self.keep_chunk();
-        let mut state = self.state.borrow_mut();
-        if !state.input.is_empty() {
+        let Some(mut rest) = self.rest.get() else { return };
+        if !rest.input.is_empty() {
             self.with_pool(|pool| {
-                block.append(pool, state.input.bytes());
-                state.input.clear(pool);
+                block.append(pool, rest.input.bytes());
+                rest.input.clear(pool);
             });
-            drop(state);
+            drop(rest);
             self.took_input();
         }
     }
 
     /// Where a byte lies among the input, from there on.
     pub fn find(&self, byte: u8, from: usize) -> Option<usize> {
-        let state = self.state.borrow();
-        let found = state.input.bytes()[from..].iter().position(|other| *other == byte)?;
+        let rest = self.rest.get()?;
+        let found = rest.input.bytes()[from..].iter().position(|other| *other == byte)?;
         Some(from + found)
     }
 
@@ -395,14 +427,14 @@ impl Shared {
     /// Input goes on if it was held back.
     #[inline]
     fn took_input(&self) {
-        if self.has(PAUSED) && !self.is_full(self.state.borrow().input.len()) {
+        if self.has(PAUSED) && !self.is_full(self.input_bytes()) {
             self.stir();
         }
     }
 
     #[inline]
     fn is_full(&self, input_bytes: usize) -> bool {
-        input_bytes >= INPUT_BYTES_MAX.max(self.wanted.get())
+        input_bytes >= INPUT_BYTES_MAX.max(self.wanted())
     }
 
     /// Waits until there is room to write.
@@ -418,9 +450,10 @@ impl Shared {
         if bits & DRAFTS != 0 {
             return Poll::Ready(Ok(()));
         }
-        let is_full = || self.has(WRITTEN) && self.state.borrow().out.queued_bytes() > OUTPUT_BYTES_MAX;
+        let written = || self.rest.get().map_or(0, |rest| rest.out.queued_bytes());
+        let is_full = || self.has(WRITTEN) && written() > OUTPUT_BYTES_MAX;
         if bits & BACKED_UP != 0 || is_full() {
-            self.writer.wait(&self.lane, waker);
+            self.wait_to_write(waker);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -428,7 +461,7 @@ impl Shared {
 
     #[cold]
     fn is_closed(&self) -> io::Error {
-        if self.state.borrow().failure.is_some() {
+        if self.rest.get().is_some_and(|rest| rest.failure.is_some()) {
             return self.failed();
         }
         io::ErrorKind::BrokenPipe.into()
@@ -505,19 +538,19 @@ impl Shared {
 
     /// Queues what `write` puts into the queue, behind what was written before.
     pub fn queue(&self, write: impl FnOnce(&mut WriteQueue, &mut Pool)) {
-        let mut state = self.state.borrow_mut();
+        let mut rest = self.rest.get_or_make();
         let drafts = self.has(DRAFTS);
         self.clear(DRAFTS);
         self.set(WRITTEN);
         self.with_pool(|pool| {
             if drafts {
                 let mut draft = self.lane.draft().borrow_mut();
-                state.out.write(pool, &draft);
+                rest.out.write(pool, &draft);
                 draft.clear();
             }
-            write(&mut state.out, pool);
+            write(&mut rest.out, pool);
         });
-        drop(state);
+        drop(rest);
         self.stir();
     }
 
@@ -556,10 +589,10 @@ impl Shared {
             return Poll::Ready(Ok(()));
         }
         if self.has(GONE) {
-            let failure = self.state.borrow_mut().failure.take();
+            let failure = self.rest.get().and_then(|mut rest| rest.failure.take());
             return Poll::Ready(Err(failure.unwrap_or_else(|| io::ErrorKind::NotConnected.into())));
         }
-        self.writer.wait(&self.lane, waker);
+        self.wait_to_write(waker);
         Poll::Pending
     }
 
@@ -591,14 +624,8 @@ impl Shared {
     pub fn opened(&self, key: Key, is_veiled: bool) {
         self.key.set(key);
         self.set(if is_veiled { OPEN | VEILED } else { OPEN });
-        self.writer.wake(&self.lane);
-        self.reader.wake(&self.lane);
-    }
-
-    /// The task that waits for input, if there is one and any will do: it can be polled where the input lies.
-    #[inline]
-    pub fn take_reader(&self) -> Option<Key> {
-        if self.wanted.get() > 0 { None } else { self.reader.take_task() }
+        self.wake_writer();
+        self.wake_reader();
     }
 
     /// Lets a task that `poll` polls find this input where it lies; what it has not taken is left. Whatever it leaves to be done is for the
@@ -611,12 +638,12 @@ impl Shared {
             self.set(STIRRED | DRAFTS);
             self.lane.draft().borrow_mut().clear();
         }
-        self.chunk.lend(chunk, poll);
+        self.lane.offer(self.key.get(), chunk, poll);
     }
 
     /// Whether input waits that nobody has read.
     pub fn is_behind(&self) -> bool {
-        !self.state.borrow().input.is_empty()
+        self.input_bytes() > 0
     }
 
     /// Input for the reader. True if there is room for more.
@@ -630,12 +657,12 @@ impl Shared {
             }
         }
         self.set(INPUT);
-        let mut state = self.state.borrow_mut();
-        state.input.append(pool, bytes);
-        let there = state.input.len();
-        drop(state);
-        if there >= self.wanted.get() {
-            self.reader.wake(&self.lane);
+        let mut rest = self.rest.get_or_make();
+        rest.input.append(pool, bytes);
+        let (there, wanted) = (rest.input.len(), rest.wanted);
+        drop(rest);
+        if there >= wanted {
+            self.wake_reader();
         }
         let is_full = self.is_full(there);
         if is_full {
@@ -647,21 +674,21 @@ impl Shared {
     /// The peer has sent all it will send.
     pub fn end(&self) {
         self.set(ENDED);
-        self.reader.wake(&self.lane);
+        self.wake_reader();
     }
 
     /// Others want it closed: it says no more, and hears no more.
     pub fn close(&self, conn: &mut Conn<'_>) {
         self.hand_over(conn);
         self.set(CLOSING);
-        self.reader.wake(&self.lane);
-        self.writer.wake(&self.lane);
+        self.wake_reader();
+        self.wake_writer();
     }
 
     /// The queue has come down to low water.
     pub fn drained(&self) {
         self.clear(BACKED_UP);
-        self.writer.wake(&self.lane);
+        self.wake_writer();
     }
 
     /// Others queue something on it, which comes behind what was written.
@@ -680,7 +707,7 @@ impl Shared {
     fn is_finished(&self) {
         self.set(FINISHED);
         self.clear(BACKED_UP);
-        self.writer.wake(&self.lane);
+        self.wake_writer();
     }
 
     /// Gives the connection what was written. Shared bytes that have left are dropped, so nothing is borrowed meanwhile.
@@ -690,7 +717,7 @@ impl Shared {
             return;
         }
         self.clear(WRITTEN);
-        let mut out = std::mem::take(&mut self.state.borrow_mut().out);
+        let Some(mut out) = self.rest.get().map(|mut rest| std::mem::take(&mut rest.out)) else { return };
         if !out.is_empty() {
             conn.take_over(&mut out);
         }
@@ -700,7 +727,7 @@ impl Shared {
     #[inline]
     pub fn send_draft(&self, conn: &mut Conn<'_>) -> bool {
         // Nobody can wait for room: neither is the connection backed up, nor was anything queued here.
-        let bits = self.bits.get() & !(INPUT | IDLE | DIALED);
+        let bits = self.bits.get() & !(INPUT | IDLE | DIALED | WANTS);
         if bits != OPEN | STIRRED | DRAFTS || conn.is_finished() {
             return false;
         }
@@ -736,7 +763,7 @@ impl Shared {
             }
         }
         if !self.has(BACKED_UP) {
-            self.writer.wake(&self.lane);
+            self.wake_writer();
         }
         if self.has(WRITER_LEFT) {
             if self.has(READER_LEFT) {
@@ -752,16 +779,19 @@ impl Shared {
             self.forget_input(conn);
             return Next::Hold;
         }
-        if self.has(PAUSED) && !self.is_full(self.state.borrow().input.len()) {
+        if self.has(PAUSED) && !self.is_full(self.input_bytes()) {
             self.clear(PAUSED);
             return Next::Receive;
         }
+        self.rest.settle();
         Next::Unchanged
     }
 
     /// Nobody reads it any more.
     fn forget_input(&self, conn: &mut Conn<'_>) {
-        self.state.borrow_mut().input.clear(conn.pool());
+        if let Some(mut rest) = self.rest.get() {
+            rest.input.clear(conn.pool());
+        }
     }
 
     /// There is no connection, and will be none.
@@ -784,16 +814,19 @@ impl Shared {
             Lost::MemoryOverflow => Some(io::ErrorKind::OutOfMemory.into()),
             other => Some(io::Error::new(io::ErrorKind::ConnectionAborted, format!("{other}"))),
         };
-        self.state.borrow_mut().failure = failure;
-        self.reader.wake(&self.lane);
-        self.writer.wake(&self.lane);
+        if failure.is_some() {
+            self.rest.get_or_make().failure = failure;
+        }
+        self.wake_reader();
+        self.wake_writer();
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        let (mut input, mut out) = (std::mem::take(&mut state.input), std::mem::take(&mut state.out));
+        let Some(mut rest) = self.rest.take() else { return };
+        let (mut input, mut out) = (std::mem::take(&mut rest.input), std::mem::take(&mut rest.out));
+        rest::keep_if_vacant(rest);
         if input.is_empty() && out.is_empty() {
             return;
         }

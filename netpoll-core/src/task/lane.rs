@@ -20,6 +20,7 @@ use super::waiting::Waiting;
 use super::{Deliver, States};
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{Key, Pool};
+use crate::sys::{Lendable, Lent};
 
 /// Numbers of lanes; no two of a process have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -56,7 +57,20 @@ pub struct Lane {
     has_stood_in: Cell<bool>,
     /// What the task that is polled for its connection has written there, until that poll is over.
     draft: RefCell<Vec<u8>>,
+    /// Input of that connection, and its key.
+    offer: Lent<Offer>,
+    offered_to: Cell<Key>,
 }
+
+/// A piece of input, of which nobody has taken what is left of it.
+struct Offer;
+
+impl Lendable for Offer {
+    type Of<'a> = &'a [u8];
+}
+
+/// The key of no connection.
+const NO_CONNECTION: Key = Key::new(super::TABLE, 0, 0);
 
 /// What a worker keeps for its tasks.
 pub struct Home {
@@ -93,6 +107,8 @@ impl Lane {
             stand_in: RefCell::default(),
             has_stood_in: Cell::new(false),
             draft: RefCell::default(),
+            offer: Lent::new(),
+            offered_to: Cell::new(NO_CONNECTION),
         })
     }
 
@@ -298,6 +314,20 @@ impl Lane {
     #[inline]
     pub fn draft(&self) -> &RefCell<Vec<u8>> {
         &self.draft
+    }
+
+    /// Lets the task that `poll` polls for a connection find this input where it lies.
+    #[inline]
+    pub fn offer(&self, connection: Key, input: &mut &[u8], poll: impl FnOnce()) {
+        let before = self.offered_to.replace(connection);
+        self.offer.lend(input, poll);
+        self.offered_to.set(before);
+    }
+
+    /// That input, for who has this connection. `None` for others.
+    #[inline]
+    pub fn with_offer<R>(&self, connection: Key, borrow: impl FnOnce(&mut &[u8]) -> R) -> Option<R> {
+        if self.offered_to.get() == connection { self.offer.with(borrow) } else { None }
     }
 
     /// What was kept of this type.

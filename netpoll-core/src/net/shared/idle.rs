@@ -16,7 +16,7 @@ impl Shared {
         if !idle {
             return self.end_idle_time();
         }
-        let has_input = self.is_behind() || self.chunk.with(|chunk| !chunk.is_empty()) == Some(true);
+        let has_input = self.is_behind() || self.with_chunk(|chunk| !chunk.is_empty()) == Some(true);
         if has_input || self.has(IDLE | GONE | CLOSING) {
             return;
         }
