@@ -320,7 +320,6 @@ impl Worker {
     }
 
     /// Brings a wake to where its key leads.
-    #[inline]
     fn woken(&mut self, io: &mut dyn Io, key: Key, came: Came) {
         if key.table() == task::TABLE {
             let lane = Rc::clone(&self.cx.lane);
@@ -340,14 +339,24 @@ impl Worker {
         if self.watch.is_on() {
             self.run_all_woken_timed(io, at_most);
         } else {
-            for _ in 0..at_most {
-                let Some(key) = self.cx.lane.take_woken() else { break };
-                self.woken(io, key, Came::Here);
-                self.obey(io);
-            }
+            self.run_woken(io, at_most);
         }
         self.look_after_stirred(io);
         sys::assert_not_forked();
+    }
+
+    #[inline]
+    fn run_woken(&mut self, io: &mut dyn Io, at_most: usize) {
+        let lane = Rc::clone(&self.cx.lane);
+        for _ in 0..at_most {
+            let Some(key) = lane.take_woken() else { break };
+            if key.table() == task::TABLE {
+                desk::lend(&mut self.cx, io, || lane.executor().poll(&lane, key, Came::Here));
+            } else {
+                self.woken(io, key, Came::Here);
+            }
+            self.obey(io);
+        }
     }
 
     /// The same, with a reading of the clock behind each.
