@@ -74,7 +74,9 @@ mod watch;
 mod wire;
 
 pub use files::Files;
-pub use h1::{BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, Service};
+pub use h1::{
+    BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
+};
 pub use handler::{Endpoint, Handler, Limited};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, RequestId, TraceContext, Verdict};

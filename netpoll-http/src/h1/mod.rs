@@ -14,6 +14,7 @@ mod completed;
 mod limits;
 mod plan;
 mod request;
+mod server_header;
 mod service;
 mod upgrade;
 mod upload;
@@ -38,6 +39,7 @@ use crate::wire::{Head, Method, Scan};
 
 pub use completed::{Completed, Outcome, Refusal};
 pub use limits::{Limits, RouteLimits};
+pub use server_header::ServerHeader;
 pub use service::{BeforeFuture, Route, Service};
 pub(crate) use watch::Watcher;
 use worker::FOREVER;
@@ -177,6 +179,14 @@ impl Exchange {
     }
 }
 
+/// What a server has that another has not: how its errors look, what it calls itself, who hears of its requests.
+#[derive(Default)]
+pub(crate) struct Personal {
+    pub(crate) errors: Option<Renderer>,
+    pub(crate) server: ServerHeader,
+    pub(crate) watchers: Vec<Watcher>,
+}
+
 /// How serving goes on.
 enum Step {
     /// With what is left of the input.
@@ -191,7 +201,7 @@ impl<S: Service> Http<S> {
     /// # Errors
     /// `InvalidInput` when one of the limits lets nothing through; the error names it.
     pub fn acceptor(service: S, limits: Limits) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
-        Self::acceptor_of(service, limits, None, Vec::new())
+        Self::acceptor_of(service, limits, Personal::default())
     }
 
     /// The same, with errors as this function writes them: see [`Server::errors`](crate::Server::errors).
@@ -203,17 +213,19 @@ impl<S: Service> Http<S> {
         limits: Limits,
         render: impl Fn(&Error, &Request<'_>) -> Response + Send + Sync + 'static,
     ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
-        Self::acceptor_of(service, limits, Some(Arc::new(render)), Vec::new())
+        let personal = Personal { errors: Some(Arc::new(render)), ..Personal::default() };
+        Self::acceptor_of(service, limits, personal)
     }
 
     pub(crate) fn acceptor_of(
         service: S,
         limits: Limits,
-        errors: Option<Renderer>,
-        watchers: Vec<Watcher>,
+        personal: Personal,
     ) -> io::Result<impl FnMut(Peer) -> Self + 'static> {
-        limits.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
-        let worker = Rc::new(Worker::new(service, limits, errors, watchers));
+        let invalid = |sentence: String| io::Error::new(io::ErrorKind::InvalidInput, sentence);
+        limits.check().map_err(|sentence| invalid(sentence.to_string()))?;
+        personal.server.check().map_err(invalid)?;
+        let worker = Rc::new(Worker::new(service, limits, personal));
         Ok(move |peer: Peer| Self::new(Rc::clone(&worker), peer.addr))
     }
 

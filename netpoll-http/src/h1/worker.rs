@@ -11,7 +11,7 @@ use memchr::memmem::Finder;
 use netpoll_core::Conn;
 
 use super::watch::{END_OF_HEAD, Watcher, Written};
-use super::{Exchange, Limits, Service};
+use super::{Exchange, Limits, Personal, Service};
 use crate::message::{
     Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, State,
     finish, guarded, write_headers,
@@ -57,12 +57,8 @@ pub(crate) struct Worker<S> {
 }
 
 impl<S: Service> Worker<S> {
-    pub(crate) fn new(
-        service: S,
-        mut limits: Limits,
-        errors: Option<Renderer>,
-        watchers: Vec<Watcher>,
-    ) -> Self {
+    pub(crate) fn new(service: S, mut limits: Limits, personal: Personal) -> Self {
+        let Personal { errors, server, watchers } = personal;
         limits.idle_timeout = limits.idle_timeout.min(FOREVER);
         let wire_limits = wire::Limits {
             head_bytes_max: limits.head_bytes_max,
@@ -82,7 +78,7 @@ impl<S: Service> Worker<S> {
             written: Cell::new(Written::default()),
             end_of_head: Finder::new(END_OF_HEAD),
             index: RefCell::new(HeadIndex::new()),
-            starts: RefCell::new(HeadStarts::new()),
+            starts: RefCell::new(HeadStarts::of_server(&server.line())),
             answer_bytes: Usual::new(),
             batch_bytes: Usual::new(),
         }

@@ -31,5 +31,5 @@ pub use headers::{HeadIndex, Known};
 pub use parse::{Refused, parse, parse_slowly, parse_whole};
 pub use request::{Head, Limits, Method, Progress, Scan};
 pub use response::{Connection, ContentType, InvalidHeader, Length, LengthSlot, ResponseHead};
-pub use starts::HeadStarts;
+pub use starts::{HeadStarts, SERVER_LINE};
 pub use trailers::Trailers;

@@ -177,7 +177,7 @@ pub fn usual_head(
 /// Appends a head without its empty line: [`header`] may follow, [`close_head`] must.
 pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
     out.reserve(HEAD_BYTES_USUAL);
-    start(out, head.status, head.content_type);
+    start(out, head.status, head.starts.server(), head.content_type);
     out.extend_from_slice(head.starts.date());
     match head.connection {
         Connection::Unsaid => {}
@@ -388,15 +388,16 @@ fn short_decimal(number: u32) -> (u32, usize) {
 }
 
 /// Appends status line, Server and Content-Type, and the name of the date.
-pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, content_type: ContentType<'_>) {
+pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, server: &str, content_type: ContentType<'_>) {
     match status_line(status.as_u16()) {
         Some(line) => out.extend_from_slice(line.as_bytes()),
         None => {
             out.extend_from_slice(b"HTTP/1.1 ");
             out.extend_from_slice(status.as_str().as_bytes());
-            out.extend_from_slice(b" \r\nServer: netpoll\r\n");
+            out.extend_from_slice(b" \r\n");
         }
     }
+    out.extend_from_slice(server.as_bytes());
     let value = content_type.value();
     // Without a way out of the loop the compiler looks at many bytes at once.
     let is_valid = value.bytes().fold(true, |is_valid, byte| is_valid & is_value_byte(byte));
@@ -410,10 +411,10 @@ pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, content_type: Content
 
 macro_rules! status_lines {
     ($($code:literal $reason:literal)*) => {
-        /// Status line and Server of a registered status.
+        /// Status line of a registered status.
         fn status_line(code: u16) -> Option<&'static str> {
             match code {
-                $($code => Some(concat!("HTTP/1.1 ", $code, " ", $reason, "\r\nServer: netpoll\r\n")),)*
+                $($code => Some(concat!("HTTP/1.1 ", $code, " ", $reason, "\r\n")),)*
                 _ => None,
             }
         }

@@ -3,7 +3,8 @@
 //! From one second to the next only the date in them changes. So a worker keeps one per named content
 //! type and puts the date in once a second; a head is then one copy of constant size, and its length.
 //!
-//! Invariant: `bytes[..len]` of a start is a status line and whole header lines, then the name of a length.
+//! Invariant: `bytes[..len]` of a start is a status line and whole header lines, then the name of a length; or the start is
+//! empty, because the server's name is too long for it, and its heads go the longer way.
 
 use http::StatusCode;
 
@@ -21,6 +22,7 @@ pub(super) const LENGTH_NAME: &[u8; 18] = b"\r\nContent-Length: ";
 pub(super) struct Start {
     /// Zeros behind `len`: copied as a whole, which is a few moves instead of a call.
     pub(super) bytes: [u8; START_BYTES],
+    /// Zero for one that is longer than these.
     pub(super) len: usize,
 }
 
@@ -30,6 +32,8 @@ pub struct HeadStarts {
     second: u64,
     /// `imf_fixdate(second)`, as in each start.
     date: DateBytes,
+    /// The line that names the server, as in each start; empty for none.
+    server: Box<str>,
     /// By content type, see [`HeadStarts::usual`].
     starts: [Start; 6],
 }
@@ -40,9 +44,17 @@ impl Default for HeadStarts {
     }
 }
 
+/// The line that names the server, unless it is to be another.
+pub const SERVER_LINE: &str = "Server: netpoll\r\n";
+
 impl HeadStarts {
     /// Those of the start of 1970.
     pub fn new() -> HeadStarts {
+        HeadStarts::of_server(SERVER_LINE)
+    }
+
+    /// The same with this line in the place of [`SERVER_LINE`]: a whole one, or none.
+    pub fn of_server(server: &str) -> HeadStarts {
         let date = imf_fixdate(0);
         let content_types = [
             ContentType::None,
@@ -55,7 +67,8 @@ impl HeadStarts {
         HeadStarts {
             second: 0,
             date,
-            starts: content_types.map(|content_type| Start::new(content_type, &date)),
+            server: server.into(),
+            starts: content_types.map(|content_type| Start::new(content_type, &date, server)),
         }
     }
 
@@ -87,13 +100,18 @@ impl HeadStarts {
         &self.date
     }
 
-    /// The start of a `200 OK` with a named content type.
+    /// The line that names the server.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The start of a `200 OK` with a named content type, if there is one.
     #[inline(always)]
     pub(super) fn usual(&self, status: StatusCode, content_type: ContentType<'_>) -> Option<&Start> {
         if status != StatusCode::OK {
             return None;
         }
-        Some(match content_type {
+        let start = match content_type {
             ContentType::None => &self.starts[0],
             ContentType::Plain => &self.starts[1],
             ContentType::Text => &self.starts[2],
@@ -101,23 +119,27 @@ impl HeadStarts {
             ContentType::Json => &self.starts[4],
             ContentType::Bytes => &self.starts[5],
             ContentType::Other(_) => return None,
-        })
+        };
+        (start.len > 0).then_some(start)
     }
 }
 
 impl Start {
-    fn new(content_type: ContentType<'_>, date: &DateBytes) -> Start {
+    fn new(content_type: ContentType<'_>, date: &DateBytes, server: &str) -> Start {
         let mut text = Vec::with_capacity(START_BYTES);
-        super::response::start(&mut text, StatusCode::OK, content_type);
+        super::response::start(&mut text, StatusCode::OK, server, content_type);
         text.extend_from_slice(date);
         text.extend_from_slice(LENGTH_NAME);
         let mut bytes = [0; START_BYTES];
+        if text.len() > START_BYTES {
+            return Start { bytes, len: 0 };
+        }
         bytes[..text.len()].copy_from_slice(&text);
         Start { bytes, len: text.len() }
     }
 
     fn set_date(&mut self, date: &DateBytes) {
-        let end = self.len - LENGTH_NAME.len();
+        let Some(end) = self.len.checked_sub(LENGTH_NAME.len()) else { return };
         self.bytes[end - date.len()..end].copy_from_slice(date);
     }
 }

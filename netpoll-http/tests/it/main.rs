@@ -20,6 +20,7 @@ mod on_workers;
 mod responses;
 mod routing;
 mod server;
+mod server_header;
 mod socket_storms;
 mod storms;
 mod streaming;
