@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::mail::{Letter, by_worker};
 use super::{
-    ConnId, ConnectOptions, DatagramId, Dial, DialNames, LastLongTurn, Local, LongTurn, Message, Order,
-    Packet, Protocol, Target,
+    ConnId, ConnectOptions, DatagramId, Dial, DialNames, LastLongTurn, Life, Local, LongTurn, Message, Order,
+    Packet, Protocol, Readiness, Stage, Target,
 };
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{DatagramPath, Guarded};
@@ -41,6 +41,7 @@ pub struct Handle {
     pub(crate) clock: ClockReader,
     pub(crate) names: DialNames,
     pub(crate) long_turns: Arc<[LastLongTurn]>,
+    pub(crate) life: Arc<Life>,
 }
 
 /// What became of the settings on this machine.
@@ -336,6 +337,12 @@ impl Handle {
         ConnId { worker: worker as u16, key: name }
     }
 
+    /// Whether this runtime wants to be sent work, for who answers load balancers.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(Arc::clone(&self.life))
+    }
+
     /// Whether a drain has begun, on the workers that have heard of it so far. For what takes long and can end early: a
     /// stream of events, a handler that waits. Protocols are told by [`Protocol::stopping`], which is called behind this
     /// change.
@@ -350,8 +357,12 @@ impl Handle {
     /// ([`ConnLimits::drain_grace`](crate::ConnLimits::drain_grace), 1 s) and the silence of a lingering close
     /// ([`linger_silence_max`](crate::ConnLimits::linger_silence_max), 2 s). Returns at once. Under a drain that has begun already, a shorter time
     /// shortens it, and a longer one changes nothing.
+    ///
+    /// It is not ready from here on ([`readiness`](Self::readiness)), and there is no [`lame_duck`](crate::Builder::lame_duck) time. Who
+    /// stops by itself and wants one says `readiness().set_ready(false)` first, and drains so much later.
     pub fn drain(&self, within: Duration) {
         self.check();
+        self.life.reach(Stage::Draining);
         for worker in self.workers.iter() {
             worker.send(Letter::Stop { within });
         }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 
 use super::seat::Door;
 use super::{Beginning, Builder, Workers};
+use crate::conn::Stage;
 use crate::sys;
 use crate::task::{self, JoinError, Kind};
 
@@ -45,6 +46,8 @@ impl Builder {
         let (gate, opened) = mpsc::channel();
         // Nobody else has to be ready.
         gate.send(()).expect("the other end is here");
+        handle.life.reach(Stage::Serving);
+        let life = std::sync::Arc::clone(&handle.life);
         let result = Rc::new(RefCell::new(None));
         let (place, spawned_at) = (Rc::clone(&result), Location::caller());
         let ended = seat.take_with(&Door { ready, gate: opened }, move |lane| {
@@ -57,6 +60,7 @@ impl Builder {
             };
             task::spawn_at(lane, watch, Kind::Waited, spawned_at).detach();
         });
+        life.reach(Stage::Ended);
         resolver.close();
         blocking.close();
         drop(files);

@@ -40,6 +40,7 @@ pub struct Builder {
     pub(super) blocking_jobs_max: usize,
     pub(super) name_cache: NameCache,
     pub(super) long_turn: Duration,
+    pub(super) lame_duck: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
     pub(super) stop_signals: Vec<StopSignal>,
@@ -75,6 +76,7 @@ impl Builder {
             blocking_jobs_max: JOBS_MAX,
             name_cache: NameCache::default(),
             long_turn: Duration::from_millis(10),
+            lame_duck: Duration::ZERO,
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
             stop_signals: StopSignal::ALL.to_vec(),
@@ -288,6 +290,19 @@ impl Builder {
     #[must_use]
     pub fn drain_within(mut self, time: Duration) -> Self {
         self.drain_within = time;
+        self
+    }
+
+    /// How long the runtime serves on behind the first stop signal, or [`Running::stop`], before it drains. Default zero: it drains at
+    /// once. Meanwhile it takes in newcomers and answers as ever, but is not ready ([`Readiness`](crate::Readiness)), so that load balancers
+    /// find out and send no more: give it two periods of their probes, or as long as it takes until all of them have heard of an endpoint
+    /// that is going.
+    ///
+    /// A second stop signal has the drain begin, and a third ends the process. So does [`Handle::drain`](crate::Handle::drain) at any time, and a
+    /// worker that ends by itself. The thread in [`Running::wait`] or `stop` waits for that; workers do not notice.
+    #[must_use]
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.lame_duck = time;
         self
     }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::blocking::{Limits, Pool};
 use crate::clockwork::Clock;
-use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Setup};
+use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Life, Setup, Stage};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
@@ -124,6 +124,7 @@ pub struct Running {
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
     signals: Option<sys::StopSignals>,
+    lame_duck: Duration,
     drain_within: Duration,
 }
 
@@ -185,6 +186,7 @@ impl Beginning {
             clock: clock.reader(),
             names,
             long_turns,
+            life: Arc::new(Life::new()),
         };
         let resolver = Resolver::new(settings.name_cache, clock.reader());
         let blocking = Pool::new(Limits {
@@ -218,8 +220,11 @@ impl Beginning {
 impl Running {
     fn start(settings: Builder) -> io::Result<Self> {
         sys::watch()?;
+        let lame_duck = settings.lame_duck;
+        // The first only tells that the drain is near, where there is time for that.
+        let caught = if lame_duck.is_zero() { 1 } else { 2 };
         let signals = match settings.stop_on_signals {
-            true => Some(sys::StopSignals::install(&settings.stop_signals).map_err(caught_already)?),
+            true => Some(sys::StopSignals::install(&settings.stop_signals, caught).map_err(caught_already)?),
             false => None,
         };
         let drain_within = settings.drain_within;
@@ -228,7 +233,18 @@ impl Running {
             resolver.close();
             blocking.close();
         })?;
-        Ok(Self { handle, _files: files, resolver, blocking, threads, ended, signals, drain_within })
+        handle.life.reach(Stage::Serving);
+        Ok(Self {
+            handle,
+            _files: files,
+            resolver,
+            blocking,
+            threads,
+            ended,
+            signals,
+            lame_duck,
+            drain_within,
+        })
     }
 
     /// A way to the workers from other threads.
@@ -252,7 +268,8 @@ impl Running {
     /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for the end of a drain that
     /// [`Handle::drain`] began, and gives the rest of the connections [`Builder::drain_within`] to end.
     ///
-    /// A second stop signal, of whatever kind, ends the process at once. Like [`stop`](Self::stop), this has no bound if a
+    /// A signal is followed by the [`Builder::lame_duck`] time, if there is one, in which a second one begins the drain; in the
+    /// drain the next stop signal, of whatever kind, ends the process at once. Like [`stop`](Self::stop), this has no bound if a
     /// callback does not return.
     ///
     /// # Errors
@@ -270,7 +287,8 @@ impl Running {
         self.stop(within)
     }
 
-    /// Drains, waits for the workers, and reports. What is still open after `within` is reset.
+    /// Drains, waits for the workers, and reports. What is still open after `within` is reset. The [`Builder::lame_duck`] time comes
+    /// first, unless a drain is on already or a worker has ended by itself.
     ///
     /// A worker sees to that between callbacks: if one does not return, neither does this, and so it is when a `Running` is
     /// dropped. A stop signal still ends the process then, the second one if they were caught ([`Builder::stop_on_signals`]).
@@ -278,9 +296,41 @@ impl Running {
     /// # Errors
     /// A worker had ended by itself, by a panic or because the kernel refused to wait.
     pub fn stop(mut self, within: Duration) -> io::Result<Report> {
+        self.handle.check();
+        self.be_lame_duck()?;
         self.handle.drain(within);
         let Drained { open, cut, tasks_cut, took } = self.join()?;
         Ok(Report { took, open, cut, tasks_cut, stats: self.handle.stats() })
+    }
+
+    /// Serves on for a while and says that it is not ready, until a stop signal, or the end of a worker, has it over earlier.
+    fn be_lame_duck(&self) -> io::Result<()> {
+        if self.lame_duck.is_zero() {
+            return Ok(());
+        }
+        self.handle.life.reach(Stage::LameDuck);
+        let ends = self.handle.now().saturating_add(self.lame_duck);
+        // Two signals may have come at once.
+        let is_hurried = || self.signals.as_ref().is_some_and(sys::StopSignals::have_all_come);
+        while self.handle.life.stage() == Stage::LameDuck && !is_hurried() {
+            let left = ends.duration_since(self.handle.now());
+            if left.is_zero() {
+                break;
+            }
+            let left = sys::Timeout::After(left);
+            let is_over = match &self.signals {
+                Some(signals) => signals.wait(self.ended.as_fd(), left)? != sys::Woken::Timeout,
+                None => self.ended.wait_for(left)?,
+            };
+            if is_over {
+                break;
+            }
+        }
+        if let Some(signals) = &self.signals {
+            // As many have come as if there had been no such time, whether the second one has or not.
+            signals.catch_one_less();
+        }
+        Ok(())
     }
 
     fn join(&mut self) -> io::Result<Drained> {
@@ -293,6 +343,7 @@ impl Running {
                 Err(payload) => failure = Some(WorkerError::of(index, "ended", panicked(payload))),
             }
         }
+        self.handle.life.reach(Stage::Ended);
         self.resolver.close();
         self.blocking.close();
         failure.map_or(Ok(sum), Err)

@@ -23,8 +23,8 @@ use super::worker::Worker;
 use crate::blocking::{Limits, Pool};
 use crate::clockwork::{Clock, Instant};
 use crate::conn::{
-    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, LastLongTurn, Letter, Local,
-    Lookups, OwnStates, Peer, Protocol, Reach, Resolve, Setup, UdpOptions, Wakes, no_address,
+    Addresses, Attempts, Commands, Context, DialNames, Dialed, Forwards, Handle, LastLongTurn, Letter, Life,
+    Local, Lookups, OwnStates, Peer, Protocol, Reach, Resolve, Setup, Stage, UdpOptions, Wakes, no_address,
 };
 use crate::driver::{Random, SimDriver, SimNet};
 use crate::mem::{self, Key};
@@ -147,7 +147,9 @@ impl Sim {
             clock: clock.reader(),
             names: DialNames::default(),
             long_turns: (0..count).map(|_| LastLongTurn::default()).collect(),
+            life: Arc::new(Life::new()),
         };
+        handle.life.reach(Stage::Serving);
         let names = Names::default();
         let signals = Hub::default();
         let jobs_max = options.blocking_jobs_max;

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::checked;
+use super::epoll::Timeout;
 use super::signal::poll;
 
 /// An eventfd, non-blocking and close-on-exec, its counter at zero.
@@ -49,11 +50,21 @@ impl EventFd {
     /// # Errors
     /// The kernel's: `ENOMEM`.
     pub fn wait(&self) -> io::Result<()> {
+        self.wait_for(Timeout::Never).map(drop)
+    }
+
+    /// The same for so long at most; false if it has not been rung. In milliseconds, rounded up; a signal that interrupts a timed
+    /// wait ends it.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOMEM`.
+    pub fn wait_for(&self, timeout: Timeout) -> io::Result<bool> {
         let mut fds = [libc::pollfd { fd: self.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        let mut millis = timeout.as_millis_rounded_up();
         loop {
-            match poll(&mut fds, -1) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match poll(&mut fds, millis) {
+                Ok(count) => return Ok(count > 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => millis = millis.min(0),
                 Err(error) => return Err(error),
             }
         }

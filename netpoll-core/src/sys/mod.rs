@@ -61,7 +61,7 @@ pub use monotonic::monotonic_nanos;
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{
-    Listening, SignalKind, StopSignal, StopSignals, has_come, prepare_signals, wait_for_signals,
+    Listening, SignalKind, StopSignal, StopSignals, Woken, has_come, prepare_signals, wait_for_signals,
 };
 pub use socket::{
     ListenOptions, Sharing, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix,

@@ -7,8 +7,8 @@
 //! Invariant: our handler is installed for a signal while somebody uses it, and what was there before is kept beside it in `CAUGHT`; the
 //! last who goes puts that back, unless somebody else has installed another by then.
 //!
-//! One stop signal is caught: the second, whichever the two are, ends the process as if there were
-//! no handler. The kernel does not do that to number 1 of a PID namespace (pid_namespaces(7)), which therefore exits by
+//! One stop signal is caught, or two where the first is only told in advance: the next, whichever they are, ends the process as if
+//! there were no handler. The kernel does not do that to number 1 of a PID namespace (pid_namespaces(7)), which therefore exits by
 //! itself, with the status that a shell would give it. In a forked child the first signal does it. Only one [`StopSignals`]
 //! exists at a time, because handlers belong to the process. Whoever listens to a stop signal hears it too, and changes nothing of this.
 //!
@@ -19,7 +19,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libc::c_int;
@@ -262,8 +262,13 @@ static BELL: OnceLock<EventFd> = OnceLock::new();
 /// The same as a number, for the handler; -1 until the first `install`.
 static BELL_FD: AtomicI32 = AtomicI32::new(-1);
 
-/// A stop signal came since the last `install`: the next one ends the process.
-static STOPPING: AtomicBool = AtomicBool::new(false);
+/// How many stop signals are still caught: at zero the next one ends the process.
+static CAUGHT_YET: AtomicU32 = AtomicU32::new(0);
+
+/// One of them less. False if there was none.
+fn catch_one_less() -> bool {
+    CAUGHT_YET.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+}
 
 /// A `StopSignals` exists.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
@@ -271,7 +276,7 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// Why [`StopSignals::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// A stop signal came. Returned once.
+    /// A stop signal came. Returned once for those that came by then.
     Signal,
     /// The other descriptor is readable, or hung up.
     Other,
@@ -287,11 +292,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs handlers for these signals, for the whole process.
+    /// Installs handlers for these signals, for the whole process. So many of them are caught; the next ends the process.
     ///
     /// # Errors
     /// `EBUSY` while another one exists; `EMFILE` and the like when there is no eventfd to be had.
-    pub fn install(stop: &[StopSignal]) -> io::Result<StopSignals> {
+    pub fn install(stop: &[StopSignal], caught: u32) -> io::Result<StopSignals> {
         let bell = once(&BELL, &BELL_FD)?;
         if INSTALLED.swap(true, Ordering::AcqRel) {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -299,7 +304,7 @@ impl StopSignals {
         // From here on dropping it undoes everything.
         let mut signals = StopSignals { bell, signals: Vec::with_capacity(stop.len()) };
         bell.take()?;
-        STOPPING.store(false, Ordering::Release);
+        CAUGHT_YET.store(caught, Ordering::Release);
         for &signal in stop {
             let number = signal.number();
             // Marked first, as in `Listening`.
@@ -313,6 +318,16 @@ impl StopSignals {
             }
         }
         Ok(signals)
+    }
+
+    /// Catches one less than was asked for, if it has not come: what it would have told is known.
+    pub fn catch_one_less(&self) {
+        catch_one_less();
+    }
+
+    /// As many have come as are caught: the next ends the process.
+    pub fn have_all_come(&self) -> bool {
+        CAUGHT_YET.load(Ordering::Acquire) == 0
     }
 
     /// Sleeps until a stop signal came, `also` is readable, or the time is up. A signal goes first.
@@ -372,11 +387,11 @@ extern "C" fn on_signal(signal: c_int) {
             ring(&NEWS_FD);
         }
         if is(|marks| &marks.stops) {
-            if STOPPING.swap(true, Ordering::AcqRel) {
-                // A second one is not to be waited for.
-                die(signal);
-            } else {
+            if catch_one_less() {
                 ring(&BELL_FD);
+            } else {
+                // One more is not to be waited for.
+                die(signal);
             }
         }
     }
@@ -457,7 +472,7 @@ mod tests {
     const NUMBERS: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
     fn install() -> StopSignals {
-        StopSignals::install(&StopSignal::ALL).unwrap()
+        StopSignals::install(&StopSignal::ALL, 1).unwrap()
     }
 
     fn set(signal: c_int, action: libc::sighandler_t) {
@@ -490,6 +505,29 @@ mod tests {
             raise(signal);
             assert_eq!(signals.wait(quiet.as_fd(), Timeout::Never).unwrap(), Woken::Signal);
             assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout, "reported once");
+        }
+    }
+
+    #[test]
+    fn as_many_signals_as_were_asked_for_are_told_and_the_next_kills() {
+        if dies_of(libc::SIGHUP, "as_many_signals_as_were_asked_for_are_told_and_the_next_kills") {
+            return;
+        }
+        NUMBERS.into_iter().for_each(by_default);
+        let quiet = EventFd::new().unwrap();
+        for caught in [2, 3] {
+            let signals = StopSignals::install(&StopSignal::ALL, caught).unwrap();
+            if caught == 3 {
+                signals.catch_one_less();
+            }
+            for signal in [libc::SIGTERM, libc::SIGINT] {
+                raise(signal);
+                assert_eq!(signals.wait(quiet.as_fd(), Timeout::Never).unwrap(), Woken::Signal);
+            }
+            assert!(signals.have_all_come());
+            if caught == 3 {
+                raise(libc::SIGHUP);
+            }
         }
     }
 
@@ -602,7 +640,7 @@ mod tests {
             return;
         }
         by_default(libc::SIGHUP);
-        let _signals = StopSignals::install(&[StopSignal::Interrupt, StopSignal::Terminate]).unwrap();
+        let _signals = StopSignals::install(&[StopSignal::Interrupt, StopSignal::Terminate], 1).unwrap();
         raise(libc::SIGHUP);
     }
 
@@ -621,7 +659,7 @@ mod tests {
         alone!(signals_can_be_caught_again_but_not_twice_at_a_time);
         NUMBERS.into_iter().for_each(by_default);
         let (first, quiet) = (install(), EventFd::new().unwrap());
-        let busy = StopSignals::install(&StopSignal::ALL).err().unwrap();
+        let busy = StopSignals::install(&StopSignal::ALL, 1).err().unwrap();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
         raise(libc::SIGINT);
         drop(first);

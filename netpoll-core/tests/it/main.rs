@@ -26,6 +26,7 @@ mod hardship;
 mod idle_streams;
 mod in_place;
 mod inherited;
+mod lame_duck;
 mod last_words;
 mod layers;
 mod left_input;
