@@ -317,7 +317,7 @@
 //!
 //! # Features
 //!
-//! - `tracing`: long turns, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
+//! - `tracing`: long turns and stuck ones, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
 //!   Without it the same facts are in the counters, except for failed pinning.
 //! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
@@ -385,7 +385,7 @@ pub use conn::{
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{Builder, NameCache, Report, Running, Runtime, Started, WorkerInfo, Workers};
+pub use runtime::{Builder, NameCache, Report, Running, Runtime, Started, StuckTurn, WorkerInfo, Workers};
 pub use sys::{
     Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,
     listen_fds, open_files, raise_open_files,

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 pub fn long_turn(_turn: &dyn std::fmt::Display) {}
+pub fn stuck(_turn: &dyn std::fmt::Display) {}
 pub fn accept_paused(_error: &io::Error, _pause: Duration) {}
 pub fn panicked(_connection: &dyn std::fmt::Debug) {}
 pub fn code_panicked() {}

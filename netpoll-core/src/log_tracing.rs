@@ -7,6 +7,10 @@ pub fn long_turn(turn: &dyn std::fmt::Display) {
     tracing::warn!("{turn}: something blocks or computes for too long");
 }
 
+pub fn stuck(turn: &dyn std::fmt::Display) {
+    tracing::error!("{turn}");
+}
+
 pub fn accept_paused(error: &io::Error, pause: Duration) {
     tracing::warn!(%error, ?pause, "accepting is paused");
 }

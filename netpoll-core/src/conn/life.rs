@@ -1,10 +1,12 @@
 //! Where a runtime stands between its start and its end, and whether it wants to be sent work.
 //!
-//! Two words that any thread reads: a stage, which only moves on, and what the program says of itself.
+//! Two words that any thread reads: a stage, which only moves on, and what the program says of itself. Invariant: whoever waits for a
+//! change hears of each, because a stage is written before the lock is taken that the waiting thread looks at it under.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Where a runtime stands. Later ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,11 +46,18 @@ pub struct Life {
     stage: AtomicU8,
     /// The program is not ready, whatever the stage.
     is_withheld: AtomicBool,
+    changes: Mutex<()>,
+    changed: Condvar,
 }
 
 impl Life {
     pub fn new() -> Self {
-        Self { stage: AtomicU8::new(0), is_withheld: AtomicBool::new(false) }
+        Self {
+            stage: AtomicU8::new(0),
+            is_withheld: AtomicBool::new(false),
+            changes: Mutex::new(()),
+            changed: Condvar::new(),
+        }
     }
 
     pub fn stage(&self) -> Stage {
@@ -57,7 +66,22 @@ impl Life {
 
     /// Moves on to this stage, unless it is reached or behind us.
     pub fn reach(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        if self.stage.fetch_max(stage as u8, Ordering::AcqRel) < stage as u8 {
+            drop(self.changes.lock().unwrap_or_else(PoisonError::into_inner));
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until the stage is another than this one, or the time is up, or for no reason.
+    pub fn wait(&self, seen: Stage, at_most: Option<Duration>) {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stage() != seen {
+            return;
+        }
+        match at_most {
+            Some(time) => drop(self.changed.wait_timeout(changes, time)),
+            None => drop(self.changed.wait(changes)),
+        }
     }
 }
 

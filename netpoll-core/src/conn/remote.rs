@@ -58,6 +58,8 @@ pub struct Setup {
     pub budget: Budget,
     /// What all connections of one worker may hold, in bytes.
     pub memory_bytes_max: usize,
+    /// A turn that lasts so long counts as stuck.
+    pub stuck_turn: Duration,
     /// Where it listens, see [`Handle::local_addrs`].
     pub local_addrs: Vec<Address>,
     /// Where it receives datagrams, see [`Handle::udp_addrs`].
@@ -123,6 +125,26 @@ impl Handle {
     pub fn worker_stats(&self, worker: usize) -> Stats {
         self.check();
         self.published[worker].load()
+    }
+
+    /// For how long a worker has been working in its present turn, in which it serves nobody else; `None` while it waits for something
+    /// to do. Seconds mean that a callback or a task blocks or computes without end: see
+    /// [`Builder::stuck_turn`](crate::Builder::stuck_turn). A load, and a reading of the clock.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn turn_age(&self, worker: usize) -> Option<Duration> {
+        self.check();
+        let since = self.published[worker].working_since()?;
+        Some(self.now().duration_since(since))
+    }
+
+    /// The workers whose present turn has lasted for [`Setup::stuck_turn`] or longer, and for how long.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(usize, Duration)> {
+        let ages = (0..self.workers()).filter_map(|worker| Some((worker, self.turn_age(worker)?)));
+        ages.filter(|(_, age)| *age >= self.setup.stuck_turn).collect()
     }
 
     /// The last turn of a worker that took long, of those that [`Stats::long_turns`] counts, and what took the most of it.

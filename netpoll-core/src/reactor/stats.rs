@@ -2,10 +2,12 @@
 //!
 //! The worker counts in plain integers and publishes them once a turn; any thread reads the published
 //! copy. One writer, relaxed stores, no cross-core read-modify-write: a turn pays about one store per
-//! counter, a request pays nothing. Figures of one snapshot may be a turn apart from each other.
+//! counter, a request pays nothing. Figures of one snapshot may be a turn apart from each other. When the present turn began is
+//! published when it does, so that one that does not end is seen from outside.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::clockwork::Instant;
 use crate::driver::IoCounts;
 
 macro_rules! ledger {
@@ -59,15 +61,32 @@ macro_rules! ledger {
         /// The copy of a worker's counters that other threads read.
         #[derive(Default)]
         pub struct Published {
+            /// When the work of the present turn began, in nanoseconds; zero while the worker waits.
+            working_since: AtomicU64,
             $($io_field: AtomicU64,)*
             $($field: AtomicU64,)*
         }
 
         impl Published {
-            /// By the worker that owns the counters, once a turn. What the driver counts is taken from it.
+            /// By the worker that owns the counters, at the end of each turn's work. What the driver counts is taken from it.
             pub fn store(&self, stats: &Stats, io: &IoCounts) {
                 $(self.$io_field.store(io.$io_field, Relaxed);)*
                 $(self.$field.store(stats.$field, Relaxed);)*
+                self.working_since.store(0, Relaxed);
+            }
+
+            /// By the worker, when the work of a turn begins. It ends when the counters are published.
+            #[inline]
+            pub fn begin_turn(&self, now: Instant) {
+                self.working_since.store(now.as_nanos().max(1), Relaxed);
+            }
+
+            /// When the work of the present turn began, if there is one. By anybody.
+            pub fn working_since(&self) -> Option<Instant> {
+                match self.working_since.load(Relaxed) {
+                    0 => None,
+                    nanos => Some(Instant::from_nanos(nanos)),
+                }
             }
 
             /// By anybody.

@@ -197,6 +197,7 @@ impl<D: Driver, L> Reactor<D, L> {
     pub fn run<H: Host<Letter = L>>(&mut self, host: &mut H) -> io::Result<()> {
         // What was done before, starting, is no turn's work.
         self.work_began = host.agenda().clock.refresh();
+        self.published.begin_turn(self.work_began);
         // What others asked for while they still had something to do is done; but a thread that goes on asking is not waited for.
         let mut last_turns = 0;
         while !host.is_finished() || (self.has_last_work(host) && last_turns < LAST_TURNS_MAX) {
@@ -258,6 +259,7 @@ impl<D: Driver, L> Reactor<D, L> {
         let clock = &mut host.agenda().clock;
         let now = if wait == Wait::Poll { clock.now() } else { clock.refresh() };
         self.work_began = now;
+        self.published.begin_turn(now);
         host.begins(now);
         let waited = self.driver.deliver(&limits, host);
 

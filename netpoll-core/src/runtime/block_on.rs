@@ -40,7 +40,7 @@ impl Builder {
         self.workers = Workers::Count(1);
         self.pin = false;
         let drain_within = self.drain_within;
-        let Beginning { handle, seats, files, resolver, blocking, .. } = Beginning::new(self)?;
+        let Beginning { handle, seats, files, resolver, blocking, watchdog, .. } = Beginning::new(self)?;
         let (seat, _farewell) = seats.into_iter().next().expect("one worker");
         let (ready, reports) = mpsc::channel();
         let (gate, opened) = mpsc::channel();
@@ -61,6 +61,7 @@ impl Builder {
             task::spawn_at(lane, watch, Kind::Waited, spawned_at).detach();
         });
         life.reach(Stage::Ended);
+        drop(watchdog);
         resolver.close();
         blocking.close();
         drop(files);

@@ -12,10 +12,14 @@ use super::placement::Workers;
 use super::programs::{OnStart, OnThreadStart, State};
 use super::resolver::NameCache;
 use super::shutdown::Report;
+use super::watchdog::{OnStuck, StuckTurn};
 use crate::blocking::JOBS_MAX;
 use crate::conn::{ConnLimits, UdpOptions};
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
 use crate::sys::{Keepalive, StopSignal, StreamOptions};
+
+/// What no handler should take without a wait, and no liveness probe should fail for.
+pub(super) const STUCK_TURN: Duration = Duration::from_secs(10);
 
 /// Settings of a runtime. Made by [`Runtime::builder`](crate::Runtime::builder).
 pub struct Builder {
@@ -40,6 +44,9 @@ pub struct Builder {
     pub(super) blocking_jobs_max: usize,
     pub(super) name_cache: NameCache,
     pub(super) long_turn: Duration,
+    pub(super) stuck_turn: Duration,
+    pub(super) watchdog: bool,
+    pub(super) on_stuck: Vec<OnStuck>,
     pub(super) lame_duck: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
@@ -76,6 +83,9 @@ impl Builder {
             blocking_jobs_max: JOBS_MAX,
             name_cache: NameCache::default(),
             long_turn: Duration::from_millis(10),
+            stuck_turn: STUCK_TURN,
+            watchdog: false,
+            on_stuck: Vec::new(),
             lame_duck: Duration::ZERO,
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
@@ -285,6 +295,40 @@ impl Builder {
         self
     }
 
+    /// A turn that lasts so long counts as stuck while it lasts: [`Handle::stuck`](crate::Handle::stuck) names its worker, and the
+    /// [`watchdog`](Self::watchdog) says so. Default 10 s: a worker that serves nobody for that long is not going to by itself. What takes
+    /// longer than it should and ends is [`long_turn`](Self::long_turn)'s. Zero is an error of [`start`](Self::start).
+    #[must_use]
+    pub fn stuck_turn(mut self, from: Duration) -> Self {
+        self.stuck_turn = from;
+        self
+    }
+
+    /// Whether a thread of its own looks at the workers, four times in each [`stuck_turn`](Self::stuck_turn), and says which of them has
+    /// been in one turn for that long, once for each such turn, and when it has come back: in the log (feature `tracing`), and to
+    /// [`on_stuck`](Self::on_stuck). Default off. The workers do not notice.
+    #[must_use]
+    pub fn watchdog(mut self, on: bool) -> Self {
+        self.watchdog = on;
+        self
+    }
+
+    /// Calls a function for each turn that is stuck, on the thread of the [`watchdog`](Self::watchdog), which this turns on: once when it
+    /// is noticed, and once when it has ended. For an alarm, or for an end (`std::process::abort`). Each call adds one. A panic in it is
+    /// caught.
+    ///
+    /// ```no_run
+    /// # use netpoll_core::Runtime;
+    /// let builder = Runtime::builder().on_stuck(|turn| eprintln!("{turn}"));
+    /// // worker 3 has been in one turn for 10.0s and serves nobody
+    /// // worker 3 has come back from a turn of 12.4s
+    /// ```
+    #[must_use]
+    pub fn on_stuck(mut self, call: impl Fn(&StuckTurn) + Send + Sync + 'static) -> Self {
+        self.on_stuck.push(Box::new(call));
+        self.watchdog(true)
+    }
+
     /// How long [`run`](Self::run) and [`Running::wait`] give connections to end before they are reset. Default 10 s, of which peers
     /// that are idle and do not close take 3 s ([`Handle::drain`](crate::Handle::drain)).
     #[must_use]
@@ -375,6 +419,7 @@ impl Builder {
             ("write_grace", limits.write_grace.is_zero()),
             ("defer_accept", self.defer_accept.is_some_and(|time| time.is_zero())),
             ("long_turn", self.long_turn.is_zero()),
+            ("stuck_turn", self.stuck_turn.is_zero()),
             ("blocking_threads", self.blocking_threads == 0),
             ("blocking_jobs_max", self.blocking_jobs_max == 0),
         ];

@@ -14,6 +14,7 @@ mod resolver;
 mod seat;
 mod shutdown;
 mod udp;
+mod watchdog;
 mod worker;
 mod world;
 
@@ -36,6 +37,7 @@ pub use placement::Workers;
 pub use programs::{Started, WorkerInfo};
 pub use resolver::NameCache;
 pub use shutdown::Report;
+pub use watchdog::StuckTurn;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 
 use crew::{Crew, Thread};
@@ -43,6 +45,7 @@ use listening::Bound;
 use placement::Placement;
 use resolver::Resolver;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
+use watchdog::Watchdog;
 use worker::Drained;
 
 /// A thread-per-core runtime. Start here.
@@ -120,6 +123,7 @@ pub struct Running {
     _files: Vec<SocketFile>,
     resolver: Resolver,
     blocking: Pool,
+    watchdog: Option<Watchdog>,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
@@ -135,6 +139,7 @@ struct Beginning {
     files: Vec<SocketFile>,
     resolver: Resolver,
     blocking: Pool,
+    watchdog: Option<Watchdog>,
     ended: Arc<EventFd>,
 }
 
@@ -169,6 +174,7 @@ impl Beginning {
             wait,
             budget: settings.budget.clone(),
             memory_bytes_max: settings.limits.memory_bytes(count, sys::memory_limit()),
+            stuck_turn: settings.stuck_turn,
             local_addrs: addrs,
             udp_addrs,
         });
@@ -195,6 +201,8 @@ impl Beginning {
             jobs_max: settings.blocking_jobs_max,
         });
 
+        let watchdog = Watchdog::start(&settings, &handle)?;
+
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
             let seat = Seat {
@@ -213,7 +221,7 @@ impl Beginning {
             (seat, Farewell(Arc::clone(&ended)))
         });
         let seats = seats.collect();
-        Ok(Self { handle, seats, files, resolver, blocking, ended })
+        Ok(Self { handle, seats, files, resolver, blocking, watchdog, ended })
     }
 }
 
@@ -228,7 +236,8 @@ impl Running {
             false => None,
         };
         let drain_within = settings.drain_within;
-        let Beginning { handle, seats, files, resolver, blocking, ended } = Beginning::new(settings)?;
+        let Beginning { handle, seats, files, resolver, blocking, watchdog, ended } =
+            Beginning::new(settings)?;
         let threads = Crew::new().start(seats.into_iter()).inspect_err(|_| {
             resolver.close();
             blocking.close();
@@ -239,6 +248,7 @@ impl Running {
             _files: files,
             resolver,
             blocking,
+            watchdog,
             threads,
             ended,
             signals,
@@ -344,6 +354,7 @@ impl Running {
             }
         }
         self.handle.life.reach(Stage::Ended);
+        self.watchdog = None;
         self.resolver.close();
         self.blocking.close();
         failure.map_or(Ok(sum), Err)

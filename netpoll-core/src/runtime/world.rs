@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use super::builder::STUCK_TURN;
 use super::programs::WorkerInfo;
 use super::worker::Worker;
 use crate::blocking::{Limits, Pool};
@@ -134,6 +135,7 @@ impl Sim {
             wait,
             budget: options.budget.clone(),
             memory_bytes_max,
+            stuck_turn: STUCK_TURN,
             local_addrs: Vec::new(),
             udp_addrs: Vec::new(),
         };

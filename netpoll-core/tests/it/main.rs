@@ -72,5 +72,6 @@ mod unix;
 mod unix_datagrams;
 mod waiting;
 mod waking;
+mod watchdog;
 mod whereabouts;
 mod workers;
