@@ -75,10 +75,11 @@ macro_rules! ledger {
                 self.working_since.store(0, Relaxed);
             }
 
-            /// By the worker, when the work of a turn begins. It ends when the counters are published.
+            /// By the worker, when the work of a turn begins, which in a world may be at zero: then it is none. It ends when the counters
+            /// are published.
             #[inline]
             pub fn begin_turn(&self, now: Instant) {
-                self.working_since.store(now.as_nanos().max(1), Relaxed);
+                self.working_since.store(now.as_nanos(), Relaxed);
             }
 
             /// When the work of the present turn began, if there is one. By anybody.

@@ -40,7 +40,8 @@ impl Builder {
         self.workers = Workers::Count(1);
         self.pin = false;
         let drain_within = self.drain_within;
-        let Beginning { handle, seats, files, resolver, blocking, watchdog, .. } = Beginning::new(self)?;
+        let Beginning { handle, seats, files, resolver, blocking, watchdog, companions, .. } =
+            Beginning::new(self)?;
         let (seat, _farewell) = seats.into_iter().next().expect("one worker");
         let (ready, reports) = mpsc::channel();
         let (gate, opened) = mpsc::channel();
@@ -62,6 +63,7 @@ impl Builder {
         });
         life.reach(Stage::Ended);
         drop(watchdog);
+        drop(companions);
         resolver.close();
         blocking.close();
         drop(files);

@@ -9,7 +9,7 @@ use super::Running;
 use super::endpoints::{Bind, Listen};
 use super::listening::inherited_options;
 use super::placement::Workers;
-use super::programs::{OnStart, OnThreadStart, State};
+use super::programs::{Beside, OnStart, OnThreadStart, State};
 use super::resolver::NameCache;
 use super::shutdown::Report;
 use super::watchdog::{OnStuck, StuckTurn};
@@ -23,6 +23,8 @@ pub(super) const STUCK_TURN: Duration = Duration::from_secs(10);
 
 /// Settings of a runtime. Made by [`Runtime::builder`](crate::Runtime::builder).
 pub struct Builder {
+    /// What the names of its threads begin with.
+    pub(super) name: &'static str,
     pub(super) workers: Workers,
     pub(super) pin: bool,
     pub(super) budget: Budget,
@@ -57,11 +59,13 @@ pub struct Builder {
     pub(super) on_thread_start: Vec<OnThreadStart>,
     pub(super) on_start: Vec<OnStart>,
     pub(super) states: Vec<State>,
+    pub(super) beside: Vec<Beside>,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         Self {
+            name: "netpoll",
             workers: Workers::Auto,
             pin: true,
             budget: Budget::default(),
@@ -96,6 +100,7 @@ impl Builder {
             on_thread_start: Vec::new(),
             on_start: Vec::new(),
             states: Vec::new(),
+            beside: Vec::new(),
         }
     }
 
@@ -221,6 +226,8 @@ impl Builder {
     /// a gap. It is the newcomer that has to ask for it: one that was there before need not have. Default off: a port that
     /// is taken is an error of [`start`](Self::start).
     ///
+    /// [`shares_port`](Self::shares_port) tells what was set.
+    ///
     /// The path of a Unix socket is taken over: from then on newcomers reach this runtime, and whoever listened there before goes on
     /// with those that it has. In the moment between, nobody is refused. The kernel's own name of the socket, which
     /// [`Conn::local_addr`](crate::Conn::local_addr) says, is then the path with the number of this process behind it; where that would
@@ -229,6 +236,25 @@ impl Builder {
     pub fn share_port(mut self, share: bool) -> Self {
         self.share_port = share;
         self
+    }
+
+    /// Whether [`share_port`](Self::share_port) is on.
+    #[must_use]
+    pub fn shares_port(&self) -> bool {
+        self.share_port
+    }
+
+    /// Settings of a runtime that stands beside this one.
+    pub(super) fn of_one_beside(&self) -> Self {
+        Self {
+            name: "netpoll-beside",
+            workers: Workers::Count(1),
+            pin: false,
+            backlog: self.backlog,
+            share_port: self.share_port,
+            socket_mode: self.socket_mode,
+            ..Self::new()
+        }
     }
 
     /// Permissions of the files of Unix sockets, such as `0o660`: who may not write may not connect. They hold before anybody can

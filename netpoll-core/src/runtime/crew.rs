@@ -24,15 +24,16 @@ struct Member {
 
 /// Workers that are starting.
 pub struct Crew {
+    name: &'static str,
     members: Vec<Member>,
     ready: mpsc::Sender<(usize, io::Result<()>)>,
     reports: mpsc::Receiver<(usize, io::Result<()>)>,
 }
 
 impl Crew {
-    pub fn new() -> Self {
+    pub fn new(name: &'static str) -> Self {
         let (ready, reports) = mpsc::channel();
-        Self { members: Vec::new(), ready, reports }
+        Self { name, members: Vec::new(), ready, reports }
     }
 
     /// Starts all threads, and returns them when every worker is ready.
@@ -55,10 +56,11 @@ impl Crew {
             let (gate, opened) = mpsc::channel();
             let door = Door { ready: self.ready.clone(), gate: opened };
             let sockets = seat.sockets.clone();
-            let thread = std::thread::Builder::new().name(format!("netpoll-{index}")).spawn(move || {
-                let _farewell = farewell;
-                seat.take(&door)
-            })?;
+            let thread =
+                std::thread::Builder::new().name(format!("{}-{index}", self.name)).spawn(move || {
+                    let _farewell = farewell;
+                    seat.take(&door)
+                })?;
             self.members.push(Member { thread, gate, sockets, has_reported: false });
         }
         Ok(())

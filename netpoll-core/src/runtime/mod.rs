@@ -43,6 +43,7 @@ pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 use crew::{Crew, Thread};
 use listening::Bound;
 use placement::Placement;
+use programs::Companion;
 use resolver::Resolver;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
 use watchdog::Watchdog;
@@ -124,6 +125,8 @@ pub struct Running {
     resolver: Resolver,
     blocking: Pool,
     watchdog: Option<Watchdog>,
+    /// They go when the workers have ended.
+    companions: Vec<Companion>,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
     ended: Arc<EventFd>,
@@ -140,6 +143,7 @@ struct Beginning {
     resolver: Resolver,
     blocking: Pool,
     watchdog: Option<Watchdog>,
+    companions: Vec<Companion>,
     ended: Arc<EventFd>,
 }
 
@@ -158,6 +162,7 @@ impl Beginning {
         let Bound { mut sockets, addrs, files } = Bound::bind(&mut settings, count)?;
         let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
         let wait = placement.wait(settings.wait);
+        let beside = std::mem::take(&mut settings.beside);
         let settings = Arc::new(Guarded::new(settings));
         let ended = Arc::new(EventFd::new()?);
 
@@ -202,6 +207,8 @@ impl Beginning {
         });
 
         let watchdog = Watchdog::start(&settings, &handle)?;
+        let companions = beside.into_iter().map(|start| start(&handle, settings.of_one_beside()));
+        let companions = companions.collect::<io::Result<_>>()?;
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
@@ -221,7 +228,7 @@ impl Beginning {
             (seat, Farewell(Arc::clone(&ended)))
         });
         let seats = seats.collect();
-        Ok(Self { handle, seats, files, resolver, blocking, watchdog, ended })
+        Ok(Self { handle, seats, files, resolver, blocking, watchdog, companions, ended })
     }
 }
 
@@ -235,10 +242,10 @@ impl Running {
             true => Some(sys::StopSignals::install(&settings.stop_signals, caught).map_err(caught_already)?),
             false => None,
         };
-        let drain_within = settings.drain_within;
-        let Beginning { handle, seats, files, resolver, blocking, watchdog, ended } =
+        let (name, drain_within) = (settings.name, settings.drain_within);
+        let Beginning { handle, seats, files, resolver, blocking, watchdog, companions, ended } =
             Beginning::new(settings)?;
-        let threads = Crew::new().start(seats.into_iter()).inspect_err(|_| {
+        let threads = Crew::new(name).start(seats.into_iter()).inspect_err(|_| {
             resolver.close();
             blocking.close();
         })?;
@@ -249,6 +256,7 @@ impl Running {
             resolver,
             blocking,
             watchdog,
+            companions,
             threads,
             ended,
             signals,
@@ -355,6 +363,7 @@ impl Running {
         }
         self.handle.life.reach(Stage::Ended);
         self.watchdog = None;
+        self.companions.clear();
         self.resolver.close();
         self.blocking.close();
         failure.map_or(Ok(sum), Err)

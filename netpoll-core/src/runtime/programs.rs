@@ -3,10 +3,12 @@
 use std::any::TypeId;
 use std::io;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::builder::Builder;
 use crate::conn::{Commands, Handle, Local, States, two_states};
+use crate::mem::Guarded;
 
 /// What a worker is told about itself when its protocols are made. Made on its worker, and stays there.
 #[derive(Clone)]
@@ -38,6 +40,10 @@ impl WorkerInfo {
 type MakeState = Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>;
 pub(super) type OnThreadStart = Box<dyn Fn(&WorkerInfo) -> io::Result<()> + Send + Sync>;
 pub(super) type OnStart = Box<dyn Fn(&WorkerInfo, &mut Commands) -> io::Result<()> + Send + Sync>;
+
+/// What stands beside the workers, once it is started.
+pub(super) type Companion = Guarded<Box<dyn Send + Sync>>;
+pub(super) type Beside = Box<dyn FnOnce(&Handle, Builder) -> io::Result<Companion> + Send + Sync>;
 
 /// What a function for [`Builder::on_start`] or [`Builder::on_thread_start`] may return: nothing, or [`io::Result<()>`](io::Result).
 pub trait Started: sealed::Sealed {
@@ -99,6 +105,51 @@ impl Builder {
         start: impl Fn(&WorkerInfo, &mut Commands) -> R + Send + Sync + 'static,
     ) -> Self {
         self.on_start.push(Box::new(move |info, commands| start(info, commands).into_result()));
+        self
+    }
+
+    /// Has something stand beside the workers: most of all another [`Running`](crate::Running), of a worker that none of these can
+    /// keep waiting, for what has to answer whatever they do. `start` is called by [`start`](Self::start) when sockets are bound and before
+    /// the workers are made, with the way to them, and with settings for a runtime like that: one worker without a CPU of its own, and
+    /// what was set here of how sockets are bound ([`backlog`](Self::backlog), [`share_port`](Self::share_port),
+    /// [`socket_mode`](Self::socket_mode)). An error ends the start. What it returns is dropped when the workers have ended.
+    ///
+    /// Default nothing; each call adds one.
+    ///
+    /// ```no_run
+    /// # use netpoll_core::{Conn, Flow, Input, Protocol, Runtime};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn received(&mut self, _conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+    /// #         Flow::Close
+    /// #     }
+    /// # }
+    /// # fn main() -> std::io::Result<()> {
+    /// Runtime::builder()
+    ///     .listen("127.0.0.1:7000", |_worker| |_peer| Echo)?
+    ///     .beside(|handle, builder| {
+    ///         let handle = handle.clone();
+    ///         let lines = move |mut stream: netpoll_core::net::Stream, _peer| {
+    ///             let line = format!("{:?} {}\n", handle.readiness(), handle.stats());
+    ///             // Who has left does not want to know.
+    ///             async move { stream.write_all(line.as_bytes()).await.unwrap_or_default() }
+    ///         };
+    ///         builder.listen_tasks("127.0.0.1:7001", lines)?.start()
+    ///     })
+    ///     .run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn beside<T: Send + 'static>(
+        mut self,
+        start: impl FnOnce(&Handle, Builder) -> io::Result<T> + Send + Sync + 'static,
+    ) -> Self {
+        self.beside.push(Box::new(move |handle, builder| {
+            // For the sake of `Sync`: nobody locks it.
+            let companion: Box<dyn Send + Sync> = Box::new(Mutex::new(start(handle, builder)?));
+            Ok(Guarded::new(companion))
+        }));
         self
     }
 
