@@ -38,6 +38,7 @@ const HTTP: &[(&str, u8)] = &[
     ("router", 11),
     ("test", 12),
     ("server", 13),
+    ("health", 14),
     ("watch", 14),
 ];
 

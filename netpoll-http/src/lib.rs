@@ -58,6 +58,7 @@
 mod files;
 mod h1;
 mod handler;
+mod health;
 mod layer;
 #[cfg(not(feature = "tracing"))]
 mod log;
@@ -78,6 +79,7 @@ pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
 };
 pub use handler::{Endpoint, Handler, Limited};
+pub use health::Health;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, RequestId, TraceContext, Verdict};
 #[cfg(feature = "json")]

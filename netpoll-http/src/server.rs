@@ -13,11 +13,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Address, Builder, Handle, Peer, Proxied, Runtime, Target, WorkerInfo, Workers};
+use netpoll_core::{Address, Builder, Handle, Peer, Proxied, Runtime, Target, WorkerInfo, Workers, task};
 
 use crate::h1::{Completed, Http, Limits, Personal, ServerHeader, Service, Watcher};
 #[cfg(doc)]
@@ -27,6 +27,9 @@ use crate::test::TestClient;
 use on_workers::OnWorkers;
 
 pub use netpoll_core::Report;
+
+/// What answers to operators have to leave in, once their port is the next process's.
+const DRAIN_OF_OPERATORS: Duration = Duration::from_secs(1);
 
 /// The worker that a service is made for.
 #[derive(Clone)]
@@ -110,8 +113,8 @@ pub struct Server {
     on_workers: Vec<OnWorkers>,
 }
 
-/// Adds the listener of a service for operators, with these settings.
-type Admin = Box<dyn FnOnce(Builder, Settings) -> io::Result<Builder> + Send>;
+/// Starts a service for operators of a server, with these settings.
+type Admin = Box<dyn FnOnce(&Handle, Builder, Settings) -> io::Result<netpoll_core::Running> + Send + Sync>;
 
 /// What every connection is told.
 #[derive(Clone, Default)]
@@ -239,18 +242,23 @@ impl Server {
 
     /// A service of its own for operators, on an address of its own: health, readiness, figures. Its clients always have room, as those of
     /// [`bind_reserved`](Self::bind_reserved), and what goes for the service does not go for this one: it has [`Limits::default`], none of the
-    /// other's hooks, and no [`on_complete`](Self::on_complete). Errors look the same. It runs on the same workers, so it hears when one of
-    /// them is stuck: a request waits for the worker that has accepted it. Keep it where strangers do not reach it.
+    /// other's hooks, and no [`on_complete`](Self::on_complete). Errors look the same. Keep it where strangers do not reach it.
+    ///
+    /// It has a thread of its own, so it answers whatever the workers do: while their factories run, while one of them is stuck, in the
+    /// [`lame_duck`](Self::lame_duck) time, and until the last of them has drained. Where the port is shared
+    /// ([`Builder::share_port`]) it closes when the drain begins, because the next process is asked there by then. The [`Worker`] that the
+    /// factory sees is none of the server's: it is number 0 of 1 and has no [`state`](Self::state); its
+    /// [`handle`](Worker::handle) is the way to the server's workers.
     ///
     /// ```no_run
-    /// use netpoll_http::{Metrics, Request, Router, Server};
+    /// use netpoll_http::{Health, Metrics, Request, Router, Server};
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let metrics = Metrics::new();
     /// let shown = metrics.clone();
     /// Server::bind("0.0.0.0:8080")?
-    ///     .admin("127.0.0.1:9090", move |_worker| {
-    ///         Router::new().get("/health", |_: &Request| "well").get("/metrics", shown.handler())
+    ///     .admin("127.0.0.1:9090", move |worker| {
+    ///         Health::of(worker).router().get("/metrics", shown.handler())
     ///     })?
     ///     .on_complete(metrics.hook())
     ///     .serve(|_worker| Router::new().get("/", |_: &Request| "hello"))?;
@@ -265,13 +273,15 @@ impl Server {
         addr: impl Into<Target>,
         factory: impl Fn(&Worker) -> S + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let (addr, factory) = (resolve(addr)?, Arc::new(factory));
-        self.admin = Some(Box::new(move |builder, settings| {
+        let addr = resolve(addr)?;
+        self.admin = Some(Box::new(move |served, builder, settings| {
+            let served = served.clone();
             let protocols = move |info: &WorkerInfo| {
-                let worker = Worker::from(info);
+                let mut worker = Worker::from(info);
+                worker.info.handle = served.clone();
                 settings.acceptor(&worker, factory(&worker).into_service()?)
             };
-            Ok(builder.try_listen(addr, protocols)?.reserved())
+            builder.try_listen(addr, protocols)?.reserved().start()
         }));
         Ok(self)
     }
@@ -401,6 +411,13 @@ impl Server {
     pub fn cpus(self, cpus: impl IntoIterator<Item = usize>) -> Self {
         let cpus = cpus.into_iter().collect();
         self.runtime(|builder| builder.workers(Workers::Cpus(cpus)))
+    }
+
+    /// How long the server goes on behind the first stop signal, or [`Running::stop`], before it drains. Default zero. Meanwhile it is not
+    /// ready ([`Health::readyz`](crate::Health::readyz)), so that load balancers find out and send no more. See [`Builder::lame_duck`].
+    #[must_use]
+    pub fn lame_duck(self, time: Duration) -> Self {
+        self.runtime(|builder| builder.lame_duck(time))
     }
 
     /// Any other setting of the runtime below: poll budget, waiting, backlog, other listeners.
@@ -556,7 +573,7 @@ where
     /// `AddrInUse` when the address is taken, `PermissionDenied` for ports that need a privilege; no descriptors
     /// or threads left; a setting that contradicts itself, or no address at all (`InvalidInput`).
     pub fn serve(self) -> io::Result<Report> {
-        self.listen()?.run()
+        self.listen()?.0.run()
     }
 
     /// Serves in the background until it is stopped or dropped.
@@ -565,8 +582,8 @@ where
     /// Those of [`serve`](Self::serve).
     pub fn start(self) -> io::Result<Running> {
         let has_reserved = self.server.as_ref().is_ok_and(|server| server.reserved.is_some());
-        let has_admin = self.server.as_ref().is_ok_and(|server| server.admin.is_some());
-        Ok(Running { inner: self.listen()?.start()?, has_reserved, has_admin })
+        let (builder, admin) = self.listen()?;
+        Ok(Running { inner: builder.start()?, has_reserved, admin })
     }
 
     /// The same service in memory: no socket, one worker unless the options want more, and a clock that stands still until
@@ -613,7 +630,8 @@ where
         TestClient::new(options, |sim| self.on_workers.into_iter().for_each(|each| each.simulate(sim)), make)
     }
 
-    fn listen(self) -> io::Result<Builder> {
+    /// The runtime, and the one of operators, if it has one, once it is started.
+    fn listen(self) -> io::Result<(Builder, Beside)> {
         let server = self.server.map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -625,8 +643,9 @@ where
             builder = each.build(builder);
         }
         settings.check().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
+        let beside = Beside::default();
         if let Some(admin) = admin {
-            builder = admin(builder, settings.for_operators())?;
+            builder = beside.clone().add(builder, admin, settings.for_operators());
         }
         let factory = Arc::new(self.factory);
         let protocols = move |info: &WorkerInfo| {
@@ -638,15 +657,48 @@ where
         }
         if proxied {
             let behind_proxies = move |info: &WorkerInfo| protocols(info).map(Proxied::accept);
-            return match at {
+            builder = match at {
                 At::Address(addr) => builder.try_listen(addr, behind_proxies),
                 At::Socket(socket) => builder.try_listen_on(socket, behind_proxies),
-            };
+            }?;
+            return Ok((builder, beside));
         }
-        match at {
+        builder = match at {
             At::Address(addr) => builder.try_listen(addr, protocols),
             At::Socket(socket) => builder.try_listen_on(socket, protocols),
-        }
+        }?;
+        Ok((builder, beside))
+    }
+}
+
+/// The way to the runtime of operators, once it is started.
+#[derive(Clone, Default)]
+struct Beside(Arc<OnceLock<Handle>>);
+
+impl Beside {
+    fn add(self, builder: Builder, admin: Admin, settings: Settings) -> Builder {
+        let builder = if builder.shares_port() { self.clone().closed_by_a_drain(builder) } else { builder };
+        builder.beside(move |served, builder| {
+            let running = admin(served, builder, settings)?;
+            // A server is started once.
+            let _ = self.0.set(running.handle().clone());
+            Ok(running)
+        })
+    }
+
+    /// Who asks at a port that the next process listens on as well is to hear that one.
+    fn closed_by_a_drain(self, builder: Builder) -> Builder {
+        // On each worker, because one of them may be stuck.
+        builder.on_start(move |_info, _commands| {
+            let beside = self.clone();
+            // Nobody waits for it.
+            drop(task::spawn_daemon(async move {
+                task::stopping().await;
+                if let Some(handle) = beside.0.get() {
+                    handle.drain(DRAIN_OF_OPERATORS);
+                }
+            }));
+        })
     }
 }
 
@@ -661,7 +713,7 @@ fn resolve(addr: impl Into<Target>) -> io::Result<Address> {
 pub struct Running {
     inner: netpoll_core::Running,
     has_reserved: bool,
-    has_admin: bool,
+    admin: Beside,
 }
 
 impl Running {
@@ -683,13 +735,10 @@ impl Running {
 
     /// The address of [`Server::admin`], with the port that the kernel chose.
     pub fn admin_addr(&self) -> Option<Address> {
-        // In front of the reserved one.
-        let addrs = self.inner.local_addrs();
-        let behind = 1 + usize::from(self.has_reserved);
-        self.has_admin.then(|| addrs[addrs.len() - 1 - behind].clone())
+        self.admin.0.get()?.local_addrs().first().cloned()
     }
 
-    /// Where all of its listeners are, with those of [`Server::runtime`] first, in the order of their calls.
+    /// Where all of its listeners are, but that of [`Server::admin`], with those of [`Server::runtime`] first, in the order of their calls.
     pub fn local_addrs(&self) -> &[Address] {
         self.inner.local_addrs()
     }

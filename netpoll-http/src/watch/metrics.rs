@@ -29,6 +29,7 @@ const GAUGES: [&str; 4] = ["budget_events", "held_input_bytes", "held_output_byt
 /// | `netpoll_http_received_bytes_total`, `netpoll_http_sent_bytes_total` | `route` | heads and bodies |
 /// | `netpoll_http_outcomes_total` | `outcome` | [`Outcome::name`]; refusals are apart |
 /// | `netpoll_http_refused_total` | `reason` | [`Refusal::name`] |
+/// | `netpoll_worker_turn_age_seconds` | `worker` | how long its present turn has lasted, zero while it waits ([`Handle::turn_age`]) |
 /// | `netpoll_worker_..` | `worker` | each figure of [`Stats`](netpoll_core::Stats); times in seconds |
 /// | `netpoll_log_lines_lost_total` | `level` | [`LostLines`](crate::LostLines) of the logs that were [added](Self::log) |
 /// | `process_..` | | CPU, memory, descriptors, threads, start, by the names that all exporters have |
@@ -228,8 +229,13 @@ fn duration(page: &mut Page, route: &str, sums: &Sums) {
     page.sample_of("_count", &[("route", route)], count);
 }
 
-/// The ledger of each worker.
+/// What each worker is doing, and its ledger.
 fn workers(page: &mut Page, handle: &Handle) {
+    page.gauge("netpoll_worker_turn_age_seconds", "How long the present turn of a worker has lasted.");
+    for worker in 0..handle.workers() {
+        let age = handle.turn_age(worker).unwrap_or_default();
+        page.sample(&[("worker", &worker.to_string())], age.as_secs_f64());
+    }
     let all: Vec<Vec<_>> =
         (0..handle.workers()).map(|worker| handle.worker_stats(worker).fields().collect()).collect();
     let Some(first) = all.first() else { return };

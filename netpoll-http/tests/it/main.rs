@@ -17,6 +17,7 @@ mod life;
 mod limits;
 mod nesting;
 mod on_workers;
+mod operators;
 mod responses;
 mod routing;
 mod server;
