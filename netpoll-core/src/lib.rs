@@ -385,7 +385,9 @@ pub use conn::{
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
-pub use runtime::{Builder, NameCache, Report, Running, Runtime, Started, StuckTurn, WorkerInfo, Workers};
+pub use runtime::{
+    Builder, NameCache, Report, Running, Runtime, ServiceManager, Started, StuckTurn, WorkerInfo, Workers,
+};
 pub use sys::{
     Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,
     listen_fds, open_files, raise_open_files,

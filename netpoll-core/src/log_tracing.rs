@@ -11,6 +11,10 @@ pub fn stuck(turn: &dyn std::fmt::Display) {
     tracing::error!("{turn}");
 }
 
+pub fn manager_not_told(state: &str, error: &io::Error) {
+    tracing::warn!(state, %error, "the service manager could not be told");
+}
+
 pub fn accept_paused(error: &io::Error, pause: Duration) {
     tracing::warn!(%error, ?pause, "accepting is paused");
 }

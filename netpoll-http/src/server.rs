@@ -420,6 +420,13 @@ impl Server {
         self.runtime(|builder| builder.lame_duck(time))
     }
 
+    /// Tells the service manager that has started this process, if one has, that the server serves, that it stops, and that it lives: see
+    /// [`Builder::sd_notify`].
+    #[must_use]
+    pub fn sd_notify(self) -> Self {
+        self.runtime(Builder::sd_notify)
+    }
+
     /// Any other setting of the runtime below: poll budget, waiting, backlog, other listeners.
     #[must_use]
     pub fn runtime(mut self, change: impl FnOnce(Builder) -> Builder) -> Self {

@@ -11,6 +11,7 @@ use super::listening::inherited_options;
 use super::placement::Workers;
 use super::programs::{Beside, OnStart, OnThreadStart, State};
 use super::resolver::NameCache;
+use super::service_manager::{Manager, ServiceManager};
 use super::shutdown::Report;
 use super::watchdog::{OnStuck, StuckTurn};
 use crate::blocking::JOBS_MAX;
@@ -49,6 +50,7 @@ pub struct Builder {
     pub(super) stuck_turn: Duration,
     pub(super) watchdog: bool,
     pub(super) on_stuck: Vec<OnStuck>,
+    pub(super) manager: Manager,
     pub(super) lame_duck: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
@@ -90,6 +92,7 @@ impl Builder {
             stuck_turn: STUCK_TURN,
             watchdog: false,
             on_stuck: Vec::new(),
+            manager: Manager::default(),
             lame_duck: Duration::ZERO,
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
@@ -360,6 +363,26 @@ impl Builder {
     #[must_use]
     pub fn drain_within(mut self, time: Duration) -> Self {
         self.drain_within = time;
+        self
+    }
+
+    /// Tells the service manager that has started this process how it is (`sd_notify(3)`): `READY=1` when all workers serve, `STOPPING=1` when
+    /// the [`lame_duck`](Self::lame_duck) time or the drain begins, and, twice in each `WATCHDOG_USEC`, `WATCHDOG=1` while no worker is in a turn
+    /// that is stuck ([`stuck_turn`](Self::stuck_turn)). The environment is read by [`start`](Self::start); without `NOTIFY_SOCKET` in it nobody
+    /// is told. Default off. A thread of its own does it, that of the [`watchdog`](Self::watchdog).
+    ///
+    /// In a unit: `Type=notify`, and `WatchdogSec=30` with `Restart=on-failure`. SIGHUP means a reload only where the program makes it one, so
+    /// `RELOADING=1` is the program's to say ([`ServiceManager::tell`]).
+    #[must_use]
+    pub fn sd_notify(mut self) -> Self {
+        self.manager = Manager::InEnvironment;
+        self
+    }
+
+    /// The same for a manager that is not looked for in the environment.
+    #[must_use]
+    pub fn service_manager(mut self, manager: ServiceManager) -> Self {
+        self.manager = Manager::This(manager);
         self
     }
 

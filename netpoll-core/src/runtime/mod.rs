@@ -12,6 +12,7 @@ mod placement;
 mod programs;
 mod resolver;
 mod seat;
+mod service_manager;
 mod shutdown;
 mod udp;
 mod watchdog;
@@ -36,6 +37,7 @@ pub use builder::Builder;
 pub use placement::Workers;
 pub use programs::{Started, WorkerInfo};
 pub use resolver::NameCache;
+pub use service_manager::ServiceManager;
 pub use shutdown::Report;
 pub use watchdog::StuckTurn;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
@@ -163,6 +165,7 @@ impl Beginning {
         let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
         let wait = placement.wait(settings.wait);
         let beside = std::mem::take(&mut settings.beside);
+        let manager = std::mem::take(&mut settings.manager).find()?;
         let settings = Arc::new(Guarded::new(settings));
         let ended = Arc::new(EventFd::new()?);
 
@@ -206,7 +209,7 @@ impl Beginning {
             jobs_max: settings.blocking_jobs_max,
         });
 
-        let watchdog = Watchdog::start(&settings, &handle)?;
+        let watchdog = Watchdog::start(&settings, &handle, manager)?;
         let companions = beside.into_iter().map(|start| start(&handle, settings.of_one_beside()));
         let companions = companions.collect::<io::Result<_>>()?;
 

@@ -46,6 +46,7 @@ mod relaying;
 mod relays_under_orders;
 mod send_now;
 mod sendness;
+mod service_manager;
 mod settings;
 mod signals;
 mod sim_addresses;
