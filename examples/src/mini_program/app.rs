@@ -6,9 +6,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use netpoll_core::Handle;
 use netpoll_http::{
-    Handler, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router, StatusCode,
+    Handler, Health, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router, StatusCode,
+    Worker,
 };
 use serde::Serialize;
 
@@ -44,19 +44,21 @@ struct Message {
 /// The routes of one worker. `echo_bytes_max` bounds what is echoed, whatever the method.
 pub fn router<P: Platform>(
     app: &Arc<App<P>>,
-    workers: &Handle,
+    worker: &Worker,
     limit: Option<&RateLimit>,
     echo_bytes_max: usize,
 ) -> Router {
     let (logged_in, started) = (Arc::clone(app), app.started);
-    let (workers, same_workers) = (workers.clone(), workers.clone());
+    let (health, workers, same_workers) =
+        (Health::of(worker), worker.handle().clone(), worker.handle().clone());
     let router = Router::new()
         .get("/", |req: &Request| page::TRY.answer(req))
         .get("/plaintext", |_: &Request, reply: Reply| {
             reply.bytes(StatusCode::OK, "text/plain", b"Hello, World!")
         })
         .get("/json", |_: &Request| Json(Message { message: "Hello, World!" }))
-        .get("/healthz", |_: &Request| "ok\n")
+        .get("/healthz", health.healthz())
+        .get("/readyz", health.readyz())
         .get("/stats", move |req: &Request| stats::show(&workers, started, req))
         .get("/stats.json", move |_: &Request| stats::json(&same_workers, started))
         .post("/login", async move |req: Request| login::login(&logged_in, &req).await)

@@ -9,6 +9,7 @@
 //! | `sources` | where that stands: command line, environment, file |
 //! | `values` | text that becomes a value |
 //! | `app` | the routes |
+//! | `operators` | what those who run it get |
 //! | `login` | a code from the mini-program becomes a session |
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
@@ -19,6 +20,7 @@
 
 mod app;
 mod login;
+mod operators;
 mod options;
 mod orders;
 mod page;
@@ -33,7 +35,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netpoll_core::Address;
-use netpoll_http::{RateLimit, Server};
+use netpoll_http::{Metrics, RateLimit, Server};
 
 use crate::app::App;
 use crate::login::StandIn;
@@ -80,8 +82,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Where to say that this cannot be said?
-            let _ = writeln!(io::stderr(), "mini-program: {}", failure.message);
+            complain(&failure.message);
             ExitCode::from(failure.code)
         }
     }
@@ -103,10 +104,17 @@ fn serve(options: &Options) -> Result<(), Failure> {
     if let Some(addr) = &options.reserved {
         server = server.bind_reserved(addr)?;
     }
+    if let Some(addr) = &options.admin {
+        // Counted only where somebody looks.
+        let (metrics, started) = (Metrics::new(), served.started);
+        server = server.on_complete(metrics.hook());
+        server = server.admin(addr, move |worker| operators::router(worker, &metrics, started))?;
+    }
     let running = server
         .limits(options.limits.clone())
-        .runtime(|builder| options.apply(builder))
-        .app(move |worker| app::router(&served, worker.handle(), limit.as_ref(), echo_bytes_max))
+        .server_header(options.server_header.clone())
+        .runtime(|builder| options.apply(builder).on_stuck(|turn| complain(&format!("{turn}"))))
+        .app(move |worker| app::router(&served, worker, limit.as_ref(), echo_bytes_max))
         .start()?;
 
     let addr = running.addr();
@@ -115,12 +123,14 @@ fn serve(options: &Options) -> Result<(), Failure> {
         1 => "1 worker".to_owned(),
         count => format!("{count} workers"),
     };
+    let operators = running.admin_addr().map(|addr| format!("operators are served on {}\n", shown(&addr)));
     say(&format!(
-        "mini-program listens on {} ({workers}, budget {}, wait {}, backend {})\n{}",
-        if addr.is_unix() { addr.to_string() } else { format!("http://{addr}") },
+        "mini-program listens on {} ({workers}, budget {}, wait {}, backend {})\n{}{}",
+        shown(&addr),
         setup.budget,
         setup.wait,
         setup.backend,
+        operators.unwrap_or_default(),
         to_try(&addr),
     ));
     let report = running.wait()?;
@@ -128,6 +138,17 @@ fn serve(options: &Options) -> Result<(), Failure> {
     let (accepted, shed) = (stats.accepted, stats.shed);
     say(&format!("{report}\n{accepted} connections accepted, {shed} turned away\n{stats}\n"));
     Ok(())
+}
+
+/// An address as one would paste it.
+fn shown(addr: &Address) -> String {
+    if addr.is_unix() { addr.to_string() } else { format!("http://{addr}") }
+}
+
+/// A line on standard error.
+fn complain(text: &str) {
+    // Where to say that this cannot be said?
+    let _ = writeln!(io::stderr(), "mini-program: {text}");
 }
 
 /// Two lines to paste into a shell on the same machine; a browser finds the way by itself, but to no Unix socket.

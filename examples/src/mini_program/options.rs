@@ -8,10 +8,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netpoll_core::{Address, Budget, Builder, ConnLimits, WaitStrategy, Workers};
-use netpoll_http::Limits;
+use netpoll_http::{Limits, ServerHeader};
 
 use crate::sources::{Asked, Names, Setting, Wrong};
-use crate::values::{address, at_least_one, cpu_list, parsed, rate, seconds, some_seconds, worker_count};
+use crate::values::{
+    address, at_least_one, cpu_list, parsed, rate, seconds, server_header, some_seconds, worker_count,
+};
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
@@ -25,7 +27,11 @@ const NAMES: Names = Names {
         "budget",
         "wait",
         "drain",
+        "lame-duck",
         "reserved",
+        "admin",
+        "stuck-turn",
+        "server-header",
         "head-timeout",
         "idle-timeout",
         "body-bytes-max",
@@ -51,6 +57,8 @@ pub struct Options {
     pub addr: Address,
     pub limits: Limits,
     drain: Duration,
+    lame_duck: Duration,
+    stuck_turn: Duration,
     share_port: bool,
     workers: Option<usize>,
     cpus: Option<Vec<usize>>,
@@ -60,6 +68,8 @@ pub struct Options {
     memory_bytes_max: Option<usize>,
     connections_per_address_max: Option<usize>,
     pub reserved: Option<Address>,
+    pub admin: Option<Address>,
+    pub server_header: ServerHeader,
     pub rate_limit: Option<u32>,
 }
 
@@ -95,6 +105,8 @@ impl Options {
             addr: Address::from((Ipv4Addr::LOCALHOST, 8080)),
             limits: Limits::default(),
             drain: Duration::from_secs(10),
+            lame_duck: Duration::ZERO,
+            stuck_turn: Duration::from_secs(10),
             share_port: false,
             workers: None,
             cpus: None,
@@ -104,6 +116,8 @@ impl Options {
             memory_bytes_max: None,
             connections_per_address_max: None,
             reserved: None,
+            admin: None,
+            server_header: ServerHeader::default(),
             rate_limit: None,
         }
     }
@@ -117,6 +131,10 @@ impl Options {
             "budget" => self.budget = setting.read(parsed)?,
             "wait" => self.wait = setting.read(parsed)?,
             "drain" => self.drain = setting.read(seconds)?,
+            "lame-duck" => self.lame_duck = setting.read(seconds)?,
+            "stuck-turn" => self.stuck_turn = setting.read(some_seconds)?,
+            "admin" => self.admin = Some(setting.read(address)?),
+            "server-header" => self.server_header = setting.read(server_header)?,
             "share-port" => self.share_port = setting.read(parsed)?,
             "reserved" => self.reserved = Some(setting.read(parsed)?),
             "head-timeout" => limits.head_timeout = setting.read(some_seconds)?,
@@ -146,7 +164,10 @@ impl Options {
             .workers(workers)
             .budget(self.budget.clone())
             .wait(self.wait)
+            .lame_duck(self.lame_duck)
             .drain_within(self.drain)
+            .stuck_turn(self.stuck_turn)
+            .sd_notify()
             .share_port(self.share_port)
             .stop_on_signals(true)
             .limits(

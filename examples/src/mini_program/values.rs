@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use netpoll_core::{Address, Target};
+use netpoll_http::ServerHeader;
 
 /// Where CPU lists end: the most CPUs that Linux supports.
 const CPU_MAX: usize = 8191;
@@ -42,6 +43,11 @@ pub fn rate(text: &str) -> Result<u32, String> {
         rate if rate > RATE_MAX => Err(format!("a rate above {RATE_MAX} a second limits nobody")),
         rate => Ok(rate),
     }
+}
+
+/// What the server calls itself; `none` is that it does not. Whether it can be a header is seen when the server starts.
+pub fn server_header(text: &str) -> Result<ServerHeader, String> {
+    Ok(if text == "none" { None.into() } else { text.to_owned().into() })
 }
 
 pub fn seconds(text: &str) -> Result<Duration, String> {

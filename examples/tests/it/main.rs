@@ -5,6 +5,7 @@ mod chromium;
 mod dns;
 mod key_value_store;
 mod mini_program;
+mod operators;
 mod pages;
 mod refusals;
 mod service;

@@ -65,7 +65,8 @@ const groups = [
     },
   ]],
   ["How it is", [
-    { id: "health", method: "GET", expected: 200, path: () => "/healthz", about: "Whether it is there, for health checks." },
+    { id: "health", method: "GET", expected: 200, path: () => "/healthz", about: "Whether all workers turn, for health checks." },
+    { id: "ready", method: "GET", expected: 200, path: () => "/readyz", about: "Whether it wants to be sent work, for load balancers." },
     {
       id: "stats", method: "GET", expected: 200, path: () => "/stats.json",
       about: "Every counter since the start as JSON, of all workers and of each. “Counters” above draws them.",
