@@ -47,11 +47,11 @@ impl Builder {
         let (gate, opened) = mpsc::channel();
         // Nobody else has to be ready.
         gate.send(()).expect("the other end is here");
-        handle.life.reach(Stage::Serving);
         let life = std::sync::Arc::clone(&handle.life);
         let result = Rc::new(RefCell::new(None));
         let (place, spawned_at) = (Rc::clone(&result), Location::caller());
         let ended = seat.take_with(&Door { ready, gate: opened }, move |lane| {
+            handle.life.reach(Stage::Serving);
             let (main, at) = (task::spawn_at(lane, future, Kind::Waited, spawned_at), Rc::clone(lane));
             let watch = async move {
                 let outcome = main.await;

@@ -110,6 +110,8 @@ fn a_manager_hears_that_it_lives_only_while_all_workers_turn() {
         move |_peer| Blocks(Arc::clone(&release))
     });
     let running = builder.unwrap().start().unwrap();
+    // Dropped before it, or a test that fails would wait for the worker for ever.
+    let let_go = let_go;
     let handle = running.handle();
     let mut heard = [hear(&socket), hear(&socket), hear(&socket), hear(&socket)];
     heard.sort_unstable();
