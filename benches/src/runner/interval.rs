@@ -36,6 +36,20 @@ impl Figure {
         })
     }
 
+    /// What [`to_json`](Self::to_json) has made; `None` of anything else.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let of = |key| value[key].as_f64();
+        let rounds = value["rounds"].as_u64()?.try_into().ok()?;
+        Some(Self {
+            median: of("median")?,
+            low: of("low")?,
+            high: of("high")?,
+            min: of("min")?,
+            max: of("max")?,
+            rounds,
+        })
+    }
+
     /// Whether the interval reaches further than `share` of the median to either side. So it does below six rounds,
     /// of which there is no such interval.
     pub fn is_wider_than(&self, share: f64) -> bool {

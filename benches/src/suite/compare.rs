@@ -4,7 +4,7 @@
 //! part, and user time as a multiple of ours. The scales themselves are left out, for they are 1 in any run. Two figures
 //! differ by the larger one over the smaller one, less 1.
 
-use crate::results::WIDE;
+use crate::results::{WIDE, read};
 use benches::runner::{Failure, median};
 use serde_json::Value;
 use std::fmt::Write;
@@ -12,11 +12,6 @@ use std::path::Path;
 
 /// Compares the runs in two directories; what to print.
 pub fn directories(first: &Path, second: &Path) -> Result<String, Failure> {
-    let read = |directory: &Path| -> Result<Value, Failure> {
-        let file = directory.join("results.json");
-        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?)
-    };
     results(&read(first)?, &read(second)?)
 }
 

@@ -13,7 +13,8 @@
 //! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
 //! `--list`.
 //!
-//! `--compare DIR DIR` loads nothing: it says how far two runs, whose results are in these directories, agree.
+//! Three more load nothing, and read the results of earlier runs, in their directories: `--compare DIR DIR` says how far two of
+//! them agree, `--chart DIR ..` prints the chart in docs/cpu-per-request.svg, and `--tables DIR ..` the tables in docs/RESULTS.md.
 
 mod chart;
 mod compare;
@@ -26,11 +27,12 @@ mod memory;
 mod progress;
 mod results;
 mod scaling;
+mod summary;
 mod workloads;
 
 use benches::runner::{Failure, LOAD_CPU, build, digits};
 use benches::{known_options, option, sys};
-use chart::Bar;
+use chart::{Bar, Chart, Role};
 use contestants::{Field, Spec};
 use progress::Progress;
 use results::{Results, Table};
@@ -55,6 +57,15 @@ fn run() -> Result<(), Failure> {
             return Err("--compare wants two directories and nothing else".into());
         };
         print!("{}", compare::directories(Path::new(first), Path::new(second))?);
+        return Ok(());
+    }
+    let summary = match args.first().map(String::as_str) {
+        Some("--chart") => Some(summary::chart(&args[1..])?),
+        Some("--tables") => Some(summary::tables(&args[1..])?),
+        _ => None,
+    };
+    if let Some(text) = summary {
+        print!("{text}");
         return Ok(());
     }
     let options = ["--only", "--peers", "--rounds", "--seconds", "--steal-max", "--out", "--programs"];
@@ -166,11 +177,15 @@ fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("README.md"), markdown::render(results))?;
     std::fs::write(out.join("results.json"), format!("{:#}\n", results.to_json()))?;
-    let is_ours = |name: &str| specs.iter().any(|spec| spec.name == name && spec.is_ours);
+    let role = |name: &str| match specs.iter().find(|spec| spec.name == name) {
+        Some(spec) if spec.is_ours => Role::Ours,
+        Some(spec) if spec.is_floor => Role::Floor,
+        _ => Role::Peer,
+    };
     for table in &results.tables {
-        std::fs::write(out.join(format!("{}.svg", table.name)), ratios(table, &is_ours))?;
+        std::fs::write(out.join(format!("{}.svg", table.name)), ratios(table, &role))?;
         if table.is_open_loop {
-            std::fs::write(out.join(format!("{}-latency.svg", table.name)), latencies(table, &is_ours))?;
+            std::fs::write(out.join(format!("{}-latency.svg", table.name)), latencies(table, &role))?;
         }
     }
     if !results.memory.is_empty() {
@@ -181,18 +196,18 @@ fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {
                 label: memory.contestant.clone(),
                 value: memory.idle_bytes,
                 whisker: None,
-                is_ours: is_ours(&memory.contestant),
+                role: role(&memory.contestant),
                 text: format!("{:.0} B", memory.idle_bytes),
             })
             .collect();
-        let svg = chart::bars("Resident bytes per idle connection after one request", &bars, None);
-        std::fs::write(out.join("memory.svg"), svg)?;
+        let title = "Resident bytes per idle connection after one request";
+        std::fs::write(out.join("memory.svg"), Chart { title, bars, line: None, notes: &[] }.svg())?;
     }
     Ok(())
 }
 
 /// CPU per request against the floor or ours, or in us where neither could do it.
-fn ratios(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
+fn ratios(table: &Table, role: &dyn Fn(&str) -> Role) -> String {
     let has_scale = table.outcomes.iter().any(|outcome| outcome.ratio().is_some());
     let bars: Vec<Bar> = table
         .ranked()
@@ -204,20 +219,17 @@ fn ratios(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
                 label: outcome.contestant.clone(),
                 value: figure.median,
                 whisker: Some((figure.low, figure.high)),
-                is_ours: is_ours(&outcome.contestant),
+                role: role(&outcome.contestant),
                 text: format!("{} {unit}", digits(figure.median)),
             }
         })
         .collect();
-    chart::bars(
-        &format!("{}: server CPU per request", table.title),
-        &bars,
-        has_scale.then_some((1.0, table.scale())),
-    )
+    let title = format!("{}: server CPU per request", table.title);
+    Chart { title: &title, bars, line: has_scale.then_some((1.0, table.scale())), notes: &[] }.svg()
 }
 
 /// The percentiles of an open loop.
-fn latencies(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
+fn latencies(table: &Table, role: &dyn Fn(&str) -> Role) -> String {
     let mut ranked = table.ranked();
     ranked.sort_by(|a, b| a.p99_us.total_cmp(&b.p99_us));
     let bars: Vec<Bar> = ranked
@@ -226,9 +238,9 @@ fn latencies(table: &Table, is_ours: &dyn Fn(&str) -> bool) -> String {
             label: outcome.contestant.clone(),
             value: outcome.p99_us,
             whisker: Some((outcome.p50_us, outcome.p999_us)),
-            is_ours: is_ours(&outcome.contestant),
+            role: role(&outcome.contestant),
             text: format!("{:.0} / {:.0} / {:.0} us", outcome.p50_us, outcome.p99_us, outcome.p999_us),
         })
         .collect();
-    chart::bars(&format!("{}: p50 / p99 / p99.9", table.title), &bars, None)
+    Chart { title: &format!("{}: p50 / p99 / p99.9", table.title), bars, line: None, notes: &[] }.svg()
 }

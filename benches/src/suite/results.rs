@@ -1,10 +1,18 @@
 //! What was measured, as data: the reports are made of nothing else.
 
-use benches::runner::Figure;
+use benches::runner::{Failure, Figure};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// An interval that reaches further than this to either side of its median says too little.
 pub const WIDE: f64 = 0.05;
+
+/// What a run has written down in its directory.
+pub fn read(directory: &Path) -> Result<Value, Failure> {
+    let file = directory.join("results.json");
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?)
+}
 
 /// One contestant under one workload.
 #[derive(Clone, Debug)]

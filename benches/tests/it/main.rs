@@ -4,6 +4,7 @@
 mod compare;
 mod help;
 mod open_loop;
+mod results;
 mod server;
 mod stand_by;
 mod truth;
