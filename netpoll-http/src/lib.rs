@@ -39,8 +39,8 @@
 //! assert_eq!(client.post_json("/orders", &Order { id: 8 }).status, StatusCode::CREATED);
 //! ```
 //!
-//! Recipes (state, sign-in, JSON errors, databases, events, uploads, CORS, drains) are in `docs/COOKBOOK.md` of the repository, with a
-//! table for those who know axum.
+//! `docs/GUIDE.md` of the repository leads from here to a tested service. Recipes (state, sign-in, JSON errors, databases, events, uploads,
+//! CORS, drains) are in `docs/COOKBOOK.md`, with a table for those who know axum.
 //!
 //! # Floors
 //!
@@ -115,6 +115,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeOfTheCrate;
+
+/// So does the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/GUIDE.md")]
+struct Guide;
 
 /// The recipes do what they say.
 #[cfg(doctest)]
