@@ -14,6 +14,30 @@ use crate::sys::Address;
 
 /// Callbacks of one connection.
 ///
+/// A program implements it for each protocol that it speaks, with a value for each connection; only [`received`](Self::received) has to be
+/// written. This crate implements it for what stands around a protocol of yours: [`Layered`](crate::Layered), [`Proxied`](crate::Proxied) and
+/// [`Either`](crate::Either). Who would rather read and write in a task uses [`net`](crate::net), and none of it.
+///
+/// | callback | when it is called | the default |
+/// |---|---|---|
+/// | [`opened`](Self::opened) | once, first: accepted, or connected | changes nothing |
+/// | [`received`](Self::received) | bytes are there | none |
+/// | [`eof`](Self::eof) | the peer has ended its direction, and all that it sent was offered | closes |
+/// | [`peer_ended`](Self::peer_ended) | the same while the input is paused, perhaps in front of bytes that are not read yet | changes nothing |
+/// | [`flushed`](Self::flushed) | output that had to wait has left and was acknowledged, or [was asked about](Conn::tell_when_flushed) | nothing |
+/// | [`drained`](Self::drained) | the queue was above high water and is at low water | changes nothing |
+/// | [`deadline`](Self::deadline) | what [`Conn::set_deadline`] has set has passed | closes |
+/// | [`woken`](Self::woken) | a [waker](Conn::waker) of it was woken | changes nothing |
+/// | [`told`](Self::told) | another connection, a timer or a thread has sent it a value | drops the value, changes nothing |
+/// | [`outgoing`](Self::outgoing) | the same, with bytes for its peer | queues them, changes nothing |
+/// | [`finishing`](Self::finishing) | others want its direction to end | ends it, changes nothing else |
+/// | [`stopping`](Self::stopping) | a drain begins, or it opens during one | [`Flow::Retire`]: goes on for a moment, then lingers |
+/// | [`idle_since`](Self::idle_since) | room is wanted for newcomers, and at the deadline of a drain | `None`: never idle |
+/// | [`closing`](Self::closing) | others end it: by an order, for want of room, in a drain | [`Flow::Linger`] |
+/// | [`lost`](Self::lost) | once, last; then the value is dropped | nothing |
+///
+/// To change nothing is to return [`Conn::unchanged_flow`]: who reads goes on reading, who has paused stays so.
+///
 /// None of them may block: the worker serves all its other connections on the same thread. A panic costs
 /// this connection (it is reset, and counted in [`Stats::panics`](crate::Stats::panics)) and no other. One that forks has to
 /// see to it that the child executes another program or ends: a child that returns is stopped, with status 101.
@@ -37,7 +61,7 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// Bytes are there. What is not consumed is kept, and offered again in front of the bytes that follow, or
-    /// [before](Flow#when-left-input-is-offered-again).
+    /// [before](Flow#when-left-input-is-offered-again). There is no default.
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
 
     /// The peer has sent all it will send. `input` is what was never consumed. The peer may still read:
@@ -60,7 +84,7 @@ pub trait Protocol: Sized + 'static {
     /// an answer, such as idle time, begins here. Comes in a later turn, and only if no more is queued by then; not for
     /// output that left at once, nor behind [`Flow::Retire`]. If the peer's side had not acknowledged all when the last of it left,
     /// it is asked again at the next look ([`ConnLimits::write_grace`](crate::ConnLimits::write_grace)), or before a deadline if that
-    /// comes first: so much later this may come.
+    /// comes first: so much later this may come. The default does nothing.
     fn flushed(&mut self, conn: &mut Conn<'_>) {
         let _ = conn;
     }
@@ -102,7 +126,9 @@ pub trait Protocol: Sized + 'static {
 
     /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than
     /// connecting again. Asked when there is no room for newcomers, or hardly any: those who have idled longest
-    /// are closed then ([`Lost::Evicted`]). The default is that it never is.
+    /// are closed then ([`Lost::Evicted`]). Asked as well when the deadline of a drain has passed: who is idle is closed, with its
+    /// [last word](Self::closing), and not [cut](Lost::Cut). Not asked while output is queued, or input was left or is paused. The default is that it
+    /// never is.
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         let _ = conn;
         None
@@ -127,7 +153,8 @@ pub trait Protocol: Sized + 'static {
 
     /// The connection is about to be closed because somebody else has asked for it
     /// ([`Commands::close`](crate::Commands::close), [`Handle::close`](crate::Handle::close)), the grace of a drain is over
-    /// ([`Flow::Retire`]), or it is idle and has to make room ([`Lost::Evicted`]). The moment for a last word; what it returns takes
+    /// ([`Flow::Retire`]), it is idle and has to make room ([`Lost::Evicted`]), or the deadline of a drain has passed in that grace
+    /// or while it was [idle](Self::idle_since). The moment for a last word; what it returns takes
     /// effect as ever, and the default lingers. Who has to make room is closed in any case, at once: of its last word leaves what the
     /// socket takes.
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -173,7 +200,7 @@ pub trait Protocol: Sized + 'static {
     /// know the [time](Commands::now), the [worker](Commands::worker) and its [state](Commands::state); who needs its own name here
     /// keeps it in `opened`.
     /// They are dropped where there is no worker to carry them out: when it ends, and for an outgoing connection that
-    /// was never tried ([`NotConnected`](io::ErrorKind::NotConnected)), whose `lost` may come on another thread.
+    /// was never tried ([`NotConnected`](io::ErrorKind::NotConnected)), whose `lost` may come on another thread. The default does nothing.
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
         let _ = (reason, commands);
     }

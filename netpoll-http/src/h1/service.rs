@@ -25,6 +25,24 @@ pub enum Route<'a> {
 /// Answers the requests of a connection: a [`Router`](crate::Router), or what [`routes!`](crate::routes)
 /// makes.
 ///
+/// This crate implements it for those two; a program does for a routing of its own. Three methods have no default:
+///
+/// | method | when it is called | the default |
+/// |---|---|---|
+/// | [`find`](Self::find) | the head is there | none |
+/// | [`methods`](Self::methods) | `OPTIONS *`, and a method that HTTP does not define has found no route | none |
+/// | [`call`](Self::call) | the body is there, and no hook has answered | none |
+/// | [`pattern`](Self::pattern) | a request has ended of which somebody wants to [hear](crate::Server::on_complete) | `None`: the route has no name |
+/// | [`body_bytes_max`](Self::body_bytes_max) | in front of the body | `None`: that of the connection, and no body for `GET`, `HEAD`, `OPTIONS` and `DELETE` |
+/// | [`handler_timeout`](Self::handler_timeout) | a handler or a hook waits | `None`: that of the connection |
+/// | [`fallback`](Self::fallback) | `find` has found no route | `None`: 404, or 405 with `Allow` |
+/// | [`has_before`](Self::has_before) | a route is found | `true`: `before` is asked, which is the longer way |
+/// | [`before`](Self::before) | the head is there | `None`: the request passes |
+/// | [`has_before_async`](Self::has_before_async) | `before` has let it pass | `false`: there is nothing to wait for |
+/// | [`before_async`](Self::before_async) | that was `true` | `None` at once: the request passes |
+/// | [`has_after`](Self::has_after) | an answer is made | `false`: `after` is not called |
+/// | [`after`](Self::after) | that was `true`: once for each answer | changes nothing |
+///
 /// A request is looked up when its head is there and called when its body is, which may be later. A panic in any of these
 /// functions is answered with 500 and ends the connection; one in `has_after` only keeps `after` from being called. A
 /// service of one's own can be as small as this:

@@ -27,6 +27,14 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 /// | [`Files`](crate::Files) | borrowed | as it says |
 /// | any of these [with limits](Self::limits) | | |
 ///
+/// All of these are implemented by this crate: a program writes functions, and implements this only for a type of its own that is to stand in
+/// routes, together with [`Endpoint`], whose page shows how.
+///
+/// | method | when it is called | the default |
+/// |---|---|---|
+/// | [`into_endpoint`](Self::into_endpoint) | once, when the handler is given to a router | none |
+/// | [`limits`](Self::limits) | by the program, in a route | [`Limited`]: the same endpoint, with these limits in front of its own |
+///
 /// What it captures is `'static` and need not be `Send`: it stays on its worker. It must not block, because the worker
 /// serves all its connections on one thread. A panic is answered with 500.
 ///
@@ -73,11 +81,50 @@ pub trait Handler<M>: 'static {
 }
 
 /// A handler as a route holds it.
+///
+/// [`Handler::into_endpoint`] makes one of a function, which is the usual way. A type of the program that answers requests implements it by hand,
+/// and [`Handler`] beside it, with any type as the marker, so that routes take it: as [`Files`](crate::Files) does.
+///
+/// | method | when it is called | the default |
+/// |---|---|---|
+/// | [`call`](Self::call) | for each request of its route, when the body is there and no hook has answered | none |
+/// | [`limits`](Self::limits) | once, when the route is made | no limits of its own: those of its router, or else of the connection |
+///
+/// ```
+/// use netpoll_http::{App, Endpoint, Handler, Replied, Reply, Request, RouteLimits, Router, StatusCode};
+///
+/// /// What was here is somewhere else now.
+/// struct Gone(String);
+///
+/// impl Endpoint for Gone {
+///     fn call(&self, _request: &Request<'_>, reply: Reply<'_>) -> Replied {
+///         reply.bytes(StatusCode::GONE, "text/plain", self.0.as_bytes())
+///     }
+///
+///     fn limits(&self) -> RouteLimits {
+///         RouteLimits::default().body_bytes_max(64)
+///     }
+/// }
+///
+/// impl Handler<Gone> for Gone {
+///     type Endpoint = Self;
+///
+///     fn into_endpoint(self) -> Self {
+///         self
+///     }
+/// }
+///
+/// let client = App::new(|_worker| Router::new().any("/old", Gone("see /new".to_owned()))).test();
+/// assert_eq!(client.get("/old").text(), "see /new");
+/// assert_eq!(client.post("/old", "short").status, StatusCode::GONE);
+/// assert_eq!(client.post("/old", vec![0; 65]).status, StatusCode::PAYLOAD_TOO_LARGE);
+/// ```
 pub trait Endpoint: 'static {
-    /// Answers one request.
+    /// Answers one request. It must not block, and a panic is answered with 500.
     fn call(&self, request: &Request<'_>, reply: Reply<'_>) -> Replied;
 
-    /// What it wants in place of the limits of its connections. Asked once, by what holds it.
+    /// What it wants in place of the limits of its connections. Asked once, by what holds it. Default: nothing, so those of the
+    /// [router](crate::Router::limits) go, or else of the [connection](crate::Limits).
     fn limits(&self) -> RouteLimits {
         RouteLimits::default()
     }

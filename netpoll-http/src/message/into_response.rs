@@ -14,6 +14,21 @@ use crate::wire::ContentType;
 
 /// Something that a handler may return.
 ///
+/// | value | answer |
+/// |---|---|
+/// | `&'static str`, `String` | 200, `text/plain; charset=utf-8` |
+/// | `Vec<u8>`, [`Bytes`] | 200, `application/octet-stream` |
+/// | [`Json<T>`](crate::Json) | 200, `application/json`; 500 if it cannot be written |
+/// | `()` | 204 |
+/// | [`StatusCode`] | this status, without a body |
+/// | [`Response`] | as it says |
+/// | `(StatusCode, T)` | that of `T` with this status, unless it is an error |
+/// | `Option<T>` | that of `T`, or 404 |
+/// | [`Error`], `Result<T, Error>` | that of `T`, or the error as [`Server::errors`](crate::Server::errors) has it |
+///
+/// A program implements it for types of its own: [`into_response`](Self::into_response) has to be written, and
+/// [`respond`](Self::respond) is called for each answer and by default sends what that makes.
+///
 /// There is one implementation for results, `Result<T, Error>` with this crate's [`Error`]: that is why
 /// `Ok(..)` at the end of a closure needs no annotation.
 #[diagnostic::on_unimplemented(

@@ -14,6 +14,13 @@ use super::Error;
 
 /// An error type of the program that a handler's `?` turns into an [`Error`].
 ///
+/// A program implements it for its error types.
+///
+/// | method | when it is called | the default |
+/// |---|---|---|
+/// | [`status`](Self::status) | the error becomes an [`Error`], at the `?` | 500 |
+/// | [`message`](Self::message) | the same | what the error displays; of a 5xx the name of the status and no more |
+///
 /// An implementation without a line in it answers 500: the peer learns nothing else, and the error is the
 /// [source](std::error::Error::source) of what hooks, a renderer ([`Server::errors`](crate::Server::errors)) and the log see.
 ///

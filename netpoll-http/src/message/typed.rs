@@ -17,7 +17,9 @@ use super::{Error, Request};
 use crate::wire::target;
 
 /// What a request can be turned into, by [`Request::extract`]: [`Query`], [`Form`], [`Path`], [`Json`](crate::Json), and what a
-/// program implements it for.
+/// program implements it for: who asks, for one, or what all its handlers want to know. Its one method has no default, and runs in the handler
+/// that asks for the type: it may borrow from the request, and may not wait. What has to wait is a [hook](crate::Router::before), which leaves what it
+/// has found in the [`extensions`](Request::extensions).
 ///
 /// ```
 /// use netpoll_http::{App, Error, FromRequest, Request, Router, StatusCode};

@@ -7,6 +7,9 @@ use crate::driver::{Datagram, Datagrams};
 
 /// A protocol over datagrams: one value for each socket, and so one on each worker.
 ///
+/// A program implements it, and of it only [`received`](Self::received); who would rather await datagrams in a task has
+/// [`net::UdpSocket`](crate::net::UdpSocket).
+///
 /// Its callbacks run on that worker, one at a time, and must not block. What they queue ([`DatagramSocket::send`]) leaves behind
 /// the callback, with everything else that its batch has brought forth, in one system call.
 ///
@@ -32,12 +35,12 @@ use crate::driver::{Datagram, Datagrams};
 /// Anybody can write any address into a datagram as its sender. Who answers with more bytes than were asked with lends
 /// attackers a hand: keep answers to strangers short.
 pub trait DatagramProtocol: 'static {
-    /// The socket is bound and its worker serves. Nothing has come before.
+    /// The socket is bound and its worker serves. Nothing has come before. The default does nothing.
     fn opened(&mut self, socket: &mut DatagramSocket<'_>) {
         let _ = socket;
     }
 
-    /// A datagram has come.
+    /// A datagram has come. There is no default.
     fn received(&mut self, socket: &mut DatagramSocket<'_>, datagram: Datagram<'_>);
 
     /// Datagrams have come together. Calls [`received`](Self::received) for each of them, unless it is implemented otherwise:
@@ -51,17 +54,17 @@ pub trait DatagramProtocol: 'static {
         }
     }
 
-    /// What had to wait for room in the kernel has left.
+    /// What had to wait for room in the kernel has left. The default does nothing.
     fn drained(&mut self, socket: &mut DatagramSocket<'_>) {
         let _ = socket;
     }
 
-    /// The deadline that was set has passed. Not before what had come by then was handed over.
+    /// The deadline that was set has passed. Not before what had come by then was handed over. The default does nothing: the socket goes on.
     fn deadline(&mut self, socket: &mut DatagramSocket<'_>) {
         let _ = socket;
     }
 
-    /// A waker of this socket was woken.
+    /// A waker of this socket was woken. The default does nothing.
     fn woken(&mut self, socket: &mut DatagramSocket<'_>) {
         let _ = socket;
     }
