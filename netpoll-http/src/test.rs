@@ -68,6 +68,30 @@ impl TestClient {
         self.request(Method::POST, target).body(body).send()
     }
 
+    /// Sends PUT with this body.
+    #[track_caller]
+    pub fn put(&self, target: &str, body: impl Into<Vec<u8>>) -> TestResponse {
+        self.request(Method::PUT, target).body(body).send()
+    }
+
+    /// Sends PATCH with this body.
+    #[track_caller]
+    pub fn patch(&self, target: &str, body: impl Into<Vec<u8>>) -> TestResponse {
+        self.request(Method::PATCH, target).body(body).send()
+    }
+
+    /// Sends DELETE.
+    #[track_caller]
+    pub fn delete(&self, target: &str) -> TestResponse {
+        self.request(Method::DELETE, target).send()
+    }
+
+    /// Sends POST with these fields, as a form in a page does.
+    #[track_caller]
+    pub fn post_form(&self, target: &str, fields: &[(&str, &str)]) -> TestResponse {
+        self.request(Method::POST, target).form(fields).send()
+    }
+
     /// Sends POST with this value as `application/json`.
     #[cfg(feature = "json")]
     #[track_caller]
@@ -202,6 +226,19 @@ impl fmt::Debug for TestClient {
     }
 }
 
+/// As a form writes it.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'*' => escaped.push(byte.into()),
+            b' ' => escaped.push('+'),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
 /// A request that is being put together.
 #[derive(Debug)]
 pub struct TestRequest<'c> {
@@ -224,6 +261,14 @@ impl TestRequest<'_> {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self
+    }
+
+    /// Sets the body and `Content-Type: application/x-www-form-urlencoded`.
+    #[must_use]
+    pub fn form(self, fields: &[(&str, &str)]) -> Self {
+        let fields = fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+        let body = fields.collect::<Vec<_>>().join("&");
+        self.header("Content-Type", "application/x-www-form-urlencoded").body(body)
     }
 
     /// Sets the body and `Content-Type: application/json`.

@@ -311,3 +311,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_test_sends_forms_as_a_page_does_and_every_common_method_by_name() {
+    let client = client(|| {
+        Router::new()
+            .post("/form", |req: &Request| {
+                let Form(all): Form<BTreeMap<String, String>> = req.extract()?;
+                Ok(format!("{all:?}"))
+            })
+            .any("/", |req: &Request| format!("{} {}", req.method(), String::from_utf8_lossy(req.body())))
+    });
+    let fields = [("name", "Ann & Bo"), ("ö", "100 %"), ("=", "+\r\n")];
+    let sent: BTreeMap<_, _> = fields.into_iter().collect();
+    assert_eq!(client.post_form("/form", &fields).text(), format!("{sent:?}"));
+    let request = client.request(Method::PUT, "/").form(&[("a", "b c")]);
+    assert_eq!(request.send().text(), "PUT a=b+c");
+    assert_eq!(client.put("/", "1").text(), "PUT 1");
+    assert_eq!(client.patch("/", "2").text(), "PATCH 2");
+    assert_eq!(client.delete("/").text(), "DELETE ");
+}
