@@ -1,11 +1,11 @@
 //! What a stream has only while something lies in it or somebody waits: input, output, an error, a socket under way, who waits to write.
 //!
-//! Most streams are idle most of the time, and have none of it. Boxes that streams have done with serve the next ones of the thread.
+//! Most streams are idle most of the time, and have none of it. The box that a stream has done with serves the next one of the thread.
 //!
 //! Invariant: a [`Taken`] is dropped before the next one of its place is made. One that finds another in its place has lost what that one held,
 //! and panics.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
@@ -14,12 +14,9 @@ use std::task::Waker;
 use crate::mem::{ReadBuffer, WriteQueue};
 use crate::task::Parked;
 
-/// Boxes of a thread that wait for a stream; more are freed.
-const SPARE_MAX: usize = 64;
-
 thread_local! {
-    #[expect(clippy::vec_box, reason = "boxes go in and out, and what is in them stays")]
-    static SPARE: RefCell<Vec<Box<Rest>>> = const { RefCell::new(Vec::new()) };
+    /// The box of the stream that was last done with its own: one that is busy for a moment needs no allocation.
+    static SPARE: Cell<Option<Box<Rest>>> = const { Cell::new(None) };
 }
 
 /// All of it.
@@ -81,8 +78,13 @@ impl Place {
     #[inline]
     pub fn settle(&self) {
         if let Some(rest) = self.0.take() {
-            self.0.set(keep_if_vacant(rest));
+            self.settle_with(rest);
         }
+    }
+
+    #[inline(never)]
+    fn settle_with(&self, rest: Box<Rest>) {
+        self.0.set(keep_if_vacant(rest));
     }
 
     /// What is left, of a stream that is gone.
@@ -92,8 +94,7 @@ impl Place {
 }
 
 fn make() -> Box<Rest> {
-    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
-    spare.ok().flatten().unwrap_or_default()
+    SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
 }
 
 /// Keeps it for another stream if nothing is in it, else gives it back.
@@ -101,12 +102,8 @@ pub fn keep_if_vacant(rest: Box<Rest>) -> Option<Box<Rest>> {
     if !rest.is_vacant() {
         return Some(rest);
     }
-    let _of_a_thread_that_ends = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < SPARE_MAX {
-            spare.push(rest);
-        }
-    });
+    let before = SPARE.try_with(|spare| spare.replace(Some(rest)));
+    drop(before);
     None
 }
 
