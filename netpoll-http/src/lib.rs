@@ -104,6 +104,11 @@ pub mod internals {
     pub mod wire {
         pub use crate::wire::*;
     }
+
+    /// The access log between its threads.
+    pub mod watch {
+        pub use crate::watch::internals::*;
+    }
 }
 
 /// The code on the front page compiles.

@@ -7,14 +7,12 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread::JoinHandle;
 
 use netpoll_core::signal;
 
 use super::line::{Lines, LogFormat, level};
-use super::ring::Level;
+use super::sync::{Arc, JoinHandle};
 use super::writer::{Shared, Sink, open, start};
 use crate::h1::Completed;
 use crate::server::Worker;
@@ -183,12 +181,8 @@ impl AccessLog {
     #[must_use]
     pub fn lost(&self) -> LostLines {
         let shared = &self.owner.shared;
-        LostLines {
-            usual: shared.lost(Level::Usual),
-            client: shared.lost(Level::Client),
-            failure: shared.lost(Level::Failure),
-            unwritten: shared.unwritten(),
-        }
+        let [usual, client, failure] = shared.lost();
+        LostLines { usual, client, failure, unwritten: shared.unwritten() }
     }
 
     /// What [`Server::on_complete`](crate::Server::on_complete) takes: it makes a ring for each worker.

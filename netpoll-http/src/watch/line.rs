@@ -51,6 +51,7 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Of this format.
     pub fn new(format: LogFormat) -> Self {
         let mut lines = Self { format, second: 0, date: Vec::new() };
         lines.set_date(0);

@@ -12,8 +12,21 @@ mod line;
 mod metrics;
 mod process;
 mod ring;
+#[cfg(not(loom))]
+mod sync;
+#[cfg(loom)]
+#[path = "sync_loom.rs"]
+mod sync;
 mod writer;
 
 pub use access_log::{AccessLog, LostLines};
 pub use line::LogFormat;
 pub use metrics::Metrics;
+
+/// The log between its threads, for the model checker.
+#[cfg(feature = "internals")]
+pub mod internals {
+    pub use super::line::Lines;
+    pub use super::ring::{Level, Put, Ring};
+    pub use super::writer::{Shared, Sink, start};
+}

@@ -3,21 +3,25 @@
 //! It gathers for a moment, writes what there is in one call, and sleeps without a deadline when there is nothing. Who puts a line
 //! in wakes it only if it sleeps, or if a ring has become half full: a busy worker makes no system calls for its log.
 //!
+//! `tests/loom.rs` has it in every interleaving with a worker, but for the file and the hangup.
+//!
 //! Invariant: the thread is the only one that takes from the rings and that has the sink.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use netpoll_core::signal::Signal;
 
 use super::line::Lines;
 use super::ring::{Level, Put, Ring};
+use super::sync::{
+    Arc, AtomicBool, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst,
+    Sleeper, fence, spawn,
+};
 use crate::message::guarded;
 
 /// How long lines are gathered, while there are any: so late a line is in its file at most, and so few writes there are.
@@ -27,7 +31,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// Where lines go.
 pub enum Sink {
+    /// A file, and its name.
     File(File, PathBuf),
+    /// The program's.
     Other(Box<dyn Write + Send>),
 }
 
@@ -62,7 +68,7 @@ impl Write for Sink {
 /// What workers, the program and the writer share.
 #[derive(Default)]
 pub struct Shared {
-    thread: OnceLock<Thread>,
+    writer: OnceLock<Sleeper>,
     /// The writer sleeps, or is about to: who has something for it wakes it.
     is_asleep: AtomicBool,
     rings: Mutex<Rings>,
@@ -121,8 +127,8 @@ impl Shared {
     }
 
     fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
+        if let Some(writer) = self.writer.get() {
+            writer.wake();
         }
     }
 
@@ -132,6 +138,7 @@ impl Shared {
         self.wake();
     }
 
+    /// Opens the file again when it is told so.
     pub fn listen_to(&self, hangup: Signal) {
         lock(&self.orders).hangup = Some(hangup);
         self.wake();
@@ -154,40 +161,44 @@ impl Shared {
         self.wake();
     }
 
-    /// Lines of a level that there was no room for.
-    pub fn lost(&self, level: Level) -> u64 {
+    /// Lines that there was no room for, by level.
+    pub fn lost(&self) -> [u64; 3] {
         let rings = lock(&self.rings);
-        rings.gone[level as usize] + rings.live.iter().map(|ring| ring.lost(level)).sum::<u64>()
+        let of =
+            |level| rings.gone[level as usize] + rings.live.iter().map(|ring| ring.lost(level)).sum::<u64>();
+        Level::ALL.map(of)
     }
 
+    /// Lines that the sink did not take.
     pub fn unwritten(&self) -> u64 {
         self.unwritten.load(Relaxed)
     }
 
     fn all_lost(&self) -> u64 {
-        Level::ALL.into_iter().map(|level| self.lost(level)).sum::<u64>() + self.unwritten()
+        self.lost().iter().sum::<u64>() + self.unwritten()
     }
 }
 
-struct Unpark(Thread);
+struct Awaken(Sleeper);
 
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+impl Wake for Awaken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.wake();
     }
 }
 
 /// Starts the thread.
-pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<thread::JoinHandle<()>> {
+pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHandle<()>> {
     let of_thread = Arc::clone(&shared);
-    let writer = move || Writer { shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0 }.run();
-    let handle = thread::Builder::new().name("netpoll-log".to_owned()).spawn(writer)?;
+    let writer = |me| Writer { me, shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0 }.run();
+    let (handle, sleeper) = spawn("netpoll-log", writer)?;
     // Nobody has a ring yet, so nobody has missed it.
-    let _ = shared.thread.set(handle.thread().clone());
+    let _ = shared.writer.set(sleeper);
     Ok(handle)
 }
 
 struct Writer {
+    me: Sleeper,
     shared: Arc<Shared>,
     sink: Sink,
     lines: Lines,
@@ -198,7 +209,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = Waker::from(std::sync::Arc::new(Awaken(self.me.clone())));
         loop {
             let (flushes, ends) = self.take_orders(&waker);
             let has_written = self.write_all();
@@ -211,7 +222,7 @@ impl Writer {
                 return;
             }
             if has_written {
-                thread::park_timeout(GATHER);
+                self.me.sleep_for(GATHER);
             } else {
                 self.sleep();
             }
@@ -238,7 +249,7 @@ impl Writer {
         }
         if has_hung_up {
             // It is polled again before the thread sleeps, and its waker registered.
-            thread::current().unpark();
+            self.me.wake();
         }
         asked
     }
@@ -279,8 +290,9 @@ impl Writer {
     /// Lets go of the rings of workers that have ended.
     fn forget_rings(&self) {
         let Rings { live, gone } = &mut *lock(&self.shared.rings);
-        live.retain(|ring| {
-            let is_over = Arc::strong_count(ring) == 1 && ring.is_empty();
+        live.retain_mut(|ring| {
+            // Having it alone is behind all that its worker did: a count would not tell.
+            let is_over = Arc::get_mut(ring).is_some_and(|ring| ring.is_empty());
             if is_over {
                 for level in Level::ALL {
                     gone[level as usize] += ring.lost(level);
@@ -308,7 +320,7 @@ impl Writer {
         let is_empty = lock(&self.shared.rings).live.iter().all(|ring| ring.is_empty());
         if is_empty {
             // Orders and signals leave a token, which keeps the thread from sleeping.
-            thread::park();
+            self.me.sleep();
         }
         self.shared.is_asleep.store(false, Relaxed);
     }
