@@ -7,14 +7,17 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use netpoll_core::signal;
 
 use super::line::{Lines, LogFormat, level};
+use super::ring::{Level, Ring};
+use super::sample::Sample;
 use super::sync::{Arc, JoinHandle};
 use super::writer::{Shared, Sink, open, start};
 use crate::h1::Completed;
+use crate::layer::TraceContext;
 use crate::server::Worker;
 
 /// The ring of a worker unless something else is asked for: some two thousand usual lines.
@@ -73,6 +76,7 @@ struct Owner {
     shared: Arc<Shared>,
     format: LogFormat,
     ring_bytes: AtomicUsize,
+    one_in: AtomicU32,
     path: Option<Box<Path>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -120,8 +124,8 @@ impl AccessLog {
     fn open(sink: Sink, path: Option<Box<Path>>, format: LogFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = Some(start(Arc::clone(&shared), sink, Lines::new(format))?);
-        let ring_bytes = AtomicUsize::new(RING_BYTES);
-        Ok(Self { owner: Arc::new(Owner { shared, format, ring_bytes, path, writer }) })
+        let (ring_bytes, one_in) = (AtomicUsize::new(RING_BYTES), AtomicU32::new(1));
+        Ok(Self { owner: Arc::new(Owner { shared, format, ring_bytes, one_in, path, writer }) })
     }
 
     /// The ring of each worker has at least so many bytes: how much there may be between two writes, and what a disk that stands still is
@@ -130,6 +134,37 @@ impl AccessLog {
     #[must_use]
     pub fn ring_bytes(self, bytes: usize) -> Self {
         self.owner.ring_bytes.store(bytes.max(RING_BYTES_MIN), Relaxed);
+        self
+    }
+
+    /// Of requests that went well only one in so many has a line. Default 1, all of them; 0 is 1. For hooks that are made from here on.
+    ///
+    /// A request *went well* if it was answered with a status below 400, all of it. Whatever went wrong always has its line: 4xx, 5xx,
+    /// refusals, panics, clients that have left, what was broken off or cut. So has a request whose trace is
+    /// [sampled](TraceContext::is_sampled) and that [`TraceContext::take`] has seen to: who follows a trace finds it in the log. That is for its
+    /// client to say; where clients are not trusted with the size of the log, the hook is left out.
+    ///
+    /// On each worker it is one of each block of so many, at a place that differs from block to block and is the same in each run. What is
+    /// left out is in [`sampled_out`](Self::sampled_out), and costs a few instructions: no line is made. What there was of each route is for
+    /// [`Metrics`](crate::Metrics) to say, which counts all.
+    ///
+    /// ```
+    /// use netpoll_http::{AccessLog, App, LogFormat, Request, Router};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let log = AccessLog::to(std::io::stdout(), LogFormat::Json)?.sample(100);
+    /// let client = App::new(|_worker| Router::new().get("/", |_: &Request| "hello")).on_complete(log.hook()).test();
+    /// for _ in 0..1000 {
+    ///     client.get("/");
+    /// }
+    /// client.get("/nowhere"); // has its line
+    /// assert_eq!(log.sampled_out(), 990);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sample(self, one_in: u32) -> Self {
+        self.owner.one_in.store(one_in, Relaxed);
         self
     }
 
@@ -185,21 +220,58 @@ impl AccessLog {
         LostLines { usual, client, failure, unwritten: shared.unwritten() }
     }
 
+    /// Requests that have no line because only one in so many [has one](Self::sample). They are not among the lines that it
+    /// [lacks](Self::lost): lines written, lost and left out are as many as requests.
+    #[must_use]
+    pub fn sampled_out(&self) -> u64 {
+        self.owner.shared.sampled_out()
+    }
+
     /// What [`Server::on_complete`](crate::Server::on_complete) takes: it makes a ring for each worker.
     pub fn hook(&self) -> impl Fn(&Worker) -> Box<dyn Fn(&Completed<'_>)> + Send + Sync + 'static {
         let log = self.clone();
         move |_worker| {
-            let log = log.clone();
-            let ring = log.owner.shared.ring(log.owner.ring_bytes.load(Relaxed));
-            let made = RefCell::new((Lines::new(log.owner.format), Vec::new()));
-            Box::new(move |done| {
-                let (lines, line) = &mut *made.borrow_mut();
-                line.clear();
-                lines.write(line, done);
-                log.owner.shared.put(&ring, line, level(done));
-            })
+            let logging = RefCell::new(Logging::begin(&log.owner));
+            Box::new(move |done| logging.borrow_mut().log(done))
         }
     }
+}
+
+/// The log of one worker.
+struct Logging {
+    owner: Arc<Owner>,
+    ring: Arc<Ring>,
+    sample: Sample,
+    lines: Lines,
+    /// The line that is made.
+    line: Vec<u8>,
+}
+
+impl Logging {
+    fn begin(owner: &Arc<Owner>) -> Self {
+        Self {
+            ring: owner.shared.ring(owner.ring_bytes.load(Relaxed)),
+            sample: Sample::one_in(owner.one_in.load(Relaxed)),
+            lines: Lines::new(owner.format),
+            line: Vec::new(),
+            owner: Arc::clone(owner),
+        }
+    }
+
+    fn log(&mut self, done: &Completed<'_>) {
+        let level = level(done);
+        if level == Level::Usual && !self.sample.shows_next() && !is_traced(done) {
+            return self.ring.leave_out();
+        }
+        self.line.clear();
+        self.lines.write(&mut self.line, done);
+        self.owner.shared.put(&self.ring, &self.line, level);
+    }
+}
+
+/// Somebody follows it.
+fn is_traced(done: &Completed<'_>) -> bool {
+    done.request.extensions().get::<TraceContext>().is_some_and(TraceContext::is_sampled)
 }
 
 impl Drop for Owner {
@@ -218,6 +290,7 @@ impl fmt::Debug for AccessLog {
             .field("path", &self.owner.path)
             .field("format", &self.owner.format)
             .field("lost", &self.lost())
+            .field("sampled_out", &self.sampled_out())
             .finish_non_exhaustive()
     }
 }

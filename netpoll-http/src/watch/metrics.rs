@@ -32,6 +32,7 @@ const GAUGES: [&str; 4] = ["budget_events", "held_input_bytes", "held_output_byt
 /// | `netpoll_worker_turn_age_seconds` | `worker` | how long its present turn has lasted, zero while it waits ([`Handle::turn_age`]) |
 /// | `netpoll_worker_..` | `worker` | each figure of [`Stats`](netpoll_core::Stats); times in seconds |
 /// | `netpoll_log_lines_lost_total` | `level` | [`LostLines`](crate::LostLines) of the logs that were [added](Self::log) |
+/// | `netpoll_log_lines_sampled_out_total` | | [`AccessLog::sampled_out`](crate::AccessLog::sampled_out) of the same |
 /// | `process_..` | | CPU, memory, descriptors, threads, start, by the names that all exporters have |
 ///
 /// `route` is the pattern, `/orders/{id}`, and `-` where none was found: there are as many series as routes, whatever paths are asked for. Of
@@ -77,7 +78,7 @@ impl Metrics {
         Self::default()
     }
 
-    /// Shows the lines that a log has lost as well.
+    /// Shows the lines that a log has lost as well, and those that are left out of it on purpose.
     #[must_use]
     pub fn log(self, log: &AccessLog) -> Self {
         self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log.clone());
@@ -147,6 +148,11 @@ impl Metrics {
         page.sample(&[("level", "client")], sum(|lost| lost.client));
         page.sample(&[("level", "failure")], sum(|lost| lost.failure));
         page.sample(&[("level", "unwritten")], sum(|lost| lost.unwritten));
+        page.counter(
+            "netpoll_log_lines_sampled_out",
+            "Requests that are left out of the access log on purpose.",
+        );
+        page.sample(&[], logs.iter().map(AccessLog::sampled_out).sum::<u64>());
     }
 }
 

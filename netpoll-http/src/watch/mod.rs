@@ -12,6 +12,7 @@ mod line;
 mod metrics;
 mod process;
 mod ring;
+mod sample;
 #[cfg(not(loom))]
 mod sync;
 #[cfg(loom)]

@@ -50,6 +50,8 @@ pub struct Ring {
     tail: Place,
     /// Lines that there was no room for, by level.
     lost: [AtomicU64; 3],
+    /// Lines that nobody wanted in it.
+    sampled_out: AtomicU64,
 }
 
 /// What became of a line.
@@ -72,6 +74,7 @@ impl Ring {
             head: Place::default(),
             tail: Place::default(),
             lost: Default::default(),
+            sampled_out: AtomicU64::new(0),
         }
     }
 
@@ -93,8 +96,7 @@ impl Ring {
         // Pairs with the store in `take`: what was copied out before may be overwritten.
         let used = (head - self.tail.0.load(Acquire)) as usize;
         if used + needed > self.words_max(level) {
-            let lost = &self.lost[level as usize];
-            lost.store(lost.load(Relaxed) + 1, Relaxed);
+            add_one(&self.lost[level as usize]);
             return Put::Lost;
         }
         let mask = self.words.len() as u64 - 1;
@@ -114,6 +116,11 @@ impl Ring {
         self.head.0.store(head + needed as u64, Release);
         let half = self.words.len() / 2;
         if used <= half && used + needed > half { Put::TakenAndHalfFull } else { Put::Taken }
+    }
+
+    /// Counts one that is left out on purpose. By the worker only.
+    pub fn leave_out(&self) {
+        add_one(&self.sampled_out);
     }
 
     /// Takes lines out, up to about so many bytes, and returns how many. By the writer only.
@@ -148,6 +155,16 @@ impl Ring {
     pub fn lost(&self, level: Level) -> u64 {
         self.lost[level as usize].load(Relaxed)
     }
+
+    /// Those that were left out on purpose, ever.
+    pub fn sampled_out(&self) -> u64 {
+        self.sampled_out.load(Relaxed)
+    }
+}
+
+/// By the one thread that stores it.
+fn add_one(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
 #[cfg(all(test, not(loom)))]

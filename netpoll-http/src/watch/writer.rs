@@ -83,8 +83,9 @@ pub struct Shared {
 #[derive(Default)]
 struct Rings {
     live: Vec<Arc<Ring>>,
-    /// What those have lost that are gone.
+    /// What those have lost that are gone, and what was left out of them on purpose.
     gone: [u64; 3],
+    gone_sampled_out: u64,
 }
 
 /// What the program wants of the writer.
@@ -167,6 +168,12 @@ impl Shared {
         let of =
             |level| rings.gone[level as usize] + rings.live.iter().map(|ring| ring.lost(level)).sum::<u64>();
         Level::ALL.map(of)
+    }
+
+    /// Lines that were left out on purpose.
+    pub fn sampled_out(&self) -> u64 {
+        let rings = lock(&self.rings);
+        rings.gone_sampled_out + rings.live.iter().map(|ring| ring.sampled_out()).sum::<u64>()
     }
 
     /// Lines that the sink did not take.
@@ -289,7 +296,7 @@ impl Writer {
 
     /// Lets go of the rings of workers that have ended.
     fn forget_rings(&self) {
-        let Rings { live, gone } = &mut *lock(&self.shared.rings);
+        let Rings { live, gone, gone_sampled_out } = &mut *lock(&self.shared.rings);
         live.retain_mut(|ring| {
             // Having it alone is behind all that its worker did: a count would not tell.
             let is_over = Arc::get_mut(ring).is_some_and(|ring| ring.is_empty());
@@ -297,6 +304,7 @@ impl Writer {
                 for level in Level::ALL {
                     gone[level as usize] += ring.lost(level);
                 }
+                *gone_sampled_out += ring.sampled_out();
             }
             !is_over
         });

@@ -389,3 +389,47 @@ fn behind_a_trusted_proxy_the_line_names_the_client() {
     let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["192.0.2.7", "11.0.0.7"]);
 }
+
+#[test]
+fn of_requests_that_went_well_one_in_so_many_has_a_line_and_of_others_each() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Common).expect("a thread").sample(10);
+    let panics = |_: &Request| -> &str { panic!("as told") };
+    let client = App::new(move |_| router().get("/panics", panics)).on_complete(log.hook()).test();
+    let mut connection = client.connect();
+    for round in 0..1000 {
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(connection.response().is_some());
+        if round % 100 == 0 {
+            for path in ["/nowhere", "/missing", "/broken", "/panics"] {
+                client.get(path);
+            }
+            client.raw(b"nonsense\r\n\r\n");
+        }
+    }
+    log.flush();
+    let text = paper.text();
+    let lines = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+    assert_eq!((lines("\"GET / HTTP/1.1\" 200 "), log.sampled_out()), (100, 900));
+    let wrong = ["/nowhere", "/missing", "/broken", "/panics", "\"-\" 400 "];
+    assert_eq!(wrong.map(lines), [10; 5]);
+    assert_eq!((text.lines().count(), log.lost().total()), (150, 0), "what is left out is not lost");
+}
+
+#[test]
+fn a_request_whose_trace_is_sampled_has_its_line_where_the_trace_is_taken() {
+    for is_taken in [true, false] {
+        let paper = Paper::default();
+        let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread").sample(1000);
+        let service = move |_: &_| if is_taken { router().before(TraceContext::take) } else { router() };
+        let client = App::new(service).on_complete(log.hook()).test();
+        client.get("/"); // The first of its thousand.
+        for flags in ["01", "00"] {
+            let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+            client.request(Method::GET, "/orders/7").header("traceparent", &parent).send();
+        }
+        log.flush();
+        let lines = paper.text().lines().filter(|line| line.contains("/orders/7")).count();
+        assert_eq!((lines, log.sampled_out()), if is_taken { (1, 1) } else { (0, 2) });
+    }
+}

@@ -92,6 +92,7 @@ fn figures_of_workers_of_the_process_and_of_the_log_are_there() {
     let page = client.get("/metrics").text().to_owned();
     assert!(value(&page, r#"netpoll_worker_requests_total{worker="0"}"#) >= 1.0);
     assert_eq!(value(&page, r#"netpoll_log_lines_lost_total{level="usual"}"#), 0.0);
+    assert_eq!(value(&page, "netpoll_log_lines_sampled_out_total"), 0.0);
     assert!(value(&page, "process_resident_memory_bytes") > 1e6);
     assert!(value(&page, "process_open_fds") >= 3.0);
     assert!(value(&page, "process_start_time_seconds") > 1.6e9);
