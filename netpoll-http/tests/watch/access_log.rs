@@ -433,3 +433,82 @@ fn a_request_whose_trace_is_sampled_has_its_line_where_the_trace_is_taken() {
         assert_eq!((lines, log.sampled_out()), if is_taken { (1, 1) } else { (0, 2) });
     }
 }
+
+/// Asks for the same so many times, in batches, and waits for all answers.
+fn ask(stream: &mut TcpStream, path: &str, body: &str, times: usize) {
+    const BATCH: usize = 100;
+    let end = format!("\r\n\r\n{body}");
+    for begin in (0..times).step_by(BATCH) {
+        let count = BATCH.min(times - begin);
+        let batch = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(count);
+        stream.write_all(batch.as_bytes()).expect("it reads");
+        let (mut answers, mut piece) = (Vec::new(), [0; 16 * 1024]);
+        while memchr::memmem::find_iter(&answers, "HTTP/1.1 ").count() < count
+            || !answers.ends_with(end.as_bytes())
+        {
+            let bytes = stream.read(&mut piece).expect("an answer in time, whatever the log does");
+            assert!(bytes > 0, "the connection stays");
+            answers.extend_from_slice(&piece[..bytes]);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_lines_on_a_server_whose_disk_stands_still_holds_nobody_up_and_all_are_accounted_for() {
+    for one_in in [1, 10] {
+        let paper = Paper::default();
+        let ((asked, was_asked), (open, opened)) = (channel(), channel());
+        let gate = Gate { paper: paper.clone(), asked, opened };
+        let log = AccessLog::to(gate, LogFormat::Combined).expect("a thread");
+        let log = log.ring_bytes(64 * 1024).sample(one_in);
+        // Let go before the log, whose end waits for its writer.
+        let open = open;
+        let running = Server::bind("127.0.0.1:0")
+            .expect("an address")
+            .workers(2)
+            .on_complete(log.hook())
+            .app(|_| router())
+            .start()
+            .expect("it starts");
+        let addr = running.addr().as_socket_addr().expect("TCP");
+        // Several, so that both workers have some.
+        let mut clients: Vec<_> = (0..8).map(|_| TcpStream::connect(addr).expect("it listens")).collect();
+        for client in &clients {
+            client.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        }
+        ask(&mut clients[0], "/missing", "", 1);
+        was_asked.recv().expect("its line is being written, and goes on being so");
+        let (usual, broken) = (16_000, 40);
+        for client in &mut clients {
+            ask(client, "/", "hello", usual / 8);
+        }
+        let lost = log.lost();
+        assert!(lost.usual > 0, "more than there is room for");
+        for client in &mut clients {
+            ask(client, "/broken", "", broken / 8);
+        }
+        assert_eq!(log.lost(), lost, "the reserve has room for them");
+        let flood = 4000;
+        for client in &mut clients {
+            ask(client, "/broken", "", flood / 8);
+        }
+        assert!(log.lost().failure > 0, "it is not without end");
+
+        drop(open);
+        drop(clients);
+        running.stop(Duration::from_secs(10)).expect("it ran");
+        log.flush();
+        let (text, lost) = (paper.text(), log.lost());
+        let written = |status: &str| text.lines().filter(|line| line.contains(status)).count() as u64;
+        assert_eq!(written(" 200 ") + lost.usual + log.sampled_out(), usual as u64, "one in {one_in}");
+        assert_eq!(written(" 502 ") + lost.failure, (broken + flood) as u64);
+        assert_eq!((written(" 410 "), lost.client, lost.unwritten), (1, 0, 0));
+        let says =
+            text.lines().filter_map(|line| line.strip_prefix("# ")?.split(' ').next()?.parse::<u64>().ok());
+        assert_eq!(says.sum::<u64>(), lost.total(), "the log says what it lacks");
+        let sampled_out = log.sampled_out() * u64::from(one_in);
+        // Each worker is somewhere in a block.
+        let expected = (usual as u64) * u64::from(one_in - 1);
+        assert!(sampled_out.abs_diff(expected) < 2 * u64::from(one_in).pow(2), "{sampled_out} of {expected}");
+    }
+}
