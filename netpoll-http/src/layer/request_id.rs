@@ -1,16 +1,19 @@
 //! A name for each request, by which it is found in the logs of all that have handled it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use http::{HeaderName, HeaderValue};
 
-use super::chance::{hex, unique};
+use super::chance::{hex, unique_16};
 use crate::message::{Parts, Request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest name that is taken over.
 const BYTES_MAX: usize = 128;
+/// The longest that needs no allocation of its own: a UUID with its dashes.
+const SHORT_BYTES_MAX: usize = 36;
 
 /// The name of a request: that of its field `X-Request-Id`, if it has a sane one, else a new one of 32 hexadecimal digits.
 ///
@@ -33,9 +36,17 @@ const BYTES_MAX: usize = 128;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook these two make a request take the longer way; two allocations.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(Box<str>);
+/// It is unique, and no secret. As any hook these two make a request take the longer way: `take` allocates once, and once more for a name
+/// of more than 36 bytes; `show` once, and twice more if the answer has no other header.
+#[derive(Clone)]
+pub struct RequestId(Name);
+
+#[derive(Clone)]
+enum Name {
+    /// So many bytes.
+    Short(u8, [u8; SHORT_BYTES_MAX]),
+    Long(Box<[u8]>),
+}
 
 impl RequestId {
     /// The name of a request as its fields have it, or a new one.
@@ -43,9 +54,15 @@ impl RequestId {
     pub fn of(request: &Request<'_>) -> Self {
         let mut lines = request.header_lines(X_REQUEST_ID);
         match (lines.next(), lines.next()) {
-            (Some(name), None) if is_sane(name) => Self(String::from_utf8_lossy(name).into()),
-            _ => Self(hex(&unique::<16>()).into()),
+            (Some(name), None) if is_sane(name) => Self(Name::of(name)),
+            _ => Self::new(),
         }
+    }
+
+    fn new() -> Self {
+        let mut digits = [0; SHORT_BYTES_MAX];
+        hex(&unique_16(), &mut digits);
+        Self(Name::Short(32, digits))
     }
 
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions).
@@ -59,7 +76,7 @@ impl RequestId {
         if request.extensions().get::<Self>().is_none() {
             Self::take(request);
         }
-        let id = request.extensions().get::<Self>().map(|id| HeaderValue::from_str(&id.0));
+        let id = request.extensions().get::<Self>().map(|id| HeaderValue::from_bytes(id.bytes()));
         if let Some(Ok(id)) = id {
             parts.headers.insert(X_REQUEST_ID, id);
         }
@@ -68,17 +85,72 @@ impl RequestId {
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It is ASCII: its own, or what is sane.
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    /// The same: printable ASCII without a quote or a backslash.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Name::Short(count, bytes) => &bytes[..usize::from(*count)],
+            Name::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        match bytes.get_mut(..name.len()) {
+            Some(place) => {
+                place.copy_from_slice(name);
+                Self::Short(name.len() as u8, bytes)
+            }
+            None => Self::Long(name.into()),
+        }
     }
 }
 
 fn is_sane(name: &[u8]) -> bool {
-    let may_be = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:/+=".contains(byte);
-    (1..=BYTES_MAX).contains(&name.len()) && name.iter().all(may_be)
+    const MAY_BE: [bool; 256] = {
+        let (mut table, marks) = ([false; 256], b"-._~:/+=");
+        let mut byte = 0_u8;
+        while byte < 128 {
+            table[byte as usize] = byte.is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut at = 0;
+        while at < marks.len() {
+            table[marks[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    (1..=BYTES_MAX).contains(&name.len()) && name.iter().all(|byte| MAY_BE[usize::from(*byte)])
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for RequestId {}
+
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestId").field(&self.as_str()).finish()
     }
 }

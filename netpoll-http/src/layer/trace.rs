@@ -4,7 +4,7 @@
 
 use http::HeaderValue;
 
-use super::chance::{hex, unique};
+use super::chance::{hex, unique_8};
 use crate::message::Request;
 
 /// The form of version 00, and what later ones begin with.
@@ -72,7 +72,15 @@ impl TraceContext {
     /// The same as 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id_hex(&self) -> String {
-        hex(&self.trace_id)
+        let mut digits = String::with_capacity(32);
+        digits.extend(self.trace_id_digits().map(char::from));
+        digits
+    }
+
+    pub(crate) fn trace_id_digits(&self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        hex(&self.trace_id, &mut digits);
+        digits
     }
 
     /// What the client calls its part of the trace.
@@ -96,9 +104,11 @@ impl TraceContext {
     /// The field for a request that is made on behalf of this one: its parent is [`span_id`](Self::span_id).
     #[must_use]
     pub fn traceparent(&self) -> HeaderValue {
-        let Self { trace_id, span_id, flags, .. } = self;
-        let text = format!("00-{}-{}-{:02x}", hex(trace_id), hex(span_id), flags);
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+        let mut text = *b"00-                                -                -  ";
+        hex(&self.trace_id, &mut text[3..35]);
+        hex(&self.span_id, &mut text[36..52]);
+        hex(&[self.flags], &mut text[53..]);
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// The field `tracestate` of the same, as it was sent; `None` if there is none, or more than 512 bytes of it.
@@ -137,24 +147,31 @@ fn parse(text: &[u8]) -> Option<TraceContext> {
     if trace_id == [0; 16] || parent_id == [0; 8] {
         return None;
     }
-    let span_id = unique();
+    let span_id = unique_8();
     Some(TraceContext { trace_id, parent_id, span_id, flags: flags & KNOWN_FLAGS, state: None })
 }
 
 /// Lower-case hexadecimal digits, two for each byte.
 fn digits<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+    /// What is no digit has bits that none has.
+    const NONE: u8 = 0xf0;
+    const VALUES: [u8; 256] = {
+        let (mut values, mut digit) = ([NONE; 256], 0);
+        while digit < 16 {
+            values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+            digit += 1;
+        }
+        values
     };
-    let mut bytes = [0; BYTES];
+    let (mut bytes, mut seen) = ([0; BYTES], 0);
     let (pairs, []) = text.as_chunks::<2>() else { return None };
     if pairs.len() != BYTES {
         return None;
     }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        let [high, low] = pair.map(|digit| VALUES[usize::from(digit)]);
+        seen |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    Some(bytes)
+    (seen & NONE == 0).then_some(bytes)
 }

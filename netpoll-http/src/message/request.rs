@@ -147,7 +147,7 @@ impl<'a> Request<'a> {
     /// Its [peer](Self::peer) and [time](Self::arrived) are true; its method is `-`, target and path are empty, and it
     /// has no headers.
     pub fn is_unread(&self) -> bool {
-        self.head().target().is_empty()
+        self.head().target_bytes().is_empty()
     }
 
     /// The method. Comparing with a constant is cheap: `req.method() == Method::GET`.
@@ -255,9 +255,8 @@ impl<'a> Request<'a> {
 
     /// The values of all headers with this name, in any case and in their order.
     pub fn header_lines(&self, name: impl AsRef<str>) -> impl Iterator<Item = &[u8]> {
-        self.headers()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(name.as_ref()))
-            .map(|(_, value)| value)
+        let (head, index) = self.lines();
+        index.all_of(head, name)
     }
 
     /// All headers in the order in which they came, names as they were sent.

@@ -216,7 +216,17 @@ impl Parts {
 
 /// Whether the connection is to be closed behind an answer with these headers.
 pub(super) fn says_close(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| framing::lists(value.as_bytes(), "close"))
+    has(headers, &CONNECTION)
+        && headers.get_all(CONNECTION).iter().any(|value| framing::lists(value.as_bytes(), "close"))
+}
+
+/// Whether there is a header of this name. A look through a few names is quicker than one into the map, which hashes.
+pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    if headers.keys_len() <= 8 {
+        headers.keys().any(|known| known == name)
+    } else {
+        headers.contains_key(name)
+    }
 }
 
 /// Adds a header: beside those of its name, or in place of the one that there can be.

@@ -29,10 +29,15 @@ pub fn json(out: &mut Vec<u8>, text: &[u8]) {
 
 fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
     let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
-    // All of it at once, as the compiler can: most texts have nothing to escape.
-    if text.len() == shown.len() && shown.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+    // Most texts have nothing to escape.
+    if text.len() == shown.len() && are_plain(shown) {
         return out.extend_from_slice(shown);
     }
+    escape_slowly(out, text, shown, style);
+}
+
+#[cold]
+fn escape_slowly(out: &mut Vec<u8>, text: &[u8], shown: &[u8], style: Style) {
     let mut plain = 0;
     for (at, byte) in shown.iter().enumerate() {
         if is_plain(*byte) {
@@ -51,6 +56,37 @@ fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
     if shown.len() < text.len() {
         out.extend_from_slice(b"...");
     }
+}
+
+/// All of them stand for themselves: eight bytes in each step, those at the end perhaps twice.
+fn are_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let odd = words.iter().fold(0, |odd, word| odd | odd_bytes(*word));
+    let last = match text.last_chunk::<8>() {
+        _ if rest.is_empty() => 0,
+        Some(last) => odd_bytes(*last),
+        None => {
+            let mut last = [b' '; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            odd_bytes(last)
+        }
+    };
+    odd | last == 0
+}
+
+/// Not zero if one of them does not stand for itself.
+///
+/// A bit for each byte, of which the lowest is exact, and those above it may be wrong (Warren, "Hacker's Delight", 6-1).
+fn odd_bytes(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(bytes);
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let quote = zero(word ^ (ONES * b'"' as u64));
+    let backslash = zero(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    // From 0x7f on: one more sets the top bit, unless it was set.
+    let beyond = word.wrapping_add(ONES) | word;
+    (quote | backslash | control | beyond) & (ONES << 7)
 }
 
 /// It stands for itself.
@@ -88,6 +124,22 @@ mod tests {
             }
         }
         out
+    }
+
+    #[test]
+    fn any_byte_at_any_place_is_plain_or_not_for_itself() {
+        for byte in 0..=u8::MAX {
+            for length in 1..20 {
+                for at in 0..length {
+                    let mut text = vec![b'~'; length];
+                    text[at] = byte;
+                    assert_eq!(are_plain(&text), is_plain(byte), "{byte} at {at} of {length}");
+                    text[(at + 1) % length] = 0xff;
+                    assert!(!are_plain(&text));
+                }
+            }
+        }
+        assert!(are_plain(b""));
     }
 
     #[test]

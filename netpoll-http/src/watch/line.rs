@@ -3,7 +3,10 @@
 //! Invariant: a line has one LF, its last byte, and is printable ASCII before it: whatever came from a peer is escaped.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use http::StatusCode;
 
 use super::escape::{json, quoted};
 use super::ring::Level;
@@ -97,19 +100,23 @@ impl Lines {
         if request.is_unread() {
             out.push(b'-');
         } else {
-            quoted(out, request.method_str().as_bytes());
+            out.extend_from_slice(request.method_str().as_bytes());
             out.push(b' ');
-            quoted(out, request.target().as_bytes());
+            quoted(out, request.head().target_bytes());
+            out.push(b' ');
             out.extend_from_slice(version(done));
         }
         out.extend_from_slice(b"\" ");
-        number(out, u64::from(done.status.map_or(499, |status| status.as_u16())));
+        out.extend_from_slice(done.status.as_ref().map_or("499", StatusCode::as_str).as_bytes());
         out.push(b' ');
         number(out, done.bytes_out.saturating_sub(done.head_bytes_out));
         if self.format == LogFormat::Combined {
             for name in ["referer", "user-agent"] {
                 out.extend_from_slice(b" \"");
-                quoted(out, request.header(name).unwrap_or(b"-"));
+                match request.header(name) {
+                    Some(value) => quoted(out, value),
+                    None => out.push(b'-'),
+                }
                 out.push(b'"');
             }
         }
@@ -123,68 +130,73 @@ impl Lines {
         out.extend_from_slice(b"\",\"client\":\"");
         client(out, done, b"");
         out.push(b'"');
+        let head = request.head();
         if !request.is_unread() {
-            field(out, "method", Some(request.method_str().as_bytes()));
-            field(out, "target", Some(request.target().as_bytes()));
-            field(out, "version", Some(&version(done)[1..]));
+            // A method is a token: nothing in it is escaped.
+            plain(out, b",\"method\":\"", request.method_str().as_bytes());
+            escaped(out, b",\"target\":\"", Some(head.target_bytes()));
+            plain(out, b",\"version\":\"", version(done));
         }
-        field(out, "host", request.host().map(str::as_bytes));
-        field(out, "route", done.route.map(str::as_bytes));
+        let host = head.authority_bytes();
+        escaped(out, b",\"host\":\"", if host.is_empty() { None } else { Some(host) });
+        escaped(out, b",\"route\":\"", done.route.map(str::as_bytes));
         out.extend_from_slice(b",\"status\":");
-        match done.status {
-            Some(status) => number(out, u64::from(status.as_u16())),
-            None => out.extend_from_slice(b"null"),
+        out.extend_from_slice(done.status.as_ref().map_or("null", StatusCode::as_str).as_bytes());
+        plain(out, b",\"outcome\":\"", done.outcome.name().as_bytes());
+        figure(out, b",\"bytes_in\":", done.bytes_in);
+        figure(out, b",\"bytes_out\":", done.bytes_out);
+        figure(out, b",\"queue_us\":", micros(done.queue));
+        figure(out, b",\"handler_us\":", micros(done.handler));
+        figure(out, b",\"send_us\":", micros(done.send));
+        escaped(out, b",\"referer\":\"", request.header("referer"));
+        escaped(out, b",\"user_agent\":\"", request.header("user-agent"));
+        if let Some(id) = request.extensions().get::<RequestId>() {
+            plain(out, b",\"request_id\":\"", id.bytes());
         }
-        field(out, "outcome", Some(done.outcome.name().as_bytes()));
-        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        for (name, figure) in [
-            ("bytes_in", done.bytes_in),
-            ("bytes_out", done.bytes_out),
-            ("queue_us", micros(done.queue)),
-            ("handler_us", micros(done.handler)),
-            ("send_us", micros(done.send)),
-        ] {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            number(out, figure);
-        }
-        field(out, "referer", request.header("referer"));
-        field(out, "user_agent", request.header("user-agent"));
-        let id = request.extensions().get::<RequestId>();
-        field(out, "request_id", id.map(|id| id.as_str().as_bytes()));
         if let Some(trace) = request.extensions().get::<TraceContext>() {
-            field(out, "trace_id", Some(trace.trace_id_hex().as_bytes()));
+            plain(out, b",\"trace_id\":\"", &trace.trace_id_digits());
         }
         out.extend_from_slice(b"}\n");
     }
 }
 
-/// A member of an object, if there is one.
-fn field(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+/// A member of an object, with a text in which nothing has to be escaped.
+fn plain<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: &[u8]) {
+    out.extend_from_slice(start);
+    out.extend_from_slice(value);
+    out.push(b'"');
+}
+
+/// A member with any text, if there is one.
+fn escaped<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: Option<&[u8]>) {
     let Some(value) = value else { return };
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":\"");
+    out.extend_from_slice(start);
     json(out, value);
     out.push(b'"');
 }
 
+/// A member with a number.
+fn figure<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: u64) {
+    out.extend_from_slice(start);
+    number(out, value);
+}
+
+fn micros(time: Duration) -> u64 {
+    // What a turn answers takes no time by its clock.
+    if time.is_zero() { 0 } else { u64::try_from(time.as_micros()).unwrap_or(u64::MAX) }
+}
+
 fn number(out: &mut Vec<u8>, number: u64) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The address of who asked, as far as it is known; a Unix socket has none.
 fn client(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
     match done.request.client_ip() {
-        Some(IpAddr::V4(ip)) => {
-            for (place, octet) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
-                }
-                number(out, u64::from(octet));
-            }
-        }
+        Some(IpAddr::V4(ip)) => ipv4(out, ip),
         // Writing to memory does not fail.
         Some(ip) => _ = write!(out, "{ip}"),
         None if done.request.peer().is_unix() => out.extend_from_slice(b"unix"),
@@ -192,8 +204,34 @@ fn client(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
     }
 }
 
-fn version(done: &Completed<'_>) -> &'static [u8] {
-    if done.request.version() == http::Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" }
+fn ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
+    /// Each number with a dot behind it, and how long that is.
+    const OCTETS: [([u8; 4], u8); 256] = {
+        let (mut octets, mut octet) = ([([0; 4], 0); 256], 0);
+        while octet < 256 {
+            let digits =
+                [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+            let [hundreds, tens, ones] = digits;
+            octets[octet] = match octet {
+                0..10 => ([ones, b'.', 0, 0], 2),
+                10..100 => ([tens, ones, b'.', 0], 3),
+                _ => ([hundreds, tens, ones, b'.'], 4),
+            };
+            octet += 1;
+        }
+        octets
+    };
+    let (mut text, mut end) = ([0; 16], 0);
+    for octet in ip.octets() {
+        let (piece, length) = OCTETS[usize::from(octet)];
+        text[end..end + 4].copy_from_slice(&piece);
+        end += usize::from(length);
+    }
+    out.extend_from_slice(&text[..end - 1]);
+}
+
+fn version(done: &Completed<'_>) -> &'static [u8; 8] {
+    if done.request.version() == http::Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" }
 }
 
 /// `06/Nov/1994:08:49:37 +0000`

@@ -99,20 +99,9 @@ impl Ring {
             add_one(&self.lost[level as usize]);
             return Put::Lost;
         }
-        let mask = self.words.len() as u64 - 1;
-        let word = |number: u64| &self.words[((head + number) & mask) as usize];
-        word(0).store(line.len() as u64, Relaxed);
-        let mut next = 1;
-        let (whole, rest) = line.as_chunks::<WORD>();
-        for chunk in whole {
-            word(next).store(u64::from_ne_bytes(*chunk), Relaxed);
-            next += 1;
-        }
-        if !rest.is_empty() {
-            let mut last = [0; WORD];
-            last[..rest.len()].copy_from_slice(rest);
-            word(next).store(u64::from_ne_bytes(last), Relaxed);
-        }
+        let (first, second) = self.places(head, needed);
+        first[0].store(line.len() as u64, Relaxed);
+        fill(second, fill(&first[1..], line));
         self.head.0.store(head + needed as u64, Release);
         let half = self.words.len() / 2;
         if used <= half && used + needed > half { Put::TakenAndHalfFull } else { Put::Taken }
@@ -128,22 +117,36 @@ impl Ring {
         let mut tail = self.tail.0.load(Relaxed);
         // Pairs with the store in `put`: the lines are there.
         let head = self.head.0.load(Acquire);
-        let mask = self.words.len() as u64 - 1;
-        let word = |at: u64| self.words[(at & mask) as usize].load(Relaxed);
         let mut lines = 0;
         while tail < head && out.len() < bytes_max {
-            let bytes = word(tail) as usize;
-            let words = bytes.div_ceil(WORD) as u64;
-            let end = out.len() + bytes;
-            for number in 1..=words {
-                out.extend_from_slice(&word(tail + number).to_ne_bytes());
+            let bytes = self.places(tail, 1).0[0].load(Relaxed) as usize;
+            let words = bytes.div_ceil(WORD);
+            let begin = out.len();
+            out.resize(begin + words * WORD, 0);
+            let (first, second) = self.places(tail + 1, words);
+            let (chunks, _) = out[begin..].as_chunks_mut::<WORD>();
+            let (before, behind) = chunks.split_at_mut(first.len());
+            for (words, chunks) in [(first, before), (second, behind)] {
+                for (word, chunk) in words.iter().zip(chunks) {
+                    *chunk = word.load(Relaxed).to_ne_bytes();
+                }
             }
-            out.truncate(end);
-            tail += 1 + words;
+            out.truncate(begin + bytes);
+            tail += 1 + words as u64;
             lines += 1;
         }
         self.tail.0.store(tail, Release);
         lines
+    }
+
+    /// So many words from there on: up to the end of the memory, and from its beginning on.
+    fn places(&self, at: u64, words: usize) -> (&[AtomicU64], &[AtomicU64]) {
+        let start = at as usize & (self.words.len() - 1);
+        let (before, from_here) = self.words.split_at(start);
+        match from_here.get(..words) {
+            Some(first) => (first, &[]),
+            None => (from_here, &before[..words - from_here.len()]),
+        }
     }
 
     /// Nothing is in it.
@@ -160,6 +163,20 @@ impl Ring {
     pub fn sampled_out(&self) -> u64 {
         self.sampled_out.load(Relaxed)
     }
+}
+
+/// Stores bytes, as many as there is room for, and returns the others.
+fn fill<'b>(places: &[AtomicU64], bytes: &'b [u8]) -> &'b [u8] {
+    let (whole, rest) = bytes.as_chunks::<WORD>();
+    for (place, chunk) in places.iter().zip(whole) {
+        place.store(u64::from_ne_bytes(*chunk), Relaxed);
+    }
+    if let (Some(place), false) = (places.get(whole.len()), rest.is_empty()) {
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        place.store(u64::from_ne_bytes(last), Relaxed);
+    }
+    bytes.get(places.len() * WORD..).unwrap_or_default()
 }
 
 /// By the one thread that stores it.

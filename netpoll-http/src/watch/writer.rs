@@ -39,6 +39,9 @@ pub enum Sink {
 
 impl Sink {
     /// Appends to a file, which is made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened; the error names it.
     pub fn file(path: &Path) -> io::Result<Self> {
         Ok(Self::File(open(path)?, path.to_owned()))
     }
@@ -195,6 +198,9 @@ impl Wake for Awaken {
 }
 
 /// Starts the thread.
+///
+/// # Errors
+/// There is none to be had.
 pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHandle<()>> {
     let of_thread = Arc::clone(&shared);
     let writer = |me| Writer { me, shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0 }.run();

@@ -315,11 +315,16 @@ impl HeadIndex {
 
     /// The values of all headers with this name, in any case and in order.
     pub fn all<'a>(&self, head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.all_of(head, name)
+    }
+
+    /// The same of a name that is kept meanwhile.
+    pub fn all_of<'a>(&self, head: &'a [u8], name: impl AsRef<str>) -> impl Iterator<Item = &'a [u8]> {
         self.filled()
             .iter()
             .filter(move |entry| {
-                usize::from(entry.name_len) == name.len()
-                    && entry.name(head).eq_ignore_ascii_case(name.as_bytes())
+                let name = name.as_ref().as_bytes();
+                usize::from(entry.name_len) == name.len() && entry.name(head).eq_ignore_ascii_case(name)
             })
             .map(move |entry| entry.value(head))
     }

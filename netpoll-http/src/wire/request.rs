@@ -184,6 +184,12 @@ impl<'a> Head<'a> {
         text(self.slice(self.target))
     }
 
+    /// Its bytes.
+    #[inline]
+    pub fn target_bytes(&self) -> &'a [u8] {
+        self.slice(self.target)
+    }
+
     /// The path of the target, still percent-encoded: starts with `/`, or is `*`.
     pub fn path(&self) -> &'a str {
         text(self.path_bytes())
@@ -214,6 +220,12 @@ impl<'a> Head<'a> {
     pub fn authority(&self) -> Option<&'a str> {
         // It was checked to be ASCII; it is empty when there is none.
         std::str::from_utf8(self.slice(self.authority)).ok().filter(|authority| !authority.is_empty())
+    }
+
+    /// Its bytes, which are empty when there is none.
+    #[inline]
+    pub fn authority_bytes(&self) -> &'a [u8] {
+        self.slice(self.authority)
     }
 
     /// The client has said `Connection: keep-alive`, and not `close`. Reads the lines once more.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::held::Held;
 use super::{Facts, Replied, Reply, Rest, State, Switching};
-use crate::message::response::{add_header, says_close};
+use crate::message::response::{add_header, has, says_close};
 use crate::message::{Parts, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
 use crate::wire::{ContentType, Length};
@@ -117,7 +117,12 @@ impl<'a> Reply<'a> {
         length: Length,
     ) -> Begun {
         let mut headers = HeaderMap::new();
-        if let Ok(value) = HeaderValue::from_str(content_type.value())
+        let value = match content_type.name() {
+            // Without a copy.
+            Some(name) => Ok(HeaderValue::from_static(name)),
+            None => HeaderValue::from_str(content_type.value()),
+        };
+        if let Ok(value) = value
             && !value.is_empty()
         {
             headers.insert(CONTENT_TYPE, value);
@@ -196,7 +201,7 @@ pub(super) fn write_head(
     length: Length,
 ) -> Option<LengthSlot> {
     let mut head = head(facts, keep_alive, parts.status, ContentType::None, length);
-    if parts.headers.contains_key(UPGRADE) {
+    if has(&parts.headers, &UPGRADE) {
         head.connection = head.connection.with_upgrade();
     }
     let slot = encode::open_head(out, &head);
@@ -214,7 +219,7 @@ pub(crate) fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
             lines.peek().is_some_and(|(next, _)| *next == name && encode::is_single(name.as_str()));
         if !is_overruled && !encode::is_reserved(name.as_str()) {
             // `http` let the name and the value pass, and its rules are not wider than ours.
-            let _ = encode::header(out, name.as_str(), value.as_bytes());
+            encode::checked_header(out, name.as_str(), value.as_bytes());
         }
     }
 }
