@@ -135,6 +135,18 @@ pub trait Service: 'static {
         false
     }
 
+    /// A header line for answers of routes for which [`has_before`](Self::has_before) says yes and [`has_after`](Self::has_after) no: what a hook that only adds this one would do, without
+    /// the longer way. The name in lower case, and a value that is one of [`HeaderValue`](crate::HeaderValue). It takes the place of one of
+    /// that name that the handler has added.
+    #[inline]
+    fn stamp<'r>(
+        &self,
+        _route: Option<RouteId>,
+        _request: &'r Request<'_>,
+    ) -> Option<(&'static str, &'r [u8])> {
+        None
+    }
+
     /// May change an answer before it leaves.
     ///
     /// Called once for each answer, when whoever made it has returned: also for refusals, for 408 and for the 500 that a

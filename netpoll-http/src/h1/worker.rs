@@ -13,8 +13,8 @@ use netpoll_core::Conn;
 use super::watch::{END_OF_HEAD, Watcher, Written};
 use super::{Exchange, Limits, Personal, Service};
 use crate::message::{
-    Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, State,
-    finish, guarded, write_headers,
+    Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, Stamp,
+    State, finish, guarded, write_headers,
 };
 use crate::wire::{
     self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
@@ -153,7 +153,13 @@ impl<S: Service> Worker<S> {
     ) -> Replied {
         let mut starts = self.starts.borrow_mut();
         let has_after = request.is_some() && self.has_after(conn, exchange.route);
-        let context = Context { above: self, route: exchange.route, request, has_after };
+        let stamp = match request {
+            // The shortest way is of routes without hooks.
+            Some(request) if MAY_BE_WATCHED && !has_after => self.stamp(conn, exchange.route, request),
+            _ => None,
+        };
+        let stamp = stamp.as_ref();
+        let context = Context { above: self, route: exchange.route, request, has_after, stamp };
         let may_switch = has_after && request.is_some_and(Request::may_switch) && !conn.is_finished_by_peer();
         let keep_alive = exchange.keep_alive && !conn.is_stopping();
         let stays = if exchange.says_keep_alive { self.stays } else { Connection::Unsaid };
@@ -198,6 +204,22 @@ impl<S: Service> Worker<S> {
         guarded(|| self.service.has_after(route)).unwrap_or_else(|| {
             conn.count_panic();
             false
+        })
+    }
+
+    #[inline]
+    fn stamp<'r>(
+        &self,
+        conn: &mut Conn<'_>,
+        route: Option<RouteId>,
+        request: &'r Request<'_>,
+    ) -> Option<Stamp<'r>> {
+        if S::IS_OWN {
+            return self.service.stamp(route, request);
+        }
+        guarded(|| self.service.stamp(route, request)).unwrap_or_else(|| {
+            conn.count_panic();
+            None
         })
     }
 

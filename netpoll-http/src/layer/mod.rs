@@ -14,6 +14,7 @@ mod rate_limit;
 mod request_id;
 mod trace;
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -43,6 +44,8 @@ enum Kind {
 pub(crate) struct Hooks {
     before: Vec<Before>,
     after: Vec<After>,
+    /// Those after handlers are [`RequestId::show`], and nothing else.
+    only_names: bool,
 }
 
 impl Hooks {
@@ -51,7 +54,22 @@ impl Hooks {
     }
 
     pub(crate) fn add_after(&mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) {
+        // A function has a type of its own.
+        let is_naming = type_id(&hook) == type_id(&RequestId::show);
+        self.only_names = is_naming && (self.after.is_empty() || self.only_names);
         self.after.push(Box::new(hook));
+    }
+
+    /// What they add to an answer, if it is one line that needs no look at it.
+    #[inline]
+    pub(crate) fn stamp<'r>(&self, request: &'r Request<'_>) -> Option<(&'static str, &'r [u8])> {
+        if self.only_names { Some(RequestId::line(request)) } else { None }
+    }
+
+    /// Whether those after handlers have to see answers.
+    #[inline]
+    pub(crate) fn must_see(&self) -> bool {
+        self.has_after() && !self.only_names
     }
 
     #[inline]
@@ -75,6 +93,10 @@ impl Hooks {
     pub(crate) fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
     }
+}
+
+fn type_id<T: 'static>(_: &T) -> TypeId {
+    TypeId::of::<T>()
 }
 
 /// Asks hooks, up to the first that answers or may wait.

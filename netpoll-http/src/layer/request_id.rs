@@ -36,8 +36,8 @@ const SHORT_BYTES_MAX: usize = 36;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook these two make a request take the longer way: `take` allocates once, and once more for a name
-/// of more than 36 bytes; `show` once, and twice more if the answer has no other header.
+/// It is unique, and no secret. As any hook `take` makes a request take the longer way, and allocates once, twice for a name of more than 36 bytes.
+/// `show` costs a line of the head, where it is the only hook after handlers of its router and of those within it; else it allocates as well.
 #[derive(Clone)]
 pub struct RequestId(Name);
 
@@ -80,6 +80,15 @@ impl RequestId {
         if let Some(Ok(id)) = id {
             parts.headers.insert(X_REQUEST_ID, id);
         }
+    }
+
+    /// The header line that [`show`](Self::show) adds.
+    pub(super) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
+        let extensions = request.extensions();
+        if extensions.get::<Self>().is_none() {
+            Self::take(request);
+        }
+        ("x-request-id", extensions.get::<Self>().map_or(b"", |id| id.bytes()))
     }
 
     /// As text.

@@ -37,6 +37,7 @@ pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::{Ask, Asked, Behind, Futures, Pending};
+pub(crate) use reply::Stamp;
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,

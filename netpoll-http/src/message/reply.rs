@@ -22,6 +22,7 @@ use super::response::add_header;
 use super::{Asked, Body, BodyBuf, BodyStream, Error, Parts, Pending, Response, Takeover};
 use crate::wire::{ContentType, Length};
 
+pub(crate) use self::facts::Stamp;
 pub(crate) use self::facts::{Above, Context, Facts};
 use self::head::named;
 pub(crate) use self::head::write_headers;

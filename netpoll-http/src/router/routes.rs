@@ -180,7 +180,16 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
 
     #[inline]
     fn has_after(&self, _route: Option<RouteId>) -> bool {
-        self.hooks.has_after()
+        self.hooks.must_see()
+    }
+
+    #[inline]
+    fn stamp<'r>(
+        &self,
+        _route: Option<RouteId>,
+        request: &'r Request<'_>,
+    ) -> Option<(&'static str, &'r [u8])> {
+        self.hooks.stamp(request)
     }
 
     fn after(&self, _route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {

@@ -106,8 +106,18 @@ impl Service for Router {
     #[inline]
     fn has_after(&self, route: Option<RouteId>) -> bool {
         self.has_before(route)
-            && (self.hooks.has_after()
+            && (self.hooks.must_see()
                 || route.is_none_or(|route| self.held(route).groups.iter().any(|group| group.has_after())))
+    }
+
+    /// Hooks of groups have to see answers, whatever they are.
+    #[inline]
+    fn stamp<'r>(
+        &self,
+        _route: Option<RouteId>,
+        request: &'r Request<'_>,
+    ) -> Option<(&'static str, &'r [u8])> {
+        self.hooks.stamp(request)
     }
 
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {

@@ -1,6 +1,11 @@
 //! Names of requests and traces, in and out.
 
-use netpoll_http::{App, HeaderName, Method, Request, RequestId, Router, TestClient, TraceContext};
+use netpoll_http::{
+    App, HeaderName, HeaderValue, Json, Method, Parts, Request, RequestId, Response, Router, TestClient,
+    TraceContext,
+};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn client() -> TestClient {
     let show = |req: &Request| {
@@ -109,4 +114,71 @@ fn the_state_of_a_trace_goes_with_it() {
     assert_eq!(state(&["a=1", "", "b=2,c=3"]), "a=1,b=2,c=3");
     assert_eq!(state(&[&format!("a={}", "x".repeat(511))]), "", "more than 512 bytes");
     assert_eq!(seen(&[("tracestate", "a=1")]).1, "", "a state alone is none");
+}
+
+/// The same service, with the hook by its name, and within a closure that nobody can tell from any other.
+fn two_of_the_same() -> [TestClient; 2] {
+    [false, true].map(|is_wrapped| {
+        App::new(move |_| {
+            let nested =
+                Router::new().get("/", |_: &Request| "nested").after(|_: &Request, parts: &mut Parts| {
+                    parts.headers.insert(HeaderName::from_static("x-nested"), HeaderValue::from_static("1"));
+                });
+            let router = Router::new()
+                .get("/", |_: &Request| "hello")
+                .get("/async", async |_: Request| "hello")
+                .get("/own", |_: &Request| {
+                    Response::text("own").header(X_REQUEST_ID, HeaderValue::from_static("of-the-handler"))
+                })
+                .get("/panics", |_: &Request| -> &str { panic!("as told") })
+                .get("/json", |_: &Request| Json(7))
+                .nest("/nested", nested)
+                .before(RequestId::take);
+            match is_wrapped {
+                false => router.after(RequestId::show),
+                true => router.after(|req: &Request, parts: &mut Parts| RequestId::show(req, parts)),
+            }
+        })
+        .test()
+    })
+}
+
+/// A line without the differences that mean nothing: a length that was filled in has blanks before it.
+fn plain(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase()
+}
+
+#[test]
+fn a_name_is_in_each_answer_once_whichever_way_it_takes() {
+    for (method, path) in [
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/async"),
+        ("GET", "/own"),
+        ("GET", "/panics"),
+        ("GET", "/json"),
+        ("GET", "/nested"),
+        ("GET", "/nowhere"),
+        ("POST", "/"),
+        ("GET", "nonsense"),
+    ] {
+        let answers = two_of_the_same().map(|client| {
+            let mut connection = client.connect();
+            connection.send(
+                format!("{method} {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: abc-7\r\n\r\n").as_bytes(),
+            );
+            let text = String::from_utf8(connection.received()).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            let mut lines: Vec<_> = head.split("\r\n").map(plain).collect();
+            lines.sort();
+            (lines, body.to_owned())
+        });
+        let names = answers[0].0.iter().filter(|line| line.starts_with("x-request-id: ")).count();
+        assert_eq!(names, 1, "{method} {path}: {answers:?}");
+        if path == "nonsense" {
+            continue; // Its head was not read, so each has a new name.
+        }
+        assert_eq!(answers[0], answers[1], "{method} {path}");
+        assert!(answers[0].0.iter().any(|line| line == "x-request-id: abc-7"), "{answers:?}");
+    }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Facts<'a> {
     /// What is said of a connection that stays open.
     pub(crate) stays: Connection,
     pub(crate) starts: &'a HeadStarts,
-    /// Neither HEAD nor HTTP/1.0, nothing to be said of the connection, and no hooks.
+    /// Neither HEAD nor HTTP/1.0, nothing to be said of the connection, no hooks and no stamp.
     pub(super) is_usual: bool,
     pub(super) context: Context<'a>,
 }
@@ -29,7 +29,12 @@ pub(crate) struct Context<'a> {
     pub(crate) request: Option<&'a Request<'a>>,
     /// Hooks see the head before it leaves; then the request is there.
     pub(crate) has_after: bool,
+    /// A line that each head gets.
+    pub(crate) stamp: Option<&'a Stamp<'a>>,
 }
+
+/// A header line that an answer gets without a hook that sees it: the name in lower case, and a value that was checked.
+pub(crate) type Stamp<'a> = (&'static str, &'a [u8]);
 
 /// Implemented above: what changes an answer before it leaves, and what writes errors.
 pub(crate) trait Above {
@@ -53,7 +58,10 @@ impl<'a> Facts<'a> {
         context: Context<'a>,
     ) -> Self {
         // HTTP/1.0 is always told that its connection stays.
-        let is_usual = !head_only && matches!(stays, Connection::Unsaid) && !context.has_after;
+        let is_usual = !head_only
+            && matches!(stays, Connection::Unsaid)
+            && !context.has_after
+            && context.stamp.is_none();
         Self { head_only, is_http10, keep_alive, stays, starts, is_usual, context }
     }
 
@@ -75,7 +83,7 @@ impl<'a> Facts<'a> {
 
     /// Shows the head to the hooks.
     pub(super) fn after(&self, parts: &mut Parts) {
-        if let Context { above, route, request: Some(request), has_after: true } = self.context {
+        if let Context { above, route, request: Some(request), has_after: true, .. } = self.context {
             above.after(route, request, parts);
         }
     }
@@ -88,7 +96,10 @@ impl<'a> Facts<'a> {
 
     /// Whether somebody is going to need the request after the handler has consumed it.
     pub(super) fn needs_request(&self) -> bool {
-        self.context.has_after || log::IS_ON || self.context.above.needs_requests()
+        self.context.has_after
+            || self.context.stamp.is_some()
+            || log::IS_ON
+            || self.context.above.needs_requests()
     }
 
     /// An error as the program has it; `None` if it is to be text.

@@ -7,7 +7,7 @@
 //! [`Begun::has_body`] decides, after them, whether body bytes may follow.
 
 use http::header::{CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::held::Held;
 use super::{Facts, Replied, Reply, Rest, State, Switching};
@@ -105,7 +105,11 @@ impl<'a> Reply<'a> {
         }
         let status = self.effective(status);
         let State { ref mut out, facts, keep_alive, .. } = *self.state;
-        let slot = encode::head(out, &head(facts, keep_alive, status, content_type, length));
+        let slot = encode::open_head(out, &head(facts, keep_alive, status, content_type, length));
+        if let Some(&(name, value)) = facts.context.stamp {
+            encode::checked_header(out, name, value);
+        }
+        encode::close_head(out);
         Begun { slot, has_body: !facts.head_only && encode::may_have_body(status) }
     }
 
@@ -171,6 +175,11 @@ impl<'a> Reply<'a> {
         let mut parts = Parts { headers, ..Parts::new(StatusCode::SWITCHING_PROTOCOLS) };
         self.add_headers(&mut parts);
         parts.headers.insert(UPGRADE, takeover.protocol.clone());
+        if let Some(&(name, value)) = self.state.facts.context.stamp
+            && let Ok(value) = HeaderValue::from_bytes(value)
+        {
+            parts.headers.insert(HeaderName::from_static(name), value);
+        }
         if self.state.facts.has_after() {
             self.hold(parts, Length::Known(0));
             let headers = HeaderMap::new();
@@ -205,19 +214,30 @@ pub(super) fn write_head(
         head.connection = head.connection.with_upgrade();
     }
     let slot = encode::open_head(out, &head);
-    write_headers(out, &parts.headers);
+    if let Some(&(name, value)) = facts.context.stamp {
+        // In place of one that the program has added.
+        encode::checked_header(out, name, value);
+        write_all_but(out, &parts.headers, name);
+    } else {
+        write_headers(out, &parts.headers);
+    }
     encode::close_head(out);
     slot
 }
 
 /// Writes the header lines that do not belong to the framing. Of a field that has one value the last line is written.
 pub(crate) fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
+    // No header has no name.
+    write_all_but(out, headers, "");
+}
+
+fn write_all_but(out: &mut Vec<u8>, headers: &HeaderMap, left_out: &str) {
     let mut lines = headers.iter().peekable();
     // Lines of one name come one behind the other.
     while let Some((name, value)) = lines.next() {
         let is_overruled =
             lines.peek().is_some_and(|(next, _)| *next == name && encode::is_single(name.as_str()));
-        if !is_overruled && !encode::is_reserved(name.as_str()) {
+        if !is_overruled && !encode::is_reserved(name.as_str()) && name.as_str() != left_out {
             // `http` let the name and the value pass, and its rules are not wider than ours.
             encode::checked_header(out, name.as_str(), value.as_bytes());
         }
