@@ -15,6 +15,7 @@ pub mod runner;
 pub mod sampler;
 pub mod scan;
 pub mod sys;
+pub mod watched;
 
 use std::fmt::Display;
 use std::str::FromStr;

@@ -7,6 +7,7 @@
 //! Options: `--json` one object per claim; `--programs DIR` use the programs there and build nothing.
 
 mod blocking;
+mod logging;
 mod primitives;
 
 use benches::runner::{
@@ -74,6 +75,7 @@ fn run() -> Result<(), Failure> {
     let mut claims = of_primitives();
     sys::pin_current_thread(&[LOAD_CPU])?;
     claims.extend(of_servers(&programs)?);
+    claims.extend(logging::claims(&programs)?);
     claims.push(of_the_cache());
     for claim in &claims {
         if args.iter().any(|arg| arg == "--json") {

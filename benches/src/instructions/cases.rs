@@ -28,7 +28,8 @@ use netpoll_http::internals::wire::{
     parse,
 };
 use netpoll_http::{
-    App, Completed, Metrics, Params, Reply, Request, Route, Router, Service, StatusCode, TestClient,
+    AccessLog, App, Completed, LogFormat, Metrics, Params, Reply, Request, RequestId, Route, Router, Service,
+    StatusCode, TestClient, TraceContext,
 };
 
 /// One thing that is counted.
@@ -69,8 +70,13 @@ pub const CASES: &[Case] = &[
     case("route_parameter_router", |rounds| a_route_is_found(rounds, &routes::router(), WITH_PARAMETER)),
     case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
     case("stack_plaintext", requests_are_answered::<1>),
+    case("stack_plaintext_logged", |rounds| requests_are_logged(rounds, LogFormat::Combined, 1)),
+    case("stack_plaintext_logged_json", |rounds| requests_are_logged(rounds, LogFormat::Json, 1)),
+    case("stack_plaintext_logged_sampled", |rounds| requests_are_logged(rounds, LogFormat::Json, 100)),
     case("stack_plaintext_measured", requests_are_measured::<1>),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
+    case("stack_plaintext_named", requests_are_named),
+    case("stack_plaintext_traced", requests_are_traced),
     case("stack_plaintext_watched", requests_are_watched::<1>),
     case("stack_post_1_kib", bodies_are_echoed),
     Case { name: "task_hop", operations: 2, run: two_tasks_wake_each_other },
@@ -83,6 +89,9 @@ pub const CASES: &[Case] = &[
 ];
 
 const FIXED: &str = "/api/v1/items";
+/// As `PLAINTEXT`, with a trace.
+const TRACED: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\
+    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
 const WITH_PARAMETER: &str = "/orders/81723";
 
 fn a_head_is_read(rounds: u64, bytes: &[u8]) {
@@ -166,6 +175,35 @@ fn requests_are_watched<const DEPTH: usize>(rounds: u64) {
 /// The same with figures by route.
 fn requests_are_measured<const DEPTH: usize>(rounds: u64) {
     answered::<DEPTH>(rounds, App::new(|_| plaintext()).on_complete(Metrics::new().hook()).test());
+}
+
+/// The same with a log, of which nothing is lost; its thread's instructions are in the figure.
+fn requests_are_logged(rounds: u64, format: LogFormat, one_in: u32) {
+    let log = AccessLog::to(io::sink(), format).expect("a thread").ring_bytes(4 << 20).sample(one_in);
+    let client = App::new(|_| plaintext()).on_complete(log.hook()).test();
+    answered::<1>(rounds, client);
+    // What the thread has not written by itself, so that all of it is in each count.
+    log.flush();
+    assert_eq!(log.lost().total(), 0);
+}
+
+/// Each request gets a name of its own, which its answer says.
+fn requests_are_named(rounds: u64) {
+    let named = |_: &_| plaintext().before(RequestId::take).after(RequestId::show);
+    answered::<1>(rounds, App::new(named).test());
+}
+
+/// Each request says which trace it belongs to.
+fn requests_are_traced(rounds: u64) {
+    let client = App::new(|_| plaintext().before(TraceContext::take)).test();
+    let mut connection = client.connect();
+    let (request, mut answer) = (TRACED, Vec::with_capacity(8192));
+    for _ in 0..rounds {
+        answer.clear();
+        connection.send(request);
+        connection.drain_received(&mut answer);
+        assert!(answer.ends_with(b"Hello, World!"));
+    }
 }
 
 fn plaintext() -> Router {
