@@ -47,6 +47,10 @@ pub trait Table: Any {
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
     /// Resets what is still open and returns how many that were.
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    /// Whether a drain has to wait for a connection of these. Quick where it has.
+    fn holds_drain(&self) -> bool;
+    /// Closes those that no drain waits for.
+    fn close_quiet(&mut self, cx: &mut Context, io: &mut dyn Io);
     fn keys(&self) -> Vec<Key>;
     /// The longest idle of some connections that can be closed without a reset, and since when it is; the next call looks at others.
     fn longest_idle(&mut self, cx: &mut Context, io: &mut dyn Io) -> Option<(Key, Instant)>;

@@ -193,6 +193,13 @@ impl Stream {
         self.rare |= IN_TASK;
     }
 
+    /// It leads to a server, some task or state has it, and all that it was given to send has left: whoever waits for it, a drain need not.
+    pub fn is_quiet_client(&self) -> bool {
+        self.rare & (IN_TASK | DIALED) == IN_TASK | DIALED
+            && self.phase.is_open()
+            && self.waiting_bytes() == 0
+    }
+
     /// A layer or a task has it: what comes and goes is theirs, and no end of a link.
     pub fn is_linkable(&self) -> bool {
         self.rare & (LAYERED | IN_TASK) == 0

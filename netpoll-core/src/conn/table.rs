@@ -488,6 +488,18 @@ impl<P: Protocol> Table for Connections<P> {
         self.slots.keys().collect::<Vec<_>>().into_iter().filter(|key| self.cut(cx, io, *key)).count()
     }
 
+    fn holds_drain(&self) -> bool {
+        self.slots.keys().any(|key| self.slots.get(key).is_some_and(|slot| !slot.stream.is_quiet_client()))
+    }
+
+    fn close_quiet(&mut self, cx: &mut Context, io: &mut dyn Io) {
+        for key in self.keys() {
+            if self.slots.get(key).is_some_and(|slot| slot.stream.is_quiet_client()) {
+                self.end(cx, io, key, End::closed());
+            }
+        }
+    }
+
     fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
     }

@@ -98,6 +98,11 @@ impl Tables {
         self.tables.iter().map(|table| table.len()).sum()
     }
 
+    /// Whether a drain has to wait for any.
+    pub fn hold_drain(&self) -> bool {
+        self.tables.iter().any(|table| table.holds_drain())
+    }
+
     pub fn reclaim(&mut self) {
         for table in &mut self.tables {
             table.reclaim();

@@ -450,6 +450,7 @@ impl Worker {
         desk::lend(&mut self.cx, io, || lane.executor().close_to_tasks());
         self.clear_orders();
         self.listeners.cut_all(io);
+        self.close_quiet(io);
         for table in self.tables.each() {
             table.cut_all(&mut self.cx, io);
         }
@@ -463,6 +464,13 @@ impl Worker {
         lane.settle(&mut self.cx.agenda.pool);
     }
 
+    /// Closes what is connected to servers and holds no drain: they are told, and not reset.
+    pub fn close_quiet(&mut self, io: &mut dyn Io) {
+        for table in self.tables.each() {
+            table.close_quiet(&mut self.cx, io);
+        }
+    }
+
     fn clear_orders(&mut self) {
         self.cx.commands.clear();
         drop(self.cx.reach.take_given());
@@ -472,9 +480,10 @@ impl Worker {
     #[cold]
     fn has_finished(&self) -> bool {
         if !self.listeners.is_empty()
-            || self.tables.len() > 0
             || !self.sockets.is_empty()
             || self.cx.lane.executor().waited() > 0
+            // What a task has left for a connection may be something to send.
+            || self.tables.len() > 0 && (self.cx.lane.stirred() > 0 || self.tables.hold_drain())
         {
             if self.has_left.get() {
                 self.come_back();

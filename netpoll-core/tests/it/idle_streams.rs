@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use netpoll_core::net::{IdleMark, Link, Stream, in_task};
 use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
-use netpoll_core::task::spawn_daemon;
+use netpoll_core::task::{spawn_daemon, spawn_local, stopping};
 use netpoll_core::time::sleep;
 use netpoll_core::{Conn, ConnLimits, Flow, Input, Layer, Layered, Runtime, Upper, Workers};
 
@@ -180,10 +180,12 @@ fn who_takes_a_stream_out_of_a_pool_in_a_drain_has_its_answer() {
         let mut sim = Sim::new(Options::default());
         let notes = Notes::default();
         let heard = Rc::clone(&notes);
+        let pool = Rc::<RefCell<Vec<Stream>>>::default();
+        let back = Rc::clone(&pool);
         sim.block_on(async move {
             let mut stream = Stream::connect("10.0.0.1:80").await.unwrap();
             stream.set_idle(true);
-            spawn_daemon(async move {
+            spawn_local(async move {
                 sleep(MOMENT).await;
                 if by_mark {
                     stream.set_idle(false);
@@ -194,7 +196,7 @@ fn who_takes_a_stream_out_of_a_pool_in_a_drain_has_its_answer() {
                 stream.read_exact(&mut answer).await.unwrap();
                 heard.borrow_mut().push(String::from_utf8_lossy(&answer).into_owned());
                 stream.set_idle(true);
-                pending::<()>().await;
+                back.borrow_mut().push(stream);
             })
             .detach();
         });
@@ -206,10 +208,90 @@ fn who_takes_a_stream_out_of_a_pool_in_a_drain_has_its_answer() {
         sim.send(peer, b"answer");
         sim.settle();
         assert_eq!(*notes.borrow(), ["answer"], "{by_mark}");
-        assert!(!sim.is_finished());
-        sim.advance(SECOND + MOMENT);
-        assert!(sim.is_finished());
+        assert!(sim.is_finished() && pool.borrow().len() == 1);
     }
+}
+
+/// A connection to a server whose end is a daemon's, as crates for databases have it: the daemon reads it, and says what came.
+fn client(sim: &mut Sim, said: &Notes) -> PeerId {
+    let said = Rc::clone(said);
+    sim.block_on(async move {
+        let mut stream = Stream::connect("10.0.0.1:5432").await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        spawn_daemon(async move {
+            let mut bytes = [0; 16];
+            loop {
+                match stream.read(&mut bytes).await {
+                    Ok(count @ 1..) => {
+                        said.borrow_mut().push(String::from_utf8_lossy(&bytes[..count]).into_owned())
+                    }
+                    Ok(_) => return said.borrow_mut().push("end".to_owned()),
+                    Err(error) => return said.borrow_mut().push(format!("{:?}", error.kind())),
+                }
+            }
+        })
+        .detach();
+    });
+    let (peer, _) = sim.take_dialed().pop().unwrap();
+    assert_eq!(sim.take_received(peer), b"hello");
+    peer
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_server_that_only_a_daemon_is_connected_to() {
+    let (mut sim, said) = (Sim::new(Options::default()), Notes::default());
+    let peer = client(&mut sim, &said);
+    sim.begin_drain(HOUR);
+    sim.settle();
+    assert!(sim.is_finished());
+    assert_eq!((sim.is_closed(peer), sim.is_reset(peer), sim.stats().open()), (true, false, 0));
+    assert_eq!(sim.stats().open(), 0);
+}
+
+#[test]
+fn a_task_that_waits_for_what_a_daemon_hears_from_a_server_is_waited_for() {
+    let (mut sim, said) = (Sim::new(Options::default()), Notes::default());
+    let peer = client(&mut sim, &said);
+    let heard = Rc::clone(&said);
+    sim.block_on(async move {
+        let task = spawn_local(async move {
+            while heard.borrow().is_empty() {
+                sleep(MOMENT).await;
+            }
+        });
+        task.detach();
+    });
+    sim.begin_drain(HOUR);
+    sim.advance(60 * SECOND);
+    assert!(!sim.is_finished());
+    sim.send(peer, b"answer");
+    sim.advance(2 * MOMENT);
+    assert!(sim.is_finished());
+    assert_eq!(said.borrow()[0], "answer");
+}
+
+#[test]
+fn what_a_daemon_has_written_to_a_server_leaves_before_a_drain_is_over() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let mut stream = Stream::connect("10.0.0.1:5432").await.unwrap();
+        spawn_daemon(async move {
+            stopping().await;
+            stream.write_all(&[b'x'; 300_000]).await.unwrap();
+            pending::<()>().await;
+        })
+        .detach();
+    });
+    let (peer, _) = sim.take_dialed().pop().unwrap();
+    sim.stop_reading(peer);
+    sim.begin_drain(HOUR);
+    sim.advance(5 * SECOND);
+    assert!(!sim.is_finished(), "a peer that reads has time to");
+    sim.start_reading(peer);
+    sim.settle();
+    assert!(sim.is_finished());
+    assert_eq!(sim.take_received(peer).len(), 300_000);
+    assert!(!sim.is_reset(peer));
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Seat {
         let _entered = worker.cx.lane.enter();
         worker.begin(reactor.driver_io());
         *halfway = Some(reactor.work(worker));
+        Self::look_whether_it_ends(reactor, worker);
     }
 
     fn serve(&mut self) -> usize {
@@ -96,11 +97,16 @@ impl Seat {
         let _entered = worker.cx.lane.enter();
         let halfway = halfway.take().expect("a turn that has come to its wait");
         let done = reactor.serve(worker, halfway).expect("a simulated wait does not fail");
+        Self::look_whether_it_ends(reactor, worker);
+        done
+    }
+
+    fn look_whether_it_ends(reactor: &mut Reactor<SimDriver, Letter>, worker: &mut Worker) {
         if worker.is_finished() {
+            worker.close_quiet(reactor.driver_io());
             // There is no turn that would show what this one has counted.
             reactor.publish(worker);
         }
-        done
     }
 }
 
