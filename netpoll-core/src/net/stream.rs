@@ -707,6 +707,7 @@ impl ReadHalf<'_> {
 
     /// Hands what was lent over to be written as it is. How much that was: nothing at the end.
     pub(super) fn move_to(&mut self, to: &mut WriteHalf<'_>) -> usize {
+        self.reader.lent = 0;
         let block = std::mem::take(&mut self.reader.held);
         let count = block.len();
         if count > 0 {

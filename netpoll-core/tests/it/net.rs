@@ -980,6 +980,21 @@ fn tasks_of_one_world_connect_to_each_other_over_its_network() {
 }
 
 #[test]
+fn a_relay_passes_on_however_many_pieces_one_by_one() {
+    let (mut sim, _) = relayed(Options::default(), Vec::new(), 0);
+    sim.block_on(async {
+        let mut stream = Stream::connect("10.0.0.2:80").await.unwrap();
+        for nth in 0..600_u16 {
+            stream.write_all(&nth.to_be_bytes()).await.unwrap();
+            let mut heard = [0; 2];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(u16::from_be_bytes(heard), nth);
+        }
+    });
+    assert_eq!(sim.stats().panics, 0);
+}
+
+#[test]
 fn an_address_of_a_world_is_listened_at_once_and_free_again_behind_it() {
     let mut sim = Sim::new(Options::default());
     sim.block_on(async {
