@@ -44,12 +44,14 @@ impl Link {
     #[inline(never)]
     fn look_behind(&self, conn: &mut Conn<'_>, rest: &[u8]) -> Flow {
         let is_behind = self.0.is_behind();
-        let goes_on = rest.is_empty() || self.0.receive(conn.pool(), rest);
+        if !rest.is_empty() {
+            self.0.receive(conn.pool(), rest);
+        }
         if is_behind && conn.is_short_of_memory() {
             return conn.let_go_for_memory();
         }
         match self.look_after(conn) {
-            Flow::Continue if !goes_on => Flow::Pause,
+            Flow::Continue if self.0.is_paused() => Flow::Pause,
             flow => flow,
         }
     }

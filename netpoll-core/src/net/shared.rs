@@ -641,6 +641,11 @@ impl Shared {
         self.lane.offer(self.key.get(), chunk, poll);
     }
 
+    /// Whether so much waits that the connection is to hold more back.
+    pub fn is_paused(&self) -> bool {
+        self.has(PAUSED)
+    }
+
     /// Whether input waits that nobody has read.
     pub fn is_behind(&self) -> bool {
         self.input_bytes() > 0
@@ -661,12 +666,13 @@ impl Shared {
         rest.input.append(pool, bytes);
         let (there, wanted) = (rest.input.len(), rest.wanted);
         drop(rest);
-        if there >= wanted {
-            self.wake_reader();
-        }
         let is_full = self.is_full(there);
         if is_full {
             self.set(PAUSED);
+        }
+        // Last: a waker may poll where it is woken, and what it takes goes on.
+        if there >= wanted {
+            self.wake_reader();
         }
         !is_full
     }

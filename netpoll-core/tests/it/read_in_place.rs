@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use netpoll_core::net::Stream;
@@ -170,4 +173,50 @@ fn a_task_that_waits_for_input_has_its_turn_among_the_callbacks() {
     }
     sim.run();
     assert_eq!(*notes.borrow(), ["task", "callback", "task"]);
+}
+
+thread_local! {
+    static READS: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
+}
+
+/// An executor of one future on its thread, which polls it where it is woken.
+struct AtOnce;
+
+impl Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        let Some(mut reads) = READS.take() else { return };
+        if reads.as_mut().poll(&mut Context::from_waker(&Waker::from(self))).is_pending() {
+            READS.set(Some(reads));
+        }
+    }
+}
+
+#[test]
+fn input_of_whatever_length_goes_on_to_a_future_that_is_polled_where_it_is_woken() {
+    for length in [1000, 64 * 1024, 100_000] {
+        let (heard, mut sim) = (Rc::new(RefCell::new(Vec::new())), Sim::new(Options::default()));
+        let own = Rc::clone(&heard);
+        let listener = listen(&mut sim, move |mut stream| {
+            let heard = Rc::clone(&own);
+            async move {
+                let mut some = vec![0; length];
+                READS.set(Some(Box::pin(async move {
+                    while let Ok(count @ 1..) = stream.read(&mut some).await {
+                        heard.borrow_mut().extend_from_slice(&some[..count]);
+                    }
+                })));
+                Arc::new(AtOnce).wake();
+            }
+        });
+        let (peer, said) = (sim.connect(listener), noise(length));
+        for nth in 1..=5 {
+            sim.send(peer, &said);
+            sim.run();
+            assert_eq!(heard.borrow().len(), nth * length, "in pieces of {length}");
+        }
+        assert!(*heard.borrow() == said.repeat(5));
+        sim.close(peer);
+        sim.run();
+        assert!(READS.take().is_none(), "it has read the end");
+    }
 }
