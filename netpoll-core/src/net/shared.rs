@@ -310,9 +310,7 @@ impl Shared {
         if self.has(GONE | CLOSING) {
             return Poll::Ready(Err(self.failed()));
         }
-        // Who waits for input is idle, or will be soon.
-        self.rest.settle();
-        self.wait_to_read(waker);
+        self.wait_for_any(waker);
         Poll::Pending
     }
 
@@ -321,30 +319,26 @@ impl Shared {
         self.keep_chunk();
         let there = self.input_bytes();
         if there >= wanted || self.has(ENDED) {
-            self.set_wanted(0);
+            self.want_nothing();
             return Poll::Ready(Ok(there));
         }
         if self.has(GONE | CLOSING) {
-            self.set_wanted(0);
+            self.want_nothing();
             return Poll::Ready(Err(self.failed()));
         }
-        self.set_wanted(wanted);
-        self.wait_to_read(waker);
+        self.wait_for_bytes(waker, wanted);
         self.took_input();
         Poll::Pending
     }
 
     /// Nobody waits for so much any more.
     pub fn want_any(&self) {
-        self.set_wanted(0);
+        self.want_nothing();
         self.took_input();
     }
 
-    fn set_wanted(&self, bytes: usize) {
-        if bytes > 0 {
-            self.set(WANTS);
-            self.rest.get_or_make().wanted = bytes;
-        } else if self.has(WANTS) {
+    fn want_nothing(&self) {
+        if self.has(WANTS) {
             self.clear(WANTS);
             self.rest.get_or_make().wanted = 0;
         }

@@ -2,7 +2,7 @@
 //!
 //! A task of the worker itself is known by its key: nothing is cloned, nothing is called to wake it, and who has something for it can poll it
 //! on the spot. Whoever waits with another waker (a handler inside its connection, a future that has wakers of its own) is kept with that, which
-//! stays when it is woken, so that one that waits again and again is cloned once.
+//! stays when it is woken, so that one that waits again and again is cloned once; until another waits.
 //!
 //! Invariant: nothing is borrowed while a waker is cloned, woken or dropped.
 
@@ -32,7 +32,10 @@ impl Wait {
     #[inline]
     pub fn wait(&self, lane: &Lane, waker: &Waker) {
         match lane.executor().task_of(waker) {
-            Some(task) => self.who.set(task.to_bits()),
+            Some(task) => {
+                self.who.set(task.to_bits());
+                drop(self.waker.take());
+            }
             None => self.keep(waker),
         }
     }

@@ -6,7 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use netpoll_core::net::{Listener, Stream, connect_with, copy_bidirectional, lookup};
@@ -1025,4 +1026,44 @@ fn a_stream_that_outlives_its_runtime_says_that_it_is_gone() {
     let Poll::Ready(Err(error)) = one.poll_read(&mut cx, &mut buffer) else { panic!("its worker has ended") };
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     assert!(matches!(one.poll_write(&mut cx, b"x"), Poll::Ready(Err(_))));
+}
+
+/// A waker that does nothing.
+struct Inert;
+
+impl Wake for Inert {
+    fn wake(self: Arc<Self>) {}
+
+    fn wake_by_ref(self: &Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_is_dropped_when_a_task_waits_in_its_place() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let earlier = Arc::new(Inert);
+        let waker = Waker::from(Arc::clone(&earlier));
+        let mut cx = Context::from_waker(&waker);
+        let mut listener = Listener::bind("10.0.0.1:80").await.unwrap();
+        assert!(pin!(listener.accept()).poll(&mut cx).is_pending());
+        let says = spawn_local(async {
+            let mut stream = Stream::connect("10.0.0.1:80").await.unwrap();
+            for _ in 0..2 {
+                sleep(SECOND).await;
+                stream.write_all(b"said").await.unwrap();
+            }
+            stream
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(Arc::strong_count(&earlier), 2, "the listener has none");
+
+        let mut heard = [0; 4];
+        assert!(stream.poll_read(&mut cx, &mut heard).is_pending());
+        stream.read(&mut heard).await.unwrap();
+        assert_eq!(Arc::strong_count(&earlier), 2, "nor has who reads something");
+        assert!(stream.poll_read(&mut cx, &mut heard).is_pending());
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(Arc::strong_count(&earlier), 2, "nor who reads so much");
+        drop(says.await);
+    });
 }

@@ -31,7 +31,8 @@ pub struct Rest {
     pub socket: Option<OwnedFd>,
     /// Input that a reader wants to be there before it is woken, in bytes; zero for any.
     pub wanted: usize,
-    /// Of a reader that is no task of the worker. It stays when it is woken, so that one that waits again and again is cloned once.
+    /// Of a reader that is no task of the worker. It stays when it is woken, so that one that waits again and again is cloned once; until
+    /// another waits.
     pub reader: Option<Waker>,
     /// Who waits to write, or to be connected.
     pub writer: Option<Parked>,
@@ -85,6 +86,21 @@ impl Place {
     #[inline(never)]
     fn settle_with(&self, rest: Box<Rest>) {
         self.0.set(keep_if_vacant(rest));
+    }
+
+    /// The same where a task reads, which is known by its key: the waker of an earlier reader is dropped, with nothing taken.
+    #[inline]
+    pub fn settle_without_reader(&self) {
+        if let Some(rest) = self.0.take() {
+            self.give_up_reader(rest);
+        }
+    }
+
+    #[inline(never)]
+    fn give_up_reader(&self, mut rest: Box<Rest>) {
+        let over = rest.reader.take();
+        self.0.set(keep_if_vacant(rest));
+        drop(over);
     }
 
     /// What is left, of a stream that is gone.

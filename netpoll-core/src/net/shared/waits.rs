@@ -7,7 +7,7 @@
 
 use std::task::Waker;
 
-use super::{Shared, WRITER_WAITS};
+use super::{Shared, WANTS, WRITER_WAITS};
 use crate::mem::{self, Key};
 use crate::task::Parked;
 
@@ -17,12 +17,38 @@ pub const NOBODY: u64 = 0;
 const WAKER: u64 = u64::MAX;
 
 impl Shared {
-    /// Keeps who waits for input, in the place of an earlier one.
+    /// Keeps who waits for input where none lies, in the place of an earlier one. Who waits for any is idle, or will be soon.
     #[inline]
-    pub(super) fn wait_to_read(&self, waker: &Waker) {
+    pub(super) fn wait_for_any(&self, waker: &Waker) {
         match self.lane.executor().task_of(waker) {
-            Some(task) => self.reader.set(task.to_bits()),
-            None => self.keep_reader(waker),
+            Some(task) => {
+                self.reader.set(task.to_bits());
+                self.rest.settle_without_reader();
+            }
+            None => {
+                self.rest.settle();
+                self.keep_reader(waker);
+            }
+        }
+    }
+
+    /// The same until so many bytes lie here.
+    pub(super) fn wait_for_bytes(&self, waker: &Waker, wanted: usize) {
+        let task = self.lane.executor().task_of(waker);
+        self.set(WANTS);
+        let mut rest = self.rest.get_or_make();
+        rest.wanted = wanted;
+        match task {
+            Some(task) => {
+                self.reader.set(task.to_bits());
+                let over = rest.reader.take();
+                drop(rest);
+                drop(over);
+            }
+            None => {
+                drop(rest);
+                self.keep_reader(waker);
+            }
         }
     }
 
@@ -40,7 +66,7 @@ impl Shared {
     /// The task that waits for input, if there is one and any will do: it can be polled where the input lies.
     #[inline]
     pub fn take_reader(&self) -> Option<Key> {
-        if self.has(super::WANTS) { None } else { self.take_reading_task() }
+        if self.has(WANTS) { None } else { self.take_reading_task() }
     }
 
     #[inline]
