@@ -826,13 +826,13 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let Some(mut rest) = self.rest.take() else { return };
         let (mut input, mut out) = (std::mem::take(&mut rest.input), std::mem::take(&mut rest.out));
-        rest::keep_if_vacant(rest);
-        if input.is_empty() && out.is_empty() {
-            return;
+        if !input.is_empty() || !out.is_empty() {
+            self.with_pool(|pool| {
+                input.clear(pool);
+                out.clear(pool);
+            });
         }
-        self.with_pool(|pool| {
-            input.clear(pool);
-            out.clear(pool);
-        });
+        // Last: it may drop a waker, which may panic.
+        rest::keep_if_vacant(rest);
     }
 }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener as StdListener, TcpStream as StdStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -1028,8 +1029,10 @@ fn a_stream_that_outlives_its_runtime_says_that_it_is_gone() {
     assert!(matches!(one.poll_write(&mut cx, b"x"), Poll::Ready(Err(_))));
 }
 
-/// A waker that does nothing.
-struct Inert;
+/// A waker that does nothing, until it is dropped.
+struct Inert {
+    panics: bool,
+}
 
 impl Wake for Inert {
     fn wake(self: Arc<Self>) {}
@@ -1037,11 +1040,17 @@ impl Wake for Inert {
     fn wake_by_ref(self: &Arc<Self>) {}
 }
 
+impl Drop for Inert {
+    fn drop(&mut self) {
+        assert!(!self.panics, "the waker of an earlier reader");
+    }
+}
+
 #[test]
 fn a_waker_is_dropped_when_a_task_waits_in_its_place() {
     let mut sim = Sim::new(Options::default());
     sim.block_on(async {
-        let earlier = Arc::new(Inert);
+        let earlier = Arc::new(Inert { panics: false });
         let waker = Waker::from(Arc::clone(&earlier));
         let mut cx = Context::from_waker(&waker);
         let mut listener = Listener::bind("10.0.0.1:80").await.unwrap();
@@ -1066,4 +1075,28 @@ fn a_waker_is_dropped_when_a_task_waits_in_its_place() {
         assert_eq!(Arc::strong_count(&earlier), 2, "nor who reads so much");
         drop(says.await);
     });
+}
+
+#[test]
+fn a_stream_whose_waker_panics_in_its_destructor_gives_its_blocks_back() {
+    let (streams, mut sim) = (Rc::new(RefCell::new(Vec::new())), Sim::new(Options::default()));
+    let own = Rc::clone(&streams);
+    let listener = sim.listen_tasks(move |mut stream, _peer| {
+        let waker = Waker::from(Arc::new(Inert { panics: true }));
+        assert!(stream.poll_read(&mut Context::from_waker(&waker), &mut [0; 4]).is_pending());
+        own.borrow_mut().push(stream);
+        async {}
+    });
+    let peer = sim.connect(listener);
+    sim.run();
+    sim.send(peer, b"said");
+    sim.run();
+    sim.reset(peer);
+    sim.run();
+    assert_eq!((sim.open(), sim.blocks_in_use()), (0, 1), "what was not read is still there");
+
+    let stream = streams.borrow_mut().pop();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err());
+    sim.turn();
+    assert_eq!(sim.blocks_in_use(), 0);
 }
