@@ -56,10 +56,10 @@ fn lines_come_out_whole_and_in_order_around_the_end_of_the_ring_or_are_counted()
         let (mut out, mut taken) = (Vec::new(), 0);
         for _ in 0..3 {
             let bytes_max = out.len() + 1;
-            taken += ring.take(&mut out, bytes_max);
+            taken += ring.take(&mut out, bytes_max, ring.end());
         }
         let put = worker.join().unwrap();
-        taken += ring.take(&mut out, usize::MAX);
+        taken += ring.take(&mut out, usize::MAX, ring.end());
         assert_eq!((numbers(&out), taken), (put.clone(), put.len() as u64));
         assert_eq!(taken + ring.lost(Level::Usual), 5);
         assert!(ring.is_empty());
@@ -78,9 +78,9 @@ fn what_went_wrong_has_room_however_many_lines_went_well() {
             usual as u64
         });
         let mut out = Vec::new();
-        let mut taken = ring.take(&mut out, 1);
+        let mut taken = ring.take(&mut out, 1, ring.end());
         let usual = worker.join().unwrap();
-        taken += ring.take(&mut out, usize::MAX);
+        taken += ring.take(&mut out, usize::MAX, ring.end());
         assert!(out.ends_with(b"failure\n"));
         assert_eq!((taken, usual + ring.lost(Level::Usual), ring.lost(Level::Failure)), (usual + 1, 5, 0));
     });

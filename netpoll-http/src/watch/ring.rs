@@ -112,13 +112,17 @@ impl Ring {
         add_one(&self.sampled_out);
     }
 
-    /// Takes lines out, up to about so many bytes, and returns how many. By the writer only.
-    pub fn take(&self, out: &mut Vec<u8>, bytes_max: usize) -> u64 {
-        let mut tail = self.tail.0.load(Relaxed);
+    /// Where the lines end that are in it now, for [`take`](Self::take). By the writer only.
+    pub fn end(&self) -> u64 {
         // Pairs with the store in `put`: the lines are there.
-        let head = self.head.0.load(Acquire);
+        self.head.0.load(Acquire)
+    }
+
+    /// Takes lines out that lie before an end, until `out` has about so many bytes, and returns how many. By the writer only.
+    pub fn take(&self, out: &mut Vec<u8>, bytes_max: usize, end: u64) -> u64 {
+        let mut tail = self.tail.0.load(Relaxed);
         let mut lines = 0;
-        while tail < head && out.len() < bytes_max {
+        while tail < end && out.len() < bytes_max {
             let bytes = self.places(tail, 1).0[0].load(Relaxed) as usize;
             let words = bytes.div_ceil(WORD);
             let begin = out.len();
@@ -200,7 +204,7 @@ mod tests {
         let lost = Level::ALL.map(|level| ring.lost(level));
         assert_eq!(lost, [1, 1, 1]);
         let mut out = Vec::new();
-        assert_eq!((ring.take(&mut out, usize::MAX), out.len()), (32, 32 * 24));
+        assert_eq!((ring.take(&mut out, usize::MAX, ring.end()), out.len()), (32, 32 * 24));
         assert!(ring.is_empty() && ring.put(b"again", Level::Usual) == Put::Taken);
     }
 
@@ -219,7 +223,7 @@ mod tests {
             });
             let (mut out, mut taken) = (Vec::new(), 0);
             while !out.ends_with(b"end\n") {
-                taken += ring.take(&mut out, usize::MAX);
+                taken += ring.take(&mut out, usize::MAX, ring.end());
                 std::thread::yield_now();
             }
             let text = std::str::from_utf8(&out).expect("it was text");
@@ -247,10 +251,10 @@ mod tests {
                 }
                 if takes {
                     let bytes_max = out.len() + 300;
-                    ring.take(&mut out, bytes_max);
+                    ring.take(&mut out, bytes_max, ring.end());
                 }
             }
-            ring.take(&mut out, usize::MAX);
+            ring.take(&mut out, usize::MAX, ring.end());
             prop_assert_eq!(out, expected);
         }
     }

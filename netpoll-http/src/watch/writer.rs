@@ -203,7 +203,9 @@ impl Wake for Awaken {
 /// There is none to be had.
 pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHandle<()>> {
     let of_thread = Arc::clone(&shared);
-    let writer = |me| Writer { me, shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0 }.run();
+    let writer = |me| {
+        Writer { me, shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0, is_torn: false }.run()
+    };
     let (handle, sleeper) = spawn("netpoll-log", writer)?;
     // Nobody has a ring yet, so nobody has missed it.
     let _ = shared.writer.set(sleeper);
@@ -218,6 +220,8 @@ struct Writer {
     buffer: Vec<u8>,
     /// Lost lines that the log tells of.
     reported: u64,
+    /// The last line was not taken as a whole: it is ended before the next one.
+    is_torn: bool,
 }
 
 impl Writer {
@@ -267,18 +271,24 @@ impl Writer {
         asked
     }
 
-    /// Writes all that is in the rings. True if there was anything.
+    /// Writes what is in the rings now. True if there was anything.
+    ///
+    /// What comes meanwhile is the next round's: who is faster than the disk keeps neither other rings waiting nor what was asked for.
     fn write_all(&mut self) -> bool {
         let rings = lock(&self.shared.rings).live.clone();
-        let mut has_written = false;
-        loop {
-            let mut lines = 0;
-            for ring in &rings {
-                lines += ring.take(&mut self.buffer, WRITE_BYTES);
+        let (mut has_written, mut lines) = (false, 0);
+        for ring in &rings {
+            let end = ring.end();
+            loop {
+                lines += ring.take(&mut self.buffer, WRITE_BYTES, end);
+                if self.buffer.len() < WRITE_BYTES {
+                    break;
+                }
+                has_written = true;
+                self.write_buffer(std::mem::take(&mut lines));
             }
-            if lines == 0 {
-                break;
-            }
+        }
+        if lines > 0 {
             has_written = true;
             self.write_buffer(lines);
         }
@@ -316,14 +326,35 @@ impl Writer {
         });
     }
 
-    /// Writes what was gathered, which is so many lines. False if that failed.
+    /// Writes what was gathered, which is so many lines. False if some of it was not taken.
     fn write_buffer(&mut self, lines: u64) -> bool {
-        // The sink may be the program's, and panic.
-        let is_written = guarded(|| self.sink.write_all(&self.buffer)).is_some_and(|written| written.is_ok());
-        self.buffer.clear();
-        if !is_written {
-            self.shared.unwritten.fetch_add(lines, Relaxed);
+        if self.is_torn {
+            self.buffer.insert(0, b'\n');
         }
+        let mut taken = 0;
+        // The sink may be the program's, and panic.
+        let outcome = guarded(|| {
+            while taken < self.buffer.len() {
+                match self.sink.write(&self.buffer[taken..]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(bytes) => taken = self.buffer.len().min(taken + bytes),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        let is_written = outcome.is_some_and(|outcome| outcome.is_ok());
+        if !is_written {
+            let whole = memchr::memchr_iter(b'\n', &self.buffer[..taken]).count() as u64;
+            // The first one ends what was torn before.
+            let whole = whole.saturating_sub(u64::from(self.is_torn));
+            self.shared.unwritten.fetch_add(lines.saturating_sub(whole), Relaxed);
+        }
+        if let Some(last) = self.buffer[..taken].last() {
+            self.is_torn = *last != b'\n';
+        }
+        self.buffer.clear();
         is_written
     }
 

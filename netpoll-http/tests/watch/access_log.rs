@@ -34,6 +34,9 @@ impl Write for Paper {
     }
 }
 
+/// More than anything takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 fn router() -> Router {
     Router::new()
         .get("/", |_: &Request| "hello")
@@ -258,6 +261,108 @@ fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
     assert_eq!(client.get("/").text(), "hello");
     log.flush();
     assert_eq!(log.lost().unwritten, 1);
+}
+
+/// A disk that has room for so many bytes.
+struct Disk {
+    paper: Paper,
+    room: Arc<Mutex<usize>>,
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut room = self.room.lock().expect("nobody panics");
+        let taken = bytes.len().min(*room);
+        *room -= taken;
+        match taken {
+            0 => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            _ => self.paper.write(&bytes[..taken]),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_line_of_which_the_disk_took_a_part_is_counted_and_the_next_one_begins_a_line() {
+    let (paper, room) = (Paper::default(), Arc::new(Mutex::new(usize::MAX)));
+    let disk = Disk { paper: paper.clone(), room: Arc::clone(&room) };
+    let log = AccessLog::to(disk, LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    log.flush();
+    let line_bytes = paper.text().len();
+    // Room for a whole line and a part of another.
+    *room.lock().expect("nobody panics") = line_bytes + 20;
+    for _ in 0..3 {
+        client.get("/");
+    }
+    log.flush();
+    assert_eq!(log.lost().unwritten, 2, "of three lines one has arrived");
+    *room.lock().expect("nobody panics") = usize::MAX;
+    client.get("/missing");
+    log.flush();
+    let text = paper.text();
+    let torn: Vec<&str> = text.lines().filter(|line| !line.ends_with('}')).collect();
+    assert_eq!(torn.len(), 1, "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("{\"time\"") && line.contains("\"target\":\"/missing\"")),
+        "{text}"
+    );
+    assert!(text.ends_with("{\"lost\":2}\n"), "{text}");
+}
+
+/// Does not come back from a write before somebody has put more into the log.
+fn slow_log() -> (AccessLog, Paper, Receiver<()>, Sender<()>) {
+    let paper = Paper::default();
+    let ((asked, was_asked), (open, opened)) = (channel(), channel());
+    let gate = Gate { paper: paper.clone(), asked, opened };
+    (AccessLog::to(gate, LogFormat::Combined).expect("a thread"), paper, was_asked, open)
+}
+
+#[test]
+fn a_disk_that_is_slower_than_the_requests_keeps_nobody_waiting_who_flushes() {
+    let (log, _paper, was_asked, open) = slow_log();
+    let client = logged_to(&log);
+    client.get("/");
+    let flusher = std::thread::spawn({
+        let log = log.clone();
+        move || log.flush()
+    });
+    let began = Instant::now();
+    while !flusher.is_finished() {
+        assert!(began.elapsed() < PATIENCE, "it is never done");
+        if was_asked.recv_timeout(Duration::from_millis(1)).is_ok() {
+            client.get("/");
+            open.send(()).expect("the log is there");
+        }
+    }
+    flusher.join().expect("it does not panic");
+    drop(open);
+}
+
+#[test]
+fn a_worker_that_is_faster_than_the_disk_does_not_keep_the_lines_of_another_from_it() {
+    let (log, paper, was_asked, open) = slow_log();
+    let (busy, quiet) = (logged_to(&log), logged_to(&log));
+    let agent = "x".repeat(2000);
+    let fill = || {
+        for _ in 0..80 {
+            busy.request(Method::GET, "/").header("User-Agent", &agent).send();
+        }
+    };
+    fill();
+    was_asked.recv_timeout(PATIENCE).expect("the first lines are being written");
+    quiet.get("/broken");
+    for _ in 0..20 {
+        fill();
+        open.send(()).expect("the log is there");
+        was_asked.recv_timeout(PATIENCE).expect("there is always more");
+    }
+    assert!(paper.text().contains("GET /broken"), "what went wrong elsewhere is not kept from the disk");
+    drop(open);
 }
 
 /// A folder of a test's own, which goes with it.
