@@ -32,7 +32,7 @@ impl<S: Service> Http<S> {
                 Ok(Progress::Done(head)) => head,
                 Ok(Progress::Partial { skip }) => {
                     input.advance(skip);
-                    return Step::Stop(self.wait_for_head(conn, input.is_empty()));
+                    return Step::Stop(self.wait_for_head(conn, input.len()));
                 }
                 Err(Refused { error, head: Some(place) }) => {
                     let head = Head::new(&bytes[place], &index);
@@ -104,7 +104,8 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        self.note_received(conn, head.consumed() + body_bytes);
+        self.note_head(conn, head.consumed());
+        self.note_received(conn, body_bytes);
         self.note_call(conn);
         let (peer, extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
@@ -130,7 +131,7 @@ impl<S: Service> Http<S> {
         head: &Head<'_>,
         params: &Params,
     ) -> Step {
-        self.note_received(conn, head.consumed());
+        self.note_head(conn, head.consumed());
         let (peer, extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
@@ -294,28 +295,25 @@ impl<S: Service> Http<S> {
         !std::mem::replace(&mut self.has_answered, true) && head.asks_to_stay()
     }
 
-    fn wait_for_head(&mut self, conn: &mut Conn<'_>, is_empty: bool) -> Flow {
-        match self.phase {
-            _ if is_empty => {
-                self.note_nothing();
-                self.rest(conn)
-            }
-            Phase::Head => Flow::Continue,
-            _ => {
-                // From the first byte on, and not extended by later ones.
-                self.note_received(conn, 0);
-                conn.set_deadline(self.worker.limits.head_timeout);
-                self.phase = Phase::Head;
-                Flow::Continue
-            }
+    fn wait_for_head(&mut self, conn: &mut Conn<'_>, bytes: usize) -> Flow {
+        if bytes == 0 {
+            self.note_nothing();
+            return self.rest(conn);
         }
+        self.note_head(conn, bytes);
+        if !matches!(self.phase, Phase::Head) {
+            // From the first byte on, and not extended by later ones.
+            conn.set_deadline(self.worker.limits.head_timeout);
+            self.phase = Phase::Head;
+        }
+        Flow::Continue
     }
 
     /// Answers a request that could be read and is not served, without a route.
     #[cold]
     fn refuse_read(&mut self, conn: &mut Conn<'_>, error: Error, head: &Head<'_>) -> Flow {
         self.phase = Phase::Idle;
-        self.note_received(conn, head.bytes.len());
+        self.note_head(conn, head.bytes.len());
         let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
         let (params, peer, extensions) = (Params::new(), self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
@@ -338,7 +336,7 @@ impl<S: Service> Http<S> {
             return Flow::Close;
         }
         self.phase = Phase::Idle;
-        self.note_received(conn, seen_bytes);
+        self.note_head(conn, seen_bytes);
         let exchange = Exchange { head_only: to_head, ..Exchange::LAST };
         let unread = Unread::new(&self.peer, conn.now());
         let flow = unread.show(|request| self.refuse(conn, exchange, request, wire_error(error)));

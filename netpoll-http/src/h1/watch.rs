@@ -14,7 +14,7 @@ use netpoll_core::{Commands, Conn, Instant, Lost};
 use super::completed::{Completed, Outcome, Refusal};
 use super::worker::Worker;
 use super::{Exchange, Http, Phase, Service};
-use crate::message::{Request, Rest, RouteId, dropped, guarded};
+use crate::message::{Request, Rest, RouteId, guarded};
 
 /// What is called when a request is over.
 pub(crate) type Watcher = Box<dyn Fn(&Completed<'_>)>;
@@ -158,13 +158,21 @@ fn show<S: Service>(worker: &Worker<S>, figures: &Figures, request: &Request<'_>
     };
     for watcher in &worker.watchers {
         if guarded(|| watcher(&completed)).is_none() {
-            worker.watcher_panics.set(worker.watcher_panics.get() + 1);
+            worker.note_panic();
         }
     }
 }
 
 impl<S: Service> Http<S> {
-    /// So many bytes of the request at hand were received.
+    /// So many bytes of its head were received.
+    #[inline]
+    pub(super) fn note_head(&mut self, conn: &Conn<'_>, bytes: usize) {
+        if let Some(watch) = &mut self.watch {
+            watch.begin(conn).bytes_in = bytes as u64;
+        }
+    }
+
+    /// So many bytes of its body were received.
     #[inline]
     pub(super) fn note_received(&mut self, conn: &Conn<'_>, bytes: usize) {
         if let Some(watch) = &mut self.watch {
@@ -243,7 +251,7 @@ impl<S: Service> Http<S> {
 
     fn show(&self, conn: &mut Conn<'_>, figures: &Figures, request: &Request<'_>) {
         show(&self.worker, figures, request, conn.now());
-        for _ in 0..self.worker.watcher_panics.take() {
+        for _ in 0..self.worker.uncounted_panics.take() {
             conn.count_panic();
         }
     }
@@ -339,7 +347,7 @@ impl<S: Service> Http<S> {
             let now = commands.now().unwrap_or(made.figures.answered);
             let outcome = if matches!(reason, Lost::Closed) { made.figures.outcome } else { whose };
             show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
-            dropped(made);
+            worker.let_go(made);
         }
         // What we have ended ourselves was ended by a command.
         let ended = if matches!(reason, Lost::Closed | Lost::Reset) { Outcome::BrokenOff } else { whose };
@@ -348,7 +356,7 @@ impl<S: Service> Http<S> {
             let is_known = made.figures.outcome != Outcome::Answered;
             let outcome = if is_known { made.figures.outcome } else { ended };
             show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
-            dropped(made);
+            worker.let_go(made);
         }
         let Some(now) = commands.now().or(watch.begun.map(|begun| begun.at)) else { return };
         match std::mem::replace(&mut self.phase, Phase::Idle) {
@@ -357,7 +365,8 @@ impl<S: Service> Http<S> {
                     let figures = watch.end(now, waiting.route(), Written::default(), ended);
                     show(worker, &figures, &request, now);
                 }
-                dropped(waiting);
+                // It goes with the connection, as one that nobody watches does: if it panics, that is counted.
+                self.phase = Phase::Waiting(waiting);
             }
             Phase::Upload(upload) => {
                 // It is the client who owes the rest.
@@ -365,7 +374,7 @@ impl<S: Service> Http<S> {
                 let figures = watch.end(now, upload.exchange().route, Written::default(), outcome);
                 let request = upload.into_request(self.peer.clone());
                 show(worker, &figures, &request, now);
-                dropped(request);
+                worker.let_go(request);
             }
             other => self.phase = other,
         }

@@ -14,7 +14,7 @@ use super::watch::{END_OF_HEAD, Watcher, Written};
 use super::{Exchange, Limits, Personal, Service};
 use crate::message::{
     Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, Stamp,
-    State, finish, guarded, write_headers,
+    State, dropped, finish, guarded, write_headers,
 };
 use crate::wire::{
     self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
@@ -38,9 +38,10 @@ pub(crate) struct Worker<S> {
     pub(super) wire_limits: wire::Limits,
     /// What writes errors, if the program does.
     errors: Option<Renderer>,
-    /// Who hears of the end of each request, and how often they have panicked where it could not be counted.
+    /// Who hears of the end of each request.
     pub(super) watchers: Vec<Watcher>,
-    pub(super) watcher_panics: Cell<u32>,
+    /// How often they, and what they were shown, have panicked where it could not be counted.
+    pub(super) uncounted_panics: Cell<u32>,
     /// What was written last, where somebody watches.
     pub(super) written: Cell<Written>,
     end_of_head: Finder<'static>,
@@ -74,7 +75,7 @@ impl<S: Service> Worker<S> {
             wire_limits,
             errors,
             watchers,
-            watcher_panics: Cell::new(0),
+            uncounted_panics: Cell::new(0),
             written: Cell::new(Written::default()),
             end_of_head: Finder::new(END_OF_HEAD),
             index: RefCell::new(HeadIndex::new()),
@@ -87,6 +88,18 @@ impl<S: Service> Worker<S> {
     /// Somebody wants to hear of the end of each request.
     pub(super) fn is_watched(&self) -> bool {
         !self.watchers.is_empty()
+    }
+
+    /// Something of the program has panicked, and there is no connection to count it at: that is done at the next one.
+    pub(super) fn note_panic(&self) {
+        self.uncounted_panics.set(self.uncounted_panics.get() + 1);
+    }
+
+    /// Drops something of the program where there is no connection any more.
+    pub(super) fn let_go<T>(&self, value: T) {
+        if !dropped(value) {
+            self.note_panic();
+        }
     }
 
     /// The largest body that a route takes with this method; `None` if it takes none.

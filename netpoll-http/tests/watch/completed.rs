@@ -468,3 +468,53 @@ fn who_says_nothing_or_half_a_head_is_no_request() {
     client.run();
     assert_eq!(seen.try_recv().ok(), None);
 }
+
+/// Panics when it is dropped.
+struct Bomb;
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as told")
+    }
+}
+
+#[test]
+fn what_panics_when_its_client_has_left_is_counted_as_if_nobody_watched() {
+    fn service() -> Router {
+        let arm = |req: &Request| req.extensions().insert(std::sync::Mutex::new(Bomb));
+        Router::new()
+            .get("/waits", async |_: Request| {
+                let _bomb = Bomb;
+                std::future::pending::<()>().await
+            })
+            .nest("/armed", Router::new().before(arm).post("/", |_: &Request| "never"))
+    }
+    let (client, seen) = watched_with(Limits::default(), service);
+    let lose = |request: &[u8]| {
+        let mut connection = client.connect();
+        connection.send(request);
+        connection.reset();
+        connection.run();
+    };
+    lose(&get("/waits"));
+    assert_eq!((only(&seen).outcome, client.stats().panics), (Outcome::Abandoned, 1));
+    lose(b"POST /armed HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    assert_eq!(only(&seen).outcome, Outcome::Abandoned);
+    client.get("/nowhere");
+    assert_eq!(client.stats().panics, 2, "where the next request is over");
+}
+
+#[test]
+fn a_head_that_is_late_or_refused_has_the_bytes_that_have_come() {
+    let (client, seen) = watched();
+    let mut connection = client.connect();
+    connection.send(b"GET / HTTP/1.1\r\n");
+    connection.send(b"Host: a");
+    connection.advance(Limits::default().head_timeout);
+    let late = only(&seen);
+    assert_eq!((late.outcome, late.bytes_in), (Outcome::Refused(Refusal::Late), 23));
+    let mut connection = client.connect();
+    for part in get("/").chunks(5) {
+        connection.send(part);
+    }
+    assert_eq!(only(&seen).bytes_in, get("/").len() as u64, "each byte once");
+}
