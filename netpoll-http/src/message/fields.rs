@@ -91,7 +91,7 @@ impl<'de> Pairs<'de> {
                 Some(&place) => fields[place].texts.more.push(text),
                 None => {
                     places.insert(name.clone(), fields.len());
-                    fields.push(Field { name, texts: Texts { first: text, more: Vec::new() } });
+                    fields.push(Field { name, texts: Texts::of(text) });
                 }
             }
         }
@@ -108,9 +108,10 @@ impl<'de> de::Deserializer<'de> for Pairs<'de> {
 
     /// All pairs as they came: `Vec<(String, String)>`.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
-        let text = |text| Texts { first: text, more: Vec::new() };
-        let pairs = self.0.into_iter().map(|(name, value)| Pair(vec![text(name), text(value)]));
-        visitor.visit_seq(SeqDeserializer::new(pairs))
+        visit_all(
+            self.0.into_iter().map(|(name, value)| Pair(vec![Texts::of(name), Texts::of(value)])),
+            visitor,
+        )
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -135,6 +136,17 @@ impl<'de> de::Deserializer<'de> for Pairs<'de> {
     }
 }
 
+/// Shows each, and refuses what is left behind the last one that was wanted.
+fn visit_all<'de, V: Visitor<'de>>(
+    each: impl Iterator<Item = impl IntoDeserializer<'de, FieldError>>,
+    visitor: V,
+) -> Result<V::Value, FieldError> {
+    let mut each = SeqDeserializer::new(each);
+    let value = visitor.visit_seq(&mut each)?;
+    each.end()?;
+    Ok(value)
+}
+
 /// A name and a text, where pairs are wanted.
 struct Pair<'de>(Vec<Texts<'de>>);
 
@@ -142,7 +154,7 @@ impl<'de> de::Deserializer<'de> for Pair<'de> {
     type Error = FieldError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
-        visitor.visit_seq(SeqDeserializer::new(self.0.into_iter()))
+        visit_all(self.0.into_iter(), visitor)
     }
 
     forward_to_deserialize_any! {
@@ -164,17 +176,28 @@ pub(super) struct Places<'de>(pub(super) Vec<(&'static str, Cow<'de, str>)>);
 
 impl<'de> Places<'de> {
     fn fields(self) -> Fields<'de> {
-        let field = |(name, text)| Field {
-            name: Cow::Borrowed(name),
-            texts: Texts { first: text, more: Vec::new() },
-        };
+        let field = |(name, text)| Field { name: Cow::Borrowed(name), texts: Texts::of(text) };
         Fields::new(self.0.into_iter().map(field).collect())
+    }
+
+    /// Shows each. A type that wants fewer is a mistake, as is one that wants more.
+    fn visit_all<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        let many = self.0.len();
+        let mut fields = self.fields();
+        let value = visitor.visit_seq(&mut fields)?;
+        match fields.left.len() {
+            0 => Ok(value),
+            left => Err(FieldError::refused(format!(
+                "{} values are wanted, and the route has {many}",
+                many - left
+            ))),
+        }
     }
 
     /// The only one.
     fn alone(mut self) -> Result<(&'static str, Texts<'de>), FieldError> {
         match (self.0.len(), self.0.pop()) {
-            (1, Some((name, text))) => Ok((name, Texts { first: text, more: Vec::new() })),
+            (1, Some((name, text))) => Ok((name, Texts::of(text))),
             (many, _) => Err(FieldError::refused(format!("one value is wanted, and the route has {many}"))),
         }
     }
@@ -198,11 +221,11 @@ impl<'de> de::Deserializer<'de> for Places<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
-        visitor.visit_seq(self.fields())
+        self.visit_all(visitor)
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, FieldError> {
-        visitor.visit_seq(self.fields())
+        self.visit_all(visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -211,7 +234,7 @@ impl<'de> de::Deserializer<'de> for Places<'de> {
         _len: usize,
         visitor: V,
     ) -> Result<V::Value, FieldError> {
-        visitor.visit_seq(self.fields())
+        self.visit_all(visitor)
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -260,8 +283,8 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
         let Some(field) = self.left.next() else { return Ok(None) };
-        let name: CowStrDeserializer<'_, FieldError> = field.name.clone().into_deserializer();
-        let key = seed.deserialize(name).map_err(|error| error.at(&field.name))?;
+        // As the values are: a map's keys may be numbers, and may borrow.
+        let key = seed.deserialize(Texts::of(field.name.clone())).map_err(|error| error.at(&field.name))?;
         self.open = Some(field);
         Ok(Some(key))
     }
@@ -287,6 +310,11 @@ impl<'de> SeqAccess<'de> for Fields<'de> {
 }
 
 impl<'de> Texts<'de> {
+    /// One text.
+    fn of(first: Cow<'de, str>) -> Self {
+        Self { first, more: Vec::new() }
+    }
+
     /// The text, where there can be one.
     fn alone(self) -> Result<Cow<'de, str>, FieldError> {
         match self.more.is_empty() {
@@ -372,9 +400,7 @@ impl<'de> de::Deserializer<'de> for Texts<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
-        let texts = std::iter::once(self.first).chain(self.more);
-        let each = texts.map(|text| Texts { first: text, more: Vec::new() });
-        visitor.visit_seq(SeqDeserializer::new(each))
+        visit_all(std::iter::once(self.first).chain(self.more).map(Texts::of), visitor)
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, FieldError> {

@@ -145,6 +145,46 @@ fn post(path: &str, content_type: &str, body: &str) -> TestResponse {
 }
 
 #[test]
+fn the_names_of_a_map_are_parsed_as_its_values_are_and_may_borrow() {
+    let client = client(|| {
+        Router::new()
+            .get("/numbers", |req: &Request| {
+                let Query(all): Query<BTreeMap<u8, i64>> = req.extract()?;
+                Ok(format!("{all:?}"))
+            })
+            .get("/borrowed", |req: &Request| {
+                let Query(all): Query<BTreeMap<&str, &str>> = req.extract()?;
+                Ok(format!("{all:?}"))
+            })
+    });
+    assert_eq!(client.get("/numbers?1=-2&30=4").text(), "{1: -2, 30: 4}");
+    let refused = client.get("/numbers?300=1").text().to_owned();
+    assert_eq!(refused, "query parameter `300`: number too large to fit in target type\n");
+    assert_eq!(client.get("/borrowed?a=b").text(), r#"{"a": "b"}"#);
+}
+
+#[test]
+fn more_than_is_wanted_is_refused_and_never_left_out() {
+    let client = client(|| {
+        Router::new()
+            .get("/at", |req: &Request| {
+                let Query(all): Query<BTreeMap<String, (f64, f64)>> = req.extract()?;
+                Ok(format!("{all:?}"))
+            })
+            .get("/path/{a}/{b}", |req: &Request| {
+                let Path((a,)): Path<(String,)> = req.extract()?;
+                Ok(a)
+            })
+    });
+    assert_eq!(client.get("/at?at=1&at=2").text(), r#"{"at": (1.0, 2.0)}"#);
+    let three = client.get("/at?at=1&at=2&at=3");
+    assert_eq!(three.status, StatusCode::BAD_REQUEST);
+    assert_eq!(three.text(), "query parameter `at`: invalid length 3, expected 2 elements in sequence\n");
+    let status = client.get("/path/x/y").status;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "a mistake of the program");
+}
+
+#[test]
 fn a_form_is_read_like_a_query() {
     const FORM: &str = "application/x-www-form-urlencoded";
     for path in ["/form", "/async"] {
