@@ -8,7 +8,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock};
+
+use super::dropped;
 
 /// Values that go with a request, by their types: what a `before` hook found out, for the handler and for `after` hooks.
 ///
@@ -88,13 +91,32 @@ impl Extensions {
 }
 
 /// One after the other: a list that drops itself from node to node is as deep as it is long.
+/// Drops the values from here on, one after the other, each whatever the others do. False if one of them panicked.
+fn drop_all(mut next: Option<Arc<Node<dyn Any + Send + Sync>>>) -> bool {
+    let mut is_well = true;
+    while let Some(mut node) = next {
+        // Whoever else has it drops what follows.
+        next = Arc::get_mut(&mut node).and_then(|node| node.next.take());
+        is_well &= dropped(node);
+    }
+    is_well
+}
+
+impl Drop for Extensions {
+    #[inline]
+    fn drop(&mut self) {
+        // Two panics at once would end the process: there is one, behind all of them.
+        if !self.is_empty() && !drop_all(self.first.take()) && !std::thread::panicking() {
+            resume_unwind(Box::new("a value of a request has panicked when it was dropped"));
+        }
+    }
+}
+
+/// Of one whose owners have let go of it at the same time.
 impl<T: ?Sized> Drop for Node<T> {
     fn drop(&mut self) {
-        let mut next = self.next.take();
-        while let Some(mut node) = next {
-            // Whoever else has it drops what follows.
-            next = Arc::get_mut(&mut node).and_then(|node| node.next.take());
-        }
+        // Its own value may panic behind this.
+        drop_all(self.next.take());
     }
 }
 

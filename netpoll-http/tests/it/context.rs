@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options};
@@ -515,4 +515,38 @@ fn what_an_unfinished_hook_holds_is_dropped_with_the_server() {
     drop(connection);
     drop(client);
     assert_eq!(drops.load(Relaxed), 1);
+}
+
+/// Panics when it is dropped: one of several types.
+struct Mine<const NUMBER: u8>;
+impl<const NUMBER: u8> Drop for Mine<NUMBER> {
+    fn drop(&mut self) {
+        panic!("as told")
+    }
+}
+
+#[test]
+fn values_that_panic_when_they_are_dropped_cost_neither_each_other_nor_the_process() {
+    let dropped = Arc::new(());
+    let kept = Arc::clone(&dropped);
+    let client = client(move || {
+        let kept = Arc::clone(&kept);
+        Router::new().before(|req: &Request| req.extensions().insert(Mutex::new(Mine::<1>))).get(
+            "/",
+            move |req: &Request| {
+                req.extensions().insert(Mutex::new(Mine::<2>));
+                req.extensions().insert(Arc::clone(&kept));
+                req.extensions().insert(Mutex::new(Mine::<3>));
+                "hello"
+            },
+        )
+    });
+    assert_eq!(client.get("/").text(), "hello");
+    assert_eq!(client.get("/").text(), "hello");
+    assert_eq!(client.stats().panics, 2, "one for each request");
+    assert_eq!(
+        Arc::strong_count(&dropped),
+        2,
+        "what lay between them is gone: the test and the handler have it"
+    );
 }
