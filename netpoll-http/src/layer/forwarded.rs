@@ -236,6 +236,14 @@ impl Network {
         }
     }
 
+    /// As addresses are looked at: one of IPv4 that was written as IPv6 (`::ffff:10.0.0.0/104`) is one of IPv4.
+    fn canonical(self) -> Self {
+        match (self.first.to_canonical(), self.bits.checked_sub(96)) {
+            (first @ IpAddr::V4(_), Some(bits)) if self.first.is_ipv6() => Self { first, bits },
+            _ => self,
+        }
+    }
+
     /// The same network with nothing behind its prefix.
     fn begin(self) -> IpAddr {
         match self.first {
@@ -275,7 +283,7 @@ impl FromStr for Network {
                 None => most,
             };
             let network = Self { first, bits };
-            (bits <= most && network.begin() == first).then_some(network)
+            (bits <= most && network.begin() == first).then(|| network.canonical())
         };
         parsed().ok_or_else(|| ParseNetworkError(text.to_owned()))
     }
@@ -294,6 +302,7 @@ mod tests {
         assert!(has("10.0.0.7", "10.0.0.7") && !has("10.0.0.7", "10.0.0.6"));
         assert!(has("0.0.0.0/0", "1.2.3.4") && !has("0.0.0.0/0", "::1") && has("::/0", "::1"));
         assert!(has("2001:db8::/33", "2001:db8:7fff::1") && !has("2001:db8::/33", "2001:db8:8000::1"));
+        assert!(has("::ffff:10.0.0.0/104", "10.255.0.1") && !has("::ffff:10.0.0.7", "10.0.0.6"));
         for wrong in
             ["", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/8", "::/129", "10.0.0.0/+8", "localhost", "10/8"]
         {

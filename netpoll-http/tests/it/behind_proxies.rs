@@ -67,6 +67,18 @@ fn the_client_is_the_first_from_the_end_whom_no_trusted_proxy_is() {
 }
 
 #[test]
+fn a_proxy_may_be_named_as_a_socket_of_both_families_shows_it() {
+    for proxies in ["::ffff:127.0.0.1", "::ffff:127.0.0.0/104"] {
+        let proxies = Forwarded::x_forwarded_for([proxies]).unwrap();
+        let (_running, addr) = served(move || {
+            let proxies = proxies.clone();
+            Router::new().before(move |req: &Request| proxies.note(req)).get("/", whence)
+        });
+        assert_eq!(ask(addr, "X-Forwarded-For: 192.0.2.7\r\n").1, "192.0.2.7 true");
+    }
+}
+
+#[test]
 fn the_standard_field_is_read_as_well_and_nobody_is_believed_who_is_not_trusted() {
     let (running, addr) = served(|| {
         let proxies = Forwarded::rfc_7239(["127.0.0.0/8"]).unwrap();
