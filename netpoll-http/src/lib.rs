@@ -89,7 +89,7 @@ pub use message::{
     Replied, Reply, Request, Response, ResponseError, RouteId, SameSite, Takeover, Upgrade, errors,
 };
 #[cfg(feature = "serde")]
-pub use message::{Form, Path, Query};
+pub use message::{FIELDS_MAX, Form, Path, Query};
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};

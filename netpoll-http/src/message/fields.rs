@@ -27,9 +27,27 @@ pub(super) enum Flaw {
     Refused(String),
 }
 
+/// How much of a client's name, and of what is said of its value, goes back to it, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+const REASON_BYTES_MAX: usize = 256;
+
+/// As much of a client's text as an answer repeats.
+pub(super) fn clipped(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}..", &text[..end]).into()
+}
+
+/// The same of a name.
+pub(super) fn clipped_name(name: &str) -> Cow<'_, str> {
+    clipped(name, NAME_BYTES_MAX)
+}
+
 impl FieldError {
     fn refused(why: impl Display) -> Self {
-        Self { name: None, what: Flaw::Refused(why.to_string()) }
+        Self { name: None, what: Flaw::Refused(clipped(&why.to_string(), REASON_BYTES_MAX).into_owned()) }
     }
 
     /// The same, if it has no name yet.
@@ -42,6 +60,7 @@ impl FieldError {
 impl Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, what } = self;
+        let name = name.as_deref().map(clipped_name);
         match (name, what) {
             (Some(name), Flaw::Missing) => write!(f, " `{name}` is missing"),
             (Some(name), Flaw::Refused(why)) => write!(f, " `{name}`: {why}"),

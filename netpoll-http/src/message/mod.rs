@@ -49,7 +49,7 @@ pub use response::{Parts, Response};
 pub use response_error::ResponseError;
 pub use typed::FromRequest;
 #[cfg(feature = "serde")]
-pub use typed::{Form, Path, Query};
+pub use typed::{FIELDS_MAX, Form, Path, Query};
 pub use upgrade::{Takeover, Upgrade};
 
 /// The methods that a path has: what the answer of a handler for others is to say. Kept among the request's extensions.

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 #[cfg(feature = "serde")]
-use super::fields::{FieldError, Pairs, Places};
+use super::fields::{FieldError, Pairs, Places, clipped_name};
 use super::{Error, Request};
 #[cfg(feature = "serde")]
 use crate::wire::target;
@@ -58,6 +58,11 @@ impl Request<'_> {
     }
 }
 
+/// Fields that a [`Query`] or a [`Form`] may have; more are refused with 400. A field takes some 100 bytes while they are sorted by
+/// their names, and a body of one megabyte has room for half a million.
+#[cfg(feature = "serde")]
+pub const FIELDS_MAX: usize = 10_000;
+
 /// The query as a `T`, which implements [`Deserialize`].
 ///
 /// Names and values are percent-decoded, with a plus for a space. A field is parsed with its
@@ -65,7 +70,8 @@ impl Request<'_> {
 /// `tag=a&tag=b`. A name that is there twice where one value is wanted is refused, because readers do not agree on which
 /// counts; [`Request::query`] takes the first. No query is an empty one.
 ///
-/// The error is a 400 that names the field: ``query parameter `page`: invalid digit found in string``.
+/// The error is a 400 that names the field: ``query parameter `page`: invalid digit found in string``. So is that of more than
+/// [`FIELDS_MAX`] fields.
 ///
 /// ```
 /// use netpoll_http::{App, Query, Request, Router};
@@ -96,7 +102,7 @@ pub struct Query<T>(pub T);
 #[cfg(feature = "serde")]
 impl<'r, T: Deserialize<'r>> FromRequest<'r> for Query<T> {
     fn from_request(request: &'r Request<'_>) -> Result<Self, Error> {
-        let pairs = decoded(request.query_raw().unwrap_or_default(), "query parameter")?;
+        let pairs = decoded(request.query_raw().unwrap_or_default(), "query", "query parameter")?;
         T::deserialize(pairs).map(Query).map_err(|error| said("query", "query parameter", &error))
     }
 }
@@ -117,7 +123,7 @@ impl<'r, T: Deserialize<'r>> FromRequest<'r> for Form<T> {
             let message = format!("expected `content-type: {FORM}`, got {content_type}");
             return Err(Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
-        let pairs = decoded(request.text()?, "form field")?;
+        let pairs = decoded(request.text()?, "form", "form field")?;
         T::deserialize(pairs).map(Form).map_err(|error| said("form", "form field", &error))
     }
 }
@@ -172,14 +178,18 @@ impl<'r, T: Deserialize<'r>> FromRequest<'r> for super::Json<T> {
 }
 
 #[cfg(feature = "serde")]
-fn decoded<'r>(raw: &'r str, what: &str) -> Result<Pairs<'r>, Error> {
+fn decoded<'r>(raw: &'r str, all: &str, what: &str) -> Result<Pairs<'r>, Error> {
     let pair = |(name, value): (&'r str, &'r str)| {
         let decode = |text| {
-            let refused = |error| Error::bad_request(format!("{what} `{name}`: {error}"));
+            let refused = |error| Error::bad_request(format!("{what} `{}`: {error}", clipped_name(name)));
             target::decode_form(text).map_err(refused)
         };
         Ok::<(Cow<'r, str>, Cow<'r, str>), Error>((decode(name)?, decode(value)?))
     };
+    if target::raw_pairs(raw).nth(FIELDS_MAX).is_some() {
+        let message = format!("{all} has more than {FIELDS_MAX} fields");
+        return Err(Error::bad_request(message));
+    }
     target::raw_pairs(raw).map(pair).collect::<Result<_, _>>().map(Pairs)
 }
 
