@@ -378,9 +378,9 @@ pub mod time;
 
 pub use clockwork::Instant;
 pub use conn::{
-    Callee, Commands, Conn, ConnId, ConnLimits, ConnectOptions, DatagramId, DatagramProtocol, DatagramSocket,
-    Either, Flow, Handle, Input, Layer, Layered, Local, LongCall, LongTurn, Lost, Message, Peer, Protocol,
-    Proxied, Readiness, Setup, Stage, Target, TimerId, UdpOptions, Upper,
+    Callee, Commands, Conn, ConnId, ConnLimits, ConnectOptions, CutPeer, DatagramId, DatagramProtocol,
+    DatagramSocket, Either, Flow, Handle, Input, Layer, Layered, Local, LongCall, LongTurn, Lost, Message,
+    Peer, Protocol, Proxied, Readiness, Setup, Stage, Target, TimerId, UdpOptions, Upper,
 };
 pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};

@@ -51,7 +51,7 @@ fn main() -> io::Result<()> {
     say(format_args!("graceful_shutdown listens on http://{}", server.addr()));
 
     let report = server.wait()?;
-    say(report);
+    say(&report);
     match report.cut {
         0 => Ok(()),
         cut => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{cut} connections were cut"))),

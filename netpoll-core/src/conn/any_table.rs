@@ -6,6 +6,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::connect::Order;
+use super::ending::CutPeer;
 use super::stream::{End, Stream};
 use super::{Context, Message};
 use crate::clockwork::Instant;
@@ -45,8 +46,8 @@ pub trait Table: Any {
     /// What others want of a connection.
     fn order(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, order: Order);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
-    /// Resets what is still open and returns how many that were.
-    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize;
+    /// Resets what is still open, names some of it, and returns how many that were.
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io, peers: &mut Vec<CutPeer>) -> usize;
     /// Whether a drain has to wait for a connection of these. Quick where it has.
     fn holds_drain(&self) -> bool;
     /// Closes those that no drain waits for.

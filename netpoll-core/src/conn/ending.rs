@@ -1,5 +1,7 @@
 //! How a connection comes to its end, and who has to go first.
 
+use std::fmt;
+
 use super::deadline::Passed;
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase};
@@ -8,7 +10,7 @@ use super::{Context, Lost, Protocol, forward};
 use crate::clockwork::Instant;
 use crate::driver::{Close, Io};
 use crate::mem::{self, Key};
-use crate::sys;
+use crate::sys::{self, Address};
 
 /// Connections that one look for an idle one goes through. All of a small table; of a large one the longest idle of so many is
 /// among the longest idle sixteenth, in all likelihood.
@@ -19,6 +21,26 @@ const LAST_BYTES_MAX: usize = 64 * 1024;
 
 /// How much of it is read at a time.
 const LAST_PIECE_BYTES: usize = 16 * 1024;
+
+/// Peers that are named of those whose connections the deadline of a drain has cut: as many as a line of a log is read for, at a system call each.
+pub const CUT_PEERS_MAX: usize = 8;
+
+/// The other end of a connection that the deadline of a drain has cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutPeer {
+    /// Its address, as the socket says it: behind a proxy that of the proxy. [`Address::Unknown`] of a dial that was not answered, and of a
+    /// peer that has reset it already.
+    pub addr: Address,
+    /// We have connected to it.
+    pub is_dialed: bool,
+}
+
+impl fmt::Display for CutPeer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", if self.is_dialed { "to" } else { "from" }, self.addr)
+    }
+}
 
 impl<P: Protocol> Connections<P> {
     /// Takes a connection out, closes it and tells its protocol, which is offered before what it had received by then if it has failed.
@@ -118,8 +140,9 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
-    /// Ends a connection at the end of a drain. True if something was under way on it, which is lost.
-    pub fn cut(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> bool {
+    /// Ends a connection at the end of a drain. True if something was under way on it, which is lost; then it is among `peers`, as long as there is
+    /// room.
+    pub fn cut(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, peers: &mut Vec<CutPeer>) -> bool {
         let now = cx.agenda.clock.now();
         let Some(Slot { stream, .. }) = self.slots.get_mut(key) else { return false };
         let is_due = stream.phase.is_open() && stream.deadlines.passed(now, None) == Passed::Protocol;
@@ -134,6 +157,10 @@ impl<P: Protocol> Connections<P> {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let is_done = slot.stream.has_said_all() || slot.idle_since(cx, io, key).is_some();
         let phase = slot.stream.phase;
+        if !is_done && peers.len() < CUT_PEERS_MAX {
+            let addr = io.peer_addr(key).unwrap_or(Address::Unknown);
+            peers.push(CutPeer { addr, is_dialed: slot.stream.is_dialed() });
+        }
         let has_last_word = is_done && phase == Phase::Open;
         if has_last_word && !self.call(cx, io, key, Flush::Now, P::closing) {
             return false;

@@ -63,6 +63,7 @@ pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, Spares
 pub use dial::Dial;
 pub use dialed::{DialNames, Dialed};
 pub use either::Either;
+pub use ending::{CUT_PEERS_MAX, CutPeer};
 pub use forward::Forwards;
 pub use handle::{Conn, ConnId};
 pub use layer::{Layer, Layered, Upper};

@@ -11,6 +11,7 @@ use super::any_table::Table;
 use super::commands::Command;
 use super::connect::Order;
 use super::deadline::Passed;
+use super::ending::CutPeer;
 use super::forward::Forward;
 use super::guard::Outlook;
 use super::reply::{Part, Reply};
@@ -484,8 +485,8 @@ impl<P: Protocol> Table for Connections<P> {
         }
     }
 
-    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io) -> usize {
-        self.slots.keys().collect::<Vec<_>>().into_iter().filter(|key| self.cut(cx, io, *key)).count()
+    fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io, peers: &mut Vec<CutPeer>) -> usize {
+        self.slots.keys().collect::<Vec<_>>().into_iter().filter(|key| self.cut(cx, io, *key, peers)).count()
     }
 
     fn holds_drain(&self) -> bool {

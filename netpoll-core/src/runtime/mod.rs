@@ -320,8 +320,8 @@ impl Running {
         self.handle.check();
         self.be_lame_duck()?;
         self.handle.drain(within);
-        let Drained { open, cut, tasks_cut, took } = self.join()?;
-        Ok(Report { took, open, cut, tasks_cut, stats: self.handle.stats() })
+        let Drained { open, cut, cut_peers, tasks_cut, took } = self.join()?;
+        Ok(Report { took, open, cut, cut_peers, tasks_cut, stats: self.handle.stats() })
     }
 
     /// Serves on for a while and says that it is not ready, until a stop signal, or the end of a worker, has it over earlier.

@@ -126,7 +126,7 @@ impl Seat {
         worker.leave();
         reactor.publish(&mut worker);
         worker.has_drained();
-        let drained = worker.drained;
+        let drained = std::mem::take(&mut worker.drained);
         match outcome {
             Ok(Ok(())) => Ok(drained),
             Ok(Err(error)) => Err(WorkerError::of(index, "ended", error)),

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::conn::CutPeer;
 use crate::reactor::Stats;
 
 /// How a runtime ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
     /// How long the drain took, from when the first order to drain reached a worker.
@@ -15,6 +16,8 @@ pub struct Report {
     pub open: u64,
     /// Connections that the drain deadline cut, dials included.
     pub cut: u64,
+    /// Who was at the other end of some of these, eight at most: who holds up a drain is often the same.
+    pub cut_peers: Vec<CutPeer>,
     /// Tasks that it dropped, [daemons](crate::task::spawn_daemon) not counted.
     pub tasks_cut: u64,
     /// The counters of the whole run.
@@ -28,6 +31,14 @@ impl fmt::Display for Report {
             "drained {} connections in {:.1?}, {} of them cut by the deadline",
             self.open, self.took, self.cut
         )?;
+        for (index, peer) in self.cut_peers.iter().enumerate() {
+            write!(out, "{}{peer}", if index == 0 { " (" } else { ", " })?;
+        }
+        match self.cut.saturating_sub(self.cut_peers.len() as u64) {
+            _ if self.cut_peers.is_empty() => {}
+            0 => out.write_str(")")?,
+            others => write!(out, " and {others} more)")?,
+        }
         match self.tasks_cut {
             0 => Ok(()),
             1 => out.write_str("; a task was dropped"),

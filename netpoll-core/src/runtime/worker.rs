@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use crate::clockwork::Instant;
 use crate::conn::{
-    Answer, Callee, Command, ConnId, Context, DatagramId, Letter, Listeners, LongTurn, Message, Order, Reach,
-    Sockets, Tables, Watch, desk,
+    Answer, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Letter, Listeners,
+    LongTurn, Message, Order, Reach, Sockets, Tables, Watch, desk,
 };
 use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
 use crate::mem::{self, Guarded, Key, Pool};
@@ -43,12 +43,14 @@ impl Bell for std::sync::Arc<EventFd> {
 }
 
 /// How the drain of a worker went, or of all of them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct Drained {
     /// Connections that were open when it began.
     pub open: u64,
     /// Connections that its deadline cut.
     pub cut: u64,
+    /// Who was at the other end of some of them.
+    pub cut_peers: Vec<CutPeer>,
     /// Tasks that it dropped.
     pub tasks_cut: u64,
     /// How long it took; of several workers the longest.
@@ -60,6 +62,8 @@ impl Drained {
     pub fn merge(&mut self, other: Self) {
         self.open += other.open;
         self.cut += other.cut;
+        let room = CUT_PEERS_MAX.saturating_sub(self.cut_peers.len());
+        self.cut_peers.extend(other.cut_peers.into_iter().take(room));
         self.tasks_cut += other.tasks_cut;
         self.took = self.took.max(other.took);
     }
@@ -452,7 +456,7 @@ impl Worker {
         self.listeners.cut_all(io);
         self.close_quiet(io);
         for table in self.tables.each() {
-            table.cut_all(&mut self.cx, io);
+            table.cut_all(&mut self.cx, io, &mut Vec::new());
         }
         self.sockets.cut_all(&mut self.cx, io);
         // What the last callbacks wanted; then nobody is left who could see the state.
@@ -529,7 +533,7 @@ impl Worker {
         desk::lend(&mut self.cx, io, || lane.executor().close_to_tasks());
         self.listeners.cut_all(io);
         for table in self.tables.each() {
-            self.drained.cut += table.cut_all(&mut self.cx, io) as u64;
+            self.drained.cut += table.cut_all(&mut self.cx, io, &mut self.drained.cut_peers) as u64;
         }
         self.sockets.cut_all(&mut self.cx, io);
     }

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use netpoll_core::sim::{Options, PeerId, Sim};
-use netpoll_core::{Budget, Conn, Flow, Input, Protocol, Runtime, Workers};
+use netpoll_core::{Address, Budget, Conn, ConnectOptions, Flow, Input, Protocol, Runtime, Workers};
 
 use crate::support::Echo;
 
@@ -201,4 +201,74 @@ fn who_is_in_the_middle_of_nothing_still_ends_with_its_grace() {
     assert!(!sim.is_closed(peer));
     sim.advance(Duration::from_millis(20));
     assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+}
+
+/// Owes an answer for ever, and has asked others for it.
+struct Debtor(Address);
+
+impl Protocol for Debtor {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        conn.commands().connect(self.0.clone(), ConnectOptions::default(), Waits);
+        Flow::Pause
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.unchanged_flow()
+    }
+}
+
+/// Waits for an answer, whatever else there is.
+struct Waits;
+
+impl Protocol for Waits {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.send(b"a question");
+        Flow::Continue
+    }
+
+    fn received(&mut self, _: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        conn.unchanged_flow()
+    }
+}
+
+#[test]
+fn a_report_names_some_of_those_that_the_deadline_has_cut() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::from(upstream.local_addr().unwrap());
+    let asked = to.clone();
+    let running = Runtime::builder()
+        .workers(Workers::Count(2))
+        .pin(false)
+        .listen("127.0.0.1:0", move |_worker| {
+            let asked = asked.clone();
+            move |_peer| Debtor(asked.clone())
+        })
+        .unwrap()
+        .start()
+        .unwrap();
+    let addr = running.local_addrs()[0].clone();
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let mut client = TcpStream::connect(&addr).unwrap();
+        client.write_all(b"x").unwrap();
+        let (mut asks, _) = upstream.accept().unwrap();
+        asks.read_exact(&mut [0; 10]).unwrap();
+        held.push((client, asks));
+    }
+    let report = running.stop(Duration::ZERO).unwrap();
+    assert_eq!((report.cut, report.cut_peers.len()), (12, 8), "{report}");
+    let clients: Vec<Address> = held.iter().map(|(client, _)| client.local_addr().unwrap().into()).collect();
+    for peer in &report.cut_peers {
+        assert!(if peer.is_dialed { peer.addr == to } else { clients.contains(&peer.addr) }, "{report}");
+    }
+    let line = report.to_string();
+    let first = report.cut_peers[0].to_string();
+    assert!(line.contains(&format!(" 12 of them cut by the deadline ({first}, ")), "{line}");
+    assert!(line.ends_with(" and 4 more)"), "{line}");
 }
