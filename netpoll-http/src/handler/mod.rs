@@ -62,6 +62,7 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
     label = "not a handler",
     note = "a handler is `|req: &Request| ..`, `async |req: Request| ..` or `|req: &Request, reply: Reply| ..`",
     note = "with its arguments annotated like this, `'static` captures, and a result that is `IntoResponse`",
+    note = "for JSON: `Json(value)`, of any type that is `serde::Serialize`",
     note = "a `Result` must be `Result<_, netpoll_http::Error>`; write `impl ResponseError for YourError` for `?`"
 )]
 pub trait Handler<M>: 'static {

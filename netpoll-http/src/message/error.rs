@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::response::add_header;
 use super::response_error::INTERNAL;
+use crate::wire::response::reason;
 
 /// An error answer: a status, a message for the peer, and optionally a source for logs and hooks.
 ///
@@ -139,7 +140,7 @@ impl std::error::Error for Error {
 /// The status with its own reason phrase as the message: `.ok_or(StatusCode::NOT_FOUND)?`.
 impl From<StatusCode> for Error {
     fn from(status: StatusCode) -> Self {
-        Self::new(status, status.canonical_reason().unwrap_or(""))
+        Self::new(status, reason(status).unwrap_or(""))
     }
 }
 

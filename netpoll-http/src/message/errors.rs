@@ -12,6 +12,8 @@ use http::HeaderValue;
 use http::{HeaderMap, StatusCode};
 
 use super::{Error, Parts, Request, Response};
+#[cfg(feature = "json")]
+use crate::wire::response::reason;
 
 /// What writes errors, if it is not [`text`].
 pub(crate) type Renderer = Arc<dyn Fn(&Error, &Request<'_>) -> Response + Send + Sync>;
@@ -44,7 +46,7 @@ pub fn json(error: &Error, _request: &Request<'_>) -> Response {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<&'a str>,
     }
-    let title = error.status().canonical_reason().unwrap_or("");
+    let title = reason(error.status()).unwrap_or("");
     // Only what the title does not say already.
     let detail = Some(error.message()).filter(|message| !message.is_empty() && *message != title);
     let problem = Problem { status: error.status().as_u16(), title, detail };

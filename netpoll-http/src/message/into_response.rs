@@ -34,7 +34,8 @@ use crate::wire::ContentType;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an answer",
     note = "a handler returns text, bytes, `Json(..)`, a `StatusCode`, a `Response`, `(StatusCode, ..)`, an `Option`",
-    note = "or `Result<_, netpoll_http::Error>` of those"
+    note = "or `Result<_, netpoll_http::Error>` of those",
+    note = "for JSON: `Json(value)`, of any type that is `serde::Serialize`"
 )]
 pub trait IntoResponse: 'static {
     /// The answer as a value.

@@ -11,6 +11,7 @@ use http::StatusCode;
 use netpoll_core::task::JoinError;
 
 use super::Error;
+use crate::wire::response::reason;
 
 /// An error type of the program that a handler's `?` turns into an [`Error`].
 ///
@@ -80,9 +81,7 @@ pub trait ResponseError: std::error::Error + Send + Sync + 'static {
     fn message(&self) -> Cow<'static, str> {
         match self.status() {
             StatusCode::INTERNAL_SERVER_ERROR => Cow::Borrowed(INTERNAL),
-            status if status.is_server_error() => {
-                Cow::Borrowed(status.canonical_reason().unwrap_or(INTERNAL))
-            }
+            status if status.is_server_error() => Cow::Borrowed(reason(status).unwrap_or(INTERNAL)),
             _ => Cow::Owned(self.to_string()),
         }
     }

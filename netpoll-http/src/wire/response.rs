@@ -262,7 +262,7 @@ pub fn patch_length(out: &mut [u8], slot: LengthSlot, length: u64) {
     field[LENGTH_DIGITS - digits.len()..].copy_from_slice(digits);
 }
 
-/// Appends one header line.
+/// Appends one header line, its name as it is.
 ///
 /// # Errors
 /// [`InvalidHeader`]; then nothing was appended.
@@ -272,17 +272,48 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Invalid
     if name.is_empty() || !name.bytes().all(is_token_byte) || !is_value {
         return Err(InvalidHeader);
     }
-    checked_header(out, name, value);
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    value_of(out, value);
     Ok(())
 }
 
-/// The same of what somebody else has checked by these rules, or narrower ones.
+/// The same of a name in lower case and a value that somebody else has checked by these rules, or narrower ones. The name becomes one as the rest of
+/// the head has, `Content-Type`: the crate `http` knows none but those in lower case.
 pub fn checked_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
+    out.reserve(name.len().max(NAME_BYTES_USUAL) + value.len() + 4);
+    capitalised(out, name.as_bytes());
+    value_of(out, value);
+}
+
+#[inline]
+fn value_of(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Names that are capitalised in one step. Most have fewer bytes.
+const NAME_BYTES_USUAL: usize = 32;
+
+/// Appends a name with a capital at each beginning.
+#[inline]
+fn capitalised(out: &mut Vec<u8>, name: &[u8]) {
+    let upper = |before: u8, byte: u8| byte ^ (u8::from((before == b'-') & byte.is_ascii_lowercase()) << 5);
+    let mut padded = [b'-'; NAME_BYTES_USUAL + 1];
+    let Some(place) = padded.get_mut(1..=name.len()) else {
+        let before = std::iter::once(b'-').chain(name.iter().copied());
+        return out.extend(before.zip(name).map(|(before, byte)| upper(before, *byte)));
+    };
+    place.copy_from_slice(name);
+    // All of them at once; what was too much is cut off again.
+    let mut text = [0; NAME_BYTES_USUAL];
+    for at in 0..NAME_BYTES_USUAL {
+        text[at] = upper(padded[at], padded[at + 1]);
+    }
+    let end = out.len() + name.len();
+    out.extend_from_slice(&text);
+    out.truncate(end);
 }
 
 /// True for the headers that the encoder writes itself, and that a handler must not add a second time.
@@ -422,6 +453,12 @@ pub(super) fn start(out: &mut Vec<u8>, status: StatusCode, server: &str, content
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"Date: ");
+}
+
+/// The reason phrase of a registered status, as its status line has it.
+pub fn reason(status: StatusCode) -> Option<&'static str> {
+    // Behind `HTTP/1.1 200 `.
+    status_line(status.as_u16())?.get(13..)?.strip_suffix("\r\n")
 }
 
 macro_rules! status_lines {

@@ -154,7 +154,7 @@ fn a_header_that_is_a_list_keeps_its_lines() {
             .get(path)
             .headers
             .into_iter()
-            .filter(|(name, _)| name == "set-cookie")
+            .filter(|(name, _)| name == "Set-Cookie")
             .map(|(_, c)| c)
             .collect();
         cookies.sort();
@@ -444,7 +444,7 @@ fn a_content_type_of_the_programs_own_replaces_the_usual_one() {
     });
     for path in ["/error", "/reply"] {
         let response = client.get(path);
-        let types: Vec<_> = response.headers.iter().filter(|(name, _)| name == "content-type").collect();
+        let types: Vec<_> = response.headers.iter().filter(|(name, _)| name == "Content-Type").collect();
         assert_eq!(types.len(), 1, "{path}");
         assert_eq!(types[0].1, "application/problem+json", "{path}");
     }

@@ -400,3 +400,22 @@ fn a_job_that_finds_no_room_is_503_and_one_that_panics_500() {
         "{answer}"
     );
 }
+
+#[test]
+fn a_status_has_one_name_in_the_status_line_and_in_every_body() {
+    for code in [413, 422, 404, 503] {
+        let status = StatusCode::from_u16(code).expect("a status");
+        let routes = move |_: &_| {
+            Router::new().get("/", move |_: &Request| -> Result<(), Error> { Err(status.into()) })
+        };
+        let raw = |client: TestClient| {
+            String::from_utf8(client.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).expect("text")
+        };
+        let text = raw(App::new(routes).test());
+        let line = text.lines().next().expect("a status line");
+        let name = line.strip_prefix(&format!("HTTP/1.1 {code} ")).expect("this status");
+        assert!(text.ends_with(&format!("\r\n\r\n{name}\n")), "{text}");
+        let json = raw(App::new(routes).errors(errors::json).test());
+        assert!(json.ends_with(&format!("\r\n\r\n{{\"status\":{code},\"title\":\"{name}\"}}")), "{json}");
+    }
+}

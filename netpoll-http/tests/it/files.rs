@@ -107,8 +107,8 @@ fn a_file_is_served_with_what_there_is_to_know_of_it() {
         text(&bytes),
         format!(
             "HTTP/1.1 200 OK\r\nServer: netpoll\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 10\r\n\
-             last-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\netag: {tag}\r\n\
-             content-type: text/plain; charset=utf-8\r\naccept-ranges: bytes\r\n\r\n0123456789"
+             Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nEtag: {tag}\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nAccept-Ranges: bytes\r\n\r\n0123456789"
         )
     );
     assert!(tag.starts_with("\"a-") && tag.ends_with('"'), "{tag}");

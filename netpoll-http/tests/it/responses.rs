@@ -283,3 +283,38 @@ proptest! {
         prop_assert_eq!(answer.text(), "true");
     }
 }
+
+#[test]
+fn the_names_of_all_headers_are_spelled_in_one_way_whoever_adds_them() {
+    let long = "x-a-name-that-is-longer-than-thirty-two-bytes-x9-a";
+    let answer = move |_: &Request| {
+        let response = Response::text("a").header("x-rate-limit", "7")?.header("a", "b-c")?;
+        response.header("etag", "\"x-y\"")?.header(long, "lower-case")
+    };
+    let routes = move |_: &_| {
+        Router::new()
+            .get("/slow", answer)
+            .get("/fast", |_: &Request| "a")
+            .get("/file", |_: &Request| Response::html("a"))
+    };
+    let client = App::new(routes).test();
+    for path in ["slow", "fast", "file", "nowhere"] {
+        let bytes = client.raw(format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let text = String::from_utf8(bytes).expect("text");
+        let (head, _) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("\r\nContent-Type: text/") && head.contains("\r\nContent-Length: "), "{head}");
+        for line in head.lines().skip(1) {
+            let (name, _) = line.split_once(": ").expect("a header");
+            let is_capital = |word: &str| !word.starts_with(|first: char| first.is_ascii_lowercase());
+            assert!(name.split('-').all(is_capital), "{line}");
+        }
+        if path == "slow" {
+            let said = "\r\nX-Rate-Limit: 7\r\nA: b-c\r\nEtag: \"x-y\"\r\n";
+            assert!(said.split("\r\n").all(|line| head.contains(line)), "{head}");
+            assert!(
+                head.contains("\r\nX-A-Name-That-Is-Longer-Than-Thirty-Two-Bytes-X9-A: lower-case"),
+                "{head}"
+            );
+        }
+    }
+}

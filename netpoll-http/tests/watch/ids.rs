@@ -70,7 +70,7 @@ fn every_answer_says_the_name_of_its_request() {
     let response = client.request(Method::GET, "/async").header("X-Request-Id", "seven").send();
     assert_eq!((response.text(), response.header("x-request-id")), ("seven", Some("seven")));
     let refused = client.raw(b"nonsense\r\n\r\n");
-    assert!(String::from_utf8_lossy(&refused).contains("x-request-id: "), "one that no hook has seen before");
+    assert!(String::from_utf8_lossy(&refused).contains("X-Request-Id: "), "one that no hook has seen before");
 }
 
 #[test]
