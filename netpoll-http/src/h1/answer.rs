@@ -16,7 +16,7 @@ use super::request::short_of_memory;
 use super::{Exchange, Http, Outcome, Phase, Refusal, Service, Step};
 use crate::message::{
     BodyBuf, Error, Futures, OutFraming, Outflow, Pending, Pull, Replied, Request, Response, Rest, RouteId,
-    dropped, guarded,
+    dropped, guarded_or_told,
 };
 use crate::wire::response as encode;
 
@@ -145,7 +145,8 @@ impl<S: Service> Http<S> {
         let mut context = Context::from_waker(&waker);
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        let polled = conn.lend(|| guarded(|| pending.poll(&mut context)));
+        let poll = || pending.poll(&mut context);
+        let polled = conn.lend(|| guarded_or_told(poll, |said| worker.note_panic(said)));
         let (exchange, answer) = match polled {
             Some(Poll::Ready(Futures::Asked(decided))) => {
                 return self.hooks_are_done(conn, exchange, pending, decided);
@@ -270,6 +271,7 @@ impl<S: Service> Http<S> {
             return Step::Stop(self.break_off(conn, Outcome::BrokenOff));
         }
         let framing = streaming.outflow.framing;
+        let worker = &self.worker;
         let waker = conn.waker();
         let mut context = Context::from_waker(&waker);
         loop {
@@ -282,7 +284,7 @@ impl<S: Service> Http<S> {
             let outflow = &mut streaming.outflow;
             let (pulled, bytes) = conn.append(PULL_BYTES, |out| {
                 let start = out.len();
-                (outflow.pull(&mut context, out), out.len() - start)
+                (outflow.pull(&mut context, out, |said| worker.note_panic(said)), out.len() - start)
             });
             if let Some(watch) = &mut self.watch {
                 watch.made(bytes);
@@ -306,14 +308,14 @@ impl<S: Service> Http<S> {
                 Ok(Pull::Done) => break,
                 Ok(Pull::Failed) => {
                     if let Some(watch) = &mut self.watch {
-                        watch.breaks_off(Outcome::BrokenOff);
+                        watch.breaks_off(Outcome::BrokenOff, None);
                     }
                     return Step::Stop(abort(framing));
                 }
                 Err(Panicked) => {
                     conn.count_panic();
                     if let Some(watch) = &mut self.watch {
-                        watch.breaks_off(Outcome::Panicked);
+                        watch.breaks_off(Outcome::Panicked, worker.cause.take());
                     }
                     return Step::Stop(abort(framing));
                 }
@@ -352,10 +354,17 @@ struct Panicked;
 
 impl Outflow {
     /// Appends the next piece with its framing.
-    fn pull(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Pull, Panicked> {
+    fn pull(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        tell: impl Fn(&str),
+    ) -> Result<Pull, Panicked> {
         let stream = &mut self.stream;
-        let mut pull =
-            |out: &mut Vec<u8>| guarded(|| stream.pull(context, &mut BodyBuf::new(out))).ok_or(Panicked);
+        let mut pull = |out: &mut Vec<u8>| {
+            let pull = || stream.pull(context, &mut BodyBuf::new(out));
+            guarded_or_told(pull, &tell).ok_or(Panicked)
+        };
         match &mut self.framing {
             OutFraming::Chunked => encode::chunk_with(out, pull),
             OutFraming::UntilClose => pull(out),

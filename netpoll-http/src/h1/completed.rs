@@ -32,6 +32,11 @@ pub struct Completed<'a> {
     pub status: Option<StatusCode>,
     /// What became of it.
     pub outcome: Outcome,
+    /// What went wrong, where the answer is a 5xx that was made of an [`Error`](crate::Error): its message, unless that only says the
+    /// status in words, and its [sources](std::error::Error::source), with `: ` between them. Of a handler or a stream that panicked what
+    /// it said. Clients are told none of the sources. At most 1024 bytes; a text of the program, which may quote a peer and have line ends in
+    /// it: write it with `{:?}`, or as JSON, to a log of your own. It is made where somebody watches, for these answers only.
+    pub error: Option<&'a str>,
     /// Bytes that were received: head, and body with its framing. Not those of a body that nobody wanted and that was skipped
     /// behind the answer.
     pub bytes_in: u64,

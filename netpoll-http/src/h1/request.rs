@@ -14,7 +14,7 @@ use super::plan::{Plan, ask_hooks, may_skip, plan};
 use super::{Exchange, Http, Outcome, Phase, Refusal, Route, Service, Step, Worker};
 use crate::message::{
     Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
-    RouteId, Unread, guarded,
+    RouteId, Unread, guarded_or_told,
 };
 use crate::wire::{self, Framing, Head, Method, Progress, Refused, WireError, response as encode};
 
@@ -55,7 +55,11 @@ impl<S: Service> Http<S> {
             let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
             (found, at_hand(&worker, found, &head, input))
         };
-        let looked_up = if S::IS_OWN { Some(look_up()) } else { guarded(look_up) };
+        let looked_up = if S::IS_OWN {
+            Some(look_up())
+        } else {
+            guarded_or_told(look_up, |said| worker.note_panic(said))
+        };
         let Some((found, at_hand)) = looked_up else {
             conn.count_panic();
             let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
@@ -143,10 +147,11 @@ impl<S: Service> Http<S> {
             may_skip: may_skip(worker, head, input),
             expects_continue: head.expect_continue && input.is_empty(),
         };
-        let plan = guarded(|| match ask_hooks(worker, route, &request) {
+        let look = || match ask_hooks(worker, route, &request) {
             None => plan(worker, found, head, &request, input.len()),
             Some(plan) => plan,
-        });
+        };
+        let plan = guarded_or_told(look, |said| worker.note_panic(said));
         let step = match plan.unwrap_or(Plan::Apologise) {
             Plan::Ask => {
                 if !head.framing.has_body() {
@@ -186,7 +191,8 @@ impl<S: Service> Http<S> {
         let copied_bytes = request.borrowed_bytes();
         let request = request.to_owned();
         let may_upgrade = request.may_switch();
-        let asked = guarded(|| worker.service.before_async(exchange.route, request.clone()));
+        let ask = || worker.service.before_async(exchange.route, request.clone());
+        let asked = guarded_or_told(ask, |said| worker.note_panic(said));
         let Some(ask) = asked else {
             let head = request.head();
             return self.carry_out(conn, worker, Plan::Apologise, exchange, &head, &request, behind);
@@ -211,10 +217,11 @@ impl<S: Service> Http<S> {
         let plan = decided.map_or_else(
             || {
                 let mut params = Params::new();
-                guarded(|| {
+                let look = || {
                     let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
                     plan(&worker, found, &head, request, 0)
-                })
+                };
+                guarded_or_told(look, |said| worker.note_panic(said))
             },
             |answer| Some(Plan::Answer(answer)),
         );

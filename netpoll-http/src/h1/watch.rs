@@ -14,7 +14,7 @@ use netpoll_core::{Commands, Conn, Instant, Lost};
 use super::completed::{Completed, Outcome, Refusal};
 use super::worker::Worker;
 use super::{Exchange, Http, Phase, Service};
-use crate::message::{Request, Rest, RouteId, guarded};
+use crate::message::{Cause, Request, Rest, RouteId, guarded};
 
 /// What is called when a request is over.
 pub(crate) type Watcher = Box<dyn Fn(&Completed<'_>)>;
@@ -65,6 +65,14 @@ struct Figures {
 struct Made {
     request: Request<'static>,
     figures: Figures,
+    cause: Option<Cause>,
+}
+
+impl Made {
+    /// The same with another end.
+    fn ends(&self, outcome: Outcome) -> Figures {
+        Figures { outcome, ..self.figures }
+    }
 }
 
 /// What was written of an answer at once.
@@ -129,15 +137,22 @@ impl Watch {
     }
 
     /// The answer that is made is not going to be whole.
-    pub(super) fn breaks_off(&mut self, outcome: Outcome) {
+    pub(super) fn breaks_off(&mut self, outcome: Outcome, cause: Option<Cause>) {
         if let Some(made) = &mut self.making {
             made.figures.outcome = outcome;
+            made.cause = cause;
         }
     }
 }
 
 /// Shows a request that is over.
-fn show<S: Service>(worker: &Worker<S>, figures: &Figures, request: &Request<'_>, now: Instant) {
+fn show<S: Service>(
+    worker: &Worker<S>,
+    figures: &Figures,
+    request: &Request<'_>,
+    cause: Option<&str>,
+    now: Instant,
+) {
     let Figures { route, status, outcome, bytes_in, bytes_out, head_bytes_out, unix_seconds, .. } = *figures;
     let Figures { began, called, answered, .. } = *figures;
     // The service is the program's, and so are those who watch: each panic costs what it has not done.
@@ -148,6 +163,7 @@ fn show<S: Service>(worker: &Worker<S>, figures: &Figures, request: &Request<'_>
         route_id: route,
         status,
         outcome,
+        error: cause,
         bytes_in,
         bytes_out,
         head_bytes_out,
@@ -158,7 +174,7 @@ fn show<S: Service>(worker: &Worker<S>, figures: &Figures, request: &Request<'_>
     };
     for watcher in &worker.watchers {
         if guarded(|| watcher(&completed)).is_none() {
-            worker.note_panic();
+            worker.note_uncounted_panic();
         }
     }
 }
@@ -231,16 +247,17 @@ impl<S: Service> Http<S> {
         };
         let mut figures = watch.end(conn.now(), exchange.route, self.worker.written.get(), outcome);
         figures.bytes_out += left;
+        let cause = self.worker.cause.take();
         if matches!(rest, Rest::Stream(_) | Rest::Upgrade(_)) {
-            watch.making = Some(Made { request: request.to_owned(), figures });
+            watch.making = Some(Made { request: request.to_owned(), figures, cause });
             return;
         }
         let is_file = matches!(rest, Rest::File(_));
         let queued = conn.queued_bytes().saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
         if self.leaves_at_once(conn, queued, is_file) {
-            self.show(conn, &figures, request);
+            self.show(conn, &figures, request, cause.as_deref());
         } else {
-            self.remember(conn, Made { request: request.to_owned(), figures });
+            self.remember(conn, Made { request: request.to_owned(), figures, cause });
         }
     }
 
@@ -249,8 +266,8 @@ impl<S: Service> Http<S> {
         is_full || (!is_file && queued <= LEAVES_AT_ONCE_BYTES && !conn.awaits_peer())
     }
 
-    fn show(&self, conn: &mut Conn<'_>, figures: &Figures, request: &Request<'_>) {
-        show(&self.worker, figures, request, conn.now());
+    fn show(&self, conn: &mut Conn<'_>, figures: &Figures, request: &Request<'_>, cause: Option<&str>) {
+        show(&self.worker, figures, request, cause, conn.now());
         for _ in 0..self.worker.uncounted_panics.take() {
             conn.count_panic();
         }
@@ -270,7 +287,7 @@ impl<S: Service> Http<S> {
     pub(super) fn note_end_of_stream(&mut self, conn: &mut Conn<'_>) {
         let Some(made) = self.watch.as_mut().and_then(|watch| watch.making.take()) else { return };
         if self.leaves_at_once(conn, conn.queued_bytes(), false) {
-            self.show(conn, &made.figures, &made.request);
+            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
             self.let_go_of(conn, made);
         } else {
             self.remember(conn, made);
@@ -285,7 +302,7 @@ impl<S: Service> Http<S> {
         let figures = &mut made.figures;
         (figures.status, figures.outcome) = (status, Outcome::Upgraded);
         (figures.bytes_out, figures.head_bytes_out) = (head_bytes, head_bytes);
-        self.show(conn, &made.figures, &made.request);
+        self.show(conn, &made.figures, &made.request, made.cause.as_deref());
         self.let_go_of(conn, made);
     }
 
@@ -296,7 +313,8 @@ impl<S: Service> Http<S> {
         let figures = &mut made.figures;
         (figures.status, figures.outcome) = (written.status, Outcome::Refused(Refusal::UpgradeTooLate));
         (figures.bytes_out, figures.head_bytes_out) = (written.bytes, u64::from(written.head_bytes));
-        self.show(conn, &made.figures, &made.request);
+        made.cause = self.worker.cause.take();
+        self.show(conn, &made.figures, &made.request, made.cause.as_deref());
         self.let_go_of(conn, made);
     }
 
@@ -311,7 +329,7 @@ impl<S: Service> Http<S> {
     fn show_sent(&mut self, conn: &mut Conn<'_>) {
         let Some(watch) = &mut self.watch else { return };
         for made in std::mem::take(&mut watch.unsent) {
-            self.show(conn, &made.figures, &made.request);
+            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
             self.let_go_of(conn, made);
         }
     }
@@ -322,13 +340,13 @@ impl<S: Service> Http<S> {
         let Some(watch) = &mut self.watch else { return };
         if let Some(mut made) = watch.making.take() {
             made.figures.outcome = outcome;
-            self.show(conn, &made.figures, &made.request);
+            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
             self.let_go_of(conn, made);
         } else if let Phase::Waiting(waiting) = phase
             && let Some(request) = waiting.request()
         {
             let figures = watch.end(conn.now(), waiting.route(), Written::default(), outcome);
-            self.show(conn, &figures, &request);
+            self.show(conn, &figures, &request, None);
         }
     }
 
@@ -346,7 +364,7 @@ impl<S: Service> Http<S> {
         for made in std::mem::take(&mut watch.unsent) {
             let now = commands.now().unwrap_or(made.figures.answered);
             let outcome = if matches!(reason, Lost::Closed) { made.figures.outcome } else { whose };
-            show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
+            show(worker, &made.ends(outcome), &made.request, made.cause.as_deref(), now);
             worker.let_go(made);
         }
         // What we have ended ourselves was ended by a command.
@@ -355,7 +373,7 @@ impl<S: Service> Http<S> {
             let now = commands.now().unwrap_or(made.figures.answered);
             let is_known = made.figures.outcome != Outcome::Answered;
             let outcome = if is_known { made.figures.outcome } else { ended };
-            show(worker, &Figures { outcome, ..made.figures }, &made.request, now);
+            show(worker, &made.ends(outcome), &made.request, made.cause.as_deref(), now);
             worker.let_go(made);
         }
         let Some(now) = commands.now().or(watch.begun.map(|begun| begun.at)) else { return };
@@ -363,7 +381,7 @@ impl<S: Service> Http<S> {
             Phase::Waiting(waiting) => {
                 if let Some(request) = waiting.request() {
                     let figures = watch.end(now, waiting.route(), Written::default(), ended);
-                    show(worker, &figures, &request, now);
+                    show(worker, &figures, &request, None, now);
                 }
                 // It goes with the connection, as one that nobody watches does: if it panics, that is counted.
                 self.phase = Phase::Waiting(waiting);
@@ -373,7 +391,7 @@ impl<S: Service> Http<S> {
                 let outcome = if whose == Outcome::Cut { whose } else { Outcome::Abandoned };
                 let figures = watch.end(now, upload.exchange().route, Written::default(), outcome);
                 let request = upload.into_request(self.peer.clone());
-                show(worker, &figures, &request, now);
+                show(worker, &figures, &request, None, now);
                 worker.let_go(request);
             }
             other => self.phase = other,

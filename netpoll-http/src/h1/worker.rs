@@ -13,8 +13,8 @@ use netpoll_core::Conn;
 use super::watch::{END_OF_HEAD, Watcher, Written};
 use super::{Exchange, Limits, Personal, Service};
 use crate::message::{
-    Above, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId, Stamp,
-    State, dropped, finish, guarded, write_headers,
+    Above, Cause, Context, Error, Facts, Parts, Renderer, Replied, Reply, Request, Response, Rest, RouteId,
+    Stamp, State, cause, dropped, finish, guarded, guarded_or_told, write_headers,
 };
 use crate::wire::{
     self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
@@ -44,6 +44,8 @@ pub(crate) struct Worker<S> {
     pub(super) uncounted_panics: Cell<u32>,
     /// What was written last, where somebody watches.
     pub(super) written: Cell<Written>,
+    /// What went wrong with the request at hand, where somebody watches.
+    pub(super) cause: Cell<Option<Cause>>,
     end_of_head: Finder<'static>,
     /// What was found out about the head of the request at hand.
     pub(super) index: RefCell<HeadIndex>,
@@ -77,6 +79,7 @@ impl<S: Service> Worker<S> {
             watchers,
             uncounted_panics: Cell::new(0),
             written: Cell::new(Written::default()),
+            cause: Cell::new(None),
             end_of_head: Finder::new(END_OF_HEAD),
             index: RefCell::new(HeadIndex::new()),
             starts: RefCell::new(HeadStarts::of_server(&server.line())),
@@ -91,14 +94,22 @@ impl<S: Service> Worker<S> {
     }
 
     /// Something of the program has panicked, and there is no connection to count it at: that is done at the next one.
-    pub(super) fn note_panic(&self) {
+    pub(super) fn note_uncounted_panic(&self) {
         self.uncounted_panics.set(self.uncounted_panics.get() + 1);
     }
 
     /// Drops something of the program where there is no connection any more.
     pub(super) fn let_go<T>(&self, value: T) {
         if !dropped(value) {
-            self.note_panic();
+            self.note_uncounted_panic();
+        }
+    }
+
+    /// The program has panicked over the request at hand, and said this.
+    #[cold]
+    pub(super) fn note_panic(&self, said: &str) {
+        if self.is_watched() {
+            self.cause.set(cause::of_panic(said));
         }
     }
 
@@ -182,10 +193,11 @@ impl<S: Service> Worker<S> {
         let (replied, bytes, panics) = conn.append(usual.get(), |out| {
             let start = out.len();
             let mut extra = None;
-            let replied = guarded(|| {
+            let call = || {
                 let mut state = State::new(&mut *out, &mut *rest, &mut extra, &facts);
                 answer(Reply::new(&mut state))
-            });
+            };
+            let replied = guarded_or_told(call, |said| self.note_panic(said));
             let (replied, bytes, panics) = match replied {
                 // A handler can only have answered with its own reply; anything else is a mistake of it.
                 Some(replied) if (out.len() > start || rest.is_unwritten()) && !facts.has_after() => {
@@ -295,6 +307,22 @@ impl<S: Service> Above for Worker<S> {
 
     fn needs_requests(&self) -> bool {
         self.errors.is_some() || self.is_watched()
+    }
+
+    #[cold]
+    fn fails(&self, error: &Error) {
+        if !self.is_watched() {
+            return;
+        }
+        // The answer is the same whether somebody watches or not, also where an error panics about its text.
+        let cause = guarded(|| cause::of_error(error)).unwrap_or_else(|| {
+            self.note_uncounted_panic();
+            None
+        });
+        // An apology for a panic says nothing that the panic has not said.
+        if cause.is_some() {
+            self.cause.set(cause);
+        }
     }
 
     fn render(&self, error: &Error, request: &Request<'_>) -> Option<Response> {

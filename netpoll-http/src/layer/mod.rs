@@ -19,7 +19,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::message::{Ask, Error, Parts, Request, Response, guarded};
+use crate::message::{Ask, Error, Parts, Request, Response, guarded_or_told};
 
 pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
@@ -84,8 +84,9 @@ impl Hooks {
 
     pub(crate) fn after(&self, request: &Request<'_>, parts: &mut Parts) {
         for hook in self.after.iter().rev() {
-            if guarded(|| hook(request, parts)).is_none() {
-                parts.apologise();
+            let mut text = None;
+            if guarded_or_told(|| hook(request, parts), |said| text = Some(said.to_owned())).is_none() {
+                parts.apologise(text);
             }
         }
     }

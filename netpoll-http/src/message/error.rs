@@ -20,7 +20,9 @@ use crate::wire::response::reason;
 /// An error answer: a status, a message for the peer, and optionally a source for logs and hooks.
 ///
 /// The response body is the message as `text/plain` with a line end, or what
-/// [`Server::errors`](crate::Server::errors) makes of it. The source is never sent; that of a 5xx is logged, with the feature `tracing`.
+/// [`Server::errors`](crate::Server::errors) makes of it. The source is never sent. That of a 5xx is what
+/// [`Completed::error`](crate::Completed::error) and the JSON lines of the [access log](crate::AccessLog) say, and it is logged with the
+/// feature `tracing`.
 ///
 /// Error types of the program become one by [`ResponseError`](crate::ResponseError), and so do
 /// [`std::io::Error`], boxed errors, and `anyhow::Error` with the feature `anyhow`:

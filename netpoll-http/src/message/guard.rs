@@ -18,9 +18,30 @@ pub(crate) fn guarded<R>(call: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
+/// The same, and `tell` hears what was said, if the panic has said something: `panic!` does.
+#[inline(always)]
+pub(crate) fn guarded_or_told<R>(call: impl FnOnce() -> R, tell: impl FnOnce(&str)) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            if let Some(said) = said(&*payload) {
+                tell(said);
+            }
+            discard(payload);
+            None
+        }
+    }
+}
+
 /// Drops a value of the program. False if its destructor panicked.
 pub(crate) fn dropped<T>(value: T) -> bool {
     guarded(move || drop(value)).is_some()
+}
+
+#[cold]
+fn said(payload: &(dyn Any + Send)) -> Option<&str> {
+    let owned = payload.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| payload.downcast_ref::<&'static str>().copied())
 }
 
 #[cold]

@@ -4,6 +4,7 @@
 //! passed the wire's checks; an answer is written into a `Vec<u8>` that somebody else flushes.
 
 mod body;
+pub(crate) mod cause;
 mod cookie;
 mod error;
 pub mod errors;
@@ -25,11 +26,12 @@ mod typed;
 mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
+pub(crate) use cause::Cause;
 pub use cookie::{Cookie, SameSite};
 pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
-pub(crate) use guard::{dropped, guarded};
+pub(crate) use guard::{dropped, guarded, guarded_or_told};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
 pub use json::Json;

@@ -208,9 +208,13 @@ impl Parts {
 
     /// Answers 500, because something of the program has panicked.
     #[cold]
-    pub(crate) fn apologise(&mut self) {
+    pub(crate) fn apologise(&mut self, said: Option<String>) {
         self.panics += 1;
-        self.take_back(Error::from(StatusCode::INTERNAL_SERVER_ERROR));
+        let apology = Error::from(StatusCode::INTERNAL_SERVER_ERROR);
+        self.take_back(match said {
+            Some(said) => apology.with_source(said),
+            None => apology,
+        });
     }
 }
 

@@ -27,6 +27,20 @@ pub fn json(out: &mut Vec<u8>, text: &[u8]) {
     escape(out, text, Style::Json);
 }
 
+/// A text of the program as part of a string of JSON: a character above ASCII is that character.
+pub fn json_text(out: &mut Vec<u8>, text: &str) {
+    for char in text.chars() {
+        if char.is_ascii() {
+            json(out, &[char as u8]);
+            continue;
+        }
+        for unit in char.encode_utf16(&mut [0; 2]) {
+            out.extend_from_slice(b"\\u");
+            out.extend([12, 8, 4, 0].map(|shift| HEX[usize::from(*unit >> shift & 15)]));
+        }
+    }
+}
+
 fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
     let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
     // Most texts have nothing to escape.

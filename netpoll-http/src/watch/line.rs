@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::escape::{json, quoted};
+use super::escape::{json, json_text, quoted};
 use super::ring::Level;
 use crate::h1::{Completed, Outcome};
 use crate::layer::{RequestId, TraceContext};
@@ -31,7 +31,7 @@ pub enum LogFormat {
     Combined,
     /// An object in each line, with all that is known: `time`, `client`, `method`, `target`, `version`, `host`, `route`, `status` (null if there was no
     /// answer), `outcome` ([`Outcome::name`]), `bytes_in`, `bytes_out`, `queue_us`, `handler_us`, `send_us` (microseconds), and, where
-    /// there is one, `referer`, `user_agent`, `request_id`, `trace_id`.
+    /// there is one, `error` ([`Completed::error`]: why it is a 5xx), `referer`, `user_agent`, `request_id`, `trace_id`.
     Json,
 }
 
@@ -143,6 +143,9 @@ impl Lines {
         out.extend_from_slice(b",\"status\":");
         out.extend_from_slice(done.status.as_ref().map_or("null", StatusCode::as_str).as_bytes());
         plain(out, b",\"outcome\":\"", done.outcome.name().as_bytes());
+        if let Some(error) = done.error {
+            failure(out, error);
+        }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
         figure(out, b",\"queue_us\":", micros(done.queue));
@@ -172,6 +175,14 @@ fn escaped<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: Option<&[u
     let Some(value) = value else { return };
     out.extend_from_slice(start);
     json(out, value);
+    out.push(b'"');
+}
+
+/// What went wrong.
+#[cold]
+fn failure(out: &mut Vec<u8>, error: &str) {
+    out.extend_from_slice(b",\"error\":\"");
+    json_text(out, error);
     out.push(b'"');
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_http::{
-    AccessLog, App, Completed, Forwarded, LogFormat, Method, Request, RequestId, Response, Router, Server,
-    StatusCode, TestClient, TraceContext,
+    AccessLog, App, Completed, Error, Forwarded, LogFormat, Method, Request, RequestId, Response, Router,
+    Server, StatusCode, TestClient, TraceContext,
 };
 
 /// What was written, for a test to look at.
@@ -122,6 +122,30 @@ fn a_line_of_json_has_all_that_is_known() {
     assert_eq!((&second["status"], &second["outcome"]), (&400.into(), &"malformed".into()));
     assert_eq!((second.get("method"), second.get("route")), (None, None));
     assert_eq!(second["request_id"].as_str().map(str::len), Some(32), "its answer says it as well");
+}
+
+#[test]
+fn a_line_of_json_says_why_it_is_a_5xx_and_no_error_can_write_a_line_of_its_own() {
+    const WHY: &str = "duplicate key \"ключ\"\r\n{\"status\":200}\u{1b}[31m 🫖";
+    for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
+        let paper = Paper::default();
+        let log = AccessLog::to(paper.clone(), format).expect("a thread");
+        let fails = |_: &Request| -> Result<(), Error> { Err(io::Error::other(WHY).into()) };
+        let routes = move |_: &_| Router::new().get("/fails", fails).get("/", |_: &Request| "hello");
+        let client = App::new(routes).on_complete(log.hook()).test();
+        client.get("/fails");
+        client.get("/");
+        log.flush();
+        let text = paper.text();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{text}");
+        if format == LogFormat::Json {
+            let lines: Vec<serde_json::Value> =
+                text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            assert_eq!((&lines[0]["status"], &lines[0]["error"]), (&500.into(), &WHY.into()));
+            assert_eq!(lines[1].get("error"), None);
+        }
+    }
 }
 
 #[test]

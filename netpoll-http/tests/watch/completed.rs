@@ -1,12 +1,13 @@
 //! What the hook of `on_complete` is told, however a request ends.
 
+use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::task::Context;
 use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::{
-    App, Body, BodyBuf, Completed, Error, Files, Limits, Outcome, Pull, Refusal, Request, Response,
+    App, Body, BodyBuf, Completed, Error, Files, Limits, Outcome, Parts, Pull, Refusal, Request, Response,
     RouteLimits, Router, StatusCode, TestClient, routes,
 };
 
@@ -229,6 +230,71 @@ fn a_handler_that_is_late_and_one_that_panics_are_told_apart() {
         assert_eq!(client.get(path).status, StatusCode::INTERNAL_SERVER_ERROR);
         let one = only(&seen);
         assert_eq!((one.status, one.outcome), (Some(500), Outcome::Panicked), "{path}");
+    }
+}
+
+fn failing() -> Router {
+    let source = || io::Error::other("no route to 10.0.0.7\n\u{1b}[31mä");
+    let hooked = |path: &str| Router::new().get(path, |_: &Request| "well");
+    let pieces = |_: &mut Context<'_>, _: &mut BodyBuf<'_>| -> Pull { panic!("a piece is missing") };
+    Router::new()
+        .get("/well", |_: &Request| "well")
+        .get("/database", move |_: &Request| -> Result<(), Error> { Err(source().into()) })
+        .get("/later", async move |_: Request| -> Result<(), Error> { Err(source().into()) })
+        .get("/away", |_: &Request| -> Result<(), Error> {
+            let error = Error::new(StatusCode::SERVICE_UNAVAILABLE, "try later");
+            Err(error.with_source(Error::internal("the pool is empty")))
+        })
+        .get("/mine", |_: &Request| -> Result<(), Error> {
+            Err(Error::bad_request("no tea").with_source("the peer's"))
+        })
+        .get("/status", |_: &Request| StatusCode::BAD_GATEWAY)
+        .get("/panics", |_: &Request| -> &str { panic!("cup {} is broken", 7) })
+        .get("/panics_later", async |_: Request| -> &'static str { panic!("the kettle") })
+        .get("/panics_silently", |_: &Request| -> &str { std::panic::panic_any(7) })
+        .get("/stream", move |_: &Request| Response::text(Body::stream(pieces)))
+        .merge(hooked("/before").before(|_: &Request| -> Option<Response> { panic!("a hook before") }))
+        .merge(hooked("/after").after(|_: &Request, _: &mut Parts| panic!("a hook after")))
+        .get("/for_ever", async |_: Request| std::future::pending::<()>().await)
+}
+
+#[test]
+fn of_an_answer_of_5xx_the_hook_is_told_why_and_of_a_panic_what_it_said() {
+    let (sender, seen) = channel();
+    let client = App::new(|_| failing())
+        .on_complete(move |_worker| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(done.error.map(str::to_owned)).expect("the test listens")
+        })
+        .test();
+    let why = |path: &str| {
+        let mut connection = client.connect();
+        connection.send(&get(path));
+        connection.advance(Limits::default().handler_timeout);
+        let answer = String::from_utf8_lossy(&connection.received()).into_owned();
+        let why = seen.try_recv().expect("a request that is over");
+        assert!(seen.try_recv().is_err(), "once");
+        assert!(["10.0.0.7", "pool", "cup", "hook"].iter().all(|word| !answer.contains(word)), "{answer}");
+        why
+    };
+    let source = Some("no route to 10.0.0.7\n\u{1b}[31mä");
+    for (path, expected) in [
+        ("/database", source),
+        ("/well", None),
+        ("/later", source),
+        ("/away", Some("try later: 500 internal server error: the pool is empty")),
+        ("/mine", None),
+        ("/status", None),
+        ("/panics", Some("cup 7 is broken")),
+        ("/panics_later", Some("the kettle")),
+        ("/panics_silently", None),
+        ("/stream", Some("a piece is missing")),
+        ("/before", Some("a hook before")),
+        ("/after", Some("a hook after")),
+        ("/for_ever", Some("the answer took too long to make: the handler was dropped at its deadline")),
+        ("/nowhere", None),
+    ] {
+        assert_eq!(why(path).as_deref(), expected, "{path}");
     }
 }
 

@@ -43,6 +43,9 @@ pub(crate) trait Above {
     /// Whether requests are asked for behind their handlers.
     fn needs_requests(&self) -> bool;
 
+    /// An error is about to leave.
+    fn fails(&self, error: &Error);
+
     /// An error as the program has it.
     fn render(&self, error: &Error, request: &Request<'_>) -> Option<Response>;
 }
@@ -107,8 +110,9 @@ impl<'a> Facts<'a> {
         self.context.above.render(error, self.context.request?)
     }
 
-    /// Logs an error, if it is a failure of ours.
+    /// Tells of an error, and logs it if it is a failure of ours.
     pub(super) fn note(&self, error: &Error) {
+        self.context.above.fails(error);
         if log::IS_ON && error.is_ours() {
             let request = self.context.request;
             let (method, path) = request.map_or(("-", ""), |request| (request.method_str(), request.path()));

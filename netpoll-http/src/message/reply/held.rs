@@ -12,7 +12,7 @@ use http::header::UPGRADE;
 use super::head::{final_status, write_head};
 use super::{Extra, Facts, Outflow, Replied, Rest};
 use crate::message::response::says_close;
-use crate::message::{Body, Error, Parts, Response, dropped, errors, guarded};
+use crate::message::{Body, Error, Parts, Response, dropped, errors, guarded, guarded_or_told};
 use crate::wire::{Length, response as encode};
 
 /// A head that was not written yet.
@@ -60,8 +60,9 @@ pub(crate) fn finish(
         }
     };
     let Held { mut parts, mut length } = held;
-    if guarded(|| facts.after(&mut parts)).is_none() {
-        parts.apologise();
+    let mut text = None;
+    if guarded_or_told(|| facts.after(&mut parts), |said| text = Some(said.to_owned())).is_none() {
+        parts.apologise(text);
     }
     keep_alive &= panics + parts.panics == 0 && !says_close(&parts.headers);
     if parts.is_taken_back {
