@@ -1,123 +1,79 @@
-//! A chat in tasks: whoever says a line is heard by all others, on whatever worker they are.
+//! A chat of lines in tasks: whoever says one is heard by all, on whatever worker they are.
 //!
-//! Run it with `cargo run --bin task_chat` (or with an address) and join it with several `nc 127.0.0.1 7000`.
-//!
-//! Each worker keeps the members that it serves, a bounded channel to each; nothing of that is shared with another worker. A line goes to
-//! every worker once, and there to each member. A member who does not keep up misses lines instead of holding up the others, and is told how many.
+//! Run it with `cargo run --bin task_chat` (or with an address) and join it with several `nc 127.0.0.1 7000`. Who is silent for five minutes
+//! is let go, and so is who does not read what others say. Ctrl-C ends it: who is between two lines goes at once, and nobody holds it up.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::time::Duration;
 
-use netpoll_core::net::{OwnedReadHalf, OwnedWriteHalf, Stream};
+use futures::{FutureExt, select_biased};
+use netpoll_core::net::Stream;
 use netpoll_core::sync::mpsc;
+use netpoll_core::time::{now, timeout, timeout_at};
 use netpoll_core::{Bytes, Handle, Runtime, task};
 
-/// Lines that wait for one member.
-const LINES_MAX: usize = 64;
+/// How long one may say nothing.
+const SILENCE: Duration = Duration::from_secs(300);
+/// How long it may take to write a line to a member, which waits for room.
+const WRITE: Duration = Duration::from_secs(5);
 /// Longer lines end the connection.
 const LINE_BYTES_MAX: usize = 1000;
+/// Lines that wait for one member.
+const LINES_MAX: usize = 64;
 
-/// The members of one worker.
+/// The members that this worker serves: nothing of it is shared, so there is no lock.
 #[derive(Default)]
-struct Room {
-    members: RefCell<HashMap<u64, Member>>,
-    names: Cell<u64>,
-}
-
-struct Member {
-    lines: mpsc::Sender<Bytes>,
-    missed: Rc<Cell<u64>>,
-}
+struct Room(RefCell<Vec<mpsc::Sender<Bytes>>>);
 
 impl Room {
-    fn tell(&self, line: &Bytes, except: Option<u64>) {
-        for (_, member) in self.members.borrow().iter().filter(|(name, _)| Some(**name) != except) {
-            if member.lines.try_send(line.clone()).is_err() {
-                member.missed.set(member.missed.get() + 1);
+    /// Who has left, or does not keep up, is let go: without its sender its task hears of the end.
+    fn tell(&self, line: &Bytes) {
+        self.0.borrow_mut().retain(|member| member.try_send(line.clone()).is_ok());
+    }
+}
+
+/// One letter for each worker, this one included, and from there a place in the channel of each member.
+fn tell_all(line: Bytes) {
+    let handle = Handle::current();
+    for worker in 0..handle.workers() {
+        let line = line.clone();
+        handle.run_on(worker, move |local| local.state::<Room>().tell(&line));
+    }
+}
+
+async fn serve(stream: &mut Stream) -> io::Result<()> {
+    let (sender, mut news) = mpsc::channel(LINES_MAX);
+    task::state::<Room>().0.borrow_mut().push(sender);
+    let (mut line, mut until) = (Vec::new(), now() + SILENCE);
+    loop {
+        // Between two lines: a drain closes it behind a second, and the read fails. With half a line there it says nothing.
+        stream.set_idle(true);
+        select_biased! {
+            heard = news.recv().fuse() => match heard {
+                Some(news) => timeout(WRITE, stream.send(news)).await??,
+                None => return Err(io::Error::other("it does not keep up")),
+            },
+            // Given up for news, it has read nothing.
+            read = timeout_at(until, stream.read_until(b'\n', &mut line, LINE_BYTES_MAX)).fuse() => {
+                if read?? == 0 {
+                    return Ok(());
+                }
+                tell_all(Bytes::from(std::mem::take(&mut line)));
+                until = now() + SILENCE;
             }
         }
     }
-}
-
-/// Tells all workers, this one included.
-fn tell_all(line: Bytes, here: &Room, name: u64) {
-    here.tell(&line, Some(name));
-    let handle = Handle::current();
-    for worker in (0..handle.workers()).filter(|worker| *worker != task::worker()) {
-        let line = line.clone();
-        handle.run_on(worker, move |local| local.state::<Room>().tell(&line, None));
-    }
-}
-
-/// The next line, with its end.
-async fn line(reader: &mut OwnedReadHalf) -> io::Result<Option<Bytes>> {
-    let mut line = Vec::new();
-    loop {
-        let input = reader.fill_buf().await?;
-        if input.is_empty() {
-            return Ok(None);
-        }
-        let end = input.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
-        let count = end.unwrap_or(input.len());
-        line.extend_from_slice(&input[..count]);
-        reader.consume(count);
-        if line.len() > LINE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
-        }
-        if end.is_some() {
-            return Ok(Some(line.into()));
-        }
-    }
-}
-
-/// What a member hears.
-async fn speak(
-    mut writer: OwnedWriteHalf,
-    mut lines: mpsc::Receiver<Bytes>,
-    missed: Rc<Cell<u64>>,
-) -> io::Result<()> {
-    while let Some(line) = lines.recv().await {
-        writer.send(line).await?;
-        match missed.take() {
-            0 => {}
-            count => writer.write_all(format!("* you missed {count} lines\n").as_bytes()).await?,
-        }
-    }
-    Ok(())
-}
-
-async fn serve(stream: Stream) -> io::Result<()> {
-    let room = task::state::<Room>();
-    let name = room.names.get();
-    room.names.set(name + 1);
-    let (lines, receiver) = mpsc::channel(LINES_MAX);
-    let missed = Rc::new(Cell::new(0));
-    room.members.borrow_mut().insert(name, Member { lines, missed: Rc::clone(&missed) });
-
-    let (mut reader, writer) = stream.into_split();
-    let speaker = task::spawn_local(speak(writer, receiver, missed));
-    let heard = loop {
-        match line(&mut reader).await {
-            Ok(Some(line)) => tell_all(line, &room, name),
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    // Its channel ends with it, and the speaker behind what is in there.
-    room.members.borrow_mut().remove(&name);
-    let _ = speaker.await;
-    heard
 }
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
     let server = Runtime::builder()
         .stop_on_signals(true)
+        .drain_within(Duration::from_secs(10))
         .state(|_worker| Room::default())
-        .listen_tasks(addr, |stream, peer| async move {
-            if let Err(error) = serve(stream).await {
+        .listen_tasks(addr, |mut stream, peer| async move {
+            if let Err(error) = serve(&mut stream).await {
                 eprintln!("{}: {error}", peer.addr);
             }
         })?
@@ -127,4 +83,35 @@ fn main() -> io::Result<()> {
     }
     println!("{}", server.wait()?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use netpoll_core::sim::{Options, Sim};
+
+    use super::*;
+
+    #[test]
+    fn all_hear_a_line_on_every_worker_and_the_silent_and_the_idle_go() {
+        let mut sim = Sim::new(Options::default().workers(2));
+        sim.state(|_| Room::default());
+        let listener = sim.listen_tasks(|mut stream, _| async move {
+            // What it ends with is for the log.
+            let _ = serve(&mut stream).await;
+        });
+        let peers = [0, 1, 0].map(|worker| sim.connect_to(listener, worker));
+        sim.settle();
+        sim.send(peers[0], b"hello\nun");
+        sim.settle();
+        sim.advance(SILENCE / 2);
+        for peer in peers {
+            assert_eq!(sim.take_received(peer), b"hello\n");
+        }
+        sim.send(peers[1], b"still here\n");
+        sim.advance(SILENCE / 2 + WRITE);
+        assert_eq!(sim.stats().open(), 1, "the other two were silent");
+        sim.begin_drain(Duration::from_secs(3600));
+        sim.advance(Duration::from_secs(4)); // a grace of 1 s, and 2 s for a peer that does not close
+        assert!(sim.is_finished());
+    }
 }

@@ -1,6 +1,6 @@
 //! The small examples do what their first comments say.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Instant;
 
@@ -277,4 +277,35 @@ fn tcp_proxy_passes_bytes_half_closes_and_resets_on_and_is_at_most_60_lines_long
     let mut client = program.connect();
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "nobody is behind it");
     assert!(program.terminate().1.success());
+}
+
+#[test]
+fn task_chat_lets_all_hear_a_line_and_is_held_up_by_nobody() {
+    let program = start(env!("CARGO_BIN_EXE_task_chat"));
+    let mut members: Vec<_> = (0..4).map(|_| BufReader::new(program.connect())).collect();
+    for (index, member) in members.iter_mut().enumerate() {
+        // Who has heard itself is a member.
+        member.get_mut().write_all(format!("member {index}\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        member.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("member {index}\n"));
+    }
+    members[0].get_mut().write_all(b"tea is ready\n").unwrap();
+    for member in &mut members {
+        let heard = member.lines().map(Result::unwrap).find(|line| !line.starts_with("member "));
+        assert_eq!(heard.as_deref(), Some("tea is ready"));
+    }
+    let (printed, status) = program.terminate();
+    assert!(
+        status.success() && printed.contains("drained 4 connections") && printed.contains(" 0 of them cut"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn the_chat_of_the_page_about_async_is_the_example() {
+    let page = include_str!("../../../docs/ASYNC.md");
+    let (_, behind) = page.split_once("```rust,no_run\n").unwrap();
+    let (block, _) = behind.split_once("```\n").unwrap();
+    assert!(block.contains("listen_tasks") && include_str!("../../src/bin/task_chat.rs").contains(block));
 }
