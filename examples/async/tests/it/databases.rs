@@ -1,14 +1,17 @@
 //! PostgreSQL and Redis, each started for a test of its own.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Instant;
 
 use crate::clients::{Scratch, has};
-use crate::support::{Answer, Program, send_request};
+use crate::support::{Answer, PATIENCE, Program, send_request};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_databases");
+const NOTES: &str = env!("CARGO_BIN_EXE_notes");
 
 /// A server that was started for a test. It is told to end as `kill` does, and is waited for.
 struct Store {
@@ -48,57 +51,56 @@ fn postgres_programs() -> Option<PathBuf> {
     versions.map(|version| version.path().join("bin")).find(|path| path.join("initdb").exists())
 }
 
-/// PostgreSQL on a socket in this directory. It does not run as root: then it runs as `nobody`.
-fn postgres(programs: &Path, scratch: &Scratch) -> (Store, String) {
+/// Whose PostgreSQL it is: that does not run as root, then it runs as `nobody`.
+fn prefix() -> Vec<String> {
     let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    let mut prefix = Vec::new();
+    let as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    if is_root { as_nobody.map(str::to_owned).to_vec() } else { Vec::new() }
+}
+
+fn postgres_command(programs: &Path, program: &str) -> Command {
+    let (path, prefix) = (programs.join(program), prefix());
+    let mut words = prefix.iter().map(std::ffi::OsStr::new).chain([path.as_os_str()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// A new PostgreSQL on a socket in this directory.
+fn postgres(programs: &Path, scratch: &Scratch) -> (Store, String) {
     let data = scratch.0.join("data");
     std::fs::create_dir_all(&data).unwrap();
-    if is_root {
-        let as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"];
-        prefix.extend(as_nobody.map(str::to_owned));
+    if !prefix().is_empty() {
         for path in [&scratch.0, &data] {
             assert!(Command::new("chown").arg("nobody:nogroup").arg(path).status().unwrap().success());
         }
     }
-    let of = |program: &str| {
-        let path = programs.join(program);
-        let mut words = prefix.iter().map(std::ffi::OsStr::new).chain([path.as_os_str()]);
-        let mut command = Command::new(words.next().unwrap());
-        command.args(words);
-        command
-    };
-    let made = of("initdb")
-        .args([
-            "--no-sync",
-            "--auth",
-            "trust",
-            "--username",
-            "test",
-            "--encoding",
-            "UTF8",
-            "--locale",
-            "C",
-            "--pgdata",
-        ])
+    let made = postgres_command(programs, "initdb")
+        .args(["--no-sync", "--auth", "trust", "--username", "test", "--encoding", "UTF8", "--locale", "C"])
+        .arg("--pgdata")
         .arg(&data)
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut child = of("postgres")
+    let url = format!("postgres://test@{}/postgres", scratch.0.to_str().unwrap().replace('/', "%2F"));
+    (serve(programs, scratch), url)
+}
+
+/// The one that was made there, started.
+fn serve(programs: &Path, scratch: &Scratch) -> Store {
+    let mut child = postgres_command(programs, "postgres")
         .args(["-F", "-c", "listen_addresses=", "-k"])
         .arg(&scratch.0)
         .arg("-D")
-        .arg(&data)
+        .arg(scratch.0.join("data"))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let output = child.stderr.take().unwrap();
-    let url = format!("postgres://test@{}/postgres", scratch.0.to_str().unwrap().replace('/', "%2F"));
-    let store = Store { child, tell: prefix };
+    let store = Store { child, tell: prefix() };
     until_ready(output, "ready to accept connections");
-    (store, url)
+    store
 }
 
 fn redis(scratch: &Scratch) -> (Store, String) {
@@ -169,4 +171,85 @@ fn redis_is_asked_by_handlers_on_their_worker() {
     assert_eq!(counted.unwrap().body, "1\n", "it is back, and has forgotten all");
     let (printed, status) = program.terminate();
     assert!(status.success() && printed.contains(" 0 of them cut"), "{printed}");
+}
+
+/// Asks until the status is this one, as long as that may take.
+fn until(program: &Program, addr: SocketAddr, target: &str, status: u16) {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        send_request(&mut stream, "GET", target, &["Connection: close"], "");
+        let answer = Answer::read(&mut stream);
+        if answer.status == status {
+            return;
+        }
+        assert!(
+            Instant::now() < patience,
+            "{target}: {} and not {status}: {}",
+            answer.status,
+            program.printed
+        );
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_service_on_postgresql_says_when_it_is_away_and_why_and_goes_on_when_it_is_back() {
+    let Some(programs) = postgres_programs() else {
+        return println!("skipped: there is no initdb");
+    };
+    let scratch = Scratch::new("notes");
+    let (store, url) = postgres(&programs, &scratch);
+    let mut program = Program::start(NOTES, &["127.0.0.1:0", "127.0.0.1:0", &url]);
+    let line = program.line();
+    let operators: SocketAddr = line.trim_end().rsplit('/').next().unwrap().parse().unwrap();
+    let addr = program.addr;
+    let mut stream = program.connect();
+    send_request(&mut stream, "POST", "/notes", &[], "tea");
+    let added = Answer::read(&mut stream);
+    assert_eq!((added.status, added.header("location")), (201, Some("/notes/1")));
+    assert_eq!(program.get("/notes/1").said(), (200, "tea"));
+    assert_eq!(program.get("/notes/2").status, 404);
+    until(&program, operators, "/readyz", 200);
+    drop(store);
+    let answer = program.get("/notes/1");
+    assert_eq!(answer.said(), (503, "the notes are away, try again\n"));
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    until(&program, operators, "/readyz", 503);
+    let store = serve(&programs, &scratch);
+    until(&program, operators, "/readyz", 200);
+    until(&program, addr, "/notes/1", 200);
+    let (printed, status) = program.terminate();
+    assert!(status.success() && printed.contains(" 0 of them cut"), "{printed}");
+    assert!(
+        printed
+            .contains("\"status\":503,\"outcome\":\"answered\",\"error\":\"the notes are away, try again: "),
+        "{printed}"
+    );
+    drop(store);
+}
+
+/// The code of a page, without the indent that it has in its program.
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim).collect()
+}
+
+#[test]
+fn the_code_of_the_recipe_on_postgresql_is_the_programs() {
+    let program = lines(include_str!("../../src/bin/notes.rs"));
+    let (_, behind) =
+        include_str!("../../../../docs/COOKBOOK.md").split_once("\n## PostgreSQL on the worker\n").unwrap();
+    let (recipe, _) = behind.split_once("\n## ").unwrap();
+    let mut blocks = 0;
+    // Each is some pieces of the program, with an empty line between them.
+    for piece in recipe
+        .split("```rust,ignore\n")
+        .skip(1)
+        .flat_map(|block| block.split("```").next().unwrap().split("\n\n"))
+    {
+        let piece = lines(piece.trim());
+        assert!(program.windows(piece.len()).any(|window| window == piece), "{piece:#?}");
+        blocks += 1;
+    }
+    assert!(blocks > 8, "{blocks}");
 }
