@@ -108,9 +108,7 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        self.note_head(conn, head.consumed());
-        self.note_received(conn, body_bytes);
-        self.note_call(conn);
+        self.note_whole(conn, head.consumed() + body_bytes);
         let (peer, extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, params, body, origin);

@@ -85,11 +85,14 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// Looks at the bytes.
-    pub(super) fn of(bytes: &[u8], end_of_head: &Finder<'_>, panics: u32) -> Self {
+    /// Looks at the bytes. The head has so many of them, if that is known.
+    #[inline]
+    pub(super) fn of(bytes: &[u8], head_bytes: Option<usize>, end_of_head: &Finder<'_>, panics: u32) -> Self {
         // `HTTP/1.1 200 OK`: written by us.
         let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
-        let head_bytes = end_of_head.find(bytes).map_or(bytes.len(), |end| end + END_OF_HEAD.len());
+        let find = || end_of_head.find(bytes).map_or(bytes.len(), |end| end + END_OF_HEAD.len());
+        let head_bytes = head_bytes.unwrap_or_else(find);
+        debug_assert_eq!(head_bytes, find());
         Self {
             status,
             head_bytes: u32::try_from(head_bytes).unwrap_or(u32::MAX),
@@ -156,7 +159,8 @@ fn show<S: Service>(
     let Figures { route, status, outcome, bytes_in, bytes_out, head_bytes_out, unix_seconds, .. } = *figures;
     let Figures { began, called, answered, .. } = *figures;
     // The service is the program's, and so are those who watch: each panic costs what it has not done.
-    let pattern = guarded(|| route.and_then(|route| worker.service.pattern(route))).flatten();
+    let find = || route.and_then(|route| worker.service.pattern(route));
+    let pattern = if S::IS_OWN { find() } else { guarded(find).flatten() };
     let completed = Completed {
         request,
         route: pattern,
@@ -185,6 +189,16 @@ impl<S: Service> Http<S> {
     pub(super) fn note_head(&mut self, conn: &Conn<'_>, bytes: usize) {
         if let Some(watch) = &mut self.watch {
             watch.begin(conn).bytes_in = bytes as u64;
+        }
+    }
+
+    /// All of it was received, so many bytes, and its handler is called.
+    #[inline]
+    pub(super) fn note_whole(&mut self, conn: &Conn<'_>, bytes: usize) {
+        if let Some(watch) = &mut self.watch {
+            let begun = watch.begin(conn);
+            begun.bytes_in = bytes as u64;
+            begun.called = Some(conn.now());
         }
     }
 

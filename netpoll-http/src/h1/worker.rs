@@ -210,7 +210,10 @@ impl<S: Service> Worker<S> {
                 }
             };
             if MAY_BE_WATCHED && self.is_watched() {
-                self.written.set(Written::of(&out[start..], &self.end_of_head, panics));
+                // Of what hooks or a panic have changed it has to be looked for.
+                let is_known = panics == 0 && !facts.has_after();
+                let head_bytes = facts.head_end().checked_sub(start).filter(|_| is_known);
+                self.written.set(Written::of(&out[start..], head_bytes, &self.end_of_head, panics));
             }
             (replied, bytes, panics)
         });

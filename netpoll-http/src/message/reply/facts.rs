@@ -2,6 +2,8 @@
 //!
 //! Invariant: made once for each answer, before it is written, and not changed by it.
 
+use std::cell::Cell;
+
 use super::super::{Body, Error, Parts, Request, Response, RouteId};
 use crate::log;
 use crate::wire::{Connection, HeadStarts, Length};
@@ -20,6 +22,8 @@ pub(crate) struct Facts<'a> {
     /// Neither HEAD nor HTTP/1.0, nothing to be said of the connection, no hooks and no stamp.
     pub(super) is_usual: bool,
     pub(super) context: Context<'a>,
+    /// Where the head ends that was written last: how much had been written by then.
+    pub(super) head_end: Cell<usize>,
 }
 
 /// Who is above, and what they are asked about.
@@ -65,7 +69,7 @@ impl<'a> Facts<'a> {
             && matches!(stays, Connection::Unsaid)
             && !context.has_after
             && context.stamp.is_none();
-        Self { head_only, is_http10, keep_alive, stays, starts, is_usual, context }
+        Self { head_only, is_http10, keep_alive, stays, starts, is_usual, context, head_end: Cell::new(0) }
     }
 
     /// What an answer says of the connection.
@@ -89,6 +93,12 @@ impl<'a> Facts<'a> {
         if let Context { above, route, request: Some(request), has_after: true, .. } = self.context {
             above.after(route, request, parts);
         }
+    }
+
+    /// Where the head ends of an answer that was written at once.
+    #[inline]
+    pub(crate) fn head_end(&self) -> usize {
+        self.head_end.get()
     }
 
     /// Whether hooks see the head before it leaves.

@@ -93,6 +93,7 @@ impl<'a> Reply<'a> {
             && let Some(slot) =
                 encode::usual_head(state.out, state.facts.starts, status, content_type, length)
         {
+            state.facts.head_end.set(state.out.len());
             return Begun { slot, has_body: true };
         }
         self.begin_unusual(status, content_type, length)
@@ -110,6 +111,7 @@ impl<'a> Reply<'a> {
             encode::checked_header(out, name, value);
         }
         encode::close_head(out);
+        facts.head_end.set(out.len());
         Begun { slot, has_body: !facts.head_only && encode::may_have_body(status) }
     }
 
@@ -222,6 +224,7 @@ pub(super) fn write_head(
         write_headers(out, &parts.headers);
     }
     encode::close_head(out);
+    facts.head_end.set(out.len());
     slot
 }
 
