@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use netpoll_core::Address;
@@ -38,7 +38,7 @@ use crate::message::{ClientAddr, Request};
 /// and let the outermost proxy drop the field that is not read here.
 ///
 /// [`Request::peer`] is the proxy all the same. Cost: a search of the head, and two allocations where
-/// a trusted proxy has named a client; one more for each line of `Forwarded`, and for what is quoted in it.
+/// a trusted proxy has named a client; one more for what is quoted in `Forwarded`.
 #[derive(Clone, Debug)]
 pub struct Forwarded {
     trusted: Vec<Network>,
@@ -86,7 +86,7 @@ impl Forwarded {
     /// Notes the client's address, if it is not the peer's: the hook.
     pub fn note(&self, request: &Request<'_>) {
         if let Some(client) = self.client(request)
-            && request.peer().ip() != Some(client)
+            && request.peer().ip().map(|ip| ip.to_canonical()) != Some(client)
         {
             request.extensions().insert(ClientAddr(client));
         }
@@ -95,7 +95,7 @@ impl Forwarded {
     /// The client's address. `None` of a peer on a Unix socket that is not trusted, or has named nobody.
     #[must_use]
     pub fn client(&self, request: &Request<'_>) -> Option<IpAddr> {
-        let peer = request.peer().ip();
+        let peer = request.peer().ip().map(|ip| ip.to_canonical());
         let is_trusted = match peer {
             Some(ip) => self.trusts(ip),
             None => self.trusts_unix && matches!(request.peer(), Address::Unix(_)),
@@ -112,7 +112,7 @@ impl Forwarded {
             }
             Field::Forwarded => {
                 let lines: Vec<&[u8]> = request.header_lines("forwarded").collect();
-                let hops = lines.iter().rev().flat_map(|line| hops(line).into_iter().rev());
+                let hops = lines.iter().rev().flat_map(|line| hops(line));
                 self.walk(hops, &mut client);
             }
         }
@@ -136,73 +136,115 @@ impl Forwarded {
     }
 }
 
-/// An address, as proxies write it: with a port or without, IPv6 in brackets or not.
+/// An address, as proxies write it: with a port or without, IPv6 in brackets or not. A port may be a name of the proxy's own (`_x`), and what
+/// is behind a `%` says on which of its links the proxy has seen the address.
 fn ip_of(word: &[u8]) -> Option<IpAddr> {
     let word = std::str::from_utf8(word).ok()?;
-    let bare = word.strip_prefix('[').and_then(|word| word.strip_suffix(']'));
-    if let Some(bare) = bare {
-        return bare.parse::<Ipv6Addr>().ok().map(|ip| IpAddr::V6(ip).to_canonical());
-    }
-    let ip = word.parse().or_else(|_| word.parse::<SocketAddr>().map(|addr| addr.ip())).ok()?;
+    let ip = match word.strip_prefix('[') {
+        Some(bracketed) => {
+            let (ip, port) = bracketed.split_once(']')?;
+            if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+                return None;
+            }
+            IpAddr::V6(without_zone(ip)?.parse().ok()?)
+        }
+        None => match word.split_once(':') {
+            Some((ip, port)) if is_port(port) => IpAddr::V4(ip.parse().ok()?),
+            _ => without_zone(word)?.parse().ok()?,
+        },
+    };
     Some(ip.to_canonical())
 }
 
-/// Who each element of a `Forwarded` field is for. One that cannot be read is nobody; a field that is torn apart by a quote without an end has
-/// one last element that is nobody.
-fn hops(line: &[u8]) -> Vec<Option<IpAddr>> {
-    let mut hops = Vec::new();
-    let mut rest = line;
+/// `None` of an address with a zone that has no name, or is not of IPv6.
+fn without_zone(ip: &str) -> Option<&str> {
+    match ip.split_once('%') {
+        Some((ip, zone)) => (!zone.is_empty() && ip.contains(':')).then_some(ip),
+        None => Some(ip),
+    }
+}
+
+/// `node-port` of RFC 7239 section 6.
+fn is_port(port: &str) -> bool {
+    match port.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        }
+        None => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+    }
+}
+
+/// Who each element of a `Forwarded` field is for, from the last one on. One that is not as RFC 7239 has it is nobody.
+///
+/// A proxy adds a whole element behind what was there, and that may be anything, a quote without an end as well. So where elements begin is
+/// found out from the end: read from the front, what a client has opened would turn the quotes of the proxies behind it inside out.
+fn hops(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let comma = last_comma(line);
+        rest = comma.map(|comma| &line[..comma]);
+        Some(hop(&line[comma.map_or(0, |comma| comma + 1)..]))
+    })
+}
+
+/// The last comma that is not within quotes.
+fn last_comma(line: &[u8]) -> Option<usize> {
+    let mut end = line.len();
     loop {
-        let (hop, behind) = hop(rest);
-        hops.push(hop);
-        match behind {
-            Some(behind) => rest = behind,
-            None => return hops,
+        end = memchr::memrchr2(b',', b'"', &line[..end])?;
+        if line[end] == b',' {
+            return Some(end);
+        }
+        // It ends a quoted string, which begins at a quote that is not escaped.
+        loop {
+            end = memchr::memrchr(b'"', &line[..end])?;
+            let escapes = line[..end].iter().rev().take_while(|byte| **byte == b'\\').count();
+            if escapes % 2 == 0 {
+                break;
+            }
         }
     }
 }
 
-/// The first element, and what is behind its comma.
-fn hop(mut rest: &[u8]) -> (Option<IpAddr>, Option<&[u8]>) {
-    let (mut found, mut is_good) = (None, true);
+/// Who an element is for.
+fn hop(mut element: &[u8]) -> Option<IpAddr> {
+    let mut found = None;
     loop {
-        let end = rest.iter().position(|byte| matches!(byte, b'=' | b';' | b',')).unwrap_or(rest.len());
-        let name = rest[..end].trim_ascii();
-        rest = &rest[end..];
-        if let Some(value) = rest.strip_prefix(b"=") {
-            let Some((value, behind)) = value_of(value) else { return (None, None) };
-            if name.eq_ignore_ascii_case(b"for") {
-                // Twice is one time too many: which of them counts?
-                is_good &= found.is_none();
-                found = ip_of(&value);
-            }
-            rest = behind.trim_ascii_start();
-        }
-        match rest.split_first() {
-            Some((b';', behind)) => rest = behind,
-            Some((b',', behind)) => return (found.filter(|_| is_good), Some(behind)),
-            None => return (found.filter(|_| is_good), None),
-            // Something stands behind a value.
-            Some(_) => {
-                is_good = false;
-                let end = rest.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(rest.len());
-                rest = &rest[end..];
-                match rest.split_first() {
-                    Some((b';', behind)) => rest = behind,
-                    Some((_, behind)) => return (None, Some(behind)),
-                    None => return (None, None),
+        let end = element.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(element.len());
+        let (name, behind) = element.split_at(end);
+        let name = name.trim_ascii();
+        let behind = match behind.strip_prefix(b"=") {
+            Some(value) => {
+                let (value, behind) = value_of(value.trim_ascii_start())?;
+                if name.eq_ignore_ascii_case(b"for") {
+                    // Twice is one time too many: which of them counts?
+                    if found.is_some() {
+                        return None;
+                    }
+                    found = Some(ip_of(&value)?);
                 }
+                behind.trim_ascii_start()
             }
+            None if name.is_empty() => behind,
+            None => return None,
+        };
+        match behind.split_first() {
+            Some((b';', behind)) => element = behind,
+            // Something stands behind a value.
+            Some(_) => return None,
+            None => return found,
         }
     }
 }
 
-/// A token or a quoted string, and what is behind it. `None` for a quote without an end.
+/// A token or a quoted string, and what is behind it. `None` for a quote without an end, or within a token.
 fn value_of(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let Some(quoted) = bytes.strip_prefix(b"\"") else {
-        let end = bytes.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(bytes.len());
+        let end = bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len());
         let (value, behind) = bytes.split_at(end);
-        return Some((Cow::Borrowed(value.trim_ascii()), behind));
+        return (!value.contains(&b'"')).then(|| (Cow::Borrowed(value.trim_ascii()), behind));
     };
     let mut text = Vec::new();
     let mut bytes = quoted.iter().enumerate();
@@ -319,10 +361,19 @@ mod tests {
             ("[2001:db8::7]", "2001:db8::7"),
             ("[2001:db8::7]:4711", "2001:db8::7"),
             ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("192.0.2.7:_x-1", "192.0.2.7"),
+            ("[2001:db8::7]:_x", "2001:db8::7"),
+            ("fe80::7%eth0", "fe80::7"),
+            ("[fe80::7%25eth0]:4711", "fe80::7"),
         ] {
             assert_eq!(ip_of(word.as_bytes()), Some(ip.parse().unwrap()), "{word}");
         }
         for word in ["unknown", "_hidden", "", "192.0.2", "192.0.2.7:", "[192.0.2.7]", "192.0.2.7:x"] {
+            assert_eq!(ip_of(word.as_bytes()), None, "{word}");
+        }
+        for word in
+            ["192.0.2.7:+1", "192.0.2.7:65536", "192.0.2.7:_", "192.0.2.7%eth0", "fe80::7%", "[::1", "[::1]1"]
+        {
             assert_eq!(ip_of(word.as_bytes()), None, "{word}");
         }
     }
@@ -330,7 +381,10 @@ mod tests {
     #[test]
     fn elements_of_a_forwarded_field_are_found_whatever_is_quoted() {
         let ips = |line: &str| -> Vec<String> {
-            hops(line.as_bytes()).iter().map(|ip| ip.map_or("-".to_owned(), |ip| ip.to_string())).collect()
+            let mut ips: Vec<_> =
+                hops(line.as_bytes()).map(|ip| ip.map_or("-".to_owned(), |ip| ip.to_string())).collect();
+            ips.reverse();
+            ips
         };
         assert_eq!(ips("for=192.0.2.7;proto=http;by=203.0.113.43"), ["192.0.2.7"]);
         assert_eq!(ips("For=\"[2001:db8::7]:4711\""), ["2001:db8::7"]);
@@ -340,7 +394,12 @@ mod tests {
         assert_eq!(ips("host=\"a\\\",for=1.2.3.4\", for=192.0.2.7"), ["-", "192.0.2.7"]);
         // Which of two, and what behind a quote without an end: nobody.
         assert_eq!(ips("for=192.0.2.7;for=192.0.2.8"), ["-"]);
-        assert_eq!(ips("for=192.0.2.7, for=\"192.0.2.8"), ["192.0.2.7", "-"]);
+        assert_eq!(ips("for=192.0.2.7, for=\"192.0.2.8").last().map(String::as_str), Some("-"));
+        assert_eq!(ips("for=192.0.2.7;junk"), ["-"]);
+        assert_eq!(
+            ips("for=\"192.0.2.7\";host=\"\\\\\", for=192.0.2.8;host=\"a\\\",b\""),
+            ["192.0.2.7", "192.0.2.8"]
+        );
         assert_eq!(ips("for=\"192.0.2.7\"x, for=192.0.2.8"), ["-", "192.0.2.8"]);
     }
 
@@ -349,10 +408,14 @@ mod tests {
         fn the_last_element_is_what_a_proxy_has_added_whatever_stands_in_front(
             front in prop::collection::vec(any::<u8>(), 0..60),
         ) {
-            // A front that ends inside of quotes swallows what is behind, and then there is nobody.
-            let line = [&front[..], b", for=192.0.2.7"].concat();
-            let last = *hops(&line).last().unwrap();
-            prop_assert!(last == Some("192.0.2.7".parse().unwrap()) || (last.is_none() && front.contains(&b'"')));
+            for (added, ip) in [
+                ("for=192.0.2.7", "192.0.2.7"),
+                ("for=\"[2001:db8::7]:80\";host=\"a,for=6.6.6.6;b\"", "2001:db8::7"),
+                ("host=\"a\\\",for=6.6.6.6\\\\\";for=192.0.2.7", "192.0.2.7"),
+            ] {
+                let line = [&front[..], b", ", added.as_bytes()].concat();
+                prop_assert_eq!(hops(&line).next(), Some(Some(ip.parse().unwrap())));
+            }
         }
     }
 }

@@ -205,12 +205,13 @@ impl<'a> Request<'a> {
     }
 
     /// The IP address of the client: the one that a [`Forwarded`](crate::Forwarded) hook has found ([`ClientAddr`]), else that of the
-    /// [`peer`](Self::peer). `None` of a peer on a Unix socket.
+    /// [`peer`](Self::peer). `None` of a peer on a Unix socket. An address of IPv4 is one, also where a socket of both families shows it
+    /// as `::ffff:192.0.2.7`.
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
         match self.extensions().get::<ClientAddr>() {
             Some(ClientAddr(ip)) => Some(*ip),
-            None => self.peer().ip(),
+            None => self.peer().ip().map(|ip| ip.to_canonical()),
         }
     }
 

@@ -79,6 +79,20 @@ fn a_proxy_may_be_named_as_a_socket_of_both_families_shows_it() {
 }
 
 #[test]
+fn a_client_of_ipv4_has_its_address_on_a_socket_of_both_families_too() {
+    let running = Server::bind("[::]:0").unwrap().workers(1).app(|_worker| {
+        let proxies = Forwarded::x_forwarded_for(["10.0.0.0/8"]).unwrap();
+        let noted = Router::new().before(move |req: &Request| proxies.note(req)).get("/noted", whence);
+        Router::new().get("/", whence).merge(noted)
+    });
+    let running = running.start().unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], running.addr().port().unwrap()));
+    for path in ["/", "/noted"] {
+        assert_eq!(ask_for(addr, path), (200, "127.0.0.1 false".to_owned()), "{path}");
+    }
+}
+
+#[test]
 fn the_standard_field_is_read_as_well_and_nobody_is_believed_who_is_not_trusted() {
     let (running, addr) = served(|| {
         let proxies = Forwarded::rfc_7239(["127.0.0.0/8"]).unwrap();
@@ -95,6 +109,27 @@ fn the_standard_field_is_read_as_well_and_nobody_is_believed_who_is_not_trusted(
     assert_eq!(ask(addr, lines), (200, "127.0.0.1 false".to_owned()));
     drop(running);
     assert!(Forwarded::x_forwarded_for(["10.0.0.1/8"]).unwrap_err().to_string().contains("10.0.0.1/8"));
+}
+
+#[test]
+fn a_quote_that_a_client_has_opened_neither_hides_it_nor_shows_another() {
+    let (running, addr) = served(|| {
+        let proxies = Forwarded::rfc_7239(["127.0.0.1", "10.0.0.0/8"]).unwrap();
+        Router::new().before(move |req: &Request| proxies.note(req)).get("/", whence)
+    });
+    // In front of the comma is the client's, and so is what the proxy quotes of it.
+    for (line, client) in [
+        ("for=6.6.6.6;by=\", for=192.0.2.7", "192.0.2.7 true"),
+        ("x=\", for=192.0.2.7;host=\"a,for=6.6.6.6;b\"", "192.0.2.7 true"),
+        ("x=\", for=192.0.2.7;host=\"a\", for=10.0.0.1", "192.0.2.7 true"),
+        ("x=\"\\, for=\"[2001:db8::7]:80\"", "2001:db8::7 true"),
+        ("for=\"192.0.2.7:_port\"", "192.0.2.7 true"),
+        ("for=\"[fe80::7%eth0]\"", "fe80::7 true"),
+        ("for=192.0.2.7, for=10.0.0.1;junk", "127.0.0.1 false"),
+    ] {
+        assert_eq!(ask(addr, &format!("Forwarded: {line}\r\n")), (200, client.to_owned()), "{line}");
+    }
+    drop(running);
 }
 
 #[test]
