@@ -14,11 +14,27 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// The one that a scraper asks for.
+    /// The one that a scraper likes better (RFC 9110 section 12.5.1), and OpenMetrics if it likes both alike. Who takes neither, or says
+    /// nothing, gets the classic one.
     pub fn of(accept: impl Iterator<Item = impl AsRef<[u8]>>) -> Self {
-        let mut accept = accept;
-        let wants = |line: &[u8]| memchr::memmem::find(line, b"application/openmetrics-text").is_some();
-        if accept.any(|line| wants(line.as_ref())) { Self::Open } else { Self::Classic }
+        let mut open: f32 = 0.0;
+        // How exactly the classic one was named, and how much it is liked: the most exact name counts.
+        let mut classic: (u8, f32) = (0, 0.0);
+        for line in accept {
+            for range in String::from_utf8_lossy(line.as_ref()).split(',') {
+                let (name, version, weight) = media_range(range);
+                match &*name.to_ascii_lowercase() {
+                    "application/openmetrics-text" if matches!(version, "" | "0.0.1" | "1.0.0") => {
+                        open = open.max(weight);
+                    }
+                    "text/plain" if matches!(version, "" | "0.0.4") => classic = best(classic, (3, weight)),
+                    "text/*" => classic = best(classic, (2, weight)),
+                    "*/*" => classic = best(classic, (1, weight)),
+                    _ => {}
+                }
+            }
+        }
+        if open > 0.0 && open >= classic.1 { Self::Open } else { Self::Classic }
     }
 
     pub fn media_type(self) -> &'static str {
@@ -27,6 +43,27 @@ impl Dialect {
             Self::Open => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// The more exact one, and of two that are as exact the one that is liked better.
+fn best(one: (u8, f32), other: (u8, f32)) -> (u8, f32) {
+    if other > one { other } else { one }
+}
+
+/// Name, version and weight of a part of `Accept`. A weight that is none is zero: it is not known to be wanted.
+fn media_range(range: &str) -> (&str, &str, f32) {
+    let mut parts = range.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let (mut version, mut weight) = ("", 1.0);
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        let value = value.trim_matches('"');
+        if name.eq_ignore_ascii_case("version") {
+            version = value;
+        } else if name.eq_ignore_ascii_case("q") {
+            weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0);
+        }
+    }
+    (name, version, weight)
 }
 
 /// A page that is being written.

@@ -20,7 +20,7 @@ use crate::server::Worker;
 const GAUGES: [&str; 4] = ["budget_events", "held_input_bytes", "held_output_bytes", "pool_blocks_in_use"];
 
 /// Figures of a server and its requests, and a handler that shows them in the text format of Prometheus, or as OpenMetrics to who
-/// accepts that. Clones have the same figures.
+/// accepts that and likes the other no better (`Accept`). Clones have the same figures.
 ///
 /// | metric | labels | |
 /// |---|---|---|

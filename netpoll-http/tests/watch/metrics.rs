@@ -139,6 +139,44 @@ fn who_accepts_openmetrics_gets_it_and_others_the_classic_format() {
 }
 
 #[test]
+fn who_likes_the_classic_format_better_gets_it_and_names_are_read_as_a_whole() {
+    let metrics = Metrics::new();
+    let client = measured(&metrics);
+    let is_open = |accept: &str| {
+        let page = client.request(Method::GET, "/metrics").header("Accept", accept).send();
+        let is_open =
+            page.header("content-type").is_some_and(|name| name.starts_with("application/openmetrics"));
+        assert_eq!(page.text().ends_with("# EOF\n"), is_open, "{accept}");
+        is_open
+    };
+    for accept in [
+        // Prometheus 3, and what others send.
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+         application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+         text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+        "Application/OpenMetrics-Text; Version=\"1.0.0\"",
+        "text/plain, application/openmetrics-text",
+        "text/plain;q=0.1, */*;q=0.9, application/openmetrics-text;q=0.2",
+    ] {
+        assert!(is_open(accept), "{accept}");
+    }
+    for accept in [
+        "application/openmetrics-text;q=0, text/plain",
+        "application/openmetrics-text;q=0",
+        "application/openmetrics-text;q=0.1,text/plain;version=0.0.4;q=0.9",
+        "application/openmetrics-text;q=0.1, */*",
+        "application/openmetrics-text;version=2.0.0",
+        "application/openmetrics-text-of-another-kind",
+        "application/openmetrics-text;q=x",
+        "application/*",
+        "text/html,application/xhtml+xml,*/*;q=0.8",
+        "",
+    ] {
+        assert!(!is_open(accept), "{accept}");
+    }
+}
+
+#[test]
 fn promtool_finds_nothing_to_complain_of() {
     let metrics = Metrics::new();
     let client = measured(&metrics);
