@@ -12,6 +12,8 @@ use super::Error;
 
 /// What browsers keep of one cookie, name and value together (RFC 6265bis section 5.6); they ignore a longer one.
 const BYTES_MAX: usize = 4096;
+/// What they read of the value of an attribute (section 5.5); a longer one is as if it was not there.
+const ATTRIBUTE_BYTES_MAX: usize = 1024;
 
 /// A cookie to be set, for [`Response::cookie`](crate::Response::cookie). What a client sends back is
 /// [`Request::cookie`](crate::Request::cookie).
@@ -128,8 +130,9 @@ impl Cookie {
     /// # Errors
     /// 500, with a source that says why: the name is no token; the value has a byte in it that is no visible ASCII, or `"`, `,`, `;`
     /// or `\` (what else there is goes in as hexadecimal digits, base64 or percent escapes); the path does not begin with
-    /// `/`, or has `;` or a control character in it; the domain is no name of a host; name and value are longer than 4096
-    /// bytes together; or the name begins with `__Secure-` or `__Host-`, and the cookie is not what that promises.
+    /// `/`, or has `;` or a control character in it; the domain is no name of a host; one of the two is longer
+    /// than 1024 bytes, or name and value than 4096 together; or the name begins with `__Secure-`, `__Host-`, `__Http-` or `__Host-Http-`, and
+    /// the cookie is not what that promises (RFC 6265bis section 4.1.3).
     pub fn to_header(&self) -> Result<HeaderValue, Error> {
         let refused = |why: &str| Error::internal(format!("cookie {:?}: {why}", self.name));
         if let Some(flaw) = self.flaw() {
@@ -171,7 +174,8 @@ impl Cookie {
 
     fn flaw(&self) -> Option<&'static str> {
         let is_host_name = |name: &str| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+            name.bytes().any(|byte| byte != b'.')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
         };
         let is_path = |path: &str| {
             path.starts_with('/') && path.bytes().all(|byte| matches!(byte, b' '..=b'~' if byte != b';'))
@@ -195,8 +199,14 @@ impl Cookie {
         if !self.domain.as_deref().is_none_or(is_host_name) {
             return Some("its domain is no name of a host");
         }
-        if (begins("__Secure-") || begins("__Host-")) && !self.is_secure() {
+        if [&self.path, &self.domain].into_iter().flatten().any(|text| text.len() > ATTRIBUTE_BYTES_MAX) {
+            return Some("its path or its domain is longer than browsers read");
+        }
+        if (begins("__Secure-") || begins("__Host-") || begins("__Http-")) && !self.is_secure() {
             return Some("by its name it has to be secure");
+        }
+        if (begins("__Http-") || begins("__Host-Http-")) && !self.http_only {
+            return Some("by its name it is not for scripts");
         }
         if begins("__Host-") && (self.domain.is_some() || self.path.as_deref() != Some("/")) {
             return Some("by its name it has the path `/` and no domain");

@@ -176,15 +176,24 @@ fn a_cookie_that_could_be_taken_for_something_else_is_refused() {
         ("a path without a slash", fine().path("x")),
         ("a domain with an attribute", fine().domain("example.org; Path=/")),
         ("no domain", fine().domain("")),
+        ("a domain of dots", fine().domain("..")),
+        ("a path that browsers pass over", fine().path(format!("/{}", "x".repeat(1024)))),
+        ("a domain that browsers pass over", fine().domain("x".repeat(1025))),
         ("too long", Cookie::new("a", "b".repeat(4096))),
         ("a name that promises TLS", Cookie::new("__Secure-a", "b")),
         ("a name that promises a host", Cookie::new("__host-a", "b").secure().path("/x")),
+        ("a name that promises no scripts", Cookie::new("__Http-a", "b").secure()),
+        ("a name that promises no scripts and TLS", Cookie::new("__Http-a", "b").http_only()),
+        ("a name that promises all of it", Cookie::new("__Host-Http-a", "b").secure().path("/")),
         ("a name that promises one host", Cookie::new("__Host-a", "b").secure().path("/").domain("a.org")),
     ] {
         assert_eq!(set_cookie(cookie), Err(StatusCode::INTERNAL_SERVER_ERROR), "{what}");
     }
     let longest = Cookie::new("a", "b".repeat(4095));
     assert!(set_cookie(longest).is_ok());
+    assert!(set_cookie(fine().path(format!("/{}", "x".repeat(1023)))).is_ok());
+    let session = Cookie::new("__Host-Http-a", "b").secure().path("/").http_only();
+    assert_eq!(set_cookie(session).as_deref(), Ok("__Host-Http-a=b; Path=/; HttpOnly; Secure"));
     let host = Cookie::new("__Host-a", "b").secure().path("/");
     assert_eq!(set_cookie(host).as_deref(), Ok("__Host-a=b; Path=/; Secure"));
     let other_sites = Cookie::new("a", "b").same_site(SameSite::None);
