@@ -113,7 +113,8 @@ impl AccessLog {
         Self::open(Sink::file(path)?, Some(path.into()), format)
     }
 
-    /// A log into anything, such as [`std::io::stdout`]. It is written to on the thread of the log, and may block there.
+    /// A log into anything, such as [`std::io::stdout`]. It is written to on the thread of the log, and may block there. One that does not
+    /// block, and takes nothing for a second (`WouldBlock`), loses the lines.
     ///
     /// # Errors
     /// No thread to be had.

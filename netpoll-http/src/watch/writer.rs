@@ -29,6 +29,11 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What is gathered for one write.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// How long the writer waits for a sink that takes nothing now and does not block, such as a standard output that a neighbour has set so, and
+/// how often it looks. Then the lines are lost.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(5);
+const TRIES: u32 = 200;
+
 /// Where lines go.
 pub enum Sink {
     /// A file, and its name.
@@ -212,6 +217,21 @@ pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHa
     Ok(handle)
 }
 
+/// Does it again while it was interrupted, and for a second while it would block.
+fn insist<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(TRY_AGAIN_AFTER);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 struct Writer {
     me: Sleeper,
     shared: Arc<Shared>,
@@ -303,7 +323,7 @@ impl Writer {
         }
         if has_written {
             // What it could not write it says at the next write.
-            let _ = guarded(|| self.sink.flush());
+            let _ = guarded(|| insist(|| self.sink.flush()));
         }
         drop(rings);
         self.forget_rings();
@@ -335,11 +355,9 @@ impl Writer {
         // The sink may be the program's, and panic.
         let outcome = guarded(|| {
             while taken < self.buffer.len() {
-                match self.sink.write(&self.buffer[taken..]) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(bytes) => taken = self.buffer.len().min(taken + bytes),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+                match insist(|| self.sink.write(&self.buffer[taken..]))? {
+                    0 => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+                    bytes => taken = self.buffer.len().min(taken + bytes),
                 }
             }
             Ok(())

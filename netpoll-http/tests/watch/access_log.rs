@@ -269,6 +269,37 @@ fn what_cannot_be_written_is_counted_and_the_log_says_so_when_it_can() {
 }
 
 #[test]
+fn a_sink_that_would_block_is_waited_for() {
+    /// Takes a few bytes at each second call.
+    #[derive(Clone, Default)]
+    struct Narrow(Paper, bool);
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                self.0.write(&bytes[..bytes.len().min(60)])
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.1 = !self.1;
+            if self.1 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        }
+    }
+    let narrow = Narrow::default();
+    let paper = narrow.0.clone();
+    let log = AccessLog::to(narrow, LogFormat::Common).expect("a thread");
+    let client = logged_to(&log);
+    for _ in 0..20 {
+        client.get("/");
+    }
+    log.flush();
+    assert_eq!((log.lost().total(), paper.text().lines().count()), (0, 20), "{}", paper.text());
+}
+
+#[test]
 fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
     struct Bomb;
     impl Write for Bomb {
