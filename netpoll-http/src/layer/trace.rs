@@ -9,8 +9,10 @@ use crate::message::Request;
 
 /// The form of version 00, and what later ones begin with.
 const BYTES: usize = 55;
-/// A `tracestate` that is longer is left behind (section 3.3.1.5 wants at least this much to go on).
+/// What goes on of a `tracestate` (section 3.3.1.5 wants at least this much).
 const STATE_BYTES_MAX: usize = 512;
+/// Of one that is longer, entries above this are left behind first, and then the last ones: those of systems that are furthest away.
+const STATE_ENTRY_BYTES_MAX: usize = 128;
 /// Sampled, and that the trace id is random: what is known of the flags goes on.
 const KNOWN_FLAGS: u8 = 0b11;
 
@@ -111,7 +113,8 @@ impl TraceContext {
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 
-    /// The field `tracestate` of the same, as it was sent; `None` if there is none, or more than 512 bytes of it.
+    /// The field `tracestate` of the same, as it was sent; `None` if there is none. Of one of more than 512 bytes the entries
+    /// above 128 are left out, and as many of the last ones as it takes.
     #[must_use]
     pub fn tracestate(&self) -> Option<&HeaderValue> {
         self.state.as_ref()
@@ -121,11 +124,27 @@ impl TraceContext {
 /// All lines are one list.
 fn state(request: &Request<'_>) -> Option<HeaderValue> {
     let lines: Vec<&[u8]> = request.header_lines("tracestate").filter(|line| !line.is_empty()).collect();
-    let joined = lines.join(&b","[..]);
-    let is_good = !joined.is_empty()
-        && joined.len() <= STATE_BYTES_MAX
-        && joined.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    let mut joined = lines.join(&b","[..]);
+    if joined.len() > STATE_BYTES_MAX {
+        joined = shortened(&joined);
+    }
+    let is_good = !joined.is_empty() && joined.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
     if is_good { HeaderValue::from_bytes(&joined).ok() } else { None }
+}
+
+/// As many entries as there may be. None is cut.
+#[cold]
+fn shortened(state: &[u8]) -> Vec<u8> {
+    let mut short = Vec::with_capacity(STATE_BYTES_MAX);
+    for entry in state.split(|byte| *byte == b',').filter(|entry| entry.len() <= STATE_ENTRY_BYTES_MAX) {
+        let comma = usize::from(!short.is_empty());
+        if short.len() + comma + entry.len() > STATE_BYTES_MAX {
+            break;
+        }
+        short.extend_from_slice(&b","[..comma]);
+        short.extend_from_slice(entry);
+    }
+    short
 }
 
 fn parse(text: &[u8]) -> Option<TraceContext> {

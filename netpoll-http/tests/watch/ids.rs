@@ -113,6 +113,13 @@ fn the_state_of_a_trace_goes_with_it() {
     };
     assert_eq!(state(&["a=1", "", "b=2,c=3"]), "a=1,b=2,c=3");
     assert_eq!(state(&[&format!("a={}", "x".repeat(511))]), "", "more than 512 bytes");
+    let entry = |name: char, bytes: usize| format!("{name}={}", "x".repeat(bytes - 2));
+    let entries = ['a', 'b', 'c', 'd'].map(|name| entry(name, 120));
+    let (four, large) = (entries.join(","), entry('l', 129));
+    assert_eq!(state(&[&four]), four, "as many as there may be");
+    assert_eq!(state(&[&format!("{large},{four}")]), four, "what is large is left behind first");
+    assert_eq!(state(&[&four, &entry('e', 60)]), four, "and then the last");
+    assert_eq!(state(&[&format!("{large},a=1")]), format!("{large},a=1"), "there is room for it");
     assert_eq!(seen(&[("tracestate", "a=1")]).1, "", "a state alone is none");
 }
 
