@@ -70,6 +70,10 @@ pub const FIELDS_MAX: usize = 10_000;
 /// `tag=a&tag=b`. A name that is there twice where one value is wanted is refused, because readers do not agree on which
 /// counts; [`Request::query`] takes the first. No query is an empty one.
 ///
+/// An empty text is a text: a number that is `page=` is refused, an `Option` of one as well. Within `#[serde(flatten)]`, and in enums that are
+/// `untagged` or have a `tag`, serde asks for texts before it knows what they are to be, and there only a `String`, an enum or a `Vec` of them
+/// finds what it wants: a number there is parsed by the program, with `deserialize_with`, or the types are extracted one by one.
+///
 /// The error is a 400 that names the field: ``query parameter `page`: invalid digit found in string``. So is that of more than
 /// [`FIELDS_MAX`] fields.
 ///

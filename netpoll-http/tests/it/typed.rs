@@ -164,6 +164,45 @@ fn the_names_of_a_map_are_parsed_as_its_values_are_and_may_borrow() {
 }
 
 #[test]
+fn flattened_fields_are_texts_and_what_they_share_can_be_extracted_apart() {
+    #[derive(Deserialize)]
+    struct Flat {
+        q: String,
+        #[serde(flatten)]
+        page: Texts,
+    }
+    #[derive(Deserialize)]
+    struct Texts {
+        order: Order,
+        tag: Vec<String>,
+        #[serde(deserialize_with = "parsed")]
+        page: u32,
+    }
+    #[derive(Deserialize)]
+    struct Page {
+        page: u32,
+    }
+    fn parsed<'de, D: serde::Deserializer<'de>>(text: D) -> Result<u32, D::Error> {
+        String::deserialize(text)?.parse().map_err(serde::de::Error::custom)
+    }
+    let client = client(|| {
+        Router::new()
+            .get("/flat", |req: &Request| {
+                let Query(Flat { q, page: Texts { order, tag, page } }) = req.extract()?;
+                Ok(format!("{q} {order:?} {tag:?} {page}"))
+            })
+            .get("/apart", |req: &Request| {
+                let (Query(Page { page }), Query(pairs)): (_, Query<Vec<(String, String)>>) =
+                    (req.extract()?, req.extract()?);
+                Ok(format!("{page} {}", pairs.len()))
+            })
+    });
+    assert_eq!(client.get("/flat?q=a&order=up&tag=1&tag=2&page=3").text(), "a Up [\"1\", \"2\"] 3");
+    assert_eq!(client.get("/flat?q=a&order=up&tag=1&tag=2&page=x").status, StatusCode::BAD_REQUEST);
+    assert_eq!(client.get("/apart?q=a&page=3").text(), "3 2");
+}
+
+#[test]
 fn more_than_is_wanted_is_refused_and_never_left_out() {
     let client = client(|| {
         Router::new()
