@@ -25,7 +25,12 @@ impl Nest {
 
     /// The same, with its router nested in its turn.
     pub(super) fn below(self, prefix: &str) -> Self {
-        Self::new(&format!("{prefix}{}", self.segments.join("/")), self.groups, self.fallback)
+        Self::new(&format!("{prefix}{}", self.prefix()), self.groups, self.fallback)
+    }
+
+    /// The prefix.
+    pub(super) fn prefix(&self) -> String {
+        self.segments.join("/")
     }
 
     /// Whether a raw path is the prefix or goes on behind it.

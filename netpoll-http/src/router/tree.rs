@@ -11,7 +11,7 @@ use super::Found;
 use super::pattern::{Flaw, Pattern, Segment};
 use super::scan::segment_end;
 use super::texts::Texts;
-use crate::message::{PATH_BYTES_MAX, Params, intern};
+use crate::message::{PARAMS_MAX, PATH_BYTES_MAX, Params, intern};
 use http::Method;
 use std::fmt;
 
@@ -94,6 +94,32 @@ impl<T> Tree<T> {
         Ok(())
     }
 
+    /// Keeps what begins with a prefix from patterns that have parameters in its place: nothing is found there but what was added there.
+    ///
+    /// # Errors
+    /// [`RouteError::Pattern`] if the prefix is no pattern.
+    pub(super) fn reserve(&mut self, prefix: &str) -> Result<(), RouteError> {
+        let parsed = Pattern::parse(prefix)
+            .map_err(|flaw| RouteError::Pattern { pattern: prefix.to_owned(), flaw })?;
+        self.leaf_of(&parsed);
+        if let Ok(with_slash) = Pattern::parse(&format!("{prefix}/")) {
+            self.leaf_of(&with_slash);
+        }
+        let mut at = 0;
+        for segment in parsed.segments() {
+            match segment {
+                Segment::Literal(text) => at = self.literal_child(at, text),
+                Segment::Param => at = self.param_child(at),
+                Segment::Rest => return Ok(()),
+            }
+        }
+        // What is below has a place among the parameters.
+        if parsed.names().len() < PARAMS_MAX && self.nodes[at].rest.is_none() {
+            self.nodes[at].rest = Some(self.new_leaf());
+        }
+        Ok(())
+    }
+
     /// Finds the route for a method (case-sensitive) and a raw path (without the query).
     ///
     /// `params` is overwritten: the route's parameters after [`Found::Route`], else none. A path
@@ -120,6 +146,8 @@ impl<T> Tree<T> {
                 params.name(endpoint.names);
                 Found::Route(&endpoint.value)
             }
+            // It was reserved.
+            None if leaf.endpoints.is_empty() => Found::NotFound,
             None => Found::MethodNotAllowed(&leaf.allow),
         }
     }
@@ -199,13 +227,16 @@ impl<T> Tree<T> {
             leaf.unwrap_or_else(|| *self.nodes[at].leaf.get_or_insert(fresh))
         };
         if leaf == fresh {
-            self.leaves.push(Leaf {
-                by_code: [NO_ENDPOINT; CODES],
-                endpoints: Vec::new(),
-                allow: String::new(),
-            });
+            self.new_leaf();
         }
         leaf as usize
+    }
+
+    /// A leaf that nothing is at yet.
+    fn new_leaf(&mut self) -> u32 {
+        let fresh = self.leaves.len() as u32;
+        self.leaves.push(Leaf { by_code: [NO_ENDPOINT; CODES], endpoints: Vec::new(), allow: String::new() });
+        fresh
     }
 
     fn literal_child(&mut self, parent: usize, text: &str) -> usize {
@@ -257,7 +288,7 @@ impl Node {
     }
 }
 
-/// All methods of one shape.
+/// All methods of one shape. None where a path was reserved.
 #[derive(Clone, Debug)]
 struct Leaf<T> {
     /// Index into `endpoints` per method code; HEAD points to GET's unless it has its own, and what has none to the one for any.

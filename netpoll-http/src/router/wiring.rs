@@ -270,7 +270,8 @@ impl Router {
     }
 
     /// Like [`merge`](Self::merge), with `prefix` before each pattern: `/api` and `/orders` make `/api/orders`. All that
-    /// begins with the prefix is `other`'s then, and its hooks and its fallback see what it has not.
+    /// begins with the prefix is `other`'s then, and its hooks and its fallback see what it has not. So is what a pattern of this router
+    /// would take by a parameter in the prefix's place, such as `/{*path}`; what it has below the prefix, spelled out, stays its own.
     ///
     /// The root of `other`, `/`, is at both `/api` and `/api/`. A slash at the end of the prefix changes nothing.
     ///
@@ -315,7 +316,11 @@ impl Router {
                 nest.groups.push(Rc::clone(&group));
             }
             nest.fallback = nest.fallback.map(here).or(fallback);
-            self.nests.push(nest.below(prefix));
+            let nest = nest.below(prefix);
+            if let Err(error) = self.tree.reserve(&nest.prefix()) {
+                panic!("{error}");
+            }
+            self.nests.push(nest);
         }
         // Stable: of equals the first one stays first.
         self.nests.sort_by_cached_key(Nest::order);

@@ -196,6 +196,57 @@ fn a_nested_router_has_its_own_fallback_or_that_around_it_and_its_hooks_in_any_c
 }
 
 #[test]
+fn what_begins_with_a_prefix_is_the_nested_routers_whatever_parameters_stand_around_it() {
+    let client = client(|| {
+        let deny = |req: &Request| match req.header("x-key") {
+            Some(_) => Ok(()),
+            None => Err(Error::from(StatusCode::UNAUTHORIZED)),
+        };
+        let stats = Router::new().get("/{day}/all", |_: &Request| "stats");
+        let admin = Router::new()
+            .get("/users", |_: &Request| "users")
+            .nest("/stats", stats)
+            .fallback(|_: &Request| "nothing here")
+            .before(deny);
+        let pages = |_: &Request| "page";
+        Router::new()
+            .merge(Router::new().nest("/admin", admin))
+            .get("/{*path}", pages)
+            .get("/{page}", pages)
+            .get("/{page}/{part}", pages)
+            .get("/{page}/", pages)
+            .get("/admin/open", |_: &Request| "open")
+            .nest("/{shop}/items", Router::new().get("/{id}", |_: &Request| "item"))
+    });
+    let with_key = |path: &str| {
+        let answer = client.request(Method::GET, path).header("X-Key", "1").send();
+        (answer.status.as_u16(), answer.text().to_owned())
+    };
+    for path in
+        ["/admin", "/admin/", "/admin/secret", "/admin/a/b/c", "/admin/stats", "/admin/stats/7", "/admin//"]
+    {
+        assert_eq!(ask(&client, "GET", path).0, 401, "{path}");
+        assert_eq!(ask(&client, "PUT", path).0, 401, "{path}");
+        assert_eq!(with_key(path), said(200, "nothing here"), "{path}");
+    }
+    assert_eq!(with_key("/admin/users"), said(200, "users"));
+    assert_eq!(with_key("/admin/stats/7/all"), said(200, "stats"));
+    assert_eq!(ask(&client, "GET", "/admin/open"), said(200, "open"));
+    for path in ["/adminx", "/adminx/secret", "/a", "/a/b", "/a/b/c"] {
+        assert_eq!(ask(&client, "GET", path), said(200, "page"), "{path}");
+    }
+    assert_eq!(ask(&client, "GET", "/a/items/7"), said(200, "item"));
+    assert_eq!(ask(&client, "GET", "/a/items/7/8").0, 404);
+    assert_eq!(ask(&client, "GET", "/a/items").0, 404);
+}
+
+#[test]
+#[should_panic = "a pattern begins with `/`"]
+fn a_prefix_that_is_no_path_is_refused() {
+    let _ = Router::new().nest("admin", Router::new());
+}
+
+#[test]
 fn a_hook_of_a_nested_router_guards_what_it_has_not_against_the_fallback() {
     let client = client(|| {
         let refuse = |_: &Request| Err::<(), _>(Error::from(StatusCode::UNAUTHORIZED));
