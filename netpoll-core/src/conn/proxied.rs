@@ -23,7 +23,7 @@ type Accept<P> = Rc<RefCell<dyn FnMut(Peer) -> P>>;
 /// header is taken off, and the protocol is made for the client that it names.
 ///
 /// [`accept`](Self::accept) wraps an accept function. That is called when the header is there, with the client's address in
-/// [`Peer::addr`]; where the proxy speaks for itself (`LOCAL`, for its health checks) or knows no client (`UNKNOWN`), with the address of the
+/// [`Peer::addr`]; where the proxy speaks for itself (`LOCAL`, for its health checks) or knows no client (`UNKNOWN`, and datagrams), with the address of the
 /// proxy. [`Conn::peer_addr`] is the proxy in any case.
 ///
 /// **Only proxies may reach such a listener**: whoever can connect to it can say that he is anybody. Where others can, `accept_from` says

@@ -71,7 +71,13 @@ fn the_client_is_who_the_header_names_and_the_rest_is_the_clients_however_it_is_
 
 #[test]
 fn where_the_proxy_speaks_for_itself_it_is_the_client() {
-    for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+    for header in [
+        &b"PROXY UNKNOWN\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        // For itself, whatever addresses there are, and for a client whose datagrams it has.
+        b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x67\0\x50",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x67\0\x50",
+    ] {
         let (mut sim, peer) = connected(Options::default(), Whence);
         sim.send(peer, header);
         sim.settle();

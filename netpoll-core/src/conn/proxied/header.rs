@@ -97,7 +97,9 @@ fn version_2(bytes: &[u8]) -> Parsed {
         0x11 => inet::<4>(addresses),
         0x21 => inet::<16>(addresses),
         0x31 => unix(addresses),
-        // Datagrams, and what nobody has defined.
+        // Of datagrams a connection is told by mistake. What is defined and not understood counts as unknown (section 2.2).
+        0x12 | 0x22 | 0x32 => Some(None),
+        // What nobody has defined.
         _ => None,
     };
     let bytes = SIGNATURE.len() + 4 + length;
@@ -200,7 +202,14 @@ mod tests {
         let named = version_2_of(1, 0x31, &names);
         let client = Some(Address::unix("/a/b.").unwrap());
         assert_eq!(parse(&named), Parsed::Header { bytes: named.len(), client });
-        for (command, family, rest) in [(0, 0x11, &four[..]), (0, 0, &[]), (1, 0, b"tlvs")] {
+        for (command, family, rest) in [
+            (0, 0x11, &four[..]),
+            (0, 0, &[]),
+            (1, 0, b"tlvs"),
+            (1, 0x12, &four),
+            (1, 0x22, &[1; 36]),
+            (1, 0x32, &[1; 216]),
+        ] {
             let bytes = version_2_of(command, family, rest);
             assert_eq!(parse(&bytes), Parsed::Header { bytes: bytes.len(), client: None });
         }
@@ -211,7 +220,7 @@ mod tests {
         let four = [0; 12];
         for (command, family, rest) in [
             (2, 0x11, &four[..]),
-            (1, 0x12, &four[..]),
+            (1, 0x13, &four[..]),
             (1, 0x41, &four[..]),
             (1, 0x11, &four[..11]),
             (1, 0x21, &four[..]),
