@@ -43,10 +43,10 @@ impl Nest {
         })
     }
 
-    /// Longer prefixes come first, and a literal before a parameter.
-    pub(super) fn order(&self) -> (std::cmp::Reverse<usize>, Vec<bool>) {
-        let params = self.segments.iter().map(|segment| is_param(segment)).collect();
-        (std::cmp::Reverse(self.segments.len()), params)
+    /// As the tree looks for a path: a literal comes before a parameter, and what goes on before what ends.
+    pub(super) fn order(&self) -> Vec<u8> {
+        const END: u8 = 2;
+        self.segments.iter().map(|segment| u8::from(is_param(segment))).chain([END]).collect()
     }
 }
 

@@ -48,8 +48,8 @@ use crate::message::{Parts, Request, RouteId};
 /// outermost router sees everything: it is the place for an access log.
 ///
 /// A request that finds no route passes the hooks of the router that it belongs to: of the one that has the path, for
-/// another method (405, OPTIONS); else of the innermost one that is nested at a prefix of its path (404); else of the
-/// outermost alone. If two routers share a path or a prefix, it is the one that was added first.
+/// another method (405, OPTIONS); else of the innermost one that is nested at a prefix of its path (404), one at `/admin` before one at
+/// `/{shop}/items`; else of the outermost alone. If two routers share a path or a prefix, it is the one that was added first.
 ///
 /// # What finds no route
 ///

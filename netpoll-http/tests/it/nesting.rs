@@ -222,9 +222,17 @@ fn what_begins_with_a_prefix_is_the_nested_routers_whatever_parameters_stand_aro
         let answer = client.request(Method::GET, path).header("X-Key", "1").send();
         (answer.status.as_u16(), answer.text().to_owned())
     };
-    for path in
-        ["/admin", "/admin/", "/admin/secret", "/admin/a/b/c", "/admin/stats", "/admin/stats/7", "/admin//"]
-    {
+    for path in [
+        "/admin",
+        "/admin/",
+        "/admin/secret",
+        "/admin/a/b/c",
+        "/admin/stats",
+        "/admin/stats/7",
+        "/admin/items",
+        "/admin/items/7",
+        "/admin//",
+    ] {
         assert_eq!(ask(&client, "GET", path).0, 401, "{path}");
         assert_eq!(ask(&client, "PUT", path).0, 401, "{path}");
         assert_eq!(with_key(path), said(200, "nothing here"), "{path}");
