@@ -48,6 +48,8 @@ impl Service for Router {
     fn find(&self, method: &str, path: &[u8], params: &mut Params) -> FoundRoute<'_> {
         match self.tree.find_bytes(method, path, params) {
             Found::Route(route) => FoundRoute::To(*route),
+            // It is reserved for a nested router, which has no such path.
+            Found::MethodNotAllowed("") => FoundRoute::NotFound,
             Found::MethodNotAllowed(allow) => FoundRoute::MethodNotAllowed(allow),
             Found::NotFound => FoundRoute::NotFound,
         }

@@ -94,7 +94,8 @@ impl<T> Tree<T> {
         Ok(())
     }
 
-    /// Keeps what begins with a prefix from patterns that have parameters in its place: nothing is found there but what was added there.
+    /// Keeps what begins with a prefix from patterns that have parameters in its place: nothing is found there but what was added there. What
+    /// was not, has a route for no method: [`Found::MethodNotAllowed`] with an empty list.
     ///
     /// # Errors
     /// [`RouteError::Pattern`] if the prefix is no pattern.
@@ -146,8 +147,6 @@ impl<T> Tree<T> {
                 params.name(endpoint.names);
                 Found::Route(&endpoint.value)
             }
-            // It was reserved.
-            None if leaf.endpoints.is_empty() => Found::NotFound,
             None => Found::MethodNotAllowed(&leaf.allow),
         }
     }
