@@ -82,7 +82,7 @@ impl Postgres {
 
 /// Where notes are: handlers do not know.
 enum Store {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     /// For tests. `None` is one that is away.
     #[cfg_attr(not(test), expect(dead_code, reason = "the program has the other"))]
     Memory(RefCell<Option<Vec<String>>>),
@@ -188,7 +188,7 @@ fn main() -> Result<(), Failure> {
     let log = AccessLog::to(io::stdout(), LogFormat::Json)?;
     let server = Server::bind(addr)?
         .admin(operators, |worker| Health::of(worker).router())?
-        .state(move |_worker| Store::Postgres(Postgres::new(config.clone())))
+        .state(move |_worker| Store::Postgres(Box::new(Postgres::new(config.clone()))))
         .on_complete(log.hook())
         .runtime(|builder| builder.stop_on_signals(true))
         .app(router)
