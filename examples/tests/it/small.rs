@@ -286,9 +286,9 @@ fn task_chat_lets_all_hear_a_line_and_is_held_up_by_nobody() {
     for (index, member) in members.iter_mut().enumerate() {
         // Who has heard itself is a member.
         member.get_mut().write_all(format!("member {index}\n").as_bytes()).unwrap();
-        let mut line = String::new();
-        member.read_line(&mut line).unwrap();
-        assert_eq!(line, format!("member {index}\n"));
+        // It may have heard others before, whose lines are on their way between the workers.
+        let own = format!("member {index}");
+        assert!(member.lines().map(Result::unwrap).any(|line| line == own));
     }
     members[0].get_mut().write_all(b"tea is ready\n").unwrap();
     for member in &mut members {
