@@ -1,7 +1,6 @@
-//! The task that waits for one direction of a stream.
+//! The task that waits for one thing: a peer at a listener. A stream has its own places (`shared/waits.rs`), which are smaller.
 //!
-//! A task of the worker itself is known by its key: nothing is cloned, nothing is called to wake it, and who has something for it can poll it
-//! on the spot. Whoever waits with another waker (a handler inside its connection, a future that has wakers of its own) is kept with that, which
+//! A task of the worker itself is known by its key: nothing is cloned, and nothing is called to wake it. Whoever waits with another waker (a handler inside its connection, a future that has wakers of its own) is kept with that, which
 //! stays when it is woken, so that one that waits again and again is cloned once; until another waits.
 //!
 //! Invariant: nothing is borrowed while a waker is cloned, woken or dropped.
@@ -23,7 +22,7 @@ const WAKER: u64 = u64::MAX;
 pub struct Wait {
     /// `NOBODY`, `WAKER`, or the key of a task.
     who: Cell<u64>,
-    /// Most streams never have one, so it is not part of them.
+    /// Few have one, so it is not part of them.
     waker: Cell<Option<Box<Waker>>>,
 }
 
@@ -50,9 +49,9 @@ impl Wait {
         drop((known, before));
     }
 
-    /// Takes the task that waits here, if one does: it is polled, and not woken.
+    /// Takes the task that waits here, if one does.
     #[inline]
-    pub fn take_task(&self) -> Option<Key> {
+    fn take_task(&self) -> Option<Key> {
         match self.who.get() {
             NOBODY | WAKER => None,
             bits => {

@@ -1,4 +1,5 @@
-//! One wake target for each connection and task that waits, kept and used again.
+//! One wake target for each connection and task whose waker somebody has cloned, kept and used again; and the waker of a poll, which most tasks
+//! get by with.
 //!
 //! It has two ways to its worker. On the worker's own thread a wake is a mark and a push: no atomic read-modify-write, no
 //! letter, no system call. From elsewhere it is one letter for a burst of wakes.
@@ -6,7 +7,8 @@
 //! Invariants: `queued` is set while a letter for this target is under way that has something to say; it is cleared, by a
 //! read-modify-write, before the poll, so a wake during the poll is not lost (`tests/loom.rs`). `listed` is the same of an entry on the
 //! list of its lane, and only the lane's thread touches it. A connection that hears of a wake before it arrives clears them too, and a
-//! letter or entry that finds its mark cleared says nothing. Neither stands for the other: one mark for both, cleared by a plain store, could
+//! letter or entry that finds its mark cleared says nothing; but a letter for a task always has it polled, as one of a `Stranger` has no mark. An
+//! entry by the key of a task has its mark in the slot. Neither stands for the other: one mark for both, cleared by a plain store, could
 //! still look set to a thread that wakes.
 //!
 //! A target holds no future and no state of the program: who drops the last waker, on whatever thread, frees a few words.
