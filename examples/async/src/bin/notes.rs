@@ -72,8 +72,8 @@ impl Postgres {
     async fn query(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
         let answer = async { Ok::<_, Failure>(self.client().await?.query(sql, with).await?) };
         let rows = timeout(PATIENCE, answer).await;
-        // An idle connection that is kept would hold a drain up to its deadline; a slow one may never answer again.
-        if rows.is_err() || Handle::current().is_draining() {
+        // One that is slow may never answer again.
+        if rows.is_err() {
             self.client.take();
         }
         rows?
@@ -125,12 +125,6 @@ impl Store {
             Self::Memory(notes) => notes.borrow().is_some(),
         }
     }
-
-    fn let_go(&self) {
-        if let Self::Postgres(postgres) = self {
-            postgres.client.take();
-        }
-    }
 }
 
 /// What the database has refused is our mistake; else it is away, and who asked may come again. Away is also who says that it has no
@@ -167,11 +161,6 @@ fn router(worker: &Worker) -> Router {
     if worker.index() == 0 {
         spawn_daemon(probe()).detach();
     }
-    let last = async {
-        task::stopping().await;
-        task::state::<Store>().let_go();
-    };
-    spawn_daemon(last).detach();
     Router::new().post("/notes", add).get("/notes/{id}", get)
 }
 
