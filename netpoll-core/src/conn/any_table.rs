@@ -22,6 +22,8 @@ pub trait Table: Any {
     /// The addresses of a name that an outgoing connection has asked for.
     fn found(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, found: io::Result<Vec<Address>>);
     fn received(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict;
+    /// Input lies in the socket. `None` if nobody takes it from there.
+    fn announced(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<Verdict>;
     /// What a reply left goes in front of the queue.
     fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]);
     fn sent(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, bytes: usize);

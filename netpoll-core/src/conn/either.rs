@@ -78,6 +78,10 @@ impl<A: Protocol, B: Protocol> Protocol for Either<A, B> {
         whichever!(self, protocol => protocol.received(conn, input))
     }
 
+    fn announced(&mut self, conn: &mut Conn<'_>) -> Option<Flow> {
+        whichever!(self, protocol => protocol.announced(conn))
+    }
+
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         whichever!(self, protocol => protocol.eof(conn, input))
     }

@@ -190,6 +190,13 @@ pub trait Protocol: Sized + 'static {
         conn.unchanged_flow()
     }
 
+    /// Input lies in the socket, where a task can take it itself (`Io::announce`). `None` if none does: it is received as ever.
+    #[doc(hidden)]
+    fn announced(&mut self, conn: &mut Conn<'_>) -> Option<Flow> {
+        let _ = conn;
+        None
+    }
+
     /// The last call: the connection is gone. The value is dropped next.
     ///
     /// It comes without `opened` when an outgoing connection could not be made ([`Lost::ConnectFailed`]) or an

@@ -190,6 +190,10 @@ impl<P: Protocol> Protocol for Proxied<P> {
         }
     }
 
+    fn announced(&mut self, conn: &mut Conn<'_>) -> Option<Flow> {
+        running!(self, protocol => protocol.announced(conn), None)
+    }
+
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         running!(self, protocol => protocol.eof(conn, input), Flow::Close)
     }

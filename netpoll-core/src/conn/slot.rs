@@ -85,6 +85,20 @@ impl<P: Protocol> Slot<P> {
         (called, conn.reply.part())
     }
 
+    /// The wish of a protocol that takes input out of the socket; `None` of one that does not.
+    #[inline]
+    pub fn announce(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+    ) -> Option<std::thread::Result<Flow>> {
+        let Self { stream, protocol } = self;
+        let mut conn = Conn { stream, cx, io, key, reply: Reply::NONE };
+        catch_unwind(AssertUnwindSafe(|| protocol.announced(&mut conn)))
+            .map_or_else(|payload| Some(Err(payload)), |flow| flow.map(Ok))
+    }
+
     pub fn settle_offer(
         &mut self,
         cx: &mut Context,

@@ -312,6 +312,16 @@ impl<P: Protocol> Table for Connections<P> {
         self.received_otherwise(cx, io, key, offered, called)
     }
 
+    fn announced(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key) -> Option<Verdict> {
+        let slot = self.slots.get_mut(key).filter(|slot| slot.stream.takes_chunks())?;
+        let called = slot.announce(cx, io, key)?;
+        if matches!(called, Ok(Flow::Continue)) && slot.stream.goes_on(&mut cx.agenda, key) {
+            return Some(Verdict::Continue);
+        }
+        let end = slot.settle_offer(cx, io, key, called);
+        Some(self.received_end(cx, io, key, end))
+    }
+
     #[cold]
     fn unsent(&mut self, cx: &mut Context, key: Key, bytes: &[u8]) {
         if let Some(Slot { stream, .. }) = self.slots.get_mut(key) {

@@ -111,6 +111,19 @@ pub trait Io {
         false
     }
 
+    /// What a stream receives from now on its receiver takes itself, into memory of its own, see [`Sink::announced`]. The driver stops that by
+    /// itself when it does not pay, and has to be told again. Nothing happens if it cannot.
+    fn announce(&mut self, key: Key) {
+        let _ = key;
+    }
+
+    /// Takes input of the stream that is being [announced](Sink::announced). Zero of any other, and if there is none, or no more than an end: the
+    /// rest is told as ever.
+    fn take(&mut self, key: Key, into: &mut [u8]) -> usize {
+        let _ = (key, into);
+        0
+    }
+
     /// Starts to receive datagrams on a bound socket, see `datagrams.rs`.
     ///
     /// # Errors
@@ -237,6 +250,12 @@ pub trait Sink {
         let _ = (io, key, bytes, rest);
         Verdict::Gone
     }
+    /// Input may lie in the socket of a stream of which it is to be [announced](Io::announce). Inside, and only there, it can be [taken](Io::take);
+    /// what is left is told as ever. `None` if nobody takes it.
+    fn announced(&mut self, io: &mut dyn Io, key: Key) -> Option<Verdict> {
+        let _ = (io, key);
+        None
+    }
     /// These bytes of a [`Verdict::Reply`] were not sent: they are queued in front of everything else.
     fn unsent(&mut self, key: Key, bytes: &[u8]);
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
@@ -274,6 +293,17 @@ pub struct Limits {
 
 /// Fewer bytes at a time are cheaper copied than [spliced](Io::splice) (`docs/decisions/0014`).
 pub const SPLICED_BYTES_MIN: usize = 16 * 1024;
+
+/// Fewer bytes at a time are cheaper received with those of other streams and copied than [announced](Io::announce) and taken
+/// (`docs/decisions/0021`).
+pub const TAKEN_BYTES_MIN: usize = 2 * 1024;
+/// Whoever fills less room than this at once, and finds more, would take it in small pieces: it is received in one and copied.
+const TAKING_ROOM_MIN: usize = 16 * 1024;
+
+/// Whether announcing the next input pays, when so many bytes were taken at once by who had so much room.
+pub fn pays_to_take(bytes: usize, room: usize) -> bool {
+    bytes >= TAKEN_BYTES_MIN && (bytes < room || room >= TAKING_ROOM_MIN)
+}
 
 /// How to wait for the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

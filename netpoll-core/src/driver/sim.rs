@@ -41,6 +41,17 @@ struct SimIo {
     /// Output of closed links, until its blocks can go back to the pool.
     dead: Vec<WriteQueue>,
     batch: datagrams::Batch,
+    /// The link whose input is being announced.
+    taking: Option<Taking>,
+}
+
+/// Input that is being announced.
+struct Taking {
+    key: Key,
+    /// Bytes that may still be taken.
+    left: usize,
+    /// What was taken last was worth it.
+    pays: bool,
 }
 
 /// A driver without a kernel.
@@ -66,6 +77,7 @@ impl SimDriver {
                 counts: IoCounts::default(),
                 dead: Vec::new(),
                 batch: datagrams::Batch::default(),
+                taking: None,
             },
             bell,
             rung: false,
@@ -117,6 +129,12 @@ impl SimDriver {
             Next::Room(key) | Next::NoRoom(key) => sink.sent(&mut self.io, key, 0),
             Next::End(key, how) => sink.hung_up(&mut self.io, key, how),
             Next::Interrupted(key) => sink.unfinished(key),
+            Next::Announced(key, bytes) => {
+                if !self.announce_input(index, key, bytes, sink) {
+                    let next = self.next_seen(index, bytes);
+                    self.deliver_one(index, next, sink);
+                }
+            }
             Next::Chunk(key) => {
                 let mut chunk = std::mem::take(&mut self.chunk);
                 // Stop is remembered by the pause that came with it, or by `unfinished`.
@@ -126,6 +144,18 @@ impl SimDriver {
                 self.chunk = chunk;
             }
         }
+    }
+
+    /// Lets the receiver take so many bytes out of the socket of a link. False if it takes none.
+    fn announce_input<S: Sink>(&mut self, index: usize, key: Key, bytes: usize, sink: &mut S) -> bool {
+        self.io.taking = Some(Taking { key, left: bytes, pays: false });
+        sink.announced(&mut self.io, key);
+        let Some(taking) = self.io.taking.take() else { return true };
+        let is_taken = taking.left < bytes;
+        if !taking.pays {
+            self.io.net.net.borrow_mut().links[index].announced = false;
+        }
+        is_taken
     }
 
     #[cold]

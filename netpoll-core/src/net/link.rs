@@ -93,6 +93,14 @@ impl Protocol for Link {
         if goes_on { Flow::Continue } else { Flow::Pause }
     }
 
+    /// The same where the task can take it from the socket.
+    fn announced(&mut self, conn: &mut Conn<'_>) -> Option<Flow> {
+        let shared = &*self.0;
+        let task = shared.take_reader()?;
+        shared.announce(|| conn.lend(|| shared.lane().executor().poll_now(shared.lane(), task)));
+        Some(if shared.send_draft(conn) { Flow::Continue } else { self.look_behind(conn, &[]) })
+    }
+
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         if !input.is_empty() {
             self.0.receive(conn.pool(), input.bytes());

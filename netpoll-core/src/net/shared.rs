@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 
 use crate::conn::Lost;
 use crate::conn::desk::{self, Desk};
-use crate::driver::Io;
+use crate::driver::{Io, TAKEN_BYTES_MIN, pays_to_take};
 use crate::mem::{Key, Pool, ReadBuffer, WriteQueue};
 use crate::sys;
 use crate::task::Lane;
@@ -73,8 +73,10 @@ const RETIRES: u32 = 1 << 18;
 const WANTS: u32 = 1 << 19;
 /// Somebody waits to write.
 const WRITER_WAITS: u32 = 1 << 20;
+/// Its task is polled for it just now, and takes input out of the socket.
+const TAKES: u32 = 1 << 21;
 
-/// No two are the same: there are twenty-one.
+/// No two are the same: there are twenty-two.
 const _: () = assert!(
     OPEN ^ GONE
         ^ ENDED
@@ -96,7 +98,8 @@ const _: () = assert!(
         ^ RETIRES
         ^ WANTS
         ^ WRITER_WAITS
-        == (1 << 21) - 1
+        ^ TAKES
+        == (1 << 22) - 1
 );
 
 /// Input, in bytes, above which a stream's connection is paused until it is read: the read quantum of one turn.
@@ -247,6 +250,49 @@ impl Shared {
         if self.take_chunk(append) { Poll::Ready(Ok(())) } else { self.poll_none(waker) }
     }
 
+    /// Reads input that is there. How much; zero is the end.
+    #[inline]
+    pub fn poll_read(&self, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = into.len();
+        match self.bits.get() & (TAKES | INPUT) {
+            0 => match self.copy_chunk(room, |bytes| into[..bytes.len()].copy_from_slice(bytes)) {
+                0 => {}
+                count => {
+                    if count >= TAKEN_BYTES_MIN {
+                        self.copied_much(count, room);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+            },
+            TAKES => match self.take_from_socket(into) {
+                0 => {}
+                count => return Poll::Ready(Ok(count)),
+            },
+            _ => {
+                return self.poll_copy(waker, room, |bytes| into[..bytes.len()].copy_from_slice(bytes));
+            }
+        }
+        self.poll_none(waker).map_ok(|()| 0)
+    }
+
+    /// Receives into memory of whoever reads, in the order of all that came before: nothing lies here.
+    #[inline(never)]
+    fn take_from_socket(&self, into: &mut [u8]) -> usize {
+        let count = desk::with(self.lane.number(), |desk| desk.io.take(self.key.get(), into)).unwrap_or(0);
+        if count > 0 && self.has(IDLE) {
+            self.end_idle_time();
+        }
+        count
+    }
+
+    /// A large piece was copied out of the worker's memory: the next one is taken out of the socket, if this was all and that pays.
+    #[cold]
+    fn copied_much(&self, count: usize, room: usize) {
+        if pays_to_take(count, room) && self.with_chunk(|chunk| chunk.is_empty()) == Some(true) {
+            desk::with(self.lane.number(), |desk| desk.io.announce(self.key.get()));
+        }
+    }
+
     /// Gives input out to be copied, up to `room` bytes of it. How many there were; zero is the end.
     #[inline]
     pub fn poll_copy(&self, waker: &Waker, room: usize, copy: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
@@ -256,7 +302,16 @@ impl Shared {
             }
             self.clear(INPUT);
         }
-        let taken = self.with_chunk(|chunk| {
+        match self.copy_chunk(room, copy) {
+            0 => self.poll_none(waker).map_ok(|()| 0),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    /// Gives out what has just arrived, up to `room` bytes of it. How many there were.
+    #[inline]
+    fn copy_chunk(&self, room: usize, copy: impl FnOnce(&[u8])) -> usize {
+        let copied = self.with_chunk(|chunk| {
             let (now, later) = chunk.split_at(chunk.len().min(room));
             if !now.is_empty() {
                 copy(now);
@@ -264,10 +319,7 @@ impl Shared {
             *chunk = later;
             now.len()
         });
-        match taken {
-            Some(count @ 1..) => Poll::Ready(Ok(count)),
-            _ => self.poll_none(waker).map_ok(|()| 0),
-        }
+        copied.unwrap_or(0)
     }
 
     /// Input that has just arrived, while the task that waits for it is polled: it lies where the worker has read it, behind what lies here.
@@ -633,6 +685,17 @@ impl Shared {
             self.lane.draft().borrow_mut().clear();
         }
         self.lane.offer(self.key.get(), chunk, poll);
+    }
+
+    /// Lets a task that `poll` polls find input in the socket. Whatever it leaves to be done is for the caller, who looks behind it.
+    pub fn announce(&self, poll: impl FnOnce()) {
+        self.set(STIRRED | TAKES);
+        if !self.has(BACKED_UP | VEILED | WRITTEN) {
+            self.set(DRAFTS);
+            self.lane.draft().borrow_mut().clear();
+        }
+        poll();
+        self.clear(TAKES);
     }
 
     /// Whether so much waits that the connection is to hold more back.

@@ -136,6 +136,9 @@ impl Reader {
     #[inline]
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let room = into.len();
+        if room > 0 && self.held.is_empty() {
+            return self.shared.poll_read(cx.waker(), into);
+        }
         self.poll_copy(cx, room, |bytes| into[..bytes.len()].copy_from_slice(bytes))
     }
 

@@ -586,6 +586,15 @@ impl Sink for Worker {
         verdict
     }
 
+    fn announced(&mut self, io: &mut dyn Io, key: Key) -> Option<Verdict> {
+        let verdict = self.tables.get(key)?.announced(&mut self.cx, io, key);
+        if !self.cx.commands.is_empty() || self.watch.is_on() {
+            self.obey(io);
+            self.lap(key);
+        }
+        verdict
+    }
+
     fn unsent(&mut self, key: Key, bytes: &[u8]) {
         if let Some(table) = self.tables.get(key) {
             table.unsent(&mut self.cx, key, bytes);

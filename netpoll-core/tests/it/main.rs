@@ -27,6 +27,7 @@ mod idle_streams;
 mod in_place;
 mod inherited;
 mod lame_duck;
+mod large_reads;
 mod last_words;
 mod layers;
 mod left_input;

@@ -13,7 +13,7 @@
 //! plain bytes on a plain stream waits until the bytes are delivered.
 
 use super::super::{Limits, Sink, Verdict};
-use super::source::{Readiness, Received, Scratch};
+use super::source::{READABLE, Readiness, Received, Scratch};
 use super::streams::{Register, Streams};
 use crate::mem::Key;
 use crate::sys;
@@ -29,7 +29,7 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// What became of an attempt to receive ahead.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ahead {
-    /// Bytes, which are delivered with the batch, or the end of the stream, which was delivered.
+    /// Bytes, which are delivered with the batch or were taken at once, or the end of the stream, which was delivered.
     Received,
     /// There was nothing.
     Empty,
@@ -101,6 +101,10 @@ impl<R: Register> Streams<R> {
         let room = limits.read_bytes.min(batch.scratch.len() - start);
         let Some(source) = self.sources.get_mut(key) else { return Ahead::PutOff };
         if !source.is_plain_stream() {
+            if source.is_announced() {
+                source.bits |= READABLE;
+                return self.announce_ahead(limits, sink, key);
+            }
             return Ahead::PutOff;
         }
         match source.receive(&mut self.counts, batch.scratch.part(start, room)) {

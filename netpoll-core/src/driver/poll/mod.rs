@@ -4,6 +4,7 @@
 //! one), and the engine receives, accepts and sends until it is not.
 
 mod accept;
+mod announcing;
 mod arrivals;
 mod batch;
 mod datagrams;

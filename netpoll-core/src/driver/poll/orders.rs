@@ -10,7 +10,7 @@ use super::super::{
     Watcher,
 };
 use super::door::Door;
-use super::source::{CONNECTING, ENDED, PAUSED, READABLE};
+use super::source::{ANNOUNCED, CONNECTING, ENDED, PAUSED, READABLE};
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 use crate::sys::{self, Address, DatagramOption, StreamOptions};
@@ -112,6 +112,16 @@ impl<R: Register> Io for Streams<R> {
 
     fn splice(&mut self, from: Key) -> bool {
         self.begin_to_splice(from)
+    }
+
+    fn announce(&mut self, key: Key) {
+        if let Some(source) = self.sources.get_mut(key) {
+            source.bits |= ANNOUNCED;
+        }
+    }
+
+    fn take(&mut self, key: Key, into: &mut [u8]) -> usize {
+        self.take_input(key, into)
     }
 
     fn bind(&mut self, key: Key, socket: OwnedFd, setup: &DatagramSetup) -> io::Result<()> {

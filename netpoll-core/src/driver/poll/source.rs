@@ -28,6 +28,8 @@ pub const URGENT: u16 = 1 << 8;
 pub const SPLICES: u16 = 1 << 9;
 /// The last step of that moved little: the next one that does is the last.
 pub const EBBS: u16 = 1 << 10;
+/// Its input is announced and taken by its receiver (`announcing.rs`).
+pub const ANNOUNCED: u16 = 1 << 12;
 /// The poller reported ERR. One that ended before it failed reads as ended: its failure is asked for behind that.
 pub const FAILED: u16 = 1 << 11;
 
@@ -73,6 +75,12 @@ impl Source {
     #[inline]
     pub fn is_plain_stream(&self) -> bool {
         self.bits & !READABLE == 0
+    }
+
+    /// The same of one whose input is announced.
+    #[inline]
+    pub fn is_announced(&self) -> bool {
+        self.bits & !READABLE == ANNOUNCED
     }
 
     /// One `recv`, and what it says about the source.

@@ -53,6 +53,15 @@ pub enum Step {
     Over,
 }
 
+impl Step {
+    pub fn map(self, of: impl FnOnce(usize) -> usize) -> Self {
+        match self {
+            Self::Moved(bytes) => Self::Moved(of(bytes)),
+            other => other,
+        }
+    }
+}
+
 impl Splicer {
     pub fn new(is_on: bool) -> Self {
         Self { pipe: None, rest: Box::default(), is_off: !is_on }

@@ -16,11 +16,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::super::{HangUp, IoCounts, Limits, Sink, Verdict, Watcher};
+use super::announcing::Taking;
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
 use super::source::{
-    BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, READABLE, Readiness, Received, SPLICES, Scratch,
-    Source, URGENT,
+    ANNOUNCED, BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, READABLE, Readiness, Received, SPLICES,
+    Scratch, Source, URGENT,
 };
 use super::splicing::{BYTES_PER_SHARE_BYTE, Splicer, Step};
 use crate::mem::{Key, KeyMap};
@@ -79,6 +80,8 @@ pub struct Streams<R> {
     pub(super) datagrams: DatagramSockets,
     pub(super) reserve: sys::ReserveFd,
     pub(super) splicer: Splicer,
+    /// The stream whose input is being announced.
+    pub(super) taking: Taking,
     pub(super) watcher: Option<Rc<dyn Watcher>>,
     pub(super) counts: IoCounts,
 }
@@ -95,6 +98,7 @@ impl<R: Register> Streams<R> {
             datagrams: DatagramSockets::new(),
             reserve: sys::ReserveFd::new()?,
             splicer: Splicer::new(true),
+            taking: Taking::default(),
             watcher: None,
             counts: IoCounts::default(),
         })
@@ -174,9 +178,15 @@ impl<R: Register> Streams<R> {
                 return sink.unfinished(key);
             }
             let room = left.min(scratch.len());
-            if source.has(SPLICES) {
-                match self.splice(left.saturating_mul(BYTES_PER_SHARE_BYTE), sink, key) {
-                    Step::Moved(bytes) => left -= bytes.div_ceil(BYTES_PER_SHARE_BYTE),
+            if source.has(SPLICES | ANNOUNCED) {
+                let step = if source.has(SPLICES) {
+                    self.splice(left.saturating_mul(BYTES_PER_SHARE_BYTE), sink, key)
+                        .map(|bytes| bytes.div_ceil(BYTES_PER_SHARE_BYTE))
+                } else {
+                    self.announce_input(left, sink, key)
+                };
+                match step {
+                    Step::Moved(bytes) => left -= bytes,
                     Step::Reads => {}
                     Step::Over => return,
                 }

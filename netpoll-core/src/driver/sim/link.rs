@@ -112,6 +112,8 @@ pub struct Link {
     /// Since it was paused nothing has come.
     pub may_be_late: bool,
     pub interrupted: bool,
+    /// Its input is announced.
+    pub announced: bool,
     /// A flush was cut short and left the rest in the queue: room is to be announced.
     pub blocked: bool,
     pub we_finished: bool,
@@ -158,6 +160,7 @@ impl Link {
             paused: false,
             may_be_late: false,
             interrupted: false,
+            announced: false,
             blocked: false,
             we_finished: false,
             in_flight: WriteQueue::new(),
@@ -263,6 +266,17 @@ impl Link {
         let into = if self.peer_reads { &mut self.received } else { &mut self.unread };
         into.extend_from_slice(bytes);
         None
+    }
+
+    /// Takes what is in our socket, as far as there is room. How much.
+    pub fn take(&mut self, into: &mut [u8]) -> usize {
+        let len = into.len().min(self.to_us.len());
+        let (front, back) = self.to_us.as_slices();
+        let first = len.min(front.len());
+        into[..first].copy_from_slice(&front[..first]);
+        into[first..len].copy_from_slice(&back[..len - first]);
+        self.to_us.drain(..len);
+        len
     }
 
     /// Sends a segment to the peer, and what comes back.

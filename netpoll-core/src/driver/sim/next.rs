@@ -23,6 +23,8 @@ pub enum Next {
     Room(Key),
     /// A false alarm.
     NoRoom(Key),
+    /// Up to so many bytes lie in the socket for whoever takes them there.
+    Announced(Key, usize),
     /// In `SimDriver::chunk`.
     Chunk(Key),
     End(Key, HangUp),
@@ -84,7 +86,11 @@ impl SimDriver {
             return Next::Interrupted(key);
         }
         let bytes_max = link.to_us.len().min(limits.read_bytes).min(CHUNK_BYTES_MAX);
-        link.take_chunk(random.part(bytes_max, faults.partial_receives), chunk, counts);
+        let bytes = random.part(bytes_max, faults.partial_receives);
+        if link.announced && !link.paused {
+            return Next::Announced(key, bytes);
+        }
+        link.take_chunk(bytes, chunk, counts);
         Next::Chunk(key)
     }
 

@@ -4,12 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use super::SimIo;
 use super::link::{Link, Segment, State};
 use super::network::Answer;
 use super::next::reset_error;
 use super::outgoing::{send_from, take_with_files};
-use crate::driver::{Close, DatagramBind, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired};
+use super::{SimIo, Taking};
+use crate::driver::{
+    Close, DatagramBind, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired, pays_to_take,
+};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 use crate::sys::{Address, StreamOptions};
 
@@ -110,16 +112,25 @@ impl Io for SimIo {
     }
 
     fn salvage(&mut self, key: Key, into: &mut [u8]) -> usize {
-        let taken = self.with(key, |link| {
-            let len = into.len().min(link.to_us.len());
-            for (byte, from) in into.iter_mut().zip(link.to_us.drain(..len)) {
-                *byte = from;
-            }
-            len
-        });
+        let taken = self.with(key, |link| link.take(into));
         self.counts.syscalls_recv += 1;
         self.counts.received_bytes += taken.unwrap_or(0) as u64;
         taken.unwrap_or(0)
+    }
+
+    fn announce(&mut self, key: Key) {
+        self.with(key, |link| link.announced = true);
+    }
+
+    fn take(&mut self, key: Key, into: &mut [u8]) -> usize {
+        let left = self.taking.as_ref().filter(|taking| taking.key == key).map_or(0, |taking| taking.left);
+        let room = into.len().min(left);
+        let taken = self.with(key, |link| if link.paused { 0 } else { link.take(&mut into[..room]) });
+        let Some(taken @ 1..) = taken else { return 0 };
+        self.counts.syscalls_recv += 1;
+        self.counts.received_bytes += taken as u64;
+        self.taking = Some(Taking { key, left: left - taken, pays: pays_to_take(taken, into.len()) });
+        taken
     }
 
     fn flush(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
