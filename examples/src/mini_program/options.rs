@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use netpoll_core::{Address, Budget, Builder, ConnLimits, WaitStrategy, Workers};
+use netpoll_core::{Address, Backend, Budget, Builder, ConnLimits, WaitStrategy, Workers};
 use netpoll_http::{Limits, ServerHeader};
 
 use crate::sources::{Asked, Names, Setting, Wrong};
@@ -26,6 +26,7 @@ const NAMES: Names = Names {
         "cpus",
         "budget",
         "wait",
+        "backend",
         "drain",
         "lame-duck",
         "reserved",
@@ -64,6 +65,7 @@ pub struct Options {
     cpus: Option<Vec<usize>>,
     budget: Budget,
     wait: WaitStrategy,
+    backend: Backend,
     connections_max: usize,
     memory_bytes_max: Option<usize>,
     connections_per_address_max: Option<usize>,
@@ -112,6 +114,7 @@ impl Options {
             cpus: None,
             budget: Budget::default(),
             wait: WaitStrategy::default(),
+            backend: Backend::default(),
             connections_max: ConnLimits::default().connections_max,
             memory_bytes_max: None,
             connections_per_address_max: None,
@@ -130,6 +133,7 @@ impl Options {
             "cpus" => self.cpus = Some(setting.read(cpu_list)?),
             "budget" => self.budget = setting.read(parsed)?,
             "wait" => self.wait = setting.read(parsed)?,
+            "backend" => self.backend = setting.read(parsed)?,
             "drain" => self.drain = setting.read(seconds)?,
             "lame-duck" => self.lame_duck = setting.read(seconds)?,
             "stuck-turn" => self.stuck_turn = setting.read(some_seconds)?,
@@ -164,6 +168,7 @@ impl Options {
             .workers(workers)
             .budget(self.budget.clone())
             .wait(self.wait)
+            .backend(self.backend)
             .lame_duck(self.lame_duck)
             .drain_within(self.drain)
             .stuck_turn(self.stuck_turn)
@@ -227,6 +232,7 @@ mod tests {
         let said = |line: &str| read(line).err().unwrap();
         assert_eq!(said("--workers 0"), "--workers \"0\": must be at least 1");
         assert!(said("--wait never").starts_with("--wait \"never\": `never` is not one of `block`"));
+        assert!(said("--backend kqueue").starts_with("--backend \"kqueue\": `kqueue` is not one of `auto`"));
         assert!(said("--budget 0").starts_with("--budget \"0\": `0` is not a number of events from 1"));
         assert_eq!(said("--workers 2 --cpus 0"), "--workers 2 does not fit the 1 CPUs of --cpus");
         assert!(said("--workers 99999").contains("workers make sense on"));

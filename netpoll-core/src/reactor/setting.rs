@@ -13,6 +13,12 @@ pub struct ParseSettingError {
     wanted: &'static str,
 }
 
+impl ParseSettingError {
+    pub(crate) fn new(given: &str, wanted: &'static str) -> Self {
+        Self { given: given.to_owned(), wanted }
+    }
+}
+
 impl fmt::Display for ParseSettingError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "`{}` is not {}", self.given, self.wanted)
@@ -31,10 +37,10 @@ impl FromStr for Budget {
             "unlimited" => Ok(Self::unlimited()),
             number => match number.parse() {
                 Ok(events) if (1..=EVENTS_MAX).contains(&events) => Ok(Self::fixed(events)),
-                _ => Err(ParseSettingError {
-                    given: word.to_owned(),
-                    wanted: "a number of events from 1 to 2048, `adaptive` or `unlimited`",
-                }),
+                _ => Err(ParseSettingError::new(
+                    word,
+                    "a number of events from 1 to 2048, `adaptive` or `unlimited`",
+                )),
             },
         }
     }
@@ -52,10 +58,7 @@ impl FromStr for WaitStrategy {
             "spin" => Ok(Self::Spin(SPIN_MAX)),
             "hybrid" => Ok(Self::Hybrid),
             "busy-poll" => Ok(Self::KernelBusyPoll { usecs: 50, budget: 8, prefer: false }),
-            _ => Err(ParseSettingError {
-                given: word.to_owned(),
-                wanted: "one of `block`, `spin`, `hybrid` and `busy-poll`",
-            }),
+            _ => Err(ParseSettingError::new(word, "one of `block`, `spin`, `hybrid` and `busy-poll`")),
         }
     }
 }

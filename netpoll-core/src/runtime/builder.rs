@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Running;
+use super::backend::Backend;
 use super::endpoints::{Bind, Listen};
 use super::listening::inherited_options;
 use super::placement::Workers;
@@ -28,6 +29,7 @@ pub struct Builder {
     pub(super) name: &'static str,
     pub(super) workers: Workers,
     pub(super) pin: bool,
+    pub(super) backend: Backend,
     pub(super) budget: Budget,
     pub(super) wait: WaitStrategy,
     pub(super) limits: ConnLimits,
@@ -70,6 +72,7 @@ impl Builder {
             name: "netpoll",
             workers: Workers::Auto,
             pin: true,
+            backend: Backend::default(),
             budget: Budget::default(),
             wait: WaitStrategy::default(),
             limits: ConnLimits::default(),
@@ -123,6 +126,16 @@ impl Builder {
     #[must_use]
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;
+        self
+    }
+
+    /// The driver that workers run on. Default [`Backend::Auto`], for which the environment variable `NETPOLL_BACKEND` counts;
+    /// [`Setup::backend`](crate::Setup::backend) tells which it came to.
+    ///
+    /// One that this build or this machine lacks is an error of [`start`](Self::start): no other is taken instead.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
         self
     }
 
@@ -253,6 +266,7 @@ impl Builder {
             name: "netpoll-beside",
             workers: Workers::Count(1),
             pin: false,
+            backend: self.backend,
             backlog: self.backlog,
             share_port: self.share_port,
             socket_mode: self.socket_mode,
@@ -439,7 +453,7 @@ impl Builder {
     ///
     /// A setting that contradicts itself or cannot be meant (`InvalidInput`), which the error names; a port that is taken (`AddrInUse`)
     /// or may not be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers that another
-    /// runtime of this process has installed.
+    /// runtime of this process has installed; a value of `NETPOLL_BACKEND` that names no [`Backend`] (`InvalidInput`).
     pub fn start(self) -> io::Result<Running> {
         self.check()?;
         Running::start(self)

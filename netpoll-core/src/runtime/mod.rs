@@ -3,6 +3,7 @@
 //! Everything that can fail is done before any worker serves: sockets are bound, drivers made and factories called
 //! first, and `start` returns the first error. A worker that ends by itself brings the others down.
 
+mod backend;
 mod block_on;
 mod builder;
 mod crew;
@@ -33,6 +34,7 @@ use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
 use crate::sys::{self, Address, EventFd, SocketFile};
 
+pub use backend::Backend;
 pub use builder::Builder;
 pub use placement::Workers;
 pub use programs::{Started, WorkerInfo};
@@ -152,6 +154,7 @@ struct Beginning {
 impl Beginning {
     /// Places the workers and makes everything that can fail.
     fn new(mut settings: Builder) -> io::Result<Self> {
+        let backend = settings.backend.choose()?;
         let placement = Placement::find(&settings.workers, settings.pin)?;
         let count = placement.cpus.len();
         if count > usize::from(u16::MAX) {
@@ -177,7 +180,7 @@ impl Beginning {
         let workers: Arc<[Sender<Letter>]> = mailboxes.iter().map(Mailbox::sender).collect();
         let published: Arc<[Arc<Published>]> = (0..count).map(|_| Arc::default()).collect();
         let setup = Arc::new(Setup {
-            backend: "epoll",
+            backend: backend.name(),
             cpus: placement.cpus.clone(),
             wait,
             budget: settings.budget.clone(),
@@ -220,6 +223,7 @@ impl Beginning {
                 cpu: *cpu,
                 handle: handle.clone(),
                 settings: Arc::clone(&settings),
+                backend,
                 wait,
                 clock: clock.clone(),
                 mailbox,

@@ -20,7 +20,7 @@ pub struct WorkerInfo {
     pub workers: usize,
     /// The CPU that it was to be pinned to, if any.
     pub cpu: Option<usize>,
-    /// A way to all workers, for protocols that show counters or talk across workers.
+    /// A way to all workers, for protocols that show counters or talk across workers. What they run on is in [`Handle::setup`].
     pub handle: Handle,
     pub(super) states: States,
 }

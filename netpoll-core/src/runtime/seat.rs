@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use super::backend::Choice;
 use super::builder::Builder;
 use super::listening::Socket;
 use super::programs::WorkerInfo;
@@ -62,6 +63,7 @@ pub struct Seat {
     pub handle: Handle,
     /// Dropped by whoever is last, with the program's functions in it.
     pub settings: Arc<Guarded<Builder>>,
+    pub backend: Choice,
     pub wait: WaitStrategy,
     pub clock: Clock,
     pub mailbox: Mailbox<Letter>,
@@ -72,22 +74,27 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Pins, then allocates, then serves until the drain is over. The only place that names a driver.
+    /// Pins, then allocates, then serves until the drain is over.
     pub fn take(self, door: &Door) -> io::Result<Drained> {
         self.take_with(door, |_lane| {})
     }
 
-    /// The same; `begin` is called when all workers are ready, before the first turn.
+    /// The same; `begin` is called when all workers are ready, before the first turn. The only place that names a driver.
     pub fn take_with(self, door: &Door, begin: impl FnOnce(&Rc<Lane>)) -> io::Result<Drained> {
-        let busy_poll = match self.wait {
-            WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
-            _ => None,
-        };
-        let bell = Arc::clone(&self.bell);
-        let options = EpollOptions { events_max: EVENTS_MAX, busy_poll, splices: self.settings.splice };
-        self.serve(door, move || Epoll::new(options, bell), begin)
+        let (bell, splices) = (Arc::clone(&self.bell), self.settings.splice);
+        match self.backend {
+            Choice::Epoll => {
+                let busy_poll = match self.wait {
+                    WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
+                    _ => None,
+                };
+                let options = EpollOptions { events_max: EVENTS_MAX, busy_poll, splices };
+                self.serve(door, move || Epoll::new(options, bell), begin)
+            }
+        }
     }
 
+    /// On a driver that it makes, and a reactor that is compiled for it.
     fn serve<D: Driver>(
         self,
         door: &Door,

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod async_fds;
+mod backends;
 mod behind_a_close;
 mod blocking;
 mod both_ways;
