@@ -8,12 +8,13 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::executor::Executor;
+use super::ring::Ring;
 use super::sleeps::Sleeps;
 use super::sync::{Arc, CURRENT, HERE};
 use super::waiting::Waiting;
@@ -34,12 +35,9 @@ pub struct Lane {
     clock: ClockReader,
     wakes: Arc<dyn Deliver>,
     /// Who was woken on this thread: keys of tasks, of connections, of datagram sockets.
-    woken: RefCell<VecDeque<Key>>,
-    /// How many they are: asked several times in a turn.
-    woken_count: Cell<usize>,
+    woken: Ring,
     /// Whom code of a task has left something to do, beside its poll: keys of connections, listeners, datagram sockets.
-    stirred: RefCell<VecDeque<Key>>,
-    stirred_count: Cell<usize>,
+    stirred: Ring,
     executor: Executor,
     sleeps: Sleeps,
     /// Waits in a row that were over when they began.
@@ -93,10 +91,8 @@ impl Lane {
             number,
             clock,
             wakes,
-            woken: RefCell::default(),
-            woken_count: Cell::new(0),
-            stirred: RefCell::default(),
-            stirred_count: Cell::new(0),
+            woken: Ring::default(),
+            stirred: Ring::default(),
             executor,
             sleeps: Sleeps::default(),
             late: Cell::new(0),
@@ -171,11 +167,13 @@ impl Lane {
     #[must_use]
     pub fn enter(self: &Rc<Self>) -> Entered {
         // A thread that ends may have dropped its own of it: then nobody is in it any more.
-        let Ok(before) = CURRENT.try_with(|current| current.borrow_mut().replace(Rc::clone(self))) else {
+        let Ok(before) =
+            CURRENT.try_with(|current| current.replace(ManuallyDrop::new(Some(Rc::clone(self)))))
+        else {
             return Entered(None);
         };
         HERE.with(|here| here.set(self.number));
-        Entered(before)
+        Entered(ManuallyDrop::into_inner(before))
     }
 
     /// The same for who comes from outside of the worker's turns, or may: what it wakes there is told to the worker, which may sleep.
@@ -200,18 +198,14 @@ impl Lane {
     /// Whether anybody on the lists waits for a turn.
     #[inline]
     pub fn has_woken(&self) -> bool {
-        self.woken_count.get() + self.stirred_count.get() > 0
+        self.woken.len() + self.stirred.len() > 0
     }
 
     /// Has the worker look after a key, behind the polls that it is at, or in its next turn: a task has left something there for it. Whoever stirs
     /// one sees to it that it stands there once.
     #[inline]
     pub fn stir(self: &Rc<Self>, key: Key) {
-        let push = || {
-            self.stirred.borrow_mut().push_back(key);
-            self.stirred_count.set(self.stirred_count.get() + 1);
-        };
-        self.inside(push);
+        self.inside(|| self.stirred.push(key));
     }
 
     /// Wakes a task of this lane by its key: no waker is needed for it. On its thread only; nothing happens if it has ended.
@@ -235,37 +229,30 @@ impl Lane {
     /// Who was stirred first.
     #[inline]
     pub fn take_stirred(&self) -> Option<Key> {
-        if self.stirred_count.get() == 0 {
-            return None;
-        }
-        self.stirred_count.set(self.stirred_count.get() - 1);
-        self.stirred.borrow_mut().pop_front()
+        self.stirred.pop()
     }
 
     /// How many there are.
     pub fn stirred(&self) -> usize {
-        self.stirred_count.get()
+        self.stirred.len()
     }
 
     /// How many there are.
     #[inline]
     pub fn woken(&self) -> usize {
-        self.woken_count.get()
+        self.woken.len()
     }
 
     /// Who was woken first. Its target does not know yet that the wake has arrived.
     #[inline]
     pub fn take_woken(&self) -> Option<Key> {
-        let key = self.woken.borrow_mut().pop_front()?;
-        self.woken_count.set(self.woken_count.get() - 1);
-        Some(key)
+        self.woken.pop()
     }
 
     /// Puts a key on the list, which its target has been told.
     #[inline]
     pub fn list(&self, key: Key) {
-        self.woken.borrow_mut().push_back(key);
-        self.woken_count.set(self.woken_count.get() + 1);
+        self.woken.push(key);
     }
 
     /// A drain has begun: those who wait for that hear of it.
@@ -337,8 +324,8 @@ impl Lane {
 
     /// Gives back what a spike has left.
     pub fn shrink(&self) {
-        self.woken.borrow_mut().shrink_to_fit();
-        self.stirred.borrow_mut().shrink_to_fit();
+        self.woken.shrink();
+        self.stirred.shrink();
         self.draft.borrow_mut().shrink_to(0);
         self.executor.shrink();
         self.sleeps.shrink();
@@ -376,9 +363,9 @@ impl Drop for OwnLane {
 /// Takes this thread out of all lanes, until what is returned is dropped: it runs what another thread would run.
 #[must_use]
 pub fn leave_all() -> Entered {
-    let before = CURRENT.try_with(|current| current.borrow_mut().take());
+    let before = CURRENT.try_with(|current| current.replace(ManuallyDrop::new(None)));
     HERE.with(|here| here.set(0));
-    Entered(before.ok().flatten())
+    Entered(before.ok().and_then(ManuallyDrop::into_inner))
 }
 
 /// A thread is in a lane while it has this.
@@ -388,8 +375,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let before = self.0.take();
         HERE.with(|here| here.set(before.as_ref().map_or(0, |lane| lane.number)));
-        let left = CURRENT.try_with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
-        drop(left);
+        let left = CURRENT.try_with(|current| current.replace(ManuallyDrop::new(before)));
+        drop(left.map(ManuallyDrop::into_inner));
     }
 }
 
@@ -415,14 +402,22 @@ pub fn is_here(number: u64) -> bool {
     HERE.with(|here| here.get() == number)
 }
 
-/// Puts a key on the list of the lane that this thread is in.
+/// Shows the lane that this thread is in. Nothing of the program runs in `look`, nor whoever else would look.
+#[inline]
+fn look<R>(look: impl FnOnce(&Rc<Lane>) -> R) -> Option<R> {
+    let shown = CURRENT.try_with(|current| {
+        let lane = current.replace(ManuallyDrop::new(None));
+        let shown = lane.as_ref().map(look);
+        current.set(lane);
+        shown
+    });
+    shown.ok().flatten()
+}
+
+/// Puts a key on the list of the lane that this thread is in, which its target has been told.
 #[inline]
 pub fn list(key: Key) {
-    let _ended = CURRENT.try_with(|current| {
-        if let Some(lane) = &*current.borrow() {
-            lane.list(key);
-        }
-    });
+    look(|lane| lane.list(key));
 }
 
 /// The lane of this number, if this thread is in it.
@@ -432,7 +427,7 @@ pub fn here(number: u64) -> Option<Rc<Lane>> {
 
 /// The lane that this thread is in.
 pub fn try_current() -> Option<Rc<Lane>> {
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    look(Rc::clone)
 }
 
 /// The same where there has to be one.

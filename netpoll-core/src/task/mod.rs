@@ -51,6 +51,7 @@ mod lane;
 mod park;
 mod parked;
 mod remote;
+mod ring;
 mod scope;
 pub(crate) mod share;
 mod sleeps;

@@ -3,7 +3,8 @@
 pub use std::sync::atomic::{AtomicBool, Ordering};
 pub use std::sync::{Arc, Condvar, Mutex};
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use super::Lane;
@@ -13,6 +14,6 @@ thread_local! {
     pub static HERE: Cell<u64> = const { Cell::new(0) };
     /// Waits that may be over when they begin, until who awaits them gives way.
     pub static LEFT: Cell<i32> = const { Cell::new(0) };
-    /// That lane.
-    pub static CURRENT: RefCell<Option<Rc<Lane>>> = const { RefCell::new(None) };
+    /// That lane. Whoever enters one leaves it, so that there is nothing to drop, and who looks need not ask whether it was.
+    pub static CURRENT: Cell<ManuallyDrop<Option<Rc<Lane>>>> = const { Cell::new(ManuallyDrop::new(None)) };
 }

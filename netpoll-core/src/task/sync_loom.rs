@@ -6,7 +6,8 @@ pub use loom::sync::{Condvar, Mutex};
 
 pub use loom::sync::atomic::{AtomicBool, Ordering};
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use super::Lane;
@@ -14,5 +15,5 @@ use super::Lane;
 loom::thread_local! {
     pub static HERE: Cell<u64> = Cell::new(0);
     pub static LEFT: Cell<i32> = Cell::new(0);
-    pub static CURRENT: RefCell<Option<Rc<Lane>>> = RefCell::new(None);
+    pub static CURRENT: Cell<ManuallyDrop<Option<Rc<Lane>>>> = Cell::new(ManuallyDrop::new(None));
 }
