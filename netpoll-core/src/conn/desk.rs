@@ -31,11 +31,25 @@ thread_local! {
     static DESK: Lent<Desks> = const { Lent::new() };
 }
 
+impl<'a> Desk<'a> {
+    /// That of this worker.
+    #[inline]
+    pub fn new(cx: &'a mut Context, io: &'a mut dyn Io) -> Self {
+        Self { cx, io, sent_at_once: 0 }
+    }
+
+    /// Lends it to the code that `call` runs: one poll, or what counts as one.
+    #[inline]
+    pub fn lend<R>(&mut self, call: impl FnOnce() -> R) -> R {
+        self.sent_at_once = 0;
+        DESK.with(|place| place.lend(self, call))
+    }
+}
+
 /// Lends a worker to the code that `call` runs.
 #[inline]
 pub fn lend<R>(cx: &mut Context, io: &mut dyn Io, call: impl FnOnce() -> R) -> R {
-    let mut desk = Desk { cx, io, sent_at_once: 0 };
-    DESK.with(|place| place.lend(&mut desk, call))
+    Desk::new(cx, io).lend(call)
 }
 
 /// The desk of the lane of this number. `None` if it is not lent just now: the code that asks runs in a callback or a destructor, say.

@@ -14,14 +14,15 @@ use bytes::Bytes;
 use crate::clockwork::Instant;
 use crate::conn::{
     Answer, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Letter, Listeners,
-    LongTurn, Message, Order, Reach, Sockets, Tables, Watch, desk,
+    LongTurn, Message, Order, Reach, Sockets, Tables, Watch,
+    desk::{self, Desk},
 };
 use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
 use crate::mem::{self, Guarded, Key, Pool};
 use crate::net::Watched;
 use crate::reactor::{Agenda, Bell, Due, Host};
 use crate::sys::{self, Address, EventFd};
-use crate::task::{self, Came};
+use crate::task::{self, Came, Lane};
 
 /// The timer of the drain deadline: a key that no table issues.
 const DRAIN_DEADLINE: Key = Key::new(u8::MAX, 0, 0);
@@ -350,17 +351,36 @@ impl Worker {
     }
 
     #[inline]
-    fn run_woken(&mut self, io: &mut dyn Io, at_most: usize) {
+    fn run_woken(&mut self, io: &mut dyn Io, mut at_most: usize) {
         let lane = Rc::clone(&self.cx.lane);
-        for _ in 0..at_most {
-            let Some(key) = lane.take_woken() else { break };
-            if key.table() == task::TABLE {
-                desk::lend(&mut self.cx, io, || lane.executor().poll(&lane, key, Came::Here));
-            } else {
-                self.woken(io, key, Came::Here);
+        while at_most > 0 {
+            if let Some(other) = self.run_tasks(io, &lane, &mut at_most) {
+                self.woken(io, other, Came::Here);
             }
             self.obey(io);
         }
+    }
+
+    /// Polls the tasks among those that were woken, until something else comes first: the key of somebody else, or what a task has asked for.
+    /// Nothing is left of `at_most` when the list is empty.
+    #[inline(always)]
+    fn run_tasks(&mut self, io: &mut dyn Io, lane: &Rc<Lane>, at_most: &mut usize) -> Option<Key> {
+        let mut desk = Desk::new(&mut self.cx, io);
+        while *at_most > 0 {
+            let Some(key) = lane.take_woken() else {
+                *at_most = 0;
+                break;
+            };
+            *at_most -= 1;
+            if key.table() != task::TABLE {
+                return Some(key);
+            }
+            desk.lend(|| lane.executor().poll(lane, key, Came::Here));
+            if !desk.cx.commands.is_empty() {
+                break;
+            }
+        }
+        None
     }
 
     /// The same, with a reading of the clock behind each.
