@@ -74,6 +74,7 @@ pub const CASES: &[Case] = &[
     case("stack_plaintext_logged_json", |rounds| requests_are_logged(rounds, LogFormat::Json, 1)),
     case("stack_plaintext_logged_sampled", |rounds| requests_are_logged(rounds, LogFormat::Json, 100)),
     case("stack_plaintext_measured", requests_are_measured::<1>),
+    case("stack_plaintext_observed", requests_are_observed),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
     case("stack_plaintext_named", requests_are_named),
     case("stack_plaintext_traced", requests_are_traced),
@@ -92,6 +93,9 @@ const FIXED: &str = "/api/v1/items";
 /// As `PLAINTEXT`, with a trace.
 const TRACED: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\
     traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
+/// The same of a trace that nobody records, and the program that asks.
+const OBSERVED: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: load/1.0\r\n\
+    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n\r\n";
 const WITH_PARAMETER: &str = "/orders/81723";
 
 fn a_head_is_read(rounds: u64, bytes: &[u8]) {
@@ -195,9 +199,23 @@ fn requests_are_named(rounds: u64) {
 
 /// Each request says which trace it belongs to.
 fn requests_are_traced(rounds: u64) {
-    let client = App::new(|_| plaintext().before(TraceContext::take)).test();
+    asked(rounds, TRACED, App::new(|_| plaintext().before(TraceContext::take)).test());
+}
+
+/// Everything at once, as `cargo bench-watched` has it: figures, names, traces, and a line for each request.
+fn requests_are_observed(rounds: u64) {
+    let log = AccessLog::to(io::sink(), LogFormat::Json).expect("a thread").ring_bytes(4 << 20);
+    let service =
+        |_: &_| plaintext().before(RequestId::take).after(RequestId::show).before(TraceContext::take);
+    let app = App::new(service).on_complete(log.hook()).on_complete(Metrics::new().hook());
+    asked(rounds, OBSERVED, app.test());
+    log.flush();
+    assert_eq!(log.lost().total(), 0);
+}
+
+fn asked(rounds: u64, request: &[u8], client: TestClient) {
     let mut connection = client.connect();
-    let (request, mut answer) = (TRACED, Vec::with_capacity(8192));
+    let mut answer = Vec::with_capacity(8192);
     for _ in 0..rounds {
         answer.clear();
         connection.send(request);
