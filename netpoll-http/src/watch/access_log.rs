@@ -244,8 +244,8 @@ struct Logging {
     ring: Arc<Ring>,
     sample: Sample,
     lines: Lines,
-    /// The line that is made.
-    line: Vec<u8>,
+    /// Where the line is made.
+    room: Vec<u8>,
 }
 
 impl Logging {
@@ -254,7 +254,7 @@ impl Logging {
             ring: owner.shared.ring(owner.ring_bytes.load(Relaxed)),
             sample: Sample::one_in(owner.one_in.load(Relaxed)),
             lines: Lines::new(owner.format),
-            line: Vec::new(),
+            room: Vec::new(),
             owner: Arc::clone(owner),
         }
     }
@@ -264,9 +264,8 @@ impl Logging {
         if level == Level::Usual && !self.sample.shows_next() && !is_traced(done) {
             return self.ring.leave_out();
         }
-        self.line.clear();
-        self.lines.write(&mut self.line, done);
-        self.owner.shared.put(&self.ring, &self.line, level);
+        let line = self.lines.write(&mut self.room, done);
+        self.owner.shared.put(&self.ring, line, level);
     }
 }
 

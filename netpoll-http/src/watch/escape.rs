@@ -3,6 +3,8 @@
 //! Invariant: what is written is printable ASCII. So it cannot end a line or a quoted field, begin another one, or tell a terminal
 //! anything, whatever it is.
 
+use super::cursor::Cursor;
+
 /// The most that is shown of one text, in bytes before they are escaped. What is longer is cut, and ends with `...`.
 pub const TEXT_BYTES_MAX: usize = 2048;
 
@@ -18,79 +20,117 @@ enum Style {
 }
 
 /// As part of a quoted field of a line.
-pub fn quoted(out: &mut Vec<u8>, text: &[u8]) {
+#[inline]
+pub fn quoted(out: &mut Cursor<'_>, text: &[u8]) {
     escape(out, text, Style::Hex);
 }
 
 /// As part of a string of JSON.
-pub fn json(out: &mut Vec<u8>, text: &[u8]) {
+#[inline]
+pub fn json(out: &mut Cursor<'_>, text: &[u8]) {
     escape(out, text, Style::Json);
 }
 
 /// A text of the program as part of a string of JSON: a character above ASCII is that character.
-pub fn json_text(out: &mut Vec<u8>, text: &str) {
+#[cold]
+pub fn json_text(out: &mut Cursor<'_>, text: &str) {
     for char in text.chars() {
         if char.is_ascii() {
             json(out, &[char as u8]);
             continue;
         }
         for unit in char.encode_utf16(&mut [0; 2]) {
-            out.extend_from_slice(b"\\u");
-            out.extend([12, 8, 4, 0].map(|shift| HEX[usize::from(*unit >> shift & 15)]));
+            out.put(b"\\u");
+            out.put(&[12, 8, 4, 0].map(|shift| HEX[usize::from(*unit >> shift & 15)]));
         }
     }
 }
 
-fn escape(out: &mut Vec<u8>, text: &[u8], style: Style) {
-    let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
+#[inline(always)]
+fn escape(out: &mut Cursor<'_>, text: &[u8], style: Style) {
     // Most texts have nothing to escape.
-    if text.len() == shown.len() && are_plain(shown) {
-        return out.extend_from_slice(shown);
+    if text.len() > TEXT_BYTES_MAX || !out.text_if(text.len(), |place| copied_if_plain(text, place)) {
+        escape_slowly(out, text, style);
     }
-    escape_slowly(out, text, shown, style);
 }
 
 #[cold]
-fn escape_slowly(out: &mut Vec<u8>, text: &[u8], shown: &[u8], style: Style) {
+fn escape_slowly(out: &mut Cursor<'_>, text: &[u8], style: Style) {
+    let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
     let mut plain = 0;
     for (at, byte) in shown.iter().enumerate() {
         if is_plain(*byte) {
             continue;
         }
-        out.extend_from_slice(&shown[plain..at]);
+        out.text(&shown[plain..at]);
         plain = at + 1;
         let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
         match (byte, style) {
-            (b'"' | b'\\', _) => out.extend_from_slice(&[b'\\', *byte]),
-            (_, Style::Hex) => out.extend_from_slice(&[b'\\', b'x', high, low]),
-            (_, Style::Json) => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]),
+            (b'"' | b'\\', _) => out.put(&[b'\\', *byte]),
+            (_, Style::Hex) => out.put(&[b'\\', b'x', high, low]),
+            (_, Style::Json) => out.put(&[b'\\', b'u', b'0', b'0', high, low]),
         }
     }
-    out.extend_from_slice(&shown[plain..]);
+    out.text(&shown[plain..]);
     if shown.len() < text.len() {
-        out.extend_from_slice(b"...");
+        out.put(b"...");
     }
 }
 
-/// All of them stand for themselves: eight bytes in each step, those at the end perhaps twice.
-fn are_plain(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let odd = words.iter().fold(0, |odd, word| odd | odd_bytes(*word));
-    let last = match text.last_chunk::<8>() {
-        _ if rest.is_empty() => 0,
-        Some(last) => odd_bytes(*last),
-        None => {
-            let mut last = [b' '; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            odd_bytes(last)
-        }
-    };
-    odd | last == 0
+/// Copies a text into a place of its size, and looks whether all of it stands for itself.
+#[inline(always)]
+fn copied_if_plain(text: &[u8], place: &mut [u8]) -> bool {
+    if text.len() > 16 {
+        return copied_long_if_plain(text, place);
+    }
+    // From both ends: what lies in the middle may come twice.
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        put_both(place, first, last);
+        return odd_bytes(*first) | odd_bytes(*last) == 0;
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        put_both(place, first, last);
+        let ([a, b, c, d], [e, f, g, h]) = (*first, *last);
+        return odd_bytes([a, b, c, d, e, f, g, h]) == 0;
+    }
+    let mut are_plain = true;
+    for (byte, place) in text.iter().zip(place) {
+        are_plain &= is_plain(*byte);
+        *place = *byte;
+    }
+    are_plain
+}
+
+#[inline(never)]
+fn copied_long_if_plain(text: &[u8], place: &mut [u8]) -> bool {
+    let (words, _) = text.as_chunks::<8>();
+    let (places, _) = place.as_chunks_mut::<8>();
+    let mut odd = 0;
+    for (word, place) in words.iter().zip(places) {
+        odd |= odd_bytes(*word);
+        *place = *word;
+    }
+    if let (Some(last), Some(place)) = (text.last_chunk::<8>(), place.last_chunk_mut::<8>()) {
+        odd |= odd_bytes(*last);
+        *place = *last;
+    }
+    odd == 0
+}
+
+#[inline(always)]
+fn put_both<const N: usize>(place: &mut [u8], first: &[u8; N], last: &[u8; N]) {
+    if let Some(place) = place.first_chunk_mut() {
+        *place = *first;
+    }
+    if let Some(place) = place.last_chunk_mut() {
+        *place = *last;
+    }
 }
 
 /// Not zero if one of them does not stand for itself.
 ///
 /// A bit for each byte, of which the lowest is exact, and those above it may be wrong (Warren, "Hacker's Delight", 6-1).
+#[inline(always)]
 fn odd_bytes(bytes: [u8; 8]) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(bytes);
@@ -104,6 +144,7 @@ fn odd_bytes(bytes: [u8; 8]) -> u64 {
 }
 
 /// It stands for itself.
+#[inline(always)]
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
 }
@@ -112,12 +153,13 @@ fn is_plain(byte: u8) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::cursor::written;
     use super::*;
 
-    fn with(write: fn(&mut Vec<u8>, &[u8]), text: &[u8]) -> String {
-        let mut out = Vec::new();
-        write(&mut out, text);
-        String::from_utf8(out).expect("printable ASCII")
+    fn with(write: fn(&mut Cursor<'_>, &[u8]), text: &[u8]) -> String {
+        let mut room = Vec::new();
+        let line = written(&mut room, |out| write(out, text));
+        String::from_utf8(line.to_vec()).expect("printable ASCII")
     }
 
     /// What was escaped as a quoted field.
@@ -142,8 +184,15 @@ mod tests {
 
     #[test]
     fn any_byte_at_any_place_is_plain_or_not_for_itself() {
+        let mut copy = [0; 40];
+        let mut are_plain = |text: &[u8]| {
+            let place = &mut copy[..text.len()];
+            let are_plain = copied_if_plain(text, place);
+            assert_eq!(place, text);
+            are_plain
+        };
         for byte in 0..=u8::MAX {
-            for length in 1..20 {
+            for length in 1..40 {
                 for at in 0..length {
                     let mut text = vec![b'~'; length];
                     text[at] = byte;

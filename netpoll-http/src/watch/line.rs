@@ -2,12 +2,12 @@
 //!
 //! Invariant: a line has one LF, its last byte, and is printable ASCII before it: whatever came from a peer is escaped.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use http::StatusCode;
-
+use super::cursor::{Cursor, written};
 use super::escape::{json, json_text, quoted};
 use super::ring::Level;
 use crate::h1::{Completed, Outcome};
@@ -46,29 +46,33 @@ pub fn level(done: &Completed<'_>) -> Level {
     }
 }
 
-/// Writes lines, and remembers the text of the second.
+/// What is the same in all lines of a second: `{"time":"1994-11-06T08:49:37Z","client":"`.
+const START_BYTES: usize = 41;
+
+/// Writes lines, and remembers what those of a second have in common.
 pub struct Lines {
     format: LogFormat,
     second: u64,
-    date: Vec<u8>,
+    start: [u8; START_BYTES],
+    start_bytes: usize,
 }
 
 impl Lines {
     /// Of this format.
     pub fn new(format: LogFormat) -> Self {
-        let mut lines = Self { format, second: 0, date: Vec::new() };
-        lines.set_date(0);
+        let mut lines = Self { format, second: 0, start: [0; START_BYTES], start_bytes: 0 };
+        lines.begin_second(0);
         lines
     }
 
-    /// Appends the line of a request.
-    pub fn write(&mut self, out: &mut Vec<u8>, done: &Completed<'_>) {
+    /// The line of a request, in this room, which grows if it has to.
+    pub fn write<'l>(&mut self, room: &'l mut Vec<u8>, done: &Completed<'_>) -> &'l [u8] {
         if done.unix_seconds != self.second {
-            self.set_date(done.unix_seconds);
+            self.begin_second(done.unix_seconds);
         }
         match self.format {
-            LogFormat::Json => self.json(out, done),
-            LogFormat::Common | LogFormat::Combined => self.common(out, done),
+            LogFormat::Json => written(room, |out| self.json(out, done)),
+            LogFormat::Common | LogFormat::Combined => written(room, |out| self.common(out, done)),
         }
     }
 
@@ -81,141 +85,160 @@ impl Lines {
         };
     }
 
-    fn set_date(&mut self, second: u64) {
+    #[cold]
+    fn begin_second(&mut self, second: u64) {
         self.second = second;
-        self.date.clear();
         let date = imf_fixdate(i64::try_from(second).unwrap_or(i64::MAX));
-        match self.format {
-            LogFormat::Json => rfc3339(&mut self.date, &date),
-            LogFormat::Common | LogFormat::Combined => clf(&mut self.date, &date),
-        }
+        let start = match self.format {
+            LogFormat::Json => [&b"{\"time\":\""[..], &rfc3339(&date), b"\",\"client\":\""].concat(),
+            LogFormat::Common | LogFormat::Combined => [&b" - - ["[..], &clf(&date), b"] \""].concat(),
+        };
+        self.start_bytes = start.len();
+        self.start[..start.len()].copy_from_slice(&start);
     }
 
-    fn common(&self, out: &mut Vec<u8>, done: &Completed<'_>) {
+    fn common(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
         let request = done.request;
         client(out, done, b"-");
-        out.extend_from_slice(b" - - [");
-        out.extend_from_slice(&self.date);
-        out.extend_from_slice(b"] \"");
+        out.put_some(&self.start, self.start_bytes);
         if request.is_unread() {
-            out.push(b'-');
+            out.put(b"-");
         } else {
-            out.extend_from_slice(request.method_str().as_bytes());
-            out.push(b' ');
+            out.text(request.method_str().as_bytes());
+            out.put(b" ");
             quoted(out, request.head().target_bytes());
-            out.push(b' ');
-            out.extend_from_slice(version(done));
+            out.put(b" ");
+            out.put(version(done));
         }
-        out.extend_from_slice(b"\" ");
-        out.extend_from_slice(done.status.as_ref().map_or("499", StatusCode::as_str).as_bytes());
-        out.push(b' ');
-        number(out, done.bytes_out.saturating_sub(done.head_bytes_out));
+        out.put(b"\" ");
+        out.put(status(done).unwrap_or(b"499"));
+        out.put(b" ");
+        out.number(done.bytes_out.saturating_sub(done.head_bytes_out));
         if self.format == LogFormat::Combined {
             for name in ["referer", "user-agent"] {
-                out.extend_from_slice(b" \"");
+                out.put(b" \"");
                 match request.header(name) {
                     Some(value) => quoted(out, value),
-                    None => out.push(b'-'),
+                    None => out.put(b"-"),
                 }
-                out.push(b'"');
+                out.put(b"\"");
             }
         }
-        out.push(b'\n');
+        out.put(b"\n");
     }
 
-    fn json(&self, out: &mut Vec<u8>, done: &Completed<'_>) {
+    fn json(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
         let request = done.request;
-        out.extend_from_slice(b"{\"time\":\"");
-        out.extend_from_slice(&self.date);
-        out.extend_from_slice(b"\",\"client\":\"");
+        out.put_some(&self.start, self.start_bytes);
         client(out, done, b"");
-        out.push(b'"');
         let head = request.head();
-        if !request.is_unread() {
+        if head.target_bytes().is_empty() {
+            // It could not be read.
+            out.put(b"\"");
+        } else {
             // A method is a token: nothing in it is escaped.
-            plain(out, b",\"method\":\"", request.method_str().as_bytes());
-            escaped(out, b",\"target\":\"", Some(head.target_bytes()));
-            plain(out, b",\"version\":\"", version(done));
+            match request.method_str() {
+                "GET" => out.put(b"\",\"method\":\"GET\",\"target\":\""),
+                method => {
+                    out.put(b"\",\"method\":\"");
+                    out.text(method.as_bytes());
+                    out.put(b"\",\"target\":\"");
+                }
+            }
+            json(out, head.target_bytes());
+            out.put(b"\",\"version\":\"");
+            out.put(version(done));
+            out.put(b"\"");
         }
         let host = head.authority_bytes();
         escaped(out, b",\"host\":\"", if host.is_empty() { None } else { Some(host) });
         escaped(out, b",\"route\":\"", done.route.map(str::as_bytes));
-        out.extend_from_slice(b",\"status\":");
-        out.extend_from_slice(done.status.as_ref().map_or("null", StatusCode::as_str).as_bytes());
-        plain(out, b",\"outcome\":\"", done.outcome.name().as_bytes());
+        out.put(b",\"status\":");
+        match status(done) {
+            Some(status) => out.put(status),
+            None => out.put(b"null"),
+        }
+        match done.outcome {
+            Outcome::Answered => out.put(b",\"outcome\":\"answered\""),
+            outcome => plain(out, b",\"outcome\":\"", outcome.name().as_bytes()),
+        }
         if let Some(error) = done.error {
             failure(out, error);
         }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
-        figure(out, b",\"queue_us\":", micros(done.queue));
-        figure(out, b",\"handler_us\":", micros(done.handler));
-        figure(out, b",\"send_us\":", micros(done.send));
+        if done.queue.is_zero() & done.handler.is_zero() & done.send.is_zero() {
+            // What a turn answers takes no time by its clock.
+            out.put(b",\"queue_us\":0,\"handler_us\":0,\"send_us\":0");
+        } else {
+            figure(out, b",\"queue_us\":", micros(done.queue));
+            figure(out, b",\"handler_us\":", micros(done.handler));
+            figure(out, b",\"send_us\":", micros(done.send));
+        }
         escaped(out, b",\"referer\":\"", request.header("referer"));
         escaped(out, b",\"user_agent\":\"", request.header("user-agent"));
         if let Some(id) = request.extensions().get::<RequestId>() {
             plain(out, b",\"request_id\":\"", id.bytes());
         }
         if let Some(trace) = request.extensions().get::<TraceContext>() {
-            plain(out, b",\"trace_id\":\"", &trace.trace_id_digits());
+            out.put(b",\"trace_id\":\"");
+            out.put(&trace.trace_id_digits());
+            out.put(b"\"");
         }
-        out.extend_from_slice(b"}\n");
+        out.put(b"}\n");
     }
 }
 
+/// The three digits of the status, if there is one.
+fn status<'d>(done: &'d Completed<'_>) -> Option<&'d [u8; 3]> {
+    done.status.as_ref()?.as_str().as_bytes().first_chunk()
+}
+
 /// A member of an object, with a text in which nothing has to be escaped.
-fn plain<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: &[u8]) {
-    out.extend_from_slice(start);
-    out.extend_from_slice(value);
-    out.push(b'"');
+fn plain<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: &[u8]) {
+    out.put(start);
+    out.text(value);
+    out.put(b"\"");
 }
 
 /// A member with any text, if there is one.
-fn escaped<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: Option<&[u8]>) {
+fn escaped<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: Option<&[u8]>) {
     let Some(value) = value else { return };
-    out.extend_from_slice(start);
+    out.put(start);
     json(out, value);
-    out.push(b'"');
+    out.put(b"\"");
 }
 
 /// What went wrong.
 #[cold]
-fn failure(out: &mut Vec<u8>, error: &str) {
-    out.extend_from_slice(b",\"error\":\"");
+fn failure(out: &mut Cursor<'_>, error: &str) {
+    out.put(b",\"error\":\"");
     json_text(out, error);
-    out.push(b'"');
+    out.put(b"\"");
 }
 
 /// A member with a number.
-fn figure<const N: usize>(out: &mut Vec<u8>, start: &[u8; N], value: u64) {
-    out.extend_from_slice(start);
-    number(out, value);
+fn figure<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: u64) {
+    out.put(start);
+    out.number(value);
 }
 
 fn micros(time: Duration) -> u64 {
-    // What a turn answers takes no time by its clock.
-    if time.is_zero() { 0 } else { u64::try_from(time.as_micros()).unwrap_or(u64::MAX) }
-}
-
-fn number(out: &mut Vec<u8>, number: u64) {
-    if number < 10 {
-        return out.push(b'0' + number as u8);
-    }
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The address of who asked, as far as it is known; a Unix socket has none.
-fn client(out: &mut Vec<u8>, done: &Completed<'_>, nobody: &[u8]) {
+fn client(out: &mut Cursor<'_>, done: &Completed<'_>, nobody: &[u8]) {
     match done.request.client_ip() {
         Some(IpAddr::V4(ip)) => ipv4(out, ip),
         // Writing to memory does not fail.
         Some(ip) => _ = write!(out, "{ip}"),
-        None if done.request.peer().is_unix() => out.extend_from_slice(b"unix"),
-        None => out.extend_from_slice(nobody),
+        None if done.request.peer().is_unix() => out.put(b"unix"),
+        None => out.text(nobody),
     }
 }
 
-fn ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
+fn ipv4(out: &mut Cursor<'_>, ip: Ipv4Addr) {
     /// Each number with a dot behind it, and how long that is.
     const OCTETS: [([u8; 4], u8); 256] = {
         let (mut octets, mut octet) = ([([0; 4], 0); 256], 0);
@@ -238,7 +261,7 @@ fn ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
         text[end..end + 4].copy_from_slice(&piece);
         end += usize::from(length);
     }
-    out.extend_from_slice(&text[..end - 1]);
+    out.put_some(&text, end - 1);
 }
 
 fn version(done: &Completed<'_>) -> &'static [u8; 8] {
@@ -246,18 +269,15 @@ fn version(done: &Completed<'_>) -> &'static [u8; 8] {
 }
 
 /// `06/Nov/1994:08:49:37 +0000`
-fn clf(out: &mut Vec<u8>, date: &DateBytes) {
+fn clf(date: &DateBytes) -> Vec<u8> {
     // Sun, 06 Nov 1994 08:49:37 GMT
-    let parts: [&[u8]; 8] =
-        [&date[5..7], b"/", &date[8..11], b"/", &date[12..16], b":", &date[17..25], b" +0000"];
-    out.extend(parts.into_iter().flatten());
+    [&date[5..7], b"/", &date[8..11], b"/", &date[12..16], b":", &date[17..25], b" +0000"].concat()
 }
 
 /// `1994-11-06T08:49:37Z`
-fn rfc3339(out: &mut Vec<u8>, date: &DateBytes) {
+fn rfc3339(date: &DateBytes) -> Vec<u8> {
     const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
     let month = MONTHS.chunks(3).position(|name| name == &date[8..11]).map_or(0, |index| index + 1);
     let month = [b'0' + (month / 10) as u8, b'0' + (month % 10) as u8];
-    let parts: [&[u8]; 8] = [&date[12..16], b"-", &month, b"-", &date[5..7], b"T", &date[17..25], b"Z"];
-    out.extend(parts.into_iter().flatten());
+    [&date[12..16], b"-", &month, b"-", &date[5..7], b"T", &date[17..25], b"Z"].concat()
 }

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod counters;
+mod cursor;
 mod escape;
 mod exposition;
 mod line;
