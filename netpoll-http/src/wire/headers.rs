@@ -130,6 +130,42 @@ const fn letters<const N: usize>(pattern: &[u8; N], start: usize) -> u64 {
     word
 }
 
+/// True if two names of one length are the same but for the case of their letters.
+#[inline(never)]
+fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
+    let bytes = wanted.len();
+    if let (Some(first), Some(wanted_first)) = (name.first_chunk(), wanted.first_chunk())
+        && let (Some(last), Some(wanted_last)) = (name.last_chunk(), wanted.last_chunk())
+    {
+        let are_same = |name: &[u8; 8], wanted: &[u8; 8]| {
+            are_same_letters(u64::from_le_bytes(*name), u64::from_le_bytes(*wanted))
+        };
+        return are_same(first, wanted_first)
+            && are_same(last, wanted_last)
+            && (bytes <= 16 || name[8..bytes - 8].eq_ignore_ascii_case(&wanted[8..bytes - 8]));
+    }
+    if let (Some(first), Some(wanted_first)) = (name.first_chunk(), wanted.first_chunk())
+        && let (Some(last), Some(wanted_last)) = (name.last_chunk(), wanted.last_chunk())
+    {
+        let joined = |first: &[u8; 4], last: &[u8; 4]| {
+            u64::from(u32::from_le_bytes(*last)) << 32 | u64::from(u32::from_le_bytes(*first))
+        };
+        return are_same_letters(joined(first, last), joined(wanted_first, wanted_last));
+    }
+    name.eq_ignore_ascii_case(wanted)
+}
+
+/// The same of eight bytes of ASCII, at once.
+#[inline(always)]
+fn are_same_letters(name: u64, wanted: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let differ = name ^ wanted;
+    // The top bit of a byte that is a letter in any case, moved to the bit by which the cases differ.
+    let lower = (name | ONES * 0x20) & (ONES * 0x7f);
+    let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64));
+    differ & !((letters & (ONES << 7)) >> 2) == 0
+}
+
 /// Ranges of one header line, relative to the start of the head.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry {
@@ -310,7 +346,10 @@ impl HeadIndex {
 
     /// The value of the first header with this name, in any case. O(headers).
     pub fn get<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        self.all(head, name).next()
+        let same = |entry: &&Entry| {
+            usize::from(entry.name_len) == name.len() && is_same_name(entry.name(head), name.as_bytes())
+        };
+        self.filled().iter().find(same).map(|entry| entry.value(head))
     }
 
     /// The values of all headers with this name, in any case and in order.
@@ -324,7 +363,7 @@ impl HeadIndex {
             .iter()
             .filter(move |entry| {
                 let name = name.as_ref().as_bytes();
-                usize::from(entry.name_len) == name.len() && entry.name(head).eq_ignore_ascii_case(name)
+                usize::from(entry.name_len) == name.len() && is_same_name(entry.name(head), name)
             })
             .map(move |entry| entry.value(head))
     }

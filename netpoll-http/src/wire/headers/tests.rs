@@ -29,6 +29,25 @@ fn a_header_is_found_in_any_case() {
 }
 
 #[test]
+fn names_of_any_length_are_the_same_in_any_case_of_their_letters_and_of_nothing_else() {
+    for length in 1..40 {
+        let name: Vec<u8> = (0..length).map(|at| b"x-Any_name.w^th~s!gns"[at % 21]).collect();
+        for at in 0..length {
+            for byte in 0..128 {
+                let mut other = name.clone();
+                other[at] = byte;
+                let expected = name.eq_ignore_ascii_case(&other);
+                assert_eq!(is_same_name(&name, &other), expected, "{byte} at {at} of {length}");
+                assert_eq!(is_same_name(&other, &name), expected);
+            }
+            let mut other = name.clone();
+            other[at] |= 0x80;
+            assert!(!is_same_name(&name, &other));
+        }
+    }
+}
+
+#[test]
 fn a_repeated_header_keeps_all_its_lines_in_order() {
     let head = "Connection:a\nX:1\nconnection:b\nconnectiom:c";
     let index = indexed(head);
