@@ -81,12 +81,13 @@ pub use h1::{
 pub use handler::{Endpoint, Handler, Limited};
 pub use health::Health;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, RequestId, TraceContext, Verdict};
+pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
     Body, BodyBuf, BodyStream, ClientAddr, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull,
-    Replied, Reply, Request, Response, ResponseError, RouteId, SameSite, Takeover, Upgrade, errors,
+    Replied, Reply, Request, RequestId, Response, ResponseError, RouteId, SameSite, Takeover, TraceContext,
+    Upgrade, errors,
 };
 #[cfg(feature = "serde")]
 pub use message::{FIELDS_MAX, Form, Path, Query};

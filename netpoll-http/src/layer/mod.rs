@@ -8,23 +8,18 @@
 //! Hooks run on the worker. `before` hooks may wait: the first that might, and all behind it, run in one future on a copy of the
 //! head. With none added a request pays one test for an empty list.
 
-mod chance;
 mod forwarded;
 mod rate_limit;
-mod request_id;
-mod trace;
 
 use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::message::{Ask, Error, Parts, Request, Response, guarded_or_told};
+use crate::message::{Ask, Error, Parts, Request, RequestId, Response, guarded_or_told};
 
 pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
-pub use request_id::RequestId;
-pub use trace::TraceContext;
 
 type Answer = Option<Result<Response, Error>>;
 type After = Box<dyn Fn(&Request<'_>, &mut Parts)>;

@@ -5,6 +5,7 @@
 
 mod body;
 pub(crate) mod cause;
+mod chance;
 mod cookie;
 mod error;
 pub mod errors;
@@ -20,8 +21,10 @@ mod params;
 mod pending;
 mod reply;
 mod request;
+mod request_id;
 mod response;
 mod response_error;
+mod trace;
 mod typed;
 mod upgrade;
 
@@ -47,8 +50,10 @@ pub(crate) use reply::{
 pub use reply::{Replied, Reply};
 pub use request::{ClientAddr, Request};
 pub(crate) use request::{Origin, Owned, Unread};
+pub use request_id::RequestId;
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;
+pub use trace::TraceContext;
 pub use typed::FromRequest;
 #[cfg(feature = "serde")]
 pub use typed::{FIELDS_MAX, Form, Path, Query};

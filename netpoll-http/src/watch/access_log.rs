@@ -17,7 +17,7 @@ use super::sample::Sample;
 use super::sync::{Arc, JoinHandle};
 use super::writer::{Shared, Sink, open, start};
 use crate::h1::Completed;
-use crate::layer::TraceContext;
+use crate::message::TraceContext;
 use crate::server::Worker;
 
 /// The ring of a worker unless something else is asked for: some two thousand usual lines.

@@ -11,7 +11,7 @@ use super::cursor::{Cursor, written};
 use super::escape::{json, json_text, quoted};
 use super::ring::Level;
 use crate::h1::{Completed, Outcome};
-use crate::layer::{RequestId, TraceContext};
+use crate::message::{RequestId, TraceContext};
 use crate::wire::date::{DateBytes, imf_fixdate};
 
 /// How the lines of an [`AccessLog`](super::AccessLog) look.

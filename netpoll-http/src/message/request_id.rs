@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use http::{HeaderName, HeaderValue};
 
 use super::chance::{hex, unique_16};
-use crate::message::{Parts, Request};
+use super::{Parts, Request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -83,7 +83,7 @@ impl RequestId {
     }
 
     /// The header line that [`show`](Self::show) adds.
-    pub(super) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
+    pub(crate) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
         let extensions = request.extensions();
         if extensions.get::<Self>().is_none() {
             Self::take(request);

@@ -4,8 +4,8 @@
 
 use http::HeaderValue;
 
+use super::Request;
 use super::chance::{hex, unique_8};
-use crate::message::Request;
 
 /// The form of version 00, and what later ones begin with.
 const BYTES: usize = 55;
