@@ -76,7 +76,7 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        let extensions = Extensions::new();
+        let mut extensions = Extensions::new();
         let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(&head, &params, body, origin);
         let mut rest = Rest::Nothing;
@@ -86,8 +86,8 @@ impl<S: Service> Http<S> {
         if extensions.is_empty() {
             // Nothing to drop, which the compiler does not see.
             std::mem::forget(extensions);
-        } else {
-            let_go(conn, extensions);
+        } else if !extensions.let_go() {
+            conn.count_panic();
         }
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
@@ -109,15 +109,18 @@ impl<S: Service> Http<S> {
         input.advance(body_bytes);
         exchange.ends_before(input);
         self.note_whole(conn, head.consumed() + body_bytes);
-        let (peer, extensions) = (self.peer.clone(), Extensions::new());
+        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, params, body, origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
         self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
-        if !extensions.is_empty() {
-            let_go(conn, extensions);
+        if extensions.is_empty() {
+            // Nothing to drop, which the compiler does not see.
+            std::mem::forget(extensions);
+        } else if !extensions.let_go() {
+            conn.count_panic();
         }
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
@@ -134,7 +137,7 @@ impl<S: Service> Http<S> {
         params: &Params,
     ) -> Step {
         self.note_head(conn, head.consumed());
-        let (peer, extensions) = (self.peer.clone(), Extensions::new());
+        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);
@@ -173,7 +176,9 @@ impl<S: Service> Http<S> {
             }
             plan => self.carry_out(conn, worker, plan, exchange, head, &request, behind),
         };
-        let_go(conn, extensions);
+        if !extensions.let_go() {
+            conn.count_panic();
+        }
         step
     }
 

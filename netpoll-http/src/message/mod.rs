@@ -34,6 +34,7 @@ pub use cookie::{Cookie, SameSite};
 pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
+use extensions::Known;
 pub(crate) use guard::{dropped, guarded, guarded_or_told};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use http::{HeaderName, HeaderValue};
 
 use super::chance::{hex, unique_16};
-use super::{Parts, Request};
+use super::{Known, Parts, Request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -36,7 +36,8 @@ const SHORT_BYTES_MAX: usize = 36;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook `take` makes a request take the longer way, and allocates once, twice for a name of more than 36 bytes.
+/// It is unique, and no secret. As any hook `take` makes a request take the longer way; it allocates for a name of more than 36 bytes, or if a hook before it has added
+/// to the extensions.
 /// `show` costs a line of the head, where it is the only hook after handlers of its router and of those within it; else it allocates as well.
 #[derive(Clone)]
 pub struct RequestId(Name);
@@ -54,9 +55,14 @@ impl RequestId {
     pub fn of(request: &Request<'_>) -> Self {
         let mut lines = request.header_lines(X_REQUEST_ID);
         match (lines.next(), lines.next()) {
-            (Some(name), None) if is_sane(name) => Self(Name::of(name)),
+            (Some(name), None) if is_sane(name) => Self::from_text(name),
             _ => Self::new(),
         }
+    }
+
+    /// One that is known to be sane.
+    pub(super) fn from_text(name: &[u8]) -> Self {
+        Self(Name::of(name))
     }
 
     fn new() -> Self {
@@ -67,7 +73,7 @@ impl RequestId {
 
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions).
     pub fn take(request: &Request<'_>) {
-        request.extensions().insert(Self::of(request));
+        request.extensions().insert_known(Known::Id(Self::of(request)));
     }
 
     /// For [`Router::after`](crate::Router::after): adds it to the answer. One that was refused before a hook has seen it gets a new one, by

@@ -2,10 +2,12 @@
 //!
 //! <https://www.w3.org/TR/trace-context/>, sections 3.2 and 3.3. What breaks its rules is as if it had not been sent.
 
+use std::fmt;
+
 use http::HeaderValue;
 
-use super::Request;
 use super::chance::{hex, unique_8};
+use super::{Known, Request};
 
 /// The form of version 00, and what later ones begin with.
 const BYTES: usize = 55;
@@ -39,11 +41,13 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// assert_eq!(ask("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"), "no trace");
 /// ```
 ///
-/// As any hook it makes a request take the longer way; an allocation if there is a trace, two with a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// As any hook it makes a request take the longer way; it allocates for a state, or if another hook than that of [`RequestId`](crate::RequestId)
+/// has added to the extensions before it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: [u8; 16],
-    parent_id: [u8; 8],
+    /// Digits, as they came: logs and others are told the same.
+    trace_id: [u8; 32],
+    parent_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
     state: Option<HeaderValue>,
@@ -61,34 +65,30 @@ impl TraceContext {
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions), if there is one.
     pub fn take(request: &Request<'_>) {
         if let Some(trace) = Self::of(request) {
-            request.extensions().insert(trace);
+            request.extensions().insert_known(Known::Trace(trace));
         }
     }
 
     /// The name of the trace, for all who have to do with it.
     #[must_use]
     pub fn trace_id(&self) -> [u8; 16] {
-        self.trace_id
+        bytes(&self.trace_id)
     }
 
     /// The same as 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id_hex(&self) -> String {
-        let mut digits = String::with_capacity(32);
-        digits.extend(self.trace_id_digits().map(char::from));
-        digits
+        self.trace_id_digits().iter().copied().map(char::from).collect()
     }
 
-    pub(crate) fn trace_id_digits(&self) -> [u8; 32] {
-        let mut digits = [0; 32];
-        hex(&self.trace_id, &mut digits);
-        digits
+    pub(crate) fn trace_id_digits(&self) -> &[u8; 32] {
+        &self.trace_id
     }
 
     /// What the client calls its part of the trace.
     #[must_use]
     pub fn parent_id(&self) -> [u8; 8] {
-        self.parent_id
+        bytes(&self.parent_id)
     }
 
     /// What this request is called: a new name.
@@ -107,7 +107,7 @@ impl TraceContext {
     #[must_use]
     pub fn traceparent(&self) -> HeaderValue {
         let mut text = *b"00-                                -                -  ";
-        hex(&self.trace_id, &mut text[3..35]);
+        text[3..35].copy_from_slice(&self.trace_id);
         hex(&self.span_id, &mut text[36..52]);
         hex(&[self.flags], &mut text[53..]);
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
@@ -123,6 +123,8 @@ impl TraceContext {
 
 /// All lines are one list.
 fn state(request: &Request<'_>) -> Option<HeaderValue> {
+    // Most have none.
+    request.header("tracestate")?;
     let lines: Vec<&[u8]> = request.header_lines("tracestate").filter(|line| !line.is_empty()).collect();
     let mut joined = lines.join(&b","[..]);
     if joined.len() > STATE_BYTES_MAX {
@@ -148,49 +150,56 @@ fn shortened(state: &[u8]) -> Vec<u8> {
 }
 
 fn parse(text: &[u8]) -> Option<TraceContext> {
-    let (known, more) = text.split_at_checked(BYTES)?;
-    let [version @ .., b'-'] = &known[..3] else { return None };
-    let [version] = digits::<1>(version)?;
+    let (known, more) = text.split_first_chunk::<BYTES>()?;
+    // `00-` trace id `-` parent id `-` flags
+    if (known[2], known[35], known[52]) != (b'-', b'-', b'-') {
+        return None;
+    }
+    let mut digits = [b'0'; 64];
+    digits[..BYTES].copy_from_slice(known);
+    for dash in [2, 35, 52] {
+        digits[dash] = b'0';
+    }
     // A later version may have more behind another dash.
-    let may_follow = match version {
-        0 => more.is_empty(),
-        255 => false,
+    let may_follow = match &known[..2] {
+        b"00" => more.is_empty(),
+        b"ff" => false,
         _ => more.is_empty() || more.starts_with(b"-"),
     };
-    if !may_follow || known[35] != b'-' || known[52] != b'-' {
+    if !may_follow || !are_digits(&digits) {
         return None;
     }
-    let trace_id = digits(&known[3..35])?;
-    let parent_id = digits(&known[36..52])?;
-    let [flags] = digits(&known[53..55])?;
-    if trace_id == [0; 16] || parent_id == [0; 8] {
+    let (trace_id, parent_id) = (*known[3..].first_chunk()?, *known[36..].first_chunk()?);
+    if trace_id == [b'0'; 32] || parent_id == [b'0'; 16] {
         return None;
     }
+    let [flags] = bytes(&[known[53], known[54]]);
     let span_id = unique_8();
     Some(TraceContext { trace_id, parent_id, span_id, flags: flags & KNOWN_FLAGS, state: None })
 }
 
-/// Lower-case hexadecimal digits, two for each byte.
-fn digits<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    /// What is no digit has bits that none has.
-    const NONE: u8 = 0xf0;
-    const VALUES: [u8; 256] = {
-        let (mut values, mut digit) = ([NONE; 256], 0);
-        while digit < 16 {
-            values[b"0123456789abcdef"[digit] as usize] = digit as u8;
-            digit += 1;
-        }
-        values
-    };
-    let (mut bytes, mut seen) = ([0; BYTES], 0);
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
-    if pairs.len() != BYTES {
-        return None;
+/// All of them are hexadecimal digits, in lower case. Without a way out of the loop the compiler looks at many at once.
+fn are_digits(text: &[u8; 64]) -> bool {
+    let mut others = [0; 64];
+    for (other, byte) in others.iter_mut().zip(text) {
+        *other = u8::from(byte.wrapping_sub(b'0') > 9) & u8::from(byte.wrapping_sub(b'a') > 5);
     }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let [high, low] = pair.map(|digit| VALUES[usize::from(digit)]);
-        seen |= high | low;
-        *byte = high << 4 | low & 15;
+    let (words, _) = others.as_chunks::<8>();
+    words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) == 0
+}
+
+/// What such digits say, two for each byte.
+fn bytes<const DIGITS: usize, const BYTES: usize>(digits: &[u8; DIGITS]) -> [u8; BYTES] {
+    const { assert!(DIGITS == 2 * BYTES) };
+    let value = |digit: u8| (digit & 15) + 9 * (digit >> 6);
+    std::array::from_fn(|at| value(digits[2 * at]) << 4 | value(digits[2 * at + 1]))
+}
+
+impl fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TraceContext")
+            .field("traceparent", &self.traceparent())
+            .field("tracestate", &self.state)
+            .finish_non_exhaustive()
     }
-    (seen & NONE == 0).then_some(bytes)
 }

@@ -182,7 +182,7 @@ impl Lines {
         }
         if let Some(trace) = request.extensions().get::<TraceContext>() {
             out.put(b",\"trace_id\":\"");
-            out.put(&trace.trace_id_digits());
+            out.put(trace.trace_id_digits());
             out.put(b"\"");
         }
         out.put(b"}\n");
