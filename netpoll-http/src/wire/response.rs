@@ -182,6 +182,23 @@ pub fn usual_head(
     }
 }
 
+/// The same with a line more: a name in lower case and a value that somebody has checked, as of [`checked_header`].
+pub fn usual_head_and(
+    out: &mut Vec<u8>,
+    starts: &HeadStarts,
+    status: StatusCode,
+    content_type: ContentType<'_>,
+    length: Length,
+    (name, value): (&str, &[u8]),
+) -> Option<Option<LengthSlot>> {
+    let slot = usual_head(out, starts, status, content_type, length)?;
+    // The empty line comes behind it.
+    out.truncate(out.len() - b"\r\n".len());
+    checked_header(out, name, value);
+    close_head(out);
+    Some(slot)
+}
+
 /// Appends a head without its empty line: [`header`] may follow, [`close_head`] must.
 pub fn open_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Option<LengthSlot> {
     out.reserve(HEAD_BYTES_USUAL);
@@ -282,9 +299,22 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Invalid
 /// the head has, `Content-Type`: the crate `http` knows none but those in lower case.
 pub fn checked_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len().max(NAME_BYTES_USUAL) + value.len() + 4);
-    capitalised(out, name.as_bytes());
-    value_of(out, value);
+    match (name, value.as_array::<ID_BYTES>()) {
+        // What a server that names its requests adds to each answer.
+        ("x-request-id", Some(id)) => {
+            out.extend_from_slice(b"X-Request-Id: ");
+            out.extend_from_slice(id);
+            out.extend_from_slice(b"\r\n");
+        }
+        _ => {
+            capitalised(out, name.as_bytes());
+            value_of(out, value);
+        }
+    }
 }
+
+/// Bytes of the name of a request that is made here.
+const ID_BYTES: usize = 32;
 
 #[inline]
 fn value_of(out: &mut Vec<u8>, value: &[u8]) {

@@ -72,6 +72,12 @@ impl<'a> Facts<'a> {
         Self { head_only, is_http10, keep_alive, stays, starts, is_usual, context, head_end: Cell::new(0) }
     }
 
+    /// The same of an answer that has a stamp.
+    #[inline]
+    pub(super) fn is_usual_but_for_stamp(&self) -> bool {
+        !self.head_only && matches!(self.stays, Connection::Unsaid) && !self.context.has_after
+    }
+
     /// What an answer says of the connection.
     #[inline]
     pub(super) fn connection(&self, keep_alive: bool) -> Connection {

@@ -104,6 +104,17 @@ impl<'a> Reply<'a> {
         if !self.is_plain() {
             return self.begin_collected(status, content_type, length);
         }
+        let state = &mut *self.state;
+        if let Some(stamp) = state.facts.context.stamp
+            && state.facts.is_usual_but_for_stamp()
+            && state.status.is_none()
+            && state.keep_alive
+            && let Some(slot) =
+                encode::usual_head_and(state.out, state.facts.starts, status, content_type, length, *stamp)
+        {
+            state.facts.head_end.set(state.out.len());
+            return Begun { slot, has_body: true };
+        }
         let status = self.effective(status);
         let State { ref mut out, facts, keep_alive, .. } = *self.state;
         let slot = encode::open_head(out, &head(facts, keep_alive, status, content_type, length));
