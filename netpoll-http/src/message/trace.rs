@@ -57,9 +57,16 @@ impl TraceContext {
     /// The trace of a request, if it says one.
     #[must_use]
     pub fn of(request: &Request<'_>) -> Option<Self> {
-        let mut lines = request.header_lines("traceparent");
-        let (Some(parent), None) = (lines.next(), lines.next()) else { return None };
-        Some(Self { state: state(request), ..parse(parent)? })
+        let (mut parent, mut parents, mut has_state) = (None, 0, false);
+        request.each_of(["traceparent", "tracestate"], |at, value| match at {
+            0 => (parent, parents) = (Some(value), parents + 1),
+            _ => has_state = true,
+        });
+        let mut trace = parse(parent.filter(|_| parents == 1)?)?;
+        if has_state {
+            trace.state = state(request);
+        }
+        Some(trace)
     }
 
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions), if there is one.
@@ -122,9 +129,8 @@ impl TraceContext {
 }
 
 /// All lines are one list.
+#[cold]
 fn state(request: &Request<'_>) -> Option<HeaderValue> {
-    // Most have none.
-    request.header("tracestate")?;
     let lines: Vec<&[u8]> = request.header_lines("tracestate").filter(|line| !line.is_empty()).collect();
     let mut joined = lines.join(&b","[..]);
     if joined.len() > STATE_BYTES_MAX {

@@ -115,9 +115,9 @@ impl Lines {
         out.put(b" ");
         out.number(done.bytes_out.saturating_sub(done.head_bytes_out));
         if self.format == LogFormat::Combined {
-            for name in ["referer", "user-agent"] {
+            for value in request.first_of(["referer", "user-agent"]) {
                 out.put(b" \"");
-                match request.header(name) {
+                match value {
                     Some(value) => quoted(out, value),
                     None => out.put(b"-"),
                 }
@@ -175,8 +175,9 @@ impl Lines {
             figure(out, b",\"handler_us\":", micros(done.handler));
             figure(out, b",\"send_us\":", micros(done.send));
         }
-        escaped(out, b",\"referer\":\"", request.header("referer"));
-        escaped(out, b",\"user_agent\":\"", request.header("user-agent"));
+        let [referer, user_agent] = request.first_of(["referer", "user-agent"]);
+        escaped(out, b",\"referer\":\"", referer);
+        escaped(out, b",\"user_agent\":\"", user_agent);
         if let Some(id) = request.extensions().get::<RequestId>() {
             plain(out, b",\"request_id\":\"", id.bytes());
         }

@@ -352,6 +352,25 @@ impl HeadIndex {
         self.filled().iter().find(same).map(|entry| entry.value(head))
     }
 
+    /// Shows the value of each header with one of these names, in any case, and which of them it is. One walk for all of them.
+    #[inline(always)]
+    pub fn each_of<'a, const N: usize>(
+        &self,
+        head: &'a [u8],
+        names: [&str; N],
+        mut look: impl FnMut(usize, &'a [u8]),
+    ) {
+        for entry in self.filled() {
+            for (at, name) in names.iter().enumerate() {
+                if usize::from(entry.name_len) == name.len()
+                    && is_same_name(entry.name(head), name.as_bytes())
+                {
+                    look(at, entry.value(head));
+                }
+            }
+        }
+    }
+
     /// The values of all headers with this name, in any case and in order.
     pub fn all<'a>(&self, head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.all_of(head, name)
