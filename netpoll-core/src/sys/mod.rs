@@ -34,6 +34,7 @@ mod socket;
 mod sockopt;
 mod splice;
 mod stream_options;
+mod task_cell;
 mod unix;
 mod waker;
 
@@ -71,6 +72,7 @@ pub use socket::{
 pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
 pub use splice::Pipe;
 pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
+pub use task_cell::{CLASSES, NO_CLASS, Run, TaskCell};
 pub use unix::{
     SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
 };

@@ -1,11 +1,11 @@
-//! One task as its worker keeps it: a future, and then what that has left, in one allocation.
+//! A task as it lies in its cell: a future, and what that leaves.
 //!
-//! Invariant: no panic of the program leaves [`Run`]: one of the future is its outcome, one of its destructor is counted. The
+//! Invariant: no panic of the program leaves [`Body`]: one of the future is its outcome, one of its destructor is counted. The
 //! future is dropped in its place, before whoever called knows that it has ended.
 
 use std::any::Any;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -13,48 +13,23 @@ use pin_project_lite::pin_project;
 
 use super::JoinError;
 use crate::mem::{self, Guarded};
+use crate::sys::Run;
 
 /// What a task leaves: its value, or why there is none.
 pub type Outcome<T> = Result<Guarded<T>, JoinError>;
 
-/// A task, whatever its future is.
-pub type Task = Pin<Box<dyn Run>>;
-
-/// What is done to a task.
-pub trait Run {
-    /// Polls the future, which has ended if this is ready.
-    fn run(self: Pin<&mut Self>, waker: &Waker) -> Poll<()>;
-    /// Drops the future.
-    fn cancel(self: Pin<&mut Self>);
-    /// Moves what the future has left into an `Option<Outcome<T>>` of its `T`.
-    fn take(self: Pin<&mut Self>, into: &mut dyn Any);
-    /// Where it was spawned.
-    fn place(&self) -> &'static Location<'static>;
-}
-
 pin_project! {
-    struct Body<F: Future> {
-        place: &'static Location<'static>,
+    /// The future of a task.
+    pub struct Body<F> {
         #[pin]
-        stage: Stage<F>,
+        future: F,
     }
 }
 
-pin_project! {
-    #[project = StageProjected]
-    enum Stage<F: Future> {
-        Running { #[pin] future: F },
-        Ended { outcome: Option<Outcome<F::Output>> },
+impl<F> Body<F> {
+    pub const fn new(future: F) -> Self {
+        Self { future }
     }
-}
-
-/// A task that has not begun.
-pub fn task<F>(future: F, place: &'static Location<'static>) -> Task
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    Box::pin(Body { place, stage: Stage::Running { future } })
 }
 
 impl<F> Run for Body<F>
@@ -62,41 +37,34 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    fn run(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
-        let mut stage = self.project().stage;
-        let StageProjected::Running { future } = stage.as_mut().project() else {
-            unreachable!("a task that has ended is not polled");
-        };
-        let Poll::Ready(outcome) = caught(future, &mut Context::from_waker(waker)) else {
-            return Poll::Pending;
-        };
-        if outcome.is_err() {
-            end_of_panicked(stage, outcome);
-        } else {
-            end(stage, Some(outcome));
+    type Left = Outcome<F::Output>;
+
+    #[inline]
+    fn run(self: Pin<&mut Self>, waker: &Waker) -> Poll<Self::Left> {
+        caught(self.project().future, &mut Context::from_waker(waker))
+    }
+
+    #[inline(always)]
+    fn guard(left: Option<&Self::Left>, end: impl FnOnce()) {
+        let has_panicked = left.is_some_and(Result::is_err);
+        let before = if has_panicked { PANICKED.replace(true) } else { false };
+        // As `mem::guarded`, in line: every task comes by here.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(end)) {
+            destructor_panicked(payload);
         }
-        Poll::Ready(())
-    }
-
-    fn cancel(self: Pin<&mut Self>) {
-        end(self.project().stage, None);
-    }
-
-    fn take(self: Pin<&mut Self>, into: &mut dyn Any) {
-        let place: &mut Option<Outcome<F::Output>> =
-            into.downcast_mut().expect("a handle has the type of its task");
-        if let StageProjected::Ended { outcome } = self.project().stage.project() {
-            *place = outcome.take();
+        if has_panicked {
+            PANICKED.set(before);
         }
     }
 
-    fn place(&self) -> &'static Location<'static> {
-        self.place
+    fn take(left: Self::Left, into: &mut dyn Any) {
+        let place: &mut Option<Self::Left> = into.downcast_mut().expect("a handle has the type of its task");
+        *place = Some(left);
     }
 }
 
 thread_local! {
-    /// A future that has panicked is being dropped.
+    /// A future that has panicked is being dropped: what it owns can ask.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -105,22 +73,15 @@ pub fn is_panicking() -> bool {
     PANICKED.get() || std::thread::panicking()
 }
 
-/// Drops a future that has panicked: what it owns can ask.
 #[cold]
-fn end_of_panicked<F: Future>(stage: Pin<&mut Stage<F>>, outcome: Outcome<F::Output>) {
-    let before = PANICKED.replace(true);
-    end(stage, Some(outcome));
-    PANICKED.set(before);
-}
-
-/// Drops a future in its place, and leaves what is left of it there.
-fn end<F: Future>(mut stage: Pin<&mut Stage<F>>, outcome: Option<Outcome<F::Output>>) {
-    if mem::guarded(|| stage.set(Stage::Ended { outcome })).is_none() {
-        crate::log::destructor_panicked();
-    }
+fn destructor_panicked(payload: Box<dyn Any + Send>) {
+    mem::count_panic();
+    mem::discard_payload(payload);
+    crate::log::destructor_panicked();
 }
 
 /// Polls a future of the program; its panic is its result.
+#[inline]
 pub fn caught<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Outcome<F::Output>> {
     match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,

@@ -1,19 +1,20 @@
 //! The tasks of one worker: kept, polled, joined, aborted and dropped.
 //!
-//! Invariant: a task is in its slot or in the hands of `poll`. While it is polled its slot stays, so that its key leads
-//! somewhere; who aborts it then leaves a mark, and the poll drops it behind itself. A slot is taken out of the table before its
-//! future is dropped, and the future is dropped with nothing borrowed, inside a guard. One whose future has returned stays for its
-//! handle, with what that has left: nobody polls it, and no drain waits for it.
+//! Invariant: a key leads to the cell of its task for as long as that is there. Who aborts a task while it is polled leaves a mark, and the
+//! poll drops it behind itself. A key leads nowhere any more before the future is dropped, and the future is dropped with nothing
+//! borrowed, inside a guard. A task whose future has returned stays for its handle, with what that has left: nobody polls it, and no
+//! drain waits for it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr;
-use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::body::{self, Task};
-use super::slots::{Marks, Rare, Slots, Stage};
+use super::body::Body;
+use super::slots::{
+    HAS_ENDED, HAS_HANDLE, HAS_WAKER, IS_ABORTED, IS_DAEMON, IS_JOINED, IS_LISTED, Slots, Task,
+};
 use super::sync::Arc;
 use super::waker::Polling;
 use super::{Came, Deliver, Lane, Parked, WakeTarget, lane, share};
@@ -120,19 +121,15 @@ impl Executor {
             self.refuse(future);
             return None;
         }
-        Some(self.keep(lane, body::task(future, place), kind, has_handle))
-    }
-
-    fn keep(&self, lane: &Lane, task: Task, kind: Kind, has_handle: bool) -> Key {
-        let is_daemon = kind == Kind::Daemon;
         self.running.set(self.running.get() + 1);
-        if is_daemon {
+        let mut marks = IS_LISTED | if has_handle { HAS_HANDLE } else { 0 };
+        if kind == Kind::Daemon {
             self.daemons.set(self.daemons.get() + 1);
+            marks |= IS_DAEMON;
         }
-        let marks = Marks { has_handle, is_daemon, is_listed: true, stage: Stage::Runs };
-        let key = self.slots.borrow_mut().insert(task, marks);
+        let key = self.slots.borrow_mut().insert(Body::new(future), marks, place);
         lane.list(key);
-        key
+        Some(key)
     }
 
     /// A waker of its own for the task that is being polled, whose waker somebody has cloned.
@@ -143,7 +140,21 @@ impl Executor {
             let waker = target.waker();
             (target, waker)
         };
-        self.slots.borrow_mut().own(key, make).clone()
+        let task = self.find(key).expect("a task that is polled is there");
+        let (target, waker) = task.wake_or_make(make);
+        if !task.has(HAS_WAKER) {
+            // It may be that of a task before.
+            target.begin(key);
+            task.mark(HAS_WAKER);
+        }
+        waker.clone()
+    }
+
+    /// A task, if it has not gone.
+    #[inline(always)]
+    fn find(&self, key: Key) -> Option<Task> {
+        // By `borrow_mut`, which takes fewer instructions.
+        self.slots.borrow_mut().get(key).cloned()
     }
 
     /// Drops a future that comes too late. Its destructor may spawn, and so on; but not for ever.
@@ -161,10 +172,10 @@ impl Executor {
     }
 
     /// Polls a task that was woken. Nothing happens if it has ended, or was told of the wake in another way.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&self, lane: &Lane, key: Key, came: Came) {
-        if let Some((task, rare)) = self.take(key, Some(came)) {
-            self.run(lane, key, task, rare);
+        if let Some(task) = self.find(key).filter(|task| Self::is_news(task, came)) {
+            self.run(lane, key, &task);
         }
     }
 
@@ -172,55 +183,60 @@ impl Executor {
     /// it has ended.
     #[inline]
     pub fn poll_now(&self, lane: &Lane, key: Key) {
-        if let Some((task, rare)) = self.take(key, None) {
-            self.run(lane, key, task, rare);
+        if let Some(task) = self.find(key) {
+            self.run(lane, key, &task);
+        }
+    }
+
+    /// Whether a wake that came this way was not told before. A letter always is news: not every waker knows which of its letters have
+    /// arrived.
+    #[inline(always)]
+    fn is_news(task: &Task, came: Came) -> bool {
+        let told = task.has(HAS_WAKER) && task.wake().is_some_and(|(target, _)| target.arrived(came));
+        match came {
+            Came::Here => {
+                let was_listed = task.has(IS_LISTED);
+                task.unmark(IS_LISTED);
+                was_listed | told
+            }
+            Came::ByLetter => true,
         }
     }
 
     #[inline(always)]
-    fn run(&self, lane: &Lane, key: Key, mut task: Task, rare: Option<Rc<Rare>>) {
+    fn run(&self, lane: &Lane, key: Key, task: &Task) {
+        if task.has(HAS_ENDED) || task.is_busy() {
+            return;
+        }
         share::refill();
-        let own = rare.as_ref().and_then(|rare| rare.waker());
+        let own = if task.has(HAS_WAKER) { task.wake() } else { None };
         let (run, is_woken) = match own {
-            Some(waker) => (self.run_by(key, &mut task, waker), false),
+            Some((_, waker)) => (self.run_by(key, task, waker), false),
             // Nobody has cloned one yet.
             None => {
                 let polling = Polling::new(key, self.lane, &self.wakes);
-                let run = sys::with_waker(&polling, |waker| self.run_by(key, &mut task, waker));
+                let run = sys::with_waker(&polling, |waker| self.run_by(key, task, waker));
                 (run, polling.is_woken())
             }
         };
-        drop(rare);
-        match run {
-            Poll::Pending => self.put_back(lane, key, task, is_woken),
-            Poll::Ready(()) => self.returned(key, task),
+        if run.is_ready() {
+            self.returned(key, task);
+        } else if task.has(IS_ABORTED) {
+            self.cancel(key, task);
+        } else if is_woken && !task.has(IS_LISTED) {
+            task.mark(IS_LISTED);
+            lane.list(key);
         }
     }
 
     #[inline(always)]
-    fn run_by(&self, key: Key, task: &mut Task, waker: &Waker) -> Poll<()> {
+    fn run_by(&self, key: Key, task: &Task, waker: &Waker) -> Poll<()> {
         self.polled_with.set(parts(waker));
         self.polled.set(key);
-        let run = task.as_mut().run(waker);
+        let run = task.run(waker);
         // Behind the poll another may come to lie there.
         self.polled_with.set((0, 0));
         run
-    }
-
-    /// Takes a task out to be polled, with what few tasks have. `came` is the way of a wake that has to be news; a letter always is: not
-    /// every waker knows which of its letters have arrived.
-    #[inline(always)]
-    fn take(&self, key: Key, came: Option<Came>) -> Option<(Task, Option<Rc<Rare>>)> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key).filter(|slot| !slot.has_ended())?;
-        let rare = slot.rare().cloned();
-        if let Some(came) = came {
-            let told = rare.is_some() && slot.own().is_some_and(|target| target.arrived(came));
-            if came == Came::Here && !(std::mem::take(&mut slot.marks.is_listed) | told) {
-                return None;
-            }
-        }
-        Some((slot.task.take()?, rare))
     }
 
     /// The task that is being polled, if this waker leads to it.
@@ -232,30 +248,16 @@ impl Executor {
     /// Marks a task as one that stands on the list. False if it does already, or has ended.
     #[inline]
     pub fn mark_listed(&self, key: Key) -> bool {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.has_ended()) else { return false };
-        !std::mem::replace(&mut slot.marks.is_listed, true)
+        let slots = self.slots.borrow();
+        let Some(task) = slots.get(key).filter(|task| !task.has(IS_LISTED | HAS_ENDED)) else { return false };
+        task.mark(IS_LISTED);
+        true
     }
 
     /// The same, and puts it there, on the thread of its lane.
     fn list_here(&self, key: Key) {
         if self.mark_listed(key) {
             lane::list(key);
-        }
-    }
-
-    #[inline(always)]
-    fn put_back(&self, lane: &Lane, key: Key, task: Task, is_woken: bool) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key).expect("a task that is polled has its slot");
-        if slot.marks.stage == Stage::IsAborted {
-            drop(slots);
-            return self.cancel(key, task);
-        }
-        slot.put(task);
-        if is_woken && !std::mem::replace(&mut slot.marks.is_listed, true) {
-            drop(slots);
-            lane.list(key);
         }
     }
 
@@ -267,52 +269,45 @@ impl Executor {
     }
 
     /// The end of a task whose future has returned, or panicked, and is dropped by now.
-    #[inline(never)]
-    fn returned(&self, key: Key, task: Task) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key).expect("a task that is polled has its slot");
-        self.ended(slot.marks.is_daemon);
-        let joiner = slot.take_joiner();
-        if slot.marks.has_handle {
-            slot.marks.stage = Stage::HasEnded;
-            slot.task = Some(task);
-            drop(slots);
+    #[inline(always)]
+    fn returned(&self, key: Key, task: &Task) {
+        self.ended(task.has(IS_DAEMON));
+        if task.has(HAS_HANDLE) {
+            let joiner = task.take_joiner();
+            task.mark(HAS_ENDED);
+            self.wake(joiner);
         } else {
-            let left = slots.end(key);
-            drop(slots);
-            drop(left);
             // With what the future has left, whose destructor has a guard around it.
-            drop(task);
+            self.go(key, task);
         }
+    }
+
+    /// The end of a task that is not being polled, before its future has returned.
+    #[inline(never)]
+    fn cancel(&self, key: Key, task: &Task) {
+        self.ended(task.has(IS_DAEMON));
+        let joiner = task.take_joiner();
+        self.go(key, task);
         self.wake(joiner);
     }
 
-    /// The end of a task that is not in its slot, before its future has returned.
-    #[inline(never)]
-    fn cancel(&self, key: Key, mut task: Task) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key).expect("a task that runs has its slot");
-        self.ended(slot.marks.is_daemon);
-        let joiner = slot.take_joiner();
-        // Before its future is dropped, which may hold wakers: they lead to whom they have led.
-        let left = slots.end(key);
-        drop(slots);
+    /// Drops what is left of a task. Its key leads nowhere before, as its future may hold wakers.
+    #[inline]
+    fn go(&self, key: Key, task: &Task) {
+        Slots::leave(task);
+        task.empty();
+        let left = self.slots.borrow_mut().free(key);
         drop(left);
-        task.as_mut().cancel();
-        drop(task);
-        self.wake(joiner);
     }
 
     /// Ends a task: now, or when it returns if it is the one that asks. Nothing happens if it has ended.
     pub fn abort(&self, key: Key) {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key).filter(|slot| !slot.has_ended()) else { return };
-        let Some(task) = slot.task.take() else {
-            slot.marks.stage = Stage::IsAborted;
-            return;
-        };
-        drop(slots);
-        self.cancel(key, task);
+        match self.find(key) {
+            Some(task) if task.has(HAS_ENDED) => {}
+            Some(task) if task.is_busy() => task.mark(IS_ABORTED),
+            Some(task) => self.cancel(key, &task),
+            None => {}
+        }
     }
 
     /// Wakes who waits for the end of a task.
@@ -327,59 +322,57 @@ impl Executor {
 
     /// Whether a task has ended.
     pub fn has_ended(&self, key: Key) -> bool {
-        self.slots.borrow().get(key).is_none_or(|slot| slot.has_ended())
+        self.slots.borrow().get(key).is_none_or(|task| task.has(HAS_ENDED))
     }
 
     /// Moves what a task has left into an `Option<Outcome<T>>` of its `T`, for its handle; or keeps who waits for it.
     pub fn join(&self, lane: &Lane, key: Key, waker: &Waker, into: &mut dyn Any) -> Joined {
         let mut joiner = None;
         loop {
-            let mut slots = self.slots.borrow_mut();
-            let Some(slot) = slots.get_mut(key) else { return Joined::Gone };
-            if slot.has_ended() {
-                let task = slot.task.take();
-                let left = slots.end(key);
-                drop(slots);
-                drop(left);
-                if let Some(mut task) = task {
-                    task.as_mut().take(into);
-                }
+            let Some(task) = self.find(key) else { return Joined::Gone };
+            if task.has(HAS_ENDED) {
+                task.take(into);
+                self.go(key, &task);
                 return Joined::Ended;
             }
-            if slot.is_joined_by(|joiner| joiner.is(lane, waker)) {
+            if task.is_joined_by(|joiner| joiner.is(lane, waker)) {
                 return Joined::Waits;
             }
             if let Some(joiner) = joiner.take() {
-                let before = slots.set_joiner(key, joiner);
-                drop(slots);
-                drop(before);
+                task.mark(IS_JOINED);
+                drop(task.set_joiner(joiner));
                 return Joined::Waits;
             }
             // A clone is code of the program, and much may have happened behind it.
-            drop(slots);
             joiner = Some(Parked::of(lane, waker));
         }
     }
 
     /// The handle of a task is gone.
+    #[inline]
     pub fn detach(&self, key: Key) {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(key) else { return };
-        slot.marks.has_handle = false;
-        if slot.has_ended() {
-            let (task, left) = (slot.task.take(), slots.end(key));
+        let slots = self.slots.borrow_mut();
+        let Some(task) = slots.get(key) else { return };
+        task.unmark(HAS_HANDLE);
+        if task.has(HAS_ENDED | IS_JOINED) {
+            let task = task.clone();
             drop(slots);
-            drop((task, left));
+            self.detached(key, &task);
+        }
+    }
+
+    #[inline(never)]
+    fn detached(&self, key: Key, task: &Task) {
+        if task.has(HAS_ENDED) {
+            self.go(key, task);
         } else {
-            let joiner = slot.take_joiner();
-            drop(slots);
-            drop(joiner);
+            drop(task.take_joiner());
         }
     }
 
     /// Where a task was spawned. `None` if it has ended, or is being polled.
     pub fn place(&self, key: Key) -> Option<&'static Location<'static>> {
-        self.slots.borrow().get(key)?.task.as_ref().map(|task| task.place())
+        self.find(key).filter(|task| !task.is_busy()).map(|task| task.place.get())
     }
 
     /// Drops the tasks that a drain waits for, and for good: who spawns from here on has its future dropped at once. Daemons go on.

@@ -93,6 +93,7 @@ impl<T> JoinHandle<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
         if let Joining::Task(key) = self.task {
             self.lane.executor().detach(key);

@@ -1,248 +1,238 @@
-//! The places of tasks.
+//! The cells of tasks, by their keys.
 //!
-//! A place is small: what few tasks have is in a box beside it ([`Rare`]), and a box whose task has ended serves the next one, with the wake
-//! target in it if nobody else has that.
+//! A cell has its place in the table for as long as it is there, and serves one task after the other that fits into it: who spawns a task finds one
+//! by its size, and a key leads straight to the future. What few tasks have is in a box beside it ([`Rare`]), which serves the next ones too.
 //!
-//! Invariant: the generation of a slot is that of its task, or `FREE`, which no key has; so a stale key finds nothing. A slot is
-//! in `free` exactly once or has a task. No batch of events holds keys of tasks, so that a place is used again at once.
+//! Invariant: the number of a cell is the generation of its task, or one that no key has, so that a stale key finds nothing: [`GONE`]
+//! while what was in it is dropped, [`FREE`] and the place of the next one when it is in the list of its class. No batch of events
+//! holds keys of tasks, so that a place is used again at once.
 
-use std::cell::{OnceCell, RefCell};
-use std::rc::Rc;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::panic::Location;
 use std::task::Waker;
 
 use super::Parked;
-use super::body::Task;
 use super::executor::{Kind, TABLE};
 use super::sync::Arc;
 use super::waker::WakeTarget;
 use crate::mem::{GENERATION_MAX, INDEX_MAX, Key};
+use crate::sys::{CLASSES, NO_CLASS, Run, TaskCell};
 
-/// No generation of a key.
-const FREE: u32 = u32::MAX;
-const _: () = assert!(FREE > GENERATION_MAX);
+/// Set in the number of a cell that has no task; the rest is the place of the next one.
+const FREE: u32 = 1 << 31;
+/// The place of no cell.
+const NONE: u32 = 1 << 24;
+/// The number of a cell that is in no list.
+const GONE: u32 = u32::MAX;
+const _: () = assert!(GENERATION_MAX < FREE && INDEX_MAX < NONE as usize && FREE | NONE != GONE);
+const _: () = assert!(CLASSES <= NO_CLASS as usize);
 
-/// Boxes beyond these are freed with the task that has had them.
-const SPARE_MAX: usize = 1024;
+/// Cells beyond these are freed with the task that was in them.
+const FREE_MAX: usize = 1024;
+
+/// The handle of the task is there.
+pub const HAS_HANDLE: u16 = 1;
+/// No drain waits for it.
+pub const IS_DAEMON: u16 = 2;
+/// It stands on the list of its lane, by its key.
+pub const IS_LISTED: u16 = 4;
+/// Its future is gone, and what that has left is there.
+pub const HAS_ENDED: u16 = 8;
+/// Whoever wanted it to end did so while it was polled.
+pub const IS_ABORTED: u16 = 16;
+/// Somebody has cloned its waker: it is polled with its own.
+pub const HAS_WAKER: u16 = 32;
+/// Somebody waits for its end.
+pub const IS_JOINED: u16 = 64;
 
 /// A target, and the waker that leads to it.
 pub type Wake = (Arc<WakeTarget>, Waker);
 
-/// One place. 32 bytes.
-pub struct Slot {
-    generation: u32,
-    pub marks: Marks,
-    /// `None` while it is polled, and while the slot is free.
-    pub task: Option<Task>,
-    rare: Option<Rc<Rare>>,
+/// A task in its cell.
+pub type Task = TaskCell<Own>;
+
+/// What a cell keeps beside a task.
+pub struct Own {
+    /// Where the task was spawned.
+    pub place: Cell<&'static Location<'static>>,
+    rare: OnceCell<Box<Rare>>,
 }
 
-const _: () = assert!(size_of::<Slot>() == 32);
+const _: () = assert!(size_of::<Own>() == 16);
 
-/// What few tasks have. Shared with the poll of the task.
+/// What few tasks have.
 #[derive(Default)]
-pub struct Rare {
+struct Rare {
     /// Where wakers lead that were cloned.
-    own: OnceCell<Wake>,
+    wake: OnceCell<Wake>,
     /// Who waits for the end of the task.
     joiner: RefCell<Option<Parked>>,
 }
 
-impl Rare {
-    /// The waker of its own that the task has, if somebody has cloned one.
-    #[inline]
-    pub fn waker(&self) -> Option<&Waker> {
-        self.own.get().map(|own| &own.1)
-    }
-}
-
-/// How far a task is.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stage {
-    #[default]
-    Runs,
-    /// The same, and whoever wanted it to end did so while it was polled.
-    IsAborted,
-    HasEnded,
-}
-
-/// What else is known of a task.
-#[derive(Clone, Copy, Default)]
-pub struct Marks {
-    pub has_handle: bool,
-    /// No drain waits for it.
-    pub is_daemon: bool,
-    /// It stands on the list of its lane, by its key.
-    pub is_listed: bool,
-    pub stage: Stage,
-}
-
-impl Slot {
-    /// Where its wakers lead that were cloned.
-    #[inline]
-    pub fn own(&self) -> Option<&Arc<WakeTarget>> {
-        Some(&self.rare.as_ref()?.own.get()?.0)
+impl Own {
+    fn new(place: &'static Location<'static>) -> Self {
+        Self { place: Cell::new(place), rare: OnceCell::new() }
     }
 
-    /// Puts a task where none is.
+    /// Where wakers lead that were cloned, of this task if it [has one](HAS_WAKER), or of one before.
     #[inline]
-    pub fn put(&mut self, task: Task) {
-        let before = self.task.replace(task);
-        debug_assert!(before.is_none());
-        // Nothing, which the compiler does not know.
-        std::mem::forget(before);
+    pub fn wake(&self) -> Option<&Wake> {
+        self.rare.get()?.wake.get()
     }
 
-    /// What it has that few have.
-    #[inline]
-    pub fn rare(&self) -> Option<&Rc<Rare>> {
-        self.rare.as_ref()
+    /// The same, made if there is none.
+    pub fn wake_or_make(&self, make: impl FnOnce() -> Wake) -> &Wake {
+        self.rare.get_or_init(Box::default).wake.get_or_init(make)
     }
 
     /// Whether this one waits for its end.
     pub fn is_joined_by(&self, is_one: impl FnOnce(&Parked) -> bool) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.joiner.borrow().as_ref().is_some_and(is_one))
+        self.rare.get().is_some_and(|rare| rare.joiner.borrow().as_ref().is_some_and(is_one))
+    }
+
+    /// Keeps who waits for its end. Who waited before.
+    pub fn set_joiner(&self, joiner: Parked) -> Option<Parked> {
+        self.rare.get_or_init(Box::default).joiner.replace(Some(joiner))
     }
 
     /// Who waits for its end; from now on nobody does.
-    #[inline]
-    pub fn take_joiner(&mut self) -> Option<Parked> {
-        self.rare.as_ref()?.joiner.take()
+    pub fn take_joiner(&self) -> Option<Parked> {
+        self.rare.get()?.joiner.take()
     }
 
+    /// Nobody has a waker that leads to it.
     #[inline]
-    pub fn has_ended(&self) -> bool {
-        self.marks.stage == Stage::HasEnded
+    fn is_alone(&self) -> bool {
+        self.wake().is_none_or(|(target, _)| target.is_alone())
     }
 }
 
-/// All places of a worker.
-#[derive(Default)]
+/// The cells of a worker.
 pub struct Slots {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    cells: Vec<Option<Task>>,
+    /// Places without a cell.
+    vacant: Vec<u32>,
+    /// The first free cell of each class, or `NONE`.
+    free: [u32; CLASSES],
+    free_count: usize,
     /// Of the newest key. Zero is never issued: such a key leads to no task.
     generation: u32,
-    /// Boxes of tasks that have ended. Whoever had a joiner has none any more.
-    spare: Vec<Rc<Rare>>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { cells: Vec::new(), vacant: Vec::new(), free: [NONE; CLASSES], free_count: 0, generation: 0 }
+    }
 }
 
 impl Slots {
-    /// Gives a task a place, and returns its key.
+    /// Puts a task into a cell, and returns its key.
     ///
     /// # Panics
     /// With 16 million tasks.
     #[inline]
-    pub fn insert(&mut self, task: Task, marks: Marks) -> Key {
+    pub fn insert<B: Run>(&mut self, future: B, marks: u16, place: &'static Location<'static>) -> Key {
         self.generation = if self.generation == GENERATION_MAX { 1 } else { self.generation + 1 };
-        let index = match self.free.pop() {
-            Some(index) => index as usize,
-            None => self.add(),
-        };
-        let slot = &mut self.slots[index];
-        debug_assert!(slot.generation == FREE && slot.rare.is_none());
-        (slot.generation, slot.marks) = (self.generation, marks);
-        slot.put(task);
-        Key::new(TABLE, self.generation, index)
-    }
-
-    /// A free slot at the end.
-    #[cold]
-    fn add(&mut self) -> usize {
-        let index = self.slots.len();
-        assert!(index <= INDEX_MAX, "a worker has at most 16 million tasks");
-        self.slots.push(Slot { generation: FREE, marks: Marks::default(), task: None, rare: None });
-        index
-    }
-
-    /// The place of a task, if it has one.
-    #[inline]
-    pub fn get(&self, key: Key) -> Option<&Slot> {
-        self.slots.get(key.index()).filter(|slot| slot.generation == key.generation())
-    }
-
-    /// The same, to change.
-    #[inline]
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots.get_mut(key.index()).filter(|slot| slot.generation == key.generation())
-    }
-
-    fn rare(&mut self, key: Key) -> &Rare {
-        let spare = &mut self.spare;
-        let slot = &mut self.slots[key.index()];
-        debug_assert!(slot.generation == key.generation());
-        slot.rare.get_or_insert_with(|| {
-            let rare = spare.pop().unwrap_or_default();
-            if let Some((target, _)) = rare.own.get() {
-                target.begin(key);
+        let generation = self.generation;
+        let class = usize::from(const { Task::class_of::<B>() });
+        // Of no class there is none.
+        let index = self.free.get(class).map_or(NONE as usize, |index| *index as usize);
+        let (index, cell) = match self.cells.get(index) {
+            Some(Some(cell)) => {
+                self.free[class] = cell.number() & !FREE;
+                self.free_count -= 1;
+                cell.fill(future);
+                cell.place.set(place);
+                (index, cell)
             }
-            rare
-        })
+            _ => self.add(Task::new(Own::new(place), future)),
+        };
+        cell.set_number(generation);
+        cell.set_marks(marks);
+        Key::new(TABLE, generation, index)
     }
 
-    /// The waker of its own that a task has from now on.
-    pub fn own(&mut self, key: Key, make: impl FnOnce() -> Wake) -> &Waker {
-        &self.rare(key).own.get_or_init(make).1
-    }
-
-    /// Keeps who waits for the end of a task. Who waited before, to be dropped when nothing is borrowed.
-    pub fn set_joiner(&mut self, key: Key, joiner: Parked) -> Option<Parked> {
-        self.rare(key).joiner.replace(Some(joiner))
-    }
-
-    /// The place of a task is free, of which no poll is under way. What it had that few have, if that is of no use to the next one, to be
-    /// dropped when nothing is borrowed any more.
-    #[inline]
-    pub fn end(&mut self, key: Key) -> Option<Rc<Rare>> {
-        let index = key.index();
-        let slot = &mut self.slots[index];
-        debug_assert!(slot.generation == key.generation() && slot.task.is_none());
-        slot.generation = FREE;
-        self.free.push(index as u32);
-        let rare = slot.rare.take()?;
-        self.keep(rare)
-    }
-
+    /// A new cell, and its place.
+    #[cold]
     #[inline(never)]
-    fn keep(&mut self, rare: Rc<Rare>) -> Option<Rc<Rare>> {
-        debug_assert!(rare.joiner.borrow().is_none() && Rc::strong_count(&rare) == 1);
-        let is_free = rare.own.get().is_none_or(|(target, _)| target.is_alone());
-        if !is_free || self.spare.len() >= SPARE_MAX {
-            return Some(rare);
+    fn add(&mut self, cell: Task) -> (usize, &Task) {
+        let index = self.vacant.pop().map_or(self.cells.len(), |index| index as usize);
+        if index == self.cells.len() {
+            assert!(index <= INDEX_MAX, "a worker has at most 16 million tasks");
+            self.cells.push(None);
         }
-        self.spare.push(rare);
-        None
+        (index, self.cells[index].insert(cell))
+    }
+
+    /// A task, if it has not gone.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&Task> {
+        self.cells.get(key.index())?.as_ref().filter(|cell| cell.number() == key.generation())
+    }
+
+    /// A task goes: its key leads nowhere from here on, and nothing may be in its cell when it comes to [`free`](Self::free).
+    #[inline]
+    pub fn leave(cell: &Task) {
+        cell.set_number(GONE);
+    }
+
+    /// The cell of a task that has left is free. The cell itself, if it is of no use to the next one, to be dropped when nothing is borrowed.
+    #[inline]
+    pub fn free(&mut self, key: Key) -> Option<Task> {
+        let index = key.index();
+        let place = &mut self.cells[index];
+        let cell = place.as_ref()?;
+        debug_assert!(cell.number() == GONE);
+        // A waker that somebody still has leads to whom it has led.
+        if self.free_count < FREE_MAX
+            && cell.is_empty()
+            && cell.is_alone()
+            && let Some(first) = self.free.get_mut(usize::from(cell.class()))
+        {
+            cell.set_number(FREE | *first);
+            *first = index as u32;
+            self.free_count += 1;
+            return None;
+        }
+        self.vacant.push(index as u32);
+        place.take()
     }
 
     /// Those of a kind that have not ended.
     pub fn running(&self, kind: Kind) -> Vec<Key> {
         let is_daemon = kind == Kind::Daemon;
         let is_one =
-            |slot: &Slot| slot.generation != FREE && !slot.has_ended() && slot.marks.is_daemon == is_daemon;
-        let all = self.slots.iter().enumerate();
-        all.filter(|(_, slot)| is_one(slot))
-            .map(|(index, slot)| Key::new(TABLE, slot.generation, index))
+            |cell: &Task| cell.number() < FREE && !cell.has(HAS_ENDED) && cell.has(IS_DAEMON) == is_daemon;
+        let all = self.cells.iter().enumerate().filter_map(|(index, cell)| Some((index, cell.as_ref()?)));
+        all.filter(|(_, cell)| is_one(cell))
+            .map(|(index, cell)| Key::new(TABLE, cell.number(), index))
             .collect()
     }
 
-    /// Gives back the memory of free slots behind the last task, and all spare boxes.
+    /// Gives back the memory of free cells, and of places behind the last task.
     pub fn shrink(&mut self) {
-        while self.slots.last().is_some_and(|slot| slot.generation == FREE) {
-            self.slots.pop();
+        let is_free = |cell: &mut Task| cell.number() & FREE != 0 && cell.number() != GONE;
+        for cell in &mut self.cells {
+            drop(cell.take_if(is_free));
         }
-        self.slots.shrink_to_fit();
-        let slots = self.slots.len();
-        self.free.retain(|index| (*index as usize) < slots);
-        self.free.shrink_to_fit();
-        self.spare = Vec::new();
+        (self.free, self.free_count) = ([NONE; CLASSES], 0);
+        while self.cells.last().is_some_and(Option::is_none) {
+            self.cells.pop();
+        }
+        self.cells.shrink_to_fit();
+        self.vacant.clear();
+        let vacant = self.cells.iter().enumerate().filter(|(_, cell)| cell.is_none());
+        self.vacant.extend(vacant.map(|(index, _)| index as u32));
+        self.vacant.shrink_to_fit();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-    use std::panic::Location;
+    use std::future::{pending, ready};
 
-    use super::super::{Deliver, body};
+    use super::super::Deliver;
+    use super::super::body::Body;
     use super::*;
 
     struct Nowhere;
@@ -252,29 +242,31 @@ mod tests {
     }
 
     fn begin(slots: &mut Slots) -> Key {
-        slots.insert(body::task(pending::<()>(), Location::caller()), Marks::default())
+        slots.insert(Body::new(pending::<()>()), 0, Location::caller())
     }
 
-    fn own(slots: &mut Slots, key: Key) -> Waker {
+    fn wake(slots: &Slots, key: Key) -> Waker {
         let make = || {
             let target = WakeTarget::new(key, 1, Arc::new(Nowhere));
             let waker = target.waker();
             (target, waker)
         };
-        slots.own(key, make).clone()
+        slots.get(key).expect("a task").wake_or_make(make).1.clone()
     }
 
-    fn end(slots: &mut Slots, key: Key) -> Option<Rc<Rare>> {
-        slots.get_mut(key).expect("a task").task = None;
-        slots.end(key)
+    fn end(slots: &mut Slots, key: Key) -> Option<Task> {
+        let cell = slots.get(key).expect("a task");
+        cell.empty();
+        Slots::leave(cell);
+        slots.free(key)
     }
 
     #[test]
-    fn a_target_serves_one_task_after_the_other_unless_somebody_else_has_it() {
+    fn a_cell_serves_one_task_after_the_other_with_its_target_unless_somebody_else_has_that() {
         let mut slots = Slots::default();
         let key = begin(&mut slots);
-        let waker = own(&mut slots, key);
-        assert!(own(&mut slots, key).will_wake(&waker), "a task has one");
+        let waker = wake(&slots, key);
+        assert!(wake(&slots, key).will_wake(&waker), "a task has one");
         let address = waker.data();
         drop(waker);
         assert!(end(&mut slots, key).is_none());
@@ -282,14 +274,30 @@ mod tests {
 
         let next = begin(&mut slots);
         assert_eq!(next.index(), key.index());
-        assert!(slots.get(next).is_some_and(|slot| slot.own().is_none()), "most never have one");
-        let kept = own(&mut slots, next);
+        let kept = wake(&slots, next);
         assert_eq!(kept.data(), address);
         let over = end(&mut slots, next).expect("somebody has a waker");
-        assert!(over.waker().is_some_and(|own| own.will_wake(&kept)), "it leads to whom it has led");
+        assert_eq!(over.wake().map(|own| own.1.data()), Some(kept.data()), "it leads to whom it has led");
 
         let third = begin(&mut slots);
-        assert!(!own(&mut slots, third).will_wake(&kept));
+        assert_eq!(third.index(), key.index(), "its place is taken again");
+        assert_ne!(wake(&slots, third).data(), kept.data());
+    }
+
+    #[test]
+    fn a_task_that_is_larger_has_another_cell() {
+        let mut slots = Slots::default();
+        let small = begin(&mut slots);
+        assert!(end(&mut slots, small).is_none());
+        let large = slots.insert(Body::new(ready([7; 20])), 0, Location::caller());
+        assert_ne!(large.index(), small.index());
+        assert!(end(&mut slots, large).is_none());
+        assert_eq!(begin(&mut slots).index(), small.index());
+        let again = slots.insert(Body::new(ready([8; 20])), 0, Location::caller());
+        assert_eq!(again.index(), large.index());
+
+        let huge = slots.insert(Body::new(ready([7; 2000])), 0, Location::caller());
+        assert!(end(&mut slots, huge).is_some(), "too large to be kept");
     }
 
     #[test]
@@ -298,19 +306,21 @@ mod tests {
         let keys: Vec<Key> = (0..3000).map(|_| begin(&mut slots)).collect();
         for (index, key) in keys.iter().enumerate() {
             assert_eq!(key.index(), index);
-            drop(own(&mut slots, *key));
+            drop(wake(&slots, *key));
         }
         for key in keys.iter().filter(|key| key.index() != 2000) {
             end(&mut slots, *key);
         }
-        assert_eq!(slots.spare.len(), SPARE_MAX);
+        assert_eq!(slots.free_count, FREE_MAX);
         slots.shrink();
-        assert_eq!((slots.slots.len(), slots.free.len(), slots.spare.len()), (2001, 2000, 0));
+        assert_eq!((slots.cells.len(), slots.vacant.len(), slots.free_count), (2001, 2000, 0));
         assert_eq!(slots.running(Kind::Waited), [keys[2000]]);
         assert!(slots.running(Kind::Daemon).is_empty());
         assert!(slots.get(keys[2500]).is_none());
 
         slots.generation = GENERATION_MAX;
-        assert_eq!(begin(&mut slots).generation(), 1, "zero is nobody's");
+        let next = begin(&mut slots);
+        assert_eq!(next.generation(), 1, "zero is nobody's");
+        assert!(next.index() < 2000);
     }
 }

@@ -8,7 +8,7 @@
 //! read-modify-write, before the poll, so a wake during the poll is not lost (`tests/loom.rs`). `listed` is the same of an entry on the
 //! list of its lane, and only the lane's thread touches it. A connection that hears of a wake before it arrives clears them too, and a
 //! letter or entry that finds its mark cleared says nothing; but a letter for a task always has it polled, as one of a `Stranger` has no mark. An
-//! entry by the key of a task has its mark in the slot. Neither stands for the other: one mark for both, cleared by a plain store, could
+//! entry by the key of a task has its mark in its cell. Neither stands for the other: one mark for both, cleared by a plain store, could
 //! still look set to a thread that wakes.
 //!
 //! A target holds no future and no state of the program: who drops the last waker, on whatever thread, frees a few words.
