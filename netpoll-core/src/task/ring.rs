@@ -38,7 +38,7 @@ impl Ring {
     }
 
     /// Puts a key behind the last one.
-    #[inline]
+    #[inline(always)]
     pub fn push(&self, key: Key) {
         let len = self.len.get();
         self.len.set(len + 1);
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(ring.pop(), None);
         // The length goes up and down, past the circle and back to none.
         for (more, fewer) in
-            [(100, 40), (300, 10), (5, 320), (700, 650), (1, 1), (300, 386), (256, 1), (2, 257)]
+            [(100, 40), (300, 10), (5, 320), (700, 650), (1, 1), (300, 385), (256, 1), (2, 257)]
         {
             for _ in 0..more {
                 ring.push(Key::from_bits(came));
