@@ -224,6 +224,45 @@ fn run_on_a_worker(future: impl Future<Output = ()> + 'static) {
 }
 
 #[test]
+fn a_task_in_the_place_of_another_is_woken_by_wakers_of_its_own_alone() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let mut of_others: Vec<Waker> = Vec::new();
+        for round in 0..20 {
+            let (polls, waker) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Waker>)));
+            let (counted, kept) = (Rc::clone(&polls), Rc::clone(&waker));
+            let task = spawn_local(poll_fn(move |cx| {
+                counted.set(counted.get() + 1);
+                if counted.get() == 3 {
+                    return Poll::Ready(round);
+                }
+                *kept.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }));
+            yield_now().await;
+            of_others.iter().for_each(Waker::wake_by_ref);
+            yield_now().await;
+            assert_eq!(polls.get(), 1, "round {round}");
+
+            // By value and by reference, at home and from elsewhere.
+            waker.take().unwrap().wake();
+            yield_now().await;
+            assert_eq!(polls.get(), 2, "round {round}");
+            let own = waker.take().unwrap();
+            // Somebody who has one keeps what it leads to; without one that goes to the next task.
+            of_others.extend((round % 3 == 0).then(|| own.clone()));
+            if round % 2 == 0 {
+                thread::spawn(move || own.wake_by_ref()).join().unwrap();
+            } else {
+                own.wake();
+            }
+            assert_eq!(task.await.unwrap(), round);
+        }
+        assert_eq!(of_others.len(), 7);
+    });
+}
+
+#[test]
 fn a_waker_of_a_poll_may_be_cloned_and_woken_by_other_threads_meanwhile() {
     run_on_a_worker(async {
         // By reference, while the poll lasts.
