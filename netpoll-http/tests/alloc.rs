@@ -8,7 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use netpoll_http::{
-    AccessLog, App, Json, LogFormat, Metrics, Reply, Request, Router, StatusCode, TestConnection,
+    AccessLog, App, Json, LogFormat, Metrics, Reply, Request, RequestId, Router, StatusCode, TestConnection,
+    TraceContext,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,24 @@ fn a_warm_request_that_is_logged_and_measured_allocates_nothing() {
         let request = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\n\r\n";
         assert_eq!(allocations(&mut connection, request), 0.0, "{format:?}");
     }
+}
+
+#[test]
+fn a_warm_request_that_is_named_and_traced_as_well_allocates_nothing() {
+    let log = AccessLog::to(std::io::sink(), LogFormat::Json).expect("a thread");
+    let router = |_: &_| {
+        Router::new()
+            .get("/", |_: &Request| "Hello, World!")
+            .before(RequestId::take)
+            .before(TraceContext::take)
+            .after(RequestId::show)
+    };
+    let client = App::new(router).on_complete(log.hook()).on_complete(Metrics::new().hook()).test();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: me\r\n\
+        traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n\r\n";
+    let counted = allocations(&mut client.connect(), head.as_bytes());
+    log.flush();
+    assert_eq!(counted, 0.0, "{:?}", log.lost());
 }
 
 #[test]

@@ -83,8 +83,8 @@ impl<S: Service> Http<S> {
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write_unwatched(conn, &exchange, &request, &mut rest, call);
         drop(request);
-        if extensions.is_empty() {
-            // Nothing to drop, which the compiler does not see.
+        if extensions.is_untouched() {
+            // Nothing to drop, which the compiler does not see: it began with nothing.
             std::mem::forget(extensions);
         } else if !extensions.let_go() {
             conn.count_panic();
@@ -116,8 +116,8 @@ impl<S: Service> Http<S> {
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
         self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
-        if extensions.is_empty() {
-            // Nothing to drop, which the compiler does not see.
+        if extensions.is_untouched() {
+            // Nothing to drop, which the compiler does not see: it began with nothing.
             std::mem::forget(extensions);
         } else if !extensions.let_go() {
             conn.count_panic();
@@ -137,7 +137,7 @@ impl<S: Service> Http<S> {
         params: &Params,
     ) -> Step {
         self.note_head(conn, head.consumed());
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
+        let (peer, mut extensions) = (self.peer.clone(), Extensions::with(worker.service.names().of(head)));
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);

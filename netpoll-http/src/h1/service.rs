@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// A look at a head that may wait, see [`Service::before_async`]: an answer ends the request.
 pub type BeforeFuture = Pin<Box<dyn Future<Output = Option<Result<Response, Error>>>>>;
@@ -145,6 +145,13 @@ pub trait Service: 'static {
         _request: &'r Request<'_>,
     ) -> Option<(&'static str, &'r [u8])> {
         None
+    }
+
+    /// What is to be found out about each request before [`before`](Self::before) is asked.
+    #[doc(hidden)]
+    #[inline]
+    fn names(&self) -> Names {
+        Names::default()
     }
 
     /// May change an answer before it leaves.

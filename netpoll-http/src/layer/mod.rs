@@ -16,7 +16,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::message::{Ask, Error, Parts, Request, RequestId, Response, guarded_or_told};
+use crate::message::{Ask, Error, Names, Parts, Request, RequestId, Response, TraceContext, guarded_or_told};
 
 pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
@@ -38,6 +38,10 @@ enum Kind {
 #[derive(Default)]
 pub(crate) struct Hooks {
     before: Vec<Before>,
+    /// What the first of these find out, if nothing was found out before them.
+    names: Names,
+    /// How many they are.
+    naming: usize,
     after: Vec<After>,
     /// Those after handlers are [`RequestId::show`], and nothing else.
     only_names: bool,
@@ -45,11 +49,31 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     pub(crate) fn add_before<M>(&mut self, hook: impl Hook<M>) {
+        // A function has a type of its own.
+        let (id, trace) =
+            (type_id(&hook) == type_id(&RequestId::take), type_id(&hook) == type_id(&TraceContext::take));
+        if self.naming == self.before.len() && (id || trace) {
+            self.names = Names { id: self.names.id || id, trace: self.names.trace || trace };
+            self.naming += 1;
+        }
         self.before.push(hook.into_before());
     }
 
+    /// What is to be found out about requests before the hooks of their outermost router are asked.
+    #[inline]
+    pub(crate) fn names(&self) -> Names {
+        self.names
+    }
+
+    /// Those before a handler that have something left to do, in the outermost router.
+    #[inline]
+    pub(crate) fn outermost(&self, request: &Request<'_>) -> impl Iterator<Item = &Before> {
+        // Somebody else's service may ask without having looked.
+        let done = if request.extensions().is_named() { self.naming } else { 0 };
+        self.before[done..].iter()
+    }
+
     pub(crate) fn add_after(&mut self, hook: impl Fn(&Request<'_>, &mut Parts) + 'static) {
-        // A function has a type of its own.
         let is_naming = type_id(&hook) == type_id(&RequestId::show);
         self.only_names = is_naming && (self.after.is_empty() || self.only_names);
         self.after.push(Box::new(hook));

@@ -3,8 +3,8 @@
 //! A list to whose end values are added and from which none is taken, so that what is shown stays where it is while more is
 //! added. Requests have few: a look goes through all of them.
 //!
-//! What this crate itself finds out about requests, their names and traces, has a place of its own where the list begins, if nothing was
-//! added before. So a server that names all its requests allocates nothing for it.
+//! What this crate itself finds out about a request before anybody sees it, its name and its trace, is no part of the list: it lies beside it, so
+//! that a server that names all its requests allocates nothing for it.
 //!
 //! Invariant: what can be seen is never changed, but for what follows it, once. With nothing in it, it has allocated nothing and
 //! only says so; each value of the program is one allocation.
@@ -14,13 +14,13 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock};
 
-use super::{RequestId, TraceContext, dropped};
+use super::dropped;
+use super::names::Named;
 
 /// Values that go with a request, by their types: what a `before` hook found out, for the handler and for `after` hooks.
 ///
 /// Adding takes no `&mut`, because a request is shared by all who look at it. A value need not be `Clone`; it is `Send` and
-/// `Sync`, because an owned request is. Costs an allocation for each value, and nothing without one; a [`RequestId`] and a [`TraceContext`] that
-/// are there first take none.
+/// `Sync`, because an owned request is. Costs an allocation for each value, and nothing without one.
 ///
 /// ```
 /// use netpoll_http::{App, Error, Request, Router, StatusCode};
@@ -46,27 +46,9 @@ use super::{RequestId, TraceContext, dropped};
 /// ```
 #[derive(Clone, Default)]
 pub struct Extensions {
-    first: OnceLock<First>,
-}
-
-#[derive(Clone)]
-enum First {
-    Node(Shared),
-    Own(Own),
-}
-
-/// Values of types that are known here, in place: the one that was first of all, and another one.
-#[derive(Clone)]
-struct Own {
-    first: Known,
-    second: OnceLock<Known>,
-    next: Next,
-}
-
-#[derive(Clone)]
-pub(crate) enum Known {
-    Id(RequestId),
-    Trace(TraceContext),
+    /// What was known from the start.
+    named: Option<Named>,
+    first: Next,
 }
 
 type Shared = Arc<Node<dyn Any + Send + Sync>>;
@@ -80,28 +62,26 @@ struct Node<T: ?Sized> {
 impl Extensions {
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self { first: OnceLock::new() }
+        Self { named: None, first: OnceLock::new() }
+    }
+
+    /// With what is known before anybody sees the request.
+    #[inline]
+    pub(crate) fn with(named: Option<Named>) -> Self {
+        Self { named, first: Next::new() }
+    }
+
+    /// Whether anything was looked for from the start.
+    #[inline]
+    pub(crate) fn is_named(&self) -> bool {
+        self.named.is_some()
     }
 
     /// Adds a value. [`get`](Self::get) finds it from now on in the place of one of its type that was there; who has a reference to
     /// that keeps it, and it is dropped with the request.
     pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
-        let node: Shared = Arc::new(Node { next: Next::new(), value });
-        if self.first.get().is_none() {
-            match self.first.set(First::Node(node)) {
-                Ok(()) => {}
-                // Another thread was first.
-                Err(First::Node(node)) => self.append(node),
-                Err(First::Own(_)) => unreachable!("it is a node"),
-            }
-        } else {
-            self.append(node);
-        }
-    }
-
-    /// Adds it behind what is there.
-    fn append(&self, mut node: Shared) {
-        let Some(mut place) = self.behind_first() else { unreachable!("its callers have looked") };
+        let mut node: Shared = Arc::new(Node { next: Next::new(), value });
+        let mut place = &self.first;
         // Another thread may be first at the end that was found.
         while let Err(back) = place.set(node) {
             node = back;
@@ -112,46 +92,11 @@ impl Extensions {
         }
     }
 
-    /// The same of what has a place here, if that is free.
-    pub(crate) fn insert_known(&self, mut known: Known) {
-        if self.first.get().is_none() {
-            match self.first.set(First::Own(Own { first: known, second: OnceLock::new(), next: Next::new() }))
-            {
-                Ok(()) => return,
-                // Another thread was first.
-                Err(First::Own(own)) => known = own.first,
-                Err(First::Node(_)) => unreachable!("it is no node"),
-            }
-        }
-        if let Some(First::Own(own)) = self.first.get()
-            && own.second.get().is_none()
-        {
-            match own.second.set(known) {
-                Ok(()) => return,
-                Err(back) => known = back,
-            }
-        }
-        match known {
-            Known::Id(id) => self.insert(id),
-            Known::Trace(trace) => self.insert(trace),
-        }
-    }
-
-    #[inline]
-    fn behind_first(&self) -> Option<&Next> {
-        match self.first.get()? {
-            First::Own(own) => Some(&own.next),
-            First::Node(node) => Some(&node.next),
-        }
-    }
-
     /// The value of this type that was added last.
     #[inline]
     pub fn get<T: 'static>(&self) -> Option<&T> {
-        let (mut found, mut place) = match self.first.get()? {
-            First::Own(own) => (own.get(), &own.next),
-            First::Node(node) => (node.value.downcast_ref(), &node.next),
-        };
+        let mut found = self.named.as_ref().and_then(Named::get);
+        let mut place = &self.first;
         while let Some(node) = place.get() {
             found = node.value.downcast_ref().or(found);
             place = &node.next;
@@ -159,42 +104,16 @@ impl Extensions {
         found
     }
 
-    /// Drops all values. False if one of them panicked.
+    /// Drops all values of the program. False if one of them panicked.
     #[inline]
     pub(crate) fn let_go(&mut self) -> bool {
-        match self.first.get_mut() {
-            None => true,
-            // Its own values do nothing of the program's when they are dropped.
-            Some(First::Own(own)) if own.next.get().is_none() => true,
-            Some(First::Own(own)) => drop_all(own.next.take()),
-            Some(First::Node(_)) => match self.first.take() {
-                Some(First::Node(node)) => drop_all(Some(node)),
-                _ => true,
-            },
-        }
+        self.is_untouched() || drop_all(self.first.take())
     }
 
+    /// Nobody has added a value.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         self.first.get().is_none()
-    }
-}
-
-impl Own {
-    #[inline]
-    fn get<T: 'static>(&self) -> Option<&T> {
-        self.second.get().and_then(Known::get).or_else(|| self.first.get())
-    }
-}
-
-impl Known {
-    #[inline]
-    fn get<T: 'static>(&self) -> Option<&T> {
-        // Which of them it is is known when this is compiled.
-        match self {
-            Self::Id(id) => (id as &dyn Any).downcast_ref(),
-            Self::Trace(trace) => (trace as &dyn Any).downcast_ref(),
-        }
     }
 }
 
@@ -230,15 +149,11 @@ impl<T: ?Sized> Drop for Node<T> {
 
 impl fmt::Debug for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut values = match self.first.get() {
-            None => 0,
-            Some(First::Node(_)) => 1,
-            Some(First::Own(own)) => 1 + usize::from(own.second.get().is_some()),
-        };
-        let mut next = self.behind_first().and_then(OnceLock::get);
-        while let Some(node) = next {
+        let mut values = self.named.as_ref().map_or(0, Named::len);
+        let mut place = &self.first;
+        while let Some(node) = place.get() {
             values += 1;
-            next = node.next.get();
+            place = &node.next;
         }
         write!(f, "Extensions({values} values)")
     }
@@ -246,12 +161,13 @@ impl fmt::Debug for Extensions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{RequestId, TraceContext};
     use super::*;
 
     #[test]
     fn each_type_has_the_value_that_was_added_last() {
         let extensions = Extensions::new();
-        assert!(extensions.get::<u8>().is_none() && extensions.is_empty());
+        assert!(extensions.get::<u8>().is_none() && extensions.is_untouched());
         extensions.insert(1_u8);
         extensions.insert("text");
         let before = extensions.get::<u8>();
@@ -261,39 +177,22 @@ mod tests {
         assert_eq!(format!("{extensions:?}"), "Extensions(3 values)");
     }
 
-    fn id(name: &[u8]) -> Known {
-        Known::Id(RequestId::from_text(name))
+    fn named(name: &[u8]) -> Extensions {
+        Extensions::with(Some(Named { id: Some(RequestId::from_text(name)), trace: None }))
     }
 
     #[test]
-    fn the_name_that_was_added_last_is_the_one_whatever_was_there_before_it() {
-        for (begins, copies) in [(true, true), (true, false), (false, true), (false, false)] {
-            let extensions = Extensions::new();
-            if begins {
-                extensions.insert(1_u8);
-            }
-            extensions.insert_known(id(b"first"));
-            let first = extensions.get::<RequestId>().expect("it was added").clone();
-            extensions.insert_known(id(b"second"));
-            extensions.insert(2_u8);
-            let copy = if copies { extensions.clone() } else { extensions };
-            assert_eq!((first.as_str(), copy.get()), ("first", Some(&RequestId::from_text(b"second"))));
-            assert_eq!((copy.get::<u8>(), copy.get::<TraceContext>()), (Some(&2), None));
-            assert_eq!(format!("{copy:?}"), format!("Extensions({} values)", 3 + usize::from(begins)));
-            assert!({ copy }.let_go());
-        }
-    }
-
-    #[test]
-    fn names_are_added_from_several_threads() {
-        let extensions = Extensions::new();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..100).for_each(|_| extensions.insert_known(id(b"name"))));
-            }
-        });
-        assert_eq!(extensions.get::<RequestId>().map(RequestId::as_str), Some("name"));
-        assert_eq!(format!("{extensions:?}"), "Extensions(400 values)");
+    fn the_name_that_was_added_last_is_the_one_also_of_a_copy() {
+        let extensions = named(b"first");
+        let first = extensions.get::<RequestId>().expect("it was there");
+        extensions.insert(RequestId::from_text(b"second"));
+        extensions.insert(2_u8);
+        let copy = extensions.clone();
+        assert_eq!((first.as_str(), copy.get()), ("first", Some(&RequestId::from_text(b"second"))));
+        assert_eq!((copy.get::<u8>(), copy.get::<TraceContext>()), (Some(&2), None));
+        assert_eq!(format!("{copy:?}"), "Extensions(3 values)");
+        drop(extensions);
+        assert!(!copy.is_untouched() && { copy }.let_go());
     }
 
     #[test]
@@ -305,8 +204,7 @@ mod tests {
             }
         }
         let counted = Arc::new(());
-        let mut extensions = Extensions::new();
-        extensions.insert_known(id(b"name"));
+        let mut extensions = named(b"name");
         extensions.insert(Bomb);
         extensions.insert(Arc::clone(&counted));
         assert!(!extensions.let_go(), "one of them has panicked");
@@ -326,8 +224,7 @@ mod tests {
     fn a_million_values_are_dropped_one_after_the_other() {
         let counted = Arc::new(());
         let extensions = Extensions::new();
-        extensions.insert(());
-        let mut place = extensions.behind_first().expect("it has one");
+        let mut place = &extensions.first;
         for _ in 0..1_000_000 {
             let node: Shared = Arc::new(Node { next: Next::new(), value: Arc::clone(&counted) });
             assert!(place.set(node).is_ok());

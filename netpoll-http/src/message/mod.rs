@@ -17,6 +17,7 @@ mod guard;
 mod into_response;
 #[cfg(feature = "json")]
 mod json;
+mod names;
 mod params;
 mod pending;
 mod reply;
@@ -34,11 +35,11 @@ pub use cookie::{Cookie, SameSite};
 pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
-use extensions::Known;
 pub(crate) use guard::{dropped, guarded, guarded_or_told};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
 pub use json::Json;
+pub use names::Names;
 pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};

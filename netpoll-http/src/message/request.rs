@@ -260,18 +260,12 @@ impl<'a> Request<'a> {
         index.all_of(head, name)
     }
 
-    /// Shows the value of each header with one of these names, and which of them it is.
-    #[inline(always)]
-    pub(crate) fn each_of<'r, const N: usize>(&'r self, names: [&str; N], look: impl FnMut(usize, &'r [u8])) {
-        let (head, index) = self.lines();
-        index.each_of(head, names, look);
-    }
-
     /// The values of the first headers with these names.
     #[inline(always)]
     pub(crate) fn first_of<const N: usize>(&self, names: [&str; N]) -> [Option<&[u8]>; N] {
+        let (head, index) = self.lines();
         let mut values = [None; N];
-        self.each_of(names, |at, value| _ = values[at].get_or_insert(value));
+        index.each_of(head, names, |at, value| _ = values[at].get_or_insert(value));
         values
     }
 

@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use http::{HeaderName, HeaderValue};
 
-use super::chance::{hex, unique_16};
-use super::{Known, Parts, Request};
+use super::chance::unique_digits;
+use super::{Parts, Request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -36,8 +36,8 @@ const SHORT_BYTES_MAX: usize = 36;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook `take` makes a request take the longer way; it allocates for a name of more than 36 bytes, or if a hook before it has added
-/// to the extensions.
+/// It is unique, and no secret. As any hook `take` makes a request take the longer way. It allocates once, and once more for a name of more than 36 bytes; not that once where it
+/// is the first hook of the outermost router, or has only that of [`TraceContext`](crate::TraceContext) before it.
 /// `show` costs a line of the head, where it is the only hook after handlers of its router and of those within it; else it allocates as well.
 #[derive(Clone)]
 pub struct RequestId(Name);
@@ -54,8 +54,14 @@ impl RequestId {
     #[must_use]
     pub fn of(request: &Request<'_>) -> Self {
         let mut lines = request.header_lines(X_REQUEST_ID);
-        match (lines.next(), lines.next()) {
-            (Some(name), None) if is_sane(name) => Self::from_text(name),
+        Self::found(lines.next().filter(|_| lines.next().is_none()))
+    }
+
+    /// The same, if there is one line of it.
+    #[inline]
+    pub(super) fn found(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(name) if is_sane(name) => Self::from_text(name),
             _ => Self::new(),
         }
     }
@@ -65,15 +71,16 @@ impl RequestId {
         Self(Name::of(name))
     }
 
+    #[inline]
     fn new() -> Self {
         let mut digits = [0; SHORT_BYTES_MAX];
-        hex(&unique_16(), &mut digits);
+        digits[..32].copy_from_slice(&unique_digits());
         Self(Name::Short(32, digits))
     }
 
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions).
     pub fn take(request: &Request<'_>) {
-        request.extensions().insert_known(Known::Id(Self::of(request)));
+        request.extensions().insert(Self::of(request));
     }
 
     /// For [`Router::after`](crate::Router::after): adds it to the answer. One that was refused before a hook has seen it gets a new one, by
@@ -91,10 +98,11 @@ impl RequestId {
     /// The header line that [`show`](Self::show) adds.
     pub(crate) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
         let extensions = request.extensions();
-        if extensions.get::<Self>().is_none() {
+        let id = extensions.get::<Self>().or_else(|| {
             Self::take(request);
-        }
-        ("x-request-id", extensions.get::<Self>().map_or(b"", |id| id.bytes()))
+            extensions.get::<Self>()
+        });
+        ("x-request-id", id.map_or(b"", |id| id.bytes()))
     }
 
     /// As text.

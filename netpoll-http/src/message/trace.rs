@@ -6,8 +6,8 @@ use std::fmt;
 
 use http::HeaderValue;
 
+use super::Request;
 use super::chance::{hex, unique_8};
-use super::{Known, Request};
 
 /// The form of version 00, and what later ones begin with.
 const BYTES: usize = 55;
@@ -41,8 +41,8 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// assert_eq!(ask("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"), "no trace");
 /// ```
 ///
-/// As any hook it makes a request take the longer way; it allocates for a state, or if another hook than that of [`RequestId`](crate::RequestId)
-/// has added to the extensions before it.
+/// As any hook it makes a request take the longer way; an allocation if there is a trace, two with a state. Not that for the trace where
+/// it is the first hook of the outermost router, or has only that of [`RequestId`](crate::RequestId) before it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// Digits, as they came: logs and others are told the same.
@@ -57,14 +57,20 @@ impl TraceContext {
     /// The trace of a request, if it says one.
     #[must_use]
     pub fn of(request: &Request<'_>) -> Option<Self> {
-        let (mut parent, mut parents, mut has_state) = (None, 0, false);
-        request.each_of(["traceparent", "tracestate"], |at, value| match at {
-            0 => (parent, parents) = (Some(value), parents + 1),
-            _ => has_state = true,
-        });
-        let mut trace = parse(parent.filter(|_| parents == 1)?)?;
-        if has_state {
-            trace.state = state(request);
+        let mut lines = request.header_lines("traceparent");
+        let (Some(parent), None) = (lines.next(), lines.next()) else { return None };
+        Self::found(parent, || Some(request.header_lines("tracestate")))
+    }
+
+    /// The same of its only line and those of its state.
+    #[inline]
+    pub(super) fn found<'l, L: Iterator<Item = &'l [u8]>>(
+        parent: &[u8],
+        state_lines: impl FnOnce() -> Option<L>,
+    ) -> Option<Self> {
+        let mut trace = parse(parent)?;
+        if let Some(lines) = state_lines() {
+            trace.state = state(lines);
         }
         Some(trace)
     }
@@ -72,7 +78,7 @@ impl TraceContext {
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions), if there is one.
     pub fn take(request: &Request<'_>) {
         if let Some(trace) = Self::of(request) {
-            request.extensions().insert_known(Known::Trace(trace));
+            request.extensions().insert(trace);
         }
     }
 
@@ -130,8 +136,8 @@ impl TraceContext {
 
 /// All lines are one list.
 #[cold]
-fn state(request: &Request<'_>) -> Option<HeaderValue> {
-    let lines: Vec<&[u8]> = request.header_lines("tracestate").filter(|line| !line.is_empty()).collect();
+fn state<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Option<HeaderValue> {
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
     let mut joined = lines.join(&b","[..]);
     if joined.len() > STATE_BYTES_MAX {
         joined = shortened(&joined);
@@ -155,6 +161,7 @@ fn shortened(state: &[u8]) -> Vec<u8> {
     short
 }
 
+#[inline]
 fn parse(text: &[u8]) -> Option<TraceContext> {
     let (known, more) = text.split_first_chunk::<BYTES>()?;
     // `00-` trace id `-` parent id `-` flags

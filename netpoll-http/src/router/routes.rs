@@ -16,7 +16,7 @@ use super::{Found, Router, Table};
 use crate::h1::{BeforeFuture, Route, RouteLimits, Service};
 use crate::handler::Endpoint;
 use crate::layer::{Hook, Hooks, ask, ask_later, waits};
-use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 /// Makes a [`Service`](crate::Service) from routes that are known at compile time.
 ///
@@ -167,7 +167,7 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
 
     #[inline]
     fn before(&self, _route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
-        ask(self.hooks.before(), request)
+        ask(self.hooks.outermost(request), request)
     }
 
     fn has_before_async(&self, _route: Option<RouteId>, _request: &Request<'_>) -> bool {
@@ -190,6 +190,11 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
         request: &'r Request<'_>,
     ) -> Option<(&'static str, &'r [u8])> {
         self.hooks.stamp(request)
+    }
+
+    #[inline]
+    fn names(&self) -> Names {
+        self.hooks.names()
     }
 
     fn after(&self, _route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {

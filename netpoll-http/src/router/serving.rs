@@ -9,7 +9,7 @@ use super::Found;
 use super::wiring::{Route, Router};
 use crate::h1::{BeforeFuture, Route as FoundRoute, Service};
 use crate::layer::{Before, Hooks, ask, ask_later, waits};
-use crate::message::{Error, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
 
 impl Router {
     fn held(&self, route: RouteId) -> &Route {
@@ -29,7 +29,7 @@ impl Router {
     #[inline]
     fn chain(&self, route: Option<RouteId>, request: &Request<'_>) -> impl Iterator<Item = &Before> {
         let groups = self.groups(route, request).iter().rev();
-        self.hooks.before().chain(groups.flat_map(|group| group.before()))
+        self.hooks.outermost(request).chain(groups.flat_map(|group| group.before()))
     }
 
     #[cold]
@@ -120,6 +120,11 @@ impl Service for Router {
         request: &'r Request<'_>,
     ) -> Option<(&'static str, &'r [u8])> {
         self.hooks.stamp(request)
+    }
+
+    #[inline]
+    fn names(&self) -> Names {
+        self.hooks.names()
     }
 
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {

@@ -38,6 +38,7 @@ pub enum LogFormat {
 /// How much it matters that a request is in the log.
 pub fn level(done: &Completed<'_>) -> Level {
     match (done.outcome, done.status) {
+        (Outcome::Answered, Some(status)) if status.as_u16() < 400 => Level::Usual,
         (Outcome::Panicked | Outcome::BrokenOff | Outcome::Cut, _) => Level::Failure,
         (_, Some(status)) if status.is_server_error() => Level::Failure,
         (Outcome::Abandoned, _) => Level::Client,

@@ -26,6 +26,9 @@ impl Sample {
     /// Whether the next one is shown.
     #[inline]
     pub fn shows_next(&mut self) -> bool {
+        if self.one_in == 1 {
+            return true;
+        }
         let is_shown = self.place == self.shown;
         self.place += 1;
         if self.place == self.one_in {

@@ -1,8 +1,8 @@
 //! Names of requests and traces, in and out.
 
 use netpoll_http::{
-    App, HeaderName, HeaderValue, Json, Method, Parts, Request, RequestId, Response, Router, TestClient,
-    TraceContext,
+    App, Error, HeaderName, HeaderValue, Json, Method, Params, Parts, Replied, Reply, Request, RequestId,
+    Response, Route, RouteId, Router, Service, StatusCode, TestClient, TraceContext,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -188,4 +188,79 @@ fn a_name_is_in_each_answer_once_whichever_way_it_takes() {
         assert_eq!(answers[0], answers[1], "{method} {path}");
         assert!(answers[0].0.iter().any(|line| line == "x-request-id: abc-7"), "{answers:?}");
     }
+}
+
+/// A service of the program, which asks a router about everything that a program can.
+struct Around(Router);
+
+impl Service for Around {
+    fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_> {
+        self.0.find(method, path, params)
+    }
+
+    fn methods(&self) -> &str {
+        self.0.methods()
+    }
+
+    fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
+        Service::before(&self.0, route, request)
+    }
+
+    fn call(&self, route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        self.0.call(route, request, reply)
+    }
+}
+
+#[test]
+fn names_are_there_wherever_the_hooks_that_take_them_are() {
+    let names = |req: &Request| {
+        let (id, trace) = (req.extensions().get::<RequestId>(), req.extensions().get::<TraceContext>());
+        format!(
+            "{} {}",
+            id.map_or("-", RequestId::as_str),
+            trace.map_or_else(|| "-".into(), TraceContext::trace_id_hex)
+        )
+    };
+    let router = move || Router::new().get("/", names);
+    let named = move || router().before(RequestId::take).before(TraceContext::take);
+    let ahead = |_: &Request| ();
+    let refuses = |req: &Request| match req.extensions().get::<RequestId>() {
+        Some(_) => Ok(()),
+        None => Err(Error::from(StatusCode::FORBIDDEN)),
+    };
+    let twice = move || named().before(RequestId::take).before(TraceContext::take);
+    let clients = [
+        App::new(move |_| named()).test(),
+        App::new(move |_| router().before(TraceContext::take).before(RequestId::take)).test(),
+        App::new(move |_| router().before(ahead).before(RequestId::take).before(TraceContext::take)).test(),
+        App::new(move |_| router().before(RequestId::take).before(refuses).before(TraceContext::take)).test(),
+        App::new(move |_| {
+            router().before(RequestId::take).before(async |_: Request| ()).before(TraceContext::take)
+        })
+        .test(),
+        App::new(move |_| Router::new().merge(named())).test(),
+        App::new(move |_| Router::new().merge(named()).before(RequestId::take)).test(),
+        App::new(move |_| twice()).test(),
+        App::new(move |_| Around(named())).test(),
+    ];
+    for (nth, client) in clients.iter().enumerate() {
+        let ask = |fields: &[(&str, &str)]| {
+            let request = client.request(Method::GET, "/");
+            let request = fields.iter().fold(request, |request, (name, value)| request.header(name, *value));
+            request.send().text().to_owned()
+        };
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let seen = ask(&[("X-Request-ID", "abc-7"), ("TraceParent", parent)]);
+        assert_eq!(seen, "abc-7 4bf92f3577b34da6a3ce929d0e0e4736", "client {nth}");
+        let seen = ask(&[
+            ("x-request-id", "one"),
+            ("x-request-id", "two"),
+            ("traceparent", parent),
+            ("traceparent", parent),
+        ]);
+        let (id, trace) = seen.split_once(' ').expect("two names");
+        assert_eq!((id.len(), trace), (32, "-"), "client {nth}: of several none is taken over");
+    }
+    let traced = App::new(move |_| router().before(TraceContext::take)).test();
+    assert_eq!(traced.get("/").text(), "- -", "nobody has asked for a name");
 }
