@@ -64,7 +64,7 @@ fn in_more(room: &mut Vec<u8>, write: &dyn Fn(&mut Cursor<'_>)) -> usize {
     }
 }
 
-impl Cursor<'_> {
+impl<'r> Cursor<'r> {
     /// Appends so many bytes as are known when this is compiled.
     #[inline(always)]
     pub fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
@@ -91,6 +91,7 @@ impl Cursor<'_> {
     }
 
     /// Appends any text.
+    #[inline(always)]
     pub fn text(&mut self, text: &[u8]) {
         match std::mem::take(&mut self.left).split_at_mut_checked(text.len()) {
             Some((place, left)) => {
@@ -128,8 +129,16 @@ impl Cursor<'_> {
         }
     }
 
+    /// Takes over from another one, which is given back at the end: what is in no place that others know lies in registers.
+    #[inline(always)]
+    pub fn go_on(&mut self, write: impl FnOnce(&mut Cursor<'r>)) {
+        let mut other = Cursor { left: std::mem::take(&mut self.left), is_short: self.is_short };
+        write(&mut other);
+        *self = other;
+    }
+
     /// Nothing has room any more.
-    #[cold]
+    #[inline(always)]
     fn runs_short(&mut self) {
         self.left = &mut [];
         self.is_short = true;

@@ -50,11 +50,12 @@ pub fn json_text(out: &mut Cursor<'_>, text: &str) {
 fn escape(out: &mut Cursor<'_>, text: &[u8], style: Style) {
     // Most texts have nothing to escape.
     if text.len() > TEXT_BYTES_MAX || !out.text_if(text.len(), |place| copied_if_plain(text, place)) {
-        escape_slowly(out, text, style);
+        out.go_on(|out| escape_slowly(out, text, style));
     }
 }
 
 #[cold]
+#[inline(never)]
 fn escape_slowly(out: &mut Cursor<'_>, text: &[u8], style: Style) {
     let shown = &text[..text.len().min(TEXT_BYTES_MAX)];
     let mut plain = 0;

@@ -72,8 +72,10 @@ impl Lines {
             self.begin_second(done.unix_seconds);
         }
         match self.format {
-            LogFormat::Json => written(room, |out| self.json(out, done)),
-            LogFormat::Common | LogFormat::Combined => written(room, |out| self.common(out, done)),
+            LogFormat::Json => written(room, |out| out.go_on(|out| self.json(out, done))),
+            LogFormat::Common | LogFormat::Combined => {
+                written(room, |out| out.go_on(|out| self.common(out, done)))
+            }
         }
     }
 
@@ -98,6 +100,7 @@ impl Lines {
         self.start[..start.len()].copy_from_slice(&start);
     }
 
+    #[inline(always)]
     fn common(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
         let request = done.request;
         client(out, done, b"-");
@@ -128,6 +131,7 @@ impl Lines {
         out.put(b"\n");
     }
 
+    #[inline(always)]
     fn json(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
         let request = done.request;
         out.put_some(&self.start, self.start_bytes);
@@ -164,7 +168,7 @@ impl Lines {
             outcome => plain(out, b",\"outcome\":\"", outcome.name().as_bytes()),
         }
         if let Some(error) = done.error {
-            failure(out, error);
+            out.go_on(|out| failure(out, error));
         }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
@@ -197,6 +201,7 @@ fn status<'d>(done: &'d Completed<'_>) -> Option<&'d [u8; 3]> {
 }
 
 /// A member of an object, with a text in which nothing has to be escaped.
+#[inline(always)]
 fn plain<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: &[u8]) {
     out.put(start);
     out.text(value);
@@ -204,6 +209,7 @@ fn plain<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: &[u8]) {
 }
 
 /// A member with any text, if there is one.
+#[inline(always)]
 fn escaped<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: Option<&[u8]>) {
     let Some(value) = value else { return };
     out.put(start);
@@ -213,6 +219,7 @@ fn escaped<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: Option<
 
 /// What went wrong.
 #[cold]
+#[inline(never)]
 fn failure(out: &mut Cursor<'_>, error: &str) {
     out.put(b",\"error\":\"");
     json_text(out, error);
@@ -220,6 +227,7 @@ fn failure(out: &mut Cursor<'_>, error: &str) {
 }
 
 /// A member with a number.
+#[inline(always)]
 fn figure<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: u64) {
     out.put(start);
     out.number(value);
@@ -230,16 +238,18 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// The address of who asked, as far as it is known; a Unix socket has none.
+#[inline(always)]
 fn client(out: &mut Cursor<'_>, done: &Completed<'_>, nobody: &[u8]) {
     match done.request.client_ip() {
         Some(IpAddr::V4(ip)) => ipv4(out, ip),
         // Writing to memory does not fail.
-        Some(ip) => _ = write!(out, "{ip}"),
+        Some(ip) => out.go_on(|out| _ = write!(out, "{ip}")),
         None if done.request.peer().is_unix() => out.put(b"unix"),
         None => out.text(nobody),
     }
 }
 
+#[inline(always)]
 fn ipv4(out: &mut Cursor<'_>, ip: Ipv4Addr) {
     /// Each number with a dot behind it, and how long that is.
     const OCTETS: [([u8; 4], u8); 256] = {

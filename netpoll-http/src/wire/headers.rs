@@ -131,7 +131,7 @@ const fn letters<const N: usize>(pattern: &[u8; N], start: usize) -> u64 {
 }
 
 /// True if two names of one length are the same but for the case of their letters.
-#[inline(never)]
+#[inline(always)]
 fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
     let bytes = wanted.len();
     if let (Some(first), Some(wanted_first)) = (name.first_chunk(), wanted.first_chunk())
@@ -155,13 +155,22 @@ fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
     name.eq_ignore_ascii_case(wanted)
 }
 
+/// The same where the name that is wanted is not known when this is compiled.
+#[inline(never)]
+fn is_same_name_as(wanted: &str, name: &[u8]) -> bool {
+    is_same_name(name, wanted.as_bytes())
+}
+
 /// The same of eight bytes of ASCII, at once.
 #[inline(always)]
 fn are_same_letters(name: u64, wanted: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let differ = name ^ wanted;
+    if differ & !(ONES * 0x20) != 0 {
+        return false;
+    }
     // The top bit of a byte that is a letter in any case, moved to the bit by which the cases differ.
-    let lower = (name | ONES * 0x20) & (ONES * 0x7f);
+    let lower = (name | (ONES * 0x20)) & (ONES * 0x7f);
     let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64));
     differ & !((letters & (ONES << 7)) >> 2) == 0
 }
@@ -347,7 +356,7 @@ impl HeadIndex {
     /// The value of the first header with this name, in any case. O(headers).
     pub fn get<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         let same = |entry: &&Entry| {
-            usize::from(entry.name_len) == name.len() && is_same_name(entry.name(head), name.as_bytes())
+            usize::from(entry.name_len) == name.len() && is_same_name_as(name, entry.name(head))
         };
         self.filled().iter().find(same).map(|entry| entry.value(head))
     }
@@ -381,8 +390,8 @@ impl HeadIndex {
         self.filled()
             .iter()
             .filter(move |entry| {
-                let name = name.as_ref().as_bytes();
-                usize::from(entry.name_len) == name.len() && is_same_name(entry.name(head), name)
+                let name = name.as_ref();
+                usize::from(entry.name_len) == name.len() && is_same_name_as(name, entry.name(head))
             })
             .map(move |entry| entry.value(head))
     }

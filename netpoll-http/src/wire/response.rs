@@ -194,8 +194,18 @@ pub fn usual_head_and(
     let slot = usual_head(out, starts, status, content_type, length)?;
     // The empty line comes behind it.
     out.truncate(out.len() - b"\r\n".len());
-    checked_header(out, name, value);
-    close_head(out);
+    match (name, <&[u8; ID_BYTES]>::try_from(value)) {
+        // What a server that names its requests adds to each answer.
+        ("x-request-id", Ok(id)) => {
+            let mut line = *b"X-Request-Id: ................................\r\n\r\n";
+            line[14..46].copy_from_slice(id);
+            out.extend_from_slice(&line);
+        }
+        _ => {
+            checked_header(out, name, value);
+            close_head(out);
+        }
+    }
     Some(slot)
 }
 
@@ -299,18 +309,8 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Invalid
 /// the head has, `Content-Type`: the crate `http` knows none but those in lower case.
 pub fn checked_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len().max(NAME_BYTES_USUAL) + value.len() + 4);
-    match (name, value.as_array::<ID_BYTES>()) {
-        // What a server that names its requests adds to each answer.
-        ("x-request-id", Some(id)) => {
-            out.extend_from_slice(b"X-Request-Id: ");
-            out.extend_from_slice(id);
-            out.extend_from_slice(b"\r\n");
-        }
-        _ => {
-            capitalised(out, name.as_bytes());
-            value_of(out, value);
-        }
-    }
+    capitalised(out, name.as_bytes());
+    value_of(out, value);
 }
 
 /// Bytes of the name of a request that is made here.

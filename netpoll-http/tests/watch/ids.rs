@@ -246,7 +246,7 @@ fn names_are_there_wherever_the_hooks_that_take_them_are() {
     for (nth, client) in clients.iter().enumerate() {
         let ask = |fields: &[(&str, &str)]| {
             let request = client.request(Method::GET, "/");
-            let request = fields.iter().fold(request, |request, (name, value)| request.header(name, *value));
+            let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
             request.send().text().to_owned()
         };
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
