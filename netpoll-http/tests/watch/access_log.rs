@@ -125,6 +125,39 @@ fn a_line_of_json_has_all_that_is_known() {
 }
 
 #[test]
+fn a_line_is_whole_however_long_its_texts_are_and_whatever_is_in_them() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread");
+    let client = App::new(|_: &_| router()).on_complete(log.hook()).test();
+    // Of some lengths the text is plain, of others all of it is escaped; short lines follow long ones.
+    let texts: Vec<(String, String)> = (0..2600)
+        .step_by(97)
+        .flat_map(|bytes| {
+            [("b".repeat(bytes), "\"".repeat(bytes)), ("\"".repeat(bytes % 7), "c".repeat(bytes))]
+        })
+        .collect();
+    for (target, agent) in &texts {
+        let agent = format!("a{agent}");
+        client
+            .request(Method::GET, &format!("/orders/7?{target}"))
+            .header("User-Agent", agent.as_str())
+            .send();
+    }
+    log.flush();
+    let text = paper.text();
+    let shown = |text: &str| match text.len() {
+        0..=2048 => text.to_owned(),
+        _ => format!("{}...", &text[..2048]),
+    };
+    assert_eq!(text.lines().count(), texts.len());
+    for (line, (target, agent)) in text.lines().zip(&texts) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["target"], shown(&format!("/orders/7?{target}")));
+        assert_eq!(line["user_agent"], shown(&format!("a{agent}")));
+    }
+}
+
+#[test]
 fn a_line_of_json_says_why_it_is_a_5xx_and_no_error_can_write_a_line_of_its_own() {
     const WHY: &str = "duplicate key \"ключ\"\r\n{\"status\":200}\u{1b}[31m 🫖";
     for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
