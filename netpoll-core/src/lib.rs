@@ -311,7 +311,7 @@
 //! | 5 | `blocking`, `net` | threads for what blocks; connections and descriptors as tasks see them |
 //! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
-//! | 2 | `driver` | when bytes come and go: epoll, or a seed |
+//! | 2 | `driver` | when bytes come and go: epoll, mio, or a seed |
 //! | 1 | `mem`, `clockwork` | keys, pooled blocks, queues; the clock and the wheel |
 //! | 0 | `sys` | Linux, and all unsafe code |
 //!
@@ -319,6 +319,7 @@
 //!
 //! - `tracing`: long turns and stuck ones, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
 //!   Without it the same facts are in the counters, except for failed pinning.
+//! - `mio`: a second driver, on the poller of the crate `mio`; see [`Backend`].
 //! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
 //!

@@ -31,6 +31,8 @@ pub fn json(workers: &Handle, started: Instant) -> Result<Response, Error> {
 struct Ledger {
     total: Stats,
     per_worker: Vec<Stats>,
+    /// What the workers run on.
+    backend: &'static str,
     /// Since the program began.
     uptime: Duration,
 }
@@ -43,7 +45,7 @@ impl Ledger {
         for stats in &per_worker {
             total.merge(stats);
         }
-        Self { total, per_worker, uptime }
+        Self { total, per_worker, backend: handle.setup().backend, uptime }
     }
 }
 
@@ -59,6 +61,7 @@ impl Serialize for Ledger {
             map.serialize_entry(name, &figure)?;
         }
         map.serialize_entry("syscalls_per_request", &self.total.per_request(self.total.syscalls()))?;
+        map.serialize_entry("backend", self.backend)?;
         // To the millisecond: what rates are counted by.
         map.serialize_entry("uptime_seconds", &(self.uptime.as_millis() as f64 / 1e3))?;
         let workers: Vec<Worker<'_>> = self.per_worker.iter().map(Worker).collect();
@@ -149,11 +152,12 @@ mod tests {
     fn the_ledger_is_flat_json_with_one_object_for_each_worker() {
         let mut worker = Stats::default();
         (worker.requests, worker.syscalls_recv, worker.syscalls_ctl) = (4, 6, 2);
-        let ledger = Ledger { total: worker, per_worker: vec![worker], uptime: Duration::from_millis(1500) };
+        let (per_worker, uptime) = (vec![worker], Duration::from_millis(1500));
+        let ledger = Ledger { total: worker, per_worker, backend: "epoll", uptime };
         let json = serde_json::to_value(&ledger).unwrap();
         assert_eq!((json["requests"].as_u64(), json["syscalls_total"].as_u64()), (Some(4), Some(8)));
         assert_eq!(json["syscalls_per_request"].as_f64(), Some(2.0));
         assert_eq!(json["per_worker"][0]["syscalls_ctl"].as_u64(), Some(2));
-        assert_eq!(json["uptime_seconds"].as_f64(), Some(1.5));
+        assert_eq!((json["uptime_seconds"].as_f64(), json["backend"].as_str()), (Some(1.5), Some("epoll")));
     }
 }

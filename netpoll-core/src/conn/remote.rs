@@ -48,7 +48,7 @@ pub struct Handle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Setup {
-    /// The driver that all workers run on ([`Backend`](crate::Backend)): `epoll`, or `sim` in a simulated world.
+    /// The driver that all workers run on ([`Backend`](crate::Backend)): `epoll` or `mio`, or `sim` in a simulated world.
     pub backend: &'static str,
     /// For each worker the CPU that it was to be pinned to, if any. A kernel that refuses leaves the worker unpinned.
     pub cpus: Vec<Option<usize>>,

@@ -38,6 +38,8 @@ pub use counts::IoCounts;
 pub use datagrams::{Datagram, DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, Place};
 pub use files::read_part;
 pub use poll::{Epoll, EpollOptions, is_exhaustion};
+#[cfg(feature = "mio")]
+pub use poll::{Mio, MioOptions};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 pub use watched::{Interest, Ready, Watcher};
 

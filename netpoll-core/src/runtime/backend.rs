@@ -3,20 +3,28 @@
 //! Chosen once for all of them, before anything is bound: a choice that cannot be honoured is an error of the start, and nothing
 //! else is taken for it. Each worker makes its driver on its own thread, and runs a reactor that was compiled for it (`seat.rs`).
 
+#[cfg(feature = "mio")]
+mod mio;
+#[cfg(not(feature = "mio"))]
+#[path = "backend/no_mio.rs"]
+mod mio;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use crate::reactor::ParseSettingError;
+use crate::reactor::{ParseSettingError, WaitStrategy};
+
+use self::mio::OnMio;
 
 /// Names the backend of runtimes whose program leaves it to them.
 const VARIABLE: &str = "NETPOLL_BACKEND";
 
 /// The driver that workers run on, by which they hear from the kernel. `docs/TUNING.md` has a table of what each of them can do.
 ///
-/// As words, for command lines and configuration files: `auto`, `epoll`.
+/// As words, for command lines and configuration files: `auto`, `epoll`, `mio`.
 ///
 /// ```
 /// use netpoll_core::{Backend, Runtime, Workers};
@@ -37,12 +45,15 @@ pub enum Backend {
     Auto,
     /// Linux's epoll, edge-triggered.
     Epoll,
+    /// The poller of the crate `mio`, in builds with the feature `mio`.
+    Mio,
 }
 
 /// What a [`Backend`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     Epoll,
+    Mio(OnMio),
 }
 
 impl Choice {
@@ -50,29 +61,32 @@ impl Choice {
     pub fn name(self) -> &'static str {
         match self {
             Self::Epoll => "epoll",
+            Self::Mio(_) => "mio",
         }
     }
 }
 
 impl Backend {
-    /// The driver for a runtime that is about to start.
+    /// The driver for a runtime that is about to start, whose workers are to wait like this.
     ///
     /// # Errors
-    /// The environment names one that there is not.
-    pub(super) fn choose(self) -> io::Result<Choice> {
-        match self {
-            Self::Auto => match env::var_os(VARIABLE).filter(|word| !word.is_empty()) {
-                Some(word) => named(&word)?.or_best(),
-                None => self.or_best(),
-            },
-            _ => self.or_best(),
+    /// The environment names one that there is not; it is not in this build, or cannot wait like that.
+    pub(super) fn choose(self, wait: WaitStrategy) -> io::Result<Choice> {
+        let asked = match self {
+            Self::Auto => env::var_os(VARIABLE).filter(|word| !word.is_empty()),
+            _ => None,
+        };
+        match asked {
+            Some(word) => named(&word)?.find(wait).map_err(|error| of_variable(error.kind(), &error)),
+            None => self.find(wait),
         }
     }
 
-    /// This one if it is one, whatever the environment says.
-    fn or_best(self) -> io::Result<Choice> {
+    /// This one, or the best there is, whatever the environment says.
+    fn find(self, wait: WaitStrategy) -> io::Result<Choice> {
         match self {
             Self::Auto | Self::Epoll => Ok(Choice::Epoll),
+            Self::Mio => OnMio::find(wait).map(Choice::Mio),
         }
     }
 }
@@ -80,7 +94,12 @@ impl Backend {
 /// The backend that the environment names.
 fn named(word: &OsStr) -> io::Result<Backend> {
     let parsed = word.to_string_lossy().parse::<Backend>();
-    parsed.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("{VARIABLE}: {error}")))
+    parsed.map_err(|error| of_variable(io::ErrorKind::InvalidInput, &error))
+}
+
+/// Says where a choice comes from that nobody sees in the program.
+fn of_variable(kind: io::ErrorKind, error: &dyn fmt::Display) -> io::Error {
+    io::Error::new(kind, format!("{VARIABLE}: {error}"))
 }
 
 impl FromStr for Backend {
@@ -90,7 +109,8 @@ impl FromStr for Backend {
         match word {
             "auto" => Ok(Self::Auto),
             "epoll" => Ok(Self::Epoll),
-            _ => Err(ParseSettingError::new(word, "one of `auto` and `epoll`")),
+            "mio" => Ok(Self::Mio),
+            _ => Err(ParseSettingError::new(word, "one of `auto`, `epoll` and `mio`")),
         }
     }
 }
@@ -100,6 +120,7 @@ impl fmt::Display for Backend {
         out.write_str(match self {
             Self::Auto => "auto",
             Self::Epoll => "epoll",
+            Self::Mio => "mio",
         })
     }
 }
@@ -110,17 +131,17 @@ mod tests {
 
     #[test]
     fn backends_are_read_as_they_are_written() {
-        for backend in [Backend::Auto, Backend::Epoll] {
+        for backend in [Backend::Auto, Backend::Epoll, Backend::Mio] {
             assert_eq!(backend.to_string().parse(), Ok(backend));
         }
         let error = "kqueue".parse::<Backend>().unwrap_err();
-        assert_eq!(error.to_string(), "`kqueue` is not one of `auto` and `epoll`");
+        assert_eq!(error.to_string(), "`kqueue` is not one of `auto`, `epoll` and `mio`");
     }
 
     #[test]
     fn what_the_environment_names_wrongly_is_said_with_the_variable() {
         let error = named(OsStr::new("Epoll")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), "NETPOLL_BACKEND: `Epoll` is not one of `auto` and `epoll`");
+        assert_eq!(error.to_string(), "NETPOLL_BACKEND: `Epoll` is not one of `auto`, `epoll` and `mio`");
     }
 }

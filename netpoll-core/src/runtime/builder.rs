@@ -453,7 +453,8 @@ impl Builder {
     ///
     /// A setting that contradicts itself or cannot be meant (`InvalidInput`), which the error names; a port that is taken (`AddrInUse`)
     /// or may not be used, no file descriptors or threads left, kernel busy polling on a kernel without it; signal handlers that another
-    /// runtime of this process has installed; a value of `NETPOLL_BACKEND` that names no [`Backend`] (`InvalidInput`).
+    /// runtime of this process has installed; a value of `NETPOLL_BACKEND` that names no [`Backend`] (`InvalidInput`), one that this build
+    /// lacks, or a wait strategy that it lacks (`Unsupported`).
     pub fn start(self) -> io::Result<Running> {
         self.check()?;
         Running::start(self)

@@ -154,7 +154,7 @@ struct Beginning {
 impl Beginning {
     /// Places the workers and makes everything that can fail.
     fn new(mut settings: Builder) -> io::Result<Self> {
-        let backend = settings.backend.choose()?;
+        let backend = settings.backend.choose(settings.wait)?;
         let placement = Placement::find(&settings.workers, settings.pin)?;
         let count = placement.cpus.len();
         if count > usize::from(u16::MAX) {

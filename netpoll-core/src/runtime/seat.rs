@@ -91,11 +91,12 @@ impl Seat {
                 let options = EpollOptions { events_max: EVENTS_MAX, busy_poll, splices };
                 self.serve(door, move || Epoll::new(options, bell), begin)
             }
+            Choice::Mio(mio) => mio.take(self, door, begin),
         }
     }
 
     /// On a driver that it makes, and a reactor that is compiled for it.
-    fn serve<D: Driver>(
+    pub(super) fn serve<D: Driver>(
         self,
         door: &Door,
         driver: impl FnOnce() -> io::Result<D>,

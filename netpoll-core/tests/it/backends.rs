@@ -1,9 +1,14 @@
 //! Which driver workers run on, and who says so. The program's word counts before that of the environment.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use netpoll_core::{Backend, Builder, Runtime, Workers};
+#[cfg(feature = "mio")]
+use netpoll_core::WaitStrategy;
+use netpoll_core::{Backend, Budget, Builder, Conn, Flow, Input, Protocol, Runtime, Workers};
 
 const VARIABLE: &str = "NETPOLL_BACKEND";
 
@@ -14,6 +19,11 @@ fn builder() -> Builder {
 /// The backend that a runtime with these settings has.
 fn started(builder: Builder) -> io::Result<&'static str> {
     Ok(builder.start()?.handle().setup().backend)
+}
+
+/// Whether this build has that one too.
+fn has_mio() -> bool {
+    cfg!(feature = "mio")
 }
 
 /// A process of its own for a test, with this value of the variable, or without it.
@@ -64,4 +74,120 @@ fn is_refused() {
     }
     // Whoever names one does not ask the environment.
     assert_eq!(started(builder().backend(Backend::Epoll)).unwrap(), "epoll");
+}
+
+#[test]
+fn a_backend_that_this_build_lacks_is_an_error_of_the_start_that_says_how_to_get_it() {
+    let mio = started(builder().backend(Backend::Mio));
+    if has_mio() {
+        assert_eq!(mio.unwrap(), "mio");
+        return;
+    }
+    let error = mio.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        "this build has no backend `mio`: it comes with the feature `mio` of netpoll-core"
+    );
+}
+
+#[test]
+fn the_environment_chooses_a_backend_where_the_program_does_not() {
+    with(Some("mio"), "runs_on_mio_if_this_build_has_it");
+}
+
+#[test]
+#[ignore = "in a process of its own, see above"]
+fn runs_on_mio_if_this_build_has_it() {
+    match started(builder()) {
+        Ok(backend) => assert!(has_mio() && backend == "mio", "{backend}"),
+        Err(error) => {
+            assert!(!has_mio(), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().starts_with("NETPOLL_BACKEND: this build has no backend `mio`"));
+        }
+    }
+    assert_eq!(started(builder().backend(Backend::Epoll)).unwrap(), "epoll");
+}
+
+#[test]
+#[cfg(feature = "mio")]
+fn a_wait_strategy_that_a_backend_lacks_is_an_error_of_the_start_that_says_which_has_it() {
+    let wait = WaitStrategy::KernelBusyPoll { usecs: 50, budget: 8, prefer: false };
+    let error = started(builder().backend(Backend::Mio).wait(wait)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        "the backend `mio` has no kernel busy polling: take `epoll`, or another wait strategy"
+    );
+}
+
+#[test]
+fn what_stands_beside_the_workers_has_their_backend() {
+    let backend = if has_mio() { Backend::Mio } else { Backend::Epoll };
+    let (sender, beside) = mpsc::channel();
+    let builder = builder().backend(backend).beside(move |_handle, builder| {
+        let running = builder.start()?;
+        sender.send(running.handle().setup().backend).unwrap();
+        Ok(running)
+    });
+    assert_eq!(started(builder).unwrap(), backend.to_string());
+    assert_eq!(beside.recv().unwrap(), backend.to_string());
+}
+
+/// An echo that keeps its worker busy when asked to "hold", until it is released.
+#[derive(Clone)]
+struct Holding {
+    held: mpsc::Sender<()>,
+    released: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Protocol for Holding {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(input.bytes());
+        if input.bytes() == b"hold" {
+            self.held.send(()).unwrap();
+            self.released.lock().unwrap().recv().unwrap();
+        }
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_wait_brings_no_more_events_than_the_budget_and_what_it_leaves_comes_in_the_next() {
+    let ((held, is_held), (release, released)) = (mpsc::channel(), mpsc::channel());
+    let holding = Holding { held, released: Arc::new(Mutex::new(released)) };
+    let server = builder().budget(Budget::fixed(4)).listen("127.0.0.1:0", move |_worker| {
+        let holding = holding.clone();
+        move |_peer| holding.clone()
+    });
+    let server = server.unwrap().start().unwrap();
+    let addr = server.local_addrs()[0].as_socket_addr().unwrap();
+    let mut clients: Vec<TcpStream> = (0..41).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let echoed = |client: &mut TcpStream, len: usize| {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut echo = vec![0; len];
+        client.read_exact(&mut echo).unwrap();
+    };
+    for client in &mut clients {
+        client.write_all(b"x").unwrap();
+        echoed(client, 1);
+    }
+    let (holder, others) = clients.split_first_mut().unwrap();
+    holder.write_all(b"hold").unwrap();
+    is_held.recv().unwrap();
+    let before = server.handle().stats();
+    for client in &mut *others {
+        client.write_all(b"x").unwrap();
+    }
+    release.send(()).unwrap();
+    for client in others {
+        echoed(client, 1);
+    }
+    echoed(holder, 4);
+    drop(clients);
+    let stats = server.stop(Duration::from_secs(10)).unwrap().stats.since(&before);
+    assert!(stats.waits_saturated >= 40 / 4, "{stats:?}");
+    assert!(stats.events <= 4 * (stats.waits_blocked + stats.waits_polled), "{stats:?}");
 }

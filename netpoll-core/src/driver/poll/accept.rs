@@ -2,16 +2,18 @@
 //!
 //! A listener is reported by every wait as long as somebody is queued (level-triggered), so nobody has to accept until
 //! there is nobody: for an `accept4` that finds nothing the kernel makes a socket and a file, and throws them away. From
-//! each report as many peers are accepted as are likely there, its *share*.
+//! each report as many peers are accepted as are likely there, its *share*. At a poller that reports a listener once, somebody has to:
+//! then its queue is accepted from until it is empty, a bounded number in a turn, and the ready list has the rest.
 //!
 //! When no descriptor is left and nobody makes room, one peer is told so by way of the reserve descriptor and the listener is
 //! paused. The poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
 //!
 //! A queue that several workers accept from wakes one of those who wait, who then takes the last place among them: the kernel
 //! wakes whoever was registered first. Its descriptors lead to one socket, which stays open when one of them is closed, so the
-//! poller has to be told of that.
+//! poller has to be told of that. A poller that cannot do so wakes them all; each takes a share, and some find nothing.
 //!
-//! Invariant: the poller reports a listener exactly while it is not paused.
+//! Invariant: the poller reports a listener exactly while it is not paused. One that it reports once is empty, paused or on the ready
+//! list between two deliveries.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,11 +48,18 @@ impl<R: Register> Streams<R> {
         }
     }
 
-    /// Accepts whom a listener has left, and says when that was all of them, if it is to.
+    /// Accepts whom a listener has left, and says when that was all of them, if it is to. Of a queue that others accept from too, no
+    /// more than a share at a time: they were woken as well.
     pub(super) fn accept_rest<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
-        let found = self.accept(limits.accepts, sink, key);
+        let Some(door) = self.doors.get(key) else { return };
+        let shares = R::REPORTS_LISTENERS_ONCE && door.queue.takes_turns() && !door.is_drained;
+        let share = if shares { door.share_peers().min(limits.accepts) } else { limits.accepts };
+        let found = self.accept(share, sink, key);
         let (Some(found), Some(door)) = (found, self.doors.get_mut(key)) else { return };
-        if found == limits.accepts {
+        if shares {
+            door.learn(found, limits.accepts);
+        }
+        if found == share {
             sink.unfinished(key);
         } else if std::mem::take(&mut door.is_drained) {
             sink.listener_empty(self, key);
@@ -173,7 +182,7 @@ mod tests {
     use std::cell::Cell;
     use std::os::fd::BorrowedFd;
 
-    use super::super::super::{Demand, HangUp, Queue, Verdict};
+    use super::super::super::{Demand, HangUp, Interest, Queue, Verdict};
     use super::*;
     use crate::mem::Pool;
 
@@ -213,6 +222,8 @@ mod tests {
     }
 
     impl Register for Willing {
+        const REPORTS_LISTENERS_ONCE: bool = false;
+
         fn register_stream(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
             Ok(())
         }
@@ -234,6 +245,14 @@ mod tests {
         }
 
         fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
+
+        fn watch(&self, _fd: BorrowedFd<'_>, _token: u64, _interest: Interest) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn unwatch(&self, _fd: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -88,6 +88,22 @@ impl Batch {
 }
 
 impl<R: Register> Streams<R> {
+    /// Takes in one event of a wait: receives at once where that is all there is to do, and puts off what else was reported.
+    #[inline(always)]
+    pub fn take_in<S: Sink>(
+        &mut self,
+        batch: &mut Batch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+        is_plain_input: bool,
+        now: impl FnOnce() -> Readiness,
+    ) {
+        if !is_plain_input || self.receive_ahead(batch, limits, sink, key) == Ahead::PutOff {
+            batch.put_off(key, now());
+        }
+    }
+
     /// Receives from a source of which no more is known than that there may be input.
     #[inline(always)]
     pub fn receive_ahead<S: Sink>(

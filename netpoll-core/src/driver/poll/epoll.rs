@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::super::{Driver, Io, Limits, Sink, Wait, Waited, Watcher};
-use super::batch::{Ahead, Batch};
+use super::super::{Driver, Interest, Io, Limits, Ready, Sink, Wait, Waited, Watcher};
+use super::batch::Batch;
 use super::source::Readiness;
 use super::splicing::Splicer;
 use super::streams::{Register, Streams};
-use super::watcher::{self, WATCHED, Watch};
+use super::watcher::{WATCHED, Watch};
 use crate::mem::Key;
 use crate::sys::{self, EventFd, Events};
 
@@ -38,7 +38,7 @@ pub struct EpollOptions {
 /// The driver for Linux.
 pub struct Epoll {
     streams: Streams<Rc<sys::Epoll>>,
-    watch: Rc<Watch>,
+    watch: Rc<Watch<sys::Epoll>>,
     events: Events,
     events_max: usize,
     /// What the last wait brought, until it is delivered.
@@ -87,6 +87,8 @@ fn no_busy_polling(error: io::Error) -> io::Error {
 }
 
 impl Register for sys::Epoll {
+    const REPORTS_LISTENERS_ONCE: bool = false;
+
     fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
         self.add(fd, sys::EDGE_STREAM, key.to_bits())
     }
@@ -115,6 +117,18 @@ impl Register for sys::Epoll {
 
     fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()> {
         self.modify(fd, if awaits { sys::EDGE_IN_OUT } else { sys::EDGE_IN }, key.to_bits())
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        let wanted = |which, bits| if interest.contains(which) { bits } else { 0 };
+        let bits = wanted(Interest::READABLE, sys::WATCH_IN)
+            | wanted(Interest::WRITABLE, sys::WATCH_OUT)
+            | wanted(Interest::PRIORITY, sys::WATCH_URGENT);
+        self.add(fd, bits, token)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.delete(fd)
     }
 }
 
@@ -147,24 +161,18 @@ impl Driver for Epoll {
             if event.data >= SPECIAL {
                 // The mailbox is looked at in every turn; the bell only ends the wait.
                 if event.data != BELL {
-                    sink.ready(Key::split_driver_bits(event.data).0, watcher::ready(event));
+                    sink.ready(Key::split_driver_bits(event.data).0, ready(event));
                 }
                 continue;
             }
-            let key = Key::from_bits(event.data);
-            if event.is_plain_input()
-                && self.streams.receive_ahead(&mut self.batch, limits, sink, key) != Ahead::PutOff
-            {
-                continue;
-            }
-            let now = Readiness {
+            let (key, is_plain_input) = (Key::from_bits(event.data), event.is_plain_input());
+            self.streams.take_in(&mut self.batch, limits, sink, key, is_plain_input, || Readiness {
                 readable: event.is_readable(),
                 writable: event.is_writable(),
                 ending: event.is_peer_closed() || event.is_hang_up() || event.is_error(),
                 urgent: event.is_urgent(),
                 failed: event.is_error(),
-            };
-            self.batch.put_off(key, now);
+            });
         }
         self.streams.deliver(&mut self.batch, limits, sink);
         waited
@@ -177,4 +185,17 @@ impl Driver for Epoll {
     fn look<S: Sink>(&mut self, key: Key, limits: &Limits, sink: &mut S) {
         self.streams.look(self.batch.scratch(), limits, sink, key);
     }
+}
+
+/// What an event says of a watched descriptor.
+fn ready(event: sys::Event) -> Ready {
+    let when = |holds, ready| if holds { ready } else { Ready::EMPTY };
+    let hung_up = event.is_hang_up();
+    when(event.is_readable(), Ready::READABLE)
+        | when(event.is_writable(), Ready::WRITABLE)
+        | when(event.is_urgent(), Ready::PRIORITY)
+        | when(hung_up || event.is_peer_closed(), Ready::READ_CLOSED)
+        // Of the pipe whose reader is gone there is an error, and that is what writing says as well.
+        | when(hung_up || (event.is_writable() && event.is_error()), Ready::WRITE_CLOSED)
+        | when(event.is_error(), Ready::ERROR)
 }

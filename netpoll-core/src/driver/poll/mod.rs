@@ -1,4 +1,4 @@
-//! Pollers: the stream engine that turns readiness into bytes, and epoll under it.
+//! Pollers: the stream engine that turns readiness into bytes, and under it epoll, or the poller of the crate `mio`.
 //!
 //! Nothing outside this room knows of readiness. A poller says what is ready ([`streams::Register`] is what the engine needs of
 //! one), and the engine receives, accepts and sends until it is not.
@@ -11,6 +11,8 @@ mod datagrams;
 mod door;
 mod epoll;
 mod files;
+#[cfg(feature = "mio")]
+mod mio;
 mod orders;
 mod sending;
 mod source;
@@ -18,5 +20,7 @@ mod splicing;
 mod streams;
 mod watcher;
 
+#[cfg(feature = "mio")]
+pub use self::mio::{Mio, MioOptions};
 pub use accept::is_exhaustion;
 pub use epoll::{Epoll, EpollOptions};

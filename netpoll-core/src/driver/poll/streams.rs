@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::super::{HangUp, IoCounts, Limits, Sink, Verdict, Watcher};
+use super::super::{HangUp, Interest, IoCounts, Limits, Sink, Verdict, Watcher};
 use super::announcing::Taking;
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
@@ -29,12 +29,15 @@ use crate::sys;
 
 /// What the engine needs from a poller.
 pub trait Register {
+    /// Whether a listener is reported once for those who have come since, and not by every wait as long as peers are queued at it.
+    const REPORTS_LISTENERS_ONCE: bool;
     /// Reports edges of a stream under this key from now on.
     fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
-    /// Reports a listener under this key in every wait, as long as peers are queued at it. Of those who share its queue and wait,
-    /// only one is woken.
+    /// Reports a listener under this key in every wait, as long as peers are queued at it, or once
+    /// ([`REPORTS_LISTENERS_ONCE`](Self::REPORTS_LISTENERS_ONCE)). Of those who share its queue and wait, only one is woken, if the poller
+    /// has a way to do that.
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()>;
-    /// Keeps silent about a registered listener, or reports it again.
+    /// Keeps silent about a registered listener, or reports it again, those who have come meanwhile included.
     fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()>;
     /// A listener that is reported is about to be closed, which others have open as well.
     fn forget_listener(&self, fd: BorrowedFd<'_>);
@@ -42,9 +45,15 @@ pub trait Register {
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
     /// Reports when there is room to send on a registered datagram socket, or no longer.
     fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()>;
+    /// Reports edges of a descriptor of somebody else under this key with a driver's bits.
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()>;
+    /// Reports nothing about it any more.
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
 }
 
 impl<R: Register> Register for Rc<R> {
+    const REPORTS_LISTENERS_ONCE: bool = R::REPORTS_LISTENERS_ONCE;
+
     fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
         R::register_stream(self, fd, key)
     }
@@ -67,6 +76,14 @@ impl<R: Register> Register for Rc<R> {
 
     fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()> {
         R::await_room(self, fd, key, awaits)
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        R::watch(self, fd, token, interest)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        R::unwatch(self, fd)
     }
 }
 
@@ -121,7 +138,10 @@ impl<R: Register> Streams<R> {
             if self.datagrams.has(key) {
                 return self.datagrams_ready(sink, key, now);
             }
-            return self.accept_share(limits, sink, key);
+            return match R::REPORTS_LISTENERS_ONCE {
+                true => self.accept_rest(limits, sink, key),
+                false => self.accept_share(limits, sink, key),
+            };
         };
         if source.has(CONNECTING) {
             if now.writable || now.ending {

@@ -8,23 +8,24 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
-use super::super::{Interest, Ready, Watcher};
+use super::super::{Interest, Watcher};
+use super::streams::Register;
 use crate::mem::Key;
 use crate::sys;
 
 /// The driver's bits of the key of a watched descriptor.
 pub const WATCHED: u8 = 1;
 
-/// Watches them at an epoll instance.
-pub struct Watch {
-    epoll: Rc<sys::Epoll>,
+/// Watches them at a poller.
+pub struct Watch<R> {
+    poller: Rc<R>,
     /// System calls that are not counted yet.
     calls: Cell<u64>,
 }
 
-impl Watch {
-    pub fn new(epoll: Rc<sys::Epoll>) -> Self {
-        Self { epoll, calls: Cell::new(0) }
+impl<R> Watch<R> {
+    pub fn new(poller: Rc<R>) -> Self {
+        Self { poller, calls: Cell::new(0) }
     }
 
     /// How many system calls there were since it was asked last.
@@ -34,16 +35,12 @@ impl Watch {
     }
 }
 
-impl Watcher for Watch {
+impl<R: Register> Watcher for Watch<R> {
     fn watch(&self, key: Key, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         // A child would take its parent's events.
         sys::assert_not_forked();
-        let wanted = |which, bits| if interest.contains(which) { bits } else { 0 };
-        let bits = wanted(Interest::READABLE, sys::WATCH_IN)
-            | wanted(Interest::WRITABLE, sys::WATCH_OUT)
-            | wanted(Interest::PRIORITY, sys::WATCH_URGENT);
         self.calls.set(self.calls.get() + 1);
-        self.epoll.add(fd, bits, key.with_driver_bits(WATCHED))
+        self.poller.watch(fd, key.with_driver_bits(WATCHED), interest)
     }
 
     fn unwatch(&self, fd: BorrowedFd<'_>) {
@@ -51,20 +48,7 @@ impl Watcher for Watch {
         if !sys::is_child() {
             self.calls.set(self.calls.get() + 1);
             // One that its owner has closed by its number is not there any more.
-            let _ = self.epoll.delete(fd);
+            let _ = self.poller.unwatch(fd);
         }
     }
-}
-
-/// What an event says of a watched descriptor.
-pub fn ready(event: sys::Event) -> Ready {
-    let when = |holds, ready| if holds { ready } else { Ready::EMPTY };
-    let hung_up = event.is_hang_up();
-    when(event.is_readable(), Ready::READABLE)
-        | when(event.is_writable(), Ready::WRITABLE)
-        | when(event.is_urgent(), Ready::PRIORITY)
-        | when(hung_up || event.is_peer_closed(), Ready::READ_CLOSED)
-        // Of the pipe whose reader is gone there is an error, and that is what writing says as well.
-        | when(hung_up || (event.is_writable() && event.is_error()), Ready::WRITE_CLOSED)
-        | when(event.is_error(), Ready::ERROR)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
 
-use super::super::super::{Close, Io, Queue, Verdict};
+use super::super::super::{Close, Interest, Io, Queue, Verdict};
 use super::super::door::{FirstWords, SILENT_MAX};
 use super::super::source::Readiness;
 use super::*;
@@ -54,6 +54,8 @@ fn peers_that_begin_to_speak_first_are_noticed() {
 struct Full;
 
 impl Register for Full {
+    const REPORTS_LISTENERS_ONCE: bool = false;
+
     fn register_stream(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(libc::ENOSPC))
     }
@@ -75,6 +77,14 @@ impl Register for Full {
     }
 
     fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
+
+    fn watch(&self, _fd: BorrowedFd<'_>, _token: u64, _interest: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn unwatch(&self, _fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes down what is reported, and closes a connection that says so.
