@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol, Running, Runtime, Workers};
 
+use crate::support::backend;
+
 const FLOOD_BYTES: usize = 16 << 20;
 
 /// An echo that keeps its worker busy when asked to "hold", closes behind "close" and adds 16 MiB to "flood".
@@ -112,8 +114,13 @@ fn connections_that_come_one_at_a_time_seldom_cost_an_accept_that_finds_nothing(
     }
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
     assert_eq!(stats.accepted, 400);
-    // Behind 4, 8, and then every 16 of them.
-    assert!(stats.syscalls_accept <= 400 + 27, "{} accepts", stats.syscalls_accept);
+    let in_vain = match backend() {
+        // Each edge of the listener is accepted from to the end, and the start is one.
+        "mio" => 400 + 1,
+        // Behind 4, 8, and then every 16 of them.
+        _ => 27,
+    };
+    assert!(stats.syscalls_accept <= 400 + in_vain, "{} accepts", stats.syscalls_accept);
 }
 
 #[test]
@@ -197,8 +204,10 @@ fn connections_that_say_nothing_at_first_are_served_when_they_speak() {
     drop(peers);
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
     assert_eq!((stats.accepted, stats.closed, stats.syscalls_ctl), (60, 60, 61));
-    // After 32 the worker no longer tries, but for those that it has accepted with the last of them.
-    assert!((32..32 + 8).contains(&stats.receives_empty), "{} receives in vain", stats.receives_empty);
+    // After 32 the worker no longer tries, but for those that it has accepted with the last of them: as many as stand in the queue where
+    // a listener is reported once.
+    let at_once = if backend() == "mio" { 60 } else { 8 };
+    assert!((32..32 + at_once).contains(&stats.receives_empty), "{} receives in vain", stats.receives_empty);
 }
 
 #[test]

@@ -4,9 +4,28 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol};
+use netpoll_core::{Commands, Conn, Flow, Input, Lost, Protocol, Runtime, Workers};
+
+/// The backend that workers have here where nobody names one: all tests can be run on each, by `NETPOLL_BACKEND`.
+pub fn backend() -> &'static str {
+    static BACKEND: OnceLock<&str> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        let running = Runtime::builder().workers(Workers::Count(1)).pin(false).start().unwrap();
+        running.handle().setup().backend
+    })
+}
+
+/// For a test of what some backends can do and not all: whether this one can, or it says that the test is skipped, and why.
+pub fn is_on(backends: &[&str], why: &str) -> bool {
+    let is_one = backends.contains(&backend());
+    if !is_one {
+        println!("skipped on {}: {why}", backend());
+    }
+    is_one
+}
 
 /// Sends back what it gets.
 pub struct Echo;

@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use netpoll_core::{Running, Runtime, Stats, WaitStrategy, Workers};
 
-use crate::support::Echo;
+use crate::support::{Echo, is_on};
 
 #[test]
 fn a_busy_poll_that_the_kernel_refuses_is_an_error_that_says_what_is_missing() {
+    if !is_on(&["epoll"], NO_BUSY_POLL) {
+        return;
+    }
     let error = start(WaitStrategy::KernelBusyPoll { usecs: u32::MAX, budget: 8, prefer: false }).err();
     let error = error.expect("more than the kernel takes").to_string();
     assert!(error.contains("busy polling") && error.contains("Linux 6.9"), "{error}");
 }
 
 const ROUNDS: usize = 300;
+
+/// Why the tests of kernel busy polling are for epoll: what the others say instead is in `backends.rs`.
+const NO_BUSY_POLL: &str = "the kernel polls for epoll only";
 
 fn start(wait: WaitStrategy) -> std::io::Result<Running> {
     Runtime::builder()
@@ -87,6 +93,9 @@ fn kernel_polls() -> bool {
 
 #[test]
 fn kernel_busy_polling_serves_where_the_kernel_has_it_and_is_an_error_elsewhere() {
+    if !is_on(&["epoll"], NO_BUSY_POLL) {
+        return;
+    }
     let wait = WaitStrategy::KernelBusyPoll { usecs: 20, budget: 8, prefer: true };
     match start(wait) {
         Ok(server) => {
