@@ -200,9 +200,11 @@ fn on_real_sockets_relays_may_end_in_all_ways_and_nobody_stays() {
                 7 => {
                     let id = {
                         let ids = ids.lock().unwrap();
-                        ids[chance.below(ids.len())]
+                        ids.get(chance.below(ids.len().max(1))).copied()
                     };
                     let what = chance.below(5);
+                    // A worker may not have got to the first of them yet.
+                    let Some(id) = id else { continue };
                     server.handle().run_on(id.worker(), move |local| match what {
                         0 => local.commands().close(id),
                         1 => local.commands().reset(id),
