@@ -133,7 +133,7 @@ unsafe fn run<H: 'static, B: Run>(head: NonNull<Head<H>>, waker: &Waker) -> Poll
     // SAFETY: a `B` lies there; nobody else refers to it, because the state says so and all ways to it ask (test:
     // `nobody_gets_at_what_is_being_polled`).
     let future = unsafe { future.as_mut() };
-    // SAFETY: it lies there until it is dropped, in `end`; a cell that is `Busy` for good is leaked (test:
+    // SAFETY: it lies there until it is dropped, in `end_behind`; a cell that is `Busy` for good is leaked (test:
     // `what_has_panicked_stays_where_it_is`).
     let future = unsafe { Pin::new_unchecked(future) };
     let Poll::Ready(left) = future.run(waker) else { return Poll::Pending };

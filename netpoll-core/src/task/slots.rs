@@ -27,7 +27,8 @@ const GONE: u32 = u32::MAX;
 const _: () = assert!(GENERATION_MAX < FREE && INDEX_MAX < NONE as usize && FREE | NONE != GONE);
 const _: () = assert!(CLASSES <= NO_CLASS as usize);
 
-/// Cells beyond these are freed with the task that was in them.
+/// Cells beyond these are freed with the task that was in them: what comes and goes in a turn or two finds one, and a burst is no reason to keep
+/// more than half a megabyte.
 const FREE_MAX: usize = 1024;
 
 /// The handle of the task is there.
