@@ -15,7 +15,8 @@ const BYTES_MAX: usize = 128;
 /// The longest that needs no allocation of its own: a UUID with its dashes.
 const SHORT_BYTES_MAX: usize = 36;
 
-/// The name of a request: that of its field `X-Request-Id`, if it has a sane one, else a new one of 32 hexadecimal digits.
+/// The name of a request: that of its field `X-Request-Id`, if it has a sane one, else a new one of 32 hexadecimal digits, of which the last 16
+/// are the same for all that are made on one thread.
 ///
 /// Sane is what has 1 to 128 letters, digits and `-._~:/+=`, on one line: what a client sends ends up in logs, and in the requests
 /// that are made on its behalf. [`take`](Self::take) is a hook that puts it into the request's extensions, and [`show`](Self::show) one that
