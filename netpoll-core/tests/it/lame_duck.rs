@@ -3,14 +3,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::sim::{Options, Sim};
 use netpoll_core::{Builder, Readiness, Runtime, Stage, Workers};
 
-use crate::support::Echo;
+use crate::support::{Echo, alone};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any test runs.
@@ -131,20 +130,6 @@ fn by_default() {
     }
 }
 
-/// Runs one of the tests below in a process of its own.
-fn alone(test: &str) -> ExitStatus {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let name =
-        module_path!().split_once("::").map_or(test.to_owned(), |(_, module)| format!("{module}::{test}"));
-    let output = command.args(["--exact", &name, "--ignored", "--test-threads=1"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("running 1 test"), "{name}: {text}");
-    if output.status.code().is_some_and(|code| code != 0) {
-        panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status
-}
-
 /// A runtime with a lame-duck time for ever that was sent SIGTERM, and what its end is awaited by.
 fn signalled() -> (netpoll_core::Handle, netpoll_core::Address, std::thread::JoinHandle<netpoll_core::Report>)
 {
@@ -160,7 +145,7 @@ fn signalled() -> (netpoll_core::Handle, netpoll_core::Address, std::thread::Joi
 
 #[test]
 fn behind_the_first_signal_it_serves_on_and_the_second_begins_the_drain() {
-    assert!(alone("two_signals").success());
+    assert!(alone(module_path!(), "two_signals").success());
 }
 
 /// Run by `behind_the_first_signal_it_serves_on_and_the_second_begins_the_drain`.
@@ -179,7 +164,7 @@ fn two_signals() {
 
 #[test]
 fn a_third_signal_ends_the_process() {
-    assert_eq!(alone("three_signals").signal(), Some(libc::SIGHUP));
+    assert_eq!(alone(module_path!(), "three_signals").signal(), Some(libc::SIGHUP));
 }
 
 /// Run by `a_third_signal_ends_the_process`.
@@ -198,7 +183,7 @@ fn three_signals() {
 
 #[test]
 fn in_a_drain_behind_a_lame_duck_time_that_has_passed_the_second_signal_ends_the_process() {
-    assert_eq!(alone("a_late_second_signal").signal(), Some(libc::SIGINT));
+    assert_eq!(alone(module_path!(), "a_late_second_signal").signal(), Some(libc::SIGINT));
 }
 
 /// Run by `in_a_drain_behind_a_lame_duck_time_that_has_passed_the_second_signal_ends_the_process`.

@@ -1,7 +1,6 @@
 //! Signals that tasks listen to. Those of the process come in processes of their own.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use netpoll_core::signal::{self, Signal, SignalKind};
@@ -9,6 +8,8 @@ use netpoll_core::sim::{Options, Sim};
 use netpoll_core::task::{spawn_local, yield_now};
 use netpoll_core::time::timeout;
 use netpoll_core::{Runtime, StopSignal, Workers};
+
+use crate::support::alone;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(20);
@@ -41,23 +42,9 @@ async fn hears_nothing(signal: &mut Signal) -> bool {
     timeout(MOMENT, signal.recv()).await.is_err()
 }
 
-/// Runs one of the tests below in a process of its own.
-fn alone(test: &str) -> ExitStatus {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let name =
-        module_path!().split_once("::").map_or(test.to_owned(), |(_, module)| format!("{module}::{test}"));
-    let output = command.args(["--exact", &name, "--ignored", "--test-threads=1"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("running 1 test"), "{name}: {text}");
-    if output.status.code().is_some_and(|code| code != 0) {
-        panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status
-}
-
 #[test]
 fn everybody_who_listens_hears_a_signal_and_none_is_lost_between_two_waits() {
-    assert!(alone("listens").success());
+    assert!(alone(module_path!(), "listens").success());
 }
 
 /// Run by `everybody_who_listens_hears_a_signal_and_none_is_lost_between_two_waits`.
@@ -98,7 +85,7 @@ fn listens() {
 
 #[test]
 fn a_signal_has_its_usual_action_again_when_nobody_listens_any_more() {
-    assert_eq!(alone("listens_no_more").signal(), Some(libc::SIGTERM));
+    assert_eq!(alone(module_path!(), "listens_no_more").signal(), Some(libc::SIGTERM));
 }
 
 /// Run by `a_signal_has_its_usual_action_again_when_nobody_listens_any_more`.
@@ -122,7 +109,7 @@ fn listens_no_more() {
 
 #[test]
 fn a_signal_that_was_ignored_before_stays_ignored() {
-    assert!(alone("ignores").success());
+    assert!(alone(module_path!(), "ignores").success());
 }
 
 /// Run by `a_signal_that_was_ignored_before_stays_ignored`.
@@ -142,7 +129,7 @@ fn ignores() {
 
 #[test]
 fn a_signal_that_stops_the_runtime_does_so_and_is_heard_and_the_second_kills() {
-    assert_eq!(alone("stops_and_listens").signal(), Some(libc::SIGINT));
+    assert_eq!(alone(module_path!(), "stops_and_listens").signal(), Some(libc::SIGINT));
 }
 
 /// Run by `a_signal_that_stops_the_runtime_does_so_and_is_heard_and_the_second_kills`.

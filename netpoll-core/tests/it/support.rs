@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitStatus};
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -25,6 +26,19 @@ pub fn is_on(backends: &[&str], why: &str) -> bool {
         println!("skipped on {}: {why}", backend());
     }
     is_one
+}
+
+/// Runs an ignored test of this module (`module_path!()`) in a process of its own.
+pub fn alone(module: &str, test: &str) -> ExitStatus {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let name = module.split_once("::").map_or(test.to_owned(), |(_, module)| format!("{module}::{test}"));
+    let output = command.args(["--exact", &name, "--ignored", "--test-threads=1"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("running 1 test"), "{name}: {text}");
+    if output.status.code().is_some_and(|code| code != 0) {
+        panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status
 }
 
 /// Sends back what it gets.

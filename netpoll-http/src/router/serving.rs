@@ -108,11 +108,11 @@ impl Service for Router {
     #[inline]
     fn has_after(&self, route: Option<RouteId>) -> bool {
         self.has_before(route)
+            // Hooks of groups have to see answers, whatever they are.
             && (self.hooks.must_see()
                 || route.is_none_or(|route| self.held(route).groups.iter().any(|group| group.has_after())))
     }
 
-    /// Hooks of groups have to see answers, whatever they are.
     #[inline]
     fn stamp<'r>(
         &self,
