@@ -183,6 +183,8 @@ mod tests {
     use std::os::fd::BorrowedFd;
 
     use super::super::super::{Demand, HangUp, Interest, Queue, Verdict};
+    use super::super::batch::Batch;
+    use super::super::source::Readiness;
     use super::*;
     use crate::mem::Pool;
 
@@ -217,12 +219,12 @@ mod tests {
 
     /// A poller that agrees to everything, but that one comes back while it is full.
     #[derive(Default)]
-    struct Willing {
+    struct Willing<const ONCE: bool = false> {
         is_full: Cell<bool>,
     }
 
-    impl Register for Willing {
-        const REPORTS_LISTENERS_ONCE: bool = false;
+    impl<const ONCE: bool> Register for Willing<ONCE> {
+        const REPORTS_LISTENERS_ONCE: bool = ONCE;
 
         fn register_stream(&self, _fd: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
             Ok(())
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_reserve_that_somebody_else_took_is_taken_again_when_the_pause_is_over() {
-        let mut streams = Streams::new(Willing::default()).unwrap();
+        let mut streams = Streams::new(<Willing>::default()).unwrap();
         let options = sys::ListenOptions {
             backlog: 8,
             sharing: sys::Sharing::Alone,
@@ -281,6 +283,7 @@ mod tests {
         pool: Option<Pool>,
         peers: usize,
         troubles: Vec<Option<i32>>,
+        unfinished: usize,
     }
 
     impl Sink for Worker {
@@ -325,14 +328,55 @@ mod tests {
 
         fn ending(&mut self, _io: &mut dyn Io, _key: Key) {}
 
-        fn unfinished(&mut self, _key: Key) {}
+        fn unfinished(&mut self, _key: Key) {
+            self.unfinished += 1;
+        }
 
         fn delivered(&mut self, _io: &mut dyn Io) {}
     }
 
     #[test]
+    fn a_listener_that_is_reported_once_is_accepted_from_to_the_end_and_one_of_several_workers_by_shares() {
+        // What each go finds of five peers, and whether it leaves the listener to the ready list.
+        let goes = |queue, accepts, count: usize| {
+            let mut streams = Streams::new(Willing::<true>::default()).unwrap();
+            let (key, mut worker) = (Key::new(0, 1, 0), Worker::default());
+            let options = sys::ListenOptions {
+                backlog: 8,
+                sharing: sys::Sharing::Alone,
+                defer_accept: None,
+                fast_open: None,
+            };
+            let socket = sys::listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+            let addr = sys::local_addr(socket.as_fd()).unwrap();
+            streams.listen(key, socket, queue).unwrap();
+            let _peers = [(); 5].map(|()| std::net::TcpStream::connect(&addr).unwrap());
+            let limits = Limits { events: 8, read_bytes: 1024, accepts };
+            let mut batch = Batch::new();
+            let goes = (0..count).map(|go| {
+                let before = worker.peers;
+                match go {
+                    0 => {
+                        let now = Readiness { readable: true, ..Readiness::default() };
+                        streams.ready(batch.scratch(), &limits, &mut worker, key, now);
+                    }
+                    _ => streams.resume(&mut batch, &limits, &mut worker, key),
+                }
+                (worker.peers - before, std::mem::take(&mut worker.unfinished) > 0)
+            });
+            goes.collect::<Vec<_>>()
+        };
+        assert_eq!(goes(Queue::Own, 64, 1), [(5, false)]);
+        assert_eq!(goes(Queue::Own, 3, 2), [(3, true), (2, false)]);
+        // Which may have been all of them: only one that is not there says so.
+        assert_eq!(goes(Queue::Own, 5, 2), [(5, true), (0, false)]);
+        let shares = goes(Queue::Workers { workers: 2 }, 64, 5);
+        assert_eq!(shares, [(1, true), (1, true), (1, true), (1, true), (1, false)]);
+    }
+
+    #[test]
     fn a_listener_that_lost_its_place_tries_again_behind_each_pause_and_accepts_who_has_waited() {
-        let mut streams = Streams::new(Willing { is_full: Cell::new(true) }).unwrap();
+        let mut streams = Streams::new(Willing::<false> { is_full: Cell::new(true) }).unwrap();
         let (key, mut worker) = (Key::new(0, 1, 0), Worker::default());
         let options = sys::ListenOptions {
             backlog: 8,
@@ -366,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_listener_whose_place_somebody_else_took_rests_until_there_is_one() {
-        let mut streams = Streams::new(Willing { is_full: Cell::new(true) }).unwrap();
+        let mut streams = Streams::new(Willing::<false> { is_full: Cell::new(true) }).unwrap();
         let key = Key::new(0, 1, 0);
         let options = sys::ListenOptions {
             backlog: 8,
