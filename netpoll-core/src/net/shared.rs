@@ -278,6 +278,8 @@ impl Shared {
     /// Receives into memory of whoever reads, in the order of all that came before: nothing lies here.
     #[inline(never)]
     fn take_from_socket(&self, into: &mut [u8]) -> usize {
+        // A forked child would take input of its parent.
+        sys::assert_not_forked();
         let count = desk::with(self.lane.number(), |desk| desk.io.take(self.key.get(), into)).unwrap_or(0);
         if count > 0 && self.has(IDLE) {
             self.end_idle_time();

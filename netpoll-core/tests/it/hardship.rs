@@ -1,5 +1,6 @@
 //! What the network and the system do to a server, on real sockets.
 
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -728,6 +729,54 @@ fn forks_in_a_callback() {
         let report = server.stop(Duration::from_secs(5)).unwrap();
         assert_eq!((report.stats.accepted, report.stats.panics, report.cut), (4, 0, 0), "{name}");
     }
+}
+
+#[test]
+fn a_child_forked_in_a_task_takes_no_input_of_its_parent() {
+    alone("hardship::forks_in_a_task", "");
+}
+
+/// Run by `a_child_forked_in_a_task_takes_no_input_of_its_parent`.
+#[test]
+#[ignore = "needs a process of its own"]
+fn forks_in_a_task() {
+    let (statuses, ends) = mpsc::channel();
+    let server = Runtime::builder()
+        .workers(Workers::Count(1))
+        .listen_tasks("127.0.0.1:0", move |mut stream, _peer| {
+            let forker = Forker { fork_in: b"", statuses: statuses.clone() };
+            async move {
+                let (mut room, mut waits) = (vec![0; 64 << 10], 0);
+                loop {
+                    let read = poll_fn(|cx| {
+                        // It is polled because input is there, which it takes out of the socket itself by now.
+                        if waits == 3 {
+                            waits += 1;
+                            forker.fork();
+                        }
+                        let read = stream.poll_read(cx, &mut room);
+                        waits += usize::from(read.is_pending());
+                        read
+                    });
+                    let Ok(count @ 1..) = read.await else { return };
+                    stream.write_all(&room[..count]).await.unwrap();
+                }
+            }
+        })
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
+    for round in 0..6 {
+        client.write_all(&[round; 10_000]).unwrap();
+        let mut answer = [0; 10_000];
+        client.read_exact(&mut answer).unwrap();
+        assert!(answer == [round; 10_000]);
+    }
+    let status = ends.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 101, "{status}");
+    drop(client);
+    assert_eq!(server.stop(Duration::from_secs(5)).unwrap().stats.panics, 0);
 }
 
 #[test]
