@@ -23,6 +23,9 @@ impl<P: Protocol> Connections<P> {
         let Some(key) = self.slots.insert_with(slot) else { return };
         if let Some(slot) = self.slots.get_mut(key) {
             slot.stream.set_dialed();
+            if slot.protocol.is_of_task() {
+                slot.stream.set_in_task();
+            }
         }
         cx.dialed.began(name, key);
         // Behind the end of a drain nobody would cut it.

@@ -114,6 +114,10 @@ impl<A: Protocol, B: Protocol> Protocol for Either<A, B> {
         whichever!(self, protocol => protocol.takes_last_input())
     }
 
+    fn is_of_task(&self) -> bool {
+        whichever!(self, protocol => protocol.is_of_task())
+    }
+
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         whichever!(self, protocol => protocol.idle_since(conn))
     }

@@ -124,6 +124,12 @@ pub trait Protocol: Sized + 'static {
         false
     }
 
+    /// Whether a task has it, whoever waits for which is not waited for by a drain because of it. Asked once, of one that is dialed.
+    #[doc(hidden)]
+    fn is_of_task(&self) -> bool {
+        false
+    }
+
     /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than
     /// connecting again. Asked when there is no room for newcomers, or hardly any: those who have idled longest
     /// are closed then ([`Lost::Evicted`]). Asked as well when the deadline of a drain has passed: who is idle is closed, with its

@@ -193,10 +193,11 @@ impl Stream {
         self.rare |= IN_TASK;
     }
 
-    /// It leads to a server, some task or state has it, and all that it was given to send has left: whoever waits for it, a drain need not.
+    /// It leads to a server, or will, some task or state has it, and all that it was given to send has left: whoever waits for it, a drain need
+    /// not.
     pub fn is_quiet_client(&self) -> bool {
         self.rare & (IN_TASK | DIALED) == IN_TASK | DIALED
-            && self.phase.is_open()
+            && (self.phase.is_open() || self.phase.is_connecting())
             && self.waiting_bytes() == 0
     }
 

@@ -115,6 +115,10 @@ impl Protocol for Link {
         true
     }
 
+    fn is_of_task(&self) -> bool {
+        true
+    }
+
     fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.0.drained();
         conn.unchanged_flow()

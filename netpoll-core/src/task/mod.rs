@@ -116,8 +116,8 @@ where
 /// where one that waits for [`stopping`] has gone when it begins; it hears what the last of the others tell it if it waits for just that.
 /// What it still has to say at its own end, its destructors say.
 ///
-/// Nor does one wait for a [`Stream`](crate::net::Stream) that was connected to a server and that only daemons and states have, but for what was
-/// written to it to leave. For one that was accepted it waits, whoever has it: a daemon lets go of it when [`stopping`] says so, or the
+/// Nor does one wait for a [`Stream`](crate::net::Stream) that was connected to a server, or is about to be, and that only daemons and states
+/// have, but for what was written to it to leave. For one that was accepted it waits, whoever has it: a daemon lets go of it when [`stopping`] says so, or the
 /// drain lasts until its deadline. UDP sockets hold none.
 ///
 /// ```

@@ -1,6 +1,6 @@
 //! Streams of which a task says that they are idle: drains do not wait for them, newcomers may have their place, and what comes is answered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use netpoll_core::net::{IdleMark, Link, Stream, in_task};
-use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
+use netpoll_core::sim::{Answer, ListenerId, Options, PeerId, Sim};
 use netpoll_core::task::{spawn_daemon, spawn_local, stopping};
 use netpoll_core::time::sleep;
 use netpoll_core::{Conn, ConnLimits, Flow, Input, Layer, Layered, Runtime, Upper, Workers};
@@ -292,6 +292,36 @@ fn what_a_daemon_has_written_to_a_server_leaves_before_a_drain_is_over() {
     assert!(sim.is_finished());
     assert_eq!(sim.take_received(peer).len(), 300_000);
     assert!(!sim.is_reset(peer));
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_server_that_only_a_daemon_connects_to() {
+    for answer in [Answer::Ignore, Answer::AcceptAfter(30 * SECOND)] {
+        let mut sim = Sim::new(Options::default());
+        sim.answer_connections(answer);
+        let ended = Rc::<Cell<bool>>::default();
+        let waits = Rc::clone(&ended);
+        sim.block_on(async move {
+            spawn_daemon(async {
+                loop {
+                    let _ = Stream::connect("10.0.0.1:5432").await;
+                }
+            })
+            .detach();
+            // Whoever waits for it is waited for.
+            spawn_local(async move {
+                sleep(2 * SECOND).await;
+                waits.set(true);
+            })
+            .detach();
+        });
+        sim.begin_drain(HOUR);
+        sim.advance(SECOND);
+        assert!(!sim.is_finished());
+        sim.advance(2 * SECOND);
+        assert!(sim.is_finished() && ended.get());
+        assert_eq!(sim.stats().open(), 0);
+    }
 }
 
 #[test]
