@@ -505,9 +505,12 @@ impl<P: Protocol> Table for Connections<P> {
 
     fn close_quiet(&mut self, cx: &mut Context, io: &mut dyn Io) {
         for key in self.keys() {
-            if self.slots.get(key).is_some_and(|slot| slot.stream.is_quiet_client()) {
-                self.end(cx, io, key, End::closed());
-            }
+            let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.stream.is_quiet_client()) else {
+                continue;
+            };
+            // That of a layer: a server that waits for it would take the end for a cut.
+            let panicked = slot.stream.phase.is_open().then(|| slot.say_last_word(cx, io, key)).flatten();
+            self.end(cx, io, key, panicked.unwrap_or_else(End::closed));
         }
     }
 

@@ -12,7 +12,9 @@ use netpoll_core::net::{IdleMark, Link, Stream, in_task};
 use netpoll_core::sim::{Answer, ListenerId, Options, PeerId, Sim};
 use netpoll_core::task::{spawn_daemon, spawn_local, stopping};
 use netpoll_core::time::sleep;
-use netpoll_core::{Conn, ConnLimits, Flow, Input, Layer, Layered, Runtime, Upper, Workers};
+use netpoll_core::{
+    Address, Conn, ConnLimits, ConnectOptions, Flow, Input, Layer, Layered, Runtime, Upper, Workers,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -467,6 +469,51 @@ fn a_stream_that_is_idle_under_a_layer_is_retired_like_any_other() {
     sim.advance(4 * SECOND);
     assert_eq!(*notes.borrow(), ["ConnectionAborted"]);
     assert!(sim.is_finished());
+}
+
+/// The same with a last word.
+struct Polite;
+
+impl Layer for Polite {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+        Same.received(conn, input, upper)
+    }
+
+    fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+        Same.send(conn, plain)
+    }
+
+    fn finish(&mut self, conn: &mut Conn<'_>) {
+        conn.send(b"bye");
+    }
+}
+
+#[test]
+fn a_layer_has_its_last_word_to_a_server_that_no_drain_waits_for() {
+    for is_dropped in [true, false] {
+        let mut sim = Sim::new(Options::default());
+        sim.handle().run_on(0, move |local| {
+            let link = in_task(move |mut stream| async move {
+                stream.write_all(b"hello ").await.unwrap();
+                spawn_daemon(async move {
+                    if !is_dropped {
+                        pending::<()>().await;
+                    }
+                    drop(stream);
+                })
+                .detach();
+            });
+            let to: Address = "10.0.0.1:5432".parse().unwrap();
+            local.commands().connect(to, ConnectOptions::default(), Layered::new(Polite, link));
+        });
+        sim.settle();
+        let (peer, _) = sim.take_dialed().pop().unwrap();
+        sim.begin_drain(HOUR);
+        sim.advance(5 * SECOND);
+        assert!(sim.is_finished());
+        assert_eq!(sim.take_received(peer), b"hello bye", "{is_dropped}");
+        assert!(sim.is_closed(peer) && !sim.is_reset(peer));
+    }
 }
 
 #[test]
