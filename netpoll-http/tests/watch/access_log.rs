@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_http::{
-    AccessLog, App, Completed, Error, Forwarded, LogFormat, Method, Request, RequestId, Response, Router,
-    Server, StatusCode, TestClient, TraceContext,
+    AccessLog, App, Completed, Error, Forwarded, HeaderName, HeaderValue, Json, LogFormat, Method, Parts,
+    Reply, Request, RequestId, Response, Router, Server, StatusCode, TestClient, TraceContext,
 };
+
+use crate::chance::Chance;
 
 /// What was written, for a test to look at.
 #[derive(Clone, Default)]
@@ -154,6 +156,249 @@ fn a_line_is_whole_however_long_its_texts_are_and_whatever_is_in_them() {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(line["target"], shown(&format!("/orders/7?{target}")));
         assert_eq!(line["user_agent"], shown(&format!("a{agent}")));
+    }
+}
+
+/// A text as the documentation of the formats says, written without any haste.
+fn escaped(text: &[u8], format: LogFormat) -> String {
+    let shown = text.iter().take(2048).map(|byte| match (*byte, format) {
+        (b'"' | b'\\', _) => format!("\\{}", char::from(*byte)),
+        (b' '..=b'~', _) => char::from(*byte).to_string(),
+        (byte, LogFormat::Json) => format!("\\u{byte:04x}"),
+        (byte, _) => format!("\\x{byte:02x}"),
+    });
+    shown.chain((text.len() > 2048).then(|| "...".to_owned())).collect()
+}
+
+/// The line of a request in the same way: all but its last figures.
+fn slow_line(
+    format: LogFormat,
+    client: &str,
+    (method, target): (&[u8], &[u8]),
+    host: &[u8],
+    fields: [Option<&[u8]>; 2],
+    (bytes_in, bytes_out, body_bytes): (usize, usize, usize),
+) -> String {
+    let show = |text: &[u8]| escaped(text, format);
+    let (method, target, host) = (show(method), show(target), show(host));
+    if format == LogFormat::Json {
+        let [referer, user_agent] = ["referer", "user_agent"];
+        let more = [(referer, fields[0]), (user_agent, fields[1])]
+            .iter()
+            .filter_map(|(name, value)| value.map(|value| format!(",\"{name}\":\"{}\"", show(value))))
+            .collect::<String>();
+        return format!(
+            "{{\"time\":\"1994-11-06T08:49:37Z\",\"client\":\"{client}\",\"method\":\"{method}\",\
+             \"target\":\"{target}\",\"version\":\"HTTP/1.1\",\"host\":\"{host}\",\"route\":\"/{{*rest}}\",\
+             \"status\":200,\"outcome\":\"answered\",\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out},\
+             \"queue_us\":0,\"handler_us\":0,\"send_us\":0{more}}}\n"
+        );
+    }
+    let more = match format {
+        LogFormat::Combined => {
+            fields.map(|value| format!(" \"{}\"", value.map_or("-".to_owned(), show))).concat()
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{client} - - [06/Nov/1994:08:49:37 +0000] \"{method} {target} HTTP/1.1\" 200 {body_bytes}{more}\n"
+    )
+}
+
+#[test]
+fn a_line_is_what_the_documentation_says_whatever_is_in_the_texts_of_a_peer() {
+    use std::net::SocketAddr;
+
+    const TOKENS: &[u8] = b"!#$%&'*+-.^_`|~0123456789ABCXYZabcxyz";
+    let mut chance = Chance::new(7);
+    for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
+        let paper = Paper::default();
+        let log = AccessLog::to(paper.clone(), format).expect("a thread");
+        let answers = |req: &Request| "x".repeat(req.header("n").map_or(0, |n| n.len() * n.len() * n.len()));
+        let client = App::new(move |_| Router::new().any("/{*rest}", answers)).on_complete(log.hook()).test();
+        for round in 0..600 {
+            // Most are short; some are about as long as is shown, and some longer.
+            let mut any = |from: &mut dyn FnMut(usize) -> u8| -> Vec<u8> {
+                let length = match chance.below(8) {
+                    0 => 2040 + chance.below(20),
+                    1 => chance.below(3000),
+                    _ => chance.below(40),
+                };
+                (0..length).map(|_| from(chance.below(1 << 16))).collect()
+            };
+            let odd = round % 3;
+            // All that may be in a value: mostly what stands for itself, or mostly not.
+            let mut value = |number: usize| match number % 5 {
+                0 => b"\"\\\t\xff\x80 "[number / 5 % 6],
+                _ if odd == 0 => b'a' + (number % 26) as u8,
+                _ => [b' '..=b'~', 0x80..=0xff][odd - 1].clone().nth(number % 95).unwrap_or(b'y'),
+            };
+            let (referer, agent) = (any(&mut value), any(&mut value));
+            let path = any(&mut |number| match b'!' + (number % 94) as u8 {
+                b'#' => b'"',
+                byte => byte,
+            });
+            let target = [b"/t", &path[..]].concat();
+            let method: Vec<u8> = match chance.below(3) {
+                0 => b"GET".to_vec(),
+                1 => b"POST".to_vec(),
+                _ => (0..=chance.below(32)).map(|_| TOKENS[chance.below(TOKENS.len())]).collect(),
+            };
+            let (peer, name): (SocketAddr, _) = match chance.below(4) {
+                0 => ("[2001:db8::7]:1".parse().expect("an address"), "2001:db8::7".to_owned()),
+                1 => ("[::ffff:10.0.0.7]:1".parse().expect("an address"), "10.0.0.7".to_owned()),
+                _ => {
+                    let octets: [u8; 4] = std::array::from_fn(|_| chance.below(256) as u8);
+                    let ip = std::net::Ipv4Addr::from(octets);
+                    ((ip, 1).into(), ip.to_string())
+                }
+            };
+            let mut head = [&method[..], b" ", &target, b" HTTP/1.1\r\nHost: a-b.c:80\r\n"].concat();
+            // Other fields around, and a second one of a name, of which the first is shown.
+            let has = [chance.below(4) > 0, chance.below(4) > 0];
+            head.extend_from_slice(
+                format!("N: {}\r\nReferers: no\r\n", "n".repeat(chance.below(15))).as_bytes(),
+            );
+            for (name, text, has) in [("REFERER", &referer, has[0]), ("user-AGENT", &agent, has[1])] {
+                if has {
+                    head.extend_from_slice(format!("{name}: ").as_bytes());
+                    head.extend_from_slice(text);
+                    head.extend_from_slice(format!("\r\n{name}: second\r\n").as_bytes());
+                }
+            }
+            head.extend_from_slice(b"\r\n");
+            let mut connection = client.connect_from(peer);
+            connection.send(&head);
+            let answer = connection.received();
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
+            let head_bytes = memchr::memmem::find(&answer, b"\r\n\r\n").expect("a head") + 4;
+            log.flush();
+            let line = std::mem::take(&mut *paper.0.lock().expect("nobody panics"));
+            let line = String::from_utf8(line).expect("ASCII");
+            let trimmed = |text: &'_ [u8]| {
+                let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+                let begin = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
+                let end = text.iter().rposition(|byte| !is_blank(byte)).map_or(begin, |end| end + 1);
+                text[begin..end].to_vec()
+            };
+            let (referer, agent) = (trimmed(&referer), trimmed(&agent));
+            let fields = [has[0].then_some(&referer[..]), has[1].then_some(&agent[..])];
+            let bytes = (head.len(), answer.len(), answer.len() - head_bytes);
+            assert_eq!(
+                line,
+                slow_line(format, &name, (&method, &target), b"a-b.c:80", fields, bytes),
+                "round {round}"
+            );
+            if format == LogFormat::Json {
+                let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                assert_eq!(read["bytes_in"], head.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_is_sent_each_line_of_json_is_one() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread");
+    let mut chance = Chance::new(8);
+    let good = b"GET /orders/7 HTTP/1.1\r\nHost: example.org:80\r\nUser-Agent: me\r\nReferer: you\r\n\r\n";
+    for at in 0..good.len() {
+        let client = App::new(|_| router()).on_complete(log.hook()).test();
+        for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_alphanumeric()) {
+            let mut bytes = good.to_vec();
+            bytes[at] = byte;
+            if chance.below(4) == 0 {
+                let other = chance.below(bytes.len());
+                bytes[other] = chance.below(256) as u8;
+            }
+            client.raw(&bytes);
+        }
+        log.flush();
+    }
+    let text = paper.text();
+    assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')));
+    let mut methods = 0;
+    for line in text.lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        methods += usize::from(line["method"] == "GET");
+        assert!(line["status"].is_u64() || line["outcome"] == "abandoned", "{line}");
+    }
+    assert!(methods > 1000 && log.lost().total() == 0, "{methods} {:?}", log.lost());
+}
+
+#[test]
+fn the_size_in_a_line_is_that_of_the_body_whichever_way_the_answer_was_written() {
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Common).expect("a thread");
+    let added = || (HeaderName::from_static("x-a"), HeaderValue::from_static("b"));
+    let routes = move || {
+        Router::new()
+            .get("/text", |_: &Request| "hello")
+            .get("/json", |_: &Request| Json([1, 2]))
+            .get("/created", |_: &Request| (StatusCode::CREATED, Json([1, 2])))
+            .get("/more", move |_: &Request, reply: Reply<'_>| {
+                let (name, value) = added();
+                reply.with_header(name, value).json(StatusCode::OK, &[1, 2])
+            })
+            .get("/more/text", move |_: &Request, reply: Reply<'_>| {
+                let (name, value) = added();
+                reply.with_header(name, value).bytes(StatusCode::OK, "text/plain", b"hello")
+            })
+            .get("/more/close", move |_: &Request, reply: Reply<'_>| {
+                let (name, value) = added();
+                reply.close().with_header(name, value).json(StatusCode::OK, "\r\n\r\n")
+            })
+            .get("/async", async |_: Request| Json([1, 2]))
+            .get("/fails", |_: &Request| -> Result<(), Error> { Err(Error::bad_request("why not")) })
+            .get("/panics", |_: &Request| -> &str { panic!("as told") })
+            .method_not_allowed(|_: &Request| (StatusCode::METHOD_NOT_ALLOWED, Json("not this one")))
+            .fallback(|_: &Request| Json("nothing"))
+    };
+    let kinds: [fn(Router) -> Router; 4] = [
+        |router| router,
+        |router| router.before(|_: &Request| ()),
+        |router| router.before(RequestId::take).after(RequestId::show),
+        |router| {
+            router.after(|_: &Request, parts: &mut Parts| {
+                parts.headers.insert(HeaderName::from_static("x-b"), HeaderValue::from_static("c"));
+            })
+        },
+    ];
+    for kind in kinds {
+        let client = App::new(move |_| kind(routes())).on_complete(log.hook()).test();
+        let ways = [
+            "/text",
+            "/json",
+            "/created",
+            "/more",
+            "/more/text",
+            "/more/close",
+            "/async",
+            "/fails",
+            "/panics",
+            "/nowhere",
+        ];
+        let all = ways.map(|path| ("GET", path)).into_iter();
+        for (method, path) in
+            all.chain(ways.map(|path| ("HEAD", path))).chain([("PUT", "/json"), ("GET", "*")])
+        {
+            // The second answer of a connection begins where something lies already.
+            let mut connection = client.connect();
+            connection.send(
+                format!("GET /text HTTP/1.1\r\nHost: a\r\n\r\n{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+                    .as_bytes(),
+            );
+            let answers = String::from_utf8(connection.received()).expect("text");
+            let (_, last) = answers.rsplit_once("HTTP/1.1 ").expect("an answer");
+            let (_, body) = last.split_once("\r\n\r\n").expect("a head");
+            log.flush();
+            let lines = std::mem::take(&mut *paper.0.lock().expect("nobody panics"));
+            let lines = String::from_utf8(lines).expect("ASCII");
+            assert_eq!(lines.lines().count(), 2, "{method} {path}: {answers}");
+            assert!(lines.ends_with(&format!(" {}\n", body.len())), "{method} {path}: {lines}{answers}");
+        }
     }
 }
 

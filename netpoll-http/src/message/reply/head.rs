@@ -57,6 +57,7 @@ impl<'a> Reply<'a> {
         let begun = self.begin(status, content_type, Length::Known((body_end - start) as u64));
         let head_bytes = self.state.out.len() - body_end;
         self.state.out[start..].rotate_right(head_bytes);
+        self.state.facts.head_end.set(start + head_bytes);
         if !begun.has_body {
             self.state.out.truncate(start + head_bytes);
         }
