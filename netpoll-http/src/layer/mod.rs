@@ -68,8 +68,8 @@ impl Hooks {
     /// Those before a handler that have something left to do, in the outermost router.
     #[inline]
     pub(crate) fn outermost(&self, request: &Request<'_>) -> impl Iterator<Item = &Before> {
-        // Somebody else's service may ask without having looked.
-        let done = if request.extensions().is_named() { self.naming } else { 0 };
+        // Somebody else's service may ask without having looked, and a handler of a router that has looked for something else.
+        let done = if request.extensions().are_known(self.names) { self.naming } else { 0 };
         self.before[done..].iter()
     }
 

@@ -15,7 +15,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock};
 
 use super::dropped;
-use super::names::Named;
+use super::names::{Named, Names};
 
 /// Values that go with a request, by their types: what a `before` hook found out, for the handler and for `after` hooks.
 ///
@@ -71,10 +71,10 @@ impl Extensions {
         Self { named, first: Next::new() }
     }
 
-    /// Whether anything was looked for from the start.
+    /// Whether all of this was looked for from the start.
     #[inline]
-    pub(crate) fn is_named(&self) -> bool {
-        self.named.is_some()
+    pub(crate) fn are_known(&self, names: Names) -> bool {
+        self.named.as_ref().is_some_and(|named| named.has_looked_for(names))
     }
 
     /// Adds a value. [`get`](Self::get) finds it from now on in the place of one of its type that was there; who has a reference to
@@ -178,7 +178,8 @@ mod tests {
     }
 
     fn named(name: &[u8]) -> Extensions {
-        Extensions::with(Some(Named { id: Some(RequestId::from_text(name)), trace: None }))
+        let wanted = Names { id: true, trace: false };
+        Extensions::with(Some(Named { wanted, id: Some(RequestId::from_text(name)), trace: None }))
     }
 
     #[test]

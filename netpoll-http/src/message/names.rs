@@ -17,6 +17,8 @@ pub struct Names {
 /// What was found out.
 #[derive(Clone)]
 pub(crate) struct Named {
+    /// What was looked for: a request without a trace has none also where that was.
+    pub(crate) wanted: Names,
     pub(crate) id: Option<RequestId>,
     pub(crate) trace: Option<TraceContext>,
 }
@@ -40,6 +42,7 @@ impl Names {
             },
         );
         Named {
+            wanted: self,
             id: self.id.then(|| RequestId::found(id.filter(|_| ids == 1))),
             trace: match parent {
                 Some(parent) if self.trace && parents == 1 => TraceContext::found(parent, || {
@@ -52,6 +55,12 @@ impl Names {
 }
 
 impl Named {
+    /// All of this was looked for.
+    #[inline]
+    pub(super) fn has_looked_for(&self, names: Names) -> bool {
+        (self.wanted.id || !names.id) && (self.wanted.trace || !names.trace)
+    }
+
     #[inline]
     pub(super) fn get<T: 'static>(&self) -> Option<&T> {
         // Which of them it is is known when this is compiled.

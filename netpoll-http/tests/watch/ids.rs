@@ -264,3 +264,38 @@ fn names_are_there_wherever_the_hooks_that_take_them_are() {
     let traced = App::new(move |_| router().before(TraceContext::take)).test();
     assert_eq!(traced.get("/").text(), "- -", "nobody has asked for a name");
 }
+
+#[test]
+fn a_router_that_a_handler_of_another_asks_finds_what_the_other_has_not_looked_for() {
+    let said = |req: &Request| {
+        let (id, trace) = (req.extensions().get::<RequestId>(), req.extensions().get::<TraceContext>());
+        format!("{} {}", id.is_some(), trace.is_some())
+    };
+    /// Answers with what a router has, which it asks as it may.
+    fn asks(inner: Router) -> impl Fn(&Request<'_>, Reply<'_>) -> Replied {
+        move |req, reply| {
+            let mut params = Params::new();
+            let Route::To(route) = inner.find(req.method_str(), req.path().as_bytes(), &mut params) else {
+                return reply.fail(StatusCode::NOT_FOUND.into());
+            };
+            match Service::before(&inner, Some(route), req) {
+                Some(answer) => reply.fail(answer.expect_err("nobody answers")),
+                None => inner.call(route, req, reply),
+            }
+        }
+    }
+    let inner = move || Router::new().get("/", said).before(TraceContext::take);
+    let outer = [
+        App::new(move |_| Router::new().get("/", asks(inner())).before(RequestId::take)).test(),
+        App::new(move |_| {
+            let inner = inner().before(RequestId::take);
+            Router::new().get("/", asks(inner)).before(TraceContext::take)
+        })
+        .test(),
+    ];
+    for client in outer {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let response = client.request(Method::GET, "/").header("traceparent", parent).send();
+        assert_eq!(response.text(), "true true");
+    }
+}
