@@ -42,6 +42,7 @@ pub enum Route<'a> {
 /// | [`before_async`](Self::before_async) | that was `true` | `None` at once: the request passes |
 /// | [`has_after`](Self::has_after) | an answer is made | `false`: `after` is not called |
 /// | [`after`](Self::after) | that was `true`: once for each answer | changes nothing |
+/// | [`stamp`](Self::stamp) | it was `false` | `None`: no line is added |
 ///
 /// A request is looked up when its head is there and called when its body is, which may be later. A panic in any of these
 /// functions is answered with 500 and ends the connection; one in `has_after` only keeps `after` from being called. A
@@ -135,9 +136,17 @@ pub trait Service: 'static {
         false
     }
 
+    /// Whether answers of this route have to be shown to [`after`](Self::after): not where [`stamp`](Self::stamp) says all that it would add. A service
+    /// around this one, which can pass on `has_after` and `after` and does not know of this, loses nothing.
+    #[doc(hidden)]
+    #[inline]
+    fn must_see(&self, route: Option<RouteId>) -> bool {
+        self.has_after(route)
+    }
+
     /// A header line for answers of routes for which [`has_before`](Self::has_before) says yes and [`has_after`](Self::has_after) no: what a hook that only adds this one would do, without
-    /// the longer way. The name in lower case, and a value that is one of [`HeaderValue`](crate::HeaderValue). It takes the place of one of
-    /// that name that the handler has added.
+    /// the longer way. The name in lower case, and a value that is one of [`HeaderValue`](crate::HeaderValue): one that is not is left out, and so is a line
+    /// that this crate writes itself, such as `Content-Length`. It takes the place of one of that name that the handler has added.
     #[inline]
     fn stamp<'r>(
         &self,

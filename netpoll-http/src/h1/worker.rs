@@ -227,9 +227,9 @@ impl<S: Service> Worker<S> {
     #[inline]
     fn has_after(&self, conn: &mut Conn<'_>, route: Option<RouteId>) -> bool {
         if S::IS_OWN {
-            return self.service.has_after(route);
+            return self.service.must_see(route);
         }
-        guarded(|| self.service.has_after(route)).unwrap_or_else(|| {
+        guarded(|| self.service.must_see(route)).unwrap_or_else(|| {
             conn.count_panic();
             false
         })
@@ -245,10 +245,11 @@ impl<S: Service> Worker<S> {
         if S::IS_OWN {
             return self.service.stamp(route, request);
         }
-        guarded(|| self.service.stamp(route, request)).unwrap_or_else(|| {
+        let stamp = guarded(|| self.service.stamp(route, request)).unwrap_or_else(|| {
             conn.count_panic();
             None
-        })
+        });
+        stamp.filter(|(name, value)| encode::may_be_added(name, value))
     }
 
     /// Writes a 101. How long it has become.

@@ -180,6 +180,11 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
 
     #[inline]
     fn has_after(&self, _route: Option<RouteId>) -> bool {
+        self.hooks.has_after()
+    }
+
+    #[inline]
+    fn must_see(&self, _route: Option<RouteId>) -> bool {
         self.hooks.must_see()
     }
 

@@ -107,6 +107,11 @@ impl Service for Router {
 
     #[inline]
     fn has_after(&self, route: Option<RouteId>) -> bool {
+        self.hooks.has_after() || self.must_see(route)
+    }
+
+    #[inline]
+    fn must_see(&self, route: Option<RouteId>) -> bool {
         self.has_before(route)
             // Hooks of groups have to see answers, whatever they are.
             && (self.hooks.must_see()

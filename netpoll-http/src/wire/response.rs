@@ -313,6 +313,15 @@ pub fn checked_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     value_of(out, value);
 }
 
+/// Whether a handler may add such a line by [`checked_header`]: it is a name in lower case, none of those that the encoder writes itself,
+/// and a value.
+pub fn may_be_added(name: &str, value: &[u8]) -> bool {
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
+        && !is_reserved(name);
+    is_name && value.iter().all(|byte| is_value_byte(*byte))
+}
+
 /// Bytes of the name of a request that is made here.
 const ID_BYTES: usize = 32;
 

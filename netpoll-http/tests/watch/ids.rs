@@ -1,8 +1,13 @@
 //! Names of requests and traces, in and out.
 
+use std::task::Context;
+use std::time::Duration;
+
+use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::{
-    App, Error, HeaderName, HeaderValue, Json, Method, Params, Parts, Replied, Reply, Request, RequestId,
-    Response, Route, RouteId, Router, Service, StatusCode, TestClient, TraceContext,
+    App, BeforeFuture, Body, BodyBuf, Error, HeaderName, HeaderValue, Json, Method, Params, Parts,
+    Pull, Replied, Reply, Request, RequestId, Response, Route, RouteId, Router, ServerHeader, Service,
+    StatusCode, TestClient, TraceContext, routes,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -265,6 +270,121 @@ fn names_are_there_wherever_the_hooks_that_take_them_are() {
     assert_eq!(traced.get("/").text(), "- -", "nobody has asked for a name");
 }
 
+/// A service of the program around another, which passes on all that a [`Service`] is asked.
+struct Outside<S>(S);
+
+impl<S: Service> Service for Outside<S> {
+    fn find(&self, method: &str, path: &[u8], params: &mut Params) -> Route<'_> {
+        self.0.find(method, path, params)
+    }
+
+    fn methods(&self) -> &str {
+        self.0.methods()
+    }
+
+    fn pattern(&self, route: RouteId) -> Option<&str> {
+        self.0.pattern(route)
+    }
+
+    fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
+        self.0.body_bytes_max(route)
+    }
+
+    fn handler_timeout(&self, route: RouteId) -> Option<Duration> {
+        self.0.handler_timeout(route)
+    }
+
+    fn fallback(&self, path: &str, found: Route<'_>) -> Option<RouteId> {
+        self.0.fallback(path, found)
+    }
+
+    fn has_before(&self, route: Option<RouteId>) -> bool {
+        self.0.has_before(route)
+    }
+
+    fn before(&self, route: Option<RouteId>, request: &Request<'_>) -> Option<Result<Response, Error>> {
+        self.0.before(route, request)
+    }
+
+    fn has_before_async(&self, route: Option<RouteId>, request: &Request<'_>) -> bool {
+        self.0.has_before_async(route, request)
+    }
+
+    fn before_async(&self, route: Option<RouteId>, request: Request<'static>) -> BeforeFuture {
+        self.0.before_async(route, request)
+    }
+
+    fn has_after(&self, route: Option<RouteId>) -> bool {
+        self.0.has_after(route)
+    }
+
+    fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
+        self.0.after(route, request, parts);
+    }
+
+    fn call(&self, route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        self.0.call(route, request, reply)
+    }
+}
+
+#[test]
+fn a_service_around_a_router_that_passes_on_what_it_is_asked_says_names_as_the_router_does() {
+    let router = || {
+        Router::new()
+            .get("/", |_: &Request| "hello")
+            .get("/async", async |_: Request| "hello")
+            .get("/panics", |_: &Request| -> &str { panic!("as told") })
+            .get("/json", |_: &Request| Json(7))
+            .before(RequestId::take)
+            .after(RequestId::show)
+    };
+    let table = || {
+        routes! {
+            GET "/" => |_: &Request| "hello",
+            GET "/async" => async |_: Request| "hello",
+            GET "/panics" => |_: &Request| -> &str { panic!("as told") },
+            GET "/json" => |_: &Request| Json(7),
+        }
+        .before(RequestId::take)
+        .after(RequestId::show)
+    };
+    let clients = [
+        App::new(move |_| router()).test(),
+        App::new(move |_| Outside(router())).test(),
+        App::new(move |_| table()).test(),
+        App::new(move |_| Outside(table())).test(),
+    ];
+    for (method, path) in [
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/async"),
+        ("GET", "/panics"),
+        ("GET", "/json"),
+        ("GET", "/nowhere"),
+        ("PUT", "/"),
+        ("OPTIONS", "*"),
+    ] {
+        let answers = clients.each_ref().map(|client| {
+            let mut connection = client.connect();
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: abc-7\r\n\r\n");
+            connection.send(head.as_bytes());
+            let text = String::from_utf8(connection.received()).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            let mut lines: Vec<_> = head.split("\r\n").map(plain).collect();
+            lines.sort();
+            (lines, body.to_owned())
+        });
+        assert!(answers[0].0.iter().any(|line| line == "x-request-id: abc-7"), "{answers:?}");
+        for other in &answers[1..] {
+            assert_eq!(*other, answers[0], "{method} {path}");
+        }
+    }
+    for client in &clients {
+        let refused = String::from_utf8(client.raw(b"nonsense\r\n\r\n")).expect("text");
+        assert_eq!(refused.matches("X-Request-Id: ").count(), 1, "{refused}");
+    }
+}
+
 #[test]
 fn a_router_that_a_handler_of_another_asks_finds_what_the_other_has_not_looked_for() {
     let said = |req: &Request| {
@@ -297,5 +417,222 @@ fn a_router_that_a_handler_of_another_asks_finds_what_the_other_has_not_looked_f
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let response = client.request(Method::GET, "/").header("traceparent", parent).send();
         assert_eq!(response.text(), "true true");
+    }
+}
+
+/// Says the same in all its answers, whatever that is.
+struct Stamping(&'static str, &'static [u8]);
+
+impl Service for Stamping {
+    fn find(&self, _method: &str, _path: &[u8], _params: &mut Params) -> Route<'_> {
+        Route::To(RouteId(0))
+    }
+
+    fn methods(&self) -> &str {
+        "GET"
+    }
+
+    fn stamp<'r>(
+        &self,
+        _route: Option<RouteId>,
+        _request: &'r Request<'_>,
+    ) -> Option<(&'static str, &'r [u8])> {
+        Some((self.0, self.1))
+    }
+
+    fn call(&self, _route: RouteId, request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        match request.upgrade("echo") {
+            Some(upgrade) => reply.send(upgrade.accept(Silent)),
+            None => reply.bytes(StatusCode::OK, "text/plain", b"hello"),
+        }
+    }
+}
+
+struct Silent;
+
+impl Protocol for Silent {
+    fn received(&mut self, _: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_line_of_a_service_that_would_split_a_head_or_frame_a_body_is_left_out() {
+    for (name, value, is_said) in [
+        ("x-a", &b"fine, \xe4"[..], true),
+        ("x-request-id", b"0123456789abcdef0123456789abcdef", true),
+        ("x-a", b"1\r\nSet-Cookie: a=b", false),
+        ("x-a", b"1\n", false),
+        ("x-a", b"\0", false),
+        ("x-a\r\nx-b", b"1", false),
+        ("X-A", b"1", false),
+        ("", b"1", false),
+        ("content-length", b"1", false),
+        ("transfer-encoding", b"chunked", false),
+    ] {
+        let client = App::new(move |_| Stamping(name, value)).test();
+        for (line, fields) in [
+            ("GET / HTTP/1.1", ""),
+            ("GET / HTTP/1.0", ""),
+            ("HEAD / HTTP/1.1", ""),
+            ("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: echo\r\n"),
+        ] {
+            let answer = client.raw(format!("{line}\r\nHost: a\r\n{fields}\r\n").as_bytes());
+            let head_bytes = memchr::memmem::find(&answer, b"\r\n\r\n").expect("a head");
+            let head = answer[..head_bytes].iter().map(|byte| char::from(*byte)).collect::<String>();
+            let head = head.to_ascii_lowercase();
+            let status = if fields.is_empty() { " 200 " } else { " 101 " };
+            assert!(head.contains(status), "{name:?} {line}: {head}");
+            let value: String = value.iter().map(|byte| char::from(*byte)).collect();
+            assert_eq!(head.contains(&format!("\r\n{name}: {value}")), is_said, "{line}: {head}");
+            assert!(!head.contains("set-cookie") && !head.contains("x-b"), "{head}");
+        }
+        assert_eq!(client.stats().panics, 0, "{name:?}");
+    }
+}
+
+#[test]
+fn a_name_is_in_the_answer_whatever_is_said_of_the_connection() {
+    let router = || {
+        let mut pieces = 0;
+        let stream = move |_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+            pieces += 1;
+            out.extend(b"piece");
+            if pieces == 2 { Pull::Done } else { Pull::More }
+        };
+        Router::new()
+            .get("/", |_: &Request| "hello")
+            .get("/empty", |_: &Request| ())
+            .get("/unchanged", |_: &Request| StatusCode::NOT_MODIFIED)
+            .get("/reset", |_: &Request| StatusCode::RESET_CONTENT)
+            .get("/odd", |_: &Request| StatusCode::from_u16(999).expect("a status"))
+            .get("/created", |_: &Request| (StatusCode::CREATED, Json([1, 2])))
+            .get("/large", |_: &Request| "x".repeat(20_000))
+            .get("/stream", move |_: &Request| Response::text(Body::stream(stream)))
+            .get("/close", |_: &Request, reply: Reply<'_>| reply.close().bytes(StatusCode::OK, "", b"bye"))
+            .get("/upgrade", |req: &Request| match req.upgrade("echo") {
+                Some(upgrade) => upgrade.accept(Silent),
+                None => Response::new(StatusCode::UPGRADE_REQUIRED),
+            })
+            .before(RequestId::take)
+    };
+    let servers: [fn() -> ServerHeader; 3] =
+        [ServerHeader::default, || ServerHeader::from("a server of ours"), || ServerHeader::from(None)];
+    let paths = [
+        "/",
+        "/empty",
+        "/unchanged",
+        "/reset",
+        "/odd",
+        "/created",
+        "/large",
+        "/stream",
+        "/close",
+        "/upgrade",
+    ];
+    let ways = [
+        ("GET", "1.1", ""),
+        ("HEAD", "1.1", ""),
+        ("GET", "1.0", ""),
+        ("GET", "1.0", "Connection: keep-alive\r\n"),
+        ("GET", "1.1", "Connection: keep-alive\r\n"),
+        ("GET", "1.1", "Connection: close\r\n"),
+        ("GET", "1.1", "Connection: upgrade\r\nUpgrade: echo\r\n"),
+    ];
+    let long = "l".repeat(128);
+    for server in servers {
+        let plain_client = App::new(move |_| router()).server_header(server()).test();
+        let client = App::new(move |_| router().after(RequestId::show)).server_header(server()).test();
+        for path in paths {
+            for (method, version, fields) in ways {
+                for id in ["7", "0123456789abcdef0123456789abcdef", &long] {
+                    let head = format!(
+                        "{method} {path} HTTP/{version}\r\nHost: a\r\nX-Request-Id: {id}\r\n{fields}\r\n"
+                    );
+                    // Two, one behind the other.
+                    let head = head.repeat(2);
+                    let [without, with] = [&plain_client, &client].map(|client| {
+                        let mut connection = client.connect();
+                        connection.send(head.as_bytes());
+                        String::from_utf8(connection.received()).expect("text")
+                    });
+                    let line = format!("X-Request-Id: {id}\r\n");
+                    let heads = with.matches("HTTP/1.1 ").count();
+                    assert_eq!(with.matches(&line).count(), heads, "{head}{with}");
+                    let with = with.replace(&line, "");
+                    let sorted = |text: &str| {
+                        let mut lines: Vec<_> = text.split("\r\n").map(plain).collect();
+                        lines.sort();
+                        lines
+                    };
+                    assert_eq!(sorted(&with), sorted(&without), "{head}");
+                }
+            }
+        }
+    }
+}
+
+/// What the document of the W3C says, letter by letter.
+fn is_trace_parent(text: &[u8]) -> bool {
+    let is_hex = |digits: &[u8]| digits.iter().all(|digit| b"0123456789abcdef".contains(digit));
+    let has_some = |digits: &[u8]| digits.iter().any(|digit| *digit != b'0');
+    let parts: Vec<&[u8]> = text.split(|byte| *byte == b'-').collect();
+    let [version, trace, parent, flags, more @ ..] = &parts[..] else { return false };
+    [version.len(), trace.len(), parent.len(), flags.len()] == [2, 32, 16, 2]
+        && [version, trace, parent, flags].iter().all(|part| is_hex(part))
+        && has_some(trace)
+        && has_some(parent)
+        && **version != b"ff"[..]
+        && (**version != b"00"[..] || more.is_empty())
+}
+
+#[test]
+fn a_trace_is_taken_over_exactly_if_it_is_one_by_the_letter_and_a_name_if_it_is_sane() {
+    let client = client();
+    let mut connection = client.connect();
+    let mut ask = |parent: &[u8], id: &[u8]| {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n".as_slice();
+        let rest = [b"traceparent: ".as_slice(), parent, b"\r\nX-Request-Id: ", id, b"\r\n\r\n"].concat();
+        connection.send(&[head, &rest].concat());
+        let response = connection.response().expect("an answer");
+        let (id, trace) = response.text().split_once('|').expect("both");
+        (id.to_owned(), !trace.is_empty())
+    };
+    let parents = [
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-00000000000000000000000000000001-1000000000000000-ff",
+        "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        "fe-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-",
+        "f0-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+    ];
+    let mut taken = 0;
+    for parent in parents {
+        for at in 0..parent.len() {
+            for byte in (b' '..=b'~').chain(0x80..=0xff) {
+                let mut parent = parent.as_bytes().to_vec();
+                parent[at] = byte;
+                let expected = is_trace_parent(parent.trim_ascii());
+                taken += u32::from(expected);
+                assert_eq!(ask(&parent, b"a").1, expected, "{}", parent.escape_ascii());
+            }
+        }
+        for length in 0..parent.len() {
+            let part = &parent.as_bytes()[..length];
+            assert_eq!(ask(part, b"a").1, is_trace_parent(part), "{}", part.escape_ascii());
+        }
+    }
+    assert!(taken > 1000, "{taken}");
+    for length in 1..=130 {
+        for at in [0, length / 2, length - 1] {
+            for byte in (b'!'..=b'~').chain(0x80..=0xff) {
+                let mut id = vec![b'i'; length];
+                id[at] = byte;
+                let is_sane = length <= 128 && (byte.is_ascii_alphanumeric() || b"-._~:/+=".contains(&byte));
+                let said = ask(b"", &id).0;
+                assert_eq!(said.as_bytes() == id, is_sane, "{} {said}", id.escape_ascii());
+                assert!(is_sane || said.len() == 32, "{said}");
+            }
+        }
     }
 }
