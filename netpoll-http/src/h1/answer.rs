@@ -96,7 +96,7 @@ impl<S: Service> Http<S> {
             Rest::Upgrade(switching) if may_upgrade && replied.keep_alive && !self.half_closed => {
                 return self.hand_over(conn, *switching);
             }
-            Rest::Upgrade(_) => return self.decline_upgrade(conn, exchange),
+            Rest::Upgrade(switching) => return self.decline_upgrade(conn, exchange, *switching),
             Rest::File(range) => conn.send_file(range),
             Rest::Stream(outflow) => {
                 // A stream may run for long; its peer's patience is the core's to watch.

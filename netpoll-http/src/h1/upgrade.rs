@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use netpoll_core::{Commands, Conn, Flow, Input, Instant, Lost, Message, Protocol};
 
+use super::answer::let_go;
 use super::{Exchange, Http, Phase, Service, Step};
 use crate::message::{
     Body, Request, Response, Rest, Switching, Takeover, Unread, Upgrade, too_late_to_switch,
@@ -156,27 +157,37 @@ impl<S: Service> Http<S> {
 
     /// Answers an upgrade that this request did not ask for, or that comes too late.
     #[cold]
-    pub(super) fn decline_upgrade(&mut self, conn: &mut Conn<'_>, exchange: Exchange) -> Step {
+    pub(super) fn decline_upgrade(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        switching: Switching,
+    ) -> Step {
         let exchange = Exchange { is_last_word: false, ..exchange };
         let error = too_late_to_switch();
         let worker = Rc::clone(&self.worker);
         let mut rest = Rest::Nothing;
-        // The request is gone. Hooks would have seen to it that this is not reached.
-        let unread = Unread::new(&self.peer, conn.now());
+        let now = conn.now();
         let refuse = |request: &Request<'_>| {
             worker.write(conn, &exchange, Some(request), &mut rest, |reply| reply.fail(error))
         };
-        let replied = unread.show(refuse);
+        // Hooks would have seen to it that this is not reached.
+        let replied = match &switching.request {
+            Some(request) => refuse(request),
+            None => Unread::new(&self.peer, now).show(refuse),
+        };
         self.note_declined_upgrade(conn);
+        let_go(conn, switching);
         self.settle(conn, exchange, replied, rest, false)
     }
 
     /// Answers 101 and lets the next protocol begin.
     #[cold]
     pub(super) fn hand_over(&mut self, conn: &mut Conn<'_>, switching: Switching) -> Step {
-        let Switching { headers, takeover } = switching;
+        let Switching { headers, takeover, request } = switching;
         let head_bytes = self.worker.switch_protocols(conn, &headers);
         self.note_upgrade(conn, head_bytes);
+        let_go(conn, request);
         // In its place before its first callback: if that panics it still hears that the connection is lost.
         self.phase = Phase::Upgraded(takeover.next.downcast().expect("only `accept` makes them"));
         conn.clear_deadline();

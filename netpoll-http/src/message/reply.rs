@@ -19,7 +19,7 @@ use netpoll_core::FileRange;
 
 use super::errors::{self, line_end};
 use super::response::add_header;
-use super::{Asked, Body, BodyBuf, BodyStream, Error, Parts, Pending, Response, Takeover};
+use super::{Asked, Body, BodyBuf, BodyStream, Error, Parts, Pending, Request, Response, Takeover};
 use crate::wire::{ContentType, Length};
 
 pub(crate) use self::facts::Stamp;
@@ -115,6 +115,8 @@ impl Rest {
 pub(crate) struct Switching {
     pub(crate) headers: HeaderMap,
     pub(crate) takeover: Takeover,
+    /// The request, if somebody needs it who has not seen the 101 before it is decided: it may be declined.
+    pub(crate) request: Option<Request<'static>>,
 }
 
 /// A stream and how its end is marked.

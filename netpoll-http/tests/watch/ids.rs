@@ -1,11 +1,12 @@
 //! Names of requests and traces, in and out.
 
+use std::sync::mpsc::channel;
 use std::task::Context;
 use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::{
-    App, BeforeFuture, Body, BodyBuf, Error, HeaderName, HeaderValue, Json, Method, Params, Parts,
+    App, BeforeFuture, Body, BodyBuf, Completed, Error, HeaderName, HeaderValue, Json, Method, Params, Parts,
     Pull, Replied, Reply, Request, RequestId, Response, Route, RouteId, Router, ServerHeader, Service,
     StatusCode, TestClient, TraceContext, routes,
 };
@@ -633,6 +634,49 @@ fn a_trace_is_taken_over_exactly_if_it_is_one_by_the_letter_and_a_name_if_it_is_
                 assert_eq!(said.as_bytes() == id, is_sane, "{} {said}", id.escape_ascii());
                 assert!(is_sane || said.len() == 32, "{said}");
             }
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_that_comes_too_late_is_declined_by_the_name_of_its_request_in_answer_and_log() {
+    let upgrades = |req: &Request| match req.upgrade("echo") {
+        Some(upgrade) => upgrade.accept(Silent),
+        None => Response::new(StatusCode::UPGRADE_REQUIRED),
+    };
+    let later = async move |req: Request| upgrades(&req);
+    let router = move || Router::new().get("/", upgrades).get("/async", later).after(RequestId::show);
+    let (sender, ids) = channel();
+    for (is_taken, is_rendered) in [(true, false), (false, false), (true, true)] {
+        let sender = sender.clone();
+        let app = App::new(move |_| if is_taken { router().before(RequestId::take) } else { router() });
+        let app = app.on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| {
+                let id = done.request.extensions().get::<RequestId>().map(RequestId::to_string);
+                sender.send(id.unwrap_or_default()).expect("the test listens");
+            }
+        });
+        let app = if is_rendered {
+            app.errors(|error, request| Response::text(request.target().to_owned()).status(error.status()))
+        } else {
+            app
+        };
+        let client = app.test();
+        let mut connections = ["/", "/async"].map(|path| (path, client.connect()));
+        for (path, connection) in &mut connections {
+            let line = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: abc-7\r\n");
+            connection.send(line.as_bytes());
+        }
+        client.begin_drain(Duration::from_secs(10));
+        for (path, mut connection) in connections {
+            connection.send(b"Connection: upgrade\r\nUpgrade: echo\r\n\r\n");
+            let response = connection.response().expect("an answer");
+            assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.header("x-request-id"), Some("abc-7"), "{path} {is_taken} {is_rendered}");
+            assert!(!is_rendered || response.text() == path, "{}", response.text());
+            assert_eq!(ids.try_recv().as_deref(), Ok("abc-7"), "{path}");
+            assert!(ids.try_recv().is_err(), "once");
         }
     }
 }

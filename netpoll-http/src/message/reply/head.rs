@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::held::Held;
 use super::{Facts, Replied, Reply, Rest, State, Switching};
 use crate::message::response::{add_header, has, says_close};
-use crate::message::{Parts, Takeover};
+use crate::message::{Parts, Request, Takeover};
 use crate::wire::response::{self as encode, LengthSlot, ResponseHead};
 use crate::wire::{ContentType, Length};
 
@@ -197,9 +197,11 @@ impl<'a> Reply<'a> {
         if self.state.facts.has_after() {
             self.hold(parts, Length::Known(0));
             let headers = HeaderMap::new();
-            return self.leave(Rest::Upgrade(Box::new(Switching { headers, takeover })));
+            return self.leave(Rest::Upgrade(Box::new(Switching { headers, takeover, request: None })));
         }
-        self.leave(Rest::Upgrade(Box::new(Switching { headers: parts.headers, takeover })))
+        let facts = self.state.facts;
+        let request = facts.context.request.filter(|_| facts.needs_request()).map(Request::to_owned);
+        self.leave(Rest::Upgrade(Box::new(Switching { headers: parts.headers, takeover, request })))
     }
 }
 
