@@ -320,6 +320,7 @@
 //! - `tracing`: long turns and stuck ones, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
 //!   Without it the same facts are in the counters, except for failed pinning.
 //! - `mio`: a second driver, on the poller of the crate `mio`; see [`Backend`].
+//! - `uring`: a third, on io_uring, which is not finished.
 //! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
 //!

@@ -13,4 +13,6 @@ pub fn task_panicked() {}
 pub fn job_panicked() {}
 pub fn destructor_panicked() {}
 pub fn leaked() {}
+#[cfg(feature = "uring")]
+pub fn ring_left(_orders: usize) {}
 pub fn pinning_failed(_cpu: usize, _error: &io::Error) {}

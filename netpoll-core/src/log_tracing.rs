@@ -43,6 +43,14 @@ pub fn leaked() {
     tracing::warn!("something that was bound to a worker was dropped elsewhere behind its end: it is leaked");
 }
 
+#[cfg(feature = "uring")]
+pub fn ring_left(orders: usize) {
+    tracing::error!(
+        orders,
+        "io_uring did not end what was cancelled; the memory of a ring is left to the kernel"
+    );
+}
+
 pub fn pinning_failed(cpu: usize, error: &io::Error) {
     tracing::warn!(cpu, %error, "the worker could not be pinned");
 }

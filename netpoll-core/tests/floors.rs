@@ -141,13 +141,14 @@ fn no_arrow_points_up_in_the_http_layer() {
 }
 
 #[test]
-fn unsafe_code_lives_in_sys_only() {
+fn unsafe_code_lives_behind_its_doors_only() {
+    let ring = folder("netpoll-core").join("driver/uring");
     for file in sources(&folder("netpoll-core")) {
         let text = fs::read_to_string(&file).expect("a readable source");
         let code = text.lines().map(|line| line.split("//").next().unwrap_or(""));
         let opens = code.filter(|line| line.contains("unsafe ") && !line.contains("unsafe_code")).count();
         let own = room(&folder("netpoll-core"), &file);
-        assert!(opens == 0 || own == "sys", "{} has unsafe code", file.display());
+        assert!(opens == 0 || own == "sys" || file.starts_with(&ring), "{} has unsafe code", file.display());
     }
     let http = fs::read_to_string(folder("netpoll-http").join("lib.rs")).expect("a readable source");
     assert!(http.contains("#![forbid(unsafe_code)]"));

@@ -5,7 +5,7 @@
 /// Work done by one driver since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IoCounts {
-    /// `epoll_pwait` and `epoll_pwait2`, or the `epoll_wait` of mio.
+    /// `epoll_pwait` and `epoll_pwait2`, the `epoll_wait` of mio, or `io_uring_enter`.
     pub syscalls_wait: u64,
     /// `recv`.
     pub syscalls_recv: u64,

@@ -23,6 +23,9 @@ mod datagrams;
 mod files;
 mod poll;
 mod sim;
+#[cfg(feature = "uring")]
+#[expect(unsafe_code, reason = "memory that the kernel fills between two calls; see docs/UNSAFE.md")]
+mod uring;
 mod watched;
 
 use std::io;
@@ -41,6 +44,8 @@ pub use poll::{Epoll, EpollOptions, is_exhaustion};
 #[cfg(feature = "mio")]
 pub use poll::{Mio, MioOptions};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
+#[cfg(feature = "uring")]
+pub use uring::{Features as UringFeatures, Uring, probe as probe_uring};
 pub use watched::{Interest, Ready, Watcher};
 
 /// The half that waits and delivers.
@@ -258,7 +263,8 @@ pub trait Sink {
         let _ = (io, key);
         None
     }
-    /// These bytes of a [`Verdict::Reply`] were not sent: they are queued in front of everything else.
+    /// These bytes of a [`Verdict::Reply`], or of a flush that was [`Flushed::Done`], were not sent: they are queued in front of everything
+    /// else.
     fn unsent(&mut self, key: Key, bytes: &[u8]);
     /// So many bytes of an earlier flush left; zero when a poller only knows that there is room again.
     fn sent(&mut self, io: &mut dyn Io, key: Key, bytes: usize);
@@ -404,7 +410,9 @@ pub enum HangUp {
 /// What became of a flush.
 #[derive(Debug)]
 pub enum Flushed {
-    /// The queue is empty and nothing is under way.
+    /// The queue is empty and nothing is under way. A driver may have what is small still in hand: it leaves with the next wait,
+    /// before anything else that is ordered for the stream, a close included; what a full socket does not take of it comes back
+    /// by [`Sink::unsent`].
     Done,
     /// The peer does not take more now; [`Sink::sent`] follows. `in_flight` bytes were taken from the
     /// queue and are not yet sent (zero for a poller, which leaves them queued).

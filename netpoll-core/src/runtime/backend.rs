@@ -15,6 +15,8 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
+#[cfg(feature = "uring")]
+use crate::driver::{UringFeatures, probe_uring};
 use crate::reactor::{ParseSettingError, WaitStrategy};
 
 use self::mio::OnMio;
@@ -22,9 +24,15 @@ use self::mio::OnMio;
 /// Names the backend of runtimes whose program leaves it to them.
 const VARIABLE: &str = "NETPOLL_BACKEND";
 
+/// What can be asked for.
+#[cfg(not(feature = "uring"))]
+const WORDS: &str = "one of `auto`, `epoll` and `mio`";
+#[cfg(feature = "uring")]
+const WORDS: &str = "one of `auto`, `epoll`, `mio` and `uring`";
+
 /// The driver that workers run on, by which they hear from the kernel. `docs/TUNING.md` has a table of what each of them can do.
 ///
-/// As words, for command lines and configuration files: `auto`, `epoll`, `mio`.
+/// As words, for command lines and configuration files: `auto`, `epoll`, `mio`; `uring` with the feature of that name.
 ///
 /// ```
 /// use netpoll_core::{Backend, Runtime, Workers};
@@ -47,6 +55,10 @@ pub enum Backend {
     Epoll,
     /// The poller of the crate `mio`, in builds with the feature `mio`.
     Mio,
+    /// Linux's io_uring (6.1 and later), where nothing forbids it, which is tried before anything is bound. In builds with the feature
+    /// `uring`, and not finished: no promise of this crate holds for it yet.
+    #[cfg(feature = "uring")]
+    Uring,
 }
 
 /// What a [`Backend`] came to.
@@ -54,6 +66,8 @@ pub enum Backend {
 pub enum Choice {
     Epoll,
     Mio(OnMio),
+    #[cfg(feature = "uring")]
+    Uring(UringFeatures),
 }
 
 impl Choice {
@@ -62,6 +76,8 @@ impl Choice {
         match self {
             Self::Epoll => "epoll",
             Self::Mio(_) => "mio",
+            #[cfg(feature = "uring")]
+            Self::Uring(_) => "uring",
         }
     }
 }
@@ -70,7 +86,7 @@ impl Backend {
     /// The driver for a runtime that is about to start, whose workers are to wait like this.
     ///
     /// # Errors
-    /// The environment names one that there is not; it is not in this build, or cannot wait like that.
+    /// The environment names one that there is not; it is not in this build, cannot be had on this machine, or cannot wait like that.
     pub(super) fn choose(self, wait: WaitStrategy) -> io::Result<Choice> {
         let asked = match self {
             Self::Auto => env::var_os(VARIABLE).filter(|word| !word.is_empty()),
@@ -87,8 +103,20 @@ impl Backend {
         match self {
             Self::Auto | Self::Epoll => Ok(Choice::Epoll),
             Self::Mio => OnMio::find(wait).map(Choice::Mio),
+            #[cfg(feature = "uring")]
+            Self::Uring => on_uring(wait).map(Choice::Uring),
         }
     }
+}
+
+#[cfg(feature = "uring")]
+/// A ring, for workers that are to wait like this.
+fn on_uring(wait: WaitStrategy) -> io::Result<UringFeatures> {
+    if matches!(wait, WaitStrategy::KernelBusyPoll { .. }) {
+        let what = "kernel busy polling needs the backend epoll: a ring has none";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(probe_uring()?)
 }
 
 /// The backend that the environment names.
@@ -110,7 +138,9 @@ impl FromStr for Backend {
             "auto" => Ok(Self::Auto),
             "epoll" => Ok(Self::Epoll),
             "mio" => Ok(Self::Mio),
-            _ => Err(ParseSettingError::new(word, "one of `auto`, `epoll` and `mio`")),
+            #[cfg(feature = "uring")]
+            "uring" => Ok(Self::Uring),
+            _ => Err(ParseSettingError::new(word, WORDS)),
         }
     }
 }
@@ -121,6 +151,8 @@ impl fmt::Display for Backend {
             Self::Auto => "auto",
             Self::Epoll => "epoll",
             Self::Mio => "mio",
+            #[cfg(feature = "uring")]
+            Self::Uring => "uring",
         })
     }
 }
@@ -131,17 +163,19 @@ mod tests {
 
     #[test]
     fn backends_are_read_as_they_are_written() {
+        #[cfg(feature = "uring")]
+        assert_eq!(Backend::Uring.to_string().parse(), Ok(Backend::Uring));
         for backend in [Backend::Auto, Backend::Epoll, Backend::Mio] {
             assert_eq!(backend.to_string().parse(), Ok(backend));
         }
         let error = "kqueue".parse::<Backend>().unwrap_err();
-        assert_eq!(error.to_string(), "`kqueue` is not one of `auto`, `epoll` and `mio`");
+        assert_eq!(error.to_string(), format!("`kqueue` is not {WORDS}"));
     }
 
     #[test]
     fn what_the_environment_names_wrongly_is_said_with_the_variable() {
         let error = named(OsStr::new("Epoll")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), "NETPOLL_BACKEND: `Epoll` is not one of `auto`, `epoll` and `mio`");
+        assert_eq!(error.to_string(), format!("NETPOLL_BACKEND: `Epoll` is not {WORDS}"));
     }
 }

@@ -26,6 +26,8 @@ use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
     Wakes,
 };
+#[cfg(feature = "uring")]
+use crate::driver::Uring;
 use crate::driver::{Driver, Epoll, EpollOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
@@ -92,6 +94,8 @@ impl Seat {
                 self.serve(door, move || Epoll::new(options, bell), begin)
             }
             Choice::Mio(mio) => mio.take(self, door, begin),
+            #[cfg(feature = "uring")]
+            Choice::Uring(features) => self.serve(door, move || Uring::new(features, splices, bell), begin),
         }
     }
 

@@ -84,7 +84,7 @@ impl Timeout {
 
 /// `struct __kernel_timespec`: 64 bits per field on every architecture, unlike libc's `timespec`.
 #[repr(C)]
-struct KernelTimespec {
+pub(super) struct KernelTimespec {
     seconds: i64,
     /// below 1_000_000_000, or the kernel answers `EINVAL`
     nanoseconds: i64,
@@ -93,7 +93,7 @@ struct KernelTimespec {
 const _: () = assert!(size_of::<KernelTimespec>() == 16);
 
 impl KernelTimespec {
-    fn new(time: Duration) -> KernelTimespec {
+    pub(super) fn new(time: Duration) -> KernelTimespec {
         KernelTimespec {
             seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             nanoseconds: i64::from(time.subsec_nanos()),

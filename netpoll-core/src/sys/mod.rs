@@ -36,6 +36,8 @@ mod splice;
 mod stream_options;
 mod task_cell;
 mod unix;
+#[cfg(feature = "uring")]
+mod uring;
 mod waker;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
@@ -76,6 +78,8 @@ pub use task_cell::{CLASSES, NO_CLASS, Run, TaskCell};
 pub use unix::{
     SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
 };
+#[cfg(feature = "uring")]
+pub use uring::RingName;
 pub use waker::{Borrowed, with_waker};
 
 /// What a system call returned: `-1` is the error in `errno`, anything else is the value.
@@ -113,18 +117,23 @@ mod tests {
     fn every_file_with_unsafe_code_is_in_the_list() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let list = fs::read_to_string(root.join("../docs/UNSAFE.md")).unwrap();
-        for file in fs::read_dir(root.join("src/sys")).unwrap().map(|entry| entry.unwrap().path()) {
+        let rooms = ["src/sys", "src/driver/uring"].map(|room| fs::read_dir(root.join(room)).unwrap());
+        for file in rooms.into_iter().flatten().map(|entry| entry.unwrap().path()) {
             let name = file.file_name().unwrap().to_str().unwrap();
             if file.is_file() && fs::read_to_string(&file).unwrap().contains(concat!("unsafe", " {")) {
                 let row = format!("`{name}`");
-                assert!(name == "testing.rs" || list.contains(&row), "{name} is not in docs/UNSAFE.md");
+                assert!(
+                    matches!(name, "testing.rs" | "tests.rs") || list.contains(&row),
+                    "{name} is not in docs/UNSAFE.md"
+                );
             }
         }
     }
 
     #[test]
     fn every_test_that_a_safety_note_names_exists() {
-        let text = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sys"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = source(&root.join("src/sys")) + &source(&root.join("src/driver/uring"));
         let notes = text.lines().filter(|line| line.trim_start().starts_with("// "));
         let named: Vec<&str> = notes
             .filter_map(|line| line.split_once("(test: ").or(line.split_once("(tests: ")))

@@ -185,6 +185,9 @@ fn a_connection_whose_only_request_was_there_when_it_was_accepted_is_not_registe
     drop(holder);
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
     assert_eq!(stats.accepted, 51);
+    if backend() == "uring" {
+        return;
+    }
     assert_eq!(stats.syscalls_ctl, 2, "the listener, and the connection that kept the worker busy");
     assert!(stats.syscalls_recv <= 50 + 3, "{} receives", stats.syscalls_recv);
 }
@@ -203,7 +206,11 @@ fn connections_that_say_nothing_at_first_are_served_when_they_speak() {
     }
     drop(peers);
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
-    assert_eq!((stats.accepted, stats.closed, stats.syscalls_ctl), (60, 60, 61));
+    assert_eq!((stats.accepted, stats.closed), (60, 60));
+    if backend() == "uring" {
+        return;
+    }
+    assert_eq!(stats.syscalls_ctl, 61);
     // After 32 the worker no longer tries, but for those that it has accepted with the last of them: as many as stand in the queue where
     // a listener is reported once.
     let at_once = if backend() == "mio" { 60 } else { 8 };
@@ -248,5 +255,5 @@ fn more_first_bytes_than_a_turn_reads_are_all_read() {
     }
     drop((holder, peers));
     let stats = server.running.stop(Duration::from_secs(10)).unwrap().stats;
-    assert!(stats.quantum_hits >= 1, "{stats:?}");
+    assert!(stats.quantum_hits >= 1 || backend() == "uring", "{stats:?}");
 }

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-#[cfg(feature = "mio")]
-use netpoll_core::WaitStrategy;
-use netpoll_core::{Backend, Budget, Builder, Conn, Flow, Input, Protocol, Runtime, Workers};
+use netpoll_core::{Backend, Budget, Builder, Conn, Flow, Input, Protocol, Runtime, WaitStrategy, Workers};
+
+use crate::support::Echo;
 
 const VARIABLE: &str = "NETPOLL_BACKEND";
 
@@ -57,6 +57,44 @@ fn without_a_word_of_anybody_workers_run_on_epoll() {
 #[ignore = "in a process of its own, see above"]
 fn runs_on_epoll() {
     assert_eq!(started(builder()).unwrap(), "epoll");
+}
+
+#[cfg(feature = "uring")]
+#[test]
+fn a_ring_serves_where_the_machine_has_one_and_is_refused_with_the_cause_elsewhere() {
+    let listening = builder().backend(Backend::Uring).listen("127.0.0.1:0", |_worker| |_peer| Echo).unwrap();
+    let server = match listening.start() {
+        Ok(server) => server,
+        Err(error) => return assert!(error.to_string().starts_with("io_uring cannot be used: "), "{error}"),
+    };
+    assert_eq!(server.handle().setup().backend, "uring");
+    let mut client = TcpStream::connect(server.local_addrs()[0].as_socket_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for _ in 0..200 {
+        client.write_all(b"there and back").unwrap();
+        let mut back = [0; 14];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"there and back");
+    }
+    drop(client);
+    let stats = server.stop(Duration::from_secs(10)).unwrap().stats;
+    assert_eq!((stats.received_bytes, stats.sent_bytes), (2800, 2800));
+    assert_eq!(
+        (stats.syscalls_recv, stats.syscalls_send, stats.syscalls_ctl),
+        (0, 0, 0),
+        "the waits do it all"
+    );
+}
+
+#[cfg(feature = "uring")]
+#[test]
+fn a_ring_has_no_kernel_busy_polling_and_says_so() {
+    let wait = WaitStrategy::KernelBusyPoll { usecs: 20, budget: 8, prefer: false };
+    let error = started(builder().backend(Backend::Uring).wait(wait)).unwrap_err().to_string();
+    assert!(
+        error.contains("busy polling needs the backend epoll") || error.contains("io_uring cannot"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -856,7 +856,7 @@ fn on_real_sockets_resets_go_through_in_both_directions() {
 }
 
 /// More than a client that does not read lets its kernel take at first.
-const ANSWER_BYTES: usize = 250 << 10;
+const ANSWER_BYTES: usize = 100 << 10;
 
 /// Waits until the other side's kernel has all that was sent.
 fn acknowledged(stream: &TcpStream) {

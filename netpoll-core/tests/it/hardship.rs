@@ -13,7 +13,7 @@ use netpoll_core::{
     Input, Lost, Protocol, Running, Runtime, Workers,
 };
 
-use crate::support::Echo;
+use crate::support::{Echo, backend};
 
 /// A server of one worker whose connections report their end.
 fn server<P: Protocol + Clone + Send + Sync>(protocol: P) -> Running {
@@ -179,7 +179,8 @@ fn a_storm_of_connections_is_served_and_forgotten() {
     }
     let report = server.stop(Duration::from_secs(10)).unwrap();
     assert_eq!((report.stats.accepted, report.stats.closed, report.cut), (1000, 1000, 0));
-    assert_eq!(report.stats.syscalls_ctl, 1000 + 1, "one registration for each connection and the listener");
+    let orders = if backend() == "uring" { 0 } else { 1000 + 1 };
+    assert_eq!(report.stats.syscalls_ctl, orders, "one registration for each connection and the listener");
 }
 
 fn server_of_echo() -> Running {
@@ -493,6 +494,9 @@ fn with_no_descriptor_for_a_queued_peer() {
     }
     let stats = server.handle().stats();
     assert!(stats.syscalls_wait < 100, "it sleeps through its pauses: {stats:?}");
+    if backend() == "uring" {
+        return;
+    }
     // Paused four times, told to go on three times.
     assert!((1 + 7..1 + 12).contains(&stats.syscalls_ctl), "what it costs is counted: {stats:?}");
 }
@@ -545,6 +549,10 @@ fn a_worker_that_ends_by_an_error_tells_its_connections_and_is_named() {
 fn loses_its_epoll() {
     let (reporter, reports) = Reporter::pair();
     let server = server(reporter.clone());
+    if backend() == "uring" {
+        // A ring is not waited for by its descriptor.
+        return;
+    }
     let mut client = connect(server.local_addrs()[0].as_socket_addr().unwrap());
     assert_eq!(reports.recv().unwrap(), "opened");
     // Behind its first words: by the next ones the worker has registered it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use netpoll_core::sim::{Faults, Options, PeerId, Sim};
 use netpoll_core::{Commands, Conn, ConnId, Flow, Input, Lost, Protocol, Running, Runtime, Workers};
 
-use crate::support::Log;
+use crate::support::{Log, backend};
 
 /// More than any socket takes while its peer does not read.
 const FLOOD_BYTES: usize = 16 << 20;
@@ -390,8 +390,10 @@ fn a_real_socket_gets_bytes_sent_now_in_their_order() {
     assert_eq!(&back, b"now queued now ");
     assert_eq!([next(&told), next(&told)], ["queued 0", "queued 11"]);
     drop(stream);
+    // What is queued and small leaves with the wait there.
+    let sends = if backend() == "uring" { 1 } else { 2 };
     let stats = server.stop(Duration::from_secs(5)).unwrap().stats;
-    assert_eq!((stats.syscalls_send, stats.sent_bytes), (2, 15));
+    assert_eq!((stats.syscalls_send, stats.sent_bytes), (sends, 15));
 }
 
 #[test]

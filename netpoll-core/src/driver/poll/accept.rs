@@ -26,7 +26,7 @@ use crate::sys::{self, Address};
 
 impl<R: Register> Streams<R> {
     /// Accepts the share of a listener that was reported.
-    pub(super) fn accept_share<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn accept_share<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
         let Some(door) = self.doors.get(key) else { return };
         let peers_max = limits.accepts;
         let found = self.accept(door.share_peers().min(peers_max), sink, key);
@@ -50,7 +50,7 @@ impl<R: Register> Streams<R> {
 
     /// Accepts whom a listener has left, and says when that was all of them, if it is to. Of a queue that others accept from too, no
     /// more than a share at a time: they were woken as well.
-    pub(super) fn accept_rest<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn accept_rest<S: Sink>(&mut self, limits: &Limits, sink: &mut S, key: Key) {
         let Some(door) = self.doors.get(key) else { return };
         let shares = R::REPORTS_LISTENERS_ONCE && door.queue.takes_turns() && !door.is_drained;
         let share = if shares { door.share_peers().min(limits.accepts) } else { limits.accepts };
@@ -113,7 +113,7 @@ impl<R: Register> Streams<R> {
             // Somebody was faster when it was given away: without it the next shortage would leave peers without a word.
             let _ = self.reserve.refill();
         }
-        self.counts.syscalls_ctl += 1;
+        self.counts.syscalls_ctl += R::CALLS;
         let told = self.poller.hush_listener(door.socket().as_fd(), key, door.queue.is_shared(), hush);
         // One that cannot be hushed is reported on and not accepted from, which costs waits and nothing else.
         door.is_paused = hush || told.is_err();
@@ -123,7 +123,7 @@ impl<R: Register> Streams<R> {
 
     fn admit<S: Sink>(&mut self, sink: &mut S, listener: Key, socket: OwnedFd, peer: Address) {
         match sink.accepted(self, listener, Ok(Some(peer))) {
-            Some(key) if self.expects_first_words(listener) => {
+            Some(key) if !R::MOVES_BYTES && self.expects_first_words(listener) => {
                 self.insert(key, socket, 0);
                 self.arrivals.push(Arrival { key, listener });
                 sink.opened(self, key, Ok(()));

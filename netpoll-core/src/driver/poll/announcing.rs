@@ -37,7 +37,7 @@ impl<R: Register> Streams<R> {
                 sink.unfinished(key);
                 Ahead::Received
             }
-            Step::Moved(0) | Step::Reads => Ahead::PutOff,
+            Step::Moved(0) | Step::Reads | Step::Drained => Ahead::PutOff,
         }
     }
 

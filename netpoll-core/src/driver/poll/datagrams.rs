@@ -197,8 +197,13 @@ impl DatagramSockets {
         self.sockets.get(key).is_some()
     }
 
-    pub fn remove(&mut self, key: Key) -> bool {
-        self.sockets.remove(key).is_some()
+    pub fn remove(&mut self, key: Key) -> Option<OwnedFd> {
+        Some(self.sockets.remove(key)?.fd)
+    }
+
+    #[cfg(feature = "uring")]
+    pub fn socket(&self, key: Key) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.sockets.get(key).map(|socket| socket.fd.as_fd())
     }
 
     /// What has come to a socket is to be looked for, whatever the poller has said.
@@ -215,7 +220,7 @@ impl<R: Register> Streams<R> {
         self.counts.syscalls_other += u64::from(setup.join_received) + u64::from(setup.join_sent);
         setup.join_received = setup.join_received && sys::join_datagrams(fd.as_fd());
         let joins = setup.join_sent && sys::cuts_datagrams(fd.as_fd());
-        self.counts.syscalls_ctl += 1;
+        self.counts.syscalls_ctl += R::CALLS;
         self.poller.register_datagrams(fd.as_fd(), key)?;
         let Self { datagrams, .. } = self;
         // Of joined datagrams nothing may be cut off, or it would be some of them.
@@ -254,7 +259,7 @@ impl<R: Register> Streams<R> {
     }
 
     /// Handles what the poller reported about a datagram socket.
-    pub(super) fn datagrams_ready<S: Sink>(&mut self, sink: &mut S, key: Key, now: Readiness) {
+    pub(in crate::driver) fn datagrams_ready<S: Sink>(&mut self, sink: &mut S, key: Key, now: Readiness) {
         let Some(socket) = self.datagrams.sockets.get_mut(key) else { return };
         socket.readable |= now.readable || now.failed;
         socket.has_error |= now.failed;
@@ -266,7 +271,7 @@ impl<R: Register> Streams<R> {
     }
 
     /// Delivers one share of what has come.
-    pub(super) fn receive_datagrams<S: Sink>(&mut self, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn receive_datagrams<S: Sink>(&mut self, sink: &mut S, key: Key) {
         let Some(mut left) = self.datagrams.sockets.get(key).map(|socket| socket.setup.per_turn) else {
             return;
         };
@@ -316,7 +321,7 @@ impl<R: Register> Streams<R> {
 
     fn await_room(&mut self, key: Key, awaits: bool) {
         let Some(socket) = self.datagrams.sockets.get(key) else { return };
-        self.counts.syscalls_ctl += 1;
+        self.counts.syscalls_ctl += R::CALLS;
         let told = self.poller.await_room(socket.fd.as_fd(), key, awaits);
         told.expect("a socket is registered until it is closed");
     }

@@ -35,6 +35,10 @@ impl Door {
         &self.socket
     }
 
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Peers to accept from one report.
     pub fn share_peers(&self) -> usize {
         self.share.peers

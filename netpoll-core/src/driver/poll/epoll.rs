@@ -188,7 +188,7 @@ impl Driver for Epoll {
 }
 
 /// What an event says of a watched descriptor.
-fn ready(event: sys::Event) -> Ready {
+pub fn ready(event: sys::Event) -> Ready {
     let when = |holds, ready| if holds { ready } else { Ready::EMPTY };
     let hung_up = event.is_hang_up();
     when(event.is_readable(), Ready::READABLE)

@@ -6,19 +6,20 @@
 mod accept;
 mod announcing;
 mod arrivals;
-mod batch;
+pub(super) mod batch;
 mod datagrams;
-mod door;
-mod epoll;
+pub(super) mod door;
+pub(super) mod epoll;
 mod files;
 #[cfg(feature = "mio")]
 mod mio;
 mod orders;
+mod register;
 mod sending;
-mod source;
-mod splicing;
-mod streams;
-mod watcher;
+pub(super) mod source;
+pub(super) mod splicing;
+pub(super) mod streams;
+pub(super) mod watcher;
 
 #[cfg(feature = "mio")]
 pub use self::mio::{Mio, MioOptions};

@@ -10,7 +10,7 @@ use super::super::{
     Watcher,
 };
 use super::door::Door;
-use super::source::{ANNOUNCED, CONNECTING, ENDED, PAUSED, READABLE};
+use super::source::{ANNOUNCED, CONNECTING, ENDED, PAUSED, POLLED, READABLE};
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramQueue, Key, Pool, WriteQueue};
 use crate::sys::{self, Address, DatagramOption, StreamOptions};
@@ -22,20 +22,24 @@ const UNIX_PIECE_BYTES: usize = 64 * 1024;
 impl<R: Register> Streams<R> {
     fn close_door(&mut self, key: Key) {
         let Some(door) = self.doors.remove(key) else {
-            self.counts.syscalls_close += u64::from(self.datagrams.remove(key));
+            if let Some(socket) = self.datagrams.remove(key) {
+                self.poller.release(key, socket);
+                self.counts.syscalls_close += R::CALLS;
+            }
             return;
         };
         if door.queue.is_shared() && !door.is_paused {
-            self.counts.syscalls_ctl += 1;
+            self.counts.syscalls_ctl += R::CALLS;
             self.poller.forget_listener(door.socket().as_fd());
         }
-        self.counts.syscalls_close += 1;
+        self.poller.release(key, door.into_socket());
+        self.counts.syscalls_close += R::CALLS;
     }
 }
 
 impl<R: Register> Io for Streams<R> {
     fn listen(&mut self, key: Key, socket: OwnedFd, queue: Queue) -> io::Result<()> {
-        self.counts.syscalls_ctl += 1;
+        self.counts.syscalls_ctl += R::CALLS;
         self.poller.register_listener(socket.as_fd(), key, queue.is_shared())?;
         let replaced = self.doors.insert(key, Door::new(socket, queue));
         assert!(replaced.is_none(), "a key names one listener at a time");
@@ -46,8 +50,8 @@ impl<R: Register> Io for Streams<R> {
         self.counts.syscalls_connect += 2;
         self.counts.syscalls_other += if to.is_unix() { 0 } else { options.calls() };
         let socket = sys::connect(to, options)?;
-        self.counts.syscalls_ctl += 1;
-        self.poller.register_stream(socket.as_fd(), key)?;
+        self.counts.syscalls_ctl += R::CALLS;
+        self.poller.register_connecting(socket.as_fd(), key)?;
         self.insert(key, socket, CONNECTING);
         if let (Some(source), Some(inet)) = (self.sources.get_mut(key), to.as_socket_addr()) {
             source.number = inet.port();
@@ -56,7 +60,7 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn adopt(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
-        self.counts.syscalls_ctl += 1;
+        self.counts.syscalls_ctl += R::CALLS;
         self.poller.register_stream(socket.as_fd(), key)?;
         self.insert(key, socket, 0);
         Ok(())
@@ -74,23 +78,26 @@ impl<R: Register> Io for Streams<R> {
         match demand {
             Demand::Pause => {
                 source.bits |= PAUSED;
+                self.poller.reined(key, source);
                 source.take_end_to_tell()
             }
             Demand::Flow => {
                 source.bits &= !PAUSED;
-                source.bits & (READABLE | ENDED) == READABLE
+                self.poller.reined(key, source);
+                (!R::MOVES_BYTES || source.has(POLLED)) && source.bits & (READABLE | ENDED) == READABLE
             }
         }
     }
 
     fn may_have_input(&mut self, key: Key) -> bool {
         self.sources.get(key).is_some_and(|source| source.bits & (READABLE | ENDED) == READABLE)
+            || self.poller.has_received(key)
     }
 
     fn has_input(&mut self, key: Key) -> bool {
         let Some(source) = self.sources.get(key) else { return false };
         self.counts.syscalls_other += 1;
-        sys::unread_bytes(source.fd.as_fd()).is_ok_and(|bytes| bytes > 0)
+        sys::unread_bytes(source.fd.as_fd()).is_ok_and(|bytes| bytes > 0) || self.poller.has_received(key)
     }
 
     fn salvage(&mut self, key: Key, into: &mut [u8]) -> usize {
@@ -115,6 +122,10 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn announce(&mut self, key: Key) {
+        if R::MOVES_BYTES {
+            // It has been received by the time that anybody hears of it.
+            return;
+        }
         if let Some(source) = self.sources.get_mut(key) {
             source.bits |= ANNOUNCED;
         }
@@ -176,6 +187,9 @@ impl<R: Register> Io for Streams<R> {
 
     fn finish(&mut self, key: Key) {
         let Some(source) = self.sources.get(key) else { return };
+        if self.poller.finish_soon(key) {
+            return;
+        }
         self.counts.syscalls_shutdown += 1;
         // ENOTCONN: the peer was faster, and there is nobody left to tell.
         let _ = sys::shutdown_write(source.fd.as_fd());
@@ -184,7 +198,8 @@ impl<R: Register> Io for Streams<R> {
     fn unacknowledged(&mut self, key: Key) -> Option<usize> {
         let source = self.sources.get(key)?;
         self.counts.syscalls_other += 1;
-        sys::unacknowledged_bytes(source.fd.as_fd()).ok()
+        let unsent_bytes = self.poller.unsent_bytes(key);
+        sys::unacknowledged_bytes(source.fd.as_fd()).ok().map(|bytes| bytes + unsent_bytes)
     }
 
     fn unacknowledged_step(&mut self, key: Key) -> usize {
@@ -200,13 +215,15 @@ impl<R: Register> Io for Streams<R> {
             // A socket that is gone already cannot be reset; closing it is all that is left.
             let _ = sys::reset_on_close(source.fd.as_fd());
         }
-        self.counts.syscalls_close += 1;
+        self.counts.syscalls_close += R::CALLS;
+        self.poller.release(key, source.fd);
     }
 
     fn shrink(&mut self) {
         self.sources.shrink();
         self.splicer.shrink();
         self.arrivals.shrink_to_fit();
+        self.poller.shrink();
     }
 
     fn counts(&self) -> &IoCounts {

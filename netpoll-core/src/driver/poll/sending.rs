@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use super::super::files::FILE_BYTES_PER_FLUSH;
 use super::super::{Flushed, IoCounts, Sink};
 use super::files::FileSent;
-use super::source::{BLOCKED, CONNECTING, SEND_FAILED, Source};
+use super::source::{BLOCKED, CONNECTING, FINISHES, SEND_FAILED, Source};
 use super::streams::{Register, Streams};
 use crate::mem::{Key, Pool, WriteQueue};
 use crate::sys;
@@ -43,7 +43,7 @@ impl Source {
     }
 
     #[cold]
-    pub(super) fn cut_short(&mut self, counts: &mut IoCounts) {
+    pub(in crate::driver) fn cut_short(&mut self, counts: &mut IoCounts) {
         self.bits |= BLOCKED;
         counts.sends_blocked += 1;
     }
@@ -62,7 +62,7 @@ impl Source {
 
     /// A send failed whose sender does not hear of it: the next flush says so.
     #[cold]
-    pub(super) fn send_failed(&mut self, error: &io::Error) {
+    pub(in crate::driver) fn send_failed(&mut self, error: &io::Error) {
         self.bits |= SEND_FAILED;
         // Every error of the kernel has a number, and none is above 4095 (`MAX_ERRNO`).
         self.number = error.raw_os_error().map_or(0, |number| number as u16);
@@ -118,6 +118,9 @@ impl<R: Register> Streams<R> {
         let Some(source) = self.sources.get_mut(key) else {
             return Flushed::Failed(io::ErrorKind::NotConnected.into());
         };
+        if R::MOVES_BYTES {
+            return self.send_or_give(key, queue, pool);
+        }
         // The usual case first: one block, and all of it leaves.
         if queue.is_single() && !source.has(BLOCKED | CONNECTING | SEND_FAILED) {
             let front = queue.front();
@@ -136,6 +139,33 @@ impl<R: Register> Streams<R> {
         source.send_all(&mut self.counts, queue, pool)
     }
 
+    /// Has the poller send what is queued, or what it does not take sent as ever.
+    #[inline]
+    fn send_or_give(&mut self, key: Key, queue: &mut WriteQueue, pool: &mut Pool) -> Flushed {
+        let Some(source) = self.sources.get_mut(key) else {
+            return Flushed::Failed(io::ErrorKind::NotConnected.into());
+        };
+        if !source.has(BLOCKED | CONNECTING | SEND_FAILED)
+            && let Some(flushed) = self.poller.send_soon(key, source, queue, pool, &mut self.counts)
+        {
+            if source.has(FINISHES) && self.poller.finish_soon(key) {
+                source.bits &= !FINISHES;
+            }
+            return flushed;
+        }
+        let flushed = source.send_all(&mut self.counts, queue, pool);
+        if source.has(BLOCKED) {
+            self.poller.await_writable(source.fd.as_fd(), key);
+        }
+        if source.has(FINISHES) && matches!(flushed, Flushed::Done) {
+            source.bits &= !FINISHES;
+            self.counts.syscalls_shutdown += 1;
+            // As in `finish`.
+            let _ = sys::shutdown_write(source.fd.as_fd());
+        }
+        flushed
+    }
+
     /// Sends back what a callback said; nobody has closed the source in between, or it is too late.
     #[inline(always)]
     pub(super) fn reply<S: Sink>(&mut self, sink: &mut S, key: Key, bytes: &[u8]) {
@@ -148,11 +178,15 @@ impl<R: Register> Streams<R> {
     #[inline(always)]
     pub(super) fn send_lent(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(source) = self.sources.get_mut(key) else { return 0 };
-        if source.has(BLOCKED | CONNECTING | SEND_FAILED) {
+        if source.has(BLOCKED | CONNECTING | SEND_FAILED) || self.poller.sends_soon(key) {
             return 0;
         }
         let result = sys::send(source.fd.as_fd(), bytes);
-        match source.sent(&mut self.counts, bytes.len(), result) {
+        let sent = source.sent(&mut self.counts, bytes.len(), result);
+        if R::MOVES_BYTES && source.has(BLOCKED) {
+            self.poller.await_writable(source.fd.as_fd(), key);
+        }
+        match sent {
             Sent::Bytes(bytes) => bytes,
             Sent::Interrupted => 0,
             Sent::Failed(error) => {

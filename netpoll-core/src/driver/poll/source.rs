@@ -30,6 +30,11 @@ pub const SPLICES: u16 = 1 << 9;
 pub const EBBS: u16 = 1 << 10;
 /// Its input is announced and taken by its receiver (`announcing.rs`).
 pub const ANNOUNCED: u16 = 1 << 12;
+/// Of a poller that moves bytes itself: it is not to receive from this stream, whose input the engine reads or splices. It does not
+/// tell of urgent data, so a short read proves nothing.
+pub const POLLED: u16 = 1 << 13;
+/// Our direction is to end behind what was not sent.
+pub const FINISHES: u16 = 1 << 14;
 /// The poller reported ERR. One that ended before it failed reads as ended: its failure is asked for behind that.
 pub const FAILED: u16 = 1 << 11;
 
@@ -94,7 +99,7 @@ impl Source {
             }
             Ok(len) => {
                 counts.received_bytes += len as u64;
-                let drained = len < room.len() && !self.has(ENDING | URGENT);
+                let drained = len < room.len() && !self.has(ENDING | URGENT | POLLED);
                 self.bits = if drained { self.bits & !READABLE } else { self.bits | READABLE };
                 Received::Bytes { len, drained }
             }

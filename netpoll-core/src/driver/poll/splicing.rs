@@ -19,7 +19,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::super::{HangUp, IoCounts, SPLICED_BYTES_MIN, Sink, Verdict};
-use super::source::{BLOCKED, CONNECTING, EBBS, ENDED, READABLE, SEND_FAILED, SPLICES, Source, URGENT};
+use super::source::{
+    BLOCKED, CONNECTING, EBBS, ENDED, POLLED, READABLE, SEND_FAILED, SPLICES, Source, URGENT,
+};
 use super::streams::{Register, Streams};
 use crate::mem::Key;
 use crate::sys::{self, Pipe};
@@ -49,6 +51,8 @@ pub enum Step {
     Moved(usize),
     /// None: the source is read as ever.
     Reads,
+    /// None: nothing seems to be there, and a read makes sure.
+    Drained,
     /// The source has been drained, paused, put off or closed.
     Over,
 }
@@ -123,6 +127,10 @@ impl<R: Register> Streams<R> {
         let can = self.splicer.has_pipe(&mut self.counts);
         if can {
             source.bits = (source.bits | SPLICES) & !EBBS;
+            if R::MOVES_BYTES && !source.has(POLLED) {
+                source.bits |= POLLED;
+                self.poller.poll_instead(source.fd.as_fd(), key);
+            }
         }
         can
     }
@@ -133,6 +141,7 @@ impl<R: Register> Streams<R> {
         let to = sink.splices_to(key).filter(|to| {
             let target = self.sources.get(*to);
             target.is_some_and(|target| !target.has(BLOCKED | CONNECTING | SEND_FAILED))
+                && !self.poller.sends_soon(*to)
         });
         let Some(source) = self.sources.get_mut(key) else { return Step::Over };
         let Splicer { pipe: Some(pipe), rest, .. } = &mut self.splicer else { return source.reads() };
@@ -142,6 +151,10 @@ impl<R: Register> Streams<R> {
             // The end, or urgent data: a read tells them apart.
             Ok(0) => return source.reads(),
             Ok(bytes) => bytes,
+            // Urgent data looks the same, and a poller that is not told of it has to make sure.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && source.has(POLLED) => {
+                return Step::Drained;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 source.bits &= !READABLE;
                 self.counts.receives_empty += 1;
@@ -162,7 +175,13 @@ impl<R: Register> Streams<R> {
         self.counts.received_bytes += bytes as u64;
         source.moved(bytes);
         let (sent, is_refused) = match self.sources.get_mut(to) {
-            Some(target) => target.take_from(&mut self.counts, pipe, bytes),
+            Some(target) => {
+                let taken = target.take_from(&mut self.counts, pipe, bytes);
+                if R::MOVES_BYTES && target.has(BLOCKED) {
+                    self.poller.await_writable(target.fd.as_fd(), to);
+                }
+                taken
+            }
             None => (0, false),
         };
         self.counts.sent_bytes += sent as u64;
@@ -194,7 +213,7 @@ impl<R: Register> Streams<R> {
 impl Source {
     /// Draws the consequence of how much a step has moved. A small one may be the tail of what came at once; two in a row are
     /// small messages.
-    fn moved(&mut self, bytes: usize) {
+    pub fn moved(&mut self, bytes: usize) {
         self.bits = match (bytes < SPLICED_BYTES_MIN, self.has(EBBS)) {
             (false, _) => self.bits & !EBBS,
             (true, false) => self.bits | EBBS,

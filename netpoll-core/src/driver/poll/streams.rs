@@ -12,13 +12,14 @@
 //! Cost per keep-alive request: one `recv`, one `send`, a share of one wait.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use super::super::{HangUp, Interest, IoCounts, Limits, Sink, Verdict, Watcher};
+use super::super::{HangUp, IoCounts, Limits, Sink, Verdict, Watcher};
 use super::announcing::Taking;
 use super::datagrams::DatagramSockets;
 use super::door::{Arrival, Door};
+pub use super::register::Register;
 use super::source::{
     ANNOUNCED, BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, READABLE, Readiness, Received, SPLICES,
     Scratch, Source, URGENT,
@@ -27,80 +28,20 @@ use super::splicing::{BYTES_PER_SHARE_BYTE, Splicer, Step};
 use crate::mem::{Key, KeyMap};
 use crate::sys;
 
-/// What the engine needs from a poller.
-pub trait Register {
-    /// Whether a listener is reported once for those who have come since, and not by every wait as long as peers are queued at it.
-    const REPORTS_LISTENERS_ONCE: bool;
-    /// Reports edges of a stream under this key from now on.
-    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
-    /// Reports a listener under this key in every wait, as long as peers are queued at it, or once
-    /// ([`REPORTS_LISTENERS_ONCE`](Self::REPORTS_LISTENERS_ONCE)). Of those who share its queue and wait, only one is woken, if the poller
-    /// has a way to do that.
-    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()>;
-    /// Keeps silent about a registered listener, or reports it again, those who have come meanwhile included.
-    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()>;
-    /// A listener that is reported is about to be closed, which others have open as well.
-    fn forget_listener(&self, fd: BorrowedFd<'_>);
-    /// Reports edges of the input of a datagram socket under this key from now on.
-    fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
-    /// Reports when there is room to send on a registered datagram socket, or no longer.
-    fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()>;
-    /// Reports edges of a descriptor of somebody else under this key with a driver's bits.
-    fn watch(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()>;
-    /// Reports nothing about it any more.
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
-}
-
-impl<R: Register> Register for Rc<R> {
-    const REPORTS_LISTENERS_ONCE: bool = R::REPORTS_LISTENERS_ONCE;
-
-    fn register_stream(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
-        R::register_stream(self, fd, key)
-    }
-
-    fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()> {
-        R::register_listener(self, fd, key, shared)
-    }
-
-    fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()> {
-        R::hush_listener(self, fd, key, shared, hush)
-    }
-
-    fn forget_listener(&self, fd: BorrowedFd<'_>) {
-        R::forget_listener(self, fd);
-    }
-
-    fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
-        R::register_datagrams(self, fd, key)
-    }
-
-    fn await_room(&self, fd: BorrowedFd<'_>, key: Key, awaits: bool) -> io::Result<()> {
-        R::await_room(self, fd, key, awaits)
-    }
-
-    fn watch(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
-        R::watch(self, fd, token, interest)
-    }
-
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        R::unwatch(self, fd)
-    }
-}
-
 /// The order-taking half of a poller: sockets and what is known about each.
 pub struct Streams<R> {
-    pub(super) poller: R,
-    pub(super) sources: KeyMap<Source>,
-    pub(super) doors: KeyMap<Door>,
+    pub(in crate::driver) poller: R,
+    pub(in crate::driver) sources: KeyMap<Source>,
+    pub(in crate::driver) doors: KeyMap<Door>,
     /// Accepted in this batch; the poller does not know them yet.
-    pub(super) arrivals: Vec<Arrival>,
-    pub(super) datagrams: DatagramSockets,
-    pub(super) reserve: sys::ReserveFd,
-    pub(super) splicer: Splicer,
+    pub(in crate::driver) arrivals: Vec<Arrival>,
+    pub(in crate::driver) datagrams: DatagramSockets,
+    pub(in crate::driver) reserve: sys::ReserveFd,
+    pub(in crate::driver) splicer: Splicer,
     /// The stream whose input is being announced.
     pub(super) taking: Taking,
-    pub(super) watcher: Option<Rc<dyn Watcher>>,
-    pub(super) counts: IoCounts,
+    pub(in crate::driver) watcher: Option<Rc<dyn Watcher>>,
+    pub(in crate::driver) counts: IoCounts,
 }
 
 impl<R: Register> Streams<R> {
@@ -186,7 +127,13 @@ impl<R: Register> Streams<R> {
         }
     }
 
-    pub(super) fn read<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn read<S: Sink>(
+        &mut self,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+    ) {
         let mut left = limits.read_bytes;
         // Looked up again after every delivery: the receiver may have closed or paused the source.
         while let Some(source) = self.sources.get_mut(key) {
@@ -198,6 +145,7 @@ impl<R: Register> Streams<R> {
                 return sink.unfinished(key);
             }
             let room = left.min(scratch.len());
+            let mut source = source;
             if source.has(SPLICES | ANNOUNCED) {
                 let step = if source.has(SPLICES) {
                     self.splice(left.saturating_mul(BYTES_PER_SHARE_BYTE), sink, key)
@@ -206,15 +154,24 @@ impl<R: Register> Streams<R> {
                     self.announce_input(left, sink, key)
                 };
                 match step {
-                    Step::Moved(bytes) => left -= bytes,
-                    Step::Reads => {}
+                    Step::Moved(bytes) => {
+                        left -= bytes;
+                        continue;
+                    }
+                    Step::Reads => continue,
+                    Step::Drained => match self.sources.get_mut(key) {
+                        Some(spliced) => source = spliced,
+                        None => return,
+                    },
                     Step::Over => return,
                 }
-                continue;
             }
             match source.receive(&mut self.counts, scratch.part(0, room)) {
                 Received::Bytes { len, drained } => {
                     left -= len;
+                    if R::MOVES_BYTES && source.has(SPLICES) {
+                        source.moved(len);
+                    }
                     let verdict = sink.received(self, key, scratch.part(0, len));
                     sys::assert_not_forked();
                     match verdict {
@@ -243,7 +200,7 @@ impl<R: Register> Streams<R> {
     }
 
     /// A stream is dead, and no read says so.
-    fn tell_failure<S: Sink>(&mut self, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn tell_failure<S: Sink>(&mut self, sink: &mut S, key: Key) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !FAILED;
         self.counts.syscalls_other += 1;
@@ -253,7 +210,13 @@ impl<R: Register> Streams<R> {
     }
 
     /// Delivers what has happened to a source, whatever the poller has said of it.
-    pub(super) fn look<S: Sink>(&mut self, scratch: &mut Scratch, limits: &Limits, sink: &mut S, key: Key) {
+    pub(in crate::driver) fn look<S: Sink>(
+        &mut self,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        sink: &mut S,
+        key: Key,
+    ) {
         let Some(source) = self.sources.get_mut(key) else {
             self.datagrams.look(key);
             return self.receive_datagrams(sink, key);
@@ -270,7 +233,7 @@ impl<R: Register> Streams<R> {
     }
 
     /// A connect has come to its end. One that has failed is reported with an error, and asked for it.
-    fn connected<S: Sink>(&mut self, sink: &mut S, key: Key, may_have_failed: bool) {
+    pub(in crate::driver) fn connected<S: Sink>(&mut self, sink: &mut S, key: Key, may_have_failed: bool) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.bits &= !CONNECTING;
         let port = std::mem::take(&mut source.number);
@@ -285,9 +248,11 @@ impl<R: Register> Streams<R> {
             Ok(None) => Ok(()),
             Ok(Some(error)) | Err(error) => Err(error),
         };
-        if result.is_err() {
-            self.sources.remove(key);
-            self.counts.syscalls_close += 1;
+        if result.is_ok() {
+            self.poller.is_connected(source.fd.as_fd(), key);
+        } else if let Some(source) = self.sources.remove(key) {
+            self.poller.release(key, source.fd);
+            self.counts.syscalls_close += R::CALLS;
         }
         sink.opened(self, key, result);
     }

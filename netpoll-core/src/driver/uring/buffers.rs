@@ -1,0 +1,288 @@
+//! Where the kernel receives into: blocks that it is provided with, and fills one after the other.
+//!
+//! With incremental buffers (Linux 6.12) a block serves as many small receives as fit into it; before that each receive has
+//! one for itself. There are as many blocks as the load has needed: a receive that finds none ends, one more is provided, and it
+//! goes on. Nobody holds a block: a chunk is consumed or copied in the callback that it is delivered to, or sent back from
+//! where it lies, which is over with the next enter.
+//!
+//! Invariant: of a block that was provided the kernel writes only behind what it has reported; one that is full is written
+//! to again when it was provided again, which is when its chunks are delivered and nothing is sent from it.
+
+use std::alloc::{self, Layout};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use super::ring::{Answer, Ring};
+
+/// The only group.
+pub const GROUP: u16 = 0;
+
+/// The entries of the buffer ring, which are a power of two. 16 bytes each: one page.
+const ENTRIES: u16 = 64;
+
+/// `IOU_PBUF_RING_INC` of linux/io_uring.h.
+const INCREMENTAL: u16 = 2;
+
+/// Blocks of incremental buffers: what a first-level cache and half of a second-level one hold, so that they are still there
+/// when they come round; and how many there may be when many peers send much at the same time.
+const BLOCK_BYTES: usize = 64 * 1024;
+const BLOCKS: usize = 2;
+const BLOCKS_MAX: usize = 32;
+
+/// The same without: a small request takes a whole one.
+const WHOLE_BLOCK_BYTES: usize = 8 * 1024;
+const WHOLE_BLOCKS: usize = 32;
+
+const _: () = assert!(BLOCKS_MAX <= ENTRIES as usize && WHOLE_BLOCKS <= ENTRIES as usize);
+
+struct Block {
+    /// `None` while there is none at this number.
+    memory: Option<NonNull<u8>>,
+    /// What the kernel has filled and reported.
+    filled: usize,
+    /// Chunks that are delivered or sent.
+    pins: u32,
+    /// The kernel has it.
+    is_provided: bool,
+}
+
+/// The blocks of a ring, and the ring in which it finds them.
+pub struct Buffers {
+    entries: NonNull<BufRingEntry>,
+    tail: u16,
+    blocks: Vec<Block>,
+    block_bytes: usize,
+    blocks_min: usize,
+    blocks_max: usize,
+    /// How many there are.
+    live: usize,
+    /// Of them so many go as soon as they are full and delivered.
+    surplus: usize,
+    /// They are the kernel's for good.
+    is_leaked: bool,
+}
+
+/// A part of a block that was received.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk {
+    block: u16,
+    start: usize,
+    pub len: usize,
+}
+
+impl Buffers {
+    /// Registers buffers with a ring.
+    ///
+    /// # Errors
+    /// The kernel's: `EINVAL` before Linux 5.19, or 6.12 with incremental ones.
+    pub fn new(ring: &Ring, is_incremental: bool) -> io::Result<Self> {
+        let (block_bytes, blocks, blocks_max) = match is_incremental {
+            true => (BLOCK_BYTES, BLOCKS, BLOCKS_MAX),
+            false => (WHOLE_BLOCK_BYTES, WHOLE_BLOCKS, WHOLE_BLOCKS),
+        };
+        let entries = allocate(entries_layout()).cast();
+        let mut buffers = Self {
+            entries,
+            tail: 0,
+            blocks: Vec::new(),
+            block_bytes,
+            blocks_min: blocks,
+            blocks_max,
+            live: 0,
+            surplus: 0,
+            is_leaked: false,
+        };
+        let (address, flags) =
+            (entries.as_ptr().expose_provenance() as u64, u16::from(is_incremental) * INCREMENTAL);
+        let submitter = ring.io_uring().submitter();
+        // SAFETY: the entries have to be a page of their own, and there until the ring is gone. They are allocated above for
+        // this, and `Drop` frees them; whoever owns both drops the ring first, or leaks this. (test: `what_has_come_lies_in_the_blocks`)
+        unsafe { submitter.register_buf_ring_with_flags(address, ENTRIES, GROUP, flags) }?;
+        for _ in 0..blocks {
+            buffers.grow();
+        }
+        Ok(buffers)
+    }
+
+    /// Provides one block more, if there may be one. False if not.
+    pub fn grow(&mut self) -> bool {
+        self.surplus = 0;
+        if self.live == self.blocks_max {
+            return false;
+        }
+        let memory = Some(allocate(block_layout(self.block_bytes)));
+        let block = Block { memory, filled: 0, pins: 0, is_provided: false };
+        let index = match self.blocks.iter().position(|block| block.memory.is_none()) {
+            Some(index) => {
+                self.blocks[index] = block;
+                index
+            }
+            None => {
+                self.blocks.push(block);
+                self.blocks.len() - 1
+            }
+        };
+        self.live += 1;
+        self.provide(index);
+        true
+    }
+
+    /// Lets go of what a spike has left, a block each time that one is full and delivered.
+    pub fn shrink(&mut self) {
+        self.surplus = self.live - self.blocks_min;
+    }
+
+    /// How many blocks there are.
+    #[cfg(test)]
+    pub fn blocks(&self) -> usize {
+        self.live
+    }
+
+    /// Whether the kernel has a block.
+    pub fn has_provided(&self) -> bool {
+        self.blocks.iter().any(|block| block.is_provided)
+    }
+
+    /// What an answer says that was received. It is held until [`release`](Self::release).
+    ///
+    /// # Panics
+    /// If the kernel names a buffer that there is not, or more than is in it.
+    #[inline]
+    pub fn received(&mut self, answer: Answer) -> Option<Chunk> {
+        let (id, goes_on) = answer.buffer()?;
+        let (block, len) = (&mut self.blocks[usize::from(id)], answer.result.max(0) as usize);
+        let start = block.filled;
+        block.filled += len;
+        assert!(
+            block.is_provided && block.filled <= self.block_bytes,
+            "the kernel filled what it does not have"
+        );
+        block.is_provided = goes_on;
+        block.pins += 1;
+        Some(Chunk { block: id, start, len })
+    }
+
+    /// A chunk is held once more.
+    #[inline]
+    pub fn hold(&mut self, chunk: Chunk) {
+        self.blocks[usize::from(chunk.block)].pins += 1;
+    }
+
+    /// A chunk is held once less. A block that is full and that nobody holds any more is provided again.
+    #[inline]
+    pub fn release(&mut self, chunk: Chunk) {
+        let index = usize::from(chunk.block);
+        let block = &mut self.blocks[index];
+        block.pins -= 1;
+        if block.pins == 0 && !block.is_provided {
+            match self.surplus {
+                0 => self.provide(index),
+                _ => self.let_go(index),
+            }
+        }
+    }
+
+    /// Leaves them to the kernel, which may still write to them.
+    #[cold]
+    pub fn leak(&mut self) {
+        self.is_leaked = true;
+    }
+
+    /// Where a chunk lies.
+    #[inline]
+    pub fn place(&self, chunk: Chunk) -> Place {
+        let block = &self.blocks[usize::from(chunk.block)];
+        debug_assert!(block.pins > 0 && chunk.start + chunk.len <= block.filled);
+        let memory = block.memory.expect("a held chunk lies in a block");
+        Place { start: memory.as_ptr().wrapping_add(chunk.start), len: chunk.len }
+    }
+
+    #[cold]
+    fn let_go(&mut self, index: usize) {
+        (self.surplus, self.live) = (self.surplus - 1, self.live - 1);
+        if let Some(memory) = self.blocks[index].memory.take() {
+            // SAFETY: it was allocated with this layout. The kernel has reported the end of it, and no chunk of it is held.
+            // (test: `what_a_spike_has_left_goes_block_by_block`)
+            unsafe { alloc::dealloc(memory.as_ptr(), block_layout(self.block_bytes)) };
+        }
+    }
+
+    #[inline(never)]
+    fn provide(&mut self, index: usize) {
+        let block = &mut self.blocks[index];
+        let memory = block.memory.expect("only a block is provided");
+        (block.filled, block.is_provided) = (0, true);
+        let at = usize::from(self.tail & (ENTRIES - 1));
+        // SAFETY: the offset has to be inside the allocation, which is of `ENTRIES` entries. (test: `what_has_come_lies_in_the_blocks`)
+        let slot = unsafe { self.entries.add(at) };
+        // SAFETY: the entry is allocated, zeroed at first, and the kernel only reads it. Nobody else has a reference to it.
+        // (test: `what_has_come_lies_in_the_blocks`)
+        let entry = unsafe { &mut *slot.as_ptr() };
+        entry.set_addr(memory.as_ptr().expose_provenance() as u64);
+        entry.set_len(self.block_bytes as u32);
+        entry.set_bid(index as u16);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the pointer has to be that of the first entry. (test: `what_has_come_lies_in_the_blocks`)
+        let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) };
+        // SAFETY: the tail is two aligned bytes of the first entry that no field of it covers which is written here, and which the kernel
+        // reads with acquire ordering. (test: `what_has_come_lies_in_the_blocks`)
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+/// Bytes in a block, as long as their chunk is held.
+#[derive(Clone, Copy)]
+pub struct Place {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Place {
+    pub fn as_ptr(self) -> *const u8 {
+        self.start
+    }
+
+    /// # Safety
+    /// The chunk is held for as long as the slice is used, and nobody else looks at it or changes it meanwhile.
+    #[inline]
+    pub unsafe fn bytes<'a>(self) -> &'a mut [u8] {
+        // SAFETY: the block is allocated and was zeroed, and the kernel does not write to what it has reported until the block is provided
+        // again, which a held chunk prevents. The rest is for the caller. (test: `what_has_come_lies_in_the_blocks`)
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        if self.is_leaked {
+            return;
+        }
+        for memory in self.blocks.drain(..).filter_map(|block| block.memory) {
+            // SAFETY: it was allocated with this layout. The ring, whose orders might still write to it, is gone: see `new`.
+            // (test: `what_has_come_lies_in_the_blocks`)
+            unsafe { alloc::dealloc(memory.as_ptr(), block_layout(self.block_bytes)) };
+        }
+        // SAFETY: as above. (test: `what_has_come_lies_in_the_blocks`)
+        unsafe { alloc::dealloc(self.entries.as_ptr().cast(), entries_layout()) };
+    }
+}
+
+/// Zeroed memory.
+fn allocate(layout: Layout) -> NonNull<u8> {
+    assert!(layout.size() > 0);
+    // SAFETY: the size is not zero, as checked. (test: `what_has_come_lies_in_the_blocks`)
+    let memory = unsafe { alloc::alloc_zeroed(layout) };
+    NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout))
+}
+
+fn entries_layout() -> Layout {
+    Layout::array::<BufRingEntry>(ENTRIES.into()).and_then(|layout| layout.align_to(4096)).expect("a page")
+}
+
+fn block_layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 4096).expect("less than the address space")
+}

@@ -1,0 +1,211 @@
+//! Whether this kernel, and whatever stands before it, does what the driver needs: tried, and not looked up.
+//!
+//! Containers and sandboxes forbid calls, kernels have features in part, and a number of a version says neither. So a small ring is
+//! made, and everything that the driver relies on is done once with a pair of sockets. It takes a fraction of a millisecond, and the
+//! outcome is kept for the process.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::buffers::{Buffers, GROUP};
+use super::ring::{Answer, Ring, SOON, special};
+
+/// How long an answer may take that needs nobody.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the kernel can that not every one can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// One block serves many small receives (Linux 6.12).
+    pub incremental_buffers: bool,
+    /// A receive ends by itself when it has brought so much (Linux 6.17).
+    pub caps: bool,
+}
+
+/// Why there is no ring.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    kind: io::ErrorKind,
+    what: &'static str,
+    why: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "io_uring cannot be used: {}: {}", self.what, self.why)
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.kind, refusal.to_string())
+    }
+}
+
+/// What the kernel can; tried once in each process.
+///
+/// # Errors
+/// What it lacks, and what would help.
+pub fn probe() -> Result<Features, Refusal> {
+    static OUTCOME: OnceLock<Result<Features, Refusal>> = OnceLock::new();
+    OUTCOME.get_or_init(try_on_a_thread).clone()
+}
+
+/// A ring that is gone interrupts the thread that has used it, which is none of the program's then.
+fn try_on_a_thread() -> Result<Features, Refusal> {
+    let refused = |why: String| Refusal { kind: io::ErrorKind::Other, what: "it cannot be tried", why };
+    let thread = std::thread::Builder::new().name("netpoll-trial".into()).spawn(try_all);
+    let tried = thread.map_err(|error| refused(error.to_string()))?.join();
+    tried.unwrap_or_else(|_| Err(refused("a panic".into())))
+}
+
+fn try_all() -> Result<Features, Refusal> {
+    let ring = Ring::new().map_err(no_ring)?;
+    let lacks = |what| {
+        move |error: io::Error| Refusal { kind: io::ErrorKind::Unsupported, what, why: needs_newer(&error) }
+    };
+    // The ring is dropped in front of its buffers.
+    let (buffers, incremental_buffers) = match Buffers::new(&ring, true) {
+        Ok(buffers) => (buffers, true),
+        Err(_) => (Buffers::new(&ring, false).map_err(lacks("provided buffers"))?, false),
+    };
+    let mut trial = Trial { ring, buffers };
+    trial.receives(None).map_err(lacks("receiving many times with one order"))?;
+    trial.sends().map_err(lacks("sending without an answer"))?;
+    trial.polls().map_err(lacks("polling"))?;
+    let caps = trial.receives(Some(3)).is_ok();
+    Ok(Features { incremental_buffers, caps })
+}
+
+struct Trial {
+    ring: Ring,
+    buffers: Buffers,
+}
+
+impl Trial {
+    /// The next answer.
+    fn answer(&mut self) -> io::Result<Answer> {
+        if self.ring.came().is_empty() {
+            self.ring.enter(true, Some(PATIENCE))?;
+        }
+        self.ring.came().pop_front().ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Two messages by one order, in place and in order, and then it is cancelled; or, with a cap, it ends there.
+    fn receives(&mut self, cap: Option<u32>) -> io::Result<()> {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        self.ring.receive(ours.as_fd(), GROUP, cap, 1);
+        theirs.write_all(b"abcdef")?;
+        let first = self.answer()?;
+        let wanted = cap.map_or(6, |cap| cap as i32);
+        let (is_whole, goes_on) = (first.result == wanted, first.has_more());
+        self.take(first)?;
+        if cap.is_some() {
+            return wants(is_whole && !goes_on);
+        }
+        wants(is_whole && goes_on)?;
+        theirs.write_all(b"gh")?;
+        let second = self.answer()?;
+        wants(second.result == 2 && second.has_more())?;
+        self.take(second)?;
+        self.ring.cancel(1);
+        let last = self.answer()?;
+        wants(last.result == -libc::ECANCELED && !last.has_more())
+    }
+
+    fn take(&mut self, answer: Answer) -> io::Result<()> {
+        if let Some(error) = answer.error() {
+            return Err(error);
+        }
+        let chunk = self.buffers.received(answer).ok_or(io::ErrorKind::Unsupported)?;
+        self.buffers.release(chunk);
+        Ok(())
+    }
+
+    /// What fits is sent without a word, and of what does not the answer says how much did.
+    fn sends(&mut self) -> io::Result<()> {
+        static MUCH: [u8; 1 << 20] = [b'x'; 1 << 20];
+        let (ours, mut theirs) = UnixStream::pair()?;
+        for len in [2, MUCH.len() as u32] {
+            // SAFETY: the bytes are there for ever. (test: `what_is_sent_soon_has_left_with_the_next_wait`)
+            unsafe { self.ring.send(ours.as_fd(), MUCH.as_ptr(), len, special(SOON, 0)) };
+        }
+        self.ring.enter(false, None)?;
+        let cut: Vec<_> = self.ring.short_sends().collect();
+        let &[(0, sent)] = &cut[..] else { return Err(io::ErrorKind::Unsupported.into()) };
+        drop(ours);
+        wants(sent > 0)?;
+        let mut read = 0;
+        let mut bytes = [0; 4096];
+        loop {
+            match theirs.read(&mut bytes)? {
+                0 => return wants(read == sent as usize + 2),
+                len => read += len,
+            }
+        }
+    }
+
+    /// Room is reported once, and input each time.
+    fn polls(&mut self) -> io::Result<()> {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        self.ring.poll(ours.as_fd(), libc::POLLOUT as u32, false, 2);
+        let room = self.answer()?;
+        wants(room.result & i32::from(libc::POLLOUT) != 0 && !room.has_more())?;
+        self.ring.poll(ours.as_fd(), libc::POLLIN as u32, true, 3);
+        for _ in 0..2 {
+            theirs.write_all(b"x")?;
+            let input = self.answer()?;
+            wants(input.result & i32::from(libc::POLLIN) != 0 && input.has_more())?;
+        }
+        self.ring.cancel(3);
+        wants(!self.answer()?.has_more())
+    }
+}
+
+fn wants(holds: bool) -> io::Result<()> {
+    if holds { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+fn needs_newer(error: &io::Error) -> String {
+    format!("{error}; Linux 6.1 or later does it")
+}
+
+/// Who forbids a ring, and who can allow it.
+fn no_ring(error: io::Error) -> Refusal {
+    let (kind, what) = (error.kind(), "the kernel makes no ring");
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let cure = match (error.raw_os_error(), disabled.trim()) {
+        (Some(libc::EPERM), "1" | "2") => "the sysctl kernel.io_uring_disabled forbids it; 0 allows it",
+        (Some(libc::EPERM | libc::EACCES | libc::ENOSYS), _) => {
+            "a container profile (seccomp) forbids it, or the kernel is built without it; docs/TUNING.md says how to allow it"
+        }
+        (Some(libc::ENOMEM), _) => "the limit on locked memory is too low (ulimit -l, LimitMEMLOCK=)",
+        (Some(libc::EMFILE | libc::ENFILE), _) => "no descriptor is left",
+        _ => "Linux 6.1 or later is needed",
+    };
+    Refusal { kind, what, why: format!("{error}: {cure}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_cause_and_the_cure() {
+        for (errno, cure) in [
+            (libc::ENOSYS, "seccomp"),
+            (libc::ENOMEM, "ulimit -l"),
+            (libc::EMFILE, "descriptor"),
+            (libc::EINVAL, "Linux 6.1"),
+        ] {
+            let refusal = no_ring(io::Error::from_raw_os_error(errno));
+            assert!(refusal.to_string().contains(cure), "{refusal}");
+            assert_eq!(io::Error::from(refusal.clone()).kind(), io::Error::from_raw_os_error(errno).kind());
+        }
+    }
+}

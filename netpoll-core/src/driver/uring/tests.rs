@@ -1,0 +1,501 @@
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
+
+use super::super::{Close, Demand, Flushed, HangUp, Verdict};
+use super::*;
+use crate::mem::{Pool, WriteQueue};
+
+const KEY: Key = Key::new(1, 1, 0);
+const LIMITS: Limits = Limits { events: 64, read_bytes: 64 << 10, accepts: 8 };
+/// Nothing here takes so long.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A worker that writes down what it is told.
+struct Worker {
+    pool: Pool,
+    received: HashMap<Key, Vec<u8>>,
+    /// Lengths of chunks.
+    chunks: Vec<usize>,
+    told: Vec<String>,
+    /// What was given back of output.
+    unsent: Vec<u8>,
+    unfinished: Vec<Key>,
+    /// Sends each chunk back.
+    echoes: bool,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            pool: Pool::new(1 << 20),
+            received: HashMap::new(),
+            chunks: Vec::new(),
+            told: Vec::new(),
+            unsent: Vec::new(),
+            unfinished: Vec::new(),
+            echoes: false,
+        }
+    }
+
+    fn bytes(&self, key: Key) -> &[u8] {
+        self.received.get(&key).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Sink for Worker {
+    fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    fn accepted(
+        &mut self,
+        _io: &mut dyn Io,
+        _listener: Key,
+        _peer: io::Result<Option<sys::Address>>,
+    ) -> Option<Key> {
+        None
+    }
+
+    fn listener_empty(&mut self, _io: &mut dyn Io, _listener: Key) {}
+
+    fn opened(&mut self, _io: &mut dyn Io, _key: Key, result: io::Result<()>) {
+        self.told.push(format!("opened {:?}", result.map_err(|error| error.kind())));
+    }
+
+    fn received(&mut self, _io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
+        self.received.entry(key).or_default().extend_from_slice(chunk);
+        self.chunks.push(chunk.len());
+        if self.echoes { Verdict::Reply { start: 0, end: chunk.len() as u32 } } else { Verdict::Continue }
+    }
+
+    fn unsent(&mut self, _key: Key, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    fn sent(&mut self, _io: &mut dyn Io, _key: Key, bytes: usize) {
+        self.told.push(format!("sent {bytes}"));
+    }
+
+    fn hung_up(&mut self, _io: &mut dyn Io, _key: Key, how: HangUp) {
+        self.told.push(match how {
+            HangUp::Eof => "the end".into(),
+            HangUp::Failed(error) => format!("failed: {:?}", error.kind()),
+        });
+    }
+
+    fn ending(&mut self, _io: &mut dyn Io, _key: Key) {
+        self.told.push("ending".into());
+    }
+
+    fn unfinished(&mut self, key: Key) {
+        self.unfinished.push(key);
+    }
+
+    fn delivered(&mut self, _io: &mut dyn Io) {}
+}
+
+/// A driver, where there may be one.
+fn driver() -> Option<(Uring, Arc<EventFd>)> {
+    let features = probe().inspect_err(|refusal| eprintln!("{refusal}")).ok()?;
+    driver_with(features)
+}
+
+fn driver_with(features: Features) -> Option<(Uring, Arc<EventFd>)> {
+    let bell = Arc::new(EventFd::new().unwrap());
+    Some((Uring::new(features, true, Arc::clone(&bell)).unwrap(), bell))
+}
+
+/// A connection, our end of which the driver has under this key.
+fn pair(driver: &mut Uring, key: Key) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    theirs.set_read_timeout(Some(LONG)).unwrap();
+    let ours = listener.accept().unwrap().0;
+    ours.set_nonblocking(true).unwrap();
+    driver.io().adopt(key, ours.into()).unwrap();
+    theirs
+}
+
+/// Turns until it is so.
+fn turn_until(driver: &mut Uring, worker: &mut Worker, mut is_so: impl FnMut(&mut Worker) -> bool) {
+    let began = Instant::now();
+    while !is_so(worker) {
+        assert!(began.elapsed() < LONG, "{:?} {:?}", worker.told, worker.chunks.len());
+        for key in std::mem::take(&mut worker.unfinished) {
+            driver.resume(key, &LIMITS, worker);
+        }
+        driver.wait(&LIMITS, Wait::Block(Some(Duration::from_millis(100)))).unwrap();
+        driver.deliver(&LIMITS, worker);
+    }
+}
+
+fn look(driver: &mut Uring, worker: &mut Worker) {
+    driver.wait(&LIMITS, Wait::Poll).unwrap();
+    driver.deliver(&LIMITS, worker);
+}
+
+fn queue_of(bytes: &[u8], pool: &mut Pool) -> WriteQueue {
+    let mut queue = WriteQueue::new();
+    queue.write(pool, bytes);
+    queue
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn a_wait_ends_in_time_or_by_the_bell() {
+    let Some((mut driver, bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let began = Instant::now();
+    driver.wait(&LIMITS, Wait::Block(Some(Duration::from_millis(3)))).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(3));
+    assert_eq!(driver.deliver(&LIMITS, &mut worker).events, 0);
+    for _ in 0..3 {
+        bell.signal().unwrap();
+        driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+        assert_eq!(driver.deliver(&LIMITS, &mut worker).events, 1);
+    }
+    assert!(began.elapsed() < LONG);
+}
+
+#[test]
+fn a_look_that_finds_nothing_is_no_system_call() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    let before = driver.io().counts().syscalls_wait;
+    for _ in 0..100 {
+        look(&mut driver, &mut worker);
+    }
+    assert_eq!(driver.io().counts().syscalls_wait, before);
+    // And it finds what there is.
+    theirs.write_all(b"there").unwrap();
+    let began = Instant::now();
+    while worker.bytes(KEY).is_empty() && began.elapsed() < LONG {
+        look(&mut driver, &mut worker);
+    }
+    assert_eq!(worker.bytes(KEY), b"there");
+}
+
+#[test]
+fn what_has_come_lies_in_the_blocks() {
+    let Some(features) = probe().ok() else { return };
+    for incremental_buffers in [features.incremental_buffers, false] {
+        let (mut driver, _bell) = driver_with(Features { incremental_buffers, ..features }).unwrap();
+        let mut worker = Worker::new();
+        let keys: Vec<Key> = (0..40).map(|index| Key::new(1, 1, index)).collect();
+        let mut theirs: Vec<TcpStream> = keys.iter().map(|key| pair(&mut driver, *key)).collect();
+        // More than all blocks hold, from all of them at once: each is filled many times.
+        let sent = pattern(100_000);
+        for (round, part) in sent.chunks(10_000).enumerate() {
+            for peer in &mut theirs {
+                peer.write_all(part).unwrap();
+            }
+            let so_far = (round + 1) * 10_000;
+            turn_until(&mut driver, &mut worker, |worker| {
+                keys.iter().all(|key| worker.bytes(*key).len() == so_far)
+            });
+        }
+        assert!(keys.iter().all(|key| worker.bytes(*key) == sent));
+    }
+}
+
+#[test]
+fn what_a_spike_has_left_goes_block_by_block() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let keys: Vec<Key> = (0..30).map(|index| Key::new(1, 1, index)).collect();
+    let mut theirs: Vec<TcpStream> = keys.iter().map(|key| pair(&mut driver, *key)).collect();
+    let blocks = |driver: &Uring| driver.half.state.borrow().buffers.blocks();
+    let least = blocks(&driver);
+    let (most, mut sent) = (pattern(60_000), 0);
+    let mut round = |driver: &mut Uring, worker: &mut Worker, peers: usize| {
+        for peer in &mut theirs[..peers] {
+            peer.write_all(&most).unwrap();
+        }
+        sent += peers * most.len();
+        turn_until(driver, worker, |worker| worker.received.values().map(Vec::len).sum::<usize>() == sent);
+    };
+    round(&mut driver, &mut worker, 30);
+    assert!(!probe().unwrap().incremental_buffers || blocks(&driver) > least);
+    driver.io().shrink();
+    for _ in 0..70 {
+        round(&mut driver, &mut worker, 1);
+    }
+    assert_eq!(blocks(&driver), least);
+}
+
+#[test]
+fn a_receive_ends_at_its_cap_and_the_rest_stays_in_the_socket() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    if !probe().unwrap().caps {
+        return;
+    }
+    let limits = Limits { read_bytes: 1000, ..LIMITS };
+    driver.wait(&limits, Wait::Poll).unwrap();
+    driver.deliver(&limits, &mut worker);
+    let mut theirs = pair(&mut driver, KEY);
+    theirs.write_all(&pattern(2500)).unwrap();
+    let began = Instant::now();
+    for expected in [1000, 2000] {
+        while worker.unfinished.is_empty() {
+            assert!(began.elapsed() < LONG);
+            driver.wait(&limits, Wait::Block(Some(LONG))).unwrap();
+            driver.deliver(&limits, &mut worker);
+        }
+        assert_eq!((worker.bytes(KEY).len(), worker.unfinished.len()), (expected, 1));
+        assert!(driver.io().may_have_input(KEY) && driver.io().has_input(KEY));
+        // Until it is resumed, nothing comes.
+        driver.wait(&limits, Wait::Poll).unwrap();
+        driver.deliver(&limits, &mut worker);
+        assert_eq!(worker.bytes(KEY).len(), expected);
+        worker.unfinished.clear();
+        driver.resume(KEY, &limits, &mut worker);
+    }
+    turn_until(&mut driver, &mut worker, |worker| worker.bytes(KEY).len() == 2500);
+    assert_eq!(worker.bytes(KEY), pattern(2500));
+}
+
+#[test]
+fn what_is_sent_soon_has_left_with_the_next_wait() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    static LONG_PIECE: [u8; 6000] = [b'l'; 6000];
+    let mut queue = queue_of(b"a block", &mut worker.pool);
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    assert!(queue.is_empty());
+    assert_eq!(driver.io().unacknowledged(KEY), Some(7), "it has not left yet");
+    // A second one behind it: the first leaves before it is ordered.
+    let mut queue = queue_of(b", pieces ", &mut worker.pool);
+    queue.write_static(&mut worker.pool, &LONG_PIECE);
+    queue.write(&mut worker.pool, b" and an end");
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    driver.io().finish(KEY);
+    look(&mut driver, &mut worker);
+    let mut back = Vec::new();
+    theirs.read_to_end(&mut back).unwrap();
+    assert!(back == [&b"a block, pieces "[..], &LONG_PIECE, b" and an end"].concat());
+    assert!(worker.unsent.is_empty() && driver.io().counts().syscalls_send <= 1);
+    assert_eq!(worker.pool.blocks_in_use(), 0, "every block is back");
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_is_given_back_and_sent_when_there_is_room() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let (part, mut sent) = (pattern(16_000), 0);
+    while worker.unsent.is_empty() {
+        let mut queue = queue_of(&part, &mut worker.pool);
+        assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+        sent += part.len();
+        look(&mut driver, &mut worker);
+    }
+    let rest = std::mem::take(&mut worker.unsent);
+    let mut queue = queue_of(&rest, &mut worker.pool);
+    assert!(matches!(
+        driver.io().flush(KEY, &mut queue, &mut worker.pool),
+        Flushed::Blocked { in_flight: 0 }
+    ));
+    let reading = std::thread::spawn(move || {
+        let mut back = Vec::new();
+        theirs.read_to_end(&mut back).unwrap();
+        back
+    });
+    turn_until(&mut driver, &mut worker, |worker| worker.told.contains(&"sent 0".to_owned()));
+    while !matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done) {
+        worker.told.clear();
+        turn_until(&mut driver, &mut worker, |worker| worker.told.contains(&"sent 0".to_owned()));
+    }
+    driver.io().close(KEY, Close::Now);
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    let back = reading.join().unwrap();
+    assert_eq!(back.len(), sent);
+    assert!(back.chunks(part.len()).all(|chunk| chunk == part), "in order");
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_of_a_reply_is_queued() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker { echoes: true, ..Worker::new() };
+    let mut theirs = pair(&mut driver, KEY);
+    theirs.write_all(b"back").unwrap();
+    turn_until(&mut driver, &mut worker, |worker| worker.bytes(KEY) == b"back");
+    look(&mut driver, &mut worker);
+    let mut back = [0; 4];
+    theirs.read_exact(&mut back).unwrap();
+    assert_eq!((&back, driver.io().counts().syscalls_send), (b"back", 0));
+    // Nobody reads what comes back, until it does not fit.
+    let part = pattern(16_000);
+    let mut written = 0;
+    theirs.set_nonblocking(true).unwrap();
+    let began = Instant::now();
+    while worker.unsent.is_empty() {
+        assert!(began.elapsed() < LONG);
+        match theirs.write(&part[written % part.len()..]) {
+            Ok(bytes) => written += bytes,
+            Err(_) => std::thread::yield_now(),
+        }
+        for key in std::mem::take(&mut worker.unfinished) {
+            driver.resume(key, &LIMITS, &mut worker);
+        }
+        look(&mut driver, &mut worker);
+    }
+    theirs.set_nonblocking(false).unwrap();
+    driver.io().receive(KEY, Demand::Pause);
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    let received = worker.bytes(KEY)[4..].to_vec();
+    let (left, unsent) = received.split_at(received.len() - worker.unsent.len());
+    assert!(unsent == worker.unsent, "the end of what has come was not sent");
+    let mut back = vec![0; left.len()];
+    theirs.read_exact(&mut back).unwrap();
+    assert!(back == left);
+}
+
+#[test]
+fn a_stream_that_is_closed_sends_what_is_under_way_and_then_ends() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let mut queue = queue_of(b"the last words", &mut worker.pool);
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    driver.io().close(KEY, Close::Now);
+    // The wait that sends it does not sleep: its close comes behind.
+    let began = Instant::now();
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    driver.deliver(&LIMITS, &mut worker);
+    assert!(began.elapsed() < LONG);
+    look(&mut driver, &mut worker);
+    let mut back = String::new();
+    theirs.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "the last words");
+    assert_eq!(worker.told, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_closed_stream_could_not_send_leaves_when_there_is_room() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let part = pattern(16_000);
+    let mut sent = 0;
+    // Full, but for less than a part.
+    loop {
+        let mut queue = queue_of(&part, &mut worker.pool);
+        assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+        sent += part.len();
+        let is_probe = sent > 1 << 20;
+        if is_probe {
+            driver.io().close(KEY, Close::Now);
+        }
+        look(&mut driver, &mut worker);
+        if is_probe {
+            break;
+        }
+        assert!(worker.unsent.is_empty() || sent > 1 << 20);
+        if !worker.unsent.is_empty() {
+            // It was full before: the rest is not of interest.
+            return;
+        }
+    }
+    let reading = std::thread::spawn(move || {
+        let mut back = Vec::new();
+        theirs.read_to_end(&mut back).unwrap();
+        back
+    });
+    let began = Instant::now();
+    while !reading.is_finished() && began.elapsed() < LONG {
+        driver.wait(&LIMITS, Wait::Block(Some(Duration::from_millis(20)))).unwrap();
+        driver.deliver(&LIMITS, &mut worker);
+    }
+    assert_eq!(reading.join().unwrap().len(), sent);
+}
+
+#[test]
+fn whoever_is_paused_hears_of_the_end_and_gets_it_behind_its_input() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    driver.io().receive(KEY, Demand::Pause);
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    theirs.write_all(b"unread").unwrap();
+    drop(theirs);
+    turn_until(&mut driver, &mut worker, |worker| worker.told == ["ending"]);
+    look(&mut driver, &mut worker);
+    assert_eq!((worker.bytes(KEY), &worker.told[..]), (&b""[..], &["ending".to_owned()][..]));
+    assert!(!driver.io().receive(KEY, Demand::Flow));
+    turn_until(&mut driver, &mut worker, |worker| worker.told.len() == 2);
+    assert_eq!((worker.bytes(KEY), worker.told[1].as_str()), (&b"unread"[..], "the end"));
+}
+
+#[test]
+fn a_look_delivers_what_is_there_and_of_one_stream_only() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let other = Key::new(1, 1, 1);
+    let (mut theirs, mut others) = (pair(&mut driver, KEY), pair(&mut driver, other));
+    theirs.write_all(b"mine").unwrap();
+    others.write_all(b"not mine").unwrap();
+    driver.look(KEY, &LIMITS, &mut worker);
+    assert_eq!((worker.bytes(KEY), worker.bytes(other)), (&b"mine"[..], &b""[..]));
+    look(&mut driver, &mut worker);
+    assert_eq!(worker.bytes(other), b"not mine");
+}
+
+#[test]
+fn a_key_that_is_used_again_hears_of_its_new_owner_only() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    for round in 0..50 {
+        let mut gone = pair(&mut driver, KEY);
+        if round % 2 == 0 {
+            look(&mut driver, &mut worker);
+        }
+        gone.write_all(b"of the one before").unwrap();
+        driver.io().close(KEY, if round % 3 == 0 { Close::Reset } else { Close::Now });
+        let mut theirs = pair(&mut driver, KEY);
+        theirs.write_all(b"own").unwrap();
+        turn_until(&mut driver, &mut worker, |worker| !worker.bytes(KEY).is_empty());
+        assert_eq!(worker.bytes(KEY), b"own", "round {round}");
+        driver.io().close(KEY, Close::Now);
+        worker.received.clear();
+    }
+    // Everything that was ordered for them ends.
+    for _ in 0..3 {
+        look(&mut driver, &mut worker);
+    }
+    assert_eq!((driver.half.state.borrow().orders.len(), worker.told.len()), (0, 0));
+}
+
+#[test]
+fn a_driver_that_goes_ends_what_is_outstanding_and_closes_its_sockets() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs: Vec<TcpStream> = (0..20).map(|index| pair(&mut driver, Key::new(1, 1, index))).collect();
+    look(&mut driver, &mut worker);
+    for peer in &mut theirs {
+        peer.write_all(b"nobody takes it in").unwrap();
+    }
+    let mut queue = queue_of(b"bye", &mut worker.pool);
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    assert!(driver.half.state.borrow().orders.len() >= 20);
+    assert!(driver.half.state.borrow_mut().end_all(), "nothing has to be left to the kernel");
+    assert_eq!(driver.half.state.borrow().orders.len(), 0);
+    drop(driver);
+    for mut peer in theirs {
+        // A reset or an end, and no wait.
+        let _ = peer.read_to_end(&mut Vec::new());
+    }
+}
