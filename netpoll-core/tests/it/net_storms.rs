@@ -17,6 +17,7 @@ use netpoll_core::time::{now, sleep, timeout};
 use netpoll_core::{Address, Bytes, ConnLimits, Handle, Runtime};
 
 use crate::chance::{Chance, seeds};
+use crate::support::alone;
 
 /// The byte that is written at this place of a direction with this name.
 fn byte(name: u64, place: u64) -> u8 {
@@ -391,6 +392,12 @@ fn resident_kib() -> usize {
 /// For `NETPOLL_STORM_SECONDS`, 2 by default.
 #[test]
 fn futures_on_sockets_that_are_dropped_at_random_lose_nothing_and_leave_nothing_open() {
+    assert!(alone(module_path!(), "futures_are_dropped").success());
+}
+
+#[test]
+#[ignore = "counts the descriptors of its process: run by the test above in one of its own"]
+fn futures_are_dropped() {
     let seconds = std::env::var("NETPOLL_STORM_SECONDS").ok().map_or(2, |text| text.parse().unwrap());
     let runtime = Runtime::builder().drain_within(Duration::from_secs(20));
     let (good, cancelled) = runtime
