@@ -6,8 +6,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use netpoll_core::{Backend, Budget, Builder, Conn, Flow, Input, Protocol, Runtime, WaitStrategy, Workers};
+#[cfg(any(feature = "mio", feature = "uring"))]
+use netpoll_core::WaitStrategy;
+use netpoll_core::{Backend, Budget, Builder, Conn, Flow, Input, Protocol, Runtime, Workers};
 
+#[cfg(feature = "uring")]
 use crate::support::Echo;
 
 const VARIABLE: &str = "NETPOLL_BACKEND";
