@@ -311,9 +311,9 @@
 //! | 5 | `blocking`, `net` | threads for what blocks; connections and descriptors as tasks see them |
 //! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
-//! | 2 | `driver` | when bytes come and go: epoll, mio, or a seed |
+//! | 2 | `driver` | when bytes come and go: epoll, mio, io_uring, or a seed |
 //! | 1 | `mem`, `clockwork` | keys, pooled blocks, queues; the clock and the wheel |
-//! | 0 | `sys` | Linux, and all unsafe code |
+//! | 0 | `sys` | Linux, and all unsafe code but that of io_uring |
 //!
 //! # Features
 //!
