@@ -32,7 +32,7 @@ use benches::runner::{Failure, build};
 use benches::sys::Limit;
 use benches::{known_options, option};
 use program::Program;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt::Arguments;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -57,7 +57,8 @@ pub struct Plan {
     has_memory_option: bool,
     /// Its value.
     pub memory_bytes: String,
-    all_hold: Cell<bool>,
+    /// The rows that do not hold, as they were printed.
+    failed: RefCell<Vec<String>>,
 }
 
 impl Plan {
@@ -81,8 +82,13 @@ impl Plan {
 
     /// Prints what has been counted.
     pub fn show(&self, rows: &[Row]) {
-        rows.iter().for_each(Row::print);
-        self.all_hold.set(self.all_hold.get() && rows.iter().all(Row::holds));
+        for row in rows {
+            let line = row.line();
+            println!("{line}");
+            if !row.holds() {
+                self.failed.borrow_mut().push(line);
+            }
+        }
     }
 
     /// Says that a check was not made.
@@ -123,7 +129,7 @@ fn run() -> Result<bool, Failure> {
         quick: args.iter().any(|arg| arg == "--quick"),
         memory_name,
         memory_bytes: option::<u64>(&args, "--memory-bytes", 64 * 1024 * 1024)?.to_string(),
-        all_hold: Cell::new(true),
+        failed: RefCell::default(),
     };
 
     benches::sys::raise_open_files(20_064)?;
@@ -131,7 +137,10 @@ fn run() -> Result<bool, Failure> {
     for (name, check) in PARTS.iter().filter(|(name, _)| only.contains(name)) {
         check(&plan).map_err(|error| format!("{name}: {error}"))?;
     }
-    Ok(plan.all_hold.get())
+    // Once more at the end, where whoever reads a long log looks first.
+    let failed = plan.failed.into_inner();
+    failed.iter().for_each(|line| eprintln!("ends: {line}"));
+    Ok(failed.is_empty())
 }
 
 fn help_of(program: &Path) -> Result<String, Failure> {

@@ -54,7 +54,8 @@ impl Row {
         println!("{:<8} {:<68} {:>9} {:>9}  {:<6} note", "part", "check", "count", "target", "");
     }
 
-    pub fn print(&self) {
+    /// The row as it is printed.
+    pub fn line(&self) -> String {
         let verdict = match (self.target, self.holds()) {
             (Target::Shown, _) => "",
             (_, true) => "ok",
@@ -69,7 +70,7 @@ impl Row {
             self.target,
             self.note
         );
-        println!("{}", line.trim_end());
+        line.trim_end().to_owned()
     }
 }
 
