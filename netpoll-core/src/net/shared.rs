@@ -281,6 +281,10 @@ impl Shared {
         // A forked child would take input of its parent.
         sys::assert_not_forked();
         let count = desk::with(self.lane.number(), |desk| desk.io.take(self.key.get(), into)).unwrap_or(0);
+        if count < into.len() {
+            // There is no more, or no more in this turn: it need not be asked again.
+            self.clear(TAKES);
+        }
         if count > 0 && self.has(IDLE) {
             self.end_idle_time();
         }
