@@ -94,6 +94,7 @@ pub use message::{FIELDS_MAX, Form, Path, Query};
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};
+pub use test::explore;
 pub use test::{TestClient, TestConnection, TestRequest, TestResponse};
 pub use watch::{AccessLog, LogFormat, LostLines, Metrics};
 

@@ -3,6 +3,7 @@
 //! Everything from the driver contract up is what a server runs; only the network and the clock belong to the
 //! test. So a test says what is sent, byte by byte if it wants to, and how much time passes.
 
+pub mod explore;
 mod response;
 
 use std::cell::RefCell;

@@ -127,7 +127,8 @@ fn answer(asked: &Receiver<Question>) {
     }
 }
 
-fn user_of(code: &str) -> Result<OpenId, Refusal> {
+/// The user that the stand-in knows by this code.
+pub fn user_of(code: &str) -> Result<OpenId, Refusal> {
     let name = code.strip_prefix("demo-").and_then(|rest| rest.split('.').next()).unwrap_or_default();
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if name.is_empty() || !is_plain || code.len() > CODE_BYTES_MAX {

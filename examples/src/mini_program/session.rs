@@ -39,7 +39,7 @@ impl Token {
     }
 
     /// Reads what [`Display`](fmt::Display) has written.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let bits = u128::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
         Some(Self(bits.to_be_bytes()))

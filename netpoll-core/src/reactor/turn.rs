@@ -398,27 +398,27 @@ impl<D: Driver, L> Reactor<D, L> {
         let events = self.budget.events() as u64;
         let (rung, suppressed) = self.mailbox.wakeups();
         let (paid, unpaid) = (self.waiting.paid_count, self.waiting.unpaid_count);
+        let stats = &mut host.agenda().stats;
+        stats.turns += 1;
+        stats.busy_nanos += busy.as_nanos() as u64;
+        stats.budget_events = events;
+        (stats.wakeups_sent, stats.wakeups_suppressed, stats.syscalls_wake) = (rung, suppressed, rung);
+        (stats.spins_paid, stats.spins_unpaid) = (paid, unpaid);
+        self.publish(host);
+    }
+
+    /// Shows what was counted, and what is held now.
+    #[inline]
+    pub fn publish<H: Host<Letter = L>>(&mut self, host: &mut H) {
         let agenda = host.agenda();
         let pool = agenda.pool.counts();
         let (input_bytes, output_bytes) =
             (agenda.pool.input_bytes() as u64, agenda.pool.output_bytes() as u64);
         let blocks_in_use = agenda.pool.blocks_in_use();
         let stats = &mut agenda.stats;
-        stats.turns += 1;
-        stats.busy_nanos += busy.as_nanos() as u64;
-        stats.budget_events = events;
-        (stats.wakeups_sent, stats.wakeups_suppressed, stats.syscalls_wake) = (rung, suppressed, rung);
-        (stats.spins_paid, stats.spins_unpaid) = (paid, unpaid);
         (stats.pool_hits, stats.pool_misses) = (pool.hits, pool.misses);
         (stats.held_input_bytes, stats.held_output_bytes) = (input_bytes, output_bytes);
         stats.pool_blocks_in_use = blocks_in_use;
-        stats.panics += take_panics();
-        self.published.store(stats, self.driver.io().counts());
-    }
-
-    /// Shows what was counted since the last turn.
-    pub fn publish<H: Host<Letter = L>>(&mut self, host: &mut H) {
-        let stats = &mut host.agenda().stats;
         stats.panics += take_panics();
         self.published.store(stats, self.driver.io().counts());
     }

@@ -337,6 +337,12 @@ impl Sim {
         self.seats.iter().map(|seat| seat.worker.tables.len()).sum()
     }
 
+    /// Tasks that have not ended, on all workers.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.seats.iter().map(|seat| seat.worker.cx.lane.executor().len()).sum()
+    }
+
     /// Begins a graceful drain; what is still open after this time is reset.
     pub fn begin_drain(&mut self, within: Duration) {
         self.handle.drain(within);

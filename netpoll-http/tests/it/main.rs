@@ -10,6 +10,7 @@ mod chance;
 mod cipher;
 mod context;
 mod errors;
+mod exploring;
 mod extracting;
 mod files;
 mod hooks;

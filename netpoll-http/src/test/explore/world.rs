@@ -1,0 +1,236 @@
+//! One world, from its seed to its end.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use netpoll_core::sim::{Faults, Options};
+
+use super::dice::Dice;
+use super::peer::{Excuses, PAUSE_MAX, Peer};
+use super::{Exploration, Report};
+use crate::test::TestClient;
+
+/// Clients of a world, at most, and requests of one.
+const CLIENTS_MAX: usize = 10;
+const REQUESTS_MAX: usize = 8;
+/// Things that all clients do together, at most: a world that never comes to an end is one that hangs.
+const ACTS_MAX: usize = 100_000;
+/// How long answers may take, beyond what clients wait for each other, and how long a drain may.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a connection may last behind its client.
+const LINGER: Duration = Duration::from_secs(15);
+
+/// Network and workers of a world.
+struct Weather {
+    options: Options,
+    /// Connections are lost, or the process stands still for minutes.
+    lossy: bool,
+    jumps: bool,
+}
+
+fn weather(seed: u64, dice: &mut Dice) -> Weather {
+    let millis = |millis: usize| Duration::from_millis(millis as u64);
+    let mut options = Options::default().seed(seed).workers(1 + dice.below(3));
+    let loses = dice.once_in(8);
+    options = options.faults(match dice.below(4) {
+        0 => Faults::none(),
+        _ if loses => Faults::stormy().failed_registrations(100).failed_files(20),
+        _ => Faults::stormy(),
+    });
+    if dice.once_in(2) {
+        options = options.latency(millis(dice.below(3))..=millis(3 + dice.below(10)));
+    }
+    if dice.once_in(2) {
+        options = options.window(1000 + dice.below(9000));
+    }
+    let jumps = dice.once_in(8);
+    Weather { lossy: loses || jumps, options, jumps }
+}
+
+pub fn run(exploration: &Exploration<'_>, seed: u64) -> Result<Report, String> {
+    let mut dice = Dice::new(seed);
+    let Weather { options, lossy, jumps } = weather(seed, &mut dice);
+    let client = (exploration.make)(options);
+    client.run();
+    // Those that live as long as the app.
+    let daemons = client.world(|sim| sim.tasks());
+    let mut crowd = Crowd {
+        peers: Vec::new(),
+        coming: 1 + dice.below(CLIENTS_MAX),
+        drains_at: dice.once_in(4).then(|| dice.below(50)),
+        drained: false,
+        jumps,
+    };
+    crowd.act(exploration, &client, &mut dice)?;
+    let Crowd { mut peers, drained, .. } = crowd;
+    let excuses = Excuses { drained, lossy };
+    end(exploration, &client, &mut peers, excuses)?;
+    look_at_what_is_left(&client, &peers, daemons)?;
+
+    let mut digest = DefaultHasher::new();
+    digest.write_u64(seed);
+    let mut report = Report { worlds: 1, drained: drained.into(), ..Report::default() };
+    for peer in &peers {
+        report.clients += 1;
+        report.asked += peer.asked() as u64;
+        report.answered += peer.answered() as u64;
+        peer.digest(&mut digest);
+    }
+    let stats = client.stats();
+    for figure in [stats.received_bytes, stats.sent_bytes, stats.turns, stats.events] {
+        digest.write_u64(figure);
+    }
+    report.digest = digest.finish();
+    Ok(report)
+}
+
+/// All clients of a world.
+struct Crowd {
+    peers: Vec<Peer>,
+    /// So many are still to come.
+    coming: usize,
+    /// The server is told to end behind so many things that they did.
+    drains_at: Option<usize>,
+    drained: bool,
+    jumps: bool,
+}
+
+impl Crowd {
+    /// Until nobody has anything to do but to wait.
+    fn act(
+        &mut self,
+        exploration: &Exploration<'_>,
+        client: &TestClient,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        for act in 0..ACTS_MAX {
+            if self.drains_at == Some(act) {
+                client.world(|sim| sim.begin_drain(PATIENCE));
+                self.drained = true;
+                // Nobody is let in any more.
+                self.coming = 0;
+            }
+            let busy: Vec<usize> =
+                (0..self.peers.len()).filter(|peer| !self.peers[*peer].is_done()).collect();
+            if self.coming > 0 && (busy.is_empty() || dice.once_in(5)) {
+                self.coming -= 1;
+                self.peers.push(newcomer(exploration, client, dice, self.jumps));
+                continue;
+            }
+            if busy.is_empty() {
+                return Ok(());
+            }
+            let who = *dice.pick(&busy);
+            let peer = &mut self.peers[who];
+            peer.act(client, dice).map_err(|what| named(who, peer, &what))?;
+            self.go_on(client, dice);
+        }
+        Err("the clients never come to an end".to_owned())
+    }
+
+    /// Lets something happen of what follows.
+    fn go_on(&self, client: &TestClient, dice: &mut Dice) {
+        let pause = PAUSE_MAX.mul_f64(dice.below(100) as f64 / 100.0);
+        match dice.below(8) {
+            0 if self.jumps && dice.once_in(4) => {
+                client.stand_still(Duration::from_secs(dice.below(200) as u64));
+            }
+            0 => client.stand_still(pause),
+            1 => client.advance(pause),
+            2 => client.run(),
+            _ => client.turn(),
+        }
+    }
+}
+
+fn newcomer(exploration: &Exploration<'_>, client: &TestClient, dice: &mut Dice, jumps: bool) -> Peer {
+    let mut questions = Vec::new();
+    for _ in 0..1 + dice.below(REQUESTS_MAX) {
+        let ask = dice.pick(&exploration.asks);
+        questions.push(ask(dice));
+    }
+    Peer::new(client, dice, questions, jumps)
+}
+
+fn named(who: usize, peer: &Peer, what: &str) -> String {
+    format!("client {}, {}: {what}", who + 1, peer.manners())
+}
+
+/// Lets answers come, judges them, and looks at what is left behind.
+fn end(
+    exploration: &Exploration<'_>,
+    client: &TestClient,
+    peers: &mut [Peer],
+    excuses: Excuses,
+) -> Result<(), String> {
+    let mut waited = Duration::ZERO;
+    let step = Duration::from_millis(500);
+    loop {
+        client.run();
+        let mut all = true;
+        for (who, peer) in peers.iter_mut().enumerate() {
+            all &= peer.has_all().map_err(|what| named(who, peer, &what))?;
+        }
+        if all || waited >= PATIENCE {
+            break;
+        }
+        client.advance(step);
+        waited += step;
+    }
+    for peer in peers.iter_mut() {
+        peer.leave();
+    }
+    // Longer than the machinery hears out those who have gone. Who is still there says nothing.
+    client.advance(LINGER);
+    let (open, silent) = (client.open(), peers.iter().filter(|peer| peer.is_silent()).count());
+    if open > silent {
+        return Err(format!(
+            "{open} connections are open {LINGER:?} after all but {silent} clients have left"
+        ));
+    }
+    client.advance(exploration.quiet);
+    let open = client.open();
+    if open > 0 {
+        return Err(format!("{open} connections are open {:?} after the last word", exploration.quiet));
+    }
+    for (who, peer) in peers.iter_mut().enumerate() {
+        peer.judge(excuses).map_err(|what| named(who, peer, &what))?;
+    }
+    if !excuses.drained {
+        client.begin_drain(PATIENCE);
+    }
+    client.advance(PATIENCE);
+    Ok(())
+}
+
+fn look_at_what_is_left(client: &TestClient, peers: &[Peer], daemons: usize) -> Result<(), String> {
+    if !client.world(|sim| sim.is_finished()) {
+        return Err("a drain without connections has not ended".to_owned());
+    }
+    let blocks = client.blocks_in_use();
+    if blocks > 0 {
+        return Err(format!("{blocks} blocks are in use, and no connection is open"));
+    }
+    let tasks = client.world(|sim| sim.tasks());
+    if tasks > daemons {
+        return Err(format!(
+            "{tasks} tasks are left behind the end of the drain, and {daemons} were there before"
+        ));
+    }
+    let stats = client.stats();
+    if stats.panics > 0 {
+        return Err(format!("{} panics", stats.panics));
+    }
+    let (begun, closed) = (stats.accepted + stats.connected, stats.closed);
+    if begun != closed {
+        return Err(format!("{begun} connections began, and {closed} are counted as closed"));
+    }
+    let answered: usize = peers.iter().map(Peer::answered).sum();
+    if stats.requests < answered as u64 {
+        return Err(format!("{answered} answers came, and {} are counted", stats.requests));
+    }
+    if (stats.held_input_bytes, stats.held_output_bytes, stats.pool_blocks_in_use) != (0, 0, 0) {
+        return Err(format!("memory is counted that nobody holds: {stats:?}"));
+    }
+    Ok(())
+}
