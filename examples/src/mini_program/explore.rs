@@ -130,6 +130,7 @@ fn service() -> Exploration<'static> {
             let ms = dice.below(200);
             Question::get(&path("sleep", ms)).answered(200, ms.to_string())
         })
+        .ask(move |_| Question::get(&path("sleep", 25_000)).answered(200, "25000"))
         .ask(move |dice| {
             let n = dice.below(10);
             Question::get(&path("tasks", n)).answered(200, (n * (n + 1) / 2).to_string())

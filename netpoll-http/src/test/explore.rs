@@ -8,6 +8,7 @@
 //!   or its connection is seen to end;
 //! - no answer comes that was not asked for, and none behind the last one;
 //! - nothing panics, and no counter disagrees with another;
+//! - the connection of a client that has left ends soon, whatever its handlers wait for;
 //! - whoever falls silent is sent away in time, and then no connection, no task and no buffer is left;
 //! - a drain ends.
 //!
@@ -64,6 +65,7 @@ pub struct Exploration<'a> {
     make: Make<'a>,
     asks: Vec<Ask<'a>>,
     quiet: Duration,
+    half_close: bool,
     threads: Option<usize>,
 }
 
@@ -129,7 +131,13 @@ impl<'a> Exploration<'a> {
     ///
     /// It may change the options, though not their seed: limits of connections, say.
     pub fn new(make: impl Fn(Options) -> TestClient + Sync + 'a) -> Self {
-        Self { make: Box::new(make), asks: Vec::new(), quiet: Duration::from_secs(600), threads: None }
+        Self {
+            make: Box::new(make),
+            asks: Vec::new(),
+            quiet: Duration::from_secs(600),
+            half_close: false,
+            threads: None,
+        }
     }
 
     /// One more thing that clients ask. Each request is one of these, as the dice have it.
@@ -144,6 +152,14 @@ impl<'a> Exploration<'a> {
     #[must_use]
     pub const fn quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
+        self
+    }
+
+    /// The app answers clients that have ended their direction ([`Limits::half_close`](crate::Limits)), so one that has left is not told from one that
+    /// waits: its connection may last as long as its handlers do. By default it has to be given up.
+    #[must_use]
+    pub const fn half_close(mut self, half_close: bool) -> Self {
+        self.half_close = half_close;
         self
     }
 

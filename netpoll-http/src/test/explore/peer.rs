@@ -137,6 +137,11 @@ impl Peer {
         self.manners
     }
 
+    /// It is there no more.
+    pub fn has_gone(&self) -> bool {
+        matches!(self.manners, Manners::Leaves | Manners::Resets) || self.connection.is_closed()
+    }
+
     /// It is there and says nothing more.
     pub fn is_silent(&self) -> bool {
         matches!(self.manners, Manners::FallsSilent | Manners::Freezes)
@@ -273,7 +278,7 @@ impl Peer {
             if !may_be_fewer {
                 return Err(self.tell("no answer"));
             }
-            if self.manners != Manners::Freezes && !self.is_over() {
+            if self.manners != Manners::Freezes && !self.has_gone() {
                 return Err(self.tell("no answer, and the connection has not ended"));
             }
         }
@@ -285,11 +290,6 @@ impl Peer {
             return Err(self.tell("the connection was reset"));
         }
         Ok(())
-    }
-
-    /// The connection has ended, from either side.
-    fn is_over(&self) -> bool {
-        matches!(self.manners, Manners::Leaves | Manners::Resets) || self.connection.is_closed()
     }
 
     /// Adds what came to a digest.

@@ -15,7 +15,9 @@ const CLIENTS_MAX: usize = 10;
 const REQUESTS_MAX: usize = 8;
 /// Things that all clients do together, at most: a world that never comes to an end is one that hangs.
 const ACTS_MAX: usize = 100_000;
-/// How long answers may take, beyond what clients wait for each other, and how long a drain may.
+/// How often answers are looked for.
+const STEP: Duration = Duration::from_millis(500);
+/// How long an answer may take, and a drain.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection may last behind its client.
 const LINGER: Duration = Duration::from_secs(15);
@@ -163,31 +165,19 @@ fn end(
     peers: &mut [Peer],
     excuses: Excuses,
 ) -> Result<(), String> {
-    let mut waited = Duration::ZERO;
-    let step = Duration::from_millis(500);
-    loop {
-        client.run();
-        let mut all = true;
-        for (who, peer) in peers.iter_mut().enumerate() {
-            all &= peer.has_all().map_err(|what| named(who, peer, &what))?;
-        }
-        if all || waited >= PATIENCE {
-            break;
-        }
-        client.advance(step);
-        waited += step;
+    // Longer than the machinery hears out those who have gone.
+    client.advance(LINGER);
+    let staying = peers.iter().filter(|peer| !peer.has_gone()).count();
+    if !exploration.half_close {
+        is_open_for(client, staying)?;
     }
+    wait_for_answers(client, peers)?;
     for peer in peers.iter_mut() {
         peer.leave();
     }
-    // Longer than the machinery hears out those who have gone. Who is still there says nothing.
     client.advance(LINGER);
-    let (open, silent) = (client.open(), peers.iter().filter(|peer| peer.is_silent()).count());
-    if open > silent {
-        return Err(format!(
-            "{open} connections are open {LINGER:?} after all but {silent} clients have left"
-        ));
-    }
+    let silent = peers.iter().filter(|peer| peer.is_silent()).count();
+    is_open_for(client, silent)?;
     client.advance(exploration.quiet);
     let open = client.open();
     if open > 0 {
@@ -200,6 +190,39 @@ fn end(
         client.begin_drain(PATIENCE);
     }
     client.advance(PATIENCE);
+    Ok(())
+}
+
+/// Until all have come, or none for longer than one may take.
+fn wait_for_answers(client: &TestClient, peers: &mut [Peer]) -> Result<(), String> {
+    let (mut waited, mut came) = (Duration::ZERO, 0);
+    while waited < PATIENCE {
+        client.run();
+        let mut all = true;
+        for (who, peer) in peers.iter_mut().enumerate() {
+            all &= peer.has_all().map_err(|what| named(who, peer, &what))?;
+        }
+        if all {
+            break;
+        }
+        let answered = peers.iter().map(Peer::answered).sum();
+        if answered > came {
+            (waited, came) = (Duration::ZERO, answered);
+        }
+        client.advance(STEP);
+        waited += STEP;
+    }
+    Ok(())
+}
+
+/// Behind those who have gone.
+fn is_open_for(client: &TestClient, staying: usize) -> Result<(), String> {
+    let open = client.open();
+    if open > staying {
+        return Err(format!(
+            "{open} connections are open {LINGER:?} after all but {staying} clients have gone"
+        ));
+    }
     Ok(())
 }
 
