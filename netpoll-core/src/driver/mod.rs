@@ -45,7 +45,7 @@ pub use poll::{Epoll, EpollOptions, is_exhaustion};
 pub use poll::{Mio, MioOptions};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
 #[cfg(feature = "uring")]
-pub use uring::{Features as UringFeatures, Uring, probe as probe_uring};
+pub use uring::{Features as UringFeatures, Options as UringOptions, Uring, probe as probe_uring};
 pub use watched::{Interest, Ready, Watcher};
 
 /// The half that waits and delivers.

@@ -31,11 +31,11 @@ pub enum WaitStrategy {
     /// Look once more after a turn that had events; spin only while recent spins paid off.
     Hybrid,
     /// Sleep, and let the kernel poll the network card for a while before it gives up the core
-    /// (`EPIOCSPARAMS`, Linux 6.9). It has no effect on loopback, which has no card to poll.
+    /// (`EPIOCSPARAMS`, for io_uring `IORING_REGISTER_NAPI`; Linux 6.9). It has no effect on loopback, which has no card to poll.
     KernelBusyPoll {
         /// Microseconds of polling.
         usecs: u32,
-        /// Packets per poll; above 64 needs `CAP_NET_ADMIN`.
+        /// Packets per poll; above 64 needs `CAP_NET_ADMIN`. With io_uring it is eight, whatever is asked.
         budget: u16,
         /// Prefer polling to interrupts (`SO_PREFER_BUSY_POLL`).
         prefer: bool,

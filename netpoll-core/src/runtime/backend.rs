@@ -104,19 +104,9 @@ impl Backend {
             Self::Auto | Self::Epoll => Ok(Choice::Epoll),
             Self::Mio => OnMio::find(wait).map(Choice::Mio),
             #[cfg(feature = "uring")]
-            Self::Uring => on_uring(wait).map(Choice::Uring),
+            Self::Uring => Ok(Choice::Uring(probe_uring()?)),
         }
     }
-}
-
-#[cfg(feature = "uring")]
-/// A ring, for workers that are to wait like this.
-fn on_uring(wait: WaitStrategy) -> io::Result<UringFeatures> {
-    if matches!(wait, WaitStrategy::KernelBusyPoll { .. }) {
-        let what = "kernel busy polling needs the backend epoll: a ring has none";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-    }
-    Ok(probe_uring()?)
 }
 
 /// The backend that the environment names.

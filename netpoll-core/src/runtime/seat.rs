@@ -26,9 +26,9 @@ use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
     Wakes,
 };
-#[cfg(feature = "uring")]
-use crate::driver::Uring;
 use crate::driver::{Driver, Epoll, EpollOptions};
+#[cfg(feature = "uring")]
+use crate::driver::{Uring, UringOptions};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, EventFd};
@@ -95,7 +95,14 @@ impl Seat {
             }
             Choice::Mio(mio) => mio.take(self, door, begin),
             #[cfg(feature = "uring")]
-            Choice::Uring(features) => self.serve(door, move || Uring::new(features, splices, bell), begin),
+            Choice::Uring(features) => {
+                let busy_poll = match self.wait {
+                    WaitStrategy::KernelBusyPoll { usecs, prefer, .. } => Some((usecs, prefer)),
+                    _ => None,
+                };
+                let options = UringOptions { features, busy_poll, splices };
+                self.serve(door, move || Uring::new(options, bell), begin)
+            }
         }
     }
 

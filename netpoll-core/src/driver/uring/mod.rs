@@ -46,6 +46,17 @@ pub use selftest::{Features, probe};
 /// Events of one look at descriptors of somebody else.
 const WATCHED_EVENTS: usize = 64;
 
+/// How a driver is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What [`probe`] has found.
+    pub features: Features,
+    /// The kernel polls network cards before it sleeps (`IORING_REGISTER_NAPI`): microseconds, prefer.
+    pub busy_poll: Option<(u32, bool)>,
+    /// Relays may be spliced.
+    pub splices: bool,
+}
+
 /// The driver for Linux 6.1 and later.
 pub struct Uring {
     streams: Streams<Rc<Half>>,
@@ -63,9 +74,14 @@ impl Uring {
     /// `bell` ends a wait from another thread. The ring belongs to this one.
     ///
     /// # Errors
-    /// No descriptor left, or no memory that may be locked; what [`probe`] would have said.
-    pub fn new(features: Features, splices: bool, bell: Arc<EventFd>) -> io::Result<Self> {
+    /// No descriptor left, or no memory that may be locked; what [`probe`] would have said; kernel busy polling asked of a kernel that
+    /// lacks it (before 6.9).
+    pub fn new(options: Options, bell: Arc<EventFd>) -> io::Result<Self> {
+        let Options { features, busy_poll, splices } = options;
         let half = Rc::new(Half::new(features)?);
+        if let Some((usecs, prefer)) = busy_poll {
+            half.state.borrow().ring.busy_poll(usecs, prefer).map_err(no_busy_polling)?;
+        }
         let watch = Rc::new(Watch::new(Rc::clone(&half)));
         let mut streams = Streams::new(Rc::clone(&half))?;
         streams.splicer = Splicer::new(splices);
@@ -202,6 +218,13 @@ impl Uring {
         }
         self.half.state.borrow_mut().starved = starved;
     }
+}
+
+/// Says what is missing, which the kernel's "invalid argument" does not.
+#[cold]
+fn no_busy_polling(error: io::Error) -> io::Error {
+    let missing = "for a ring it needs Linux 6.9 with CONFIG_NET_RX_BUSY_POLL";
+    io::Error::new(error.kind(), format!("kernel busy polling was refused ({error}): {missing}"))
 }
 
 impl Driver for Uring {

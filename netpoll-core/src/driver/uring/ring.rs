@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Napi, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
 use crate::mem::Key;
@@ -122,6 +122,15 @@ impl Ring {
 
     pub fn io_uring(&self) -> &IoUring {
         &self.ring
+    }
+
+    /// Has the kernel poll the network cards of its sockets for a while before a wait sleeps, eight packets at a time.
+    ///
+    /// # Errors
+    /// The kernel's: `EINVAL` before Linux 6.9, and where it was built without that.
+    pub fn busy_poll(&self, usecs: u32, prefer: bool) -> io::Result<()> {
+        let mut settings = Napi::new().set_busy_poll_timeout(usecs).set_prefer_busy_poll(prefer);
+        self.ring.submitter().register_napi(&mut settings)
     }
 
     /// Receives into provided buffers until the stream ends, so many bytes have come, there is no buffer or it is cancelled.

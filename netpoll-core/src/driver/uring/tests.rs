@@ -104,7 +104,8 @@ fn driver() -> Option<(Uring, Arc<EventFd>)> {
 
 fn driver_with(features: Features) -> Option<(Uring, Arc<EventFd>)> {
     let bell = Arc::new(EventFd::new().unwrap());
-    Some((Uring::new(features, true, Arc::clone(&bell)).unwrap(), bell))
+    let options = Options { features, busy_poll: None, splices: true };
+    Some((Uring::new(options, Arc::clone(&bell)).unwrap(), bell))
 }
 
 /// A connection, our end of which the driver has under this key.
