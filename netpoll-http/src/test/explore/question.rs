@@ -151,6 +151,19 @@ impl Question {
         &self.name
     }
 
+    /// It says `Connection: close`: whoever sends it has promised to send no other behind it.
+    pub(super) fn is_last(&self) -> bool {
+        let head = match &self.raw {
+            Some(raw) => String::from_utf8_lossy(raw).into_owned(),
+            None => self.head.clone(),
+        };
+        let head = head.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();
+        let fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+        let mut options =
+            fields.filter(|(name, _)| *name == "connection").flat_map(|(_, value)| value.split(','));
+        options.any(|option| option.trim() == "close")
+    }
+
     pub(super) fn is_head(&self) -> bool {
         self.is_head
     }
@@ -205,5 +218,21 @@ fn excerpt(body: &[u8]) -> String {
         0 => "an empty body".to_owned(),
         bytes if bytes <= SHOWN => format!("{shown:?}"),
         bytes => format!("{shown:?} and so on, {bytes} bytes in all,"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_says_close_is_the_last_of_its_connection() {
+        let get = || Question::get("/");
+        assert!(get().header("Connection", "close").is_last());
+        assert!(get().header("connection", "x, Close").is_last());
+        assert!(Question::raw("raw", "GET / HTTP/1.1\r\nHost: a\r\nCONNECTION:close\r\n\r\n").is_last());
+        assert!(!get().header("Connection", "keep-alive").header("X", "close").is_last());
+        assert!(!Question::post("/", "a\r\nconnection: close\r\n").is_last());
+        assert!(!Question::raw("raw", "POST / HTTP/1.1\r\n\r\nconnection: close\r\n").is_last());
     }
 }

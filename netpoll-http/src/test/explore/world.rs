@@ -149,7 +149,12 @@ fn newcomer(exploration: &Exploration<'_>, client: &TestClient, dice: &mut Dice,
     let mut questions = Vec::new();
     for _ in 0..1 + dice.below(REQUESTS_MAX) {
         let ask = dice.pick(&exploration.asks);
-        questions.push(ask(dice));
+        let question = ask(dice);
+        let is_last = question.is_last();
+        questions.push(question);
+        if is_last {
+            break;
+        }
     }
     Peer::new(client, dice, questions, jumps)
 }
