@@ -139,7 +139,7 @@ impl Peer {
 
     /// It is there no more.
     pub fn has_gone(&self) -> bool {
-        matches!(self.manners, Manners::Leaves | Manners::Resets) || self.connection.is_closed()
+        matches!(self.manners, Manners::Leaves | Manners::Resets)
     }
 
     /// It is there and says nothing more.
@@ -278,7 +278,7 @@ impl Peer {
             if !may_be_fewer {
                 return Err(self.tell("no answer"));
             }
-            if self.manners != Manners::Freezes && !self.has_gone() {
+            if self.manners != Manners::Freezes && !self.has_gone() && !self.connection.is_closed() {
                 return Err(self.tell("no answer, and the connection has not ended"));
             }
         }
