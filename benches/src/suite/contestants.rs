@@ -4,7 +4,7 @@
 //! what it leaves out. Each is built with its feature alone, so that one that does not build is only missing itself.
 
 use crate::workloads::{Kind, Workload};
-use benches::runner::{Failure, Template};
+use benches::runner::{Failure, Template, backend, feature};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -97,6 +97,7 @@ pub fn field(programs: &Path, only: &[String], kinds: &[Kind]) -> Result<Field, 
 fn ours(programs: &Path) -> Vec<Spec> {
     let program = |name: &str| programs.join(name).display().to_string();
     let version = env!("CARGO_PKG_VERSION");
+    let driver = backend().filter(|&name| name != "auto").unwrap_or("epoll");
     let spec = |name: &str, command: String, is_floor| Spec {
         name: name.into(),
         kind: Kind::Http,
@@ -117,7 +118,9 @@ fn ours(programs: &Path) -> Vec<Spec> {
         ..spec("floor", format!("{} --port {{port}} {{json}}", program("floor")), true)
     };
     let ours = Spec {
-        configuration: format!("netpoll-http {version}, epoll, system allocator; the example mini-program"),
+        configuration: format!(
+            "netpoll-http {version}, {driver}, system allocator; the example mini-program"
+        ),
         ..spec(
             "netpoll-http",
             format!(
@@ -183,12 +186,16 @@ fn read(list: &Value, peer: &Value, peers: &Path) -> Result<(Spec, Build), Failu
         "echo" => Kind::Echo,
         other => return Err(format!("peers.json: {name} is of kind {other:?}").into()),
     };
-    let (profile, feature, needs) = (text("profile"), text("feature"), text("program"));
+    let (profile, program, needs) = (text("profile"), text("feature"), text("program"));
     let out = peers.join("target").join(&name);
     let mut command = text("command").replace("{out}", &out.display().to_string());
     let build = if needs.is_empty() {
         command = peers.join("target").join(&profile).join(command).display().to_string();
-        text_of(list, "build").replace("{profile}", &profile).replace("{feature}", &feature)
+        // A peer that is ours has the driver that was asked for.
+        let driver = feature().filter(|_| name == "echo-netpoll");
+        let features = driver.map_or_else(|| program.clone(), |driver| format!("{program},{driver}"));
+        let build = text_of(list, "build").replace("--features {feature}", &format!("--features {features}"));
+        build.replace("{profile}", &profile).replace("{feature}", &program)
     } else {
         if let Some((program, rest)) = command.clone().split_once(' ')
             && let Some(found) = which(program)

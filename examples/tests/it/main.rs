@@ -1,5 +1,6 @@
 //! Each program is started once, talked to, and ended by SIGTERM, as a reader would.
 
+mod backends;
 mod browser;
 mod chromium;
 mod dns;
