@@ -4,6 +4,7 @@ mod backends;
 mod browser;
 mod chromium;
 mod dns;
+mod doctor;
 mod key_value_store;
 mod mini_program;
 mod operators;
