@@ -130,7 +130,23 @@ fn ours(programs: &Path) -> Vec<Spec> {
             false,
         )
     };
-    vec![floor, ours]
+    if backend() != Some("uring") {
+        return vec![floor, ours];
+    }
+    // A driver is held against the least that can be done by the same means.
+    let floor = Spec {
+        configuration: "hand-written io_uring loop, constant answers, system allocator".into(),
+        command: format!("{} --port {{port}} {{json}}", program("floor-uring")),
+        ..floor
+    };
+    let echo = Spec {
+        kind: Kind::Echo,
+        command: format!("{} --port {{port}} --echo", program("floor-uring")),
+        leaves_out: "deadlines, limits on slow readers but one".into(),
+        workloads: Some(["echo-64", "echo-4096", "idle"].map(String::from).into()),
+        ..floor.clone()
+    };
+    vec![floor, ours, echo]
 }
 
 /// How a peer comes to be: a command of cargo or of another compiler, or a program that has to be there.
@@ -215,7 +231,7 @@ fn read(list: &Value, peer: &Value, peers: &Path) -> Result<(Spec, Build), Failu
             .as_array()
             .map(|names| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()),
         workers_max: peer["workers_max"].as_u64().map_or(usize::MAX, |most| most as usize),
-        is_floor: name == "echo-floor",
+        is_floor: name == "echo-floor" && backend() != Some("uring"),
         is_ours: name == "echo-netpoll",
         name: name.clone(),
     };

@@ -12,7 +12,7 @@
 //! share of a core above which a round is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`;
 //! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
 //! `--list`;
-//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\], and with `uring` the floor too.
 //!
 //! Three more load nothing, and read the results of earlier runs, in their directories: `--compare DIR DIR` says how far two of
 //! them agree, `--chart DIR ..` prints the chart in docs/cpu-per-request.svg, and `--tables DIR ..` the tables in docs/RESULTS.md.

@@ -3,6 +3,7 @@
 
 mod backends;
 mod compare;
+mod floors;
 mod help;
 mod open_loop;
 mod results;
