@@ -1,6 +1,6 @@
 //! What the bench programs share: the kernel calls that `std` does not offer, and the clock.
 //!
-//! Programs: `floor` (the least a server can do), `hyper-peer` (feature `peers`), `load` (the client), the runners
+//! Programs: `floor` and `floor-uring` (the least a server can do, by epoll and by io_uring), `hyper-peer` (feature `peers`), `load` (the client), the runners
 //! `checks`, `suite`, `claims` and `stores`, `ends` (restarts and attacks, counted), and `conformance` (raw bytes against any
 //! server). They talk to each other over 127.0.0.1 and as processes only, so any of them can be swapped for somebody
 //! else's.

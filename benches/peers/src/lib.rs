@@ -5,6 +5,10 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http-hyper")]
+pub mod http_hyper;
+#[cfg(feature = "http-monoio")]
+pub mod http_monoio;
 mod options;
 mod socket;
 

@@ -46,6 +46,16 @@ impl Options {
         })
     }
 
+    /// The same of words that stand somewhere else than behind the program's name.
+    ///
+    /// # Errors
+    /// A sentence: what is not understood, or a CPU that does not exist.
+    pub fn of(words: &[String]) -> Result<Self, String> {
+        let (options, _) = parse(words, "", &[""])?;
+        options.prepare().map_err(|error| error.to_string())?;
+        Ok(options)
+    }
+
     fn prepare(&self) -> io::Result<()> {
         if !self.cpus.is_empty() {
             confine(&self.cpus)?;

@@ -9,7 +9,8 @@
 //! Options (defaults in brackets): `--rounds` \[31\] kept rounds; `--seconds` \[0.25\] of each window; `--rate` \[20000\] requests a
 //! second; `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a core at which a round is dropped; `--directory` \[that for temporary
 //! files\]; `--alone` each thing by itself as well; `--count-only` instructions of all of them under callgrind, and no time; `--verbose`
-//! progress on standard error; `--programs DIR` use the programs there and build nothing.
+//! progress on standard error; `--programs DIR` use the programs there and build nothing; `--backend auto|epoll|uring|mio` what they run on
+//! \[their own choice\].
 //!
 //! Exit status: 0 sampled takes at most 3 % more and all of it at most 8 %, 1 it takes more, 2 could not measure.
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> Result<ExitCode, Failure> {
-    let args = benches::arguments(include_str!("watched.rs"));
+    let args = benches::runner::arguments(include_str!("watched.rs"))?;
     known_options(&args, &OPTIONS, &SWITCHES)?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let directory: PathBuf = match has("--directory") {

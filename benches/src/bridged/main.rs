@@ -10,7 +10,8 @@
 //!
 //! Options (defaults in brackets): `--rounds` \[31\] kept rounds; `--seconds` \[0.1\] of each window over HTTP/1.1; `--requests` \[10000\] of each
 //! window over HTTP/2; `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a core at which a round is dropped; `--count-only`
-//! instructions, and no time; `--time-only` the other way round; `--verbose` progress on standard error.
+//! instructions, and no time; `--time-only` the other way round; `--verbose` progress on standard error;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod h2load;
 
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> Result<(), Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &SWITCHES)?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let peers = build_peers(&[PROGRAM])?;

@@ -11,7 +11,8 @@
 //! `--server "CMD {port} {budget}"` the server to judge \[mini-program\]; `--floor "CMD {port}"` what to compare
 //! it with \[floor\]; `--hyper "CMD {port}"` \[hyper-peer\]; `--no-hyper`; `--path` \[/plaintext\];
 //! `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a core at which a round is dropped;
-//! `--programs DIR` use the programs there and build nothing; `--verbose` progress on standard error.
+//! `--programs DIR` use the programs there and build nothing; `--verbose` progress on standard error;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 //! Exit status: 0 all passed or skipped, 1 one failed or was too noisy to say, 2 could not measure.
 
 mod compare;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &["--json", "--no-hyper", "--verbose"])?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let only: String = option(&args, "--only", "3,4,5,7,8,13".into())?;

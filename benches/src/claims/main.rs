@@ -4,7 +4,8 @@
 //! measured here on netpoll, or on what the claim is about, in a minute; a claim that has no meaning on this machine
 //! says so. It judges the claim, not the article: other hardware and other software were measured there.
 //!
-//! Options: `--json` one object per claim; `--programs DIR` use the programs there and build nothing.
+//! Options: `--json` one object per claim; `--programs DIR` use the programs there and build nothing;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod blocking;
 mod logging;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &["--programs", "--port"], &["--json", "--serve-blocking"])?;
     if args.iter().any(|arg| arg == "--serve-blocking") {
         return blocking::serve(option(&args, "--port", 8080)?);

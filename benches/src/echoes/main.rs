@@ -10,7 +10,8 @@
 //! Options (defaults in brackets): `--rounds` \[41\] kept rounds; `--seconds` \[0.06\] of each window; `--steal-max` \[0.05\] and
 //! `--other-max` \[0.10\] shares of a core at which a round is dropped; `--bytes` one size of message alone; `--count-only` instructions, and no
 //! time; `--time-only` the other way round; `--peers DIR` use the programs of `benches/peers` there and build none; `--verbose` progress on
-//! standard error.
+//! standard error;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod count;
 
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> Result<(), Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &SWITCHES)?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let peers = match has("--peers") {

@@ -9,7 +9,8 @@
 //! `--only restart,proxy,memory,slots,refusal` which parts; `--quick` fewer restarts, fewer connections and two of the attacks
 //! on memory, a minute in all, and the whole takes about eight;
 //! `--memory-option` \[--memory-bytes-max\] the mini-program's option for the budget of a worker, if it has one, and
-//! `--memory-bytes` \[67108864\] its value; `--programs DIR` use the mini-program there and build nothing.
+//! `--memory-bytes` \[67108864\] its value; `--programs DIR` use the mini-program there and build nothing;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 //! Proxies are nginx and HAProxy; where one is not installed, its checks are skipped and a line says so.
 //! Exit status: 0 all hold, 1 one failed, 2 could not measure.
 
@@ -109,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &["--only", "--programs", "--memory-option", "--memory-bytes"], &["--quick"])?;
     let all = PARTS.map(|(name, _)| name).join(",");
     let only: String = option(&args, "--only", all.clone())?;

@@ -3,7 +3,7 @@
 //! `Drop` kills and reaps; the kernel kills what is left when the runner itself is killed.
 
 use crate::client::ask;
-use benches::runner::{Failure, Template, end, free_port};
+use benches::runner::{Failure, Template, end, free_port, with_backend};
 use benches::sys::{self, Limit};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -45,7 +45,7 @@ impl Program {
         if let Some(limit) = limit {
             sys::limited(&mut command, limit);
         }
-        let mut child = sys::dies_with_us(&mut command).spawn()?;
+        let mut child = sys::dies_with_us(with_backend(&mut command)).spawn()?;
         let output = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         let mut program = Self { child, output, addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let mut line = String::new();

@@ -15,7 +15,8 @@
 //! `--to` 127.0.0.1:8080, any address in 127.0.0.0/8; `--connections` \[64\]; `--depth` \[1\] requests on the way on
 //! each; `--seconds` \[1\]; `--requests` \[0, no bound\]; `--warmup` \[0\] seconds before, whose figures are dropped;
 //! `--rate` requests per second in total; `--pause-us` \[0\] between answer and next request, up to 2 ms longer;
-//! `--sources` \[1\] addresses from 127.0.0.2 on to connect from; `--cpu` to run on; `--spin` never sleep.
+//! `--sources` \[1\] addresses from 127.0.0.2 on to connect from; `--cpu` to run on; `--spin` never sleep; `--backend`
+//! \[auto\] what it runs on itself.
 //! `--path` \[/plaintext, or /echo\]; `--post BYTES` a JSON body; `--header 'Name: value'`, repeatable; `--expect TEXT`
 //! the body of a good answer \[known for /plaintext, /json and a post to /echo, else any\].
 //! `--churn` one request per connection, which the server has to close; N at most are open at a time, and latency
@@ -84,6 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let running = Runtime::builder()
         .workers(Workers::Count(1))
         .pin(false)
+        .backend(options.backend)
         .limits(limits)
         .on_start(move |_worker, commands| {
             let run = Rc::new(RefCell::new(Run::new(Arc::clone(&asked), sender.clone())));

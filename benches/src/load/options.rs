@@ -1,7 +1,7 @@
 //! The command line: what to ask, how, how often, and for how long. Whatever is wrong with it is found here.
 
 use benches::{known_options, option};
-use netpoll_core::ConnectOptions;
+use netpoll_core::{Backend, ConnectOptions};
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -15,8 +15,9 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sources are 127.0.0.2 and those behind it.
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 19] = [
     "--to",
+    "--backend",
     "--path",
     "--connections",
     "--depth",
@@ -42,6 +43,7 @@ pub struct Options {
     to: SocketAddrV4,
     sources: usize,
     pub cpu: Option<usize>,
+    pub backend: Backend,
     /// One request with head and body, or the bytes to be echoed.
     pub request: Vec<u8>,
     /// `depth` of them.
@@ -105,6 +107,7 @@ impl Options {
             to,
             sources: option(args, "--sources", 1)?,
             cpu: has("--cpu").then(|| option(args, "--cpu", 0)).transpose()?,
+            backend: option(args, "--backend", Backend::Auto)?,
             batch: request.repeat(depth),
             request,
             short_request: format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into(),

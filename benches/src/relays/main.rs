@@ -4,7 +4,8 @@
 //! first bulk data, then short connections. What counts is the CPU time of the relay's process, as the scheduler measures it,
 //! per MiB and per connection; the ratio is the median of the rounds' ratios. Relays that are not installed are left out, and named.
 //!
-//! Options: `--rounds N` (9); `--programs DIR` use the programs there and build nothing; `--json` one object for each figure.
+//! Options: `--rounds N` (9); `--programs DIR` use the programs there and build nothing; `--json` one object for each figure;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod load;
 
@@ -109,7 +110,7 @@ struct Figures {
 }
 
 fn run() -> Result<(), Failure> {
-    let arguments = benches::arguments(include_str!("main.rs"));
+    let arguments = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&arguments, &["--rounds", "--programs"], &["--json"])?;
     let rounds = option(&arguments, "--rounds", 9)?;
     let has = |name| arguments.iter().any(|argument| argument == name);

@@ -1,10 +1,12 @@
 //! Building the programs that a runner starts.
 
 use super::Failure;
+use super::backend::feature;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Builds programs of `benches/peers`, name and profile, each with its feature alone. Returns the directory that has one for each profile.
+/// Builds programs of `benches/peers`, name and profile, each with its feature alone; one on netpoll with the driver that was asked
+/// for. Returns the directory that has one for each profile.
 ///
 /// # Errors
 /// One does not build; the compiler has said why.
@@ -14,6 +16,7 @@ pub fn build_peers(programs: &[(&str, &str)]) -> Result<PathBuf, Failure> {
     for (program, profile) in programs {
         let status = Command::new(&cargo)
             .args(["build", "--quiet", "--profile", profile, "--features", program, "--bin", program])
+            .args(feature().filter(|_| program.contains("netpoll")).iter().flat_map(|it| ["--features", it]))
             .current_dir(&folder)
             .status()?;
         if !status.success() {
@@ -23,7 +26,8 @@ pub fn build_peers(programs: &[(&str, &str)]) -> Result<PathBuf, Failure> {
     Ok(folder.join("target"))
 }
 
-/// Builds packages in release mode, each with these arguments of cargo: `["-p", "benches", "--bins"]`. Returns the directory that
+/// Builds packages in release mode, each with these arguments of cargo: `["-p", "benches", "--bins"]`, and with the driver that was asked
+/// for. Returns the directory that
 /// the programs are in, which is that of the running one.
 ///
 /// # Errors
@@ -35,6 +39,7 @@ pub fn build(packages: &[&[&str]]) -> Result<PathBuf, Failure> {
         let status = Command::new(&cargo)
             .args(["build", "--quiet", "--release", "--manifest-path", manifest])
             .args(*package)
+            .args(feature().iter().flat_map(|it| ["--features", it]))
             .status()?;
         if !status.success() {
             return Err("a program does not build".into());

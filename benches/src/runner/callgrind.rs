@@ -1,6 +1,7 @@
 //! Instructions of a server in user space, counted from outside: callgrind does not see the kernel.
 
 use super::Failure;
+use super::backend::with_backend;
 use super::process::{end, free_port};
 use crate::sys;
 use std::process::{Command, Stdio};
@@ -15,8 +16,9 @@ pub fn collected(command: &str, ask: impl FnOnce(u16) -> Result<(), Failure>) ->
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(command.split_whitespace());
     valgrind.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut server =
-        sys::dies_with_us(&mut valgrind).spawn().map_err(|error| format!("valgrind: {error}"))?;
+    let mut server = sys::dies_with_us(with_backend(&mut valgrind))
+        .spawn()
+        .map_err(|error| format!("valgrind: {error}"))?;
     let asked = ask(port);
     sys::interrupt(&server)?;
     if let Err(error) = asked {

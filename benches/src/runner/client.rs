@@ -3,6 +3,7 @@
 //! `Drop` ends it by pid; the kernel ends what is left when the runner itself is killed.
 
 use super::Failure;
+use super::backend::without_backend;
 use super::process::{LOAD_CPU, end};
 use crate::sys;
 use serde_json::Value;
@@ -39,7 +40,7 @@ impl Load<'_> {
             &LOAD_CPU.to_string(),
         ]);
         command.args(options.split_whitespace());
-        sys::dies_with_us(&mut command);
+        sys::dies_with_us(without_backend(&mut command));
         command
     }
 

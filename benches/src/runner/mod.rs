@@ -1,5 +1,6 @@
 //! What runners share: servers and clients as processes, what the kernel says about them, and rounds.
 
+mod backend;
 mod build;
 mod callgrind;
 mod client;
@@ -15,6 +16,7 @@ mod watch;
 
 use std::error::Error;
 
+pub use backend::{arguments, backend, feature, with_backend};
 pub use build::{build, build_peers};
 pub use callgrind::collected;
 pub use client::{Held, Load, StandBy, number};

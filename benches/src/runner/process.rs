@@ -4,6 +4,7 @@
 //! own. `Drop` kills and reaps; the kernel kills what is left when the runner itself is killed.
 
 use super::Failure;
+use super::backend::with_backend;
 use crate::sys;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -104,7 +105,7 @@ impl Server {
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
         sys::pin_current_thread(cpus)?;
         let begin = Instant::now();
-        let child = sys::dies_with_us(&mut command).spawn();
+        let child = sys::dies_with_us(with_backend(&mut command)).spawn();
         sys::pin_current_thread(&[LOAD_CPU])?;
         let child = child.map_err(|error| format!("{}: {error}", template.command))?;
         let mut server = Self { child, port, first_answer: Duration::ZERO, _copy: copy };

@@ -12,7 +12,8 @@
 //! Options (defaults in brackets): `--rounds` \[31\] kept rounds; `--requests` \[200000\] of each run; `--connections` \[50\];
 //! `--pipeline` \[16\]; `--keys` \[100000\]; `--bytes` \[3\] of a value; `--steal-max` \[0.05\] and `--other-max` \[0.10\] shares of a
 //! core at which a round is dropped; `--json` one object per row; `--programs DIR` use the programs there and build
-//! nothing; `--verbose` progress on standard error.
+//! nothing; `--verbose` progress on standard error;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 //! Exit status: 0 below Redis, or skipped; 1 not below, or too noisy to say; 2 could not measure.
 
 use benches::runner::{
@@ -83,7 +84,7 @@ impl Sample for Turn {
 }
 
 fn measure() -> Result<ExitCode, Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &["--json", "--verbose"])?;
     let has = |switch: &str| args.iter().any(|arg| arg == switch);
     for program in ["redis-server", "redis-benchmark"] {

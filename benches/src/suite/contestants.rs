@@ -4,7 +4,7 @@
 //! what it leaves out. Each is built with its feature alone, so that one that does not build is only missing itself.
 
 use crate::workloads::{Kind, Workload};
-use benches::runner::{Failure, Template};
+use benches::runner::{Failure, Template, backend, feature};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -97,6 +97,7 @@ pub fn field(programs: &Path, only: &[String], kinds: &[Kind]) -> Result<Field, 
 fn ours(programs: &Path) -> Vec<Spec> {
     let program = |name: &str| programs.join(name).display().to_string();
     let version = env!("CARGO_PKG_VERSION");
+    let driver = backend().filter(|&name| name != "auto").unwrap_or("epoll");
     let spec = |name: &str, command: String, is_floor| Spec {
         name: name.into(),
         kind: Kind::Http,
@@ -117,7 +118,9 @@ fn ours(programs: &Path) -> Vec<Spec> {
         ..spec("floor", format!("{} --port {{port}} {{json}}", program("floor")), true)
     };
     let ours = Spec {
-        configuration: format!("netpoll-http {version}, epoll, system allocator; the example mini-program"),
+        configuration: format!(
+            "netpoll-http {version}, {driver}, system allocator; the example mini-program"
+        ),
         ..spec(
             "netpoll-http",
             format!(
@@ -127,7 +130,23 @@ fn ours(programs: &Path) -> Vec<Spec> {
             false,
         )
     };
-    vec![floor, ours]
+    if backend() != Some("uring") {
+        return vec![floor, ours];
+    }
+    // A driver is held against the least that can be done by the same means.
+    let floor = Spec {
+        configuration: "hand-written io_uring loop, constant answers, system allocator".into(),
+        command: format!("{} --port {{port}} {{json}}", program("floor-uring")),
+        ..floor
+    };
+    let echo = Spec {
+        kind: Kind::Echo,
+        command: format!("{} --port {{port}} --echo", program("floor-uring")),
+        leaves_out: "deadlines, limits on slow readers but one".into(),
+        workloads: Some(["echo-64", "echo-4096", "idle"].map(String::from).into()),
+        ..floor.clone()
+    };
+    vec![floor, ours, echo]
 }
 
 /// How a peer comes to be: a command of cargo or of another compiler, or a program that has to be there.
@@ -183,12 +202,16 @@ fn read(list: &Value, peer: &Value, peers: &Path) -> Result<(Spec, Build), Failu
         "echo" => Kind::Echo,
         other => return Err(format!("peers.json: {name} is of kind {other:?}").into()),
     };
-    let (profile, feature, needs) = (text("profile"), text("feature"), text("program"));
+    let (profile, program, needs) = (text("profile"), text("feature"), text("program"));
     let out = peers.join("target").join(&name);
     let mut command = text("command").replace("{out}", &out.display().to_string());
     let build = if needs.is_empty() {
         command = peers.join("target").join(&profile).join(command).display().to_string();
-        text_of(list, "build").replace("{profile}", &profile).replace("{feature}", &feature)
+        // A peer that is ours has the driver that was asked for.
+        let driver = feature().filter(|_| name == "echo-netpoll");
+        let features = driver.map_or_else(|| program.clone(), |driver| format!("{program},{driver}"));
+        let build = text_of(list, "build").replace("--features {feature}", &format!("--features {features}"));
+        build.replace("{profile}", &profile).replace("{feature}", &program)
     } else {
         if let Some((program, rest)) = command.clone().split_once(' ')
             && let Some(found) = which(program)
@@ -208,7 +231,7 @@ fn read(list: &Value, peer: &Value, peers: &Path) -> Result<(Spec, Build), Failu
             .as_array()
             .map(|names| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()),
         workers_max: peer["workers_max"].as_u64().map_or(usize::MAX, |most| most as usize),
-        is_floor: name == "echo-floor",
+        is_floor: name == "echo-floor" && backend() != Some("uring"),
         is_ours: name == "echo-netpoll",
         name: name.clone(),
     };

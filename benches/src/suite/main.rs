@@ -11,7 +11,8 @@
 //! fifth of the rounds, five times as long); `--steal-max` \[0.05\]
 //! share of a core above which a round is dropped; `--no-memory`; `--no-scaling`; `--no-traces`; `--no-conformance`;
 //! `--out DIR` \[benches/results/DATE-MACHINE\]; `--programs DIR` use our programs there and do not build them;
-//! `--list`.
+//! `--list`;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\], and with `uring` the floor too.
 //!
 //! Three more load nothing, and read the results of earlier runs, in their directories: `--compare DIR DIR` says how far two of
 //! them agree, `--chart DIR ..` prints the chart in docs/cpu-per-request.svg, and `--tables DIR ..` the tables in docs/RESULTS.md.
@@ -30,7 +31,7 @@ mod scaling;
 mod summary;
 mod workloads;
 
-use benches::runner::{Failure, LOAD_CPU, build, digits};
+use benches::runner::{Failure, LOAD_CPU, backend, build, digits};
 use benches::{known_options, option, sys};
 use chart::{Bar, Chart, Role};
 use contestants::{Field, Spec};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     if args.iter().any(|arg| arg == "--compare") {
         let [_, first, second] = &args[..] else {
             return Err("--compare wants two directories and nothing else".into());
@@ -152,7 +153,7 @@ fn run() -> Result<(), Failure> {
     }
     let results = Results {
         machine: machine::description(),
-        command: format!("cargo bench-suite {}", args.join(" ")).trim_end().to_owned(),
+        command: command(&args),
         contestants: specs
             .iter()
             .map(|spec| (spec.name.clone(), spec.configuration.clone(), spec.leaves_out.clone()))
@@ -171,6 +172,13 @@ fn run() -> Result<(), Failure> {
     results.tables.iter().for_each(|table| println!("{}", markdown::table(table)));
     println!("written to {}", out.display());
     Ok(())
+}
+
+/// What to type for the same again.
+fn command(args: &[String]) -> String {
+    let backend = backend().map(|name| format!("--backend {name}"));
+    let words = backend.iter().chain(args).map(String::as_str);
+    ["cargo bench-suite"].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn write(results: &Results, specs: &[Spec], out: &Path) -> Result<(), Failure> {

@@ -9,7 +9,8 @@
 //!
 //! Options (defaults in brackets): `--rounds` \[41\] kept rounds; `--seconds` \[0.05\] of each window; `--steal-max` \[0.05\] and
 //! `--other-max` \[0.10\] shares of a core at which a round is dropped; `--programs DIR` use the programs there and build nothing;
-//! `--verbose` progress on standard error.
+//! `--verbose` progress on standard error;
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod client;
 
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> Result<(), Failure> {
-    let args = benches::arguments(include_str!("main.rs"));
+    let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &["--verbose"])?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let programs = if has("--programs") {

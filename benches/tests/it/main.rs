@@ -1,7 +1,9 @@
 //! The load generator through its front door: a command line, a server in this process, and a JSON report. Of the other
 //! programs what needs no quiet machine.
 
+mod backends;
 mod compare;
+mod floors;
 mod help;
 mod open_loop;
 mod results;

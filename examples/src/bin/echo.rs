@@ -32,8 +32,10 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
-    let server = Runtime::builder().stop_on_signals(true).listen(addr, |_worker| |_peer| Echo)?.start()?;
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:7000".to_owned());
+    let runtime = Runtime::builder().backend(backend).stop_on_signals(true);
+    let server = runtime.listen(addr, |_worker| |_peer| Echo)?.start()?;
     for addr in server.local_addrs() {
         say(format_args!("echo listens on {addr}"));
     }

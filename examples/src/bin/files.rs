@@ -17,13 +17,13 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let (backend, mut arguments) = examples::words()?;
     let addr = arguments.next().unwrap_or("127.0.0.1:8083".to_owned());
     let directory = arguments.next().unwrap_or(".".to_owned());
     // Opened once, for all workers: no path leads out of it again.
     let files = Files::new(&directory)?.cache_control(HeaderValue::from_static("no-cache"));
     let server = Server::bind(addr)?
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(move |_worker| Router::new().get("/", files.clone()).get("/{*path}", files.clone()))
         .start()?;
     say(format_args!("files serves {directory} on http://{}", server.addr()));

@@ -38,9 +38,10 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8081".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8081".to_owned());
     let server = Server::bind(addr)?
-        .runtime(|builder| builder.stop_on_signals(true).drain_within(DRAIN))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true).drain_within(DRAIN))
         .app(|_worker| {
             Router::new()
                 .get("/", |_: &Request| "try /slow\n")

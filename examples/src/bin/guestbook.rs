@@ -105,11 +105,12 @@ fn router(book: &Rc<RefCell<Book>>) -> Router {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8084".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8084".to_owned());
     let server = Server::bind(addr)?
         .workers(1)
         .errors(errors::json)
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(|_worker| router(&Rc::default()))
         .start()?;
     // Whoever closed our output does not want to read this, but may want the server.

@@ -4,8 +4,9 @@ use netpoll_http::{Request, Router, Server};
 use std::io::Write;
 
 fn main() -> std::io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
-    let server = Server::bind(addr)?.runtime(|builder| builder.stop_on_signals(true));
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8080".to_owned());
+    let server = Server::bind(addr)?.runtime(move |builder| builder.backend(backend).stop_on_signals(true));
     let server = server.app(|_worker| Router::new().get("/", |_: &Request| "Hello, World!")).start()?;
     let _ = writeln!(std::io::stdout(), "http://{}", server.addr()); // nobody may be reading
     server.wait().map(drop)

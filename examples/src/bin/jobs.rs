@@ -35,7 +35,8 @@ async fn primes(range: Range<u64>) -> usize {
 
 fn main() -> io::Result<()> {
     let began = Instant::now();
-    let runtime = Runtime::builder().start()?;
+    let (backend, _) = examples::words()?;
+    let runtime = Runtime::builder().backend(backend).start()?;
     let handle = runtime.handle();
     let workers = handle.workers() as u64;
     let share = UP_TO.div_ceil(workers);

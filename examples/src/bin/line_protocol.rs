@@ -109,13 +109,15 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7001".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:7001".to_owned());
     let store = Arc::new(Store::default());
     let listen = move |_worker: &_| {
         let store = Arc::clone(&store);
         move |_peer| Lines { store: Arc::clone(&store) }
     };
-    let server = Runtime::builder().stop_on_signals(true).listen(addr, listen)?.start()?;
+    let runtime = Runtime::builder().backend(backend).stop_on_signals(true);
+    let server = runtime.listen(addr, listen)?.start()?;
     say(format_args!("line_protocol listens on {}", server.local_addrs()[0]));
 
     let report = server.wait()?;

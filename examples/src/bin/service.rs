@@ -145,7 +145,8 @@ fn router(metrics: &Metrics) -> Router {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8095".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8095".to_owned());
     let store = Store::default();
     let log = AccessLog::to(io::stdout(), LogFormat::Json)?;
     let metrics = Metrics::new().log(&log);
@@ -153,7 +154,7 @@ fn main() -> io::Result<()> {
         .limits(Limits::default().body_bytes_max(64 << 10))
         .errors(errors::json)
         .state(move |_worker| store.clone())
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .on_complete(log.hook())
         .on_complete(metrics.hook())
         .app(move |_worker| router(&metrics))

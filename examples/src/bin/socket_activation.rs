@@ -10,12 +10,13 @@ use std::io::Write;
 use netpoll_http::{Request, Router, Server};
 
 fn main() -> std::io::Result<()> {
+    let (backend, mut words) = examples::words()?;
     let server = match netpoll_core::listen_fds()?.into_iter().next() {
         Some(socket) => Server::on(socket),
-        None => Server::bind(std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned()))?,
+        None => Server::bind(words.next().unwrap_or("127.0.0.1:8080".to_owned()))?,
     };
     let running = server
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(|_worker| Router::new().get("/", |req: &Request| format!("hello, {}\n", req.peer())))
         .start()?;
     // Nobody may be reading.

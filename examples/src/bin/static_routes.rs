@@ -25,10 +25,11 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8082".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8082".to_owned());
     let server = Server::bind(addr)?
         .workers(1)
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(|worker| {
             let index = worker.index();
             // Made once for each worker and never shared, so it needs no lock.

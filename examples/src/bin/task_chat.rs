@@ -67,8 +67,10 @@ async fn serve(stream: &mut Stream) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:7000".to_owned());
     let server = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .drain_within(Duration::from_secs(10))
         .state(|_worker| Room::default())

@@ -41,8 +41,10 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:7000".to_owned());
     let server = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .drain_within(Duration::from_secs(5))
         .listen_tasks(addr, |mut stream, peer| async move {

@@ -24,12 +24,13 @@ async fn relay(mut client: Stream, backend: &str) -> io::Result<(u64, u64)> {
 }
 
 fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let (driver, mut arguments) = examples::words()?;
     let (Some(listen), Some(backend)) = (arguments.next(), arguments.next()) else {
         eprintln!("usage: task_proxy LISTEN BACKEND");
         std::process::exit(2);
     };
     let server = Runtime::builder()
+        .backend(driver)
         .stop_on_signals(true)
         .listen_tasks(listen, move |client, peer| {
             let backend = backend.clone();

@@ -45,13 +45,13 @@ impl Protocol for Half {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut words = std::env::args().skip(1);
+    let (driver, mut words) = examples::words()?;
     let addr = words.next().ok_or("tcp_proxy LISTEN BACKEND [IDLE_SECONDS] [CONNECTIONS_MAX]")?;
     let backend = Some(words.next().ok_or("which backend?")?.parse()?);
     let idle = Duration::from_secs(words.next().map_or(Ok(60), |word| word.parse())?);
     let connections_max = words.next().map_or(Ok(100_000), |word| word.parse())?;
     let limits = ConnLimits::default().connections_max(connections_max);
-    let runtime = Runtime::builder().limits(limits).stop_on_signals(true);
+    let runtime = Runtime::builder().backend(driver).limits(limits).stop_on_signals(true);
     let server = runtime.listen(addr, move |_worker| move |_peer| Half { backend, idle })?.start()?;
     // Whoever closed our output (`| head -1`) does not want to read this, but may want the server.
     let _ = writeln!(io::stdout(), "tcp_proxy listens on {}", server.local_addrs()[0]);

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use cipher::{Cipher, Codec, Record};
-use netpoll_core::{Conn, Flow, Input, Layered, Protocol, Runtime};
+use netpoll_core::{Backend, Conn, Flow, Input, Layered, Protocol, Runtime};
 use netpoll_http::{Http, Limits, Request, Router};
 
 /// Knows nothing of the cipher.
@@ -42,8 +42,9 @@ fn nonce() -> u64 {
     since.map_or(0, |since| since.as_nanos() as u64)
 }
 
-fn serve(http_addr: &str, echo_addr: &str) -> io::Result<()> {
+fn serve(backend: Backend, http_addr: &str, echo_addr: &str) -> io::Result<()> {
     let server = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .try_listen(http_addr, |_worker| {
             let mut http = Http::acceptor(router(), Limits::default())?;
@@ -85,13 +86,14 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (backend, arguments) = examples::words()?;
+    let arguments: Vec<String> = arguments.collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["get", addr, path] => {
             talk(addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())
         }
         ["say", addr, words] => talk(addr, words.as_bytes()),
-        [http, echo] => serve(http, echo),
-        _ => serve("127.0.0.1:7100", "127.0.0.1:7101"),
+        [http, echo] => serve(backend, http, echo),
+        _ => serve(backend, "127.0.0.1:7100", "127.0.0.1:7101"),
     }
 }

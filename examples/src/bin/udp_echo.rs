@@ -26,8 +26,10 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:7000".to_owned());
     let server = Runtime::builder()
+        .backend(backend)
         .workers(Workers::Count(1))
         .stop_on_signals(true)
         .on_start(move |_worker, _commands| {

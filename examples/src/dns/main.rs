@@ -50,9 +50,9 @@ fn say(text: impl Display) {
 }
 
 fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1);
+    let (backend, mut args) = examples::words()?;
     let addr = args.next().unwrap_or("127.0.0.1:5300".to_owned());
-    let mut builder = Runtime::builder().stop_on_signals(true);
+    let mut builder = Runtime::builder().backend(backend).stop_on_signals(true);
     if let Some(workers) = args.next() {
         let workers = workers.parse().map_err(|_| io::Error::other("usage: dns [HOST:PORT [WORKERS]]"))?;
         builder = builder.workers(Workers::Count(workers));

@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run --release --bin key_value_store` (or with an address behind it) and use any client of Redis:
 //! `redis-cli -p 7002 set tea hot ex 60`, then `get tea` and `ttl tea`; `redis-benchmark -p 7002 -t set,get -P 16` for speed.
-//! `--workers N` says how many shards there are, `--memory-mib N` what all keys together may take, with all that is kept for them.
+//! `--workers N` says how many shards there are, `--memory-mib N` what all keys together may take, with all that is kept for them, `--backend NAME` what they run on.
 //!
 //! | file | story |
 //! |---|---|
@@ -25,7 +25,7 @@ mod tests;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use netpoll_core::{ConnLimits, Local, Runtime, WorkerInfo, Workers};
+use netpoll_core::{Backend, ConnLimits, Local, Runtime, WorkerInfo, Workers};
 
 use session::{Session, Store};
 
@@ -45,17 +45,24 @@ fn sweep(local: &mut Local<'_>) {
 struct Options {
     addr: String,
     workers: Workers,
+    backend: Backend,
     memory_mib: usize,
 }
 
 impl Options {
     fn parse() -> Result<Self, lexopt::Error> {
         use lexopt::prelude::*;
-        let mut options = Self { addr: "127.0.0.1:7002".to_owned(), workers: Workers::Auto, memory_mib: 256 };
+        let mut options = Self {
+            addr: "127.0.0.1:7002".to_owned(),
+            workers: Workers::Auto,
+            backend: Backend::Auto,
+            memory_mib: 256,
+        };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("workers") => options.workers = Workers::Count(parser.value()?.parse()?),
+                Long("backend") => options.backend = parser.value()?.parse()?,
                 Long("memory-mib") => options.memory_mib = parser.value()?.parse()?,
                 Value(addr) => options.addr = addr.string()?,
                 other => return Err(other.unexpected()),
@@ -70,6 +77,7 @@ fn main() -> io::Result<()> {
     let memory_bytes = options.memory_mib.saturating_mul(1 << 20);
     let server = Runtime::builder()
         .workers(options.workers)
+        .backend(options.backend)
         .limits(ConnLimits::default().input_bytes_max(session::INPUT_BYTES_MAX))
         .state(move |worker| Store::new(worker.index, worker.workers, memory_bytes / worker.workers))
         .every(SWEEP_PERIOD, |_worker| sweep)

@@ -1,8 +1,10 @@
 //! Each program is started once, talked to, and ended by SIGTERM, as a reader would.
 
+mod backends;
 mod browser;
 mod chromium;
 mod dns;
+mod doctor;
 mod key_value_store;
 mod mini_program;
 mod operators;

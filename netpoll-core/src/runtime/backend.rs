@@ -26,7 +26,8 @@ const VARIABLE: &str = "NETPOLL_BACKEND";
 
 /// What can be asked for.
 #[cfg(not(feature = "uring"))]
-const WORDS: &str = "one of `auto`, `epoll` and `mio`";
+const WORDS: &str =
+    "one of `auto`, `epoll` and `mio`; `uring` needs a build with that feature of netpoll-core";
 #[cfg(feature = "uring")]
 const WORDS: &str = "one of `auto`, `epoll`, `mio` and `uring`";
 

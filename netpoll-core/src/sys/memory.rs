@@ -10,6 +10,14 @@ pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = limit_from(&groups, |path| fs::read_to_string(path).ok());
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_from(&text));
+    // A closure, because C libraries have types of their own for what it takes.
+    let resource_limit = |resource| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: getrlimit(2) writes one `rlimit`; `limit` is one and outlives the call.
+        // (test: `the_limit_is_at_most_what_the_machine_has`)
+        let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
+        (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    };
     [group, machine, resource_limit(libc::RLIMIT_AS), resource_limit(libc::RLIMIT_DATA)]
         .into_iter()
         .flatten()
@@ -26,14 +34,6 @@ pub fn release_free_memory() {
         // (test: `memory_that_was_freed_goes_back`)
         unsafe { libc::malloc_trim(0) };
     }
-}
-
-fn resource_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit(2) writes one `rlimit`; `limit` is one and outlives the call.
-    // (test: `the_limit_is_at_most_what_the_machine_has`)
-    let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// The smallest limit named by the files that `/proc/self/cgroup` (`groups`) leads to: cgroup v2 `memory.max`, v1

@@ -165,7 +165,8 @@ fn router(worker: &Worker) -> Router {
 }
 
 fn main() -> Result<(), Failure> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (backend, words) = examples::words()?;
+    let words: Vec<String> = words.collect();
     let [addr, operators, url] = &words[..] else {
         return Err("notes ADDRESS OPERATORS POSTGRES_URL".into());
     };
@@ -179,7 +180,7 @@ fn main() -> Result<(), Failure> {
         .admin(operators, |worker| Health::of(worker).router())?
         .state(move |_worker| Store::Postgres(Box::new(Postgres::new(config.clone()))))
         .on_complete(log.hook())
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(router)
         .start()?;
     println!("notes at http://{}", server.addr());

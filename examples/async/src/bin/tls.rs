@@ -55,7 +55,8 @@ async fn serve(stream: Stream, acceptor: TlsAcceptor) -> io::Result<()> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (backend, words) = examples::words()?;
+    let words: Vec<String> = words.collect();
     let [addr, certificates, key] = &words[..] else {
         return Err("tls ADDRESS CERTIFICATES.pem KEY.pem".into());
     };
@@ -66,6 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let running = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .listen_tasks(addr.as_str(), move |stream, _peer| {
             let acceptor = acceptor.clone();

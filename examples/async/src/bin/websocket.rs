@@ -48,8 +48,10 @@ async fn serve(stream: Stream) -> Result<(), Error> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8092".to_owned());
+    let (backend, mut words) = examples::words()?;
+    let addr = words.next().unwrap_or("127.0.0.1:8092".to_owned());
     let running = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .listen_tasks(addr, |stream, _peer| async move {
             // A peer that speaks no WebSocket, or leaves in the middle, has nobody to tell.

@@ -121,11 +121,12 @@ fn median(mut all: Vec<f64>) -> String {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut words = std::env::args().skip(1).map(|word| word.parse::<u32>());
+    let (backend, words) = examples::words()?;
+    let mut words = words.map(|word| word.parse::<u32>());
     let rounds = words.next().unwrap_or(Ok(20_000))?.max(160);
     let repeats = words.next().unwrap_or(Ok(7))?.max(1);
     let side = side_runtime()?;
-    let echo = Core::builder().workers(Workers::Count(1)).pin(false);
+    let echo = Core::builder().backend(backend).workers(Workers::Count(1)).pin(false);
     let echo = echo.listen("127.0.0.1:0", |_worker| |_peer| Echo)?.start()?;
     let to = echo.local_addrs()[0].as_socket_addr().ok_or("an echo has a port")?;
     let handle = side.handle().clone();
@@ -133,7 +134,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .workers(1)
         .limits(Limits::default().handler_timeout(Duration::from_secs(3600)))
         .runtime(move |builder| {
-            builder.pin(false).on_thread_start(move |_worker| std::mem::forget(handle.enter()))
+            builder
+                .backend(backend)
+                .pin(false)
+                .on_thread_start(move |_worker| std::mem::forget(handle.enter()))
         })
         .app(move |_worker| {
             Router::new().get("/{what}/{rounds}", async move |req: Request| {

@@ -72,7 +72,7 @@ fn unreachable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut words = std::env::args().skip(1);
+    let (backend, mut words) = examples::words()?;
     let addr = words.next().unwrap_or("127.0.0.1:8086".to_owned());
     let side = side_runtime()?;
     // For what is made and dropped on this thread.
@@ -87,6 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::bind(addr)?
         .runtime(move |builder| {
             builder
+                .backend(backend)
                 .stop_on_signals(true)
                 // For the life of the thread: there is no guard to be dropped too early.
                 .on_thread_start(move |_worker| std::mem::forget(handle.enter()))

@@ -24,8 +24,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use netpoll_core::Backend;
 
-const HELP: &str = "axum_app [--listen ADDRESS] [--runtime netpoll|tokio] [--workers COUNT]";
+const HELP: &str = "axum_app [--listen ADDRESS] [--runtime netpoll|tokio] [--workers COUNT] [--backend NAME]";
 
 /// What an application wants of a runtime.
 #[derive(Clone, Copy)]
@@ -58,12 +59,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     use lexopt::prelude::*;
 
     let mut addr = SocketAddr::from(([127, 0, 0, 1], 8090));
-    let (mut on, mut workers) = (On::Netpoll, None);
+    let (mut on, mut workers, mut backend) = (On::Netpoll, None, Backend::Auto);
     let mut words = lexopt::Parser::from_env();
     while let Some(word) = words.next()? {
         match word {
             Long("listen") => addr = words.value()?.parse()?,
             Long("workers") => workers = Some(words.value()?.parse()?),
+            Long("backend") => backend = words.value()?.parse()?,
             Long("runtime") => {
                 on = match words.value()?.to_str() {
                     Some("netpoll") => On::Netpoll,
@@ -79,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     match on {
-        On::Netpoll => on_netpoll::serve(addr, workers, app::router(on)),
+        On::Netpoll => on_netpoll::serve(addr, workers, backend, app::router(on)),
         On::Tokio => on_tokio::serve(addr, workers.unwrap_or(1), &app::router(on)),
     }
 }

@@ -10,7 +10,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use netpoll_core::bridge::{HyperExecutor, HyperTimer, SendWrapper};
 use netpoll_core::net::Stream;
-use netpoll_core::{Runtime, Workers, task};
+use netpoll_core::{Backend, Runtime, Workers, task};
 
 /// How long the head of a request may take, and a peer of HTTP/2 may be silent before it is asked whether it lives.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,10 +39,12 @@ async fn connection(stream: Stream, router: Router) {
 pub fn serve(
     addr: SocketAddr,
     workers: Option<usize>,
+    backend: Backend,
     router: Router,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let running = Runtime::builder()
         .workers(workers.map_or(Workers::Auto, Workers::Count))
+        .backend(backend)
         .stop_on_signals(true)
         .listen_tasks(addr, move |stream, _peer| connection(stream, router.clone()))?
         .start()?;

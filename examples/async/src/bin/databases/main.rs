@@ -24,13 +24,14 @@ fn unreachable(error: Failure) -> Error {
 }
 
 fn main() -> Result<(), Failure> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (backend, words) = examples::words()?;
+    let words: Vec<String> = words.collect();
     let [addr, postgres, redis] = &words[..] else {
         return Err("databases ADDRESS POSTGRES_URL REDIS_URL".into());
     };
     let (postgres, redis) = (Postgres::config(postgres)?, Redis::config(redis)?);
     let server = Server::bind(addr)?
-        .runtime(|builder| builder.stop_on_signals(true))
+        .runtime(move |builder| builder.backend(backend).stop_on_signals(true))
         .app(move |_worker| {
             let (postgres, redis) = (Postgres::new(postgres.clone()), Redis::new(redis.clone()));
             Router::new()

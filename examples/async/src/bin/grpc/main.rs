@@ -21,7 +21,7 @@ mod server;
 
 use std::time::Duration;
 
-use netpoll_core::Runtime;
+use netpoll_core::{Backend, Runtime};
 
 const HELP: &str = "grpc serve ADDRESS | say ADDRESS ROOM TEXT [--after MS] [--timeout MS] | listen ADDRESS ROOM | \
                     shout ADDRESS WORD..";
@@ -29,18 +29,19 @@ const HELP: &str = "grpc serve ADDRESS | say ADDRESS ROOM TEXT [--after MS] [--t
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use lexopt::prelude::*;
 
-    let (mut words, mut after, mut timeout) = (Vec::new(), 0, None);
+    let (mut words, mut after, mut timeout, mut backend) = (Vec::new(), 0, None, Backend::Auto);
     let mut parser = lexopt::Parser::from_env();
     while let Some(word) = parser.next()? {
         match word {
             Long("after") => after = parser.value()?.parse()?,
+            Long("backend") => backend = parser.value()?.parse()?,
             Long("timeout") => timeout = Some(Duration::from_millis(parser.value()?.parse()?)),
             Value(word) => words.push(word.string()?),
             _ => return Err(HELP.into()),
         }
     }
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", addr] => server::serve(addr),
+        ["serve", addr] => server::serve(addr, backend),
         ["say", addr, room, text] => {
             let line = rooms::Line { room: room.to_owned(), text: text.to_owned(), after_ms: after };
             Runtime::block_on(client::say(addr.to_owned(), line, timeout))?

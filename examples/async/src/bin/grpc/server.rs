@@ -13,7 +13,7 @@ use netpoll_core::bridge::{HyperExecutor, HyperTimer, SendWrapper};
 use netpoll_core::net::Stream;
 use netpoll_core::sync::shared::mpsc;
 use netpoll_core::time::sleep;
-use netpoll_core::{Runtime, task};
+use netpoll_core::{Backend, Runtime, task};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -109,9 +109,10 @@ async fn connection(stream: Stream, routes: Routes) {
     let _ = served.await;
 }
 
-pub fn serve(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
+pub fn serve(addr: &str, backend: Backend) -> Result<(), Box<dyn std::error::Error>> {
     let routes = Routes::new(RoomsServer::new(AllRooms::default())).prepare();
     let running = Runtime::builder()
+        .backend(backend)
         .stop_on_signals(true)
         .listen_tasks(addr, move |stream, _peer| connection(stream, routes.clone()))?
         .start()?;

@@ -12,22 +12,23 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use http::Uri;
-use netpoll_core::Runtime;
+use netpoll_core::{Backend, Runtime};
 
 use crate::pool::Pool;
 
-const HELP: &str = "hyper_client [--times N] [--at-once N] [--timeout MS] URL..";
+const HELP: &str = "hyper_client [--times N] [--at-once N] [--timeout MS] [--backend NAME] URL..";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use lexopt::prelude::*;
 
     let (mut urls, mut times, mut at_once) = (Vec::<Uri>::new(), 1, 1);
-    let mut patience = Duration::from_secs(10);
+    let (mut patience, mut backend) = (Duration::from_secs(10), Backend::Auto);
     let mut words = lexopt::Parser::from_env();
     while let Some(word) = words.next()? {
         match word {
             Long("times") => times = words.value()?.parse()?,
             Long("at-once") => at_once = words.value()?.parse()?,
+            Long("backend") => backend = words.value()?.parse()?,
             Long("timeout") => patience = Duration::from_millis(words.value()?.parse()?),
             Value(url) => urls.push(url.parse()?),
             _ => return Err(HELP.into()),
@@ -36,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if urls.is_empty() {
         return Err(HELP.into());
     }
-    let failures = Runtime::block_on(async move {
+    let failures = Runtime::builder().backend(backend).block_on(async move {
         let pool = Rc::new(Pool::new(patience));
         let asked = urls.iter().cycle().take(urls.len() * times).map(|url| {
             let (pool, url) = (Rc::clone(&pool), url.clone());
