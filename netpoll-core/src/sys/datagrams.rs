@@ -14,7 +14,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::control::{Control, Facts, LocalIp};
-use super::kernel;
+use super::linux::kernel;
 use super::socket::{RawAddress, Sharing};
 use super::sockopt::set_int;
 

@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libc::c_int;
 
-use super::{checked, kernel};
+use super::checked;
+use super::linux::kernel;
 
 /// To read, without waiting for a writer of a FIFO, and without becoming the terminal's process.
 const READ: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;

@@ -54,7 +54,7 @@ pub fn open_file_count() -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::eventfd::EventFd;
+    use super::super::linux::eventfd::EventFd;
     use super::super::testing::alone;
     use super::*;
 

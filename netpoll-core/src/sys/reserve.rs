@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::eventfd::EventFd;
+use super::linux::eventfd::EventFd;
 
 /// One spare descriptor. It is an eventfd: that needs no file system, works in any sandbox that can run a
 /// reactor, and costs about 100 bytes of kernel memory.

@@ -25,9 +25,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libc::c_int;
 
 use super::checked;
-use super::epoll::Timeout;
-use super::eventfd::EventFd;
 use super::fork;
+use super::linux::epoll::Timeout;
+use super::linux::eventfd::EventFd;
 
 /// A signal that stops a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

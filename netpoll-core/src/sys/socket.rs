@@ -18,9 +18,10 @@ use libc::c_int;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::address::{Address, UnixAddress};
+use super::linux::kernel;
 use super::sockopt::set_int;
 use super::stream_options::StreamOptions;
-use super::{checked, kernel, unix};
+use super::{checked, unix};
 
 /// No peer address is asked for or given.
 const NO_ADDRESS: usize = 0;

@@ -148,7 +148,7 @@ mod tests {
     use std::os::fd::{AsFd, OwnedFd};
     use std::thread;
 
-    use super::super::cpu;
+    use super::super::linux::cpu;
     use super::super::socket::{self, ListenOptions, Sharing};
     use super::super::testing::{LOOPBACK, PLAIN, Pair, accept, connect, until};
     use super::*;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::address::Address;
-use super::epoll::{Epoll, Event, Events, Timeout};
+use super::linux::epoll::{Epoll, Event, Events, Timeout};
 use super::socket::{self, ListenOptions, Sharing};
 use super::stream_options::StreamOptions;
 

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::checked;
 use super::epoll::Timeout;
-use super::signal::poll;
+use crate::sys::checked;
+use crate::sys::signal::poll;
 
 /// An eventfd, non-blocking and close-on-exec, its counter at zero.
 pub struct EventFd {
@@ -99,9 +99,9 @@ impl AsFd for EventFd {
 #[cfg(test)]
 mod tests {
     use super::super::epoll::{EDGE_IN, Epoll, Events, Timeout};
-    use super::super::limits::open_file_count;
-    use super::super::testing::{alone, open_flags};
     use super::*;
+    use crate::sys::limits::open_file_count;
+    use crate::sys::testing::{alone, open_flags};
 
     #[test]
     fn every_signal_is_a_new_edge_without_a_read() {

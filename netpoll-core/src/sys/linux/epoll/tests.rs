@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::super::eventfd::EventFd;
-use super::super::limits::open_file_count;
-use super::super::socket;
-use super::super::testing::{LOOPBACK, PLAIN, Pair, alone, interrupted, open_flags, until};
 use super::*;
+use crate::sys::limits::open_file_count;
+use crate::sys::socket;
+use crate::sys::testing::{LOOPBACK, PLAIN, Pair, alone, interrupted, open_flags, until};
 
 const SHORT: Timeout = Timeout::After(Duration::from_micros(200));
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use super::{checked, kernel};
+use super::kernel;
+use crate::sys::checked;
 
 const IN: u32 = libc::EPOLLIN as u32;
 const OUT: u32 = libc::EPOLLOUT as u32;
@@ -165,7 +166,7 @@ impl Event {
         self.bits & HANG_UP != 0
     }
 
-    /// The socket has an error for [`take_error`](super::socket::take_error).
+    /// The socket has an error for [`take_error`](crate::sys::take_error).
     #[inline]
     pub fn is_error(self) -> bool {
         self.bits & ERROR != 0

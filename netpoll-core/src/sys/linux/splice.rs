@@ -9,7 +9,8 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::broken_pipe::without_broken_pipe;
-use super::{checked, kernel};
+use super::kernel;
+use crate::sys::checked;
 
 /// A pipe of our own, close-on-exec.
 pub struct Pipe {
@@ -80,10 +81,10 @@ mod tests {
     use std::net::TcpStream;
 
     use super::super::broken_pipe::watch_broken_pipe;
-    use super::super::limits::open_file_count;
-    use super::super::socket;
-    use super::super::testing::{Pair, alone, recv, until};
     use super::*;
+    use crate::sys::limits::open_file_count;
+    use crate::sys::socket;
+    use crate::sys::testing::{Pair, alone, recv, until};
 
     #[test]
     fn what_goes_through_a_pipe_arrives_in_order() {

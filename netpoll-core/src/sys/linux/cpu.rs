@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 
-use super::checked;
+use crate::sys::checked;
 
 /// Bits per word of the kernel's CPU mask.
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::broken_pipe::without_broken_pipe;
-use super::checked_bytes;
+use crate::sys::checked_bytes;
 
 /// Sends up to `length` bytes of `file` from `offset` on, and returns how many were taken.
 ///
@@ -45,9 +45,9 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::super::broken_pipe::watch_broken_pipe;
-    use super::super::socket;
-    use super::super::testing::{Pair, alone, recv, until};
     use super::*;
+    use crate::sys::socket;
+    use crate::sys::testing::{Pair, alone, recv, until};
 
     /// An unnamed file with these bytes.
     fn file(bytes: &[u8]) -> File {
