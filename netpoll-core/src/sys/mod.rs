@@ -20,7 +20,6 @@ mod fork;
 mod inherit;
 mod lend;
 mod limits;
-mod linux;
 mod monotonic;
 mod reserve;
 mod signal;
@@ -28,32 +27,38 @@ mod socket;
 mod sockopt;
 mod stream_options;
 mod task_cell;
+mod timeout;
 mod unix;
 mod waker;
+
+// What systems do differently has one name in both. On Linux the portable half is there for its tests; `--cfg netpoll_portable` takes
+// it instead of Linux's own, so that what runs on other systems can be run here.
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
+mod linux;
+#[cfg(any(test, not(target_os = "linux"), netpoll_portable))]
+mod portable;
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
+use linux as system;
+#[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
+use portable as system;
 
 pub use address::{Address, ParseAddressError, UnixAddress};
 pub use carried::Carried;
 pub use control::LocalIp;
 pub use datagrams::{
-    DATAGRAM_BYTES_MAX, DatagramOption, Incoming, Outgoing, Parcel, bind_datagrams, cuts_datagrams,
-    join_datagrams, set_datagram_option, tell_local_ip,
+    DATAGRAM_BYTES_MAX, DatagramOption, Parcel, bind_datagrams, set_datagram_option, tell_local_ip,
 };
 pub use directory::Directory;
 pub use fork::{assert_not_forked, end_child, is_child, watch};
 pub use inherit::{ListenFd, check_listener, listen_fds};
 pub use lend::{Lendable, Lent};
 pub use limits::{open_files, raise_open_files};
-pub use linux::broken_pipe::watch_broken_pipe;
-pub use linux::cpu::{Affinity, allowed_cpus, pin_current_thread, quota};
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 pub use linux::epoll::{
-    EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Event, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, Timeout,
-    WATCH_IN, WATCH_OUT, WATCH_URGENT,
+    EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Event, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, WATCH_IN,
+    WATCH_OUT, WATCH_URGENT,
 };
-pub use linux::eventfd::EventFd;
-pub use linux::memory::{memory_limit, release_free_memory};
-pub use linux::sendfile::sendfile;
-pub use linux::splice::Pipe;
-#[cfg(feature = "uring")]
+#[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 pub use linux::uring::RingName;
 pub use monotonic::monotonic_nanos;
 pub use reserve::ReserveFd;
@@ -61,13 +66,19 @@ pub use signal::{
     Listening, SignalKind, StopSignal, StopSignals, Woken, has_come, prepare_signals, wait_for_signals,
 };
 pub use socket::{
-    ListenOptions, Sharing, accept, connect, has_connected_or_failed, is_connected_to_itself, is_unix,
-    listen, local_addr, peer_addr, recv, reset_on_close, send, send_vectored, send_vectored_with_more_behind,
-    set_nonblocking, shutdown_write, take_error, unacknowledged_bytes, unread_bytes,
+    ListenOptions, Sharing, connect, has_connected_or_failed, is_connected_to_itself, is_unix, listen,
+    local_addr, peer_addr, reset_on_close, set_nonblocking, shutdown_write, take_error, unread_bytes,
 };
-pub use sockopt::{attach_reuseport_cpu_steering, refuse_new_connections, set_buffers};
+pub use sockopt::set_buffers;
 pub use stream_options::{Keepalive, StreamOptions, is_buffer_size};
+pub use system::{
+    Affinity, Doorbell, ENONET, Incoming, Outgoing, PINS, Pipe, SPREADS, TELLS_URGENT, abstract_address,
+    abstract_name, accept, allowed_cpus, attach_reuseport_cpu_steering, cuts_datagrams, join_datagrams,
+    memory_limit, pin_current_thread, quota, recv, refuse_new_connections, release_free_memory, send,
+    send_vectored, send_vectored_with_more_behind, sendfile, unacknowledged_bytes, watch_broken_pipe,
+};
 pub use task_cell::{CLASSES, NO_CLASS, Run, TaskCell};
+pub use timeout::Timeout;
 pub use unix::{
     SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
 };

@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,11 +18,23 @@ const LONG: Duration = Duration::from_secs(600);
 const STUCK: Duration = Duration::from_millis(200);
 
 /// A manager at an abstract name of its own.
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 fn listen(test: &str) -> (UnixDatagram, String) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
     let name = format!("netpoll-{test}-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     (socket, format!("@{name}"))
+}
+
+/// A manager at a path of its own, where there are no other names.
+#[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
+fn listen(test: &str) -> (UnixDatagram, String) {
+    let path = std::env::temp_dir().join(format!("netpoll-{test}-{}", std::process::id()));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    (socket, path.to_str().unwrap().to_owned())
 }
 
 fn hear(socket: &UnixDatagram) -> String {

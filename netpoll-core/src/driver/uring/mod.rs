@@ -35,7 +35,7 @@ use super::poll::streams::Streams;
 use super::poll::watcher::Watch;
 use super::{Driver, Io, Limits, Sink, Wait, Waited, Watcher};
 use crate::mem::Key;
-use crate::sys::{self, EventFd};
+use crate::sys::{self, Doorbell};
 use half::Half;
 use ring::{Answer, BELL, WATCHED, special};
 use settling::Leftovers;
@@ -56,7 +56,7 @@ pub struct Uring {
     watched_more: bool,
     scratch: Scratch,
     leftovers: Leftovers,
-    bell: Arc<EventFd>,
+    bell: Arc<Doorbell>,
 }
 
 impl Uring {
@@ -64,7 +64,7 @@ impl Uring {
     ///
     /// # Errors
     /// No descriptor left, or no memory that may be locked; what [`probe`] would have said.
-    pub fn new(features: Features, splices: bool, bell: Arc<EventFd>) -> io::Result<Self> {
+    pub fn new(features: Features, splices: bool, bell: Arc<Doorbell>) -> io::Result<Self> {
         let half = Rc::new(Half::new(features)?);
         let watch = Rc::new(Watch::new(Rc::clone(&half)));
         let mut streams = Streams::new(Rc::clone(&half))?;

@@ -9,6 +9,9 @@ use std::io;
 
 use crate::sys::checked;
 
+/// Threads can be kept on CPUs.
+pub const PINS: bool = true;
+
 /// Bits per word of the kernel's CPU mask.
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 

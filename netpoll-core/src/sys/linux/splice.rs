@@ -91,7 +91,7 @@ mod tests {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         assert_eq!(pipe.fill(source.server.as_fd(), 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         socket::send(source.client.as_fd(), b"0123456789").unwrap();
-        until(source.server.as_fd(), libc::EPOLLIN);
+        until(source.server.as_fd(), libc::POLLIN);
         assert_eq!(pipe.fill(source.server.as_fd(), 8).unwrap(), 8);
         assert_eq!(pipe.drain(target.server.as_fd(), 5).unwrap(), 5);
         let mut rest = [0; 10];
@@ -105,12 +105,12 @@ mod tests {
     fn an_end_is_zero_and_a_reset_an_error() {
         let (source, pipe) = (Pair::new(), Pipe::new(1 << 16).unwrap());
         socket::shutdown_write(source.client.as_fd()).unwrap();
-        until(source.server.as_fd(), libc::EPOLLRDHUP);
+        until(source.server.as_fd(), libc::POLLRDHUP);
         assert_eq!(pipe.fill(source.server.as_fd(), 8).unwrap(), 0);
         let source = Pair::new();
         socket::reset_on_close(source.client.as_fd()).unwrap();
         drop(source.client);
-        until(source.server.as_fd(), libc::EPOLLERR);
+        until(source.server.as_fd(), libc::POLLERR);
         let error = pipe.fill(source.server.as_fd(), 8).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
@@ -120,7 +120,7 @@ mod tests {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         let error = loop {
             socket::send(source.client.as_fd(), &[b'x'; 8192]).unwrap();
-            until(source.server.as_fd(), libc::EPOLLIN);
+            until(source.server.as_fd(), libc::POLLIN);
             let moved = pipe.fill(source.server.as_fd(), 8192).unwrap();
             match pipe.drain(target.server.as_fd(), moved) {
                 Ok(sent) if sent == moved => {}
@@ -163,10 +163,10 @@ mod tests {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         socket::reset_on_close(target.client.as_fd()).unwrap();
         drop(target.client);
-        until(target.server.as_fd(), libc::EPOLLHUP);
+        until(target.server.as_fd(), libc::POLLHUP);
         assert!(socket::take_error(target.server.as_fd()).unwrap().is_some());
         TcpStream::from(source.client).write_all(b"0123456789").unwrap();
-        until(source.server.as_fd(), libc::EPOLLIN);
+        until(source.server.as_fd(), libc::POLLIN);
         assert_eq!(pipe.fill(source.server.as_fd(), 10).unwrap(), 10);
         let error = pipe.drain(target.server.as_fd(), 10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
