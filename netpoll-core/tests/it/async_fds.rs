@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
@@ -51,7 +51,7 @@ fn owned(fd: libc::c_int) -> File {
     #[expect(unsafe_code, reason = "a number is all that the C library returns")]
     // SAFETY: the callers have it from the kernel and use it nowhere else.
     unsafe {
-        File::from_raw_fd(fd)
+        std::os::fd::FromRawFd::from_raw_fd(fd)
     }
 }
 

@@ -162,7 +162,9 @@ fn a_manager_hears_that_it_lives_only_while_all_workers_turn() {
 fn where_nobody_asks_for_it_or_nobody_listens_nothing_is_lost() {
     assert!(ServiceManager::of_variables(variables(&[("WATCHDOG_USEC", "30000000")])).unwrap().is_none());
     assert!(ServiceManager::of_variables(variables(&[("NOTIFY_SOCKET", "")])).unwrap().is_none());
-    let nobody = ServiceManager::at("@netpoll-nobody-listens-here").unwrap();
+    let (gone, address) = listen("nobody");
+    drop(gone);
+    let nobody = ServiceManager::at(address).unwrap();
     assert_eq!(nobody.tell("READY=1").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     echo().service_manager(nobody).start().unwrap().stop(PATIENCE).unwrap();
 }
@@ -170,7 +172,7 @@ fn where_nobody_asks_for_it_or_nobody_listens_nothing_is_lost() {
 #[test]
 fn the_watchdog_of_a_manager_is_that_of_its_process() {
     let of = |pid: &str| {
-        let named = [("NOTIFY_SOCKET", "@x"), ("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", pid)];
+        let named = [("NOTIFY_SOCKET", "/x"), ("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", pid)];
         ServiceManager::of_variables(variables(&named)).unwrap().unwrap().watchdog_every()
     };
     assert_eq!(of(&std::process::id().to_string()), Some(Duration::from_secs(3)));
@@ -191,7 +193,7 @@ fn a_variable_that_makes_no_sense_is_named() {
         ("WATCHDOG_USEC", "0"),
         ("WATCHDOG_PID", "-1"),
     ] {
-        let mut all = variables(&[("NOTIFY_SOCKET", "@x"), ("WATCHDOG_USEC", "1")]);
+        let mut all = variables(&[("NOTIFY_SOCKET", "/x"), ("WATCHDOG_USEC", "1")]);
         all.push((name.into(), value.into()));
         let error = ServiceManager::of_variables(all).expect_err(value);
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

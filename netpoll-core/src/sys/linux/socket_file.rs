@@ -30,6 +30,11 @@ impl Pinned {
         self.0.metadata()
     }
 
+    /// Whether a file of its number, which no other has, may be the same: it is.
+    pub fn may_be(&self, _found: &Metadata) -> bool {
+        true
+    }
+
     /// Gives it these permissions, whatever its path leads to by now.
     ///
     /// # Errors

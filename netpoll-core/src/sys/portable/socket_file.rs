@@ -9,7 +9,8 @@ use socket2::Socket;
 
 use super::unsupported;
 
-/// What a file was. Nothing keeps its inode: another file may have its number once it is removed.
+/// What a file was. Nothing keeps its inode: another file may have its number once it is removed, and is told by when it was made, where the
+/// file system knows that.
 #[derive(Debug)]
 pub struct Pinned(Metadata);
 
@@ -28,6 +29,11 @@ impl Pinned {
     /// None.
     pub fn metadata(&self) -> io::Result<Metadata> {
         Ok(self.0.clone())
+    }
+
+    /// Whether a file of its number may be the same.
+    pub fn may_be(&self, found: &Metadata) -> bool {
+        self.0.created().ok() == found.created().ok()
     }
 
     /// Gives what has the path these permissions.
@@ -78,5 +84,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(std::os::unix::fs::FileTypeExt::is_socket(&pinned.metadata().unwrap().file_type()));
         assert!(ShortName::of(&path).is_err());
+        let now = Pinned::of(&path).unwrap().metadata().unwrap();
+        assert!(pinned.may_be(&now), "its permissions and its name do not make it another");
+        fs::rename(&path, folder.path("moved")).unwrap();
+        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let other = Pinned::of(&path).unwrap().metadata().unwrap();
+        assert!(!pinned.may_be(&other) || other.created().is_err());
     }
 }
