@@ -313,13 +313,13 @@
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, mio, io_uring, or a seed |
 //! | 1 | `mem`, `clockwork` | keys, pooled blocks, queues; the clock and the wheel |
-//! | 0 | `sys` | Linux, and all unsafe code but that of io_uring |
+//! | 0 | `sys` | the system, and all unsafe code but that of io_uring |
 //!
 //! # Features
 //!
 //! - `tracing`: long turns and stuck ones, pauses in accepting, panics and failed pinning as events of the `tracing` crate.
 //!   Without it the same facts are in the counters, except for failed pinning.
-//! - `mio`: a second driver, on the poller of the crate `mio`; see [`Backend`].
+//! - `mio`: a second driver, on the poller of the crate `mio`; see [`Backend`]. On macOS it is there without the feature, and the only one.
 //! - `uring`: a third, on io_uring, which is not finished.
 //! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
@@ -329,6 +329,11 @@
 #![cfg_attr(not(loom), warn(missing_docs))]
 // Where pages of other crates that are built without those of this one lead to.
 #![doc(html_root_url = "https://docs.rs/netpoll-core/0.1.0")]
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!(
+    "netpoll-core runs on Linux, and on macOS for those who develop there; docs/TUNING.md says what is different, and why there is no other"
+);
 
 /// Bytes that many may hold without a copy: [`Bytes` of the crate `bytes`](https://docs.rs/bytes/1), version 1, as
 /// [`Commands::send`], [`Handle::send`], [`Conn::send_shared`] and [`Protocol::outgoing`] take them. Programs that use them otherwise

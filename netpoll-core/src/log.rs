@@ -14,5 +14,6 @@ pub fn job_panicked() {}
 pub fn destructor_panicked() {}
 pub fn leaked() {}
 #[cfg(feature = "uring")]
+#[allow(dead_code, reason = "there is a ring on Linux alone")]
 pub fn ring_left(_orders: usize) {}
 pub fn pinning_failed(_cpu: usize, _error: &io::Error) {}

@@ -44,6 +44,7 @@ pub fn leaked() {
 }
 
 #[cfg(feature = "uring")]
+#[allow(dead_code, reason = "there is a ring on Linux alone")]
 pub fn ring_left(orders: usize) {
     tracing::error!(
         orders,

@@ -154,6 +154,30 @@ fn unsafe_code_lives_behind_its_doors_only() {
     assert!(http.contains("#![forbid(unsafe_code)]"));
 }
 
+/// Where code may ask which system it is compiled for: what differs has one name in `sys`, and a driver and its choice are files.
+const KNOW_THE_SYSTEM: &[&str] =
+    &["sys/", "driver/mod.rs", "driver/poll/mod.rs", "runtime/backend.rs", "lib.rs"];
+
+#[test]
+fn only_sys_and_the_choice_of_a_driver_know_which_system_it_is() {
+    for of in ["netpoll-core", "netpoll-http"] {
+        let src = folder(of);
+        for file in sources(&src) {
+            let name = file.strip_prefix(&src).expect("a file of this crate").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&file).expect("a readable source");
+            let asks = text.lines().filter(|line| {
+                let line = line.split("//").next().unwrap_or("");
+                let asks =
+                    ["target_os", "target_vendor", "netpoll_portable"].iter().any(|word| line.contains(word));
+                // Tests of what only one driver can do.
+                asks && !line.contains("cfg(all(test, ")
+            });
+            let may = of == "netpoll-core" && KNOW_THE_SYSTEM.iter().any(|room| name.starts_with(room));
+            assert_eq!(if may { 0 } else { asks.count() }, 0, "{of}/src/{name} asks for the system");
+        }
+    }
+}
+
 #[test]
 fn the_reader_of_arrows_sees_them() {
     let text = "use crate::{conn, runtime::{Builder, Handle}, mem::Key};\n// crate::comment\nlet x = crate::sys::recv;";

@@ -1,8 +1,7 @@
 //! mini-program, seen by those who run it.
 
 use std::net::SocketAddr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Instant;
 
@@ -12,8 +11,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_mini-program");
 
 #[test]
 fn it_tells_its_manager_and_its_balancer_serves_on_and_ends_at_the_second_signal() {
-    let name = format!("netpoll-mini-program-{}", std::process::id());
-    let manager = UnixDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let path = std::env::temp_dir().join(format!("netpoll-mini-program-{}", std::process::id()));
+    let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let told = || {
         let mut line = [0; 64];
@@ -21,7 +20,7 @@ fn it_tells_its_manager_and_its_balancer_serves_on_and_ends_at_the_second_signal
         String::from_utf8(line[..length].to_vec()).unwrap()
     };
     let mut command = Command::new(PROGRAM);
-    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    command.env("NOTIFY_SOCKET", &path);
     let mut program = Program::spawn(command.args([
         "--addr=127.0.0.1:0",
         "--admin=127.0.0.1:0",
@@ -57,6 +56,7 @@ fn it_tells_its_manager_and_its_balancer_serves_on_and_ends_at_the_second_signal
     program.ask_to_end();
     let (printed, status) = program.wait();
     assert!(status.success() && printed.contains("drained "), "{printed}");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

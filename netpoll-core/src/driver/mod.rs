@@ -23,7 +23,7 @@ mod datagrams;
 mod files;
 mod poll;
 mod sim;
-#[cfg(feature = "uring")]
+#[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 #[expect(unsafe_code, reason = "memory that the kernel fills between two calls; see docs/UNSAFE.md")]
 mod uring;
 mod watched;
@@ -40,11 +40,13 @@ use crate::sys::{Address, DatagramOption, StreamOptions};
 pub use counts::IoCounts;
 pub use datagrams::{Datagram, DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, Place};
 pub use files::read_part;
-pub use poll::{Epoll, EpollOptions, is_exhaustion};
-#[cfg(feature = "mio")]
+pub use poll::is_exhaustion;
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
+pub use poll::{Epoll, EpollOptions};
+#[cfg(any(feature = "mio", not(target_os = "linux"), netpoll_portable))]
 pub use poll::{Mio, MioOptions};
 pub use sim::{Answer, Faults, Random, SimDriver, SimNet};
-#[cfg(feature = "uring")]
+#[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 pub use uring::{Features as UringFeatures, Options as UringOptions, Uring, probe as probe_uring};
 pub use watched::{Interest, Ready, Watcher};
 

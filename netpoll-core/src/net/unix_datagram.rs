@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as std_net;
 use std::time::Duration;
 
@@ -234,7 +233,7 @@ fn name(target: Target) -> io::Result<UnixAddress> {
 fn to_std(name: &UnixAddress) -> io::Result<std_net::SocketAddr> {
     match (name.as_path(), name.as_abstract_name()) {
         (Some(path), _) => std_net::SocketAddr::from_pathname(path),
-        (_, Some(name)) => std_net::SocketAddr::from_abstract_name(name),
+        (_, Some(name)) => sys::abstract_address(name),
         (None, None) => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket without a name cannot be reached"))
         }
@@ -244,6 +243,6 @@ fn to_std(name: &UnixAddress) -> io::Result<std_net::SocketAddr> {
 fn from_std(addr: &std_net::SocketAddr) -> UnixAddress {
     let path = addr.as_pathname().map(UnixAddress::from_path);
     let name: Option<Result<_, ParseAddressError>> =
-        path.or_else(|| addr.as_abstract_name().map(UnixAddress::from_abstract_name));
+        path.or_else(|| sys::abstract_name(addr).map(UnixAddress::from_abstract_name));
     name.and_then(Result::ok).unwrap_or(UnixAddress::UNNAMED)
 }

@@ -3,11 +3,21 @@
 //! Chosen once for all of them, before anything is bound: a choice that cannot be honoured is an error of the start, and nothing
 //! else is taken for it. Each worker makes its driver on its own thread, and runs a reactor that was compiled for it (`seat.rs`).
 
-#[cfg(feature = "mio")]
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
+mod epoll;
+#[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
+#[path = "backend/no_epoll.rs"]
+mod epoll;
+#[cfg(any(feature = "mio", not(target_os = "linux"), netpoll_portable))]
 mod mio;
-#[cfg(not(feature = "mio"))]
+#[cfg(not(any(feature = "mio", not(target_os = "linux"), netpoll_portable)))]
 #[path = "backend/no_mio.rs"]
 mod mio;
+#[cfg(all(feature = "uring", not(all(target_os = "linux", not(netpoll_portable)))))]
+#[path = "backend/no_uring.rs"]
+mod uring;
+#[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
+mod uring;
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,14 +25,21 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-#[cfg(feature = "uring")]
-use crate::driver::{UringFeatures, probe_uring};
 use crate::reactor::{ParseSettingError, WaitStrategy};
 
+use self::epoll::OnEpoll;
 use self::mio::OnMio;
+#[cfg(feature = "uring")]
+use self::uring::OnUring;
 
 /// Names the backend of runtimes whose program leaves it to them.
 const VARIABLE: &str = "NETPOLL_BACKEND";
+
+/// What a runtime gets that leaves it to this crate.
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
+const BEST: Backend = Backend::Epoll;
+#[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
+const BEST: Backend = Backend::Mio;
 
 /// What can be asked for.
 #[cfg(not(feature = "uring"))]
@@ -49,12 +66,12 @@ const WORDS: &str = "one of `auto`, `epoll`, `mio` and `uring`";
 #[non_exhaustive]
 pub enum Backend {
     /// The one that the environment variable `NETPOLL_BACKEND` names, by one of the words; where it is not set, or empty, the best
-    /// that this build and this machine have, which is [`Epoll`](Self::Epoll).
+    /// that this build and this machine have, which is [`Epoll`](Self::Epoll) on Linux, and elsewhere [`Mio`](Self::Mio).
     #[default]
     Auto,
-    /// Linux's epoll, edge-triggered.
+    /// Linux's epoll, edge-triggered. On other systems an error of the start.
     Epoll,
-    /// The poller of the crate `mio`, in builds with the feature `mio`.
+    /// The poller of the crate `mio`: on Linux in builds with the feature `mio`, elsewhere in all of them.
     Mio,
     /// Linux's io_uring (6.1 and later), where nothing forbids it, which is tried before anything is bound. In builds with the feature
     /// `uring`, and not finished: no promise of this crate holds for it yet.
@@ -65,17 +82,17 @@ pub enum Backend {
 /// What a [`Backend`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    Epoll,
+    Epoll(OnEpoll),
     Mio(OnMio),
     #[cfg(feature = "uring")]
-    Uring(UringFeatures),
+    Uring(OnUring),
 }
 
 impl Choice {
     /// As in [`Setup::backend`](crate::Setup::backend).
     pub fn name(self) -> &'static str {
         match self {
-            Self::Epoll => "epoll",
+            Self::Epoll(_) => "epoll",
             Self::Mio(_) => "mio",
             #[cfg(feature = "uring")]
             Self::Uring(_) => "uring",
@@ -102,10 +119,11 @@ impl Backend {
     /// This one, or the best there is, whatever the environment says.
     fn find(self, wait: WaitStrategy) -> io::Result<Choice> {
         match self {
-            Self::Auto | Self::Epoll => Ok(Choice::Epoll),
+            Self::Auto => BEST.find(wait),
+            Self::Epoll => OnEpoll::find().map(Choice::Epoll),
             Self::Mio => OnMio::find(wait).map(Choice::Mio),
             #[cfg(feature = "uring")]
-            Self::Uring => Ok(Choice::Uring(probe_uring()?)),
+            Self::Uring => OnUring::find().map(Choice::Uring),
         }
     }
 }

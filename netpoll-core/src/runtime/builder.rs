@@ -119,7 +119,7 @@ impl Builder {
 
     /// Whether workers are pinned to their CPUs. Default true, if there is a CPU for each; CPUs named with
     /// [`Workers::Cpus`] are always pinned to. A pinned worker keeps its caches; turn it off where
-    /// other processes are pinned to the same CPUs.
+    /// other processes are pinned to the same CPUs. Nothing is pinned where the system cannot do that (macOS).
     ///
     /// Threads and processes that a callback starts inherit the worker's one CPU: start a pool of threads before the runtime, or
     /// give its threads an [`Affinity`](crate::Affinity).
@@ -172,7 +172,7 @@ impl Builder {
     /// Accepts a connection only when its first bytes are there, or this time has passed
     /// (`TCP_DEFER_ACCEPT`, rounded up to whole seconds). Default off. For protocols in which the client speaks
     /// first: it saves a wake-up for each connection, and a silent one costs no slot until then. Zero is an error of
-    /// [`start`](Self::start).
+    /// [`start`](Self::start), and so is any on another system than Linux.
     #[must_use]
     pub fn defer_accept(mut self, at_most: Duration) -> Self {
         self.defer_accept = Some(at_most);
@@ -231,7 +231,7 @@ impl Builder {
     /// program on the listeners). Default off: the kernel then spreads by a hash of the addresses. Right when
     /// the network card has a queue for each CPU; on loopback the client's CPU decides.
     ///
-    /// It needs a worker on each CPU, in order; `start` says so otherwise.
+    /// It needs Linux, and a worker on each CPU, in order; `start` says so otherwise.
     #[must_use]
     pub fn steer_by_cpu(mut self, steer: bool) -> Self {
         self.steer_by_cpu = steer;

@@ -1,7 +1,7 @@
 //! The listening sockets of a runtime: made or taken over before any worker starts, and dealt out to the workers.
 //!
-//! A TCP address has a socket for each worker (`SO_REUSEPORT`), and the kernel deals connections out to them. A Unix socket
-//! and one that was handed over are one queue, to which each worker has a descriptor of its own.
+//! A TCP address has a socket for each worker (`SO_REUSEPORT`), and the kernel deals connections out to them, where it does. A Unix socket
+//! and one that was handed over are one queue, to which each worker has a descriptor of its own; elsewhere one of TCP is as well.
 
 use std::io;
 use std::net::SocketAddr;
@@ -82,6 +82,14 @@ impl Bound {
             fast_open: None,
         };
         let mut addr = wanted;
+        if !sys::SPREADS && workers > 1 {
+            let socket = sys::listen(addr, &options)?;
+            addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(addr);
+            inherited_options(settings).apply(socket.as_fd())?;
+            self.addrs.push(addr.into());
+            // Nobody else has it, but nothing keeps newcomers away from it either.
+            return self.share(socket, Queue::Foreign { workers });
+        }
         for worker in &mut self.sockets {
             let socket = sys::listen(addr, &options)?;
             addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(addr);
@@ -116,7 +124,7 @@ pub fn first_sharing(settings: &Builder, workers: usize, port: u16) -> Sharing {
     match settings.share_port {
         // Who shares a port has to name it.
         true if port != 0 => Sharing::Joins,
-        shares if shares || workers > 1 => Sharing::Begins,
+        shares if shares || workers > 1 && sys::SPREADS => Sharing::Begins,
         _ => Sharing::Alone,
     }
 }

@@ -32,7 +32,7 @@ use crate::clockwork::Clock;
 use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Life, Setup, Stage};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
-use crate::sys::{self, Address, EventFd, SocketFile};
+use crate::sys::{self, Address, Doorbell, SocketFile};
 
 pub use backend::Backend;
 pub use builder::Builder;
@@ -133,7 +133,7 @@ pub struct Running {
     companions: Vec<Companion>,
     threads: Vec<Thread>,
     /// Rung by every worker that ends.
-    ended: Arc<EventFd>,
+    ended: Arc<Doorbell>,
     signals: Option<sys::StopSignals>,
     lame_duck: Duration,
     drain_within: Duration,
@@ -148,7 +148,7 @@ struct Beginning {
     blocking: Pool,
     watchdog: Option<Watchdog>,
     companions: Vec<Companion>,
-    ended: Arc<EventFd>,
+    ended: Arc<Doorbell>,
 }
 
 impl Beginning {
@@ -170,11 +170,11 @@ impl Beginning {
         let beside = std::mem::take(&mut settings.beside);
         let manager = std::mem::take(&mut settings.manager).find()?;
         let settings = Arc::new(Guarded::new(settings));
-        let ended = Arc::new(EventFd::new()?);
+        let ended = Arc::new(Doorbell::new()?);
 
         let mut bells = Vec::new();
         for _ in 0..count {
-            bells.push(Arc::new(EventFd::new()?));
+            bells.push(Arc::new(Doorbell::new()?));
         }
         let mailboxes: Vec<_> = bells.iter().map(|bell| Mailbox::new(Arc::clone(bell))).collect();
         let workers: Arc<[Sender<Letter>]> = mailboxes.iter().map(Mailbox::sender).collect();

@@ -16,7 +16,7 @@ pub enum Workers {
     /// So many; zero is taken as one. More than there are CPUs are not pinned.
     Count(usize),
     /// One for each of these CPUs, in this order. A CPU that may not be used or is named twice, or none at all, is an error of
-    /// [`Builder::start`](crate::Builder::start).
+    /// [`Builder::start`](crate::Builder::start), and so is any where threads cannot be kept on CPUs (macOS).
     Cpus(Vec<usize>),
 }
 
@@ -38,7 +38,11 @@ impl Placement {
     /// A CPU that this process may not use, or a kernel that does not tell which those are.
     pub fn find(workers: &Workers, pin: bool) -> io::Result<Self> {
         let (allowed, quota) = machine()?;
-        Self::place(workers, pin, &allowed, quota)
+        if !sys::PINS && matches!(workers, Workers::Cpus(_)) {
+            let message = "Workers::Cpus: threads cannot be kept on CPUs on this system";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        Self::place(workers, pin && sys::PINS, &allowed, quota)
     }
 
     fn place(workers: &Workers, pin: bool, allowed: &[usize], quota: Option<f64>) -> io::Result<Self> {

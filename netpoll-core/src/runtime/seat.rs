@@ -26,12 +26,10 @@ use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
     Wakes,
 };
-use crate::driver::{Driver, Epoll, EpollOptions};
-#[cfg(feature = "uring")]
-use crate::driver::{Uring, UringOptions};
+use crate::driver::Driver;
 use crate::mem::{self, Guarded};
-use crate::reactor::{Agenda, EVENTS_MAX, Mailbox, Reactor, WaitStrategy};
-use crate::sys::{self, EventFd};
+use crate::reactor::{Agenda, Mailbox, Reactor, WaitStrategy};
+use crate::sys::{self, Doorbell};
 use crate::task::{Deliver, Lane, OwnLane};
 
 /// The listening sockets of one worker and those for datagrams, until it takes them or its start is given up.
@@ -69,7 +67,7 @@ pub struct Seat {
     pub wait: WaitStrategy,
     pub clock: Clock,
     pub mailbox: Mailbox<Letter>,
-    pub bell: Arc<EventFd>,
+    pub bell: Arc<Doorbell>,
     pub sockets: Sockets,
     pub resolver: Resolver,
     pub blocking: Pool,
@@ -83,26 +81,11 @@ impl Seat {
 
     /// The same; `begin` is called when all workers are ready, before the first turn. The only place that names a driver.
     pub fn take_with(self, door: &Door, begin: impl FnOnce(&Rc<Lane>)) -> io::Result<Drained> {
-        let (bell, splices) = (Arc::clone(&self.bell), self.settings.splice);
         match self.backend {
-            Choice::Epoll => {
-                let busy_poll = match self.wait {
-                    WaitStrategy::KernelBusyPoll { usecs, budget, prefer } => Some((usecs, budget, prefer)),
-                    _ => None,
-                };
-                let options = EpollOptions { events_max: EVENTS_MAX, busy_poll, splices };
-                self.serve(door, move || Epoll::new(options, bell), begin)
-            }
+            Choice::Epoll(epoll) => epoll.take(self, door, begin),
             Choice::Mio(mio) => mio.take(self, door, begin),
             #[cfg(feature = "uring")]
-            Choice::Uring(features) => {
-                let busy_poll = match self.wait {
-                    WaitStrategy::KernelBusyPoll { usecs, prefer, .. } => Some((usecs, prefer)),
-                    _ => None,
-                };
-                let options = UringOptions { features, busy_poll, splices };
-                self.serve(door, move || Uring::new(options, bell), begin)
-            }
+            Choice::Uring(ring) => ring.take(self, door, begin),
         }
     }
 
@@ -295,7 +278,7 @@ impl std::error::Error for WorkerError {
 }
 
 /// Tells the waiting main thread that a worker has ended, whichever way.
-pub struct Farewell(pub Arc<EventFd>);
+pub struct Farewell(pub Arc<Doorbell>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {

@@ -5,10 +5,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use crate::sys;
 
 /// A service manager that wants to be told how a service is: systemd, or who speaks its protocol (`sd_notify(3)`). For
 /// [`Builder::service_manager`](crate::Builder::service_manager); [`Builder::sd_notify`](crate::Builder::sd_notify) finds it in the environment.
@@ -27,7 +28,7 @@ impl ServiceManager {
     pub fn at(address: impl AsRef<OsStr>) -> io::Result<Self> {
         let address = address.as_ref();
         let to = match address.as_bytes() {
-            [b'@', name @ ..] if !name.is_empty() => SocketAddr::from_abstract_name(name)?,
+            [b'@', name @ ..] if !name.is_empty() => sys::abstract_address(name)?,
             [b'/', ..] => SocketAddr::from_pathname(address)?,
             _ => {
                 let message = format!("{address:?} is neither a path nor an abstract name");

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::Builder;
 use super::listening::{Socket, first_sharing};
@@ -24,7 +24,12 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<V
             false => first_sharing(settings, workers, bind.addr.port()),
         };
         let mut first = None;
+        let mut shared: Option<OwnedFd> = None;
         for worker in sockets.iter_mut() {
+            if let Some(socket) = &shared {
+                worker.push((socket.try_clone()?, Queue::Own));
+                continue;
+            }
             let wanted = first.filter(|_| !bind.own_ports).unwrap_or(bind.addr);
             let socket = sys::bind_datagrams(wanted, sharing).map_err(named)?;
             if sharing == Sharing::Begins {
@@ -36,6 +41,10 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<V
                 .map_err(named)?;
             if addr.ip().is_unspecified() {
                 sys::tell_local_ip(socket.as_fd(), addr.is_ipv6()).map_err(named)?;
+            }
+            if !sys::SPREADS && !bind.own_ports {
+                // One of several would get everything: who looks first has it.
+                shared = Some(socket.try_clone()?);
             }
             worker.push((socket, Queue::Own));
         }

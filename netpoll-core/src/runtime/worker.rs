@@ -21,7 +21,7 @@ use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
 use crate::mem::{self, Guarded, Key, Pool};
 use crate::net::Watched;
 use crate::reactor::{Agenda, Bell, Due, Host};
-use crate::sys::{self, Address, EventFd};
+use crate::sys::{self, Address, Doorbell};
 use crate::task::{self, Came, Lane};
 
 /// The timer of the drain deadline: a key that no table issues.
@@ -36,7 +36,7 @@ const ROUNDS_MAX: usize = 64;
 /// Polls of tasks in a row, after which sockets have their turn.
 const POLLS_PER_SLICE: usize = 128;
 
-impl Bell for std::sync::Arc<EventFd> {
+impl Bell for std::sync::Arc<Doorbell> {
     fn ring(&self) -> io::Result<()> {
         // A forked child would ring at its parent's.
         if sys::is_child() { Ok(()) } else { self.signal() }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use socket2::SockAddr;
 
+use super::system::{HAS_ABSTRACT_NAMES, PATH_TOO_LONG};
+
 /// What a path may have, without the NUL behind it, and an abstract name, without the NUL before it.
 pub(super) const UNIX_NAME_MAX: usize =
     size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
@@ -61,7 +63,7 @@ impl UnixAddress {
     /// A socket in the file system.
     ///
     /// # Errors
-    /// The path is empty, has a NUL, or is longer than 107 bytes (`sockaddr_un`).
+    /// The path is empty, has a NUL, or is longer than 107 bytes (`sockaddr_un`; 103 on macOS).
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, ParseAddressError> {
         let bytes = path.as_ref().as_os_str().as_bytes();
         if bytes.is_empty() {
@@ -71,15 +73,16 @@ impl UnixAddress {
             return Err(ParseAddressError("a path with a NUL"));
         }
         if bytes.len() > UNIX_NAME_MAX {
-            return Err(ParseAddressError("the path of a socket has at most 107 bytes"));
+            return Err(ParseAddressError(PATH_TOO_LONG));
         }
         Ok(Self(Some(bytes.into())))
     }
 
-    /// A name in the abstract namespace, which has no file, and goes with its last socket. Without the leading NUL.
+    /// A name in the abstract namespace, which has no file, and goes with its last socket. Without the leading NUL. Only Linux has it: elsewhere
+    /// binding and connecting are refused (`Unsupported`).
     ///
     /// # Errors
-    /// The name is empty or longer than 107 bytes.
+    /// The name is empty or longer than a path may be.
     pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<Self, ParseAddressError> {
         let name = name.as_ref();
         if name.is_empty() {
@@ -191,10 +194,19 @@ impl Address {
     pub(super) fn to_kernel(&self) -> io::Result<SockAddr> {
         match self {
             Self::Inet(addr) => Ok((*addr).into()),
+            Self::Unix(UnixAddress(Some(name))) if name[0] == 0 && !HAS_ABSTRACT_NAMES => {
+                Err(no_abstract_names())
+            }
             Self::Unix(UnixAddress(Some(name))) => SockAddr::unix(OsStr::from_bytes(name)),
             Self::Unix(UnixAddress(None)) | Self::Unknown => Err(ParseAddressError("no address").into()),
         }
     }
+}
+
+/// What abstract names are where there are none.
+#[cold]
+pub(super) fn no_abstract_names() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "abstract names of sockets are Linux's: take a path")
 }
 
 impl fmt::Display for UnixAddress {
@@ -371,10 +383,10 @@ mod tests {
         {
             assert!(text.parse::<Address>().is_err(), "{text:?}");
         }
-        assert!(format!("unix:/{}", "x".repeat(106)).parse::<Address>().is_ok());
-        assert!(format!("unix:/{}", "x".repeat(107)).parse::<Address>().is_err());
-        assert!(format!("unix:@{}", "x".repeat(107)).parse::<Address>().is_ok());
-        assert!(format!("unix:@{}", "x".repeat(108)).parse::<Address>().is_err());
+        assert!(format!("unix:/{}", "x".repeat(UNIX_NAME_MAX - 1)).parse::<Address>().is_ok());
+        assert!(format!("unix:/{}", "x".repeat(UNIX_NAME_MAX)).parse::<Address>().is_err());
+        assert!(format!("unix:@{}", "x".repeat(UNIX_NAME_MAX)).parse::<Address>().is_ok());
+        assert!(format!("unix:@{}", "x".repeat(UNIX_NAME_MAX + 1)).parse::<Address>().is_err());
     }
 
     #[test]
@@ -386,13 +398,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_goes_to_the_kernel_and_comes_back(bytes in proptest::collection::vec(1_u8.., 1..=107), is_path: bool) {
+        fn every_name_goes_to_the_kernel_and_comes_back(bytes in proptest::collection::vec(1_u8.., 1..=UNIX_NAME_MAX), is_path: bool) {
             let name = match is_path {
                 true => UnixAddress::from_path(OsStr::from_bytes(&bytes)),
                 false => UnixAddress::from_abstract_name(&bytes),
             };
             let address = Address::Unix(name.unwrap());
-            prop_assert_eq!(&Address::from_kernel(&address.to_kernel().unwrap()), &address);
+            match address.to_kernel() {
+                Ok(kernels) => prop_assert_eq!(&Address::from_kernel(&kernels), &address),
+                Err(error) => prop_assert!(!is_path && !HAS_ABSTRACT_NAMES, "{}", error),
+            }
         }
 
         #[test]

@@ -2,7 +2,7 @@
 //!
 //! They lie one behind the other in a block: a header of length, level and kind, the data, and padding (cmsg(3)). Both
 //! directions are plain bytes here, cut and joined without a pointer, in the kernel's layout (`struct cmsghdr` of
-//! `include/linux/socket.h`), which does not depend on the C library.
+//! `include/linux/socket.h`, which does not depend on the C library; of `sys/socket.h` on macOS).
 //!
 //! Invariant: whatever the bytes are, reading them ends, stays inside of them and panics never.
 
@@ -10,20 +10,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libc::c_int;
 
-/// Bytes of a length, and what every part is padded to (`CMSG_ALIGN`).
-const WORD: usize = size_of::<usize>();
+use super::system;
+
+/// Bytes of a length, and what every part is padded to (`CMSG_ALIGN`): a word on Linux, four on macOS.
+const WORD: usize = std::mem::offset_of!(libc::cmsghdr, cmsg_level);
 const INT: usize = size_of::<c_int>();
 const HEADER_BYTES: usize = WORD + 2 * INT;
+
+/// Where `in_pktinfo` has the address that a datagram is to leave from.
+const SPEC_DST: usize = 4;
 
 /// Where the addresses are that `in_pktinfo` and `in6_pktinfo` say.
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(libc::in_pktinfo, ipi_ifindex) == 0);
-    assert!(offset_of!(libc::in_pktinfo, ipi_spec_dst) == 4);
+    assert!(offset_of!(libc::in_pktinfo, ipi_spec_dst) == SPEC_DST);
+    assert!(offset_of!(libc::in_pktinfo, ipi_addr) == 8);
     assert!(size_of::<libc::in_pktinfo>() == 12);
     assert!(offset_of!(libc::in6_pktinfo, ipi6_addr) == 0);
     assert!(offset_of!(libc::in6_pktinfo, ipi6_ifindex) == 16);
     assert!(size_of::<libc::in6_pktinfo>() == 20);
+    assert!(WORD == size_of::<usize>() || WORD == size_of::<u32>());
     assert!(HEADER_BYTES.is_multiple_of(WORD) && HEADER_BYTES <= size_of::<libc::cmsghdr>());
 };
 
@@ -72,7 +79,7 @@ impl Control {
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => facts.local = local_v4(data).or(facts.local),
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => facts.local = local_v6(data).or(facts.local),
-                (libc::SOL_UDP, libc::UDP_GRO) => {
+                of if Some(of) == system::JOINED => {
                     facts.segment =
                         int(data, 0).and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
                 }
@@ -90,7 +97,7 @@ impl Control {
             Some(LocalIp { ip: IpAddr::V4(ip), .. }) => {
                 let mut info = [0; size_of::<libc::in_pktinfo>()];
                 // Without an interface: the routes decide, and the answer need not leave where the question came in.
-                info[4..8].copy_from_slice(&ip.octets());
+                info[SPEC_DST..SPEC_DST + 4].copy_from_slice(&ip.octets());
                 end = self.push(end, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
             }
             Some(LocalIp { ip: IpAddr::V6(ip), interface }) => {
@@ -103,8 +110,8 @@ impl Control {
             }
             None => {}
         }
-        if let Some(bytes) = segment {
-            end = self.push(end, libc::SOL_UDP, libc::UDP_SEGMENT, &bytes.to_ne_bytes());
+        if let (Some(bytes), Some((level, kind))) = (segment, system::CUT) {
+            end = self.push(end, level, kind, &bytes.to_ne_bytes());
         }
         end
     }
@@ -115,7 +122,10 @@ impl Control {
         let end = start + len.next_multiple_of(WORD);
         let place = &mut self.bytes[start..end];
         place.fill(0);
-        place[..WORD].copy_from_slice(&len.to_ne_bytes());
+        match WORD == size_of::<usize>() {
+            true => place[..WORD].copy_from_slice(&len.to_ne_bytes()),
+            false => place[..WORD].copy_from_slice(&(len as u32).to_ne_bytes()),
+        }
         place[WORD..WORD + INT].copy_from_slice(&level.to_ne_bytes());
         place[WORD + INT..HEADER_BYTES].copy_from_slice(&kind.to_ne_bytes());
         place[HEADER_BYTES..len].copy_from_slice(data);
@@ -134,7 +144,10 @@ struct Message<'a> {
 /// Cuts a block into its messages; ends at the first one that is not whole.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let len = usize::from_ne_bytes(*bytes.first_chunk()?);
+        let len = match WORD == size_of::<usize>() {
+            true => usize::from_ne_bytes(*bytes.first_chunk()?),
+            false => usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?,
+        };
         let (level, kind) = (int(bytes, WORD)?, int(bytes, WORD + INT)?);
         // A length that does not cover its header would not get us on.
         let data = bytes.get(HEADER_BYTES..len)?;
@@ -149,8 +162,12 @@ fn int(bytes: &[u8], start: usize) -> Option<c_int> {
 
 /// `in_pktinfo`: the interface, the address of ours to answer from, and the destination in the header.
 fn local_v4(data: &[u8]) -> Option<LocalIp> {
-    let octets: [u8; 4] = *data.get(4..)?.first_chunk()?;
-    Some(LocalIp { ip: Ipv4Addr::from(octets).into(), interface: int(data, 0)?.cast_unsigned() })
+    let octets: [u8; 4] = *data.get(system::LOCAL_V4_AT..)?.first_chunk()?;
+    let ip = Ipv4Addr::from(octets);
+    if system::LOCAL_V4_AT != SPEC_DST && (ip.is_multicast() || ip.is_broadcast()) {
+        return None;
+    }
+    Some(LocalIp { ip: ip.into(), interface: int(data, 0)?.cast_unsigned() })
 }
 
 /// `in6_pktinfo`: the destination in the header, and the interface.
@@ -215,7 +232,7 @@ mod tests {
             let ours: Vec<_> = messages(&control.bytes[..len])
                 .map(|message| (message.level, message.kind, message.data.to_vec()))
                 .collect();
-            prop_assert_eq!(ours.len(), usize::from(local.is_some()) + usize::from(segment.is_some()));
+            prop_assert_eq!(ours.len(), usize::from(local.is_some()) + usize::from(segment.and(system::CUT).is_some()));
             prop_assert_eq!(ours, by_libc(&mut control, len));
         });
     }
@@ -258,7 +275,7 @@ mod tests {
         fn a_damaged_length_is_read_to_an_end(local in any_local(), segment: u16, len: usize, cut in 0..64_usize) {
             let mut control = Control::new();
             let end = control.write(local, Some(segment));
-            control.bytes[..WORD].copy_from_slice(&len.to_ne_bytes());
+            control.bytes[..WORD].copy_from_slice(&len.to_ne_bytes()[..WORD]);
             control.facts(end.saturating_sub(cut));
         }
     }
@@ -267,8 +284,8 @@ mod tests {
     fn lengths_at_the_edges_of_the_address_space_end_the_reading() {
         let mut control = Control::new();
         for len in [0, 1, HEADER_BYTES - 1, usize::MAX, usize::MAX - 7, usize::MAX / 2] {
-            let end = control.write(None, Some(7));
-            control.bytes[..WORD].copy_from_slice(&len.to_ne_bytes());
+            let end = control.write(Some(LocalIp { ip: Ipv4Addr::LOCALHOST.into(), interface: 0 }), None);
+            control.bytes[..WORD].copy_from_slice(&len.to_ne_bytes()[..WORD]);
             assert_eq!(messages(&control.bytes[..end]).count(), 0, "{len}");
         }
         assert_eq!(messages(&[]).count(), 0);

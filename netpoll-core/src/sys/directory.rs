@@ -22,14 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libc::c_int;
 
-use super::{checked, kernel};
+use super::checked;
+use super::system::{DIRECTORY, LOOK, NO_MOUNT, open_beneath};
 
 /// To read, without waiting for a writer of a FIFO, and without becoming the terminal's process.
 const READ: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-/// A name for whatever it is, which is not opened.
-const LOOK: c_int = libc::O_PATH | libc::O_CLOEXEC;
-/// A name for a directory: needs no permission to read it.
-const DIRECTORY: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
 
 /// How often an open is tried again when a rename elsewhere made openat2(2) unsure where it was (`EAGAIN`).
 const ATTEMPTS: usize = 8;
@@ -158,7 +155,7 @@ impl Directory {
         let kind = if is_directory { libc::O_DIRECTORY } else { 0 };
         let file: File = open_at(at, &name, flags | kind | libc::O_NOFOLLOW)?.into();
         // Looking at a link without following it is not refused by itself.
-        if flags & libc::O_PATH != 0 && file.metadata()?.is_symlink() {
+        if flags == LOOK && file.metadata()?.is_symlink() {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
         Ok(file)
@@ -177,7 +174,7 @@ fn check(path: &Path) -> io::Result<()> {
 /// What has this name, as the type bits of a mode; a symbolic link is one.
 fn kind(at: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::mode_t> {
     let mut found = MaybeUninit::<libc::stat>::uninit();
-    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | NO_MOUNT;
     // SAFETY: fstatat(2) reads a string up to its NUL and writes one `stat`. `name` is a `CStr` that is borrowed during
     // the call, `found` a local of that type. (test: `only_a_regular_file_is_opened_as_one`)
     checked(unsafe { libc::fstatat(at.as_raw_fd(), name.as_ptr(), found.as_mut_ptr(), flags) })?;
@@ -185,33 +182,6 @@ fn kind(at: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::mode_t> {
     // (test: `only_a_regular_file_is_opened_as_one`)
     let found = unsafe { found.assume_init() };
     Ok(found.st_mode & libc::S_IFMT)
-}
-
-/// The argument of openat2(2), as of its first version.
-#[repr(C)]
-struct OpenHow {
-    flags: u64,
-    mode: u64,
-    resolve: u64,
-}
-
-// OPEN_HOW_SIZE_VER0.
-const _: () = assert!(size_of::<OpenHow>() == 24);
-
-fn open_beneath(at: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<File> {
-    let how = OpenHow {
-        flags: flags as u64,
-        mode: 0,
-        resolve: libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
-    };
-    let (path, how) = (path.as_ptr().expose_provenance(), (&raw const how).expose_provenance());
-    let arguments = [kernel::descriptor(at), path, how, size_of::<OpenHow>(), 0, 0];
-    // SAFETY: openat2(2) reads a string up to its NUL, and `size` bytes from `how` on. `path` is a `CStr` that is
-    // borrowed during the call, `how` is a local of that size. (test: `what_lies_below_the_directory_is_opened`)
-    let fd = unsafe { kernel::call(libc::SYS_openat2, arguments) }?;
-    // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns. The line above has just got it from
-    // the kernel, and `fd` is not used again. (test: `an_opened_file_closes_when_dropped`)
-    Ok(unsafe { File::from_raw_fd(fd as c_int) })
 }
 
 fn open_at(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> io::Result<OwnedFd> {
@@ -222,5 +192,7 @@ fn open_at(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+#[cfg(all(test, target_os = "linux", not(netpoll_portable)))]
+mod linux_tests;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_int;
-use socket2::{Domain, Protocol, SockRef, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::address::Address;
 use super::socket::local_addr;
+use super::system;
 
 /// The first that a service manager hands over (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
@@ -117,13 +118,12 @@ fn check(socket: BorrowedFd<'_>) -> io::Result<Address> {
         Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => return invalid("it is no socket"),
         Err(error) => return Err(error),
     }
-    let domain = asked.domain()?;
-    let is_tcp = [Domain::IPV4, Domain::IPV6].contains(&domain)
-        && [Some(Protocol::TCP), Some(Protocol::MPTCP)].contains(&asked.protocol()?);
+    let domain = system::domain(socket)?;
+    let is_tcp = [Domain::IPV4, Domain::IPV6].contains(&domain) && system::is_tcp(socket)?;
     if !is_tcp && domain != Domain::UNIX {
         return invalid("it is neither a TCP nor a Unix socket");
     }
-    if !asked.is_listener()? {
+    if !system::is_listener(socket)? {
         return invalid("it does not listen");
     }
     asked.set_nonblocking(true)?;

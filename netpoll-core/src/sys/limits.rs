@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::checked;
+use super::{checked, system};
 
 /// The limit on open descriptors of this process (`RLIMIT_NOFILE`): the one in force, and how far it may be raised.
 ///
@@ -25,7 +25,7 @@ pub fn open_files() -> io::Result<(u64, u64)> {
 /// The kernel's: `EPERM` where a sandbox forbids it.
 pub fn raise_open_files(want: u64) -> io::Result<u64> {
     let (soft, hard) = open_files()?;
-    let raised = want.min(hard);
+    let raised = want.min(system::open_files_max(hard));
     if raised <= soft {
         return Ok(soft);
     }
@@ -41,20 +41,20 @@ pub(super) fn set_open_files(soft: u64, hard: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// How many descriptors this process has open. Lists `/proc/self/fd`: for tests and reports.
+/// How many descriptors this process has open. Lists `/dev/fd`: for tests and reports.
 ///
 /// # Errors
-/// The kernel's, when `/proc` is not mounted or no descriptor is left to list it with.
+/// The kernel's, when it is not there or no descriptor is left to list it with.
 #[cfg(test)]
 pub fn open_file_count() -> io::Result<usize> {
-    let listed = std::fs::read_dir("/proc/self/fd")?.count();
+    let listed = std::fs::read_dir("/dev/fd")?.count();
     // One of them is the listing's own.
     Ok(listed - 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::eventfd::EventFd;
+    use super::super::system::Spare;
     use super::super::testing::alone;
     use super::*;
 
@@ -74,7 +74,7 @@ mod tests {
     fn open_files_are_counted() {
         alone!(open_files_are_counted);
         let before = open_file_count().unwrap();
-        let _held = [EventFd::new().unwrap(), EventFd::new().unwrap()];
+        let _held = [Spare::new().unwrap(), Spare::new().unwrap()];
         assert_eq!(open_file_count().unwrap(), before + 2);
     }
 }

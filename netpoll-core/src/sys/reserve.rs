@@ -6,12 +6,12 @@
 
 use std::io;
 
-use super::eventfd::EventFd;
+use super::system::Spare;
 
-/// One spare descriptor. It is an eventfd: that needs no file system, works in any sandbox that can run a
-/// reactor, and costs about 100 bytes of kernel memory.
+/// One spare descriptor. It needs no file system, works in any sandbox that can run a reactor, and costs little memory of the
+/// kernel: on Linux it is an eventfd, elsewhere a socket of the Unix domain.
 pub struct ReserveFd {
-    spare: Option<EventFd>,
+    spare: Option<Spare>,
 }
 
 impl ReserveFd {
@@ -20,7 +20,7 @@ impl ReserveFd {
     /// # Errors
     /// The kernel's: `EMFILE`, `ENFILE` or `ENOMEM`.
     pub fn new() -> io::Result<ReserveFd> {
-        Ok(ReserveFd { spare: Some(EventFd::new()?) })
+        Ok(ReserveFd { spare: Some(Spare::new()?) })
     }
 
     /// Gives the descriptor back to the process; says whether there was one to give.
@@ -34,7 +34,7 @@ impl ReserveFd {
     /// The kernel's: `EMFILE` when another thread was faster. Try again after something was closed.
     pub fn refill(&mut self) -> io::Result<()> {
         if self.spare.is_none() {
-            self.spare = Some(EventFd::new()?);
+            self.spare = Some(Spare::new()?);
         }
         Ok(())
     }
@@ -56,9 +56,9 @@ mod tests {
     use super::*;
 
     /// Opens descriptors until the process may have no more.
-    fn use_up() -> Vec<EventFd> {
-        let held = std::iter::from_fn(|| EventFd::new().ok()).collect();
-        assert_eq!(EventFd::new().err().unwrap().raw_os_error(), Some(libc::EMFILE));
+    fn use_up() -> Vec<Spare> {
+        let held = std::iter::from_fn(|| Spare::new().ok()).collect();
+        assert_eq!(Spare::new().err().unwrap().raw_os_error(), Some(libc::EMFILE));
         held
     }
 
@@ -69,7 +69,7 @@ mod tests {
         let mut reserve = ReserveFd::new().unwrap();
         let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
         let client = testing::connect(&socket::local_addr(listener.as_fd()).unwrap()).unwrap();
-        until(listener.as_fd(), libc::EPOLLIN);
+        until(listener.as_fd(), libc::POLLIN);
         let mut held = use_up();
         assert_eq!(socket::accept(listener.as_fd()).unwrap_err().raw_os_error(), Some(libc::EMFILE));
 
@@ -79,7 +79,7 @@ mod tests {
         drop(shed);
         reserve.refill().unwrap();
 
-        assert!(reserve.is_held() && EventFd::new().is_err(), "the spare one is taken again");
+        assert!(reserve.is_held() && Spare::new().is_err(), "the spare one is taken again");
         held.pop(); // for the test's own epoll
         assert_eq!(recv(&client).unwrap(), b"", "the peer was told");
     }

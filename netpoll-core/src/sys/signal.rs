@@ -1,6 +1,6 @@
 //! Signals as events that a thread can wait for: those that stop a runtime, and those that the program listens to.
 //!
-//! One handler serves both. It counts a signal that is listened to and rings one eventfd, and rings another for one that stops. Their
+//! One handler serves both. It counts a signal that is listened to and rings one doorbell, and rings another for one that stops. Their
 //! descriptors sit in atomics, are made once per process and are never closed, so a handler that is still running while
 //! [`StopSignals`] or a [`Listening`] is dropped writes to them and to nothing else.
 //!
@@ -25,9 +25,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libc::c_int;
 
 use super::checked;
-use super::epoll::Timeout;
-use super::eventfd::EventFd;
 use super::fork;
+use super::system::{Doorbell, errno_location};
+use super::timeout::Timeout;
 
 /// A signal that stops a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,22 +178,22 @@ fn let_go(signal: c_int) {
 }
 
 /// Rung by each signal that is listened to. Never dropped.
-static NEWS: OnceLock<EventFd> = OnceLock::new();
+static NEWS: OnceLock<Doorbell> = OnceLock::new();
 
 /// The same as a number, for the handler; -1 until the first [`Listening`].
 static NEWS_FD: AtomicI32 = AtomicI32::new(-1);
 
-/// The eventfd `NEWS`, or the one of the stop signals; made by who comes first.
-fn once(bell: &'static OnceLock<EventFd>, number: &AtomicI32) -> io::Result<&'static EventFd> {
+/// The doorbell `NEWS`, or the one of the stop signals; made by who comes first.
+fn once(bell: &'static OnceLock<Doorbell>, number: &AtomicI32) -> io::Result<&'static Doorbell> {
     fork::watch()?;
     let bell = match bell.get() {
         Some(bell) => bell,
         None => {
-            let new = EventFd::new()?;
+            let new = Doorbell::new()?;
             bell.get_or_init(|| new)
         }
     };
-    number.store(bell.as_fd().as_raw_fd(), Ordering::Release);
+    number.store(bell.ringer().as_raw_fd(), Ordering::Release);
     Ok(bell)
 }
 
@@ -207,7 +207,7 @@ impl Listening {
     /// Catches the signal, for the whole process. A handler of the program rests meanwhile.
     ///
     /// # Errors
-    /// `EMFILE` and the like when there is no eventfd to be had.
+    /// `EMFILE` and the like when there is no doorbell to be had.
     pub fn to(kind: SignalKind) -> io::Result<Self> {
         once(&NEWS, &NEWS_FD)?;
         let number = kind.number();
@@ -235,7 +235,7 @@ impl Drop for Listening {
 /// Makes what a [`Listening`] and [`wait_for_signals`] need. The first call does it, the others are free.
 ///
 /// # Errors
-/// `EMFILE` and the like when there is no eventfd to be had.
+/// `EMFILE` and the like when there is no doorbell to be had.
 pub fn prepare_signals() -> io::Result<()> {
     once(&NEWS, &NEWS_FD).map(drop)
 }
@@ -256,8 +256,8 @@ pub fn has_come(kind: SignalKind) -> bool {
     marks(kind.number()).came.swap(0, Ordering::AcqRel) > 0
 }
 
-/// The eventfd of the stop signals, for whoever waits. Never dropped.
-static BELL: OnceLock<EventFd> = OnceLock::new();
+/// The doorbell of the stop signals, for whoever waits. Never dropped.
+static BELL: OnceLock<Doorbell> = OnceLock::new();
 
 /// The same as a number, for the handler; -1 until the first `install`.
 static BELL_FD: AtomicI32 = AtomicI32::new(-1);
@@ -286,7 +286,7 @@ pub enum Woken {
 
 /// Catches stop signals while it lives; dropping it puts the previous handlers back.
 pub struct StopSignals {
-    bell: &'static EventFd,
+    bell: &'static Doorbell,
     /// What is caught.
     signals: Vec<c_int>,
 }
@@ -295,7 +295,7 @@ impl StopSignals {
     /// Installs handlers for these signals, for the whole process. So many of them are caught; the next ends the process.
     ///
     /// # Errors
-    /// `EBUSY` while another one exists; `EMFILE` and the like when there is no eventfd to be had.
+    /// `EBUSY` while another one exists; `EMFILE` and the like when there is no doorbell to be had.
     pub fn install(stop: &[StopSignal], caught: u32) -> io::Result<StopSignals> {
         let bell = once(&BELL, &BELL_FD)?;
         if INSTALLED.swap(true, Ordering::AcqRel) {
@@ -370,9 +370,9 @@ impl Drop for StopSignals {
 /// Runs between any two instructions of any thread: atomics, write(2) and what `die` does only, `errno` kept
 /// (signal-safety(7)).
 extern "C" fn on_signal(signal: c_int) {
-    // SAFETY: __errno_location has no preconditions; it returns this thread's `errno`.
+    // SAFETY: errno_location has no preconditions; it returns this thread's `errno`.
     // (test: `the_handler_keeps_errno`)
-    let errno = unsafe { libc::__errno_location() };
+    let errno = unsafe { errno_location() };
     // SAFETY: the line above returned a valid, aligned c_int that only this thread uses.
     // (test: `the_handler_keeps_errno`)
     let saved = unsafe { *errno };
@@ -399,7 +399,7 @@ extern "C" fn on_signal(signal: c_int) {
     unsafe { *errno = saved };
 }
 
-/// Rings an eventfd by its number. For signal handlers.
+/// Rings a doorbell by the number of its descriptor. For signal handlers.
 fn ring(bell: &AtomicI32) {
     let one = 1_u64.to_ne_bytes();
     // SAFETY: write(2) is async-signal-safe and reads eight bytes of `one`, a local. The descriptor is that of a
@@ -498,7 +498,7 @@ mod tests {
     #[test]
     fn a_stop_signal_ends_the_wait() {
         alone!(a_stop_signal_ends_the_wait);
-        let quiet = EventFd::new().unwrap();
+        let quiet = Doorbell::new().unwrap();
         for signal in NUMBERS {
             by_default(signal);
             let signals = install();
@@ -514,7 +514,7 @@ mod tests {
             return;
         }
         NUMBERS.into_iter().for_each(by_default);
-        let quiet = EventFd::new().unwrap();
+        let quiet = Doorbell::new().unwrap();
         for caught in [2, 3] {
             let signals = StopSignals::install(&StopSignal::ALL, caught).unwrap();
             if caught == 3 {
@@ -535,7 +535,7 @@ mod tests {
     fn the_other_descriptor_ends_the_wait() {
         alone!(the_other_descriptor_ends_the_wait);
         NUMBERS.into_iter().for_each(by_default);
-        let (signals, other) = (install(), EventFd::new().unwrap());
+        let (signals, other) = (install(), Doorbell::new().unwrap());
         other.signal().unwrap();
         assert_eq!(signals.wait(other.as_fd(), Timeout::Never).unwrap(), Woken::Other);
 
@@ -548,7 +548,7 @@ mod tests {
     #[test]
     fn a_quiet_wait_ends_in_time() {
         alone!(a_quiet_wait_ends_in_time);
-        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), Doorbell::new().unwrap());
         let short = Timeout::After(Duration::from_micros(200));
         assert_eq!(signals.wait(quiet.as_fd(), short).unwrap(), Woken::Timeout);
         let long = Timeout::After(Duration::from_secs(1000));
@@ -607,7 +607,7 @@ mod tests {
         for number in NUMBERS {
             set(number, libc::SIG_IGN);
         }
-        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), Doorbell::new().unwrap());
         for _ in 0..2 {
             NUMBERS.into_iter().for_each(raise);
         }
@@ -626,7 +626,7 @@ mod tests {
         alone!(a_handler_of_the_program_for_hang_ups_stays);
         NUMBERS.into_iter().for_each(by_default);
         set(libc::SIGHUP, note as *const () as libc::sighandler_t);
-        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), Doorbell::new().unwrap());
         raise(libc::SIGHUP);
         assert_eq!(NOTED.load(Ordering::Relaxed), libc::SIGHUP);
         assert_eq!(signals.wait(quiet.as_fd(), Timeout::Now).unwrap(), Woken::Timeout);
@@ -658,7 +658,7 @@ mod tests {
     fn signals_can_be_caught_again_but_not_twice_at_a_time() {
         alone!(signals_can_be_caught_again_but_not_twice_at_a_time);
         NUMBERS.into_iter().for_each(by_default);
-        let (first, quiet) = (install(), EventFd::new().unwrap());
+        let (first, quiet) = (install(), Doorbell::new().unwrap());
         let busy = StopSignals::install(&StopSignal::ALL, 1).err().unwrap();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
         raise(libc::SIGINT);
@@ -686,7 +686,7 @@ mod tests {
     /// Leaves `code` in `errno`.
     fn checked_errno(code: c_int) -> c_int {
         // SAFETY: no preconditions. (test: `the_handler_keeps_errno`)
-        let errno = unsafe { libc::__errno_location() };
+        let errno = unsafe { errno_location() };
         // SAFETY: this thread's own `errno`, valid and aligned. (test: `the_handler_keeps_errno`)
         unsafe { *errno = code };
         code
@@ -701,7 +701,7 @@ mod tests {
     #[test]
     fn a_forked_child_dies_of_the_first_signal() {
         alone!(a_forked_child_dies_of_the_first_signal);
-        let (signals, quiet) = (install(), EventFd::new().unwrap());
+        let (signals, quiet) = (install(), Doorbell::new().unwrap());
         let mut program = Command::new("/bin/true");
         // SAFETY: `pre_exec` wants async-signal-safe work; raise(3) is.
         // (test: `a_forked_child_dies_of_the_first_signal`)

@@ -2,28 +2,22 @@
 //!
 //! Every socket is non-blocking and close-on-exec from birth. The hot calls ([`accept`], [`recv`],
 //! [`send`], [`send_vectored`]) are one system call each, inlined, without a retry: on a non-blocking
-//! socket `EINTR` does not happen and `EAGAIN` is an answer. `MSG_NOSIGNAL` keeps `SIGPIPE` away.
-//!
-//! Moving bytes goes straight to the kernel ([`kernel::call`]), past the C library's wrappers.
+//! socket `EINTR` does not happen and `EAGAIN` is an answer. `SIGPIPE` is kept away. They are each system's own (`transfer.rs`).
 //!
 //! Cost of the set-up calls: [`listen`] 5 to 8 system calls, [`connect`] 3 to 5, the others one.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use libc::c_int;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::address::{Address, UnixAddress};
-use super::sockopt::set_int;
+use super::address::Address;
 use super::stream_options::StreamOptions;
-use super::{checked, kernel, unix};
-
-/// No peer address is asked for or given.
-const NO_ADDRESS: usize = 0;
+use super::{checked, system, unix};
 
 /// Whether other sockets of the same user may have an address as well (`SO_REUSEPORT`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +45,9 @@ impl Sharing {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub use super::system::{accept, recv, send};
 
 /// How to listen.
 #[derive(Clone, Copy, Debug)]
@@ -83,12 +80,10 @@ pub fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> 
     let socket = OwnedFd::from(socket);
     let fd = socket.as_fd();
     if let Some(time) = options.defer_accept {
-        let seconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(c_int::MAX);
-        set_int(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+        system::defer_accept(fd, time)?;
     }
     if let Some(pending_max) = options.fast_open {
-        let pending_max = c_int::try_from(pending_max).unwrap_or(c_int::MAX);
-        set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending_max)?;
+        system::accept_early_data(fd, pending_max)?;
     }
     SockRef::from(&socket).listen(options.backlog)?;
     Ok(socket)
@@ -112,106 +107,7 @@ pub fn peer_addr(socket: BorrowedFd<'_>) -> io::Result<Address> {
 
 /// Whether a socket belongs to the Unix domain.
 pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
-    SockRef::from(&socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
-}
-
-/// Takes one connection from the listener's queue, and says who it is.
-///
-/// # Errors
-/// The kernel's: `EAGAIN` when the queue is empty; `ECONNABORTED`, `EPROTO` and the like when that one
-/// connection is already gone; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` when this machine is short (the
-/// connection stays queued).
-#[inline]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
-    let mut address = RawAddress::new();
-    let mut length = RawAddress::BYTES as libc::socklen_t;
-    let place = (&raw mut address).cast::<libc::sockaddr>();
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: accept4(2) writes at most `*length` bytes at `place`, and the true length to `length`.
-    // `address` is that large, aligned for every sockaddr, and any bytes are valid in it; both locals
-    // outlive the call. (test: `an_accepted_connection_comes_with_its_peer_address`)
-    let raw = checked(unsafe { libc::accept4(listener.as_raw_fd(), place, &raw mut length, flags) })?;
-    // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns. The line above has just got it from
-    // the kernel, and `raw` is not used again. (test: `an_accepted_socket_closes_when_dropped`)
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    let peer = match address.decode() {
-        Some(peer) => Address::Inet(peer),
-        None => other_peer(socket.as_fd(), length),
-    };
-    Ok((socket, peer))
-}
-
-/// The address of a peer that has no IP address, of which `accept4` has seen so many bytes.
-#[cold]
-fn other_peer(socket: BorrowedFd<'_>, length: libc::socklen_t) -> Address {
-    if length as usize <= size_of::<libc::sa_family_t>() {
-        return Address::Unix(UnixAddress::UNNAMED);
-    }
-    // A name, which `RawAddress` has no room for. Whoever cannot be asked is gone, and its next call says so.
-    peer_addr(socket).unwrap_or(Address::Unknown)
-}
-
-/// Receives into `into`; 0 is the peer's FIN (or an empty `into`).
-///
-/// # Errors
-/// The kernel's: `EAGAIN` when there is nothing yet, `ECONNRESET`, `ETIMEDOUT`.
-#[inline]
-pub fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
-    let (start, len) = (into.as_mut_ptr(), into.len());
-    let arguments = [kernel::descriptor(socket), start.expose_provenance(), len, 0, NO_ADDRESS, 0];
-    // SAFETY: recvfrom(2) without an address writes at most `len` bytes from `start` on. Both come from one `&mut [u8]`, borrowed
-    // exclusively during the call. (test: `received_bytes_stay_inside_the_buffer`)
-    unsafe { kernel::call(libc::SYS_recvfrom, arguments) }
-}
-
-/// Sends the start of `bytes` and returns how many were taken, possibly fewer than all.
-///
-/// # Errors
-/// The kernel's: `EAGAIN` when the send buffer is full, `EPIPE` after the write side was shut down,
-/// `ECONNRESET`.
-#[inline]
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let (start, len) = (bytes.as_ptr(), bytes.len());
-    let flags = kernel::int(libc::MSG_NOSIGNAL);
-    let arguments = [kernel::descriptor(socket), start.expose_provenance(), len, flags, NO_ADDRESS, 0];
-    // SAFETY: sendto(2) without an address reads `len` bytes from `start` on. Both come from one `&[u8]`, borrowed during the
-    // call; the kernel copies. (test: `what_is_sent_is_received`)
-    unsafe { kernel::call(libc::SYS_sendto, arguments) }
-}
-
-/// Sends the start of `slices`, one after the other, in one `sendmsg`; returns the bytes taken.
-///
-/// # Errors
-/// As [`send`]; `EMSGSIZE` for more than 1024 slices (`UIO_MAXIOV`).
-#[inline]
-pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_slices(socket, slices, libc::MSG_NOSIGNAL)
-}
-
-/// As [`send_vectored`], when more is going to be sent at once: the last segment is kept back to be filled
-/// (`MSG_MORE`), for 200 ms at most (tcp(7)).
-///
-/// # Errors
-/// As [`send_vectored`].
-#[inline]
-pub fn send_vectored_with_more_behind(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_slices(socket, slices, libc::MSG_NOSIGNAL | libc::MSG_MORE)
-}
-
-#[inline]
-fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
-    // SAFETY: `msghdr` is plain C data, integers and pointers; all zeroes is a valid one, and the only way
-    // to fill the private padding some libcs have. (test: `slices_are_sent_in_order`)
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    // The cast drops `const`; sendmsg(2) only reads. `IoSlice` is an `iovec` by std's promise.
-    message.msg_iov = slices.as_ptr().cast_mut().cast();
-    message.msg_iovlen = slices.len() as _;
-    let message = (&raw const message).expose_provenance();
-    let arguments = [kernel::descriptor(socket), message, kernel::int(flags), 0, 0, 0];
-    // SAFETY: sendmsg(2) reads `message` and `msg_iovlen` iovecs from `msg_iov` on, and the bytes they name.
-    // Length and pointer come from one slice; each `IoSlice` borrows its bytes beyond the call; name and
-    // control are null with length 0. (test: `slices_are_sent_in_order`)
-    unsafe { kernel::call(libc::SYS_sendmsg, arguments) }
+    system::domain(socket).is_ok_and(|domain| domain == Domain::UNIX)
 }
 
 /// Begins a connection.
@@ -240,8 +136,7 @@ pub fn connect(addr: &Address, options: &StreamOptions) -> io::Result<OwnedFd> {
     options.apply(socket.as_fd())?;
     if let Some(source) = options.from {
         if source.port() == 0 {
-            let fd = socket.as_fd();
-            set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+            system::pick_port_late(socket.as_fd())?;
         }
         socket.bind(&source.into())?;
     }
@@ -283,19 +178,6 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
-/// Bytes that were sent and that the peer has not acknowledged (`SIOCOUTQ`). In the Unix domain what the peer has not read, as
-/// memory: with what each piece takes beyond its bytes, and until all of a piece is read.
-///
-/// # Errors
-/// The kernel's; none are known for a connected socket.
-pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: c_int = 0;
-    // SAFETY: tcp(7): SIOCOUTQ (the same number as TIOCOUTQ) writes one int, and `bytes` is one that outlives
-    // the call. (test: `bytes_that_the_peer_does_not_read_are_unacknowledged_in_the_end`)
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
 /// Bytes that were received and not read (`SIOCINQ`).
 ///
 /// # Errors
@@ -317,9 +199,11 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn new_stream(addr: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
+    system::new_socket(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
 }
+
+/// Where the family is: at the start, or behind a byte that says how long the address is (BSD and its kin).
+const FAMILY: usize = mem::offset_of!(libc::sockaddr_in, sin_family);
 
 /// A `sockaddr_in` or `sockaddr_in6` as the bytes that the kernel writes and reads.
 #[repr(C, align(8))]
@@ -334,6 +218,8 @@ const _: () = {
     assert!(offset_of!(libc::sockaddr_in6, sin6_flowinfo) == 4);
     assert!(offset_of!(libc::sockaddr_in6, sin6_addr) == 8);
     assert!(offset_of!(libc::sockaddr_in6, sin6_scope_id) == 24);
+    assert!(offset_of!(libc::sockaddr_in6, sin6_family) == FAMILY);
+    assert!(FAMILY + size_of::<libc::sa_family_t>() == 2);
     assert!(align_of::<RawAddress>() >= align_of::<libc::sockaddr_in6>());
     assert!(RawAddress::BYTES >= size_of::<libc::sockaddr_in>());
 };
@@ -363,7 +249,10 @@ impl RawAddress {
                 (libc::AF_INET6, size_of::<libc::sockaddr_in6>())
             }
         };
-        self.0[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        if FAMILY == 1 {
+            self.0[0] = len as u8;
+        }
+        self.0[FAMILY..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
         self.0[2..4].copy_from_slice(&addr.port().to_be_bytes());
         len
     }
@@ -376,9 +265,20 @@ impl RawAddress {
     }
 
     #[inline]
+    pub(super) fn family(&self) -> c_int {
+        c_int::from(libc::sa_family_t::from_ne_bytes(self.at(FAMILY)))
+    }
+
+    /// Whether it may be a name in the Unix domain of no bytes.
+    #[cfg(any(test, not(target_os = "linux"), netpoll_portable))]
+    pub(super) fn starts_empty(&self) -> bool {
+        self.0[2] == 0
+    }
+
+    #[inline]
     pub(super) fn decode(&self) -> Option<SocketAddr> {
         let port = u16::from_be_bytes(self.at(2));
-        match c_int::from(u16::from_ne_bytes(self.at(0))) {
+        match self.family() {
             libc::AF_INET => {
                 let ip = Ipv4Addr::from(self.at::<4>(4));
                 Some(SocketAddrV4::new(ip, port).into())

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::sockopt::{set_buffers, set_keepalive, set_unsent_bytes_max, set_user_timeout};
+use super::sockopt::{set_buffers, set_keepalive};
+use super::system::{set_unsent_bytes_max, set_user_timeout};
 
 /// When the kernel probes a silent peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

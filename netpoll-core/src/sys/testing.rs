@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::address::Address;
-use super::epoll::{Epoll, Event, Events, Timeout};
+use super::signal::poll;
 use super::socket::{self, ListenOptions, Sharing};
 use super::stream_options::StreamOptions;
 
@@ -29,23 +28,27 @@ impl Pair {
         let listener = socket::listen(LOOPBACK, &PLAIN).unwrap();
         let client = connect(&socket::local_addr(listener.as_fd()).unwrap()).unwrap();
         let (server, _) = accept(&listener).unwrap();
-        until(client.as_fd(), libc::EPOLLOUT);
+        until(client.as_fd(), libc::POLLOUT);
         Pair { client, server }
     }
 }
 
 /// Waits until one of `bits` is reported, at most ten seconds, and returns what was.
-pub fn until(fd: BorrowedFd<'_>, bits: libc::c_int) -> Event {
-    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(1));
-    epoll.add(fd, bits as u32, 0).unwrap();
-    let count = epoll.wait(&mut events, 1, Timeout::After(Duration::from_secs(10))).unwrap();
+pub fn until(fd: BorrowedFd<'_>, bits: libc::c_short) -> libc::c_short {
+    let mut fds = [libc::pollfd { fd: fd.as_raw_fd(), events: bits, revents: 0 }];
+    let count = loop {
+        match poll(&mut fds, 10_000) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            polled => break polled.unwrap(),
+        }
+    };
     assert_eq!(count, 1, "nothing happened for ten seconds");
-    events.get(0)
+    fds[0].revents
 }
 
 /// Accepts once there is something to accept.
 pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, Address)> {
-    until(listener.as_fd(), libc::EPOLLIN);
+    until(listener.as_fd(), libc::POLLIN);
     socket::accept(listener.as_fd())
 }
 
@@ -79,18 +82,21 @@ impl Drop for Folder {
 
 /// Receives once there is something to receive.
 pub fn recv(fd: &OwnedFd) -> io::Result<Vec<u8>> {
-    until(fd.as_fd(), libc::EPOLLIN);
+    until(fd.as_fd(), libc::POLLIN);
     let mut bytes = vec![0; 4096];
     let count = socket::recv(fd.as_fd(), &mut bytes)?;
     bytes.truncate(count);
     Ok(bytes)
 }
 
-/// `O_CLOEXEC` and the like, as the kernel shows them (proc(5), fdinfo).
+/// `O_CLOEXEC` and the like.
 pub fn open_flags(fd: BorrowedFd<'_>) -> libc::c_int {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-    libc::c_int::from_str_radix(flags.trim(), 8).unwrap()
+    // SAFETY: fcntl(2): F_GETFL takes no argument. (test: `no_socket_blocks_or_is_inherited`)
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above. (test: `no_socket_blocks_or_is_inherited`)
+    let of_descriptor = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+    assert!(flags >= 0 && of_descriptor >= 0, "it is open");
+    if of_descriptor & libc::FD_CLOEXEC != 0 { flags | libc::O_CLOEXEC } else { flags }
 }
 
 /// Runs the test called `name` again, alone in a process of its own, and returns how that went; `None`

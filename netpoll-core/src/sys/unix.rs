@@ -12,18 +12,19 @@
 //!
 //! Cost: [`listen_unix`] and [`bind_unix_datagrams`] 5 to 18 system calls; the turn of somebody else may hold them up for half a second.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::address::{Address, UNIX_NAME_MAX, UnixAddress};
-use super::{checked, fork};
+use super::system::{Pinned, ShortName, restrict};
+use super::{checked, fork, system};
 
 /// How to listen in the Unix domain.
 #[derive(Clone, Copy, Debug)]
@@ -112,21 +113,21 @@ struct OwnFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Keeps the inode, so that its number names no other file.
-    pinned: File,
+    pinned: Pinned,
 }
 
 impl OwnFile {
     fn of(path: PathBuf) -> io::Result<Self> {
-        let flags = libc::O_PATH | libc::O_NOFOLLOW;
-        let pinned = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+        let pinned = Pinned::of(&path)?;
         let found = pinned.metadata()?;
         Ok(Self { path, device: found.dev(), inode: found.ino(), pinned })
     }
 
     fn is_ours(&self) -> bool {
         let found = fs::symlink_metadata(&self.path);
-        found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+        found.is_ok_and(|found| {
+            (found.dev(), found.ino()) == (self.device, self.inode) && self.pinned.may_be(&found)
+        })
     }
 
     /// Behind `restrict` and binding: gives back what the mask took away. Of the file that is pinned, a socket, whatever the path
@@ -140,9 +141,7 @@ impl OwnFile {
         if found.mode() & 0o777 == mode {
             return Ok(());
         }
-        // A descriptor of a path is no open file, whose permissions fchmod(2) would change; its name in /proc leads to the inode.
-        let pinned = format!("/proc/self/fd/{}", self.pinned.as_raw_fd());
-        fs::set_permissions(pinned, Permissions::from_mode(mode))
+        self.pinned.permit(&self.path, mode)
     }
 
     /// Forgets it: it stays where it is.
@@ -235,12 +234,10 @@ fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::R
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    let directory;
+    let short;
     if beside.len() > UNIX_NAME_MAX {
-        // The same directory under a name that is short, as long as it is open (proc(5)).
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        directory = OpenOptions::new().read(true).custom_flags(flags).open(directory_of(path))?;
-        beside = format!("/proc/self/fd/{}/.netpoll.{}", directory.as_raw_fd(), std::process::id()).into();
+        short = ShortName::of(directory_of(path))?;
+        beside = short.path().join(format!(".netpoll.{}", std::process::id())).into();
     }
     bind_file(socket, Path::new(&beside), options)?.rename(std::path::absolute(path)?)
 }
@@ -276,22 +273,17 @@ fn no_socket() -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, "the path leads to something that is no socket")
 }
 
-/// Before it is bound: the file is then made with these permissions, less those of the process's mask.
-fn restrict(socket: &Socket, mode: Option<u32>) -> io::Result<()> {
-    let Some(mode) = mode else { return Ok(()) };
-    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(mode))
-}
-
 pub(super) fn new_stream() -> io::Result<Socket> {
     new_socket(Type::STREAM)
 }
 
 fn new_socket(kind: Type) -> io::Result<Socket> {
-    Socket::new_raw(Domain::UNIX, kind.nonblocking().cloexec(), None)
+    system::new_socket(Domain::UNIX, kind, None)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::super::socket;
@@ -399,6 +391,11 @@ mod tests {
 
     #[test]
     fn an_abstract_name_has_no_file() {
+        if !system::HAS_ABSTRACT_NAMES {
+            let error =
+                testing::connect(&Address::Unix(UnixAddress::from_abstract_name("x").unwrap())).unwrap_err();
+            return assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
         let name = format!("netpoll-unix-{}", std::process::id());
         let (listener, file) = listen_unix(&UnixAddress::from_abstract_name(&name).unwrap(), &PLAIN).unwrap();
         assert!(file.is_none());

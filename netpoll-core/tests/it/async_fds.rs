@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
@@ -45,22 +45,34 @@ fn pair() -> (UnixStream, UnixStream) {
 }
 
 /// What the kernel has just made, and nobody else owns.
+#[cfg(target_os = "linux")]
 fn owned(fd: libc::c_int) -> File {
     assert!(fd >= 0, "{}", io::Error::last_os_error());
     #[expect(unsafe_code, reason = "a number is all that the C library returns")]
     // SAFETY: the callers have it from the kernel and use it nowhere else.
     unsafe {
-        File::from_raw_fd(fd)
+        std::os::fd::FromRawFd::from_raw_fd(fd)
     }
 }
 
+#[cfg(target_os = "linux")]
 fn eventfd() -> File {
     #[expect(unsafe_code, reason = "eventfd(2) has no safe form")]
     // SAFETY: eventfd(2) takes no pointers.
     owned(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
 }
 
+/// What is written to it can be read from it, as of an eventfd: a socket that is its own peer.
+#[cfg(not(target_os = "linux"))]
+fn eventfd() -> File {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(socket.local_addr().unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    File::from(std::os::fd::OwnedFd::from(socket))
+}
+
 /// A timer that passes once, so long after now.
+#[cfg(target_os = "linux")]
 fn timerfd(after: Duration) -> File {
     let (kind, flags) = (libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC);
     #[expect(unsafe_code, reason = "timerfd_create(2) has no safe form")]
@@ -142,6 +154,7 @@ fn a_task_waits_for_a_pipe_and_reads_what_comes() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn eventfds_timerfds_and_sockets_wake_who_waits_for_them() {
     run(async {
         let bell = AsyncFd::new(eventfd()).unwrap();

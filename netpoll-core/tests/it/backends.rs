@@ -24,9 +24,17 @@ fn started(builder: Builder) -> io::Result<&'static str> {
     Ok(builder.start()?.handle().setup().backend)
 }
 
+/// The one of a runtime that is left alone.
+const BEST: &str = if cfg!(all(target_os = "linux", not(netpoll_portable))) { "epoll" } else { "mio" };
+
+/// Its name for programs.
+fn best() -> Backend {
+    BEST.parse().unwrap()
+}
+
 /// Whether this build has that one too.
 fn has_mio() -> bool {
-    cfg!(feature = "mio")
+    cfg!(feature = "mio") || BEST == "mio"
 }
 
 /// A process of its own for a test, with this value of the variable, or without it.
@@ -42,24 +50,24 @@ fn with(value: Option<&str>, test: &str) {
 
 #[test]
 fn the_backend_that_the_program_names_is_the_one_that_its_workers_have() {
-    assert_eq!(started(builder().backend(Backend::Epoll)).unwrap(), "epoll");
-    let said = builder().backend(Backend::Epoll).on_start(|worker, _commands| {
-        assert_eq!(worker.handle.setup().backend, "epoll");
+    assert_eq!(started(builder().backend(best())).unwrap(), BEST);
+    let said = builder().backend(best()).on_start(|worker, _commands| {
+        assert_eq!(worker.handle.setup().backend, BEST);
     });
     said.block_on(async {}).unwrap();
 }
 
 #[test]
-fn without_a_word_of_anybody_workers_run_on_epoll() {
-    with(None, "runs_on_epoll");
-    with(Some(""), "runs_on_epoll");
-    with(Some("auto"), "runs_on_epoll");
+fn without_a_word_of_anybody_workers_run_on_epoll_where_there_is_one() {
+    with(None, "runs_on_the_best");
+    with(Some(""), "runs_on_the_best");
+    with(Some("auto"), "runs_on_the_best");
 }
 
 #[test]
 #[ignore = "in a process of its own, see above"]
-fn runs_on_epoll() {
-    assert_eq!(started(builder()).unwrap(), "epoll");
+fn runs_on_the_best() {
+    assert_eq!(started(builder()).unwrap(), BEST);
 }
 
 #[cfg(feature = "uring")]
@@ -103,7 +111,7 @@ fn is_refused() {
         assert!(error.to_string().starts_with("NETPOLL_BACKEND: `kqueue` is not one of "), "{error}");
     }
     // Whoever names one does not ask the environment.
-    assert_eq!(started(builder().backend(Backend::Epoll)).unwrap(), "epoll");
+    assert_eq!(started(builder().backend(best())).unwrap(), BEST);
 }
 
 #[test]
@@ -122,6 +130,20 @@ fn a_backend_that_this_build_lacks_is_an_error_of_the_start_that_says_how_to_get
 }
 
 #[test]
+fn epoll_is_an_error_of_the_start_that_says_what_there_is_where_there_is_none() {
+    match started(builder().backend(Backend::Epoll)) {
+        Ok(backend) => assert_eq!((backend, BEST), ("epoll", "epoll")),
+        Err(error) => {
+            assert_eq!((error.kind(), BEST), (ErrorKind::Unsupported, "mio"));
+            assert_eq!(
+                error.to_string(),
+                "the backend `epoll` is Linux's: this system has the backend `mio`"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_environment_chooses_a_backend_where_the_program_does_not() {
     with(Some("mio"), "runs_on_mio_if_this_build_has_it");
 }
@@ -137,7 +159,7 @@ fn runs_on_mio_if_this_build_has_it() {
             assert!(error.to_string().starts_with("NETPOLL_BACKEND: this build has no backend `mio`"));
         }
     }
-    assert_eq!(started(builder().backend(Backend::Epoll)).unwrap(), "epoll");
+    assert_eq!(started(builder().backend(best())).unwrap(), BEST);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use netpoll_core::{
     Running, Runtime, UdpOptions, Workers,
 };
 
+use crate::support::is_on_linux;
+
 const LONG: Duration = Duration::from_secs(20);
 
 /// Sends back what it gets, and obeys what is a command.
@@ -415,6 +417,9 @@ fn other_threads_and_connections_of_any_worker_send_from_a_socket() {
 
 #[test]
 fn every_worker_has_a_socket_and_a_sender_stays_with_one() {
+    if !is_on_linux("workers share a socket") {
+        return;
+    }
     let running = Runtime::builder()
         .workers(Workers::Count(2))
         .pin(false)

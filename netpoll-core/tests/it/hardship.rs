@@ -412,14 +412,17 @@ fn with_few_descriptors_and_two_workers() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn signals_that_rain_on_a_worker_cost_nobody_a_byte() {
     alone("hardship::under_a_rain_of_signals", "");
 }
 
+#[cfg(target_os = "linux")]
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// Run by `signals_that_rain_on_a_worker_cost_nobody_a_byte`: what signals do, they do to the whole process.
 #[test]
+#[cfg(target_os = "linux")]
 #[ignore = "needs a process of its own"]
 fn under_a_rain_of_signals() {
     // A wait of epoll is interrupted by a handler whatever its flags are (signal(7)).

@@ -117,6 +117,7 @@ fn what_does_not_listen_is_refused() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_socket_of_mptcp_is_served_though_it_lacks_options() {
     use socket2::{Domain, Protocol, Socket, Type};
     let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) else {

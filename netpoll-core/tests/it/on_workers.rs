@@ -15,7 +15,7 @@ use netpoll_core::{
     Protocol, Runtime, Workers,
 };
 
-use crate::support::{Client, Echo, PanicsWhenDropped};
+use crate::support::{Client, Echo, PanicsWhenDropped, is_on_linux};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -502,7 +502,7 @@ fn messages_go_between_real_workers() {
     }
     let workers: std::collections::HashSet<usize> =
         members.lock().unwrap().iter().map(|id| id.worker()).collect();
-    assert_eq!(workers.len(), 2, "both workers have some");
+    assert!(workers.len() == 2 || !is_on_linux("connections are not spread"), "both workers have some");
     for (round, text) in ["one", "two", "three"].into_iter().enumerate() {
         clients[round].send(text.as_bytes());
         clients.iter_mut().for_each(|client| client.reads(text.as_bytes()));

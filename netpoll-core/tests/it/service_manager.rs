@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,11 +18,23 @@ const LONG: Duration = Duration::from_secs(600);
 const STUCK: Duration = Duration::from_millis(200);
 
 /// A manager at an abstract name of its own.
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 fn listen(test: &str) -> (UnixDatagram, String) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
     let name = format!("netpoll-{test}-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     (socket, format!("@{name}"))
+}
+
+/// A manager at a path of its own, where there are no other names.
+#[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
+fn listen(test: &str) -> (UnixDatagram, String) {
+    let path = std::env::temp_dir().join(format!("netpoll-{test}-{}", std::process::id()));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    (socket, path.to_str().unwrap().to_owned())
 }
 
 fn hear(socket: &UnixDatagram) -> String {
@@ -151,7 +162,9 @@ fn a_manager_hears_that_it_lives_only_while_all_workers_turn() {
 fn where_nobody_asks_for_it_or_nobody_listens_nothing_is_lost() {
     assert!(ServiceManager::of_variables(variables(&[("WATCHDOG_USEC", "30000000")])).unwrap().is_none());
     assert!(ServiceManager::of_variables(variables(&[("NOTIFY_SOCKET", "")])).unwrap().is_none());
-    let nobody = ServiceManager::at("@netpoll-nobody-listens-here").unwrap();
+    let (gone, address) = listen("nobody");
+    drop(gone);
+    let nobody = ServiceManager::at(address).unwrap();
     assert_eq!(nobody.tell("READY=1").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     echo().service_manager(nobody).start().unwrap().stop(PATIENCE).unwrap();
 }
@@ -159,7 +172,7 @@ fn where_nobody_asks_for_it_or_nobody_listens_nothing_is_lost() {
 #[test]
 fn the_watchdog_of_a_manager_is_that_of_its_process() {
     let of = |pid: &str| {
-        let named = [("NOTIFY_SOCKET", "@x"), ("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", pid)];
+        let named = [("NOTIFY_SOCKET", "/x"), ("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", pid)];
         ServiceManager::of_variables(variables(&named)).unwrap().unwrap().watchdog_every()
     };
     assert_eq!(of(&std::process::id().to_string()), Some(Duration::from_secs(3)));
@@ -180,7 +193,7 @@ fn a_variable_that_makes_no_sense_is_named() {
         ("WATCHDOG_USEC", "0"),
         ("WATCHDOG_PID", "-1"),
     ] {
-        let mut all = variables(&[("NOTIFY_SOCKET", "@x"), ("WATCHDOG_USEC", "1")]);
+        let mut all = variables(&[("NOTIFY_SOCKET", "/x"), ("WATCHDOG_USEC", "1")]);
         all.push((name.into(), value.into()));
         let error = ServiceManager::of_variables(all).expect_err(value);
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -14,6 +14,10 @@ use netpoll_core::{
 
 use crate::chance::{Chance, seeds};
 use crate::hardship::alone;
+use crate::support::is_on_linux;
+
+/// Why a test is skipped elsewhere.
+const NO_SPLICE: &str = "nothing is spliced";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What one step moves, at most.
@@ -199,6 +203,9 @@ fn reads(from: &TcpStream, mut chance: Chance) -> JoinHandle<Vec<u8>> {
 
 #[test]
 fn a_large_flow_is_spliced_in_both_directions_and_every_byte_arrives_once() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     for seed in seeds(6) {
         let mut chance = Chance::new(seed);
         let relay =
@@ -225,6 +232,9 @@ fn a_large_flow_is_spliced_in_both_directions_and_every_byte_arrives_once() {
 
 #[test]
 fn a_flow_to_and_from_a_unix_socket_is_spliced_as_well() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let path = std::env::temp_dir().join(format!("core-splicing-{}", std::process::id()));
     let unix = UnixListener::bind(&path).unwrap();
     let (sender, _news) = mpsc::channel();
@@ -288,6 +298,9 @@ fn flow(from: &mut TcpStream, to: &mut TcpStream, relay: &Relay) {
 
 #[test]
 fn small_messages_behind_a_flow_are_copied_again() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let (mut client, mut backend) = relay.pair();
     let mut say = |message: &str| {
@@ -341,6 +354,9 @@ fn reset(stream: TcpStream) {
 
 #[test]
 fn a_reset_goes_through_while_the_target_is_full() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     for of_source in [true, false] {
         let (mut client, mut backend) = relay.pair();
@@ -357,6 +373,9 @@ fn a_reset_goes_through_while_the_target_is_full() {
 
 #[test]
 fn a_reset_of_a_source_that_is_spliced_is_no_end() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let (message, mut heard) = (noise(64 << 10), vec![0; 64 << 10]);
     for _ in 0..30 {
@@ -373,6 +392,9 @@ fn a_reset_of_a_source_that_is_spliced_is_no_end() {
 
 #[test]
 fn what_a_full_target_leaves_comes_behind_what_it_took() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let (mut client, mut backend) = relay.pair();
     for from_backend in [true, false] {
@@ -399,6 +421,9 @@ fn what_a_full_target_leaves_comes_behind_what_it_took() {
 
 #[test]
 fn a_reader_that_stops_in_a_flow_is_cut_and_its_writer_is_reset() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let limits = ConnLimits::default().write_grace(Duration::from_millis(500));
     let relay = Relay::with(|builder| builder.limits(limits));
     let (mut client, mut backend) = relay.pair();
@@ -411,6 +436,9 @@ fn a_reader_that_stops_in_a_flow_is_cut_and_its_writer_is_reset() {
 
 #[test]
 fn another_forward_within_a_flow_loses_nothing_and_sends_nothing_twice() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     for seed in seeds(4) {
         let relay = Relay::start();
         let ((first, id), (source, from)) = relay.named_pair();
@@ -448,6 +476,9 @@ fn another_forward_within_a_flow_loses_nothing_and_sends_nothing_twice() {
 
 #[test]
 fn a_protocol_that_takes_over_within_a_flow_is_offered_all_that_is_left() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let ((mut first, to), (source, from)) = relay.named_pair();
     let (_other, (_backend, another)) = relay.named_pair();
@@ -480,6 +511,9 @@ fn a_protocol_that_takes_over_within_a_flow_is_offered_all_that_is_left() {
 
 #[test]
 fn a_flow_that_is_spliced_is_not_idle() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let ((mut client, _), (mut backend, id)) = relay.named_pair();
     flow(&mut backend, &mut client, &relay);
@@ -518,6 +552,9 @@ fn a_flow_that_is_spliced_is_not_idle() {
 
 #[test]
 fn urgent_data_within_a_flow_ends_neither_the_flow_nor_a_byte() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     for seed in seeds(3) {
         let relay = Relay::start();
         let (mut client, mut backend) = relay.pair();
@@ -537,6 +574,9 @@ fn urgent_data_within_a_flow_ends_neither_the_flow_nor_a_byte() {
 
 #[test]
 fn a_turn_moves_no_more_than_a_share_of_a_flow_and_others_are_served_in_between() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     let relay = Relay::start();
     let ((mut client, _), (mut backend, _)) = relay.named_pair();
     let (mut other, mut answers) = relay.pair();
@@ -583,6 +623,9 @@ fn where_it_is_turned_off_nothing_is_spliced() {
 
 #[test]
 fn a_worker_has_one_pipe_for_all_flows() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     alone("splicing::with_pipes_that_are_counted", "");
 }
 
@@ -621,6 +664,9 @@ fn with_pipes_that_are_counted() {
 
 #[test]
 fn a_flow_for_which_there_is_no_pipe_is_copied_until_there_is_one() {
+    if !is_on_linux(NO_SPLICE) {
+        return;
+    }
     alone("splicing::with_no_descriptor_for_a_pipe", "ulimit -n 60;");
 }
 

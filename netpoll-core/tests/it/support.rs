@@ -28,6 +28,16 @@ pub fn is_on(backends: &[&str], why: &str) -> bool {
     is_one
 }
 
+/// For a test of what only Linux's half of the system calls can do, and not that of macOS (`docs/TUNING.md` has a table of it): whether it is
+/// Linux's, or it says that the test is skipped, and why.
+pub fn is_on_linux(why: &str) -> bool {
+    let is_linux = cfg!(all(target_os = "linux", not(netpoll_portable)));
+    if !is_linux {
+        println!("skipped on this system: {why}");
+    }
+    is_linux
+}
+
 /// Runs an ignored test of this module (`module_path!()`) in a process of its own.
 pub fn alone(module: &str, test: &str) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -89,13 +88,12 @@ fn health_can_be_asked_for_at_the_service_itself_and_in_a_test() {
 
 #[test]
 fn while_factories_run_operators_hear_that_it_is_alive_and_not_ready() {
-    let name = format!("netpoll-operators-{}", std::process::id());
-    let admin = UnixAddr::from_abstract_name(&name).unwrap();
+    let admin = std::env::temp_dir().join(format!("netpoll-operators-{}", std::process::id()));
     let (sender, begun) = mpsc::channel();
     let (go_on, may) = mpsc::channel();
     let may = Mutex::new(may);
     let server = Server::bind("127.0.0.1:0").unwrap().workers(1);
-    let server = server.admin(format!("unix:@{name}"), |worker| {
+    let server = server.admin(format!("unix:{}", admin.display()), |worker| {
         // The handle is the server's, and so are the workers that it counts.
         assert_eq!((worker.index(), worker.count(), worker.handle().workers()), (0, 1, 1));
         Health::of(worker).router()
@@ -107,7 +105,7 @@ fn while_factories_run_operators_hear_that_it_is_alive_and_not_ready() {
     });
     let starting = thread::spawn(move || app.start().unwrap());
     begun.recv_timeout(PATIENCE).unwrap();
-    let ask = |path: &str| ask_over(UnixStream::connect_addr(&admin)?, path);
+    let ask = |path: &str| ask_over(UnixStream::connect(&admin)?, path);
     assert_eq!(ask("/readyz").unwrap(), (503, "not ready: starting\n".to_owned()));
     assert_eq!(ask("/healthz").unwrap().0, 200);
     go_on.send(()).unwrap();

@@ -164,7 +164,7 @@ fn is_transient(error: &io::Error) -> bool {
                     | libc::ENETDOWN
                     | libc::ENOPROTOOPT
                     | libc::EHOSTDOWN
-                    | libc::ENONET
+                    | sys::ENONET
                     | libc::EHOSTUNREACH
                     | libc::ENETUNREACH
                     | libc::EPERM
@@ -203,7 +203,7 @@ mod tests {
             libc::ENETDOWN,
             libc::ENOPROTOOPT,
             libc::EHOSTDOWN,
-            libc::ENONET,
+            sys::ENONET,
             libc::EHOSTUNREACH,
             libc::ENETUNREACH,
         ] {
@@ -402,7 +402,7 @@ mod tests {
         }
         // Room is found by the try behind the pause, and by the one before its accepts.
         assert!(streams.receive(key, Demand::Flow));
-        streams.poller().is_full.set(false);
+        streams.poller.is_full.set(false);
         streams.accept_rest(&limits, &mut worker, key);
         assert_eq!((worker.peers, worker.troubles.len()), (3, 4));
         assert!(streams.doors.get(key).is_some_and(|door| !door.is_paused && !door.is_lost));
@@ -423,7 +423,7 @@ mod tests {
         streams.hush(key, true).unwrap();
         assert_eq!(streams.hush(key, false).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
         assert!(streams.doors.get(key).unwrap().is_paused && streams.receive(key, Demand::Flow));
-        streams.poller().is_full.set(false);
+        streams.poller.is_full.set(false);
         assert!(!streams.receive(key, Demand::Flow));
         let door = streams.doors.get(key).unwrap();
         assert!(!door.is_paused && !door.is_lost);

@@ -112,7 +112,7 @@ impl<R: Register> Streams<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(netpoll_portable)))]
 mod tests {
     use std::io::{self, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};

@@ -201,7 +201,9 @@ impl DatagramSockets {
         Some(self.sockets.remove(key)?.fd)
     }
 
+    /// For a poller that asks for it.
     #[cfg(feature = "uring")]
+    #[allow(dead_code, reason = "there is no such poller where there is no io_uring")]
     pub fn socket(&self, key: Key) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.sockets.get(key).map(|socket| socket.fd.as_fd())
     }
@@ -327,5 +329,5 @@ impl<R: Register> Streams<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(netpoll_portable)))]
 mod tests;

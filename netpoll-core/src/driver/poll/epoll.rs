@@ -16,7 +16,7 @@ use super::splicing::Splicer;
 use super::streams::{Register, Streams};
 use super::watcher::{WATCHED, Watch};
 use crate::mem::Key;
-use crate::sys::{self, EventFd, Events};
+use crate::sys::{self, Doorbell, Events};
 
 /// The bell's token: a key that no table issues (all ones).
 const BELL: u64 = u64::MAX;
@@ -45,7 +45,7 @@ pub struct Epoll {
     waited: Waited,
     batch: Batch,
     /// Kept open: a closed eventfd leaves the epoll set.
-    _bell: Arc<EventFd>,
+    _bell: Arc<Doorbell>,
 }
 
 impl Epoll {
@@ -53,7 +53,7 @@ impl Epoll {
     ///
     /// # Errors
     /// No descriptor left, or kernel busy polling asked of a kernel that lacks it (before 6.9).
-    pub fn new(options: EpollOptions, bell: Arc<EventFd>) -> io::Result<Self> {
+    pub fn new(options: EpollOptions, bell: Arc<Doorbell>) -> io::Result<Self> {
         let epoll = sys::Epoll::new()?;
         if let Some((usecs, budget, prefer)) = options.busy_poll {
             epoll.set_busy_poll(usecs, budget, prefer).map_err(no_busy_polling)?;
@@ -146,7 +146,7 @@ impl Driver for Epoll {
         let events_max = limits.events.clamp(1, self.events_max);
         self.streams.counts.syscalls_wait += 1;
         self.streams.counts.syscalls_ctl += self.watch.take_calls();
-        let events = self.streams.poller().wait(&mut self.events, events_max, timeout)?;
+        let events = self.streams.poller.wait(&mut self.events, events_max, timeout)?;
         self.waited = Waited { events, saturated: events == events_max };
         Ok(())
     }

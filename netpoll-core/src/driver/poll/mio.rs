@@ -23,10 +23,11 @@ use super::batch::Batch;
 use super::source::Readiness;
 use super::splicing::Splicer;
 use super::streams::{Register, Streams};
+use super::urgent::URGENT;
 use super::watcher::{WATCHED, Watch};
 use crate::driver::watched;
 use crate::mem::Key;
-use crate::sys::EventFd;
+use crate::sys::Doorbell;
 
 const _: () = assert!(usize::BITS == 64, "a token has room for a key");
 
@@ -38,7 +39,10 @@ const SPECIAL: u64 = Key::from_bits(0).with_driver_bits(WATCHED);
 
 const READABLE: Interest = Interest::READABLE;
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
-const STREAM: Interest = BOTH.add(Interest::PRIORITY);
+const STREAM: Interest = match URGENT {
+    Some(urgent) => BOTH.add(urgent),
+    None => BOTH,
+};
 
 /// How a driver on mio is set up.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +60,8 @@ pub struct Mio {
     events: Events,
     events_max: usize,
     batch: Batch,
-    /// Kept open: a closed eventfd is not reported.
-    _bell: Arc<EventFd>,
+    /// Kept open: a closed doorbell is not reported.
+    _bell: Arc<Doorbell>,
 }
 
 impl Mio {
@@ -65,7 +69,7 @@ impl Mio {
     ///
     /// # Errors
     /// No descriptor left.
-    pub fn new(options: MioOptions, bell: Arc<EventFd>) -> io::Result<Self> {
+    pub fn new(options: MioOptions, bell: Arc<Doorbell>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = Rc::new(poll.registry().try_clone()?);
         register(&registry, bell.as_fd(), BELL, READABLE)?;
@@ -120,9 +124,12 @@ impl Register for Registry {
         let wanted = [
             wanted(watched::Interest::READABLE, Interest::READABLE),
             wanted(watched::Interest::WRITABLE, Interest::WRITABLE),
-            wanted(watched::Interest::PRIORITY, Interest::PRIORITY),
+            URGENT.and_then(|urgent| wanted(watched::Interest::PRIORITY, urgent)),
         ];
-        let interest = wanted.into_iter().flatten().reduce(Interest::add).expect("no interest is empty");
+        let interest = wanted.into_iter().flatten().reduce(Interest::add);
+        let interest = interest.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "this system does not report what is urgent")
+        })?;
         register(self, fd, token, interest)
     }
 

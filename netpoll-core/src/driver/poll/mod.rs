@@ -9,9 +9,10 @@ mod arrivals;
 pub(super) mod batch;
 mod datagrams;
 pub(super) mod door;
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 pub(super) mod epoll;
 mod files;
-#[cfg(feature = "mio")]
+#[cfg(any(feature = "mio", not(target_os = "linux"), netpoll_portable))]
 mod mio;
 mod orders;
 mod register;
@@ -19,9 +20,16 @@ mod sending;
 pub(super) mod source;
 pub(super) mod splicing;
 pub(super) mod streams;
+// What a poller of mio can say of urgent data, where it can.
+#[cfg(all(any(feature = "mio", netpoll_portable), target_os = "linux"))]
+mod urgent;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_urgent.rs"]
+mod urgent;
 pub(super) mod watcher;
 
-#[cfg(feature = "mio")]
+#[cfg(any(feature = "mio", not(target_os = "linux"), netpoll_portable))]
 pub use self::mio::{Mio, MioOptions};
 pub use accept::is_exhaustion;
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 pub use epoll::{Epoll, EpollOptions};

@@ -99,7 +99,7 @@ impl Source {
             }
             Ok(len) => {
                 counts.received_bytes += len as u64;
-                let drained = len < room.len() && !self.has(ENDING | URGENT | POLLED);
+                let drained = sys::TELLS_URGENT && len < room.len() && !self.has(ENDING | URGENT | POLLED);
                 self.bits = if drained { self.bits & !READABLE } else { self.bits | READABLE };
                 Received::Bytes { len, drained }
             }

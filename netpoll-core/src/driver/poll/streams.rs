@@ -62,10 +62,6 @@ impl<R: Register> Streams<R> {
         })
     }
 
-    pub fn poller(&self) -> &R {
-        &self.poller
-    }
-
     /// Handles what the poller reported about one source.
     pub fn ready<S: Sink>(
         &mut self,

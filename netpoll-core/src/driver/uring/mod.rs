@@ -35,7 +35,7 @@ use super::poll::streams::Streams;
 use super::poll::watcher::Watch;
 use super::{Driver, Io, Limits, Sink, Wait, Waited, Watcher};
 use crate::mem::Key;
-use crate::sys::{self, EventFd};
+use crate::sys::{self, Doorbell};
 use half::Half;
 use ring::{Answer, BELL, WATCHED, special};
 use settling::Leftovers;
@@ -67,7 +67,7 @@ pub struct Uring {
     watched_more: bool,
     scratch: Scratch,
     leftovers: Leftovers,
-    bell: Arc<EventFd>,
+    bell: Arc<Doorbell>,
 }
 
 impl Uring {
@@ -76,7 +76,7 @@ impl Uring {
     /// # Errors
     /// No descriptor left, or no memory that may be locked; what [`probe`] would have said; kernel busy polling asked of a kernel that
     /// lacks it (before 6.9).
-    pub fn new(options: Options, bell: Arc<EventFd>) -> io::Result<Self> {
+    pub fn new(options: Options, bell: Arc<Doorbell>) -> io::Result<Self> {
         let Options { features, busy_poll, splices } = options;
         let half = Rc::new(Half::new(features)?);
         if let Some((usecs, prefer)) = busy_poll {

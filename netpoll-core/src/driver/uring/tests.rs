@@ -97,13 +97,13 @@ impl Sink for Worker {
 }
 
 /// A driver, where there may be one.
-fn driver() -> Option<(Uring, Arc<EventFd>)> {
+fn driver() -> Option<(Uring, Arc<Doorbell>)> {
     let features = probe().inspect_err(|refusal| eprintln!("{refusal}")).ok()?;
     driver_with(features)
 }
 
-fn driver_with(features: Features) -> Option<(Uring, Arc<EventFd>)> {
-    let bell = Arc::new(EventFd::new().unwrap());
+fn driver_with(features: Features) -> Option<(Uring, Arc<Doorbell>)> {
+    let bell = Arc::new(Doorbell::new().unwrap());
     let options = Options { features, busy_poll: None, splices: true };
     Some((Uring::new(options, Arc::clone(&bell)).unwrap(), bell))
 }

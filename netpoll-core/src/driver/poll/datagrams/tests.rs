@@ -79,7 +79,7 @@ impl World {
     /// What is reported at once.
     fn look(&mut self) -> Vec<String> {
         let mut events = Events::with_capacity(8);
-        let count = self.streams.poller().wait(&mut events, 8, Timeout::After(Duration::ZERO)).unwrap();
+        let count = self.streams.poller.wait(&mut events, 8, Timeout::After(Duration::ZERO)).unwrap();
         let mut log = Log { pool: Pool::new(0), seen: Vec::new() };
         for index in 0..count {
             let event = events.get(index);

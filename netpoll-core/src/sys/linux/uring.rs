@@ -90,8 +90,8 @@ impl RingName {
 mod tests {
     use std::os::fd::{AsFd, BorrowedFd};
 
-    use super::super::testing::alone;
     use super::*;
+    use crate::sys::testing::alone;
 
     fn fd_of(ring: &io_uring::IoUring) -> BorrowedFd<'_> {
         // SAFETY: the ring is open for as long as it is borrowed. (test: `a_ring_is_entered_by_its_name_and_a_wait_ends_in_time`)

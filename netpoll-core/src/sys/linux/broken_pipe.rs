@@ -12,7 +12,7 @@ use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::signal::action;
+use crate::sys::signal::action;
 
 /// The process does not ignore the signal.
 static IS_DEADLY: AtomicBool = AtomicBool::new(false);
@@ -59,10 +59,10 @@ fn broken_pipe() -> io::Result<libc::sigset_t> {
     let mut signals: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: sigemptyset(3) writes one `sigset_t`, a local.
     // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    super::checked(unsafe { libc::sigemptyset(&raw mut signals) })?;
+    crate::sys::checked(unsafe { libc::sigemptyset(&raw mut signals) })?;
     // SAFETY: sigaddset(3) changes one `sigset_t`, a local that was initialised above.
     // (test: `a_file_for_a_peer_that_is_gone_is_an_error_and_no_signal`)
-    super::checked(unsafe { libc::sigaddset(&raw mut signals, libc::SIGPIPE) })?;
+    crate::sys::checked(unsafe { libc::sigaddset(&raw mut signals, libc::SIGPIPE) })?;
     Ok(signals)
 }
 

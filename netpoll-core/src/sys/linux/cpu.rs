@@ -7,7 +7,10 @@
 use std::fs;
 use std::io;
 
-use super::checked;
+use crate::sys::checked;
+
+/// Threads can be kept on CPUs.
+pub const PINS: bool = true;
 
 /// Bits per word of the kernel's CPU mask.
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;

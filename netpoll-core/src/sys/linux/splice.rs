@@ -9,7 +9,8 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::broken_pipe::without_broken_pipe;
-use super::{checked, kernel};
+use super::kernel;
+use crate::sys::checked;
 
 /// A pipe of our own, close-on-exec.
 pub struct Pipe {
@@ -80,17 +81,17 @@ mod tests {
     use std::net::TcpStream;
 
     use super::super::broken_pipe::watch_broken_pipe;
-    use super::super::limits::open_file_count;
-    use super::super::socket;
-    use super::super::testing::{Pair, alone, recv, until};
     use super::*;
+    use crate::sys::limits::open_file_count;
+    use crate::sys::socket;
+    use crate::sys::testing::{Pair, alone, recv, until};
 
     #[test]
     fn what_goes_through_a_pipe_arrives_in_order() {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         assert_eq!(pipe.fill(source.server.as_fd(), 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         socket::send(source.client.as_fd(), b"0123456789").unwrap();
-        until(source.server.as_fd(), libc::EPOLLIN);
+        until(source.server.as_fd(), libc::POLLIN);
         assert_eq!(pipe.fill(source.server.as_fd(), 8).unwrap(), 8);
         assert_eq!(pipe.drain(target.server.as_fd(), 5).unwrap(), 5);
         let mut rest = [0; 10];
@@ -104,12 +105,12 @@ mod tests {
     fn an_end_is_zero_and_a_reset_an_error() {
         let (source, pipe) = (Pair::new(), Pipe::new(1 << 16).unwrap());
         socket::shutdown_write(source.client.as_fd()).unwrap();
-        until(source.server.as_fd(), libc::EPOLLRDHUP);
+        until(source.server.as_fd(), libc::POLLRDHUP);
         assert_eq!(pipe.fill(source.server.as_fd(), 8).unwrap(), 0);
         let source = Pair::new();
         socket::reset_on_close(source.client.as_fd()).unwrap();
         drop(source.client);
-        until(source.server.as_fd(), libc::EPOLLERR);
+        until(source.server.as_fd(), libc::POLLERR);
         let error = pipe.fill(source.server.as_fd(), 8).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
@@ -119,7 +120,7 @@ mod tests {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         let error = loop {
             socket::send(source.client.as_fd(), &[b'x'; 8192]).unwrap();
-            until(source.server.as_fd(), libc::EPOLLIN);
+            until(source.server.as_fd(), libc::POLLIN);
             let moved = pipe.fill(source.server.as_fd(), 8192).unwrap();
             match pipe.drain(target.server.as_fd(), moved) {
                 Ok(sent) if sent == moved => {}
@@ -162,10 +163,10 @@ mod tests {
         let (source, target, pipe) = (Pair::new(), Pair::new(), Pipe::new(1 << 16).unwrap());
         socket::reset_on_close(target.client.as_fd()).unwrap();
         drop(target.client);
-        until(target.server.as_fd(), libc::EPOLLHUP);
+        until(target.server.as_fd(), libc::POLLHUP);
         assert!(socket::take_error(target.server.as_fd()).unwrap().is_some());
         TcpStream::from(source.client).write_all(b"0123456789").unwrap();
-        until(source.server.as_fd(), libc::EPOLLIN);
+        until(source.server.as_fd(), libc::POLLIN);
         assert_eq!(pipe.fill(source.server.as_fd(), 10).unwrap(), 10);
         let error = pipe.drain(target.server.as_fd(), 10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

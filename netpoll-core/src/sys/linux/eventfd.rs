@@ -5,11 +5,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::checked;
-use super::epoll::Timeout;
-use super::signal::poll;
+use crate::sys::checked;
+use crate::sys::timeout::{Timeout, readable_within};
 
 /// An eventfd, non-blocking and close-on-exec, its counter at zero.
 pub struct EventFd {
@@ -59,15 +58,7 @@ impl EventFd {
     /// # Errors
     /// The kernel's: `ENOMEM`.
     pub fn wait_for(&self, timeout: Timeout) -> io::Result<bool> {
-        let mut fds = [libc::pollfd { fd: self.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        let mut millis = timeout.as_millis_rounded_up();
-        loop {
-            match poll(&mut fds, millis) {
-                Ok(count) => return Ok(count > 0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => millis = millis.min(0),
-                Err(error) => return Err(error),
-            }
-        }
+        readable_within(self.as_fd(), timeout)
     }
 
     /// How often it was rung since the last `take`, and resets that to zero. One `read`.
@@ -81,6 +72,11 @@ impl EventFd {
             Err(empty) if empty.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where a signal handler rings it, by writing what eight bytes are as a number that is not zero.
+    pub fn ringer(&self) -> BorrowedFd<'_> {
+        self.as_fd()
     }
 
     /// The kernel takes all eight bytes or none, so there is no short write to handle.
@@ -98,10 +94,10 @@ impl AsFd for EventFd {
 
 #[cfg(test)]
 mod tests {
-    use super::super::epoll::{EDGE_IN, Epoll, Events, Timeout};
-    use super::super::limits::open_file_count;
-    use super::super::testing::{alone, open_flags};
+    use super::super::epoll::{EDGE_IN, Epoll, Events};
     use super::*;
+    use crate::sys::limits::open_file_count;
+    use crate::sys::testing::{alone, open_flags};
 
     #[test]
     fn every_signal_is_a_new_edge_without_a_read() {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::broken_pipe::without_broken_pipe;
-use super::checked_bytes;
+use crate::sys::checked_bytes;
 
 /// Sends up to `length` bytes of `file` from `offset` on, and returns how many were taken.
 ///
@@ -45,9 +45,9 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::super::broken_pipe::watch_broken_pipe;
-    use super::super::socket;
-    use super::super::testing::{Pair, alone, recv, until};
     use super::*;
+    use crate::sys::socket;
+    use crate::sys::testing::{Pair, alone, recv, until};
 
     /// An unnamed file with these bytes.
     fn file(bytes: &[u8]) -> File {
@@ -113,7 +113,7 @@ mod tests {
         let (pair, file) = (Pair::new(), file(b"0123456789"));
         socket::reset_on_close(pair.client.as_fd()).unwrap();
         drop(pair.client);
-        until(pair.server.as_fd(), libc::EPOLLHUP);
+        until(pair.server.as_fd(), libc::POLLHUP);
         assert!(socket::take_error(pair.server.as_fd()).unwrap().is_some());
 
         let error = sendfile(pair.server.as_fd(), file.as_fd(), 0, 10).unwrap_err();
@@ -135,7 +135,7 @@ mod tests {
         watch_broken_pipe().unwrap();
         let (pair, file) = (Pair::new(), file(&vec![7; 1 << 20]));
         drop(pair.client);
-        until(pair.server.as_fd(), libc::EPOLLRDHUP);
+        until(pair.server.as_fd(), libc::POLLRDHUP);
 
         // The first round draws a reset; in the second the signal comes, and the call tells of the first.
         let sent = sendfile(pair.server.as_fd(), file.as_fd(), 0, 512 << 10).unwrap();

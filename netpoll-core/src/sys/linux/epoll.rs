@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use super::{checked, kernel};
+use super::kernel;
+use crate::sys::checked;
+use crate::sys::timeout::Timeout;
 
 const IN: u32 = libc::EPOLLIN as u32;
 const OUT: u32 = libc::EPOLLOUT as u32;
@@ -58,29 +60,6 @@ const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
 
 /// Signals stay as they are during a wait.
 const NO_MASK: usize = 0;
-
-/// How long a wait may sleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timeout {
-    /// Look, and return at once.
-    Now,
-    /// Sleep until something happens.
-    Never,
-    /// Sleep at most this long. Zero is the same as [`Timeout::Now`].
-    After(Duration),
-}
-
-impl Timeout {
-    /// The `int timeout` of `epoll_wait(2)` and `poll(2)`: milliseconds, rounded up so that a wait does
-    /// not end before its time, at most `i32::MAX` (24.8 days), `-1` for ever.
-    pub fn as_millis_rounded_up(self) -> i32 {
-        match self {
-            Timeout::Now => 0,
-            Timeout::Never => -1,
-            Timeout::After(time) => i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
-        }
-    }
-}
 
 /// `struct __kernel_timespec`: 64 bits per field on every architecture, unlike libc's `timespec`.
 #[repr(C)]
@@ -165,7 +144,7 @@ impl Event {
         self.bits & HANG_UP != 0
     }
 
-    /// The socket has an error for [`take_error`](super::socket::take_error).
+    /// The socket has an error for [`take_error`](crate::sys::take_error).
     #[inline]
     pub fn is_error(self) -> bool {
         self.bits & ERROR != 0
