@@ -85,9 +85,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let handle = side.handle().clone();
     let server = Server::bind(addr)?
+        .runtime(move |builder| builder.backend(backend))
         .runtime(move |builder| {
             builder
-                .backend(backend)
                 .stop_on_signals(true)
                 // For the life of the thread: there is no guard to be dropped too early.
                 .on_thread_start(move |_worker| std::mem::forget(handle.enter()))
