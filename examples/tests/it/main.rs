@@ -3,6 +3,7 @@
 mod browser;
 mod chromium;
 mod dns;
+mod handover;
 mod key_value_store;
 mod mini_program;
 mod operators;

@@ -362,6 +362,8 @@ pub enum Queue {
     Own,
     /// One for all of so many workers, in the Unix domain.
     Workers { workers: usize },
+    /// One for so many workers, of TCP, which the next process may have as well.
+    Several { workers: usize },
     /// One for so many workers, and for somebody else, who goes on with it.
     Foreign { workers: usize },
 }
@@ -374,7 +376,10 @@ impl Queue {
 
     /// Several workers accept from it, and take turns.
     pub fn takes_turns(self) -> bool {
-        matches!(self, Self::Workers { workers: 2.. } | Self::Foreign { workers: 2.. })
+        matches!(
+            self,
+            Self::Workers { workers: 2.. } | Self::Several { workers: 2.. } | Self::Foreign { workers: 2.. }
+        )
     }
 }
 

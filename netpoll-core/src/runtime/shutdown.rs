@@ -20,6 +20,8 @@ pub struct Report {
     pub cut_peers: Vec<CutPeer>,
     /// Tasks that it dropped, [daemons](crate::task::spawn_daemon) not counted.
     pub tasks_cut: u64,
+    /// Another process has taken over its listeners ([`Builder::handover`](crate::Builder::handover)).
+    pub handed_over: bool,
     /// The counters of the whole run.
     pub stats: Stats,
 }
@@ -40,9 +42,10 @@ impl fmt::Display for Report {
             others => write!(out, " and {others} more)")?,
         }
         match self.tasks_cut {
-            0 => Ok(()),
-            1 => out.write_str("; a task was dropped"),
-            tasks => write!(out, "; {tasks} tasks were dropped"),
+            0 => {}
+            1 => out.write_str("; a task was dropped")?,
+            tasks => write!(out, "; {tasks} tasks were dropped")?,
         }
+        if self.handed_over { out.write_str("; its listeners were handed over") } else { Ok(()) }
     }
 }

@@ -27,6 +27,7 @@ mod lend;
 mod limits;
 mod memory;
 mod monotonic;
+mod passing;
 mod reserve;
 mod sendfile;
 mod signal;
@@ -61,6 +62,7 @@ pub use lend::{Lendable, Lent};
 pub use limits::{open_files, raise_open_files};
 pub use memory::{memory_limit, release_free_memory};
 pub use monotonic::monotonic_nanos;
+pub use passing::{Heard, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd};
 pub use reserve::ReserveFd;
 pub use sendfile::sendfile;
 pub use signal::{

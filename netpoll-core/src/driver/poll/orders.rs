@@ -158,7 +158,9 @@ impl<R: Register> Io for Streams<R> {
     fn retire(&mut self, listener: Key) -> Retired {
         let Some(door) = self.doors.get(listener) else { return Retired::Not };
         let (retired, kept_away) = match door.queue {
-            Queue::Own => (Retired::Soon, sys::refuse_new_connections(door.socket().as_fd())),
+            Queue::Own | Queue::Several { .. } => {
+                (Retired::Soon, sys::refuse_new_connections(door.socket().as_fd()))
+            }
             // Of all workers: whoever is first does it for the others, who drain as well.
             Queue::Workers { .. } => (Retired::Now, sys::refuse_new_unix_connections(door.socket().as_fd())),
             Queue::Foreign { .. } => return Retired::Not,
