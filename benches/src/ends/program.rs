@@ -27,7 +27,7 @@ pub struct Program {
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     pub status: ExitStatus,
-    /// Since SIGTERM.
+    /// Since SIGTERM, or since the next process has said where it listens.
     pub took: Duration,
     /// Connections that it took out of its accept queues.
     pub accepted: u64,
@@ -68,8 +68,16 @@ impl Program {
     ///
     /// # Errors
     /// It had ended before, or what it says at its end is not understood.
-    pub fn stop(mut self) -> Result<Ended, Failure> {
+    pub fn stop(self) -> Result<Ended, Failure> {
         sys::terminate(&self.child)?;
+        self.ended()
+    }
+
+    /// Waits for its end, which another process has asked for; killed when it takes too long.
+    ///
+    /// # Errors
+    /// What it says at its end is not understood.
+    pub fn ended(mut self) -> Result<Ended, Failure> {
         let asked = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
