@@ -14,8 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netpoll_core::{
-    Address, Builder, Conn, Datagram, DatagramProtocol, DatagramSocket, Flow, Handover, Input, ListenFd,
-    Protocol, Report, Running, Runtime, ServiceManager, Stage, Workers,
+    Address, Builder, Commands, Conn, Datagram, DatagramProtocol, DatagramSocket, Flow, Handover, Input,
+    ListenFd, Lost, Protocol, Report, Running, Runtime, ServiceManager, Stage, WorkerInfo, Workers,
 };
 use socket2::{MsgHdr, SockRef};
 
@@ -114,7 +114,7 @@ fn a_process_that_follows_serves_the_same_sockets_whatever_the_numbers_of_worker
         let new = serving(b'2', after, &folder.socket(), "127.0.0.1:0");
         assert!(new.took_over());
         assert_eq!(addr(&new), at, "what was asked for with port 0 is found by those words");
-        // Of a connection that is open what is under way is still answered.
+        // Of a connection that cannot move what is under way is still answered.
         assert_eq!(asked(&mut kept), b'1');
         drop(kept);
         let report = old.join().unwrap();
@@ -239,6 +239,8 @@ const OFFER: u8 = 3;
 const SOCKET: u8 = 4;
 const READY: u8 = 5;
 const GO_AHEAD: u8 = 6;
+const SERVING: u8 = 7;
+const CONNECTION: u8 = 8;
 
 /// The next message, whose descriptor is dropped; `None` at the end.
 fn heard(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
@@ -329,7 +331,7 @@ fn what_is_no_handover_is_refused_with_the_reason() {
     let garbage = "what the other process says is no handover";
     assert!(refusal(b"GET / HTTP/1.1\r\n\r\n").ends_with(garbage));
     assert!(refusal(&message(1, b"netpoll-overhand\x01\x00")).ends_with(garbage));
-    assert!(refusal(&message(9, b"")).ends_with(garbage));
+    assert!(refusal(&message(77, b"")).ends_with(garbage));
     assert!(refusal(&message(READY, b"")).ends_with("for its hello: it says ready"));
     assert_eq!(
         refusal(&hello(2)),
@@ -649,6 +651,103 @@ fn a_service_manager_hears_who_serves_and_the_one_that_follows_knows_it_by_the_o
     old.join().unwrap();
     new.stop(PATIENCE).unwrap();
     assert_eq!(hear(), "STOPPING=1");
+}
+
+/// What it says of itself when it is to move, with so many.
+type Says = fn(u8) -> Option<Vec<u8>>;
+
+/// Answers each byte with how many there were.
+struct Counting {
+    so_far: u8,
+    says: Says,
+}
+
+impl Protocol for Counting {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        for _ in 0..input.len() {
+            self.so_far += 1;
+            conn.send(&[self.so_far]);
+        }
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn hand_over(&mut self, _conn: &mut Conn<'_>) -> Option<Vec<u8>> {
+        (self.says)(self.so_far)
+    }
+
+    fn taken_over(&mut self, conn: &mut Conn<'_>, state: &[u8]) -> Flow {
+        self.so_far = state[0];
+        conn.send(b"!");
+        conn.unchanged_flow()
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        if matches!(reason, Lost::HandedOver) {
+            MOVED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+static MOVED: AtomicUsize = AtomicUsize::new(0);
+
+#[test]
+fn a_protocol_that_can_say_what_there_is_to_know_of_a_connection_goes_on_with_it_elsewhere() {
+    let cases: [(Says, bool); 4] = [
+        (|so_far| Some(vec![so_far]), true),
+        (|_| None, false),
+        (|_| Some(vec![0; 1025]), false),
+        (|_| panic!("it cannot say"), false),
+    ];
+    for (says, can_move) in cases {
+        let folder = Folder::new();
+        let start = || {
+            let make = move |_worker: &WorkerInfo| move |_peer| Counting { so_far: 0, says };
+            let builder = builder(1, &folder.socket()).drain_within(Duration::from_millis(100));
+            builder.listen("127.0.0.1:0", make).unwrap().start().unwrap()
+        };
+        let old = start();
+        let moves = can_move && old.handle().setup().backend != "uring";
+        let mut client = client(addr(&old));
+        assert_eq!([asked(&mut client), asked(&mut client)], [1, 2]);
+        let (old, before) = (ending(old), MOVED.load(Ordering::SeqCst));
+        let new = start();
+        assert_eq!(old.join().unwrap().moved, u64::from(moves));
+        assert_eq!(MOVED.load(Ordering::SeqCst) - before, usize::from(moves));
+        let mut next = [0; 2];
+        if moves {
+            client.read_exact(&mut next[..1]).unwrap();
+            next[1] = asked(&mut client);
+            assert_eq!(next, [b'!', 3]);
+        } else {
+            assert!(matches!(client.read(&mut next), Ok(0) | Err(_)), "its time is over");
+        }
+        drop(new);
+    }
+}
+
+#[test]
+fn what_is_sent_in_place_of_a_connection_changes_nothing_for_those_who_are_served() {
+    let folder = Folder::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let old = script(&folder.socket(), move |mut stream| {
+        hand_over(&mut stream, &listener, at);
+        stream.write_all(&message(GO_AHEAD, b"")).unwrap();
+        assert_eq!(heard(&mut stream).unwrap().0, SERVING);
+        // A connection without its descriptor.
+        stream.write_all(&message(CONNECTION, b"")).unwrap();
+        // It is left alone from there on.
+        assert_eq!(heard(&mut stream), None);
+    });
+    let new = serving(b'2', 2, &folder.socket(), at);
+    old.join().unwrap();
+    serves_alone(b'2', at);
+    // And the next one takes over.
+    let new = ending(new);
+    let _next = serving(b'3', 2, &folder.socket(), at);
+    assert!(new.join().unwrap().handed_over);
+    serves_alone(b'3', at);
 }
 
 /// Where the child finds the path.

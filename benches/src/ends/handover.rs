@@ -5,6 +5,8 @@
 //! before they ask, and half with kept ones, half of which rest between requests. Then as many through nginx, as it comes and with a
 //! pool of connections, with GET and with POST, which a proxy does not ask again.
 //!
+//! Kept connections that are idle move to the next process, and their clients must not notice.
+//!
 //! No queue is closed here, so nothing is forgiven: as many connections as clients saw established have to be accepted by somebody, and
 //! none may be refused, reset, or end with a request unanswered, a later request on a kept connection included.
 
@@ -90,7 +92,8 @@ fn direct(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn judged(counts: &Counts, ended: &[Ended]) -> Vec<Row> {
-    let accepted: u64 = ended.iter().map(|end| end.accepted).sum();
+    let moved: u64 = ended.iter().map(|end| end.moved).sum();
+    let accepted = ended.iter().map(|end| end.accepted).sum::<u64>().saturating_sub(moved);
     let longest = ended.iter().map(|end| end.took).max().unwrap_or_default();
     let badly = ended.iter().filter(|end| !end.status.success()).count() as u64;
     let row = |what: &str, count, target| Row::new(PART, format!("direct: {what}"), count, target);
@@ -103,6 +106,7 @@ fn judged(counts: &Counts, ended: &[Ended]) -> Vec<Row> {
             counts.told_to_close,
             counts.closed_between
         )),
+        row("moved while it was idle", moved, Target::Shown),
         row("refused", counts.refused, none),
         row("reset", counts.reset + counts.reset_behind + counts.reset_between + counts.crossed_reset, none),
         row("EOF without an answer", counts.lost + counts.crossed_eof, none),
@@ -144,7 +148,7 @@ mod tests {
     use std::process::ExitStatus;
 
     fn ended(accepted: u64) -> Ended {
-        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted }
+        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted, moved: 0 }
     }
 
     #[test]

@@ -141,7 +141,7 @@ mod tests {
     use std::process::ExitStatus;
 
     fn ended(accepted: u64) -> Ended {
-        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted }
+        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted, moved: 0 }
     }
 
     fn failing(counts: &Counts, accepted: &[u64]) -> Vec<String> {

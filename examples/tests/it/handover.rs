@@ -69,11 +69,14 @@ fn the_next_one_takes_over_with_the_address_of_operators_and_the_manager_hears_o
     let mut said = [told(), told()];
     said.sort();
     assert_eq!(said, [format!("MAINPID={}\nREADY=1", new.pid()), "READY=1".to_owned()]);
-    // Whoever is connected is answered, by the one or the other.
-    assert_eq!(ask(&mut client), 200);
-    drop(client);
+    // Whoever is connected goes on with it.
     let (printed, status) = old.wait();
-    assert!(status.success() && printed.contains("; its listeners were handed over\n"), "{printed}");
+    assert!(status.success(), "{printed}");
+    if !new.printed.contains("backend uring") {
+        assert!(printed.contains("; its listeners were handed over, and a connection\n"), "{printed}");
+        assert_eq!(ask(&mut client), 200);
+    }
+    drop(client);
     assert_eq!(new.get("/json").status, 200);
     assert!(new.printed.contains("(2 workers,"), "{}", new.printed);
     let (_, status) = new.terminate();

@@ -65,6 +65,8 @@ struct Listener {
     closing: bool,
     /// The driver takes in whoever stands in the queue; when nobody does, it closes.
     is_drained: bool,
+    /// Which `listen` call it is of.
+    of: Option<usize>,
     /// What the process that follows knows its socket by.
     number: Option<usize>,
     /// Peers that it may still take in while it closes.
@@ -174,6 +176,7 @@ impl Listeners {
             is_resting: false,
             closing: false,
             is_drained: false,
+            of: None,
             number: None,
             newcomers_left: usize::MAX,
             door: None,
@@ -188,11 +191,16 @@ impl Listeners {
         }
     }
 
-    /// What the process that follows knows its socket by.
-    pub fn set_number(&mut self, key: Key, number: usize) {
+    /// Which `listen` call it is of, and what the process that follows knows its socket by.
+    pub fn set_origin(&mut self, key: Key, of: usize, number: Option<usize>) {
         if let Some(listener) = self.slots.get_mut(key) {
-            listener.number = Some(number);
+            (listener.of, listener.number) = (Some(of), number);
         }
+    }
+
+    /// One of this `listen` call.
+    pub fn of(&self, of: usize) -> Option<Key> {
+        self.slots.keys().find(|key| self.slots.get(*key).is_some_and(|listener| listener.of == Some(of)))
     }
 
     /// Its peers are taken in at this door, and whoever moves it has the listener looked after ([`stirred`](Self::stirred)).

@@ -6,8 +6,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Moved;
+use crate::sys::{self, Address};
 
 /// Sockets that are handed over at most, of all workers and addresses together: workers of a large machine times a dozen addresses.
 pub const SOCKETS_MAX: usize = 4096;
@@ -48,12 +52,19 @@ enum Course {
     Alone,
     /// Somebody has the sockets, and has not said that it serves.
     Lent,
-    /// Somebody serves: these have been claimed, by number.
-    Handed(Vec<bool>),
+    /// Somebody serves.
+    Handed {
+        /// At these, by number.
+        claimed: Vec<bool>,
+        /// Where each worker sends connections that go on there.
+        ways: Vec<Option<Sender<Moved>>>,
+    },
 }
 
 struct Kept {
     name: SocketName,
+    /// Where it is, as the kernel says it.
+    at: Address,
     /// `None` when its runtime drains.
     socket: Option<OwnedFd>,
 }
@@ -85,11 +96,12 @@ impl Succession {
     /// # Errors
     /// There are [`SOCKETS_MAX`] of them.
     pub fn keep(&self, name: SocketName, socket: OwnedFd) -> io::Result<usize> {
+        let at = sys::local_addr(socket.as_fd())?;
         let kept = &mut self.state().kept;
         if kept.len() == SOCKETS_MAX {
             return Err(io::Error::other(format!("more than {SOCKETS_MAX} sockets to hand over")));
         }
-        kept.push(Kept { name, socket: Some(socket) });
+        kept.push(Kept { name, at, socket: Some(socket) });
         Ok(kept.len() - 1)
     }
 
@@ -117,8 +129,8 @@ impl Succession {
         self.state().course = Course::Alone;
     }
 
-    /// The other process serves, at the sockets with these numbers.
-    pub fn hand_over(&self, claimed: &[u16]) {
+    /// The other process serves, at the sockets with these numbers, and takes what each worker sends it.
+    pub fn hand_over(&self, claimed: &[u16], ways: Vec<Sender<Moved>>) {
         let mut state = self.state();
         let mut numbers = vec![false; state.kept.len()];
         for number in claimed {
@@ -126,12 +138,13 @@ impl Succession {
                 *is_claimed = true;
             }
         }
-        state.course = Course::Handed(numbers);
+        let ways = ways.into_iter().map(Some).collect();
+        state.course = Course::Handed { claimed: numbers, ways };
     }
 
     /// Another process serves in place of this one.
     pub fn is_handed_over(&self) -> bool {
-        matches!(self.state().course, Course::Handed(_))
+        matches!(self.state().course, Course::Handed { .. })
     }
 
     /// Whose the queue of the socket with this number is.
@@ -139,9 +152,27 @@ impl Succession {
         match &self.state().course {
             Course::Alone => Fate::Ours,
             Course::Lent => Fate::Lent,
-            Course::Handed(claimed) if claimed.get(number) == Some(&true) => Fate::Handed,
-            Course::Handed(_) => Fate::Ours,
+            Course::Handed { claimed, .. } if claimed.get(number) == Some(&true) => Fate::Handed,
+            Course::Handed { .. } => Fate::Ours,
         }
+    }
+
+    /// Where this worker sends connections that go on elsewhere. Once, and it is to be dropped when that is done: the last one is waited for.
+    pub fn take_way(&self, worker: usize) -> Option<Sender<Moved>> {
+        match &mut self.state().course {
+            Course::Handed { ways, .. } => ways.get_mut(worker)?.take(),
+            _ => None,
+        }
+    }
+
+    /// Whether the other process listens where a connection of this address of ours was accepted.
+    pub fn goes_on_at(&self, local: &Address) -> bool {
+        let state = self.state();
+        let Course::Handed { claimed, .. } = &state.course else { return false };
+        let mut listeners = state.kept.iter().zip(claimed);
+        listeners.any(|(kept, claimed)| {
+            *claimed && kept.name.kind == SocketKind::Stream && leads_to(&kept.at, local)
+        })
     }
 
     /// Closes what was kept of these.
@@ -155,12 +186,24 @@ impl Succession {
     }
 }
 
+/// Whether a connection of this address of ours may have been accepted at that listener.
+pub fn leads_to(listener: &Address, local: &Address) -> bool {
+    match (listener.as_socket_addr(), local.as_socket_addr()) {
+        (Some(listener), Some(local)) => {
+            listener == local || listener.ip().is_unspecified() && listener.port() == local.port()
+        }
+        _ => listener == local,
+    }
+}
+
 /// The part of one runtime in it.
 #[derive(Clone)]
 pub struct OwnSuccession {
     pub shared: Arc<Succession>,
     /// The numbers of its sockets.
     pub numbers: Range<usize>,
+    /// Its connections may go on in the process that follows: it does not stand beside another.
+    pub moves: bool,
 }
 
 impl OwnSuccession {
@@ -201,7 +244,7 @@ mod tests {
         assert_eq!(succession.fate(0), Fate::Ours);
         succession.lend().unwrap();
         // A number that was never given is nobody's.
-        succession.hand_over(&[0, 2, 77]);
+        succession.hand_over(&[0, 2, 77], Vec::new());
         let fates = [0, 1, 2, 3].map(|number| succession.fate(number));
         assert_eq!(fates, [Fate::Handed, Fate::Ours, Fate::Handed, Fate::Ours]);
     }

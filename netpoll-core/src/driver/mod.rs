@@ -201,6 +201,13 @@ pub trait Io {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Takes a stream with nothing queued and nothing in flight out of the driver, which forgets it: what lies in its socket stays there. `None`, and
+    /// nothing has changed, of a driver that has no sockets or receives ahead, and of a stream that has ended.
+    fn take_out(&mut self, key: Key) -> Option<OwnedFd> {
+        let _ = key;
+        None
+    }
+
     /// The socket of a stream, to ask it or to set an option of it. `None` where there is none, as in a simulation. Nothing is read from it,
     /// written to it or registered: the driver would not know.
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {

@@ -57,6 +57,8 @@ pub struct Builder {
     pub(super) manager: Manager,
     pub(super) handover: Option<Handover>,
     pub(super) inherited: Vec<ListenFd>,
+    /// It stands beside another runtime.
+    pub(super) is_beside: bool,
     /// Made of these by `start`, and shared with runtimes beside it.
     pub(super) family: Arc<Family>,
     pub(super) lame_duck: Duration,
@@ -104,6 +106,7 @@ impl Builder {
             manager: Manager::default(),
             handover: None,
             inherited: Vec::new(),
+            is_beside: false,
             family: Arc::default(),
             lame_duck: Duration::ZERO,
             drain_within: Duration::from_secs(10),
@@ -279,6 +282,7 @@ impl Builder {
             backlog: self.backlog,
             share_port: self.share_port,
             socket_mode: self.socket_mode,
+            is_beside: true,
             family: Arc::clone(&self.family),
             ..Self::new()
         }
@@ -415,7 +419,7 @@ impl Builder {
     /// [`start`](Self::start) asks that process for its sockets. A [`listen`](Self::listen) or [`bind_udp`](Self::bind_udp) whose address it
     /// has is served at those, with whoever stands in their queues; any other is bound as ever. When all workers are ready, and with them
     /// whatever can fail, this one serves and the other one drains: its listeners are closed and nobody in their queues is lost, its
-    /// connections end as in any drain, and its [`Running::wait`](super::Running::wait) returns. Who connects meanwhile is served by the one or
+    /// connections end as in any drain but those that are idle and can go on in this one ([`Protocol::hand_over`](crate::Protocol::hand_over)), and its [`Running::wait`](super::Running::wait) returns. Who connects meanwhile is served by the one or
     /// the other. If this one ends before it serves, with an error or otherwise, the other one serves on as if nothing had been; if the
     /// other one ends before, this one goes on with the sockets. A process that is not of this user, speaks another version, or
     /// is no such process, is an error of `start`, and nothing is bound then.

@@ -158,6 +158,8 @@ struct Beginning {
     settings: Arc<Guarded<Builder>>,
     /// Another way to the service manager.
     manager: Option<ServiceManager>,
+    /// Where its `listen` calls have led to, as the kernel says it.
+    at: Vec<Address>,
     ended: Arc<EventFd>,
 }
 
@@ -177,8 +179,15 @@ impl Beginning {
         let succession = settings.family.succession.clone();
         let first = succession.as_ref().map_or(0, |succession| succession.len());
         let Bound { mut sockets, addrs, files, files_before } = Bound::bind(&mut settings, count)?;
+        let first_of_each =
+            (0..settings.listeners.len()).filter_map(|of| sockets[0].iter().find(|it| it.of == of));
+        let at = first_of_each.map(|socket| sys::local_addr(socket.fd.as_fd())).collect::<io::Result<_>>()?;
         let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
-        let succession = succession.map(|shared| OwnSuccession { numbers: first..shared.len(), shared });
+        let succession = succession.map(|shared| OwnSuccession {
+            numbers: first..shared.len(),
+            moves: !settings.is_beside,
+            shared,
+        });
         let files = OwnFiles::new(files, files_before, succession.clone());
         let wait = placement.wait(settings.wait);
         let beside = std::mem::take(&mut settings.beside);
@@ -250,7 +259,7 @@ impl Beginning {
         });
         let seats = seats.collect();
         let manager = again;
-        Ok(Self { handle, seats, files, resolver, blocking, watchdog, beside, settings, manager, ended })
+        Ok(Self { handle, seats, files, resolver, blocking, watchdog, beside, settings, manager, at, ended })
     }
 
     /// Starts what is to stand beside the workers.
@@ -286,6 +295,7 @@ impl Running {
             beside,
             settings,
             manager,
+            at,
             ended,
         } = Beginning::new(settings, before)?;
         // Whoever asks them is served by the process that goes as long as that one serves.
@@ -308,12 +318,12 @@ impl Running {
         })?;
         handle.life.reach(Stage::Serving);
         let took_over = heir.is_some();
-        if let Some(heir) = heir {
-            heir.serves(settings.family.claimed());
-        }
+        let before = heir.and_then(|heir| heir.serves(settings.family.claimed())).map(|way| (way, at));
         files.take_over();
         let offering = match (handover, place) {
-            (Some(handover), Some(place)) => Offering::start(handover, place, &handle, manager, drain_within),
+            (Some(handover), Some(place)) => {
+                Offering::start(handover, place, before, &handle, manager, drain_within)
+            }
             _ => None,
         };
         drop(settings);
@@ -392,9 +402,9 @@ impl Running {
         self.handle.check();
         self.be_lame_duck()?;
         self.handle.drain(within);
-        let Drained { open, cut, cut_peers, tasks_cut, took } = self.join()?;
+        let Drained { open, moved, cut, cut_peers, tasks_cut, took } = self.join()?;
         let handed_over = self.handle.is_handed_over();
-        Ok(Report { took, open, cut, cut_peers, tasks_cut, handed_over, stats: self.handle.stats() })
+        Ok(Report { took, open, moved, cut, cut_peers, tasks_cut, handed_over, stats: self.handle.stats() })
     }
 
     /// Serves on for a while and says that it is not ready, until a stop signal, or the end of a worker, has it over earlier.

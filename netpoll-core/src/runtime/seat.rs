@@ -235,9 +235,7 @@ impl Seat {
                     false => first,
                     true => worker.listeners.add_another(first).expect("its first is there"),
                 };
-                if let Some(number) = number {
-                    worker.listeners.set_number(key, number);
-                }
+                worker.listeners.set_origin(key, of, number);
                 reactor.driver().io().listen(key, fd, queue)?;
                 continue;
             }

@@ -14,6 +14,8 @@ pub struct Report {
     pub took: Duration,
     /// Connections that were open when it began, or being made.
     pub open: u64,
+    /// Connections that were idle and went over to another process, which go on there. They are not among those that were open.
+    pub moved: u64,
     /// Connections that the drain deadline cut, dials included.
     pub cut: u64,
     /// Who was at the other end of some of these, eight at most: who holds up a drain is often the same.
@@ -46,6 +48,11 @@ impl fmt::Display for Report {
             1 => out.write_str("; a task was dropped")?,
             tasks => write!(out, "; {tasks} tasks were dropped")?,
         }
-        if self.handed_over { out.write_str("; its listeners were handed over") } else { Ok(()) }
+        match (self.handed_over, self.moved) {
+            (false, _) => Ok(()),
+            (true, 0) => out.write_str("; its listeners were handed over"),
+            (true, 1) => out.write_str("; its listeners were handed over, and a connection"),
+            (true, moved) => write!(out, "; its listeners were handed over, and {moved} connections"),
+        }
     }
 }

@@ -66,6 +66,15 @@ impl<R: Register> Io for Streams<R> {
         Ok(())
     }
 
+    fn take_out(&mut self, key: Key) -> Option<OwnedFd> {
+        let ended = R::MOVES_BYTES || self.sources.get(key)?.bits & (CONNECTING | ENDED) != 0;
+        let source = if ended { None } else { self.sources.remove(key) }?;
+        self.counts.syscalls_ctl += R::CALLS;
+        // Its socket stays open, and would be reported on.
+        self.poller.forget_listener(source.fd.as_fd());
+        Some(source.fd)
+    }
+
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {
         self.sources.get(key).map(|source| source.fd.as_fd())
     }

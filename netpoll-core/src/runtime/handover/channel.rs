@@ -36,6 +36,17 @@ impl Channel {
         Ok(Self { socket, clock, bell })
     }
 
+    /// Is not to be disturbed any more: what is sent from here on is somebody's connection.
+    pub fn hears_no_bell(&mut self) -> io::Result<()> {
+        self.bell = Arc::new(EventFd::new()?);
+        Ok(())
+    }
+
+    /// What ends its waits.
+    pub fn bell(&self) -> Arc<EventFd> {
+        Arc::clone(&self.bell)
+    }
+
     /// The number of the other process.
     pub fn peer(&self) -> u32 {
         sys::peer_process(self.socket.as_fd()).map_or(0, |peer| peer.pid)

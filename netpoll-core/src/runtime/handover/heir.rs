@@ -83,11 +83,10 @@ impl Heir {
         }
     }
 
-    /// Says that this process serves, at these sockets of the other one, which drains from now on. That it may have ended changes nothing.
-    pub fn serves(&self, claimed: Vec<u16>) {
-        if let Err(error) = self.channel.send(&Message::Serving { claimed }, None) {
-            crate::log::handover_failed(&error);
-        }
+    /// Says that this process serves, at these sockets of the other one, which drains from now on: the way by which its connections
+    /// come. `None` if it has ended, which changes nothing else.
+    pub fn serves(self, claimed: Vec<u16>) -> Option<Channel> {
+        self.channel.send(&Message::Serving { claimed }, None).ok().map(|()| self.channel)
     }
 }
 

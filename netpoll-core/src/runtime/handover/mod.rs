@@ -2,12 +2,13 @@
 //!
 //! The one that serves listens on a Unix socket (`offering.rs`). The one that follows connects there when it starts (`heir.rs`), gets a
 //! descriptor of each socket, and makes everything that can fail. When it is ready it says so and is told to go ahead; when it serves it
-//! says that as well, and only then the other one drains. Whichever ends before, and however: the sockets are open in both until
+//! says that as well, and only then the other one drains, and sends connections that are idle behind (`moving.rs`). Whichever ends before, and however: the sockets are open in both until
 //! then, so the one that is left serves.
 
 mod channel;
 mod family;
 mod heir;
+mod moving;
 mod offering;
 mod wire;
 
@@ -115,15 +116,15 @@ impl Builder {
         &mut self,
         handover: Option<&Handover>,
     ) -> io::Result<(Option<Heir>, Option<Place>)> {
-        let is_beside = self.family.succession.is_some();
-        if !is_beside && (handover.is_some() || !self.inherited.is_empty()) {
+        let has_family = self.family.succession.is_some();
+        if !has_family && (handover.is_some() || !self.inherited.is_empty()) {
             self.family = Arc::new(Family::new(handover.is_some()));
         }
         for fd in self.inherited.drain(..) {
             self.family.add_of_manager(fd)?;
         }
         let Some(handover) = handover else { return Ok((None, None)) };
-        if is_beside {
+        if self.is_beside {
             let message = "a runtime that stands beside another is handed over with it";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }

@@ -7,15 +7,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::channel::{ANSWER_WITHIN, Channel};
+use super::moving::{receive_all, send_all};
 use super::wire::{ManagerName, Message, VERSION};
 use super::{Handover, MODE};
-use crate::conn::{Handle, SocketName, Stage, Succession};
+use crate::conn::{Handle, Moved, SocketName, Stage, Succession};
 use crate::runtime::service_manager::ServiceManager;
-use crate::sys::{self, EventFd, Heard, SocketFile, Timeout, UnixAddress, UnixListenOptions};
+use crate::sys::{self, Address, EventFd, Heard, SocketFile, Timeout, UnixAddress, UnixListenOptions};
 
 /// Processes that may wait to follow, while one is attended to.
 const BACKLOG: i32 = 4;
@@ -63,22 +65,24 @@ pub struct Offering {
 }
 
 impl Offering {
-    /// Takes the place of the process that goes, and waits from now on for one that follows. `None` where that cannot be: this process
-    /// serves, and is told so.
+    /// Takes the place of the process that goes, takes in its connections, which come by `before` to listeners at these addresses, and
+    /// waits then for one that follows. `None` where that cannot be: this process serves, and is told so.
     pub fn start(
         handover: Handover,
         mut place: Place,
+        before: Option<(Channel, Vec<Address>)>,
         handle: &Handle,
         manager: Option<ServiceManager>,
         drain_within: Duration,
     ) -> Option<Self> {
         let succession = Arc::clone(&handle.succession.as_ref()?.shared);
-        let bell = match place.put().and_then(|()| EventFd::new()) {
-            Ok(bell) => Arc::new(bell),
-            Err(error) => {
-                handover.ended(Err(&handover.named(error)));
-                return None;
-            }
+        let is_there = place.put().map_err(|error| handover.ended(Err(&handover.named(error)))).is_ok();
+        if !is_there && before.is_none() {
+            return None;
+        }
+        let bell = match &before {
+            Some((channel, _)) => channel.bell(),
+            None => Arc::new(EventFd::new().ok()?),
         };
         let host = Host {
             handover,
@@ -90,7 +94,17 @@ impl Offering {
             bell: Arc::clone(&bell),
         };
         let thread = std::thread::Builder::new().name("netpoll-handover".to_owned());
-        match thread.spawn(move || host.wait()) {
+        let run = move || {
+            if let Some((channel, at)) = before
+                && let Err(error) = receive_all(&channel, &host.handle, &at)
+            {
+                crate::log::handover_failed(&error);
+            }
+            if is_there {
+                host.wait();
+            }
+        };
+        match thread.spawn(run) {
             Ok(thread) => Some(Self { bell, thread: Some(thread) }),
             Err(error) => {
                 crate::log::handover_failed(&error);
@@ -143,15 +157,23 @@ impl Host {
                 },
             };
             match self.attend(socket) {
-                Ok(pid) => return self.handover.ended(Ok(pid)),
+                Ok((channel, moved)) => {
+                    self.handover.ended(Ok(channel.peer()));
+                    // The next process may be on its way to the path already.
+                    drop(self.place);
+                    if let Err(error) = send_all(&channel, &moved, &self.bell) {
+                        crate::log::handover_failed(&error);
+                    }
+                    return;
+                }
                 Err(error) => self.handover.ended(Err(&error)),
             }
         }
     }
 
-    /// Attends to one that wants to follow; its number when it serves.
-    fn attend(&self, socket: OwnedFd) -> io::Result<u32> {
-        let channel = Channel::new(socket, self.handle.clock.clone(), Arc::clone(&self.bell))?;
+    /// Attends to one that wants to follow. When it serves: the way to it, and what is to go there.
+    fn attend(&self, socket: OwnedFd) -> io::Result<(Channel, Receiver<Moved>)> {
+        let mut channel = Channel::new(socket, self.handle.clock.clone(), Arc::clone(&self.bell))?;
         let outcome = self.hand_over(&channel);
         if let Err(error) = &outcome
             && error.kind() != io::ErrorKind::Interrupted
@@ -159,10 +181,12 @@ impl Host {
             // Whoever has ended does not hear it.
             let _ = channel.send(&Message::Refused(error.to_string()), None);
         }
-        outcome.map(|()| channel.peer())
+        let moved = outcome?;
+        channel.hears_no_bell()?;
+        Ok((channel, moved))
     }
 
-    fn hand_over(&self, channel: &Channel) -> io::Result<()> {
+    fn hand_over(&self, channel: &Channel) -> io::Result<Receiver<Moved>> {
         channel.expect_hello()?;
         channel.send(&Message::Hello { version: VERSION }, None)?;
         if self.handle.life.stage() >= Stage::Draining {
@@ -175,9 +199,10 @@ impl Host {
                 let pid = channel.peer();
                 // Before that process says anything: only the main one is listened to, by default.
                 self.tell(|| if pid == 0 { "READY=1".to_owned() } else { format!("MAINPID={pid}\nREADY=1") });
-                self.succession.hand_over(&claimed);
+                let (way, moved) = mpsc::channel();
+                self.succession.hand_over(&claimed, vec![way; self.handle.workers()]);
                 self.handle.drain(self.drain_within);
-                Ok(())
+                Ok(moved)
             }
             Err(error) => {
                 self.succession.take_back();

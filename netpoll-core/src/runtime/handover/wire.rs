@@ -29,7 +29,7 @@ pub struct ManagerName {
     pub watchdog_usec: Option<u64>,
 }
 
-/// One message. Who follows says the first, and then they take turns.
+/// One message. Who follows says the first, and then they take turns; connections come behind one another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// This is what I speak. Both say it.
@@ -46,6 +46,10 @@ pub enum Message {
     GoAhead,
     /// Who follows serves, at these sockets: the other one drains.
     Serving { claimed: Vec<u16> },
+    /// A connection that goes on with who follows, with its descriptor, and what its protocol says of it.
+    Connection(Vec<u8>),
+    /// There are no more of them.
+    End,
 }
 
 impl Message {
@@ -87,6 +91,11 @@ impl Message {
                 claimed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
                 7
             }
+            Self::Connection(state) => {
+                out.extend_from_slice(state);
+                8
+            }
+            Self::End => 9,
         };
         // Addresses are short, and there are at most `SOCKETS_MAX` numbers.
         let len = u16::try_from(out.len() - HEADER_BYTES).expect("a message is short");
@@ -155,6 +164,8 @@ impl Message {
                 }
                 Self::Serving { claimed }
             }
+            8 => Self::Connection(rest.all().to_vec()),
+            9 => Self::End,
             _ => return Err(garbage()),
         };
         if rest.0.is_empty() { Ok(message) } else { Err(garbage()) }
@@ -170,6 +181,8 @@ impl Message {
             Self::Ready => "ready",
             Self::GoAhead => "go ahead",
             Self::Serving { .. } => "serving",
+            Self::Connection(_) => "connection",
+            Self::End => "end",
         }
     }
 }
@@ -250,6 +263,9 @@ mod tests {
             Message::Ready,
             Message::GoAhead,
             Message::Serving { claimed: (0..4096).collect() },
+            Message::Connection(b"state".to_vec()),
+            Message::Connection(Vec::new()),
+            Message::End,
         ];
         for message in messages {
             let bytes = message.to_bytes();
@@ -279,7 +295,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_to_an_end(
             header in any::<[u8; HEADER_BYTES]>(),
-            kind in 0..9_u8,
+            kind in 0..11_u8,
             rest in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
             let _ = Message::rest_of(header);
