@@ -266,7 +266,7 @@ fn follow(stream: &mut UnixStream, steps: usize) {
     if steps > 1 {
         expect(stream, HELLO);
         expect(stream, OFFER);
-        (0..2).for_each(|_| expect(stream, SOCKET));
+        (0..3).for_each(|_| expect(stream, SOCKET));
     }
     if steps > 2 {
         stream.write_all(&message(READY, b"")).unwrap();
@@ -283,7 +283,14 @@ fn one_that_ends_before_it_serves_leaves_everything_as_it_was_wherever_it_ends()
     let handover = Handover::at(folder.socket())
         .on_end(move |outcome| told.send(outcome.map_err(ToString::to_string)).unwrap());
     let old = Runtime::builder().workers(Workers::Count(2)).handover(handover);
-    let old = old.listen("127.0.0.1:0", |_worker| |_peer| Named(b'1')).unwrap().start().unwrap();
+    let file = folder.0.join("served.sock");
+    let old = old
+        .listen("127.0.0.1:0", |_worker| |_peer| Named(b'1'))
+        .unwrap()
+        .listen(Address::unix(&file).unwrap(), |_worker| |_peer| Named(b'1'))
+        .unwrap()
+        .start()
+        .unwrap();
     let at = addr(&old);
     let waits = ["hello", "being ready", "being ready", "beginning to serve", "beginning to serve"];
     for (steps, what) in waits.into_iter().enumerate() {
@@ -301,7 +308,7 @@ fn one_that_ends_before_it_serves_leaves_everything_as_it_was_wherever_it_ends()
     // Its own end is that of one who was never asked: newcomers are refused, and nobody is lost.
     let queued = client(at);
     let report = old.stop(Duration::from_secs(5)).unwrap();
-    assert!(!report.handed_over);
+    assert!(!report.handed_over && !file.exists() && !folder.socket().exists());
     drop(queued);
     assert_eq!(TcpStream::connect(at).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
@@ -748,6 +755,46 @@ fn what_is_sent_in_place_of_a_connection_changes_nothing_for_those_who_are_serve
     let _next = serving(b'3', 2, &folder.socket(), at);
     assert!(new.join().unwrap().handed_over);
     serves_alone(b'3', at);
+}
+
+/// Waits for a whole line, and would move at any time.
+struct Lines;
+
+impl Protocol for Lines {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        if input.bytes().ends_with(b"\n") {
+            conn.send(b"!");
+            input.advance_all();
+        }
+        Flow::Continue
+    }
+
+    fn hand_over(&mut self, _conn: &mut Conn<'_>) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+}
+
+#[test]
+fn a_connection_of_which_a_part_was_read_stays_and_is_answered() {
+    let folder = Folder::new();
+    let builder = || builder(1, &folder.socket());
+    let old = builder().listen("127.0.0.1:0", |_worker| |_peer| Lines).unwrap().start().unwrap();
+    let mut client = client(addr(&old));
+    client.write_all(b"half a").unwrap();
+    while old.handle().stats().received_bytes < 6 {
+        std::thread::yield_now();
+    }
+    let (handle, old) = (old.handle().clone(), ending(old));
+    let _new = builder().listen("127.0.0.1:0", |_worker| |_peer| Named(b'2')).unwrap().start().unwrap();
+    while !handle.is_draining() {
+        std::thread::yield_now();
+    }
+    client.write_all(b" line\n").unwrap();
+    let mut answer = [0];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"!");
+    drop(client);
+    assert_eq!(old.join().unwrap().moved, 0);
 }
 
 /// Where the child finds the path.
