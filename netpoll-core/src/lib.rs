@@ -393,8 +393,8 @@ pub use driver::{Datagram, Datagrams};
 pub use mem::{DatagramPath, FileRange, Held};
 pub use reactor::{Budget, ParseSettingError, SPIN_MAX, Stats, WaitStrategy};
 pub use runtime::{
-    Backend, Builder, NameCache, Report, Running, Runtime, ServiceManager, Started, StuckTurn, WorkerInfo,
-    Workers,
+    Backend, Builder, Handover, NameCache, Report, Running, Runtime, ServiceManager, Started, StuckTurn,
+    WorkerInfo, Workers,
 };
 pub use sys::{
     Address, Affinity, Directory, Keepalive, ListenFd, ParseAddressError, StopSignal, UnixAddress,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub fn long_turn(_turn: &dyn std::fmt::Display) {}
 pub fn stuck(_turn: &dyn std::fmt::Display) {}
+pub fn handover_failed(_error: &io::Error) {}
 pub fn manager_not_told(_state: &str, _error: &io::Error) {}
 pub fn accept_paused(_error: &io::Error, _pause: Duration) {}
 pub fn panicked(_connection: &dyn std::fmt::Debug) {}

@@ -15,6 +15,10 @@ pub fn manager_not_told(state: &str, error: &io::Error) {
     tracing::warn!(state, %error, "the service manager could not be told");
 }
 
+pub fn handover_failed(error: &io::Error) {
+    tracing::warn!(%error, "no other process has taken over");
+}
+
 pub fn accept_paused(error: &io::Error, pause: Duration) {
     tracing::warn!(%error, ?pause, "accepting is paused");
 }

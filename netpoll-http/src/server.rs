@@ -246,7 +246,8 @@ impl Server {
     ///
     /// It has a thread of its own, so it answers whatever the workers do: while their factories run, while one of them is stuck, in the
     /// [`lame_duck`](Self::lame_duck) time, and until the last of them has drained. Where the port is shared
-    /// ([`Builder::share_port`]) it closes when the drain begins, because the next process is asked there by then. The [`Worker`] that the
+    /// ([`Builder::share_port`]), or was handed over ([`Builder::handover`]), it closes when the drain begins, because the next process is asked
+    /// there by then. The [`Worker`] that the
     /// factory sees is none of the server's: it is number 0 of 1 and has no [`state`](Self::state); its
     /// [`handle`](Worker::handle) is the way to the server's workers.
     ///
@@ -684,7 +685,8 @@ struct Beside(Arc<OnceLock<Handle>>);
 
 impl Beside {
     fn add(self, builder: Builder, admin: Admin, settings: Settings) -> Builder {
-        let builder = if builder.shares_port() { self.clone().closed_by_a_drain(builder) } else { builder };
+        let closes = builder.shares_port() || builder.hands_over();
+        let builder = if closes { self.clone().closed_by_a_drain(builder) } else { builder };
         builder.beside(move |served, builder| {
             let running = admin(served, builder, settings)?;
             // A server is started once.
@@ -695,13 +697,14 @@ impl Beside {
 
     /// Who asks at a port that the next process listens on as well is to hear that one.
     fn closed_by_a_drain(self, builder: Builder) -> Builder {
+        let shares_port = builder.shares_port();
         // On each worker, because one of them may be stuck.
-        builder.on_start(move |_info, _commands| {
-            let beside = self.clone();
+        builder.on_start(move |info, _commands| {
+            let (beside, served) = (self.clone(), info.handle.clone());
             // Nobody waits for it.
             drop(task::spawn_daemon(async move {
                 task::stopping().await;
-                if let Some(handle) = beside.0.get() {
+                if let Some(handle) = beside.0.get().filter(|_| shares_port || served.is_handed_over()) {
                     handle.drain(DRAIN_OF_OPERATORS);
                 }
             }));

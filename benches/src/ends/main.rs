@@ -6,8 +6,8 @@
 //! bounded in count and time, and ends what it started, also when something fails.
 //!
 //! Options (defaults in brackets):
-//! `--only restart,proxy,memory,slots,refusal` which parts; `--quick` fewer restarts, fewer connections and two of the attacks
-//! on memory, a minute in all, and the whole takes about eight;
+//! `--only restart,handover,proxy,memory,slots,refusal` which parts; `--quick` fewer restarts, fewer connections and two of the attacks
+//! on memory, a minute in all, and the whole takes about nine;
 //! `--memory-option` \[--memory-bytes-max\] the mini-program's option for the budget of a worker, if it has one, and
 //! `--memory-bytes` \[67108864\] its value; `--programs DIR` use the mini-program there and build nothing;
 //! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
@@ -18,6 +18,7 @@ mod answer;
 mod client;
 mod counts;
 mod crowd;
+mod handover;
 mod hoard;
 mod memory;
 mod part;
@@ -40,8 +41,9 @@ use std::process::{Command, ExitCode};
 use table::Row;
 
 type Part = fn(&Plan) -> Result<(), Failure>;
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("restart", restart::check),
+    ("handover", handover::check),
     ("proxy", proxy::check),
     ("memory", memory::check),
     ("slots", slots::check),
@@ -74,6 +76,11 @@ impl Plan {
     /// How often a process is replaced.
     pub fn restarts(&self) -> usize {
         if self.quick { 3 } else { 10 }
+    }
+
+    /// How often a process takes over from another.
+    pub fn handovers(&self) -> usize {
+        if self.quick { 3 } else { 20 }
     }
 
     /// The option for the budget of a worker, if the program has one.

@@ -27,10 +27,12 @@ pub struct Program {
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     pub status: ExitStatus,
-    /// Since SIGTERM.
+    /// Since SIGTERM, or since the next process has said where it listens.
     pub took: Duration,
-    /// Connections that it took out of its accept queues.
+    /// Connections that it took out of its accept queues, and those that it took over.
     pub accepted: u64,
+    /// Connections that have gone on in the next process.
+    pub moved: u64,
 }
 
 impl Program {
@@ -68,8 +70,16 @@ impl Program {
     ///
     /// # Errors
     /// It had ended before, or what it says at its end is not understood.
-    pub fn stop(mut self) -> Result<Ended, Failure> {
+    pub fn stop(self) -> Result<Ended, Failure> {
         sys::terminate(&self.child)?;
+        self.ended()
+    }
+
+    /// Waits for its end, which another process has asked for; killed when it takes too long.
+    ///
+    /// # Errors
+    /// What it says at its end is not understood.
+    pub fn ended(mut self) -> Result<Ended, Failure> {
         let asked = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -85,11 +95,11 @@ impl Program {
         let mut said = String::new();
         self.output.read_to_string(&mut said)?;
         match accepted(&said) {
-            Some(accepted) => Ok(Ended { status, took, accepted }),
+            Some(accepted) => Ok(Ended { status, took, accepted, moved: moved(&said) }),
             None if status.success() => {
                 Err(format!("it does not say how many connections it accepted: {said}").into())
             }
-            None => Ok(Ended { status, took, accepted: 0 }),
+            None => Ok(Ended { status, took, accepted: 0, moved: 0 }),
         }
     }
 }
@@ -106,6 +116,15 @@ fn accepted(said: &str) -> Option<u64> {
     let admitted: u64 = before.rsplit_once('\n').map_or(before, |(_, line)| line).parse().ok()?;
     let shed: u64 = after.split_once(" turned away")?.0.parse().ok()?;
     Some(admitted + shed)
+}
+
+/// Connections that were handed over.
+fn moved(said: &str) -> u64 {
+    let behind = said.split_once("; its listeners were handed over, and ").map_or("", |(_, behind)| behind);
+    match behind.split_once(' ').map(|(count, _)| count) {
+        Some("a") => 1,
+        count => count.and_then(|count| count.parse().ok()).unwrap_or(0),
+    }
 }
 
 /// A proxy, or another server to compare with, with a configuration of its own in a directory of its own.
@@ -187,5 +206,14 @@ mod tests {
         let said = "Try it\ndrained 3 connections in 1.0s\n1200 connections accepted, 34 turned away\n9 requests; 2 syscalls\n";
         assert_eq!(accepted(said), Some(1234));
         assert_eq!(accepted("drained 3 connections in 1.0s\n"), None);
+        let said = |what: &str| {
+            format!(
+                "drained 3 connections in 1.0s; its listeners were handed over{what}\n1 connections accepted"
+            )
+        };
+        assert_eq!(
+            [",", ", and a connection", ", and 17 connections"].map(|what| moved(&said(what))),
+            [0, 1, 17]
+        );
     }
 }

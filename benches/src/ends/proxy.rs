@@ -28,7 +28,7 @@ pub struct Nginx {
 
 impl Nginx {
     pub const DEFAULT: Self = Self { keepalive: "", connection: "", upload: "" };
-    const POOL: Self = Self {
+    pub const POOL: Self = Self {
         keepalive: "keepalive 64;",
         connection: "proxy_http_version 1.1; proxy_set_header Connection \"\";",
         ..Self::DEFAULT

@@ -23,10 +23,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const PART: &str = "restart";
-const CLIENTS: usize = 200;
+pub const CLIENTS: usize = 200;
 pub const THREADS: usize = 2;
 /// Clients rest or hesitate for up to this, well below the grace of a drain.
-const REST_MAX: Duration = Duration::from_millis(400);
+pub const REST_MAX: Duration = Duration::from_millis(400);
 /// What has to be answered between two restarts, and how long that may take.
 const ANSWERS_BETWEEN: u64 = 1000;
 const BETWEEN_MIN: Duration = Duration::from_millis(200);
@@ -59,12 +59,7 @@ impl Pair {
     /// Replaces so many times, each time once `answered` has grown.
     pub fn roll(&mut self, plan: &Plan, times: usize, answered: impl Fn() -> u64) -> Result<(), Failure> {
         for _ in 0..times {
-            let (before, begun) = (answered(), Instant::now());
-            while begun.elapsed() < BETWEEN_MIN
-                || (answered() < before + ANSWERS_BETWEEN && begun.elapsed() < BETWEEN_MAX)
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            between(&answered);
             self.replace(plan)?;
         }
         Ok(())
@@ -76,6 +71,16 @@ impl Pair {
             self.ended.push(program.stop()?);
         }
         Ok(self.ended)
+    }
+}
+
+/// Waits between two restarts until clients have had their time.
+pub fn between(answered: &impl Fn() -> u64) {
+    let (before, begun) = (answered(), Instant::now());
+    while begun.elapsed() < BETWEEN_MIN
+        || (answered() < before + ANSWERS_BETWEEN && begun.elapsed() < BETWEEN_MAX)
+    {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -136,7 +141,7 @@ mod tests {
     use std::process::ExitStatus;
 
     fn ended(accepted: u64) -> Ended {
-        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted }
+        Ended { status: ExitStatus::from_raw(0), took: Duration::ZERO, accepted, moved: 0 }
     }
 
     fn failing(counts: &Counts, accepted: &[u64]) -> Vec<String> {

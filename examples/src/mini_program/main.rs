@@ -89,6 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Failure> {
+    let inherited = netpoll_core::listen_fds()?;
     let descriptors = netpoll_core::raise_open_files(DESCRIPTORS_WANTED)?;
     if descriptors < DESCRIPTORS_MIN {
         let message = format!(
@@ -113,7 +114,14 @@ fn serve(options: &Options) -> Result<(), Failure> {
     let running = server
         .limits(options.limits.clone())
         .server_header(options.server_header.clone())
-        .runtime(|builder| options.apply(builder).on_stuck(|turn| complain(&format!("{turn}"))))
+        .runtime(|builder| {
+            let builder = options.apply(builder).inherit(inherited);
+            let builder = builder.on_stuck(|turn| complain(&format!("{turn}")));
+            match options.handover() {
+                Some(handover) => builder.handover(handover.on_end(handover_ended)),
+                None => builder,
+            }
+        })
         .app(move |worker| app::router(&served, worker, limit.as_ref(), echo_bytes_max))
         .start()?;
 
@@ -143,6 +151,14 @@ fn serve(options: &Options) -> Result<(), Failure> {
 /// An address as one would paste it.
 fn shown(addr: &Address) -> String {
     if addr.is_unix() { addr.to_string() } else { format!("http://{addr}") }
+}
+
+/// What became of a process that wanted to take over.
+fn handover_ended(outcome: Result<u32, &io::Error>) {
+    match outcome {
+        Ok(pid) => complain(&format!("process {pid} has taken over")),
+        Err(error) => complain(&format!("no other process has taken over: {error}")),
+    }
 }
 
 /// A line on standard error.

@@ -5,14 +5,16 @@
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use netpoll_core::{Address, Backend, Budget, Builder, ConnLimits, WaitStrategy, Workers};
+use netpoll_core::{Address, Backend, Budget, Builder, ConnLimits, Handover, WaitStrategy, Workers};
 use netpoll_http::{Limits, ServerHeader};
 
 use crate::sources::{Asked, Names, Setting, Wrong};
 use crate::values::{
-    address, at_least_one, cpu_list, parsed, rate, seconds, server_header, some_seconds, worker_count,
+    address, at_least_one, cpu_list, parsed, rate, seconds, server_header, socket_path, some_seconds,
+    worker_count,
 };
 
 /// What `--help` prints.
@@ -29,6 +31,7 @@ const NAMES: Names = Names {
         "backend",
         "drain",
         "lame-duck",
+        "handover",
         "reserved",
         "admin",
         "stuck-turn",
@@ -61,6 +64,7 @@ pub struct Options {
     lame_duck: Duration,
     stuck_turn: Duration,
     share_port: bool,
+    handover: Option<PathBuf>,
     workers: Option<usize>,
     cpus: Option<Vec<usize>>,
     budget: Budget,
@@ -110,6 +114,7 @@ impl Options {
             lame_duck: Duration::ZERO,
             stuck_turn: Duration::from_secs(10),
             share_port: false,
+            handover: None,
             workers: None,
             cpus: None,
             budget: Budget::default(),
@@ -139,6 +144,7 @@ impl Options {
             "stuck-turn" => self.stuck_turn = setting.read(some_seconds)?,
             "admin" => self.admin = Some(setting.read(address)?),
             "server-header" => self.server_header = setting.read(server_header)?,
+            "handover" => self.handover = Some(setting.read(socket_path)?),
             "share-port" => self.share_port = setting.read(parsed)?,
             "reserved" => self.reserved = Some(setting.read(parsed)?),
             "head-timeout" => limits.head_timeout = setting.read(some_seconds)?,
@@ -155,6 +161,11 @@ impl Options {
             name => unreachable!("{name} is among the names and nobody reads it"),
         }
         Ok(())
+    }
+
+    /// Where a process hands over to the next.
+    pub fn handover(&self) -> Option<Handover> {
+        self.handover.as_ref().map(Handover::at)
     }
 
     /// Hands the settings of the runtime to it.
@@ -246,6 +257,7 @@ mod tests {
                 format!("{timeout} \"0\": must be more than zero seconds")
             );
         }
+        assert_eq!(said("--handover="), "--handover \"\": must be a path of 1 to 96 bytes");
         assert!(said("--colour").contains("--colour") && said("--addr").contains("--addr"));
         assert!(said("stray").contains("stray"));
     }

@@ -1,6 +1,7 @@
 //! Values of options: text in, a value or the reason why it is none out.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use netpoll_http::ServerHeader;
 const CPU_MAX: usize = 8191;
 /// Workers that are nobody's mistake, on however few CPUs.
 const WORKERS_SENSIBLE: usize = 64;
+/// A socket's path has 107 bytes, and while two processes listen the newer one's has a dot and its number behind it.
+const SOCKET_PATH_MAX: usize = 96;
 /// A request in a microsecond: more than a machine answers.
 const RATE_MAX: u32 = 1_000_000;
 
@@ -48,6 +51,14 @@ pub fn rate(text: &str) -> Result<u32, String> {
 /// What the server calls itself; `none` is that it does not. Whether it can be a header is seen when the server starts.
 pub fn server_header(text: &str) -> Result<ServerHeader, String> {
     Ok(if text == "none" { None.into() } else { text.to_owned().into() })
+}
+
+/// The file of a socket.
+pub fn socket_path(text: &str) -> Result<PathBuf, String> {
+    match text.len() {
+        1..=SOCKET_PATH_MAX => Ok(PathBuf::from(text)),
+        _ => Err(format!("must be a path of 1 to {SOCKET_PATH_MAX} bytes")),
+    }
 }
 
 pub fn seconds(text: &str) -> Result<Duration, String> {

@@ -5,6 +5,7 @@ mod browser;
 mod chromium;
 mod dns;
 mod doctor;
+mod handover;
 mod key_value_store;
 mod mini_program;
 mod operators;

@@ -99,6 +99,10 @@ impl Program {
         self.wait()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM. It is sent once the program catches it: the address may be printed before that.
     pub fn ask_to_end(&mut self) {
         let asked = Instant::now();

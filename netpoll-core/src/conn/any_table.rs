@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::io;
+use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
 
 use super::connect::Order;
 use super::ending::CutPeer;
 use super::stream::{End, Stream};
-use super::{Context, Message};
+use super::{Context, Message, Moved, Succession};
 use crate::clockwork::Instant;
 use crate::driver::{HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key};
@@ -48,6 +49,16 @@ pub trait Table: Any {
     /// What others want of a connection.
     fn order(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, order: Order);
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io);
+    /// Sends all that can go on in the process that follows there, and returns how many that were.
+    fn move_idle(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        succession: &Succession,
+        to: &Sender<Moved>,
+    ) -> u64;
+    /// A connection has come from the process before.
+    fn has_arrived(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, state: &[u8]);
     /// Resets what is still open, names some of it, and returns how many that were.
     fn cut_all(&mut self, cx: &mut Context, io: &mut dyn Io, peers: &mut Vec<CutPeer>) -> usize;
     /// Whether a drain has to wait for a connection of these. Quick where it has.

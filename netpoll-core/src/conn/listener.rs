@@ -6,15 +6,16 @@
 //! A listener that closes first takes in everybody whom the kernel has told that they are connected. So it retires: the
 //! kernel lets nobody begin a connection from then on (they try again, and find another process on the port or a closed one),
 //! those who had begun get a moment to complete theirs, and then the driver is told to take in whoever stands in the queue:
-//! when it says that nobody is left, the listener closes. A queue that somebody else goes on with is only drained.
+//! when it says that nobody is left, the listener closes. A queue that somebody else goes on with is only drained, and one that the
+//! process that follows goes on with is left to it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Context, Peer, Protocol, Tables};
+use super::{Context, Fate, Peer, Protocol, Tables};
 use crate::clockwork::Instant;
 use crate::driver::{Close, Demand, Io, Retired, is_exhaustion};
 use crate::mem::{self, Guarded, Key, KeySlab};
@@ -53,7 +54,8 @@ pub enum Door {
 }
 
 struct Listener {
-    admit: Guarded<Admit>,
+    /// Shared by those of one address.
+    admit: Guarded<Rc<RefCell<Admit>>>,
     pause: Duration,
     on_ready_list: bool,
     /// Its peers are served whatever the limits on connections say, with the last descriptor if need be.
@@ -63,6 +65,10 @@ struct Listener {
     closing: bool,
     /// The driver takes in whoever stands in the queue; when nobody does, it closes.
     is_drained: bool,
+    /// Which `listen` call it is of.
+    of: Option<usize>,
+    /// What the process that follows knows its socket by.
+    number: Option<usize>,
     /// Peers that it may still take in while it closes.
     newcomers_left: usize,
     /// Of one whose peers are taken in one by one.
@@ -103,10 +109,18 @@ impl Listener {
         evict(tables, cx, io, IDLE_MIN)
     }
 
+    /// Whose its queue is.
+    fn fate(&self, cx: &Context) -> Fate {
+        match (&cx.handle.succession, self.number) {
+            (Some(succession), Some(number)) => succession.shared.fate(number),
+            _ => Fate::Ours,
+        }
+    }
+
     /// Runs the user's accept function; a panic in it costs the peer only.
     fn admit(&mut self, tables: &mut Tables, cx: &mut Context, peer: Peer) -> Option<Key> {
         let shown = peer.clone();
-        let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit)(tables, shown)));
+        let admitted = catch_unwind(AssertUnwindSafe(|| (self.admit.borrow_mut())(tables, shown)));
         sys::assert_not_forked();
         admitted.unwrap_or_else(|payload| {
             cx.agenda.stats.panics += 1;
@@ -140,14 +154,30 @@ impl Listeners {
     /// With more listeners than a slab holds.
     pub fn add<P: Protocol>(&mut self, mut accept: impl FnMut(Peer) -> P + 'static) -> Key {
         let admit: Admit = Box::new(move |tables, peer| tables.of::<P>()?.admit(accept(peer)));
+        self.add_one(Rc::new(RefCell::new(admit)), false)
+    }
+
+    /// Another socket at the address of a listener.
+    ///
+    /// # Panics
+    /// With more listeners than a slab holds.
+    pub fn add_another(&mut self, of: Key) -> Option<Key> {
+        let first = self.slots.get(of)?;
+        let (admit, is_reserved) = (Rc::clone(&first.admit), first.is_reserved);
+        Some(self.add_one(admit, is_reserved))
+    }
+
+    fn add_one(&mut self, admit: Rc<RefCell<Admit>>, is_reserved: bool) -> Key {
         let listener = Listener {
             admit: Guarded::new(admit),
             pause: PAUSE_MIN,
             on_ready_list: false,
-            is_reserved: false,
+            is_reserved,
             is_resting: false,
             closing: false,
             is_drained: false,
+            of: None,
+            number: None,
             newcomers_left: usize::MAX,
             door: None,
         };
@@ -159,6 +189,18 @@ impl Listeners {
         if let Some(listener) = self.slots.get_mut(key) {
             listener.is_reserved = true;
         }
+    }
+
+    /// Which `listen` call it is of, and what the process that follows knows its socket by.
+    pub fn set_origin(&mut self, key: Key, of: usize, number: Option<usize>) {
+        if let Some(listener) = self.slots.get_mut(key) {
+            (listener.of, listener.number) = (Some(of), number);
+        }
+    }
+
+    /// One of this `listen` call.
+    pub fn of(&self, of: usize) -> Option<Key> {
+        self.slots.keys().find(|key| self.slots.get(*key).is_some_and(|listener| listener.of == Some(of)))
     }
 
     /// Its peers are taken in at this door, and whoever moves it has the listener looked after ([`stirred`](Self::stirred)).
@@ -312,7 +354,15 @@ impl Listeners {
         for key in keys {
             let Some(listener) = self.slots.get_mut(key) else { continue };
             listener.closing = true;
-            match io.retire(key) {
+            let retired = match listener.fate(cx) {
+                Fate::Ours => io.retire(key),
+                Fate::Lent => Retired::Not,
+                Fate::Handed => {
+                    self.remove(io, key);
+                    continue;
+                }
+            };
+            match retired {
                 Retired::Soon => {
                     // Never up to the end of the drain: whoever comes in needs some of it.
                     let wait = HANDSHAKES.min(cx.drain_ends.duration_since(now) / 2);

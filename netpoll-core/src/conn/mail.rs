@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnId, Local, Message, Order, Packet, Start};
+use super::{Arrived, ConnId, Local, Message, Order, Packet, Start};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Sender;
 use crate::sys::Address;
@@ -48,6 +48,8 @@ pub enum Letter {
     },
     /// To itself: commands have led to commands for long enough, the others go on now.
     Obey,
+    /// A connection has come from the process before.
+    Arrived(Box<Arrived>),
     /// No worker has anything left: they leave.
     AllDrained,
     /// Drain; cut what is left after this time.

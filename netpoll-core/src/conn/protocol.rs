@@ -130,6 +130,23 @@ pub trait Protocol: Sized + 'static {
         false
     }
 
+    /// What the process that follows has to know of this connection, which may go on there ([`Builder::handover`](crate::Builder::handover)): between two
+    /// messages, with nothing half done, and for whoever made the peer known to it a way to know it again. At most 1024 bytes. Asked when the other process
+    /// serves, in front of [`stopping`](Self::stopping), of accepted connections with no output queued, no input left or paused, no task, layer or link; `None`, the default, is
+    /// drained as ever. A connection that goes is [lost](Self::lost) here ([`Lost::HandedOver`]), and its name leads nowhere; its peer notices
+    /// nothing, and what it has sent lies in the socket. Where the driver has received ahead (io_uring) none does.
+    fn hand_over(&mut self, conn: &mut Conn<'_>) -> Option<Vec<u8>> {
+        let _ = conn;
+        None
+    }
+
+    /// This connection comes from another process, whose protocol has said this of it ([`hand_over`](Self::hand_over)). Called once, right behind
+    /// [`opened`](Self::opened). The default closes it: what cannot be handed over cannot be taken over.
+    fn taken_over(&mut self, conn: &mut Conn<'_>, state: &[u8]) -> Flow {
+        let _ = (conn, state);
+        Flow::Close
+    }
+
     /// Since when the connection has been idle, if it is: nothing is under way on it, and closing it costs its peer no more than
     /// connecting again. Asked when there is no room for newcomers, or hardly any: those who have idled longest
     /// are closed then ([`Lost::Evicted`]). Asked as well when the deadline of a drain has passed: who is idle is closed, with its
@@ -304,6 +321,8 @@ pub enum Lost {
     /// It was idle, and newcomers needed room: [`ConnLimits::connections_max`](crate::ConnLimits::connections_max) was
     /// reached or near, or there was no descriptor, or no memory of the kernel, for one.
     Evicted,
+    /// It goes on in the process that follows ([`Protocol::hand_over`]).
+    HandedOver,
     /// All connections of its worker together hold more memory than
     /// [`ConnLimits::memory_bytes_max`](crate::ConnLimits::memory_bytes_max), and this one wanted to hold more.
     MemoryOverflow,
@@ -327,6 +346,7 @@ impl fmt::Display for Lost {
             Self::InputOverflow => "more input was left unconsumed than allowed",
             Self::OutputOverflow => "more output was queued by others than allowed",
             Self::Evicted => "it was idle, and newcomers needed room",
+            Self::HandedOver => "it goes on in another process",
             Self::MemoryOverflow => "its worker's connections hold more memory than allowed",
             Self::Panicked => "a callback panicked",
             Self::Cut => "cut at the end of a drain",

@@ -226,6 +226,23 @@ impl<P: Protocol> Protocol for Proxied<P> {
         running!(self, protocol => protocol.takes_last_input(), false)
     }
 
+    /// Who the client is says its protocol.
+    fn hand_over(&mut self, conn: &mut Conn<'_>) -> Option<Vec<u8>> {
+        running!(self, protocol => protocol.hand_over(conn), None)
+    }
+
+    /// The header was taken off by the process before.
+    fn taken_over(&mut self, conn: &mut Conn<'_>, state: &[u8]) -> Flow {
+        if let State::Waits { accept, peer, .. } = &mut self.0 {
+            let (accept, peer) = (Rc::clone(accept), peer.clone());
+            let flow = self.begin(conn, &accept, peer, None);
+            if ends(flow) {
+                return flow;
+            }
+        }
+        running!(self, protocol => protocol.taken_over(conn, state), Flow::Close)
+    }
+
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         running!(self, protocol => protocol.idle_since(conn), None)
     }

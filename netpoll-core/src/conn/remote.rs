@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::mail::{Letter, by_worker};
 use super::{
     ConnId, ConnectOptions, DatagramId, Dial, DialNames, LastLongTurn, Life, Local, LongTurn, Message, Order,
-    Packet, Protocol, Readiness, Stage, Target,
+    OwnSuccession, Packet, Protocol, Readiness, Stage, Target,
 };
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{DatagramPath, Guarded};
@@ -42,6 +42,8 @@ pub struct Handle {
     pub(crate) names: DialNames,
     pub(crate) long_turns: Arc<[LastLongTurn]>,
     pub(crate) life: Arc<Life>,
+    /// What it keeps for the process that follows.
+    pub(crate) succession: Option<OwnSuccession>,
 }
 
 /// What became of the settings on this machine.
@@ -373,6 +375,12 @@ impl Handle {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether another process serves in place of this one ([`Builder::handover`](crate::Builder::handover)), which drains then.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.succession.as_ref().is_some_and(|succession| succession.shared.is_handed_over())
+    }
+
     /// Begins a graceful drain: listeners close after taking in who waits there, protocols are told
     /// ([`Protocol::stopping`]), dials go on, and what is still open or connecting after this time is reset. Peers that are idle and do not
     /// close themselves take three seconds of it by default: the grace
@@ -385,6 +393,9 @@ impl Handle {
     pub fn drain(&self, within: Duration) {
         self.check();
         self.life.reach(Stage::Draining);
+        if let Some(succession) = &self.succession {
+            succession.let_go();
+        }
         for worker in self.workers.iter() {
             worker.send(Letter::Stop { within });
         }

@@ -4,6 +4,7 @@
 //! never calls a callback while another of its callbacks runs: effects on others are commands.
 
 use std::io;
+use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use super::guard::Outlook;
 use super::reply::{Part, Reply};
 use super::slot::{Flush, Slot};
 use super::stream::{End, Phase, Stream};
-use super::{Conn, Context, Flow, Input, Lost, Message, Protocol};
+use super::{Conn, Context, Flow, Input, Lost, Message, Moved, Protocol, Succession};
 use crate::clockwork::Instant;
 use crate::driver::{Close, HangUp, Io, Verdict};
 use crate::mem::{Guarded, Key, KeySlab};
@@ -487,6 +488,20 @@ impl<P: Protocol> Table for Connections<P> {
             }
         };
         self.call(cx, io, key, Flush::Soon, act);
+    }
+
+    fn move_idle(
+        &mut self,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        succession: &Succession,
+        to: &Sender<Moved>,
+    ) -> u64 {
+        Self::move_idle(self, cx, io, succession, to)
+    }
+
+    fn has_arrived(&mut self, cx: &mut Context, io: &mut dyn Io, key: Key, state: &[u8]) {
+        Self::has_arrived(self, cx, io, key, state);
     }
 
     fn stop_all(&mut self, cx: &mut Context, io: &mut dyn Io) {

@@ -203,6 +203,13 @@ pub trait Io {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Takes a stream with nothing queued and nothing in flight out of the driver, which forgets it: what lies in its socket stays there. `None`, and
+    /// nothing has changed, of a driver that has no sockets or receives ahead, and of a stream that has ended.
+    fn take_out(&mut self, key: Key) -> Option<OwnedFd> {
+        let _ = key;
+        None
+    }
+
     /// The socket of a stream, to ask it or to set an option of it. `None` where there is none, as in a simulation. Nothing is read from it,
     /// written to it or registered: the driver would not know.
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {
@@ -364,6 +371,8 @@ pub enum Queue {
     Own,
     /// One for all of so many workers, in the Unix domain.
     Workers { workers: usize },
+    /// One for so many workers, of TCP, which the next process may have as well.
+    Several { workers: usize },
     /// One for so many workers, and for somebody else, who goes on with it.
     Foreign { workers: usize },
 }
@@ -376,7 +385,10 @@ impl Queue {
 
     /// Several workers accept from it, and take turns.
     pub fn takes_turns(self) -> bool {
-        matches!(self, Self::Workers { workers: 2.. } | Self::Foreign { workers: 2.. })
+        matches!(
+            self,
+            Self::Workers { workers: 2.. } | Self::Several { workers: 2.. } | Self::Foreign { workers: 2.. }
+        )
     }
 }
 

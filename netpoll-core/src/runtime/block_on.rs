@@ -37,11 +37,19 @@ impl Builder {
         );
         self.check()?;
         sys::watch()?;
+        if self.handover.is_some() {
+            let message = "a handover needs `start`: what `block_on` runs ends with its future";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        self.inherit_all(None)?;
         self.workers = Workers::Count(1);
         self.pin = false;
         let drain_within = self.drain_within;
-        let Beginning { handle, seats, files, resolver, blocking, watchdog, companions, .. } =
-            Beginning::new(self)?;
+        let Beginning { handle, seats, mut files, resolver, blocking, watchdog, beside, settings, .. } =
+            Beginning::new(self, None)?;
+        let companions = Beginning::start_beside(&handle, &settings, beside)?;
+        drop(settings);
+        files.take_over();
         let (seat, _farewell) = seats.into_iter().next().expect("one worker");
         let (ready, reports) = mpsc::channel();
         let (gate, opened) = mpsc::channel();

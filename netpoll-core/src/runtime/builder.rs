@@ -3,11 +3,13 @@
 //! Where it listens is told it in `endpoints.rs`, what it has on each worker in `programs.rs`.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Running;
 use super::backend::Backend;
 use super::endpoints::{Bind, Listen};
+use super::handover::{Family, Handover};
 use super::listening::inherited_options;
 use super::placement::Workers;
 use super::programs::{Beside, OnStart, OnThreadStart, State};
@@ -18,7 +20,7 @@ use super::watchdog::{OnStuck, StuckTurn};
 use crate::blocking::JOBS_MAX;
 use crate::conn::{ConnLimits, UdpOptions};
 use crate::reactor::{Budget, SPIN_MAX, WaitStrategy};
-use crate::sys::{Keepalive, StopSignal, StreamOptions};
+use crate::sys::{Keepalive, ListenFd, StopSignal, StreamOptions};
 
 /// What no handler should take without a wait, and no liveness probe should fail for.
 pub(super) const STUCK_TURN: Duration = Duration::from_secs(10);
@@ -53,6 +55,12 @@ pub struct Builder {
     pub(super) watchdog: bool,
     pub(super) on_stuck: Vec<OnStuck>,
     pub(super) manager: Manager,
+    pub(super) handover: Option<Handover>,
+    pub(super) inherited: Vec<ListenFd>,
+    /// It stands beside another runtime.
+    pub(super) is_beside: bool,
+    /// Made of these by `start`, and shared with runtimes beside it.
+    pub(super) family: Arc<Family>,
     pub(super) lame_duck: Duration,
     pub(super) drain_within: Duration,
     pub(super) stop_on_signals: bool,
@@ -96,6 +104,10 @@ impl Builder {
             watchdog: false,
             on_stuck: Vec::new(),
             manager: Manager::default(),
+            handover: None,
+            inherited: Vec::new(),
+            is_beside: false,
+            family: Arc::default(),
             lame_duck: Duration::ZERO,
             drain_within: Duration::from_secs(10),
             stop_on_signals: false,
@@ -270,6 +282,8 @@ impl Builder {
             backlog: self.backlog,
             share_port: self.share_port,
             socket_mode: self.socket_mode,
+            is_beside: true,
+            family: Arc::clone(&self.family),
             ..Self::new()
         }
     }
@@ -397,6 +411,53 @@ impl Builder {
     #[must_use]
     pub fn service_manager(mut self, manager: ServiceManager) -> Self {
         self.manager = Manager::This(manager);
+        self
+    }
+
+    /// Takes over from a process that serves at the same [`Handover`], if there is one, and hands over to the next. Default off.
+    ///
+    /// [`start`](Self::start) asks that process for its sockets. A [`listen`](Self::listen) or [`bind_udp`](Self::bind_udp) whose address it
+    /// has is served at those, with whoever stands in their queues; any other is bound as ever. When all workers are ready, and with them
+    /// whatever can fail, this one serves and the other one drains: its listeners are closed and nobody in their queues is lost, its
+    /// connections end as in any drain but those that are idle and can go on in this one ([`Protocol::hand_over`](crate::Protocol::hand_over)), and its [`Running::wait`](super::Running::wait) returns. Who connects meanwhile is served by the one or
+    /// the other. If this one ends before it serves, with an error or otherwise, the other one serves on as if nothing had been; if the
+    /// other one ends before, this one goes on with the sockets. A process that is not of this user, speaks another version, or
+    /// is no such process, is an error of `start`, and nothing is bound then.
+    ///
+    /// Each socket of the other process has a queue of its own, and gets a worker here, whatever the numbers of workers: of
+    /// fewer workers some have several, of more some share one, so their number stays that of the process that has bound the
+    /// address. Sockets that its tasks have opened are not handed over, nor those of [`own_ports`](Self::own_ports) on port 0. What is inherited by
+    /// connections is set as here; backlog, `defer_accept` and permissions stay as they were. An address that
+    /// is not listened at here is closed by the other process as in any drain. [`share_port`](Self::share_port) is not needed.
+    ///
+    /// With [`sd_notify`](Self::sd_notify) the manager hears `RELOADING=1` when one that follows has come and `READY=1` when that is over, with
+    /// `MAINPID=` if it serves; then this one says nothing more. The one that follows knows the manager and its watchdog by this
+    /// one where its own environment names none.
+    ///
+    /// It costs a thread that sleeps, and a descriptor for each socket. A runtime that stands [beside](Self::beside) this one hands over its
+    /// sockets with it; it is started when all workers are ready where there is a process to take over from, and ends as ever.
+    #[must_use]
+    pub fn handover(mut self, handover: Handover) -> Self {
+        self.handover = Some(handover);
+        self
+    }
+
+    /// Whether [`handover`](Self::handover) is set.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.handover.is_some() || self.family.succession.is_some()
+    }
+
+    /// Sockets that somebody else has opened, such as a service manager ([`listen_fds`](crate::listen_fds)): a [`listen`](Self::listen) or
+    /// [`bind_udp`](Self::bind_udp) whose address one of them has is served at that one instead of binding. For programs whose addresses are
+    /// settings, and that may be started with sockets or without; what holds for such sockets is said at
+    /// [`listen_on`](Self::listen_on).
+    ///
+    /// One that nobody listens at is an error of [`start`](Self::start): whoever connects there would wait for ever. So is a descriptor of
+    /// another kind.
+    #[must_use]
+    pub fn inherit(mut self, sockets: impl IntoIterator<Item = ListenFd>) -> Self {
+        self.inherited.extend(sockets);
         self
     }
 

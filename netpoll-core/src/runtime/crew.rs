@@ -36,12 +36,16 @@ impl Crew {
         Self { name, members: Vec::new(), ready, reports }
     }
 
-    /// Starts all threads, and returns them when every worker is ready.
+    /// Starts all threads, and returns them when every worker is ready and `before` has returned.
     ///
     /// # Errors
-    /// The first that a worker reported; no thread to be had. Then no worker serves, and the sockets are closed.
-    pub fn start(mut self, seats: impl Iterator<Item = (Seat, Farewell)>) -> io::Result<Vec<Thread>> {
-        let started = self.spawn(seats).and_then(|()| self.wait());
+    /// The first that a worker reported; that of `before`; no thread to be had. Then no worker serves, and the sockets are closed.
+    pub fn start(
+        mut self,
+        seats: impl Iterator<Item = (Seat, Farewell)>,
+        before: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Vec<Thread>> {
+        let started = self.spawn(seats).and_then(|()| self.wait()).and_then(|()| before());
         match started {
             Ok(()) => Ok(self.members.into_iter().map(Member::serve).collect()),
             Err(error) => {

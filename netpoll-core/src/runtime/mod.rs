@@ -8,6 +8,7 @@ mod block_on;
 mod builder;
 mod crew;
 mod endpoints;
+mod handover;
 mod listening;
 mod placement;
 mod programs;
@@ -29,13 +30,14 @@ use std::time::Duration;
 
 use crate::blocking::{Limits, Pool};
 use crate::clockwork::Clock;
-use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Life, Setup, Stage};
+use crate::conn::{DialNames, Handle, LastLongTurn, Letter, Life, OwnSuccession, Setup, Stage};
 use crate::mem::Guarded;
 use crate::reactor::{Mailbox, Published, Sender};
-use crate::sys::{self, Address, Doorbell, SocketFile};
+use crate::sys::{self, Address, Doorbell};
 
 pub use backend::Backend;
 pub use builder::Builder;
+pub use handover::Handover;
 pub use placement::Workers;
 pub use programs::{Started, WorkerInfo};
 pub use resolver::NameCache;
@@ -45,9 +47,10 @@ pub use watchdog::StuckTurn;
 pub use world::{ListenerId, Options, PeerId, Sim, UdpId};
 
 use crew::{Crew, Thread};
-use listening::Bound;
+use handover::{ManagerName, Offering};
+use listening::{Bound, OwnFiles};
 use placement::Placement;
-use programs::Companion;
+use programs::{Beside, Companion};
 use resolver::Resolver;
 use seat::{Farewell, Seat, Sockets, WorkerError, panicked};
 use watchdog::Watchdog;
@@ -125,10 +128,13 @@ impl Runtime {
 pub struct Running {
     handle: Handle,
     /// Of its Unix sockets; they go when the workers have ended.
-    _files: Vec<SocketFile>,
+    _files: OwnFiles,
     resolver: Resolver,
     blocking: Pool,
     watchdog: Option<Watchdog>,
+    /// Waits for the process that follows.
+    offering: Option<Offering>,
+    took_over: bool,
     /// They go when the workers have ended.
     companions: Vec<Companion>,
     threads: Vec<Thread>,
@@ -143,17 +149,23 @@ pub struct Running {
 struct Beginning {
     handle: Handle,
     seats: Vec<(Seat, Farewell)>,
-    files: Vec<SocketFile>,
+    files: OwnFiles,
     resolver: Resolver,
     blocking: Pool,
     watchdog: Option<Watchdog>,
-    companions: Vec<Companion>,
+    /// What is to stand beside the workers.
+    beside: Vec<Beside>,
+    settings: Arc<Guarded<Builder>>,
+    /// Another way to the service manager.
+    manager: Option<ServiceManager>,
+    /// Where its `listen` calls have led to, as the kernel says it.
+    at: Vec<Address>,
     ended: Arc<Doorbell>,
 }
 
 impl Beginning {
     /// Places the workers and makes everything that can fail.
-    fn new(mut settings: Builder) -> io::Result<Self> {
+    fn new(mut settings: Builder, before: Option<&ManagerName>) -> io::Result<Self> {
         let backend = settings.backend.choose(settings.wait)?;
         let placement = Placement::find(&settings.workers, settings.pin)?;
         let count = placement.cpus.len();
@@ -164,11 +176,23 @@ impl Beginning {
             let message = "steering by CPU needs a pinned worker on each CPU, in order";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let Bound { mut sockets, addrs, files } = Bound::bind(&mut settings, count)?;
+        let succession = settings.family.succession.clone();
+        let first = succession.as_ref().map_or(0, |succession| succession.len());
+        let Bound { mut sockets, addrs, files, files_before } = Bound::bind(&mut settings, count)?;
+        let first_of_each =
+            (0..settings.listeners.len()).filter_map(|of| sockets[0].iter().find(|it| it.of == of));
+        let at = first_of_each.map(|socket| sys::local_addr(socket.fd.as_fd())).collect::<io::Result<_>>()?;
         let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
+        let succession = succession.map(|shared| OwnSuccession {
+            numbers: first..shared.len(),
+            moves: !settings.is_beside,
+            shared,
+        });
+        let files = OwnFiles::new(files, files_before, succession.clone());
         let wait = placement.wait(settings.wait);
         let beside = std::mem::take(&mut settings.beside);
-        let manager = std::mem::take(&mut settings.manager).find()?;
+        let manager = std::mem::take(&mut settings.manager).find(before)?;
+        let again = manager.as_ref().map(ServiceManager::again).transpose()?;
         let settings = Arc::new(Guarded::new(settings));
         let ended = Arc::new(Doorbell::new()?);
 
@@ -204,6 +228,7 @@ impl Beginning {
             names,
             long_turns,
             life: Arc::new(Life::new()),
+            succession,
         };
         let resolver = Resolver::new(settings.name_cache, clock.reader());
         let blocking = Pool::new(Limits {
@@ -213,8 +238,6 @@ impl Beginning {
         });
 
         let watchdog = Watchdog::start(&settings, &handle, manager)?;
-        let companions = beside.into_iter().map(|start| start(&handle, settings.of_one_beside()));
-        let companions = companions.collect::<io::Result<_>>()?;
 
         let parts = mailboxes.into_iter().zip(bells).zip(sockets).zip(&placement.cpus);
         let seats = parts.enumerate().map(|(index, (((mailbox, bell), sockets), cpu))| {
@@ -235,12 +258,21 @@ impl Beginning {
             (seat, Farewell(Arc::clone(&ended)))
         });
         let seats = seats.collect();
-        Ok(Self { handle, seats, files, resolver, blocking, watchdog, companions, ended })
+        let manager = again;
+        Ok(Self { handle, seats, files, resolver, blocking, watchdog, beside, settings, manager, at, ended })
+    }
+
+    /// Starts what is to stand beside the workers.
+    fn start_beside(handle: &Handle, settings: &Builder, beside: Vec<Beside>) -> io::Result<Vec<Companion>> {
+        let companions: io::Result<Vec<_>> =
+            beside.into_iter().map(|start| start(handle, settings.of_one_beside())).collect();
+        settings.family.check_claimed()?;
+        companions
     }
 }
 
 impl Running {
-    fn start(settings: Builder) -> io::Result<Self> {
+    fn start(mut settings: Builder) -> io::Result<Self> {
         sys::watch()?;
         let lame_duck = settings.lame_duck;
         // The first only tells that the drain is near, where there is time for that.
@@ -250,19 +282,59 @@ impl Running {
             false => None,
         };
         let (name, drain_within) = (settings.name, settings.drain_within);
-        let Beginning { handle, seats, files, resolver, blocking, watchdog, companions, ended } =
-            Beginning::new(settings)?;
-        let threads = Crew::new(name).start(seats.into_iter()).inspect_err(|_| {
+        let handover = settings.handover.take();
+        let (heir, place) = settings.inherit_all(handover.as_ref())?;
+        let before = heir.as_ref().and_then(|heir| heir.manager.as_ref());
+        let Beginning {
+            handle,
+            seats,
+            mut files,
+            resolver,
+            blocking,
+            watchdog,
+            beside,
+            settings,
+            manager,
+            at,
+            ended,
+        } = Beginning::new(settings, before)?;
+        // Whoever asks them is served by the process that goes as long as that one serves.
+        let (now, later) = if heir.is_some() { (Vec::new(), beside) } else { (beside, Vec::new()) };
+        let mut companions = match &heir {
+            None => Beginning::start_beside(&handle, &settings, now)?,
+            Some(_) => Vec::new(),
+        };
+        let serves = || match (&heir, &handover) {
+            (Some(heir), Some(handover)) => {
+                heir.ready(handover)?;
+                companions = Beginning::start_beside(&handle, &settings, later)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        let threads = Crew::new(name).start(seats.into_iter(), serves).inspect_err(|_| {
             resolver.close();
             blocking.close();
         })?;
         handle.life.reach(Stage::Serving);
+        let took_over = heir.is_some();
+        let before = heir.and_then(|heir| heir.serves(settings.family.claimed())).map(|way| (way, at));
+        files.take_over();
+        let offering = match (handover, place) {
+            (Some(handover), Some(place)) => {
+                Offering::start(handover, place, before, &handle, manager, drain_within)
+            }
+            _ => None,
+        };
+        drop(settings);
         Ok(Self {
             handle,
             _files: files,
             resolver,
             blocking,
             watchdog,
+            offering,
+            took_over,
             companions,
             threads,
             ended,
@@ -290,8 +362,14 @@ impl Running {
         self.handle.udp_addrs()
     }
 
+    /// Whether it has taken over from another process ([`Builder::handover`]).
+    #[must_use]
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
     /// Waits for a stop signal, if [`Builder::stop_on_signals`] is on, or for the end of a drain that
-    /// [`Handle::drain`] began, and gives the rest of the connections [`Builder::drain_within`] to end.
+    /// [`Handle::drain`] or a process that follows ([`Builder::handover`]) began, and gives the rest of the connections [`Builder::drain_within`] to end.
     ///
     /// A signal is followed by the [`Builder::lame_duck`] time, if there is one, in which a second one begins the drain; in the
     /// drain the next stop signal, of whatever kind, ends the process at once. Like [`stop`](Self::stop), this has no bound if a
@@ -324,8 +402,9 @@ impl Running {
         self.handle.check();
         self.be_lame_duck()?;
         self.handle.drain(within);
-        let Drained { open, cut, cut_peers, tasks_cut, took } = self.join()?;
-        Ok(Report { took, open, cut, cut_peers, tasks_cut, stats: self.handle.stats() })
+        let Drained { open, moved, cut, cut_peers, tasks_cut, took } = self.join()?;
+        let handed_over = self.handle.is_handed_over();
+        Ok(Report { took, open, moved, cut, cut_peers, tasks_cut, handed_over, stats: self.handle.stats() })
     }
 
     /// Serves on for a while and says that it is not ready, until a stop signal, or the end of a worker, has it over earlier.
@@ -369,6 +448,7 @@ impl Running {
             }
         }
         self.handle.life.reach(Stage::Ended);
+        self.offering = None;
         self.watchdog = None;
         self.companions.clear();
         self.resolver.close();

@@ -41,7 +41,7 @@ impl Sockets {
         Self(Arc::new(Mutex::new(Some(sockets))))
     }
 
-    /// All of them, in the order of `listen` calls and then of `bind_udp` calls; `None` if they were taken.
+    /// All of them; `None` if they were taken.
     pub fn take(&self) -> Option<Vec<Socket>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -216,16 +216,29 @@ impl Seat {
         }
         sys::assert_not_forked();
         // They are gone if the start was given up meanwhile.
-        let mut sockets = self.sockets.take().unwrap_or_default().into_iter();
-        for (key, (socket, queue)) in keys.into_iter().zip(&mut sockets) {
-            reactor.driver().io().listen(key, socket, queue)?;
-        }
-        for (protocol, (socket, _)) in bound.into_iter().zip(sockets) {
-            let addr = sys::local_addr(socket.as_fd())?;
+        let mut bound: Vec<_> = bound.into_iter().map(Some).collect();
+        let mut listens = vec![false; keys.len()];
+        for Socket { fd, queue, of, number } in self.sockets.take().unwrap_or_default() {
+            if let Some(first) = keys.get(of).copied() {
+                // The second one of an address has its peers served as the first.
+                let key = match std::mem::replace(&mut listens[of], true) {
+                    false => first,
+                    true => worker.listeners.add_another(first).expect("its first is there"),
+                };
+                worker.listeners.set_origin(key, of, number);
+                reactor.driver().io().listen(key, fd, queue)?;
+                continue;
+            }
+            let of = of - keys.len();
+            let protocol = match bound[of].take() {
+                Some(protocol) => protocol,
+                None => (settings.udp[of].make)(&info)?,
+            };
+            let addr = sys::local_addr(fd.as_fd())?;
             let addr = addr.as_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
             let options = &settings.udp_options;
             let key = worker.sockets.add(addr, options, protocol).expect("fewer sockets than a slab holds");
-            reactor.driver().io().bind(key, socket, &options.setup())?;
+            reactor.driver().io().bind(key, fd, &options.setup())?;
         }
         Ok((reactor, worker))
     }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use super::handover::ManagerName;
 use crate::sys;
 
 /// A service manager that wants to be told how a service is: systemd, or who speaks its protocol (`sd_notify(3)`). For
@@ -17,6 +18,7 @@ use crate::sys;
 pub struct ServiceManager {
     socket: UnixDatagram,
     to: SocketAddr,
+    address: OsString,
     watchdog: Option<Duration>,
 }
 
@@ -37,7 +39,7 @@ impl ServiceManager {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, to, watchdog: None })
+        Ok(Self { socket, to, address: address.to_owned(), watchdog: None })
     }
 
     /// The one that these variables name, if they do: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` unless `WATCHDOG_PID` is of another process.
@@ -90,6 +92,16 @@ impl ServiceManager {
         self.watchdog
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> &[u8] {
+        self.address.as_bytes()
+    }
+
+    /// Another way to it.
+    pub(super) fn again(&self) -> io::Result<Self> {
+        Ok(Self { watchdog: self.watchdog, ..Self::at(&self.address)? })
+    }
+
     /// Tells it something: lines such as `STATUS=47 of 100 tables are read`. One system call, which does not wait.
     ///
     /// # Errors
@@ -117,14 +129,26 @@ pub(super) enum Manager {
 }
 
 impl Manager {
-    /// The manager, if there is one.
+    /// The manager, if there is one: that of the process before, if this one was told none. The watchdog of a process that has followed another
+    /// is that other one's.
     ///
     /// # Errors
     /// The environment names one that makes no sense.
-    pub fn find(self) -> io::Result<Option<ServiceManager>> {
+    pub fn find(self, before: Option<&ManagerName>) -> io::Result<Option<ServiceManager>> {
         match self {
             Self::None => Ok(None),
-            Self::InEnvironment => ServiceManager::of_environment(),
+            Self::InEnvironment => {
+                let mut found = ServiceManager::of_environment()?;
+                if let Some(before) = before {
+                    let manager = match found {
+                        Some(manager) => manager,
+                        None => ServiceManager::at(OsStr::from_bytes(&before.address))?,
+                    };
+                    let every = before.watchdog_usec.map(Duration::from_micros);
+                    found = Some(ServiceManager { watchdog: manager.watchdog.or(every), ..manager });
+                }
+                Ok(found)
+            }
             Self::This(manager) => Ok(Some(manager)),
         }
     }

@@ -14,12 +14,16 @@ pub struct Report {
     pub took: Duration,
     /// Connections that were open when it began, or being made.
     pub open: u64,
+    /// Connections that were idle and went over to another process, which go on there. They are not among those that were open.
+    pub moved: u64,
     /// Connections that the drain deadline cut, dials included.
     pub cut: u64,
     /// Who was at the other end of some of these, eight at most: who holds up a drain is often the same.
     pub cut_peers: Vec<CutPeer>,
     /// Tasks that it dropped, [daemons](crate::task::spawn_daemon) not counted.
     pub tasks_cut: u64,
+    /// Another process has taken over its listeners ([`Builder::handover`](crate::Builder::handover)).
+    pub handed_over: bool,
     /// The counters of the whole run.
     pub stats: Stats,
 }
@@ -40,9 +44,15 @@ impl fmt::Display for Report {
             others => write!(out, " and {others} more)")?,
         }
         match self.tasks_cut {
-            0 => Ok(()),
-            1 => out.write_str("; a task was dropped"),
-            tasks => write!(out, "; {tasks} tasks were dropped"),
+            0 => {}
+            1 => out.write_str("; a task was dropped")?,
+            tasks => write!(out, "; {tasks} tasks were dropped")?,
+        }
+        match (self.handed_over, self.moved) {
+            (false, _) => Ok(()),
+            (true, 0) => out.write_str("; its listeners were handed over"),
+            (true, 1) => out.write_str("; its listeners were handed over, and a connection"),
+            (true, moved) => write!(out, "; its listeners were handed over, and {moved} connections"),
         }
     }
 }

@@ -120,7 +120,9 @@ impl Look {
             if let Some(reports) = &mut self.reports {
                 let now = self.handle.clock.now();
                 let is_stuck = self.looks && !self.handle.stuck().is_empty();
-                if !reports.report(stage, now, is_stuck) {
+                let succession = self.handle.succession.as_ref();
+                let is_over = succession.is_some_and(|succession| succession.shared.is_handed_over());
+                if !is_over && !reports.report(stage, now, is_stuck) {
                     wait = Some(wait.unwrap_or(ONCE_MORE).min(ONCE_MORE));
                 }
             }

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use bytes::Bytes;
 
 use crate::clockwork::Instant;
 use crate::conn::{
-    Answer, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Letter, Listeners,
-    LongTurn, Message, Order, Reach, Sockets, Tables, Watch,
+    Answer, Arrived, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Letter, Listeners,
+    LongTurn, Message, Order, OwnSuccession, Reach, Sockets, Tables, Watch,
     desk::{self, Desk},
 };
 use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
@@ -48,6 +49,8 @@ impl Bell for std::sync::Arc<Doorbell> {
 pub struct Drained {
     /// Connections that were open when it began.
     pub open: u64,
+    /// Connections that went over to the process that follows before it began.
+    pub moved: u64,
     /// Connections that its deadline cut.
     pub cut: u64,
     /// Who was at the other end of some of them.
@@ -62,6 +65,7 @@ impl Drained {
     /// Adds another worker's.
     pub fn merge(&mut self, other: Self) {
         self.open += other.open;
+        self.moved += other.moved;
         self.cut += other.cut;
         let room = CUT_PEERS_MAX.saturating_sub(self.cut_peers.len());
         self.cut_peers.extend(other.cut_peers.into_iter().take(room));
@@ -432,11 +436,41 @@ impl Worker {
         self.drain_began = now;
         self.cx.draining.store(true, Ordering::Relaxed);
         self.listeners.close_all(&mut self.cx, io);
+        self.move_idle(io);
         for table in self.tables.each() {
             table.stop_all(&mut self.cx, io);
         }
         self.sockets.stop_all(&mut self.cx, io);
         self.cx.lane.stop();
+    }
+
+    /// Sends connections that can go on in the process that follows there.
+    #[cold]
+    fn move_idle(&mut self, io: &mut dyn Io) {
+        let Some(OwnSuccession { shared, moves: true, .. }) = self.cx.handle.succession.clone() else {
+            return;
+        };
+        let Some(way) = shared.take_way(usize::from(self.cx.worker)) else { return };
+        for table in self.tables.each() {
+            self.drained.moved += table.move_idle(&mut self.cx, io, &shared, &way);
+        }
+        self.drained.open -= self.drained.moved;
+    }
+
+    /// Goes on with a connection of the process before.
+    #[cold]
+    fn take_over(&mut self, io: &mut dyn Io, arrived: Arrived) {
+        let Arrived { of, socket, state } = arrived;
+        // It may have ended on its way, and so may the listener.
+        let (Ok(peer), Some(listener)) = (sys::peer_addr(socket.as_fd()), self.listeners.of(of)) else {
+            return;
+        };
+        let Some(key) = self.accepted(io, listener, Ok(Some(peer))) else { return };
+        let result = io.adopt(key, socket);
+        self.opened(io, key, result);
+        if let Some(table) = self.tables.get(key) {
+            table.has_arrived(&mut self.cx, io, key, &state);
+        }
     }
 
     /// A spike is over: gives its memory back to the system.
@@ -710,6 +744,7 @@ impl Host for Worker {
             Letter::SendDatagram { from, packet } => {
                 self.sockets.send(&mut self.cx, from, packet.to, &packet.bytes);
             }
+            Letter::Arrived(arrived) => self.take_over(io, *arrived),
             Letter::AllDrained => {}
             Letter::Obey => {
                 self.obeys_later = false;

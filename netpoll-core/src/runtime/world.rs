@@ -150,6 +150,7 @@ impl Sim {
             names: DialNames::default(),
             long_turns: (0..count).map(|_| LastLongTurn::default()).collect(),
             life: Arc::new(Life::new()),
+            succession: None,
         };
         handle.life.reach(Stage::Serving);
         let names = Names::default();

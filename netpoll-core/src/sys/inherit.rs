@@ -31,6 +31,13 @@ pub struct ListenFd {
     pub socket: OwnedFd,
 }
 
+impl ListenFd {
+    /// One that somebody else than a manager has opened.
+    pub fn new(name: impl Into<String>, socket: impl Into<OwnedFd>) -> Self {
+        Self { name: name.into(), socket: socket.into() }
+    }
+}
+
 impl From<ListenFd> for OwnedFd {
     fn from(fd: ListenFd) -> Self {
         fd.socket

@@ -21,6 +21,7 @@ mod inherit;
 mod lend;
 mod limits;
 mod monotonic;
+mod passing;
 mod reserve;
 mod signal;
 mod socket;
@@ -61,6 +62,7 @@ pub use linux::epoll::{
 #[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 pub use linux::uring::RingName;
 pub use monotonic::monotonic_nanos;
+pub use passing::{Heard, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd};
 pub use reserve::ReserveFd;
 pub use signal::{
     Listening, SignalKind, StopSignal, StopSignals, Woken, has_come, prepare_signals, wait_for_signals,

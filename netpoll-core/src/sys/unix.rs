@@ -96,6 +96,33 @@ pub fn refuse_new_unix_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
 #[derive(Debug)]
 pub struct SocketFile(Option<OwnFile>);
 
+impl SocketFile {
+    /// The file that is there now, of a socket that another process has bound.
+    ///
+    /// # Errors
+    /// The kernel's: there is none.
+    pub fn of_another(path: &Path) -> io::Result<Self> {
+        OwnFile::of(std::path::absolute(path)?).map(|file| Self(Some(file)))
+    }
+
+    /// Leaves it where it is, because its socket goes on without us.
+    pub fn leave(mut self) {
+        if let Some(file) = self.0.take() {
+            file.leave();
+        }
+    }
+
+    /// Puts it in the place of whatever is there, at once.
+    ///
+    /// # Errors
+    /// The kernel's. Then it is gone.
+    pub fn put_at(mut self, path: &Path) -> io::Result<Self> {
+        let _turn = take_turn(path);
+        let file = self.0.take().map(|file| file.rename(std::path::absolute(path)?)).transpose()?;
+        Ok(Self(file))
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some(file) = self.0.take()

@@ -459,6 +459,28 @@ impl<S: Service> Protocol for Http<S> {
         }
     }
 
+    /// Between two requests all there is to know is who asks, and whether he has asked before.
+    fn hand_over(&mut self, _conn: &mut Conn<'_>) -> Option<Vec<u8>> {
+        if !matches!(self.phase, Phase::Idle) || self.is_behind || self.half_closed {
+            return None;
+        }
+        let peer = match &self.peer {
+            Address::Unknown => String::new(),
+            peer => peer.to_string(),
+        };
+        Some([&[u8::from(self.has_answered)], peer.as_bytes()].concat())
+    }
+
+    fn taken_over(&mut self, conn: &mut Conn<'_>, state: &[u8]) -> Flow {
+        let [has_answered, peer @ ..] = state else { return Flow::Close };
+        self.has_answered = *has_answered != 0;
+        // A client in the Unix domain has no name to be told apart by; this process knows as much of it as the other one did.
+        if let Some(peer) = std::str::from_utf8(peer).ok().and_then(|peer| peer.parse().ok()) {
+            self.peer = peer;
+        }
+        conn.unchanged_flow()
+    }
+
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
         match &mut self.phase {
             Phase::Upgraded(next) => next.idle_since(conn),

@@ -377,7 +377,9 @@ impl<S: Service> Http<S> {
         };
         for made in std::mem::take(&mut watch.unsent) {
             let now = commands.now().unwrap_or(made.figures.answered);
-            let outcome = if matches!(reason, Lost::Closed) { made.figures.outcome } else { whose };
+            // One that goes on in another process has sent all of its answers.
+            let is_whole = matches!(reason, Lost::Closed | Lost::HandedOver);
+            let outcome = if is_whole { made.figures.outcome } else { whose };
             show(worker, &made.ends(outcome), &made.request, made.cause.as_deref(), now);
             worker.let_go(made);
         }

@@ -66,6 +66,15 @@ impl<R: Register> Io for Streams<R> {
         Ok(())
     }
 
+    fn take_out(&mut self, key: Key) -> Option<OwnedFd> {
+        let ended = R::MOVES_BYTES || self.sources.get(key)?.bits & (CONNECTING | ENDED) != 0;
+        let source = if ended { None } else { self.sources.remove(key) }?;
+        self.counts.syscalls_ctl += R::CALLS;
+        // Its socket stays open, and would be reported on.
+        self.poller.forget_listener(source.fd.as_fd());
+        Some(source.fd)
+    }
+
     fn socket(&self, key: Key) -> Option<BorrowedFd<'_>> {
         self.sources.get(key).map(|source| source.fd.as_fd())
     }
@@ -158,7 +167,9 @@ impl<R: Register> Io for Streams<R> {
     fn retire(&mut self, listener: Key) -> Retired {
         let Some(door) = self.doors.get(listener) else { return Retired::Not };
         let (retired, kept_away) = match door.queue {
-            Queue::Own => (Retired::Soon, sys::refuse_new_connections(door.socket().as_fd())),
+            Queue::Own | Queue::Several { .. } => {
+                (Retired::Soon, sys::refuse_new_connections(door.socket().as_fd()))
+            }
             // Of all workers: whoever is first does it for the others, who drain as well.
             Queue::Workers { .. } => (Retired::Now, sys::refuse_new_unix_connections(door.socket().as_fd())),
             Queue::Foreign { .. } => return Retired::Not,

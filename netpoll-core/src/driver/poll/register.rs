@@ -28,7 +28,7 @@ pub trait Register {
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()>;
     /// Keeps silent about a registered listener, or reports it again, those who have come meanwhile included.
     fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()>;
-    /// A listener that is reported is about to be closed, which others have open as well.
+    /// A listener that is reported is about to be closed, which others have open as well, or a stream is about to go elsewhere.
     fn forget_listener(&self, fd: BorrowedFd<'_>);
     /// Reports edges of the input of a datagram socket under this key from now on.
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;

@@ -1,0 +1,111 @@
+//! The sockets that a runtime, and those that stand beside it, have from others and keep for others.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::conn::{SocketKind, SocketName, Succession};
+use crate::sys::{self, ListenFd};
+
+/// A socket that was open before this runtime.
+pub struct Inherited {
+    pub name: SocketName,
+    pub socket: OwnedFd,
+    /// What the process that goes knows it by.
+    pub number: Option<u16>,
+}
+
+#[derive(Default)]
+struct Estate {
+    unclaimed: Vec<Inherited>,
+    claimed: Vec<u16>,
+}
+
+/// What they share.
+#[derive(Default)]
+pub struct Family {
+    estate: Mutex<Estate>,
+    /// Where there is to be a process that follows.
+    pub succession: Option<Arc<Succession>>,
+}
+
+impl Family {
+    pub fn new(hands_over: bool) -> Self {
+        let succession = hands_over.then(|| Arc::new(Succession::new()));
+        Self { estate: Mutex::default(), succession }
+    }
+
+    fn estate(&self) -> MutexGuard<'_, Estate> {
+        self.estate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody may want it.
+    pub fn add(&self, inherited: Inherited) {
+        self.estate().unclaimed.push(inherited);
+    }
+
+    /// The same for one that a service manager has opened.
+    ///
+    /// # Errors
+    /// Nobody could listen on it or receive from it (`InvalidInput`).
+    pub fn add_of_manager(&self, fd: ListenFd) -> io::Result<()> {
+        let ListenFd { name, socket } = fd;
+        let is_stream = sys::check_listener(socket.as_fd());
+        let (kind, bound) = match is_stream {
+            Ok(addr) => (SocketKind::Stream, addr.to_string()),
+            Err(error) => match sys::check_datagrams(socket.as_fd()) {
+                Ok(addr) => (SocketKind::Datagrams, addr.to_string()),
+                Err(_) => return Err(io::Error::new(error.kind(), format!("socket `{name}`: {error}"))),
+            },
+        };
+        let name = SocketName { kind, asked: bound.clone(), bound, is_foreign: true };
+        self.add(Inherited { name, socket, number: None });
+        Ok(())
+    }
+
+    /// The sockets of one address, of all workers that there were: one that was asked for in these words, or one that is there.
+    pub fn claim(&self, kind: SocketKind, wanted: &str) -> Vec<Inherited> {
+        let mut estate = self.estate();
+        let of = |found: fn(&SocketName) -> &str| {
+            let mut all = estate.unclaimed.iter().map(|inherited| &inherited.name);
+            all.find(|name| name.kind == kind && found(name) == wanted).cloned()
+        };
+        let Some(name) = of(|name| &name.asked).or_else(|| of(|name| &name.bound)) else { return Vec::new() };
+        let (claimed, left) = estate.unclaimed.drain(..).partition(|inherited| inherited.name == name);
+        estate.unclaimed = left;
+        let claimed: Vec<Inherited> = claimed;
+        estate.claimed.extend(claimed.iter().filter_map(|inherited| inherited.number));
+        claimed
+    }
+
+    /// What was claimed of the process that goes. Nobody can claim more: the rest is closed.
+    pub fn claimed(&self) -> Vec<u16> {
+        let mut estate = self.estate();
+        estate.unclaimed.clear();
+        estate.claimed.clone()
+    }
+
+    /// Whether somebody listens wherever a service manager expects it.
+    ///
+    /// # Errors
+    /// Nobody does somewhere (`InvalidInput`).
+    pub fn check_claimed(&self) -> io::Result<()> {
+        let estate = self.estate();
+        match estate.unclaimed.iter().find(|inherited| inherited.number.is_none()) {
+            None => Ok(()),
+            Some(Inherited { name, .. }) => {
+                let message = format!("a socket at {} was handed in, and nobody listens there", name.bound);
+                Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+            }
+        }
+    }
+
+    /// Keeps a descriptor for the process that follows, if there is to be one.
+    ///
+    /// # Errors
+    /// Too many; no descriptor to be had.
+    pub fn keep(&self, name: &SocketName, socket: &OwnedFd) -> io::Result<Option<usize>> {
+        let Some(succession) = &self.succession else { return Ok(None) };
+        succession.keep(name.clone(), socket.try_clone()?).map(Some)
+    }
+}
