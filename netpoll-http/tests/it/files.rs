@@ -145,7 +145,10 @@ fn nothing_outside_of_the_directory_is_served() {
     for name in ["out", "absolute", "up/secret", "up/root/ten.txt", "magic/etc/passwd", "loop", "loop/a"] {
         assert_eq!(status(&client, &format!("/f/{name}")), 404, "{name}");
     }
-    assert_eq!(client.get("/f/within").text(), "0123456789", "a link that stays inside is followed");
+    // Where a path is walked name by name no link is followed (docs/TUNING.md, macOS).
+    if cfg!(all(target_os = "linux", not(netpoll_portable))) {
+        assert_eq!(client.get("/f/within").text(), "0123456789", "a link that stays inside is followed");
+    }
 }
 
 #[test]
