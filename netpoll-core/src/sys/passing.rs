@@ -1,7 +1,8 @@
 //! Descriptors that go from one process to another over a Unix socket, and who is at its other end.
 //!
 //! One descriptor at most goes with a piece of bytes (`SCM_RIGHTS`, unix(7)), and arrives with the first of them. Invariant: what has come
-//! is owned by the caller or closed, also where more came than there was room for, and is close-on-exec from the moment it is there.
+//! is owned by the caller or closed, also where more came than there was room for, and is close-on-exec: from the moment it is there, where
+//! the system can do that.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{offset_of, zeroed};
@@ -11,10 +12,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use libc::c_int;
 use socket2::{Domain, SockRef, Type};
 
-use super::timeout::Timeout;
 use super::signal::poll;
 use super::socket::local_addr;
-use super::{checked, checked_bytes};
+use super::system::{RECEIVED, domain};
+use super::timeout::Timeout;
+use super::{checked_bytes, system};
 
 /// Descriptors that there is room for: more than one is a mistake of the sender's, which is to be seen as one.
 const ROOM: usize = 4;
@@ -67,10 +69,9 @@ pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usiz
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of::<Control>() as _;
-    let flags = libc::MSG_CMSG_CLOEXEC;
     // SAFETY: recvmsg(2) writes into one slice, which is borrowed mutably, and at most the length said into `control`; both outlive the call.
     // (test: `a_descriptor_arrives_with_its_bytes`)
-    let len = checked_bytes(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
+    let len = checked_bytes(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, RECEIVED) })?;
     let mut fds = Vec::new();
     // Wider or narrower than a `usize` in some C libraries.
     let (control_len, message_len): (usize, usize) =
@@ -89,7 +90,12 @@ pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usiz
     if fds.len() > 1 || message.msg_flags & libc::MSG_CTRUNC != 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors have come than one"));
     }
-    Ok((len, fds.pop()))
+    let fd = match fds.pop() {
+        // A copy is closed on exec.
+        Some(fd) if RECEIVED == 0 => Some(fd.try_clone()?),
+        fd => fd,
+    };
+    Ok((len, fd))
 }
 
 fn empty() -> Control {
@@ -103,41 +109,13 @@ fn plain() -> libc::msghdr {
     unsafe { zeroed() }
 }
 
-/// A process at the other end of a Unix socket, as it was when the two were connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerProcess {
-    /// Its number; zero if it has none in our namespace.
-    pub pid: u32,
-    /// Its effective user.
-    pub user: u32,
-}
-
-/// Who is at the other end.
-///
-/// # Errors
-/// The kernel's: it is no connected Unix socket.
-pub fn peer_process(socket: BorrowedFd<'_>) -> io::Result<PeerProcess> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: getsockopt(2) writes at most `len` bytes to `found`, which is that large and plain integers; both outlive the call.
-    // (test: `who_is_at_the_other_end_is_known`)
-    checked(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut found).cast(),
-            &raw mut len,
-        )
-    })?;
-    Ok(PeerProcess { pid: u32::try_from(found.pid).unwrap_or(0), user: found.uid })
-}
-
 /// The effective user of this process.
 pub fn own_user() -> u32 {
     // SAFETY: geteuid(2) takes nothing and cannot fail. (test: `who_is_at_the_other_end_is_known`)
     unsafe { libc::geteuid() }
 }
+
+pub use system::peer_process;
 
 /// What a wait has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +159,7 @@ pub fn wait_for_fd(
 /// `InvalidInput`: it is no datagram socket of IP, or is not bound.
 pub fn check_datagrams(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     let asked = SockRef::from(&socket);
-    let is_ip = [Domain::IPV4, Domain::IPV6].contains(&asked.domain()?);
+    let is_ip = [Domain::IPV4, Domain::IPV6].contains(&domain(socket)?);
     let addr = local_addr(socket)?.as_socket_addr().filter(|addr| addr.port() > 0);
     match addr {
         Some(addr) if is_ip && asked.r#type()? == Type::DGRAM => {
@@ -269,7 +247,7 @@ mod tests {
     fn who_is_at_the_other_end_is_known() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let found = peer_process(ours.as_fd()).unwrap();
-        assert_eq!(found, PeerProcess { pid: std::process::id(), user: own_user() });
+        assert_eq!((found.pid, found.user), (std::process::id(), own_user()));
     }
 
     #[test]

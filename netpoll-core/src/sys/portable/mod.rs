@@ -14,6 +14,7 @@ mod doorbell;
 mod memory;
 mod names;
 mod options;
+mod peer;
 mod sendfile;
 mod socket_file;
 mod splice;
@@ -30,6 +31,7 @@ pub use options::{
     domain, is_listener, is_tcp, pick_port_late, refuse_new_connections, set_unsent_bytes_max,
     set_user_timeout,
 };
+pub use peer::{RECEIVED, peer_process};
 pub use sendfile::sendfile;
 pub use socket_file::{Pinned, ShortName, restrict};
 pub use splice::Pipe;
