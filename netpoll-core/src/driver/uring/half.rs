@@ -387,6 +387,8 @@ impl Register for Half {
     fn take_received(&self, key: Key, into: &mut [u8]) -> usize {
         let mut state = self.state.borrow_mut();
         let State { ring, orders, buffers, .. } = &mut *state;
+        // Without deferred work more may have come without an enter.
+        ring.take_in();
         let Some(at) = ring.came().iter().position(|answer| is_input(orders, answer, key)) else { return 0 };
         buffers.place_all(ring.came().range_mut(..=at));
         let answer = &mut ring.came()[at];

@@ -576,6 +576,23 @@ fn whoever_is_not_received_from_may_have_input() {
 }
 
 #[test]
+fn the_bell_in_front_of_answers_is_nobodys() {
+    let Some((mut driver, bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    bell.signal().unwrap();
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    assert!(!driver.io().may_have_input(KEY) && !driver.io().has_input(KEY));
+    theirs.write_all(b"some input").unwrap();
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    assert!(driver.io().may_have_input(KEY) && driver.io().has_input(KEY));
+    assert_eq!(driver.io().salvage(KEY, &mut [0; 5]), 5);
+    driver.look(KEY, &LIMITS, &mut worker);
+    assert_eq!(worker.bytes(KEY), b"input");
+}
+
+#[test]
 fn what_was_received_of_a_stream_that_has_failed_is_salvaged_in_order() {
     let Some((mut driver, _bell)) = driver() else { return };
     let mut worker = Worker::new();
