@@ -1,3 +1,5 @@
+mod storm;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
