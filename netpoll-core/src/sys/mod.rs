@@ -101,7 +101,7 @@ fn checked_bytes(returned: libc::ssize_t) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -133,7 +133,7 @@ macro_rules! alone {
         }
     };
 }
-pub(super) use alone;
+pub(crate) use alone;
 
 extern "C" fn do_nothing(_: libc::c_int) {}
 

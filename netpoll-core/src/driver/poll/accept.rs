@@ -77,7 +77,14 @@ impl<R: Register> Streams<R> {
         for found in 0..peers_max {
             let door = self.doors.get_mut(key).filter(|door| !door.is_paused)?;
             self.counts.syscalls_accept += 1;
-            match sys::accept(door.socket().as_fd()) {
+            let accepted = match sys::accept(door.socket().as_fd()) {
+                Err(error) if is_exhaustion(&error) && self.poller.closes_now() => {
+                    self.counts.syscalls_accept += 1;
+                    sys::accept(door.socket().as_fd())
+                }
+                accepted => accepted,
+            };
+            match accepted {
                 Ok((socket, peer)) => self.admit(sink, key, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(found),
                 // The peer went away while it was queued: the next one may be fine.

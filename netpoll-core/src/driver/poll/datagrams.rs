@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::super::{DatagramBind, DatagramSetup, Datagrams, DatagramsFlushed, IoCounts, Place, Sink};
+use super::accept::is_exhaustion;
 use super::source::Readiness;
 use super::streams::{Register, Streams};
 use crate::mem::{DatagramPath, DatagramQueue, Joining, Key, KeyMap, Run};
@@ -244,7 +245,12 @@ impl<R: Register> Streams<R> {
 
     pub(super) fn open_datagram_socket(&mut self, key: Key, bind: &DatagramBind) -> io::Result<SocketAddr> {
         self.counts.syscalls_other += 3;
-        let socket = sys::bind_datagrams(bind.addr, Sharing::Alone)?;
+        let socket = match sys::bind_datagrams(bind.addr, Sharing::Alone) {
+            Err(error) if is_exhaustion(&error) && self.poller.closes_now() => {
+                sys::bind_datagrams(bind.addr, Sharing::Alone)?
+            }
+            outcome => outcome?,
+        };
         let addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(bind.addr);
         sys::set_buffers(socket.as_fd(), bind.send_buffer_bytes, bind.receive_buffer_bytes)?;
         if addr.ip().is_unspecified() {

@@ -9,6 +9,7 @@ use super::super::{
     Close, DatagramBind, DatagramSetup, DatagramsFlushed, Demand, Flushed, Io, IoCounts, Queue, Retired,
     Watcher,
 };
+use super::accept::is_exhaustion;
 use super::door::Door;
 use super::source::{ANNOUNCED, CONNECTING, ENDED, PAUSED, POLLED, READABLE};
 use super::streams::{Register, Streams};
@@ -49,7 +50,10 @@ impl<R: Register> Io for Streams<R> {
     fn connect(&mut self, key: Key, to: &Address, options: &StreamOptions) -> io::Result<()> {
         self.counts.syscalls_connect += 2;
         self.counts.syscalls_other += if to.is_unix() { 0 } else { options.calls() };
-        let socket = sys::connect(to, options)?;
+        let socket = match sys::connect(to, options) {
+            Err(error) if is_exhaustion(&error) && self.poller.closes_now() => sys::connect(to, options)?,
+            outcome => outcome?,
+        };
         self.counts.syscalls_ctl += R::CALLS;
         self.poller.register_connecting(socket.as_fd(), key)?;
         self.insert(key, socket, CONNECTING);
@@ -99,7 +103,9 @@ impl<R: Register> Io for Streams<R> {
     }
 
     fn may_have_input(&mut self, key: Key) -> bool {
-        self.sources.get(key).is_some_and(|source| source.bits & (READABLE | ENDED) == READABLE)
+        let Some(source) = self.sources.get(key) else { return false };
+        source.bits & (READABLE | ENDED) == READABLE
+            || !source.has(ENDED | CONNECTING) && self.poller.is_blind(key)
             || self.poller.has_received(key)
     }
 
@@ -112,8 +118,11 @@ impl<R: Register> Io for Streams<R> {
     fn salvage(&mut self, key: Key, into: &mut [u8]) -> usize {
         // Who has been read to the end, or to the error, has nothing left.
         let Some(source) = self.sources.get(key).filter(|source| !source.has(ENDED)) else { return 0 };
-        self.counts.syscalls_recv += 1;
-        let len = sys::recv(source.fd.as_fd(), into).unwrap_or(0);
+        let mut len = self.poller.take_received(key, into);
+        if len == 0 {
+            self.counts.syscalls_recv += 1;
+            len = sys::recv(source.fd.as_fd(), into).unwrap_or(0);
+        }
         self.counts.received_bytes += len as u64;
         len
     }
@@ -225,6 +234,7 @@ impl<R: Register> Io for Streams<R> {
             self.counts.syscalls_other += 1;
             // A socket that is gone already cannot be reset; closing it is all that is left.
             let _ = sys::reset_on_close(source.fd.as_fd());
+            self.poller.abandon(key);
         }
         self.counts.syscalls_close += R::CALLS;
         self.poller.release(key, source.fd);

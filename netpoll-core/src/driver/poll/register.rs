@@ -109,6 +109,28 @@ pub trait Register {
         let _ = key;
         false
     }
+
+    /// Takes such input: zero if there is none.
+    fn take_received(&self, key: Key, into: &mut [u8]) -> usize {
+        let _ = (key, into);
+        0
+    }
+
+    /// Whether input of a stream may come that is not reported.
+    fn is_blind(&self, key: Key) -> bool {
+        let _ = key;
+        false
+    }
+
+    /// A stream is about to be closed by a reset: what is to be sent in the next wait is not kept for a peer that has no room for it.
+    fn abandon(&self, key: Key) {
+        let _ = key;
+    }
+
+    /// Closes now what was to be closed in the next wait, since descriptors are short. False if that is nothing.
+    fn closes_now(&self) -> bool {
+        false
+    }
 }
 
 impl<R: Register> Register for Rc<R> {
@@ -203,5 +225,21 @@ impl<R: Register> Register for Rc<R> {
 
     fn has_received(&self, key: Key) -> bool {
         R::has_received(self, key)
+    }
+
+    fn take_received(&self, key: Key, into: &mut [u8]) -> usize {
+        R::take_received(self, key, into)
+    }
+
+    fn is_blind(&self, key: Key) -> bool {
+        R::is_blind(self, key)
+    }
+
+    fn abandon(&self, key: Key) {
+        R::abandon(self, key);
+    }
+
+    fn closes_now(&self) -> bool {
+        R::closes_now(self)
     }
 }

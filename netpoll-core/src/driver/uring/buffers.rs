@@ -5,6 +5,9 @@
 //! goes on. Nobody holds a block: a chunk is consumed or copied in the callback that it is delivered to, or sent back from
 //! where it lies, which is over with the next enter.
 //!
+//! The kernel says how much it has filled, and not where: the places of answers follow from their order. Whoever takes one out of it has
+//! all found first.
+//!
 //! Invariant: of a block that was provided the kernel writes only behind what it has reported; one that is full is written
 //! to again when it was provided again, which is when its chunks are delivered and nothing is sent from it.
 
@@ -43,7 +46,7 @@ struct Block {
     memory: Option<NonNull<u8>>,
     /// What the kernel has filled and reported.
     filled: usize,
-    /// Chunks that are delivered or sent.
+    /// Chunks whose place is known, and that are not delivered yet, or are being sent.
     pins: u32,
     /// The kernel has it.
     is_provided: bool,
@@ -151,18 +154,36 @@ impl Buffers {
     /// # Panics
     /// If the kernel names a buffer that there is not, or more than is in it.
     #[inline]
-    pub fn received(&mut self, answer: Answer) -> Option<Chunk> {
+    pub fn received(&mut self, mut answer: Answer) -> Option<Chunk> {
         let (id, goes_on) = answer.buffer()?;
-        let (block, len) = (&mut self.blocks[usize::from(id)], answer.result.max(0) as usize);
-        let start = block.filled;
-        block.filled += len;
+        if answer.start.is_none() {
+            self.arrived(id, goes_on, &mut answer);
+        }
+        Some(Chunk { block: id, start: answer.start? as usize, len: answer.result.max(0) as usize })
+    }
+
+    /// Finds the places of answers before one of them is handled in front of others: where the bytes of one lie follows from those before it,
+    /// and no block is provided again before all of them are delivered.
+    #[cold]
+    pub fn place_all<'a>(&mut self, answers: impl Iterator<Item = &'a mut Answer>) {
+        for answer in answers.filter(|answer| answer.start.is_none()) {
+            if let Some((id, goes_on)) = answer.buffer() {
+                self.arrived(id, goes_on, answer);
+            }
+        }
+    }
+
+    #[inline]
+    fn arrived(&mut self, id: u16, goes_on: bool, answer: &mut Answer) {
+        let block = &mut self.blocks[usize::from(id)];
+        answer.start = Some(block.filled as u32);
+        block.filled += answer.result.max(0) as usize;
         assert!(
             block.is_provided && block.filled <= self.block_bytes,
             "the kernel filled what it does not have"
         );
         block.is_provided = goes_on;
         block.pins += 1;
-        Some(Chunk { block: id, start, len })
     }
 
     /// A chunk is held once more.

@@ -72,6 +72,8 @@ pub struct State {
     pub starved: Vec<Key>,
     /// What a receive brings at most before it is given again.
     cap: Option<u32>,
+    /// Everything has been ended.
+    pub is_over: bool,
 }
 
 impl State {
@@ -185,6 +187,7 @@ impl Half {
             reined: Vec::new(),
             starved: Vec::new(),
             cap: None,
+            is_over: false,
         };
         Ok(Self { state: RefCell::new(state), watched: sys::Epoll::new()?, features })
     }
@@ -221,10 +224,13 @@ impl Half {
     /// Takes the next answer about a stream out of those that have come in.
     pub fn next_of(&self, key: Key) -> Option<Answer> {
         let mut state = self.state.borrow_mut();
-        let State { ring, orders, .. } = &mut *state;
+        let State { ring, orders, buffers, .. } = &mut *state;
         let is_its =
             |answer: &Answer| matches!(orders.get(answer.id), Some((_, Some(owner))) if owner == key);
         let at = ring.came().iter().position(is_its)?;
+        if at > 0 {
+            buffers.place_all(ring.came().range_mut(..=at));
+        }
         ring.came().remove(at)
     }
 
@@ -375,8 +381,47 @@ impl Register for Half {
     fn has_received(&self, key: Key) -> bool {
         let mut state = self.state.borrow_mut();
         let State { ring, orders, .. } = &mut *state;
-        ring.came()
-            .iter()
-            .any(|answer| answer.result > 0 && orders.get(answer.id) == Some((Kind::Input, Some(key))))
+        ring.came().iter().any(|answer| is_input(orders, answer, key))
     }
+
+    fn take_received(&self, key: Key, into: &mut [u8]) -> usize {
+        let mut state = self.state.borrow_mut();
+        let State { ring, orders, buffers, .. } = &mut *state;
+        // Without deferred work more may have come without an enter.
+        ring.take_in();
+        let Some(at) = ring.came().iter().position(|answer| is_input(orders, answer, key)) else { return 0 };
+        buffers.place_all(ring.came().range_mut(..=at));
+        let answer = &mut ring.came()[at];
+        let Some(chunk) = buffers.received(*answer) else { return 0 };
+        // SAFETY: the chunk is held, as its place is known and it is not delivered, and nobody else looks at it meanwhile.
+        // (test: `what_was_received_of_a_stream_that_has_failed_is_salvaged_in_order`)
+        let bytes = unsafe { buffers.place(chunk).bytes() };
+        let len = into.len().min(bytes.len());
+        into[..len].copy_from_slice(&bytes[..len]);
+        // What is left stays, and be it nothing.
+        answer.skip(len);
+        len
+    }
+
+    fn is_blind(&self, key: Key) -> bool {
+        self.state.borrow().sides.get(key).is_some_and(|side| side.input.is_none() || side.stops)
+    }
+
+    fn abandon(&self, key: Key) {
+        self.state.borrow_mut().abandon(key);
+    }
+
+    fn closes_now(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let closes = state.ring.closes();
+        if closes {
+            state.submit();
+        }
+        closes
+    }
+}
+
+/// Whether an answer has brought input of a stream.
+fn is_input(orders: &Orders, answer: &Answer, key: Key) -> bool {
+    answer.result > 0 && orders.get(answer.id) == Some((Kind::Input, Some(key)))
 }

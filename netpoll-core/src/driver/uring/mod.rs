@@ -152,7 +152,7 @@ impl Uring {
             (_, None) => {}
             (Kind::Room, Some(key)) => self.room(sink, key, answer.result),
             (Kind::Edges, Some(key)) => self.edges(limits, sink, key, answer),
-            (Kind::End, Some(key)) => self.ended(sink, key, answer.result),
+            (Kind::End, Some(key)) => self.ended(sink, key, answer),
             (Kind::Peers, Some(key)) => {
                 self.streams.accept_share(limits, sink, key);
                 self.await_peers(key);

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::super::poll::source::{
-    BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, POLLED, READABLE, Readiness,
+    BLOCKED, CONNECTING, ENDED, ENDING, FAILED, PAUSED, POLLED, READABLE, Readiness, SEND_FAILED,
 };
 use super::super::{HangUp, Limits, Sink, Verdict};
 use super::Uring;
@@ -82,7 +82,8 @@ impl Uring {
     fn reply<S: Sink>(&mut self, sink: &mut S, key: Key, chunk: Option<Chunk>, start: usize, end: usize) {
         let (Some(source), Some(chunk)) = (self.streams.sources.get(key), chunk) else { return };
         let mut state = self.half.state.borrow_mut();
-        if !source.has(BLOCKED | CONNECTING) && state.reply_soon(key, source, chunk, start, end) {
+        if !source.has(BLOCKED | CONNECTING | SEND_FAILED) && state.reply_soon(key, source, chunk, start, end)
+        {
             self.streams.counts.sent_bytes += (end - start) as u64;
             return;
         }
@@ -157,7 +158,12 @@ impl Uring {
     }
 
     /// A stream that is not received from has ended, or failed.
-    pub(super) fn ended<S: Sink>(&mut self, sink: &mut S, key: Key, result: i32) {
+    pub(super) fn ended<S: Sink>(&mut self, sink: &mut S, key: Key, answer: Answer) {
+        if !answer.has_more() {
+            // The kernel had no room to report it each time; it may still fail.
+            self.half.rein_later(key);
+        }
+        let result = answer.result;
         let Some(source) = self.streams.sources.get_mut(key) else { return };
         if result <= 0 || source.has(CONNECTING) {
             return;

@@ -53,6 +53,8 @@ pub struct Answer {
     /// A number, or an error as its negative number.
     pub result: i32,
     pub flags: u32,
+    /// Where in its block lies what was received, once that is known (`buffers.rs`).
+    pub start: Option<u32>,
 }
 
 impl Answer {
@@ -74,6 +76,15 @@ impl Answer {
         Some((io_uring::cqueue::buffer_select(self.flags)?, io_uring::cqueue::buffer_more(self.flags)))
     }
 
+    /// Its first bytes, whose place is known, were taken. Without any it says no more than that an order may have ended.
+    pub fn skip(&mut self, bytes: usize) {
+        self.start = self.start.map(|start| start + bytes as u32);
+        self.result -= bytes as i32;
+        if self.result == 0 {
+            self.result = -libc::ECANCELED;
+        }
+    }
+
     /// The error, if it is one.
     pub fn error(self) -> Option<io::Error> {
         (self.result < 0).then(|| io::Error::from_raw_os_error(-self.result))
@@ -89,6 +100,8 @@ pub struct Ring {
     short_sends: Vec<(usize, i32)>,
     /// Enters since [`take_enters`](Self::take_enters).
     enters: u64,
+    /// Of the orders that the kernel has not taken, one is to close something.
+    closes: bool,
 }
 
 impl Ring {
@@ -117,7 +130,7 @@ impl Ring {
         }
         // SAFETY: the ring is open. (test: `a_wait_ends_in_time_or_by_the_bell`)
         let name = sys::RingName::of(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) });
-        Ok(Self { ring, name, came: VecDeque::new(), short_sends: Vec::new(), enters: 0 })
+        Ok(Self { ring, name, came: VecDeque::new(), short_sends: Vec::new(), enters: 0, closes: false })
     }
 
     pub fn io_uring(&self) -> &IoUring {
@@ -178,6 +191,12 @@ impl Ring {
     pub fn close(&mut self, fd: OwnedFd) {
         let entry = opcode::Close::new(Fd(fd.into_raw_fd())).build().user_data(special(NOBODY, 0));
         self.order(&entry.flags(squeue::Flags::SKIP_SUCCESS));
+        self.closes = true;
+    }
+
+    /// Whether the next enter closes anything.
+    pub fn closes(&mut self) -> bool {
+        self.closes && self.has_orders()
     }
 
     /// Sends now or not at all: bytes that the socket has no room for are not waited for. There is an answer only if not all
@@ -242,6 +261,7 @@ impl Ring {
         let orders = self.orders() as u32;
         let entered = self.name.enter(orders, u32::from(waits), time.filter(|_| waits));
         self.enters += 1;
+        self.closes &= self.has_orders();
         self.take_in();
         while self.ring.submission().cq_overflow() {
             self.enters += 1;
@@ -262,7 +282,8 @@ impl Ring {
     /// Takes in what the kernel has said without being entered.
     pub fn take_in(&mut self) {
         for entry in self.ring.completion() {
-            let answer = Answer { id: entry.user_data(), result: entry.result(), flags: entry.flags() };
+            let answer =
+                Answer { id: entry.user_data(), result: entry.result(), flags: entry.flags(), start: None };
             match Key::split_driver_bits(answer.id) {
                 (_, NOBODY) => {}
                 (place, SOON) => self.short_sends.push((place.index(), answer.result)),
@@ -285,6 +306,16 @@ impl Ring {
     #[inline]
     pub fn take_enters(&mut self) -> u64 {
         std::mem::take(&mut self.enters)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // A child has no names.
+        if !sys::is_child() {
+            // SAFETY: the ring is open. (test: `a_wait_ends_in_time_or_by_the_bell`)
+            self.name.forget(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) });
+        }
     }
 }
 

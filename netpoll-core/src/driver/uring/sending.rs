@@ -58,6 +58,8 @@ pub struct Soon {
     pub finishes: bool,
     /// Its stream was closed meanwhile.
     pub closes: Option<OwnedFd>,
+    /// By a reset: what does not leave at once is lost.
+    pub resets: bool,
 }
 
 impl State {
@@ -123,7 +125,7 @@ impl State {
     }
 
     fn push_soon(&mut self, key: Key, bytes: Bytes) {
-        self.soon.push(Soon { key, bytes, answer: None, finishes: false, closes: None });
+        self.soon.push(Soon { key, bytes, answer: None, finishes: false, closes: None, resets: false });
         if let Some(side) = self.sides.get_mut(key) {
             side.soon = self.soon.len() as u32;
         }
@@ -202,6 +204,14 @@ impl State {
     pub fn close_behind(&mut self, place: u32, fd: OwnedFd) {
         self.soon[place as usize - 1].closes = Some(fd);
         self.acts_next = true;
+    }
+
+    /// What is sent soon of a stream is not kept if there is no room for it.
+    pub fn abandon(&mut self, key: Key) {
+        let place = self.sides.get(key).map_or(0, |side| side.soon);
+        if place > 0 {
+            self.soon[place as usize - 1].resets = true;
+        }
     }
 
     /// Ends our direction of a stream behind what is sent soon; false if that is nothing.

@@ -63,7 +63,7 @@ impl Uring {
 
     #[cold]
     fn settle_one<S: Sink>(&mut self, sink: &mut S, sent: Soon) {
-        let Soon { key, bytes, answer, finishes, closes } = sent;
+        let Soon { key, bytes, answer, finishes, closes, resets } = sent;
         let error = answer.and_then(failure);
         let sent = answer.map_or(bytes.len(), |answer| usize::try_from(answer).unwrap_or(0));
         let rest = match answer {
@@ -79,7 +79,7 @@ impl Uring {
                 self.streams.counts.syscalls_shutdown += 1;
                 let _ = sys::shutdown_write(fd.as_fd());
             }
-            return self.close_with(sink, fd, rest, error.is_some());
+            return self.close_with(sink, fd, rest, error.is_some() || resets);
         }
         let Some(source) = self.streams.sources.get_mut(key) else {
             let mut rest = rest;
@@ -105,9 +105,9 @@ impl Uring {
     }
 
     /// A stream that was closed goes, behind what it had to send.
-    fn close_with<S: Sink>(&mut self, sink: &mut S, fd: OwnedFd, mut rest: WriteQueue, has_failed: bool) {
+    fn close_with<S: Sink>(&mut self, sink: &mut S, fd: OwnedFd, mut rest: WriteQueue, is_over: bool) {
         let mut state = self.half.state.borrow_mut();
-        if rest.is_empty() || has_failed {
+        if rest.is_empty() || is_over {
             rest.clear(sink.pool());
             return state.ring.close(fd);
         }

@@ -69,10 +69,11 @@ impl Orders {
         OrderId(key.expect("fewer orders than a slab holds").to_bits())
     }
 
-    /// What an answer is about, and whose it is if somebody still wants it.
+    /// What an answer is about, and whose it is if somebody still wants it. `None` of one that is no source's.
     #[inline]
     pub fn get(&self, bits: u64) -> Option<(Kind, Option<Key>)> {
-        self.0.get(Key::from_bits(bits)).map(|slot| (slot.kind, slot.owner))
+        let (key, of_nobody) = Key::split_driver_bits(bits);
+        self.0.get(key).filter(|_| of_nobody == 0).map(|slot| (slot.kind, slot.owner))
     }
 
     /// Nobody wants its answers any more.

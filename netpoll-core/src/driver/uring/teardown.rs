@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Uring;
 use super::half::State;
 use crate::sys;
 
@@ -34,14 +35,37 @@ impl State {
     }
 }
 
+impl State {
+    /// Ends everything, once: while the descriptors are open that the orders name, or what is to be sent would go to whoever has
+    /// their numbers next.
+    pub(super) fn go(&mut self) {
+        if sys::is_child() || std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        if self.end_all() {
+            self.soon.clear();
+        } else {
+            self.buffers.leak();
+            crate::log::ring_left(self.orders.len());
+        }
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
         // A child has its parent's ring before it, and leaves it alone.
         if sys::is_child() {
             self.buffers.leak();
-        } else if !self.end_all() {
-            self.buffers.leak();
-            crate::log::ring_left(self.orders.len());
+        }
+        self.go();
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // Whoever watches a descriptor may keep the ring for longer than the streams are there.
+        if let Ok(mut state) = self.half.state.try_borrow_mut() {
+            state.go();
         }
     }
 }

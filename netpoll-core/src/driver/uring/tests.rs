@@ -1,3 +1,5 @@
+mod storm;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,8 +55,9 @@ impl Sink for Worker {
         &mut self,
         _io: &mut dyn Io,
         _listener: Key,
-        _peer: io::Result<Option<sys::Address>>,
+        peer: io::Result<Option<sys::Address>>,
     ) -> Option<Key> {
+        self.told.push(format!("accepted {:?}", peer.map(|_| ()).map_err(|error| error.raw_os_error())));
         None
     }
 
@@ -129,6 +132,15 @@ fn turn_until(driver: &mut Uring, worker: &mut Worker, mut is_so: impl FnMut(&mu
         }
         driver.wait(&LIMITS, Wait::Block(Some(Duration::from_millis(100)))).unwrap();
         driver.deliver(&LIMITS, worker);
+    }
+}
+
+/// Looks as long as it is so.
+fn turn_while(driver: &mut Uring, worker: &mut Worker, is_so: impl Fn(&Uring) -> bool) {
+    let began = Instant::now();
+    while is_so(driver) {
+        assert!(began.elapsed() < LONG);
+        look(driver, worker);
     }
 }
 
@@ -456,6 +468,39 @@ fn a_look_delivers_what_is_there_and_of_one_stream_only() {
 }
 
 #[test]
+fn a_look_past_the_input_of_others_delivers_the_right_bytes_and_leaves_them_theirs() {
+    let Some(features) = probe().ok() else { return };
+    for incremental_buffers in [features.incremental_buffers, false] {
+        let (mut driver, _bell) = driver_with(Features { incremental_buffers, ..features }).unwrap();
+        let mut worker = Worker::new();
+        let keys: Vec<Key> = (0..8).map(|index| Key::new(1, 1, index)).collect();
+        let mut theirs: Vec<TcpStream> = keys.iter().map(|key| pair(&mut driver, *key)).collect();
+        let text = |index: usize, round: usize| {
+            format!("{index} writes in round {round};").repeat(1 + 700 * (index + round) % 900).into_bytes()
+        };
+        let mut wanted = vec![Vec::new(); keys.len()];
+        // Blocks are filled, and provided again, while answers about them wait.
+        for round in 0..60 {
+            for (index, peer) in theirs.iter_mut().enumerate() {
+                peer.write_all(&text(index, round)).unwrap();
+                wanted[index].extend(text(index, round));
+            }
+            for step in 0..keys.len() {
+                let index = (round * 3 + keys.len() - step) % keys.len();
+                driver.look(keys[index], &LIMITS, &mut worker);
+                assert!(wanted[index].starts_with(worker.bytes(keys[index])), "round {round}, {index}");
+            }
+            turn_until(&mut driver, &mut worker, |worker| {
+                keys.iter().zip(&wanted).all(|(key, wanted)| worker.bytes(*key).len() >= wanted.len())
+            });
+            for (key, wanted) in keys.iter().zip(&wanted) {
+                assert!(worker.bytes(*key) == wanted, "round {round}, {key:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_that_is_used_again_hears_of_its_new_owner_only() {
     let Some((mut driver, _bell)) = driver() else { return };
     let mut worker = Worker::new();
@@ -499,4 +544,140 @@ fn a_driver_that_goes_ends_what_is_outstanding_and_closes_its_sockets() {
         // A reset or an end, and no wait.
         let _ = peer.read_to_end(&mut Vec::new());
     }
+}
+
+#[test]
+fn what_is_under_way_when_a_driver_goes_has_left_for_its_own_peer() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let mut queue = queue_of(b"bye", &mut worker.pool);
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    // Its descriptor is closed with it, and somebody else's from then on.
+    drop(driver);
+    let mut back = String::new();
+    theirs.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "bye");
+}
+
+#[test]
+fn whoever_is_not_received_from_may_have_input() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    assert!(!driver.io().may_have_input(KEY));
+    driver.io().receive(KEY, Demand::Pause);
+    turn_while(&mut driver, &mut worker, |driver| driver.half.receives(KEY));
+    theirs.write_all(b"unread").unwrap();
+    look(&mut driver, &mut worker);
+    assert!(driver.io().may_have_input(KEY), "closing it would be a reset");
+    driver.io().receive(KEY, Demand::Flow);
+    turn_until(&mut driver, &mut worker, |worker| worker.bytes(KEY) == b"unread");
+    assert!(!driver.io().may_have_input(KEY));
+}
+
+#[test]
+fn the_bell_in_front_of_answers_is_nobodys() {
+    let Some((mut driver, bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    bell.signal().unwrap();
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    assert!(!driver.io().may_have_input(KEY) && !driver.io().has_input(KEY));
+    theirs.write_all(b"some input").unwrap();
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    assert!(driver.io().may_have_input(KEY) && driver.io().has_input(KEY));
+    assert_eq!(driver.io().salvage(KEY, &mut [0; 5]), 5);
+    driver.look(KEY, &LIMITS, &mut worker);
+    assert_eq!(worker.bytes(KEY), b"input");
+}
+
+#[test]
+fn what_was_received_of_a_stream_that_has_failed_is_salvaged_in_order() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let other = Key::new(1, 1, 1);
+    let (mut others, mut theirs) = (pair(&mut driver, other), pair(&mut driver, KEY));
+    others.write_all(b"of another").unwrap();
+    theirs.write_all(b"the last words").unwrap();
+    // Received, and not delivered.
+    driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    theirs.write_all(b" of all").unwrap();
+    let (mut piece, mut salvaged) = ([0; 5], Vec::new());
+    loop {
+        match driver.io().salvage(KEY, &mut piece) {
+            0 => break,
+            len => salvaged.extend_from_slice(&piece[..len]),
+        }
+    }
+    assert_eq!(String::from_utf8(salvaged).unwrap(), "the last words of all");
+    driver.deliver(&LIMITS, &mut worker);
+    assert_eq!((worker.bytes(KEY), worker.bytes(other)), (&b""[..], &b"of another"[..]));
+}
+
+#[test]
+fn a_stream_that_is_reset_keeps_nothing_for_a_peer_that_takes_nothing() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let part = pattern(16_000);
+    while sys::send(driver.io().socket(KEY).unwrap(), &part).is_ok() {}
+    let mut queue = queue_of(&part, &mut worker.pool);
+    assert!(matches!(driver.io().flush(KEY, &mut queue, &mut worker.pool), Flushed::Done));
+    driver.io().close(KEY, Close::Reset);
+    for _ in 0..3 {
+        look(&mut driver, &mut worker);
+    }
+    assert!(theirs.write(b"x").is_err(), "it was reset at once");
+    assert_eq!(worker.pool.blocks_in_use(), 0);
+}
+
+#[test]
+fn whoever_is_paused_hears_of_the_end_after_the_kernel_has_given_up_its_poll() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let theirs = pair(&mut driver, KEY);
+    look(&mut driver, &mut worker);
+    driver.io().receive(KEY, Demand::Pause);
+    turn_while(&mut driver, &mut worker, |driver| driver.half.receives(KEY));
+    {
+        let mut state = driver.half.state.borrow_mut();
+        let end = state.sides.get(KEY).unwrap().end.to_bits();
+        state.ring.cancel(end);
+    }
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    drop(theirs);
+    turn_until(&mut driver, &mut worker, |worker| worker.told == ["ending"]);
+}
+
+#[test]
+fn the_descriptor_of_who_was_closed_is_free_for_the_next_who_connects_or_is_accepted() {
+    sys::testing::alone!(the_descriptor_of_who_was_closed_is_free_for_the_next_who_connects_or_is_accepted);
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let keys: [Key; 2] = std::array::from_fn(|index| Key::new(1, 1, index));
+    let theirs = keys.map(|key| pair(&mut driver, key));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let addr = socket.local_addr().unwrap();
+    driver.io().listen(Key::new(1, 1, 9), socket.into(), crate::driver::Queue::Own).unwrap();
+    look(&mut driver, &mut worker);
+    let _waits = TcpStream::connect(addr).unwrap();
+    while driver.half.state.borrow_mut().ring.came().is_empty() {
+        driver.wait(&LIMITS, Wait::Block(Some(LONG))).unwrap();
+    }
+    let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    assert!(!all.is_empty());
+
+    driver.io().close(keys[0], Close::Now);
+    let connecting = driver.io().connect(Key::new(1, 1, 10), &addr.into(), &sys::StreamOptions::DEFAULT);
+    driver.io().close(keys[1], Close::Now);
+    driver.deliver(&LIMITS, &mut worker);
+    drop(all);
+    connecting.unwrap();
+    assert_eq!(worker.told[0], "accepted Ok(())");
+    drop(theirs);
 }

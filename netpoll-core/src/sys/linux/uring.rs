@@ -12,6 +12,9 @@ use super::kernel;
 /// `IORING_REGISTER_RING_FDS` of linux/io_uring.h (Linux 5.18).
 const REGISTER_RING_FDS: usize = 20;
 
+/// `IORING_UNREGISTER_RING_FDS` of linux/io_uring.h (Linux 5.18).
+const UNREGISTER_RING_FDS: usize = 21;
+
 /// `IORING_ENTER_GETEVENTS`: what is ready is done, and waited for.
 const GETEVENTS: usize = 1;
 /// `IORING_ENTER_EXT_ARG`: the argument is a `struct io_uring_getevents_arg` (5.11).
@@ -60,6 +63,19 @@ impl RingName {
             Ok(1) => Self { number: registration.offset as usize, flags: REGISTERED_RING },
             _ => Self { number: kernel::descriptor(ring), flags: 0 },
         }
+    }
+
+    /// Gives the name back: as long as it is registered, the thread keeps the ring, and it has only sixteen names.
+    pub fn forget(self, ring: BorrowedFd<'_>) {
+        if self.flags == 0 {
+            return;
+        }
+        let registration = Registration { offset: self.number as u32, reserved: 0, data: 0 };
+        let address = (&raw const registration).expose_provenance();
+        let arguments = [kernel::descriptor(ring), UNREGISTER_RING_FDS, address, 1, 0, 0];
+        // SAFETY: io_uring_register(2) reads one `struct io_uring_rsrc_update`, which `registration` is; it lives to the end of this
+        // function. (test: `a_thread_that_has_many_rings_one_after_another_names_them_all`)
+        let _ = unsafe { kernel::call(libc::SYS_io_uring_register, arguments) };
     }
 
     /// Hands over so many orders, does what is ready, and waits for so many answers: for this time, or for ever.
@@ -113,5 +129,15 @@ mod tests {
         unsafe { ring.submission().push(&io_uring::opcode::Nop::new().build().user_data(7)) }.unwrap();
         assert_eq!(name.enter(1, 1, None).unwrap(), 1);
         assert_eq!(ring.completion().next().map(|answer| answer.user_data()), Some(7));
+    }
+
+    #[test]
+    fn a_thread_that_has_many_rings_one_after_another_names_them_all() {
+        for _ in 0..20 {
+            let Ok(ring) = io_uring::IoUring::new(4) else { return };
+            let name = RingName::of(fd_of(&ring));
+            assert_eq!(name.flags, REGISTERED_RING);
+            name.forget(fd_of(&ring));
+        }
     }
 }
