@@ -78,7 +78,7 @@ impl fmt::Display for Manners {
 pub struct Excuses {
     /// The server has been told to end.
     pub drained: bool,
-    /// Connections are lost, or the process has stood still for longer than clients are waited for.
+    /// Connections are lost, or are closed to make room, or the process has stood still for longer than clients are waited for.
     pub lossy: bool,
 }
 

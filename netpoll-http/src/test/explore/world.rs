@@ -188,6 +188,8 @@ fn end(
     if open > 0 {
         return Err(format!("{open} connections are open {:?} after the last word", exploration.quiet));
     }
+    // Whoever was idle has given its place to a newcomer, when descriptors had run out.
+    let excuses = Excuses { lossy: excuses.lossy || client.stats().evicted > 0, ..excuses };
     for (who, peer) in peers.iter_mut().enumerate() {
         peer.judge(excuses).map_err(|what| named(who, peer, &what))?;
     }
