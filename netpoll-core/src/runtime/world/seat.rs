@@ -101,12 +101,18 @@ impl Seat {
         done
     }
 
+    #[inline(always)]
     fn look_whether_it_ends(reactor: &mut Reactor<SimDriver, Letter>, worker: &mut Worker) {
         if worker.is_finished() {
-            worker.close_quiet(reactor.driver_io());
-            // There is no turn that would show what this one has counted.
-            reactor.publish(worker);
+            Self::ends(reactor, worker);
         }
+    }
+
+    #[cold]
+    fn ends(reactor: &mut Reactor<SimDriver, Letter>, worker: &mut Worker) {
+        worker.close_quiet(reactor.driver_io());
+        // There is no turn that would show what this one has counted.
+        reactor.publish(worker);
     }
 }
 
