@@ -14,7 +14,7 @@ use crate::Plan;
 use crate::counts::Counts;
 use crate::crowd::{Crowd, Manner, Question};
 use crate::program::{Ended, Program, is_installed};
-use crate::proxy::Nginx;
+use crate::proxy::{Nginx, ask_meanwhile};
 use crate::restart::{CLIENTS, REST_MAX, THREADS, between};
 use crate::table::{Row, Target};
 use benches::runner::Failure;
@@ -23,10 +23,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const PART: &str = "handover";
-/// Behind a proxy, of each method; half of them rest between requests.
-const PROXIED_CLIENTS: usize = 32;
-const PROXIED_REST_MAX: Duration = Duration::from_millis(20);
-const BODY_BYTES: usize = 1000;
 
 /// A mini-program, and those that were there before.
 struct Line {
@@ -125,19 +121,7 @@ fn judged(counts: &Counts, ended: &[Ended]) -> Vec<Row> {
 fn proxied(plan: &Plan, name: &str, nginx: &Nginx) -> Result<(), Failure> {
     let mut line = Line::start(plan)?;
     let proxy = nginx.start(line.addr)?;
-    let manners = [Manner::Kept(Duration::ZERO), Manner::Kept(PROXIED_REST_MAX)].repeat(PROXIED_CLIENTS / 2);
-    let questions = [("GET", Question::get()), ("POST", Question::post(BODY_BYTES))];
-    let crowds =
-        questions.each_ref().map(|(_, question)| Crowd::start(proxy.addr, question, &manners, THREADS / 2));
-    let rolled = line.roll(plan, || crowds.iter().map(Crowd::answered).min().unwrap_or(0));
-    let counts = crowds.map(Crowd::finish);
-    rolled?;
-    for ((method, _), counts) in questions.iter().zip(counts) {
-        let counts = counts?;
-        let faults = counts.not_answered() + counts.reset_behind + counts.reset_between;
-        let row = Row::new(PART, format!("{name}: {method} without its answer"), faults, Target::AtMost(0));
-        plan.show(&[row.noting(counts.in_words())]);
-    }
+    ask_meanwhile(plan, PART, name, proxy.addr, |answered| line.roll(plan, answered))?;
     line.finish().map(drop)
 }
 

@@ -86,19 +86,30 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
 fn rolling(plan: &Plan, name: &str, start: Start) -> Result<(), Failure> {
     let mut pair = Pair::start(plan)?;
     let proxy = start(pair.addr)?;
+    ask_meanwhile(plan, PART, name, proxy.addr, |answered| pair.roll(plan, plan.restarts(), answered))?;
+    pair.finish().map(drop)
+}
+
+/// Asks through a proxy while the servers behind it follow one another, and shows what was not answered.
+pub fn ask_meanwhile(
+    plan: &Plan,
+    part: &'static str,
+    name: &str,
+    proxy: SocketAddr,
+    roll: impl FnOnce(&dyn Fn() -> u64) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let manners = [Manner::Kept(Duration::ZERO), Manner::Kept(REST_MAX)].repeat(CLIENTS / 2);
     let questions = [("GET", Question::get()), ("POST", Question::post(BODY_BYTES))];
     let crowds =
-        questions.each_ref().map(|(_, question)| Crowd::start(proxy.addr, question, &manners, THREADS / 2));
-    let answered = || crowds.iter().map(Crowd::answered).min().unwrap_or(0);
-    let rolled = pair.roll(plan, plan.restarts(), answered);
+        questions.each_ref().map(|(_, question)| Crowd::start(proxy, question, &manners, THREADS / 2));
+    let rolled = roll(&|| crowds.iter().map(Crowd::answered).min().unwrap_or(0));
     let counts = crowds.map(Crowd::finish);
     rolled?;
     for ((method, _), counts) in questions.iter().zip(counts) {
         let counts = counts?;
         let faults = counts.not_answered() + counts.reset_behind + counts.reset_between;
-        let row = Row::new(PART, format!("{name}: {method} without its answer"), faults, Target::AtMost(0));
+        let row = Row::new(part, format!("{name}: {method} without its answer"), faults, Target::AtMost(0));
         plan.show(&[row.noting(counts.in_words())]);
     }
-    pair.finish().map(drop)
+    Ok(())
 }

@@ -1,10 +1,12 @@
-//! Linux as it is, typed: one function per system call, nothing decided here.
+//! The system as it is, typed: one function per system call, nothing decided here. `linux` has what only Linux has, `portable` the same
+//! names for other systems.
 //!
 //! This is the lowest floor and the only room of the poller path with `unsafe`. It knows nothing of
 //! the rest of the crate. Descriptors come in as [`BorrowedFd`](std::os::fd::BorrowedFd) and go out as
 //! [`OwnedFd`](std::os::fd::OwnedFd), so none is used after it was closed and none is lost.
 //!
-//! Invariant: every descriptor made here is close-on-exec, and every socket is non-blocking as well.
+//! Invariant: every descriptor made here is close-on-exec, and every socket is non-blocking as well; on a system that cannot say so in one
+//! call, some calls later.
 //! A call that the kernel refused returns the kernel's own [`io::Error`]; nothing is retried unless the
 //! function says so. Where `socket2` or `std` have the call already, they are used; what is left over is
 //! listed, with its rules, in `docs/UNSAFE.md`.
