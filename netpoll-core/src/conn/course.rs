@@ -194,12 +194,13 @@ impl Stream {
         cx.agenda.stats.copied_bytes += bytes.len() as u64;
     }
 
-    /// Ends the connection whose unconsumed input is more than it, or its worker, may keep.
-    pub fn keeps_too_much(&self, cx: &mut Context) -> Option<End> {
+    /// Ends the connection whose unconsumed input is more than it, or its worker, may keep. Who asks for no more now is judged by its limit
+    /// when it does: a driver that receives ahead may have brought it more than it was offered.
+    pub fn keeps_too_much(&self, cx: &mut Context, asks_for_more: bool) -> Option<End> {
         if self.input.is_empty() || !self.phase.is_open() {
             return None;
         }
-        if self.input.len() > cx.limits.input_bytes_max {
+        if asks_for_more && self.input.len() > cx.limits.input_bytes_max {
             cx.agenda.stats.input_overflows += 1;
             return Some(End::reset(Lost::InputOverflow));
         }

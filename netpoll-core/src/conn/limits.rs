@@ -59,8 +59,9 @@ pub struct ConnLimits {
     /// Default `None`: 256 MiB, but at most a quarter of what the process may use (the machine's memory, its control group's, its
     /// resource limits), divided by the workers. [`Handle::setup`](crate::Handle::setup) says what it is.
     pub memory_bytes_max: Option<usize>,
-    /// Input, in bytes, that a protocol was offered and has not consumed, above which its connection is cut. Default 1 MiB. A protocol
-    /// that needs larger messages consumes them piece by piece.
+    /// Input, in bytes, that a protocol may leave when it asks for more; above it its connection is cut. Default 1 MiB. A protocol
+    /// that needs larger messages consumes them piece by piece. Who gives way or pauses is not brought more than what its driver has
+    /// received by then, one share ([`PollBudget`](crate::PollBudget)) as a rule, and is judged when it goes on.
     pub input_bytes_max: usize,
     /// How long a connection that is not in the middle of something may go on when a drain begins: what arrives within that time is
     /// served. Default 1 s: a request that was on its way arrives, with a retransmission. At most half of what is left of the drain, so

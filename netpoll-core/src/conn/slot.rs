@@ -108,7 +108,8 @@ impl<P: Protocol> Slot<P> {
     ) -> Option<End> {
         // What is left behind an end is forgotten; a panic is one.
         let ends = matches!(called, Err(_) | Ok(Flow::Close | Flow::Linger | Flow::Reset));
-        if !ends && let Some(end) = self.stream.keeps_too_much(cx) {
+        let waits = matches!(called, Ok(Flow::Pause | Flow::Yield));
+        if !ends && let Some(end) = self.stream.keeps_too_much(cx, !waits) {
             return Some(end);
         }
         let flush = if self.stream.may_flush_later() { Flush::Soon } else { Flush::Now };

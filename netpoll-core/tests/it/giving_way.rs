@@ -1,8 +1,8 @@
 //! Who gives way waits for something: a turn of others, or room for its output. It never spins.
 
 use std::cell::RefCell;
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::sim::{Faults, ListenerId, Options, PeerId, Sim};
 use netpoll_core::{
-    Conn, ConnId, Flow, Input, Layer, Layered, Message, Protocol, Running, Runtime, Upper, Workers,
+    Conn, ConnId, ConnLimits, Flow, Input, Layer, Layered, Lost, Message, Protocol, Running, Runtime, Upper,
+    Workers,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -278,5 +279,93 @@ fn on_sockets_a_worker_does_not_spin_for_who_has_finished_behind_output_that_wai
         }
         let report = server.stop(Duration::ZERO).unwrap();
         assert!(report.stats.yields < 10, "{} times it gave way", report.stats.yields);
+    }
+}
+
+/// Takes a little at a time, gives way, and says in the end how much it took and how much it was ever offered.
+#[derive(Default)]
+struct Nibbles {
+    taken: usize,
+    most: usize,
+}
+
+impl Nibbles {
+    const BITE: usize = 1000;
+}
+
+impl Protocol for Nibbles {
+    fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.most = self.most.max(input.len());
+        let bite = input.len().min(Self::BITE);
+        input.advance(bite);
+        self.taken += bite;
+        if input.is_empty() { Flow::Continue } else { Flow::Yield }
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, _input: &mut Input<'_>) -> Flow {
+        conn.send(format!("{} {}", self.taken, self.most).as_bytes());
+        Flow::Close
+    }
+}
+
+#[test]
+fn who_gives_way_is_not_sent_more_than_a_share_and_never_cut_for_it() {
+    const BYTES: usize = 2_000_000;
+    // Less than a share: what was offered at once is not what counts.
+    let limits = ConnLimits::default().input_bytes_max(10_000);
+    for layers in 0..2 {
+        let builder = Runtime::builder().workers(Workers::Count(1)).limits(limits.clone());
+        let server = if layers == 0 {
+            builder.listen("127.0.0.1:0", |_worker| |_peer| Nibbles::default())
+        } else {
+            builder.listen("127.0.0.1:0", |_worker| |_peer| Layered::new(Same, Nibbles::default()))
+        };
+        let server = server.unwrap().start().unwrap();
+        let addr = server.local_addrs()[0].as_socket_addr().unwrap();
+        let mut peer = TcpStream::connect(addr).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.write_all(&vec![b'x'; BYTES]).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        let mut said = String::new();
+        peer.read_to_string(&mut said).unwrap();
+        let (taken, most) = said.split_once(' ').unwrap();
+        assert_eq!(taken.parse(), Ok(BYTES), "{layers} layers");
+        // A kernel that cannot be told how much may come is given blocks for 1 MiB.
+        assert!(most.parse::<usize>().unwrap() <= BYTES * 3 / 4, "{layers} layers: {most}");
+    }
+}
+
+#[test]
+fn who_gives_way_is_judged_when_it_asks_for_more() {
+    struct Waits(Rc<RefCell<Vec<&'static str>>>);
+    impl Protocol for Waits {
+        fn received(&mut self, _conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            let mut log = self.0.borrow_mut();
+            log.push("received");
+            assert_eq!(input.len(), 5000);
+            match log.len() {
+                1 => Flow::Yield,
+                _ => Flow::Continue,
+            }
+        }
+        fn lost(&mut self, reason: Lost, _commands: &mut netpoll_core::Commands) {
+            let overflows = matches!(reason, Lost::InputOverflow);
+            self.0.borrow_mut().push(if overflows { "cut" } else { "lost" });
+        }
+    }
+    for layers in 0..2 {
+        let log = Rc::<RefCell<Vec<_>>>::default();
+        let mut sim = Sim::new(Options::default().limits(ConnLimits::default().input_bytes_max(4999)));
+        let made = Rc::clone(&log);
+        let listener = match layers {
+            0 => sim.listen(move |_peer| Waits(Rc::clone(&made))),
+            _ => sim.listen(move |_peer| Layered::new(Same, Waits(Rc::clone(&made)))),
+        };
+        let peer = sim.connect(listener);
+        sim.settle();
+        sim.send(peer, &[b'x'; 5000]);
+        sim.settle();
+        assert_eq!(*log.borrow(), ["received", "received", "cut"], "{layers} layers");
+        assert_eq!((sim.stats().input_overflows, sim.blocks_in_use()), (1, 0));
     }
 }

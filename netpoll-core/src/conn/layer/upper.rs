@@ -476,10 +476,11 @@ impl Upper<'_> {
         if state.stash.rest.is_empty() || !state.is_live() {
             return;
         }
-        if state.has(UPPER_PAUSED | GAVE_WAY) || state.lacks_room() {
+        let waits = state.has(UPPER_PAUSED | GAVE_WAY);
+        if waits || state.lacks_room() {
             state.mark(OFFER_AGAIN, true);
         }
-        if state.stash.rest.len() > conn.cx.limits.input_bytes_max {
+        if !waits && state.stash.rest.len() > conn.cx.limits.input_bytes_max {
             conn.cx.agenda.stats.input_overflows += 1;
             state.fail(conn, Lost::InputOverflow);
         } else if conn.cx.agenda.is_short_of_memory() {
