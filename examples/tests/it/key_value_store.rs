@@ -123,7 +123,7 @@ fn a_full_store_takes_the_memory_that_it_was_given_whatever_its_keys_are() {
     for (tail, expires) in [("", true), (&*tail, true), ("", false), (&*tail, false)] {
         let program =
             Program::start(env!("CARGO_BIN_EXE_key_value_store"), &["127.0.0.1:0", "--memory-mib", "16"]);
-        let before = program.resident_bytes();
+        let before = program.own_resident_bytes();
         // More than fit, whatever they take.
         let mut refused = 0;
         for batch in 0..(if tail.is_empty() { 200 } else { 20 }) {
@@ -136,8 +136,13 @@ fn a_full_store_takes_the_memory_that_it_was_given_whatever_its_keys_are() {
             refused += told(&program, &sets.collect::<String>()).matches("-OOM").count();
         }
         assert!(refused > 0, "it is full");
-        let taken = program.resident_bytes().saturating_sub(before);
-        assert!((8 * MIB..22 * MIB).contains(&taken), "{taken} for 16 MiB, {} {expires}", tail.len());
+        let taken = program.own_resident_bytes().saturating_sub(before);
+        // On a ring a worker may hold 2 MiB of blocks for what arrives.
+        assert!(
+            (8 * MIB..24 * MIB + MIB / 2).contains(&taken),
+            "{taken} for 16 MiB, {} {expires}",
+            tail.len()
+        );
     }
 }
 

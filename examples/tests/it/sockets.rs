@@ -50,6 +50,29 @@ fn the_mini_program_serves_on_a_unix_socket() {
 }
 
 #[test]
+fn a_program_that_was_killed_is_followed_at_once_whatever_it_ran_on() {
+    let path = std::env::temp_dir().join(format!("netpoll-killed-{}.sock", std::process::id()));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |addr: &str, backend| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mini-program"));
+        Started::new(command.args(["--workers", "2", "--addr", addr, "--backend", backend]))
+    };
+    for backend in ["auto", "uring"] {
+        if start("127.0.0.1:0", backend).1.is_empty() {
+            eprintln!("{backend}: not to be had here, and not tried");
+            continue;
+        }
+        for addr in [format!("127.0.0.1:{port}"), format!("unix:{}", path.display())] {
+            for nth in 0..5 {
+                let said = start(&addr, backend).1.clone();
+                assert!(said.contains("listens on"), "{backend}, {addr}, start {nth}");
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_program_serves_on_the_socket_that_its_service_manager_has_opened() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

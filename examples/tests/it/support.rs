@@ -83,12 +83,12 @@ impl Program {
         self.request("GET", target, &[], "")
     }
 
-    /// Bytes of memory that are resident, of the program's own and of its libraries.
-    pub fn resident_bytes(&self) -> u64 {
-        self.status("VmRSS:").split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    /// Bytes of memory that it has taken; without the pages of its file, of which the kernel shows as many as it likes.
+    pub fn own_resident_bytes(&self) -> u64 {
+        self.status("RssAnon:").split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// The most that these have been.
+    /// The most that has been resident, its file included.
     pub fn peak_resident_bytes(&self) -> u64 {
         self.status("VmHWM:").split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }

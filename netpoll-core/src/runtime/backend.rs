@@ -24,6 +24,11 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+#[cfg(feature = "uring")]
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::reactor::{ParseSettingError, WaitStrategy};
 
@@ -40,6 +45,10 @@ const VARIABLE: &str = "NETPOLL_BACKEND";
 const BEST: Backend = Backend::Epoll;
 #[cfg(not(all(target_os = "linux", not(netpoll_portable))))]
 const BEST: Backend = Backend::Mio;
+
+/// How much longer than elsewhere it takes until an address counts as taken.
+#[cfg(feature = "uring")]
+const AFTERLIFE_MAX: Duration = Duration::from_millis(500);
 
 /// What can be asked for.
 #[cfg(not(feature = "uring"))]
@@ -96,6 +105,26 @@ impl Choice {
             Self::Mio(_) => "mio",
             #[cfg(feature = "uring")]
             Self::Uring(_) => "uring",
+        }
+    }
+
+    /// Binds a socket. The one that a process on rings has left behind is asked for until it is free: the kernel ends the rings of one that was
+    /// killed, and what is open in them, some milliseconds behind it.
+    pub fn bind<T>(self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Epoll(_) | Self::Mio(_) => bind(),
+            #[cfg(feature = "uring")]
+            Self::Uring(_) => {
+                let end = Instant::now() + AFTERLIFE_MAX;
+                loop {
+                    match bind() {
+                        Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                            thread::sleep(Duration::from_millis(2));
+                        }
+                        outcome => return outcome,
+                    }
+                }
+            }
         }
     }
 }

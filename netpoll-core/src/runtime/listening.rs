@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::backend::Choice;
 use super::builder::Builder;
 use super::endpoints::Place;
 use super::handover::Inherited;
@@ -83,7 +84,7 @@ impl Bound {
     ///
     /// # Errors
     /// The kernel's, with the name of the address.
-    pub fn bind(settings: &mut Builder, workers: usize) -> io::Result<Self> {
+    pub fn bind(settings: &mut Builder, backend: Choice, workers: usize) -> io::Result<Self> {
         let mut bound = Self {
             sockets: (0..workers).map(|_| Vec::new()).collect(),
             addrs: Vec::new(),
@@ -94,7 +95,7 @@ impl Bound {
         for (of, place) in places.into_iter().enumerate() {
             let (addr, outcome) = match place {
                 Place::At(addr) => {
-                    let outcome = bound.take_or_bind(settings, of, &addr);
+                    let outcome = bound.take_or_bind(settings, backend, of, &addr);
                     (addr, outcome)
                 }
                 Place::Handed(socket, addr) => {
@@ -113,9 +114,15 @@ impl Bound {
         Ok(bound)
     }
 
-    fn take_or_bind(&mut self, settings: &Builder, of: usize, addr: &Address) -> io::Result<()> {
+    fn take_or_bind(
+        &mut self,
+        settings: &Builder,
+        backend: Choice,
+        of: usize,
+        addr: &Address,
+    ) -> io::Result<()> {
         let taken = settings.family.claim(SocketKind::Stream, &addr.to_string());
-        let Some(first) = taken.first() else { return self.bind_one(settings, of, addr) };
+        let Some(first) = taken.first() else { return self.bind_one(settings, backend, of, addr) };
         let at = sys::check_listener(first.socket.as_fd())?;
         for Inherited { socket, .. } in &taken {
             inherited(settings, socket, addr)?;
@@ -134,17 +141,17 @@ impl Bound {
         Ok(())
     }
 
-    fn bind_one(&mut self, settings: &Builder, of: usize, addr: &Address) -> io::Result<()> {
+    fn bind_one(&mut self, settings: &Builder, backend: Choice, of: usize, addr: &Address) -> io::Result<()> {
         let Address::Unix(name) = addr else {
             let addr = addr.as_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-            return self.bind_tcp(settings, of, addr);
+            return self.bind_tcp(settings, backend, of, addr);
         };
         let options = sys::UnixListenOptions {
             backlog: settings.backlog,
             mode: settings.socket_mode,
             takes_over: settings.share_port,
         };
-        let (socket, file) = sys::listen_unix(name, &options)?;
+        let (socket, file) = backend.bind(|| sys::listen_unix(name, &options))?;
         self.addrs.push(addr.clone());
         let (asked, bound) = (addr.to_string(), addr.to_string());
         let name = SocketName { kind: SocketKind::Stream, asked, bound, is_foreign: false };
@@ -154,7 +161,13 @@ impl Bound {
     }
 
     /// A socket for each worker.
-    fn bind_tcp(&mut self, settings: &Builder, of: usize, wanted: SocketAddr) -> io::Result<()> {
+    fn bind_tcp(
+        &mut self,
+        settings: &Builder,
+        backend: Choice,
+        of: usize,
+        wanted: SocketAddr,
+    ) -> io::Result<()> {
         let workers = self.sockets.len();
         let mut options = sys::ListenOptions {
             backlog: settings.backlog,
@@ -166,7 +179,7 @@ impl Bound {
         let count = if sys::SPREADS { workers } else { 1 };
         let (mut addr, mut group) = (wanted, Vec::with_capacity(count));
         for _ in 0..count {
-            let socket = sys::listen(addr, &options)?;
+            let socket = backend.bind(|| sys::listen(addr, &options))?;
             addr = sys::local_addr(socket.as_fd())?.as_socket_addr().unwrap_or(addr);
             inherited_options(settings).apply(socket.as_fd())?;
             group.push(socket);

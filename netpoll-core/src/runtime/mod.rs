@@ -178,11 +178,11 @@ impl Beginning {
         }
         let succession = settings.family.succession.clone();
         let first = succession.as_ref().map_or(0, |succession| succession.len());
-        let Bound { mut sockets, addrs, files, files_before } = Bound::bind(&mut settings, count)?;
+        let Bound { mut sockets, addrs, files, files_before } = Bound::bind(&mut settings, backend, count)?;
         let first_of_each =
             (0..settings.listeners.len()).filter_map(|of| sockets[0].iter().find(|it| it.of == of));
         let at = first_of_each.map(|socket| sys::local_addr(socket.fd.as_fd())).collect::<io::Result<_>>()?;
-        let udp_addrs = udp::bind_all(&settings, &mut sockets)?;
+        let udp_addrs = udp::bind_all(&settings, backend, &mut sockets)?;
         let succession = succession.map(|shared| OwnSuccession {
             numbers: first..shared.len(),
             moves: !settings.is_beside,

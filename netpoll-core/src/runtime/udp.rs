@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Builder;
+use super::backend::Choice;
 use super::handover::Inherited;
 use super::listening::{Socket, deal, first_sharing};
 use crate::conn::{SocketKind, SocketName};
@@ -13,7 +14,11 @@ use crate::sys::{self, Sharing};
 
 /// Binds every address once for each worker, behind the sockets that the worker has already. Where they are bound, in the order
 /// of `bind_udp` calls.
-pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<Vec<SocketAddr>> {
+pub fn bind_all(
+    settings: &Builder,
+    backend: Choice,
+    sockets: &mut [Vec<Socket>],
+) -> io::Result<Vec<SocketAddr>> {
     let workers = sockets.len();
     let mut addrs = Vec::new();
     for (nth, bind) in settings.udp.iter().enumerate() {
@@ -43,7 +48,7 @@ pub fn bind_all(settings: &Builder, sockets: &mut [Vec<Socket>]) -> io::Result<V
         let (mut first, mut group) = (None, Vec::with_capacity(count));
         for _ in 0..count {
             let wanted = first.filter(|_| !bind.own_ports).unwrap_or(bind.addr);
-            let socket = sys::bind_datagrams(wanted, sharing).map_err(named)?;
+            let socket = backend.bind(|| sys::bind_datagrams(wanted, sharing)).map_err(named)?;
             if sharing == Sharing::Begins {
                 sharing = Sharing::Joins;
             }
