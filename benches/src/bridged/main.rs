@@ -76,7 +76,7 @@ fn measure() -> Result<(), Failure> {
     let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &SWITCHES)?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
-    let peers = build_peers(&[PROGRAM])?;
+    let peers = build_peers(&[PROGRAM], &[])?;
     let programs = build(&[&["-p", "benches", "--bin", "load"]])?;
     let conditions = Conditions {
         rounds: option(&args, "--rounds", 31)?,

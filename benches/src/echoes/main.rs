@@ -11,7 +11,9 @@
 //! `--other-max` \[0.10\] shares of a core at which a round is dropped; `--bytes` one size of message alone; `--count-only` instructions, and no
 //! time; `--time-only` the other way round; `--peers DIR` use the programs of `benches/peers` there and build none; `--verbose` progress on
 //! standard error;
-//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
+//! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\];
+//! `--rings` others: ours on io_uring, a loop on io_uring written by hand, and runtimes that have nothing else; time alone, as callgrind does not
+//! know what a ring does.
 
 mod count;
 
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const OPTIONS: [&str; 6] = ["--rounds", "--seconds", "--steal-max", "--other-max", "--bytes", "--peers"];
-const SWITCHES: [&str; 3] = ["--count-only", "--time-only", "--verbose"];
+const SWITCHES: [&str; 4] = ["--count-only", "--time-only", "--rings", "--verbose"];
 
 /// Connections, each with one message on its way.
 const CONNECTIONS: usize = 64;
@@ -46,6 +48,30 @@ const CONTESTANTS: [(&str, &str, &str); 6] = [
     ("tokio, `LocalSet`", "release", "echo-tokio"),
     ("monoio, epoll", "release", "echo-monoio"),
 ];
+
+/// The programs of those on rings.
+const RING_PROGRAMS: [(&str, &str); 5] = [
+    ("echo-netpoll", "unwind"),
+    ("echo-monoio", "release"),
+    ("echo-compio", "release"),
+    ("echo-glommio", "release"),
+    ("echo-kimojio", "release"),
+];
+
+/// Who takes part with `--rings`, the same way.
+const ON_RINGS: [(&str, &str, &str); 9] = [
+    ("callbacks, `send_now`", "unwind", "echo-netpoll --lane now"),
+    ("callbacks, `send`", "unwind", "echo-netpoll --lane queue"),
+    ("task, `read` and `write_all`", "unwind", "echo-netpoll --lane read"),
+    ("callbacks, `send_now`, on epoll", "unwind", "echo-netpoll --lane now"),
+    ("by hand", BY_HAND, "floor-uring --echo"),
+    ("monoio", "release", "echo-monoio --driver uring"),
+    ("compio", "release", "echo-compio"),
+    ("glommio", "release", "echo-glommio"),
+    ("kimojio", "release", "echo-kimojio"),
+];
+/// In place of a profile: a program of this package.
+const BY_HAND: &str = "";
 
 /// One window of one server.
 struct Turn(Window);
@@ -70,11 +96,13 @@ fn measure() -> Result<(), Failure> {
     let args = benches::runner::arguments(include_str!("main.rs"))?;
     known_options(&args, &OPTIONS, &SWITCHES)?;
     let has = |name: &str| args.iter().any(|arg| arg == name);
+    let rings = has("--rings");
     let peers = match has("--peers") {
         true => option(&args, "--peers", PathBuf::new())?,
-        false => build_peers(&PROGRAMS)?,
+        false if rings => build_peers(&RING_PROGRAMS, &["netpoll-core/uring"])?,
+        false => build_peers(&PROGRAMS, &[])?,
     };
-    let programs = build(&[&["-p", "benches", "--bin", "load"]])?;
+    let programs = build(&[&["-p", "benches", "--bin", "load", "--bin", "floor-uring"]])?;
     let conditions = Conditions {
         rounds: option(&args, "--rounds", 41)?,
         steal_max: option(&args, "--steal-max", 0.05)?,
@@ -83,19 +111,24 @@ fn measure() -> Result<(), Failure> {
     };
     let seconds = option(&args, "--seconds", 0.06)?;
     let only = option(&args, "--bytes", 0)?;
-    let templates: Vec<Template> = CONTESTANTS
-        .iter()
-        .map(|(name, profile, command)| Template {
-            name: (*name).into(),
-            command: format!("{} --port {{port}}", peers.join(profile).join(command).display()),
-            configuration: None,
-        })
-        .collect();
+    let template = |&(name, profile, command): &(&str, &str, &str)| {
+        let directory = if profile == BY_HAND { programs.clone() } else { peers.join(profile) };
+        let backend = match rings {
+            true if name.ends_with("on epoll") => "env NETPOLL_BACKEND=epoll ",
+            // Programs of others do not know it.
+            true => "env NETPOLL_BACKEND=uring ",
+            false => "",
+        };
+        let command = format!("{backend}{} --port {{port}}", directory.join(command).display());
+        Template { name: name.into(), command, configuration: None }
+    };
+    let contestants: &[_] = if rings { &ON_RINGS } else { &CONTESTANTS };
+    let templates: Vec<Template> = contestants.iter().map(template).collect();
     for bytes in SIZES.into_iter().filter(|&bytes| only == 0 || bytes == only) {
-        if !has("--count-only") {
+        if !has("--count-only") || rings {
             time(&templates, bytes, seconds, &conditions, &programs)?;
         }
-        if !has("--time-only") {
+        if !has("--time-only") && !rings {
             count_all(&templates, bytes)?;
         }
     }

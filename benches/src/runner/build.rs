@@ -6,17 +6,22 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Builds programs of `benches/peers`, name and profile, each with its feature alone; one on netpoll with the driver that was asked
-/// for. Returns the directory that has one for each profile.
+/// for, and with these features. Returns the directory that has one for each profile.
 ///
 /// # Errors
 /// One does not build; the compiler has said why.
-pub fn build_peers(programs: &[(&str, &str)]) -> Result<PathBuf, Failure> {
+pub fn build_peers(programs: &[(&str, &str)], ours: &[&str]) -> Result<PathBuf, Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"));
     for (program, profile) in programs {
         let status = Command::new(&cargo)
             .args(["build", "--quiet", "--profile", profile, "--features", program, "--bin", program])
-            .args(feature().filter(|_| program.contains("netpoll")).iter().flat_map(|it| ["--features", it]))
+            .args(
+                ours.iter()
+                    .chain(&feature())
+                    .filter(|_| program.contains("netpoll"))
+                    .flat_map(|it| ["--features", it]),
+            )
             .current_dir(&folder)
             .status()?;
         if !status.success() {
