@@ -314,7 +314,7 @@ fn who_gives_way_is_not_sent_more_than_a_share_and_never_cut_for_it() {
     // Less than a share: what was offered at once is not what counts.
     let limits = ConnLimits::default().input_bytes_max(10_000);
     for layers in 0..2 {
-        let builder = Runtime::builder().workers(Workers::Count(1)).limits(limits.clone());
+        let builder = Runtime::builder().workers(Workers::Count(1)).limits(limits);
         let server = if layers == 0 {
             builder.listen("127.0.0.1:0", |_worker| |_peer| Nibbles::default())
         } else {
