@@ -1,7 +1,7 @@
 //! A head means the same however it arrives, and what is accepted has one reading.
 
 use netpoll_http::internals::wire::{
-    Framing, Head, HeadIndex, Known, Limits, Method, Progress, Scan, Violation, parse,
+    Framing, Head, HeadIndex, HeadReader, Known, Limits, Method, Progress, Scan, Violation, parse,
 };
 
 /// Bytes of a head and what a second, slow and naive reading of it needs.
@@ -53,10 +53,39 @@ pub fn run(data: &[u8]) {
         }
         Err(error) => Err(error.violation()),
     };
+    remember(bytes, &limits);
     let read_bytes = usize::from(choice >> 1) % 9 + 1;
     for step in [1, read_bytes] {
         let split = trickle(bytes, || step, &limits);
         assert!(same(&split, &whole), "{step}: {split:?} {whole:?}");
+    }
+}
+
+/// Has a reader read a head several times, and its header section behind other request lines: what is remembered makes no difference.
+fn remember(bytes: &[u8], limits: &Limits) {
+    let section = bytes.windows(2).position(|pair| pair == b"\r\n").map_or(&[][..], |at| &bytes[at + 2..]);
+    let lines = ["GET / HTTP/1.1\r\n", "HEAD /a/longer?path HTTP/1.1\r\n", "GET / HTTP/1.0\r\n"];
+    let others = lines.map(|line| [line.as_bytes(), section].concat());
+    let mut reader = HeadReader::new();
+    for bytes in
+        [bytes, bytes, bytes, &others[0], &others[1], &others[0], &others[2], &others[2], &others[2], bytes]
+    {
+        let Some(len) = reader.parse_whole(bytes, &Scan::default(), limits) else { continue };
+        let head = Head::new(&bytes[..len], reader.index());
+        let mut index = HeadIndex::new();
+        let Ok(Progress::Done(first)) = parse(bytes, &mut Scan::default(), limits, &mut index) else {
+            panic!("only a reader that has read others takes {}", bytes.escape_ascii());
+        };
+        assert_eq!(head.bytes, first.bytes);
+        assert_eq!(
+            (head.method_name(), head.target(), head.path(), head.query(), head.authority()),
+            (first.method_name(), first.target(), first.path(), first.query(), first.authority())
+        );
+        assert_eq!(
+            (head.minor_version, head.keep_alive, head.expect_continue, head.upgrade, head.framing),
+            (first.minor_version, first.keep_alive, first.expect_continue, first.upgrade, first.framing)
+        );
+        assert!(head.headers().eq(first.headers()));
     }
 }
 

@@ -24,8 +24,8 @@ use netpoll_core::time::timeout;
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::internals::wire::response::{close_head, header, open_head, patch_length, usual_head};
 use netpoll_http::internals::wire::{
-    Connection, ContentType, Decoder, HeadIndex, HeadStarts, Length, Limits, Progress, ResponseHead, Scan,
-    parse,
+    Connection, ContentType, Decoder, HeadIndex, HeadReader, HeadStarts, Length, Limits, Progress,
+    ResponseHead, Scan, parse,
 };
 use netpoll_http::{
     AccessLog, App, Completed, LogFormat, Metrics, Params, Reply, Request, RequestId, Route, Router, Service,
@@ -61,6 +61,8 @@ pub const CASES: &[Case] = &[
     case("net_relay_64", messages_are_handed_on),
     case("parse_head_64_headers", |rounds| a_head_is_read(rounds, &head_with(64))),
     case("parse_head_browser", |rounds| a_head_is_read(rounds, BROWSER)),
+    case("parse_head_browser_again", |rounds| heads_are_read(rounds, &[BROWSER.to_vec()])),
+    case("parse_head_browsers", |rounds| heads_are_read(rounds, &browsers())),
     case("parse_head_chunked_upload", |rounds| a_head_is_read(rounds, UPLOAD)),
     case("parse_head_plaintext", |rounds| a_head_is_read(rounds, PLAINTEXT)),
     case("parse_head_small", |rounds| a_head_is_read(rounds, SMALL)),
@@ -69,6 +71,7 @@ pub const CASES: &[Case] = &[
     case("route_fixed_routes", |rounds| a_route_is_found(rounds, &routes::service(), FIXED)),
     case("route_parameter_router", |rounds| a_route_is_found(rounds, &routes::router(), WITH_PARAMETER)),
     case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
+    case("stack_browsers", browsers_are_answered),
     case("stack_plaintext", requests_are_answered::<1>),
     case("stack_plaintext_logged", |rounds| requests_are_logged(rounds, LogFormat::Combined, 1)),
     case("stack_plaintext_logged_json", |rounds| requests_are_logged(rounds, LogFormat::Json, 1)),
@@ -106,6 +109,22 @@ fn a_head_is_read(rounds: u64, bytes: &[u8]) {
             other => unreachable!("{other:?}"),
         }
     }
+}
+
+/// By a worker, one after the other.
+fn heads_are_read(rounds: u64, heads: &[Vec<u8>]) {
+    let (scan, limits, mut reader) = (Scan::default(), Limits::default(), HeadReader::new());
+    for head in heads.iter().cycle().take(rounds as usize) {
+        let len = reader.parse_whole(black_box(head), &scan, &limits);
+        assert_eq!(len, Some(head.len()));
+        black_box(reader.index());
+    }
+}
+
+/// Eight clients with one browser, each with a session of its own.
+fn browsers() -> Vec<Vec<u8>> {
+    let text = str::from_utf8(BROWSER).expect("it is ASCII");
+    (0..8).map(|nth| text.replacen("session=", &format!("session={nth}"), 1).into_bytes()).collect()
 }
 
 fn a_body_of_eight_chunks_is_decoded(rounds: u64) {
@@ -237,6 +256,23 @@ fn answered<const DEPTH: usize>(rounds: u64, client: TestClient) {
         connection.send(&batch);
         connection.drain_received(&mut answers);
         assert!(answers.ends_with(b"Hello, World!"));
+    }
+}
+
+/// One after the other, so that no head is what the one before it was.
+fn browsers_are_answered(rounds: u64) {
+    let client = App::new(|_: &_| plaintext()).test();
+    let mut connection = client.connect();
+    let heads: Vec<Vec<u8>> = browsers()
+        .iter()
+        .map(|head| [&b"GET /plaintext?page=2"[..], &head[b"GET /orders?page=2".len()..]].concat())
+        .collect();
+    let mut answer = Vec::with_capacity(8192);
+    for head in heads.iter().cycle().take(rounds as usize) {
+        answer.clear();
+        connection.send(head);
+        connection.drain_received(&mut answer);
+        assert!(answer.ends_with(b"Hello, World!"));
     }
 }
 

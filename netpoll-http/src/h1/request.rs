@@ -16,26 +16,26 @@ use crate::message::{
     Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
     RouteId, Unread, guarded_or_told,
 };
-use crate::wire::{self, Framing, Head, Method, Progress, Refused, WireError, response as encode};
+use crate::wire::{Framing, Head, Method, Progress, Refused, WireError, response as encode};
 
 impl<S: Service> Http<S> {
     /// Reads a head, and answers it if its body is there as well.
     #[inline]
     pub(super) fn next_request(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let worker = Rc::clone(&self.worker);
-        let mut index = worker.index.borrow_mut();
+        let mut reader = worker.heads.borrow_mut();
         let bytes = input.bytes();
         let limits = &worker.wire_limits;
-        let head = match wire::parse_whole(bytes, &self.scan, limits, &mut index) {
-            Some(head_len) => Head::new(&bytes[..head_len], &index),
-            None => match wire::parse_slowly(bytes, &mut self.scan, limits, &mut index) {
+        let head = match reader.parse_whole(bytes, &self.scan, limits) {
+            Some(head_len) => Head::new(&bytes[..head_len], reader.index()),
+            None => match reader.parse_slowly(bytes, &mut self.scan, limits) {
                 Ok(Progress::Done(head)) => head,
                 Ok(Progress::Partial { skip }) => {
                     input.advance(skip);
                     return Step::Stop(self.wait_for_head(conn, input.len()));
                 }
                 Err(Refused { error, head: Some(place) }) => {
-                    let head = Head::new(&bytes[place], &index);
+                    let head = Head::new(&bytes[place], reader.index());
                     return Step::Stop(self.refuse_read(conn, wire_error(error), &head));
                 }
                 Err(Refused { error, head: None }) => {

@@ -17,7 +17,7 @@ use crate::message::{
     Stamp, State, cause, dropped, finish, guarded, guarded_or_told, write_headers,
 };
 use crate::wire::{
-    self, Connection, ContentType, HeadIndex, HeadStarts, Length, Method, ResponseHead, response as encode,
+    self, Connection, ContentType, HeadReader, HeadStarts, Length, Method, ResponseHead, response as encode,
 };
 
 /// The least to reserve for an answer: a head and a short body.
@@ -47,8 +47,8 @@ pub(crate) struct Worker<S> {
     /// What went wrong with the request at hand, where somebody watches.
     pub(super) cause: Cell<Option<Cause>>,
     end_of_head: Finder<'static>,
-    /// What was found out about the head of the request at hand.
-    pub(super) index: RefCell<HeadIndex>,
+    /// Reads heads, and has the one of the request at hand.
+    pub(super) heads: RefCell<HeadReader>,
     starts: RefCell<HeadStarts>,
     /// Bytes that recent answers had, so that an answer fits the block that it starts in and a warm worker
     /// allocates nothing.
@@ -81,7 +81,7 @@ impl<S: Service> Worker<S> {
             written: Cell::new(Written::default()),
             cause: Cell::new(None),
             end_of_head: Finder::new(END_OF_HEAD),
-            index: RefCell::new(HeadIndex::new()),
+            heads: RefCell::new(HeadReader::new()),
             starts: RefCell::new(HeadStarts::of_server(&server.line())),
             answer_bytes: Usual::new(),
             batch_bytes: Usual::new(),

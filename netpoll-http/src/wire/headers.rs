@@ -8,7 +8,7 @@
 //! its heads: starting a new one writes a dozen bytes and does not clear a hundred entries, and what was found
 //! out is written where it is read later, instead of being moved there.
 
-use super::request::{HeadParts, Span};
+use super::request::{HeadParts, Method, Span};
 
 /// How many headers an index holds; the upper bound of [`Limits::headers_max`](super::Limits).
 pub const HEADERS_MAX: usize = 100;
@@ -196,6 +196,16 @@ impl Entry {
         }
     }
 
+    /// The entry of the same line so much further back.
+    #[inline(always)]
+    fn shifted(self, shift: u16) -> Entry {
+        Entry {
+            name_start: self.name_start.wrapping_add(shift),
+            value_start: self.value_start.wrapping_add(shift),
+            ..self
+        }
+    }
+
     #[inline]
     fn name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         let start = usize::from(self.name_start);
@@ -221,12 +231,23 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct HeadIndex {
     parts: HeadParts,
+    /// How much further back the lines are than when they were noted, or as much less as this is above a half of its range.
+    shift: u16,
     count: u8,
     /// Bit of a slot: that header has more than one line.
     repeated: u16,
     /// The first line of each known header, or `ABSENT`; behind them, of the others.
     known: [u8; KNOWN + 1],
     entries: [Entry; HEADERS_MAX],
+}
+
+/// What a head says before its headers.
+pub(super) struct RequestLine {
+    pub(super) method: Method,
+    pub(super) method_name: Span,
+    pub(super) target: Span,
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
 }
 
 impl Default for HeadIndex {
@@ -240,6 +261,7 @@ impl HeadIndex {
     pub fn new() -> HeadIndex {
         HeadIndex {
             parts: HeadParts::NONE,
+            shift: 0,
             count: 0,
             repeated: 0,
             known: [ABSENT; KNOWN + 1],
@@ -256,6 +278,7 @@ impl HeadIndex {
     /// Forgets the previous head.
     #[inline]
     pub(super) fn clear(&mut self) {
+        self.shift = 0;
         self.count = 0;
         self.repeated = 0;
         self.known = [ABSENT; KNOWN + 1];
@@ -278,6 +301,21 @@ impl HeadIndex {
     pub(super) fn set_count(&mut self, count: usize) {
         debug_assert!(count <= HEADERS_MAX);
         self.count = count as u8;
+    }
+
+    /// The same lines, and the host that is among them, are so much further back than they were, behind a request line of these parts.
+    #[inline(always)]
+    pub(super) fn shift(&mut self, by: u16, line: RequestLine) {
+        self.shift = self.shift.wrapping_add(by);
+        let parts = &mut self.parts;
+        // Without a host it is nowhere, and stays there.
+        if let (1.., _) = parts.authority {
+            let (start, end) = parts.authority;
+            parts.authority = (start.wrapping_add(by), end.wrapping_add(by));
+        }
+        let RequestLine { method, method_name, target, path, query } = line;
+        (parts.method, parts.method_name) = (method, method_name);
+        (parts.target, parts.path, parts.query) = (target, path, query);
     }
 
     /// What the head says besides its headers.
@@ -306,7 +344,7 @@ impl HeadIndex {
     pub fn known<'a>(&self, head: &'a [u8], known: Known) -> Option<&'a [u8]> {
         match self.known[known.slot().at()] {
             ABSENT => None,
-            at => Some(self.entries[usize::from(at)].value(head)),
+            at => Some(self.entry(at).value(head)),
         }
     }
 
@@ -316,7 +354,7 @@ impl HeadIndex {
         match self.known[known.slot().at()] {
             ABSENT => None,
             at => {
-                let entry = &self.entries[usize::from(at)];
+                let entry = self.entry(at);
                 Some((entry.value_start, entry.value_start + entry.value_len))
             }
         }
@@ -345,8 +383,10 @@ impl HeadIndex {
         } else {
             (usize::from(first), usize::from(first) + 1)
         };
+        let shift = self.shift;
         self.entries[first..rest.max(first)]
             .iter()
+            .map(move |entry| entry.shifted(shift))
             .filter(move |entry| {
                 Known::of_line(entry.line(head)).is_some_and(|(slot, _)| slot == known.slot())
             })
@@ -355,10 +395,10 @@ impl HeadIndex {
 
     /// The value of the first header with this name, in any case. O(headers).
     pub fn get<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        let same = |entry: &&Entry| {
+        let same = |entry: &Entry| {
             usize::from(entry.name_len) == name.len() && is_same_name_as(name, entry.name(head))
         };
-        self.filled().iter().find(same).map(|entry| entry.value(head))
+        self.filled().find(same).map(|entry| entry.value(head))
     }
 
     /// Shows the value of each header with one of these names, in any case, and which of them it is. One walk for all of them.
@@ -388,7 +428,6 @@ impl HeadIndex {
     /// The same of a name that is kept meanwhile.
     pub fn all_of<'a>(&self, head: &'a [u8], name: impl AsRef<str>) -> impl Iterator<Item = &'a [u8]> {
         self.filled()
-            .iter()
             .filter(move |entry| {
                 let name = name.as_ref();
                 usize::from(entry.name_len) == name.len() && is_same_name_as(name, entry.name(head))
@@ -398,14 +437,20 @@ impl HeadIndex {
 
     /// All headers in order: name as it was sent, value without white space around it.
     pub fn iter<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.filled().iter().map(move |entry| {
+        self.filled().map(move |entry| {
             // Names are tokens, hence ASCII: the default is for a head that the index was not made for.
             (std::str::from_utf8(entry.name(head)).unwrap_or_default(), entry.value(head))
         })
     }
 
-    fn filled(&self) -> &[Entry] {
-        &self.entries[..self.len()]
+    #[inline(always)]
+    fn entry(&self, at: u8) -> Entry {
+        self.entries[usize::from(at)].shifted(self.shift)
+    }
+
+    #[inline(always)]
+    fn filled(&self) -> impl Iterator<Item = Entry> {
+        self.entries[..self.len()].iter().map(|entry| entry.shifted(self.shift))
     }
 }
 

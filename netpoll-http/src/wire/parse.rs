@@ -5,6 +5,8 @@
 //! read is incomplete or broken, and `partial` says which. Then come the rules about the whole
 //! head: its host, its framing, its connection options.
 //!
+//! A worker reads by a [`HeadReader`](super::HeadReader), which remembers.
+//!
 //! Invariant: how the bytes were cut into reads makes no difference to a head that comes out, nor to
 //! whether one comes out. A head that cannot become valid any more is refused with the read that broke
 //! it, not when the head deadline passes.
@@ -52,7 +54,7 @@ pub fn parse<'a>(
 ///
 /// Apart, because a caller in a hurry keeps a length in a register, and a [`Progress`] in memory.
 #[inline(always)]
-pub fn parse_whole(bytes: &[u8], scan: &Scan, limits: &Limits, index: &mut HeadIndex) -> Option<usize> {
+fn parse_whole(bytes: &[u8], scan: &Scan, limits: &Limits, index: &mut HeadIndex) -> Option<usize> {
     if !scan.is_fresh() {
         return None;
     }
@@ -122,7 +124,7 @@ pub fn parse_slowly<'a>(
     Ok(Progress::Done(head))
 }
 
-fn head_bytes_max(limits: &Limits) -> usize {
+pub(super) fn head_bytes_max(limits: &Limits) -> usize {
     limits.head_bytes_max.clamp(1, HEAD_BYTES_LIMIT)
 }
 
@@ -150,26 +152,34 @@ fn skip_empty_lines(bytes: &[u8], scan: &mut Scan) -> Result<usize, Violation> {
 }
 
 /// The request line of a head whose bytes are all in their place.
-struct Line {
-    method: Method,
-    method_len: usize,
-    target_start: usize,
-    target_len: usize,
+pub(super) struct Line {
+    pub(super) method: Method,
+    pub(super) method_len: usize,
+    pub(super) target_start: usize,
+    pub(super) target_len: usize,
     /// The bytes of the target before the first `?`.
     path_len: usize,
-    minor_version: u8,
-    head_len: usize,
+    pub(super) minor_version: u8,
+    pub(super) head_len: usize,
+}
+
+impl Line {
+    /// Where the line behind it begins.
+    #[inline(always)]
+    pub(super) fn end(&self) -> usize {
+        self.target_start + self.target_len + " HTTP/1.1\r\n".len()
+    }
 }
 
 /// Where the parts of a target are, and the authority, from wherever it is.
-struct Spans {
-    path: Span,
-    query: Option<Span>,
+pub(super) struct Spans {
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
     authority: Span,
 }
 
 impl Line {
-    fn target(&self) -> Span {
+    pub(super) fn target(&self) -> Span {
         span(self.target_start, self.target_len)
     }
 
@@ -211,7 +221,7 @@ impl Line {
 
     /// The spans of a target that begins with a slash.
     #[inline(always)]
-    fn origin_form(&self, authority: Span) -> Spans {
+    pub(super) fn origin_form(&self, authority: Span) -> Spans {
         let path_end = self.target_start + self.path_len;
         let query = (self.path_len < self.target_len)
             .then(|| span(path_end + 1, self.target_len - self.path_len - 1));
@@ -221,13 +231,13 @@ impl Line {
 
 /// Positions in a head, which has at most 65535 bytes.
 #[inline(always)]
-fn span(start: usize, len: usize) -> Span {
+pub(super) fn span(start: usize, len: usize) -> Span {
     (start as u16, (start + len) as u16)
 }
 
-/// Takes a complete head apart; None if it is not one, for whatever reason.
+/// Takes a request line apart, and says what follows it. The length of the head is not known yet.
 #[inline(always)]
-fn read(window: &[u8], limits: &Limits, index: &mut HeadIndex) -> Option<Line> {
+pub(super) fn request_line<'a>(window: &'a [u8], limits: &Limits) -> Option<(Line, &'a [u8])> {
     let (method, method_len) = method(window)?;
     let target_start = method_len + 1;
     let (path_len, mut behind) = scan::path(window.get(target_start..)?)?;
@@ -240,9 +250,16 @@ fn read(window: &[u8], limits: &Limits, index: &mut HeadIndex) -> Option<Line> {
     if target_len == 0 || target_len > limits.target_bytes_max {
         return None;
     }
-    let (line_end, mut line) = behind.split_first_chunk::<11>()?;
+    let (line_end, behind) = behind.split_first_chunk::<11>()?;
     let minor_version = minor_version(line_end)?;
+    let line = Line { method, method_len, target_start, target_len, path_len, minor_version, head_len: 0 };
+    Some((line, behind))
+}
 
+/// Takes a complete head apart; None if it is not one, for whatever reason.
+#[inline(always)]
+pub(super) fn read(window: &[u8], limits: &Limits, index: &mut HeadIndex) -> Option<Line> {
+    let (request, mut line) = request_line(window, limits)?;
     index.clear();
     let headers_max = limits.headers_max.min(HEADERS_MAX);
     let mut count = 0;
@@ -260,15 +277,7 @@ fn read(window: &[u8], limits: &Limits, index: &mut HeadIndex) -> Option<Line> {
     index.set_count(count);
     let head_len = window.len() - line.len();
     // Also what keeps positions within their 16 bits.
-    (head_len <= head_bytes_max(limits)).then_some(Line {
-        method,
-        method_len,
-        target_start,
-        target_len,
-        path_len,
-        minor_version,
-        head_len,
-    })
+    (head_len <= head_bytes_max(limits)).then_some(Line { head_len, ..request })
 }
 
 /// The method and its length; a space follows it.
@@ -381,7 +390,12 @@ fn blanks_at_end(value: &[u8]) -> usize {
 
 /// Notes what a head says besides its headers, or finds the rule that they break together.
 #[inline(always)]
-fn complete(line: &Line, spans: Spans, index: &mut HeadIndex, window: &[u8]) -> Result<(), Violation> {
+pub(super) fn complete(
+    line: &Line,
+    spans: Spans,
+    index: &mut HeadIndex,
+    window: &[u8],
+) -> Result<(), Violation> {
     let &Line { method, minor_version, .. } = line;
     let head = &window[..line.head_len];
     let framing = framing::framing(index, head, minor_version)?;
@@ -437,7 +451,7 @@ fn text(part: &[u8]) -> Result<&str, Violation> {
 
 /// The one Host, checked and not empty; empty when HTTP/1.0 has none.
 #[inline(always)]
-fn host(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Span, Violation> {
+pub(super) fn host(index: &HeadIndex, head: &[u8], minor_version: u8) -> Result<Span, Violation> {
     match index.known_span(Known::Host) {
         None if minor_version == 0 => Ok((0, 0)),
         None => Err(Violation::NoHost),

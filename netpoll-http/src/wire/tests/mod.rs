@@ -7,6 +7,7 @@ mod body;
 mod chunked;
 mod headers;
 mod properties;
+mod reader;
 mod request_line;
 mod targets;
 

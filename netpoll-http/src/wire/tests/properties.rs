@@ -7,7 +7,7 @@ use super::super::target::{decode_form, decode_segment};
 use super::*;
 
 /// Heads made of pieces that are each fine or broken in a way that matters.
-fn heads() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn heads() -> impl Strategy<Value = Vec<u8>> {
     let line = prop::sample::select(vec![
         "Host: a",
         "Host: b",
@@ -58,7 +58,7 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Those heads with one byte changed.
-fn broken_heads() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn broken_heads() -> impl Strategy<Value = Vec<u8>> {
     (heads(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut bytes, at, byte)| {
         let at = at.index(bytes.len());
         bytes[at] = byte;
