@@ -828,3 +828,6 @@ fn another_user_gets_nothing_whatever_the_permissions_are() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     serves_alone(b'1', addr(&old));
 }
+
+#[path = "handover/troubles.rs"]
+mod troubles;
