@@ -283,7 +283,8 @@ impl Running {
         };
         let (name, drain_within) = (settings.name, settings.drain_within);
         let handover = settings.handover.take();
-        let (heir, place) = settings.inherit_all(handover.as_ref())?;
+        let (heir, mut place) = settings.inherit_all(handover.as_ref())?;
+        let (family, is_beside) = (Arc::clone(&settings.family), settings.is_beside);
         let before = heir.as_ref().and_then(|heir| heir.manager.as_ref());
         let Beginning {
             handle,
@@ -308,7 +309,8 @@ impl Running {
             (Some(heir), Some(handover)) => {
                 heir.ready(handover)?;
                 companions = Beginning::start_beside(&handle, &settings, later)?;
-                Ok(())
+                // From here on whoever follows comes to this process, and waits until it serves.
+                place.as_mut().map_or(Ok(()), |place| place.put(handover))
             }
             _ => Ok(()),
         };
@@ -318,11 +320,14 @@ impl Running {
         })?;
         handle.life.reach(Stage::Serving);
         let took_over = heir.is_some();
-        let before = heir.and_then(|heir| heir.serves(settings.family.claimed())).map(|way| (way, at));
+        let before = heir.and_then(|heir| heir.serves(family.claimed())).map(|way| (way, at));
         files.take_over();
+        if is_beside && handle.succession.is_some() {
+            family.add_companion(handle.clone());
+        }
         let offering = match (handover, place) {
             (Some(handover), Some(place)) => {
-                Offering::start(handover, place, before, &handle, manager, drain_within)
+                Offering::start(handover, place, before, &handle, family, manager, drain_within)
             }
             _ => None,
         };

@@ -64,7 +64,9 @@ pub use linux::epoll::{
 #[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 pub use linux::uring::RingName;
 pub use monotonic::monotonic_nanos;
-pub use passing::{Heard, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd};
+pub use passing::{
+    Heard, Passed, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd,
+};
 pub use reserve::ReserveFd;
 pub use signal::{
     Listening, SignalKind, StopSignal, StopSignals, Woken, has_come, prepare_signals, wait_for_signals,
@@ -84,7 +86,8 @@ pub use system::{
 pub use task_cell::{CLASSES, NO_CLASS, Run, TaskCell};
 pub use timeout::Timeout;
 pub use unix::{
-    SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
+    SocketFile, UnixListenOptions, bind_unix_datagrams, listen_beside, listen_unix,
+    refuse_new_unix_connections,
 };
 pub use waker::{Borrowed, with_waker};
 
