@@ -285,6 +285,10 @@ impl Running {
         let handover = settings.handover.take();
         let (heir, mut place) = settings.inherit_all(handover.as_ref())?;
         let (family, is_beside) = (Arc::clone(&settings.family), settings.is_beside);
+        let mut taken = match (&heir, &handover) {
+            (None, Some(handover)) => place.take().map(|place| place.take(handover, false)).transpose()?,
+            _ => None,
+        };
         let before = heir.as_ref().and_then(|heir| heir.manager.as_ref());
         let Beginning {
             handle,
@@ -310,7 +314,8 @@ impl Running {
                 heir.ready(handover)?;
                 companions = Beginning::start_beside(&handle, &settings, later)?;
                 // From here on whoever follows comes to this process, and waits until it serves.
-                place.as_mut().map_or(Ok(()), |place| place.put(handover))
+                taken = place.take().map(|place| place.take(handover, true)).transpose()?;
+                Ok(())
             }
             _ => Ok(()),
         };
@@ -325,7 +330,7 @@ impl Running {
         if is_beside && handle.succession.is_some() {
             family.add_companion(handle.clone());
         }
-        let offering = match (handover, place) {
+        let offering = match (handover, taken) {
             (Some(handover), Some(place)) => {
                 Offering::start(handover, place, before, &handle, family, manager, drain_within)
             }

@@ -86,8 +86,7 @@ pub use system::{
 pub use task_cell::{CLASSES, NO_CLASS, Run, TaskCell};
 pub use timeout::Timeout;
 pub use unix::{
-    SocketFile, UnixListenOptions, bind_unix_datagrams, listen_beside, listen_unix,
-    refuse_new_unix_connections,
+    SocketFile, UnixListenOptions, bind_unix_datagrams, listen_unix, refuse_new_unix_connections,
 };
 pub use waker::{Borrowed, with_waker};
 

@@ -64,17 +64,6 @@ pub fn listen_unix(
     Ok((socket.into(), Some(SocketFile(Some(file)))))
 }
 
-/// A socket that listens beside a path which somebody else has, until its file is [put there](SocketFile::put_at).
-///
-/// # Errors
-/// Those of [`listen_unix`].
-pub fn listen_beside(path: &Path, options: &UnixListenOptions) -> io::Result<(OwnedFd, SocketFile)> {
-    let socket = new_stream()?;
-    let _turn = take_turn(path);
-    let file = bind_beside(&socket, path, options)?;
-    Ok((socket.into(), SocketFile(Some(file))))
-}
-
 /// A socket for datagrams with this name, and the file that this has made, if it is a path.
 ///
 /// # Errors
@@ -126,16 +115,6 @@ impl SocketFile {
         if let Some(file) = self.0.take() {
             file.leave();
         }
-    }
-
-    /// Puts it in the place of whatever is there, at once.
-    ///
-    /// # Errors
-    /// The kernel's. Then it is gone.
-    pub fn put_at(mut self, path: &Path) -> io::Result<Self> {
-        let _turn = take_turn(path);
-        let file = self.0.take().map(|file| file.rename(std::path::absolute(path)?)).transpose()?;
-        Ok(Self(file))
     }
 }
 
@@ -270,11 +249,6 @@ fn bind_in_place(socket: &Socket, path: &Path, kind: Type) -> io::Result<()> {
 /// Binds beside a path and takes it over when the socket listens, so that nobody finds nothing there. The kernel's own
 /// name for the socket stays that of the first file.
 fn bind_over(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<OwnFile> {
-    bind_beside(socket, path, options)?.rename(std::path::absolute(path)?)
-}
-
-/// Binds beside a path that somebody else has.
-fn bind_beside(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io::Result<OwnFile> {
     if let Ok(found) = fs::symlink_metadata(path)
         && !found.file_type().is_socket()
     {
@@ -282,14 +256,12 @@ fn bind_beside(socket: &Socket, path: &Path, options: &UnixListenOptions) -> io:
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    if beside.len() <= UNIX_NAME_MAX {
-        return bind_file(socket, Path::new(&beside), options);
+    let short;
+    if beside.len() > UNIX_NAME_MAX {
+        short = ShortName::of(directory_of(path))?;
+        beside = short.path().join(format!(".netpoll.{}", std::process::id())).into();
     }
-    let (directory, name) = (directory_of(path), format!(".netpoll.{}", std::process::id()));
-    let short = ShortName::of(directory)?;
-    let mut file = bind_file(socket, &short.path().join(&name), options)?;
-    file.path = std::path::absolute(directory.join(name))?;
-    Ok(file)
+    bind_file(socket, Path::new(&beside), options)?.rename(std::path::absolute(path)?)
 }
 
 /// Removes the file of a socket that nobody has, as one of this kind finds out.

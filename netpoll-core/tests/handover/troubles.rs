@@ -207,6 +207,27 @@ fn one_that_was_told_to_go_ahead_is_waited_for_however_slow_it_is() {
 }
 
 #[test]
+fn one_that_is_killed_before_it_serves_leaves_no_file() {
+    let folder = Folder::new();
+    let old = serving(b'1', 1, &folder.socket(), "127.0.0.1:0");
+    let (at, held) = (addr(&old), barrier());
+    let inside = Arc::clone(&held);
+    let new = builder(1, &folder.socket()).listen(at, move |_worker| {
+        inside.wait();
+        inside.wait();
+        |_peer| Named(b'2')
+    });
+    let new = std::thread::spawn(move || new.unwrap().start().unwrap());
+    held.wait();
+    // Ended here, it could remove nothing.
+    let files: Vec<_> = std::fs::read_dir(&folder.0).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files, [folder.socket()]);
+    held.wait();
+    assert!(new.join().unwrap().took_over());
+    drop(old);
+}
+
+#[test]
 fn one_whose_path_was_taken_by_one_that_has_ended_comes_back_to_it() {
     let folder = Folder::new();
     let old = serving(b'1', 1, &folder.socket(), "127.0.0.1:0");
@@ -455,7 +476,7 @@ fn one_that_follows_without_a_descriptor() {
     let held = Arc::new(Mutex::new(Vec::new()));
     let holds = Arc::clone(&held);
     let running = builder(1, &path).listen(at.as_str(), move |_worker| {
-        *holds.lock().unwrap() = use_up(0);
+        *holds.lock().unwrap() = use_up(4);
         |_peer| Sticky { name: b'2', held: barrier() }
     });
     let running = running.unwrap().start().unwrap();

@@ -111,10 +111,10 @@ impl Handover {
 
 impl Builder {
     /// Gathers what was open before: of a service manager, and of the process that goes, if there is one. The way to that one, and
-    /// where the next one finds this.
+    /// where the next one is to find this.
     ///
     /// # Errors
-    /// What was handed in makes no sense; the other process does not hand over; nobody can listen at the path.
+    /// What was handed in makes no sense; the other process does not hand over.
     pub(super) fn inherit_all(
         &mut self,
         handover: Option<&Handover>,
@@ -132,8 +132,7 @@ impl Builder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let heir = Heir::find(handover, &self.family)?;
-        let place = Place::take(handover, heir.is_some())?;
-        Ok((heir, Some(place)))
+        Ok((heir, Some(Place::new(handover)?)))
     }
 }
 

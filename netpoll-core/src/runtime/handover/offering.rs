@@ -14,7 +14,7 @@ use super::Handover;
 use super::channel::{Channel, HELLO_WITHIN, LONG};
 use super::family::Family;
 use super::moving::{Arriving, send_all};
-use super::place::Place;
+use super::place::Taken;
 use super::wire::{ManagerName, Message, VERSION};
 use crate::conn::{Handle, Moved, SharedSocket, Stage, Succession};
 use crate::runtime::service_manager::ServiceManager;
@@ -40,7 +40,7 @@ impl Offering {
     /// addresses.
     pub fn start(
         handover: Handover,
-        place: Place,
+        place: Taken,
         before: Option<(Channel, Vec<Address>)>,
         handle: &Handle,
         family: Arc<Family>,
@@ -89,7 +89,7 @@ impl Drop for Offering {
 /// What the thread knows.
 struct Host {
     handover: Handover,
-    place: Place,
+    place: Taken,
     handle: Handle,
     family: Arc<Family>,
     succession: Arc<Succession>,

@@ -1,7 +1,7 @@
-//! Where a process that follows finds this one: a Unix socket that listens at the path, or beside it as long as that is somebody else's.
+//! Where a process that follows finds this one: a Unix socket that listens at the path.
 //!
-//! The process that follows puts its file there before it serves, so that whoever comes finds one of both. What an end of a handover needs
-//! is made with it: a process that has used up its descriptors is to be replaced as well.
+//! The process that follows takes the path over before it serves, so that whoever comes finds one of both. What an end of a handover needs
+//! is made before: a process that has used up its descriptors is to be replaced as well.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,20 +15,12 @@ use crate::sys::{self, Doorbell, ReserveFd, SocketFile, UnixAddress, UnixListenO
 /// Processes that may wait to follow, while one is attended to.
 const BACKLOG: i32 = 4;
 
-const OPTIONS: UnixListenOptions =
-    UnixListenOptions { backlog: BACKLOG, mode: Some(MODE), takes_over: false };
-
 /// How often it is tried to come back to the path.
 const RETURNS: usize = 100;
 
-/// The socket that it listens on.
+/// The socket that it listens on, once it has been taken.
 pub struct Place {
-    socket: OwnedFd,
-    file: Option<SocketFile>,
     path: PathBuf,
-    is_beside: bool,
-    /// Tries that are left to come back to the path.
-    returns_left: usize,
     /// Given to one that follows, where there is no other descriptor.
     reserve: ReserveFd,
     /// Rung when this process ends.
@@ -37,51 +29,51 @@ pub struct Place {
     silence: Arc<Doorbell>,
 }
 
+/// A place where this process is found.
+pub struct Taken {
+    place: Place,
+    socket: OwnedFd,
+    file: Option<SocketFile>,
+    /// Tries that are left to come back to the path.
+    returns_left: usize,
+}
+
 impl Place {
-    /// Listens at the path; where another process still does, beside it.
+    /// What is needed beside the socket.
     ///
     /// # Errors
-    /// The kernel's, with the path.
-    pub fn take(handover: &Handover, is_taken: bool) -> io::Result<Self> {
-        Self::try_take(handover, is_taken).map_err(|error| handover.named(error))
-    }
-
-    fn try_take(handover: &Handover, is_taken: bool) -> io::Result<Self> {
-        let path = handover.path.clone();
-        let (socket, file) = match is_taken {
-            true => sys::listen_beside(&path, &OPTIONS).map(|(socket, file)| (socket, Some(file))),
-            false => sys::listen_unix(&UnixAddress::from_path(&path)?, &OPTIONS),
-        }?;
+    /// No descriptor is left.
+    pub fn new(handover: &Handover) -> io::Result<Self> {
         Ok(Self {
-            socket,
-            file,
-            path,
-            is_beside: is_taken,
-            returns_left: RETURNS,
+            path: handover.path.clone(),
             reserve: ReserveFd::new()?,
             bell: Arc::new(Doorbell::new()?),
             silence: Arc::new(Doorbell::new()?),
         })
     }
 
-    /// Takes the place of the process that goes.
+    /// Listens at the path, in place of another process if that is to be.
     ///
     /// # Errors
-    /// The kernel's, with the path.
-    pub fn put(&mut self, handover: &Handover) -> io::Result<()> {
-        if std::mem::take(&mut self.is_beside) {
-            let put = self.file.take().map(|file| file.put_at(&self.path)).transpose();
-            self.file = put.map_err(|error| handover.named(error))?;
-        }
-        Ok(())
+    /// The kernel's, with the path: somebody listens there, or the directory forbids it.
+    pub fn take(self, handover: &Handover, takes_over: bool) -> io::Result<Taken> {
+        let (socket, file) = self.listen(takes_over).map_err(|error| handover.named(error))?;
+        Ok(Taken { place: self, socket, file, returns_left: RETURNS })
     }
 
+    fn listen(&self, takes_over: bool) -> io::Result<(OwnedFd, Option<SocketFile>)> {
+        let options = UnixListenOptions { backlog: BACKLOG, mode: Some(MODE), takes_over };
+        sys::listen_unix(&UnixAddress::from_path(&self.path)?, &options)
+    }
+}
+
+impl Taken {
     /// Whoever comes to the path finds this one; or it has given that up.
     pub fn is_there(&self) -> bool {
         self.returns_left == 0 || self.file.as_ref().is_some_and(SocketFile::is_there)
     }
 
-    /// Listens at the path once more, if a process has put its file there, and ended.
+    /// Listens at the path once more, if a process has taken it over, and ended.
     ///
     /// # Errors
     /// Of the last try: the kernel's, such as that somebody listens there.
@@ -89,8 +81,7 @@ impl Place {
         if self.is_there() {
             return Ok(());
         }
-        let listen = || sys::listen_unix(&UnixAddress::from_path(&self.path)?, &OPTIONS);
-        match listen() {
+        match self.place.listen(false) {
             Ok((socket, file)) => {
                 (self.socket, self.file, self.returns_left) = (socket, file, RETURNS);
                 Ok(())
@@ -107,11 +98,11 @@ impl Place {
     }
 
     pub fn bell(&self) -> &Arc<Doorbell> {
-        &self.bell
+        &self.place.bell
     }
 
     pub fn silence(&self) -> &Arc<Doorbell> {
-        &self.silence
+        &self.place.silence
     }
 
     /// One that wants to follow.
@@ -120,9 +111,11 @@ impl Place {
     /// The kernel's: `WouldBlock` if there is none.
     pub fn accept(&mut self) -> io::Result<OwnedFd> {
         // Where there is none, there is none to spare.
-        let _ = self.reserve.refill();
+        let _ = self.place.reserve.refill();
         let accepted = match sys::accept(self.socket.as_fd()) {
-            Err(error) if is_exhaustion(&error) && self.reserve.release() => sys::accept(self.socket.as_fd()),
+            Err(error) if is_exhaustion(&error) && self.place.reserve.release() => {
+                sys::accept(self.socket.as_fd())
+            }
             accepted => accepted,
         };
         accepted.map(|(socket, _)| socket)
