@@ -369,11 +369,10 @@ fn one_that_is_not_handed_anything_does_not_start_and_says_why() {
     let refused = [hello(1), message(REFUSED, b"not today")].concat();
     let cut = [hello(1), message(OFFER, b"\x01\x00")].concat();
     let without = [hello(1), message(OFFER, b"\x01\x00"), message(SOCKET, b"\0\0\0\0\x01a\x01b")].concat();
-    let cases: [(Vec<u8>, &str); 6] = [
+    let cases: [(Vec<u8>, &str); 5] = [
         (hello(7), "the other process speaks version 7 of the handover, and this one version 1"),
         (b"SSH-2.0-OpenSSH\r\n".to_vec(), "what the other process says is no handover"),
         (refused, "not today"),
-        (Vec::new(), "for its hello: the other process has gone"),
         (cut, "for its sockets: the other process has gone"),
         (without, "for its sockets: it says socket"),
     ];
@@ -390,6 +389,16 @@ fn one_that_is_not_handed_anything_does_not_start_and_says_why() {
         assert!(error.ends_with(expected), "{error}");
         old.join().unwrap();
     }
+}
+
+#[test]
+fn one_whose_predecessor_goes_without_a_word_starts_as_the_first_one() {
+    let folder = Folder::new();
+    let old = script(&folder.socket(), |mut stream| drop(heard(&mut stream).expect("a hello")));
+    let new = serving(b'2', 1, &folder.socket(), "127.0.0.1:0");
+    assert!(!new.took_over());
+    old.join().unwrap();
+    serves_alone(b'2', addr(&new));
 }
 
 /// Hands one socket over, up to where the other one is ready.
@@ -653,7 +662,11 @@ fn a_service_manager_hears_who_serves_and_the_one_that_follows_knows_it_by_the_o
     said.remove(2);
     assert_eq!(
         said,
-        [format!("MAINPID={}\nREADY=1", std::process::id()), "READY=1".into(), "WATCHDOG=1".into()]
+        [
+            format!("MAINPID={}\nREADY=1\nWATCHDOG=1", std::process::id()),
+            "READY=1".into(),
+            "WATCHDOG=1".into()
+        ]
     );
     old.join().unwrap();
     new.stop(PATIENCE).unwrap();
@@ -828,3 +841,6 @@ fn another_user_gets_nothing_whatever_the_permissions_are() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     serves_alone(b'1', addr(&old));
 }
+
+#[path = "handover/troubles.rs"]
+mod troubles;

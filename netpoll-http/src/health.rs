@@ -33,6 +33,9 @@ use crate::server::Worker;
 /// assert_eq!((answer.status, answer.text()), (StatusCode::SERVICE_UNAVAILABLE, "not ready: the program says so\n"));
 /// ```
 ///
+/// One that drains because another process serves in its place ([`Handle::is_handed_over`](netpoll_core::Handle::is_handed_over)), and is still asked
+/// on a connection that it has kept, answers both with 200: what is asked about is the service.
+///
 /// An answer reads a few words that workers have published, and asks none of them. Nobody may keep it (`Cache-Control: no-store`).
 #[derive(Clone)]
 pub struct Health {
@@ -57,7 +60,8 @@ impl Health {
         let handle = self.handle.clone();
         move |_| {
             let mut said = String::new();
-            for (worker, age) in handle.stuck() {
+            // Nobody waits any more for a worker of one that was followed, and who is restarted would be the other one as well.
+            for (worker, age) in handle.stuck().into_iter().filter(|_| !handle.is_handed_over()) {
                 // Writing to memory does not fail.
                 let _ = writeln!(said, "worker {worker} has been in one turn for {age:.1?}");
             }
@@ -71,9 +75,11 @@ impl Health {
 
     /// Whether it should be sent work.
     pub fn readyz(&self) -> impl Fn(&Request<'_>) -> Response + 'static {
-        let readiness = self.handle.readiness();
+        let (handle, readiness) = (self.handle.clone(), self.handle.readiness());
         move |_| match readiness.stage() {
             Stage::Serving if readiness.says_ready() => answer(StatusCode::OK, "ready\n"),
+            // Whoever is sent to this address comes to the process that has followed.
+            Stage::Draining | Stage::Ended if handle.is_handed_over() => answer(StatusCode::OK, "ready\n"),
             Stage::Serving => answer(StatusCode::SERVICE_UNAVAILABLE, "not ready: the program says so\n"),
             stage => answer(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {stage}\n")),
         }

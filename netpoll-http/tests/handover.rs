@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netpoll_core::{Handover, Stage};
-use netpoll_http::{Completed, Outcome, Report, Request, Router, Running, Server};
+use netpoll_core::{Conn, Flow, Handover, Input, Protocol, Stage};
+use netpoll_http::{Completed, Health, Outcome, Report, Request, Router, Running, Server};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -248,4 +248,160 @@ fn a_connection_goes_on_from_one_process_to_the_next_as_long_as_it_is_idle() {
             assert_eq!(asked(client), (format!("{name} {own}"), false));
         }
     }
+}
+
+/// Sends back what comes.
+struct Echo;
+
+impl Protocol for Echo {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(input.bytes());
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_connection_that_another_protocol_has_stays_with_it() {
+    let folder = Folder::new();
+    let start = |name: &'static str| {
+        let app = server("127.0.0.1:0", &folder.path()).workers(1).app(move |_worker| {
+            routes(name).get("/echo", |req: &Request| Some(req.upgrade("echo")?.accept(Echo)))
+        });
+        app.start().unwrap()
+    };
+    let old = start("old");
+    let mut stream = connected(addr(&old));
+    stream
+        .write_all(b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    let (handle, old) = (old.handle().clone(), ending(old));
+    let _new = start("new");
+    while !handle.is_draining() {
+        std::thread::yield_now();
+    }
+    stream.write_all(b"still here").unwrap();
+    let mut echoed = [0; 10];
+    stream.read_exact(&mut echoed).unwrap();
+    assert_eq!(&echoed, b"still here");
+    drop(stream);
+    assert_eq!(old.join().unwrap().moved, 0);
+}
+
+#[test]
+fn who_asks_one_that_was_followed_whether_it_is_ready_hears_that_the_service_is() {
+    let folder = Folder::new();
+    let start = || {
+        let server = server("127.0.0.1:0", &folder.path()).workers(1);
+        server.app(|worker| Health::of(worker).router()).start().unwrap()
+    };
+    let old = start();
+    let mut stream = connected(addr(&old));
+    // It is under way, so this one answers it.
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n").unwrap();
+    while old.handle().stats().received_bytes == 0 {
+        std::thread::yield_now();
+    }
+    let (handle, old) = (old.handle().clone(), ending(old));
+    let _new = start();
+    while !handle.is_draining() {
+        std::thread::yield_now();
+    }
+    stream.write_all(b"\r\n").unwrap();
+    assert_eq!(answer(&mut stream), ("ready\n".to_owned(), true));
+    drop(stream);
+    old.join().unwrap();
+}
+
+#[test]
+fn who_asks_one_that_was_followed_and_is_stuck_whether_it_is_alive_hears_that_the_service_is() {
+    let folder = Folder::new();
+    let (barrier, path) = (Arc::new(Barrier::new(2)), folder.path());
+    let start = || {
+        let (held, path) = (Arc::clone(&barrier), path.clone());
+        let server = Server::bind("127.0.0.1:0").unwrap().workers(1).runtime(move |builder| {
+            let builder = builder.pin(false).handover(Handover::at(path));
+            builder.stuck_turn(Duration::from_millis(1))
+        });
+        let server = server.admin("127.0.0.1:0", |worker| Health::of(worker).router()).unwrap();
+        let app = server.app(move |_worker| {
+            let held = Arc::clone(&held);
+            Router::new().get("/held", move |_: &Request| {
+                held.wait();
+                held.wait();
+                "it was held"
+            })
+        });
+        app.start().unwrap()
+    };
+    let old = start();
+    let mut stuck = connected(addr(&old));
+    stuck.write_all(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    barrier.wait();
+    while old.handle().stuck().is_empty() {
+        std::thread::yield_now();
+    }
+    let ask = |stream: &mut TcpStream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").unwrap();
+    let mut operator = connected(old.admin_addr().unwrap().as_socket_addr().unwrap());
+    ask(&mut operator);
+    operator.write_all(b"\r\n").unwrap();
+    assert!(answer(&mut operator).0.starts_with("worker 0 has been in one turn for "));
+    // It is under way, so this one answers it.
+    ask(&mut operator);
+    let _new = start();
+    while !old.handle().is_handed_over() {
+        std::thread::yield_now();
+    }
+    operator.write_all(b"\r\n").unwrap();
+    assert_eq!(answer(&mut operator).0, "ok\n");
+    barrier.wait();
+    assert_eq!(answer(&mut stuck).0, "it was held");
+    drop((stuck, operator));
+    old.wait().unwrap();
+}
+
+/// Asks over and over, and connects again when it was told to; how often it was answered.
+fn asks_until(to: SocketAddr, stops: &AtomicBool) -> usize {
+    let mut stream = connected(to);
+    let mut answers = 0;
+    while !stops.load(Ordering::Relaxed) {
+        let own = stream.local_addr().unwrap();
+        let (said, closes) = asked(&mut stream);
+        assert!(said.ends_with(&format!(" {own}")), "{said} is for another one than {own}");
+        answers += 1;
+        if closes {
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "an answer too many");
+            stream = connected(to);
+        }
+    }
+    answers
+}
+
+#[test]
+fn whoever_asks_all_the_time_is_answered_once_for_each_request_whoever_serves() {
+    let folder = Folder::new();
+    let mut current = serve("0", 2, &folder.path());
+    let (at, stops) = (addr(&current), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| asks_until(at, &stops))).collect();
+        for workers in [1, 3, 2, 1, 2, 3] {
+            let before = current.handle().stats().requests;
+            while current.handle().stats().requests < before + 200 {
+                std::thread::yield_now();
+            }
+            let old = ending(current);
+            current = serve("next", workers, &folder.path());
+            let report = old.join().unwrap();
+            assert_eq!(report.cut, 0, "{report}");
+        }
+        stops.store(true, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| assert!(client.join().unwrap() > 0));
+    });
 }

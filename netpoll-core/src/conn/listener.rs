@@ -87,10 +87,6 @@ impl Listener {
         if self.is_reserved {
             return true;
         }
-        if self.is_resting {
-            // It took the last descriptor.
-            return false;
-        }
         if addr.is_some_and(|addr| cx.addresses.is_full(addr)) {
             cx.agenda.stats.shed_by_address += 1;
             return false;
@@ -115,6 +111,31 @@ impl Listener {
             (Some(succession), Some(number)) => succession.shared.fate(number),
             _ => Fate::Ours,
         }
+    }
+
+    /// Takes a peer in, if there is room.
+    fn take_in(
+        &mut self,
+        tables: &mut Tables,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        addr: Option<Address>,
+        may_come: bool,
+    ) -> Option<Key> {
+        let admitted = if may_come && self.has_room(tables, cx, io, addr.as_ref()) {
+            let addr = addr.clone().unwrap_or(Address::Unknown);
+            self.admit(tables, cx, Peer { addr })
+        } else {
+            None
+        };
+        match admitted {
+            Some(key) => {
+                cx.agenda.stats.accepted += 1;
+                cx.addresses.came(addr.as_ref(), key, !self.is_reserved);
+            }
+            None => cx.agenda.stats.shed += 1,
+        }
+        admitted
     }
 
     /// Runs the user's accept function; a panic in it costs the peer only.
@@ -252,19 +273,9 @@ impl Listeners {
                 if !listener.is_resting {
                     listener.pause = PAUSE_MIN;
                 }
-                let admitted = if listener.has_room(tables, cx, io, addr.as_ref()) {
-                    let addr = addr.clone().unwrap_or(Address::Unknown);
-                    listener.admit(tables, cx, Peer { addr })
-                } else {
-                    None
-                };
-                match admitted {
-                    Some(key) => {
-                        cx.agenda.stats.accepted += 1;
-                        cx.addresses.came(addr.as_ref(), key, !listener.is_reserved);
-                    }
-                    None => cx.agenda.stats.shed += 1,
-                }
+                // Of one that rests, he took the last descriptor.
+                let may_come = listener.is_reserved || !listener.is_resting;
+                let admitted = listener.take_in(tables, cx, io, addr, may_come);
                 // The driver has more of them in hand.
                 if listener.door.as_ref().is_some_and(|door| door.get() == Door::Full) {
                     io.receive(key, Demand::Pause);
@@ -285,6 +296,18 @@ impl Listeners {
                 None
             }
         }
+    }
+
+    /// A peer has come from the process before, with its descriptor.
+    pub fn arrived(
+        &mut self,
+        tables: &mut Tables,
+        cx: &mut Context,
+        io: &mut dyn Io,
+        key: Key,
+        peer: Address,
+    ) -> Option<Key> {
+        self.slots.get_mut(key)?.take_in(tables, cx, io, Some(peer), true)
     }
 
     /// A pause is over, or the time for handshakes.
@@ -333,6 +356,14 @@ impl Listeners {
         if !listener.on_ready_list {
             listener.on_ready_list = true;
             cx.agenda.ready.push(key);
+        }
+    }
+
+    /// Peers may be waiting at any of them.
+    pub fn look_at_all(&mut self, cx: &mut Context) {
+        let keys: Vec<Key> = self.slots.keys().collect();
+        for key in keys {
+            self.unfinished(cx, key);
         }
     }
 

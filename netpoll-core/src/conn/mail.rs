@@ -50,6 +50,8 @@ pub enum Letter {
     Obey,
     /// A connection has come from the process before.
     Arrived(Box<Arrived>),
+    /// Peers may stand in the queues whom the poller has told somebody else of.
+    LookAtListeners,
     /// No worker has anything left: they leave.
     AllDrained,
     /// Drain; cut what is left after this time.

@@ -84,7 +84,7 @@ pub use proxied::Proxied;
 pub use proxied::{Parsed, parse};
 pub use reach::Reach;
 pub use remote::{Handle, Setup};
-pub use succession::{Fate, OwnSuccession, SocketKind, SocketName, Succession, leads_to};
+pub use succession::{Fate, OwnSuccession, SharedSocket, SocketKind, SocketName, Succession, leads_to};
 pub use tables::Tables;
 pub use target::Target;
 pub(crate) use target::{Place, look_up, malformed, no_address};

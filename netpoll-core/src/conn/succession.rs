@@ -58,6 +58,8 @@ enum Course {
         claimed: Vec<bool>,
         /// Where each worker sends connections that go on there.
         ways: Vec<Option<Sender<Moved>>>,
+        /// Where those go that still come from the process before.
+        onward: Option<Sender<Moved>>,
     },
 }
 
@@ -66,12 +68,21 @@ struct Kept {
     /// Where it is, as the kernel says it.
     at: Address,
     /// `None` when its runtime drains.
-    socket: Option<OwnedFd>,
+    socket: Option<Arc<OwnedFd>>,
+}
+
+/// A socket for another process.
+pub struct SharedSocket {
+    pub number: usize,
+    pub name: SocketName,
+    pub socket: Arc<OwnedFd>,
 }
 
 struct State {
     kept: Vec<Kept>,
     course: Course,
+    /// Connections still come from the process before.
+    arrives: bool,
 }
 
 /// The sockets of a runtime, and of those that stand beside it.
@@ -79,7 +90,7 @@ pub struct Succession(Mutex<State>);
 
 impl Succession {
     pub fn new() -> Self {
-        Self(Mutex::new(State { kept: Vec::new(), course: Course::Alone }))
+        Self(Mutex::new(State { kept: Vec::new(), course: Course::Alone, arrives: false }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,22 +112,23 @@ impl Succession {
         if kept.len() == SOCKETS_MAX {
             return Err(io::Error::other(format!("more than {SOCKETS_MAX} sockets to hand over")));
         }
-        kept.push(Kept { name, at, socket: Some(socket) });
+        kept.push(Kept { name, at, socket: Some(Arc::new(socket)) });
         Ok(kept.len() - 1)
     }
 
-    /// A descriptor of each socket for another process, with their numbers. From here on no queue is closed to newcomers, until this is
-    /// [taken back](Self::take_back).
+    /// Each socket for another process. From here on no queue is closed to newcomers, until this is [taken back](Self::take_back). It takes no
+    /// descriptor.
     ///
     /// # Errors
-    /// There is none left, because the runtime drains; no descriptor to be had.
-    pub fn lend(&self) -> io::Result<Vec<(usize, SocketName, OwnedFd)>> {
+    /// There is none left, because the runtime drains.
+    pub fn lend(&self) -> io::Result<Vec<SharedSocket>> {
         let mut state = self.state();
-        let lent: io::Result<Vec<_>> = (state.kept.iter().enumerate())
-            .filter_map(|(number, kept)| Some((number, &kept.name, kept.socket.as_ref()?)))
-            .map(|(number, name, socket)| Ok((number, name.clone(), socket.try_clone()?)))
+        let kept = state.kept.iter().enumerate();
+        let lent: Vec<_> = kept
+            .filter_map(|(number, Kept { name, socket, .. })| {
+                Some(SharedSocket { number, name: name.clone(), socket: Arc::clone(socket.as_ref()?) })
+            })
             .collect();
-        let lent = lent?;
         if lent.is_empty() {
             return Err(io::Error::other("this process drains, and has no sockets to hand over"));
         }
@@ -129,8 +141,8 @@ impl Succession {
         self.state().course = Course::Alone;
     }
 
-    /// The other process serves, at the sockets with these numbers, and takes what each worker sends it.
-    pub fn hand_over(&self, claimed: &[u16], ways: Vec<Sender<Moved>>) {
+    /// The other process serves, at the sockets with these numbers, and takes what each of so many workers sends it.
+    pub fn hand_over(&self, claimed: &[u16], way: &Sender<Moved>, workers: usize) {
         let mut state = self.state();
         let mut numbers = vec![false; state.kept.len()];
         for number in claimed {
@@ -138,8 +150,42 @@ impl Succession {
                 *is_claimed = true;
             }
         }
-        let ways = ways.into_iter().map(Some).collect();
-        state.course = Course::Handed { claimed: numbers, ways };
+        let onward = state.arrives.then(|| way.clone());
+        state.course = Course::Handed { claimed: numbers, ways: vec![Some(way.clone()); workers], onward };
+    }
+
+    /// Nobody takes connections any more: those that are left stay here.
+    pub fn stop_moving(&self) {
+        if let Course::Handed { ways, onward, .. } = &mut self.state().course {
+            ways.clear();
+            *onward = None;
+        }
+    }
+
+    /// Connections come from the process before.
+    pub fn expect_arrivals(&self) {
+        self.state().arrives = true;
+    }
+
+    /// No more of them do.
+    pub fn end_arrivals(&self) {
+        let mut state = self.state();
+        state.arrives = false;
+        if let Course::Handed { onward, .. } = &mut state.course {
+            *onward = None;
+        }
+    }
+
+    /// Has a connection that has come from the process before given to this one, which is not drained until that is done. Where another
+    /// one serves by now: the connection, and the way there.
+    pub fn deal(&self, moved: Moved, give: impl FnOnce(Moved)) -> Option<(Moved, Sender<Moved>)> {
+        let state = self.state();
+        let Course::Handed { onward, .. } = &state.course else {
+            give(moved);
+            return None;
+        };
+        let way = onward.clone()?;
+        Some((moved, way))
     }
 
     /// Another process serves in place of this one.
@@ -157,7 +203,8 @@ impl Succession {
         }
     }
 
-    /// Where this worker sends connections that go on elsewhere. Once, and it is to be dropped when that is done: the last one is waited for.
+    /// Where this worker sends connections that go on elsewhere, if somebody takes them. Once, and it is to be dropped when that is done: the
+    /// last one is waited for.
     pub fn take_way(&self, worker: usize) -> Option<Sender<Moved>> {
         match &mut self.state().course {
             Course::Handed { ways, .. } => ways.get_mut(worker)?.take(),
@@ -190,7 +237,8 @@ impl Succession {
 pub fn leads_to(listener: &Address, local: &Address) -> bool {
     match (listener.as_socket_addr(), local.as_socket_addr()) {
         (Some(listener), Some(local)) => {
-            listener == local || listener.ip().is_unspecified() && listener.port() == local.port()
+            let has_no_ip = listener.ip().is_unspecified() && listener.is_ipv6() == local.is_ipv6();
+            listener == local || has_no_ip && listener.port() == local.port()
         }
         _ => listener == local,
     }
@@ -216,6 +264,7 @@ impl OwnSuccession {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -244,7 +293,7 @@ mod tests {
         assert_eq!(succession.fate(0), Fate::Ours);
         succession.lend().unwrap();
         // A number that was never given is nobody's.
-        succession.hand_over(&[0, 2, 77], Vec::new());
+        succession.hand_over(&[0, 2, 77], &mpsc::channel().0, 1);
         let fates = [0, 1, 2, 3].map(|number| succession.fate(number));
         assert_eq!(fates, [Fate::Handed, Fate::Ours, Fate::Handed, Fate::Ours]);
     }
@@ -256,5 +305,15 @@ mod tests {
         assert_eq!(succession.lend().unwrap().len(), 1);
         succession.let_go(0..9);
         assert!(succession.lend().is_err());
+    }
+
+    #[test]
+    fn a_connection_is_of_the_listener_with_its_address_or_with_none_of_its_family() {
+        let addr = |text: &str| text.parse::<std::net::SocketAddr>().unwrap().into();
+        let leads = |listener: &str, local: &str| leads_to(&addr(listener), &addr(local));
+        assert!(leads("10.0.0.1:80", "10.0.0.1:80") && leads("0.0.0.0:80", "10.0.0.1:80"));
+        assert!(leads("[::]:80", "[::1]:80") && leads("[::]:80", "[::ffff:10.0.0.1]:80"));
+        assert!(!leads("10.0.0.2:80", "10.0.0.1:80") && !leads("0.0.0.0:81", "10.0.0.1:80"));
+        assert!(!leads("[::]:80", "10.0.0.1:80") && !leads("0.0.0.0:80", "[::1]:80"));
     }
 }

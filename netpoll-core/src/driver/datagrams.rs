@@ -29,6 +29,8 @@ pub struct DatagramSetup {
     pub join_received: bool,
     /// Several may be sent as one, where the kernel can.
     pub join_sent: bool,
+    /// Others have it open as well: it does not go when it is closed here.
+    pub is_shared: bool,
 }
 
 /// A socket that is to be opened while its worker serves.

@@ -434,8 +434,10 @@ impl Builder {
     /// `MAINPID=` if it serves; then this one says nothing more. The one that follows knows the manager and its watchdog by this
     /// one where its own environment names none.
     ///
-    /// It costs a thread that sleeps, and a descriptor for each socket. A runtime that stands [beside](Self::beside) this one hands over its
-    /// sockets with it; it is started when all workers are ready where there is a process to take over from, and ends as ever.
+    /// It costs a thread that sleeps (two, where it has followed another and that one lives), five descriptors, and one for each socket: whoever has
+    /// used up the others is followed all the same. A runtime that stands [beside](Self::beside) this one hands over its
+    /// sockets with it; it is started when all workers are ready where there is a process to take over from. It drains with this one if the other
+    /// process serves where it did, whatever the workers do, and else ends as ever.
     #[must_use]
     pub fn handover(mut self, handover: Handover) -> Self {
         self.handover = Some(handover);

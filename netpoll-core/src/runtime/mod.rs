@@ -283,7 +283,12 @@ impl Running {
         };
         let (name, drain_within) = (settings.name, settings.drain_within);
         let handover = settings.handover.take();
-        let (heir, place) = settings.inherit_all(handover.as_ref())?;
+        let (heir, mut place) = settings.inherit_all(handover.as_ref())?;
+        let (family, is_beside) = (Arc::clone(&settings.family), settings.is_beside);
+        let mut taken = match (&heir, &handover) {
+            (None, Some(handover)) => place.take().map(|place| place.take(handover, false)).transpose()?,
+            _ => None,
+        };
         let before = heir.as_ref().and_then(|heir| heir.manager.as_ref());
         let Beginning {
             handle,
@@ -308,6 +313,8 @@ impl Running {
             (Some(heir), Some(handover)) => {
                 heir.ready(handover)?;
                 companions = Beginning::start_beside(&handle, &settings, later)?;
+                // From here on whoever follows comes to this process, and waits until it serves.
+                taken = place.take().map(|place| place.take(handover, true)).transpose()?;
                 Ok(())
             }
             _ => Ok(()),
@@ -318,11 +325,14 @@ impl Running {
         })?;
         handle.life.reach(Stage::Serving);
         let took_over = heir.is_some();
-        let before = heir.and_then(|heir| heir.serves(settings.family.claimed())).map(|way| (way, at));
+        let before = heir.and_then(|heir| heir.serves(family.claimed())).map(|way| (way, at));
         files.take_over();
-        let offering = match (handover, place) {
+        if is_beside && handle.succession.is_some() {
+            family.add_companion(handle.clone());
+        }
+        let offering = match (handover, taken) {
             (Some(handover), Some(place)) => {
-                Offering::start(handover, place, before, &handle, manager, drain_within)
+                Offering::start(handover, place, before, &handle, family, manager, drain_within)
             }
             _ => None,
         };

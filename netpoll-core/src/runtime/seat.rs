@@ -26,7 +26,7 @@ use crate::conn::{
     Addresses, Attempts, Commands, Context, Dialed, Forwards, Handle, Letter, Lookups, OwnStates, Reach,
     Wakes,
 };
-use crate::driver::Driver;
+use crate::driver::{DatagramSetup, Driver};
 use crate::mem::{self, Guarded};
 use crate::reactor::{Agenda, Mailbox, Reactor, WaitStrategy};
 use crate::sys::{self, Doorbell};
@@ -238,7 +238,8 @@ impl Seat {
             let addr = addr.as_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
             let options = &settings.udp_options;
             let key = worker.sockets.add(addr, options, protocol).expect("fewer sockets than a slab holds");
-            reactor.driver().io().bind(key, fd, &options.setup())?;
+            let setup = DatagramSetup { is_shared: queue.is_shared(), ..options.setup() };
+            reactor.driver().io().bind(key, fd, &setup)?;
         }
         Ok((reactor, worker))
     }

@@ -465,7 +465,8 @@ impl Worker {
         let (Ok(peer), Some(listener)) = (sys::peer_addr(socket.as_fd()), self.listeners.of(of)) else {
             return;
         };
-        let Some(key) = self.accepted(io, listener, Ok(Some(peer))) else { return };
+        let Self { listeners, tables, cx, .. } = self;
+        let Some(key) = listeners.arrived(tables, cx, io, listener, peer) else { return };
         let result = io.adopt(key, socket);
         self.opened(io, key, result);
         if let Some(table) = self.tables.get(key) {
@@ -745,6 +746,7 @@ impl Host for Worker {
                 self.sockets.send(&mut self.cx, from, packet.to, &packet.bytes);
             }
             Letter::Arrived(arrived) => self.take_over(io, *arrived),
+            Letter::LookAtListeners => self.listeners.look_at_all(&mut self.cx),
             Letter::AllDrained => {}
             Letter::Obey => {
                 self.obeys_later = false;

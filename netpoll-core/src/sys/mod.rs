@@ -64,7 +64,9 @@ pub use linux::epoll::{
 #[cfg(all(feature = "uring", target_os = "linux", not(netpoll_portable)))]
 pub use linux::uring::RingName;
 pub use monotonic::monotonic_nanos;
-pub use passing::{Heard, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd};
+pub use passing::{
+    Heard, Passed, check_datagrams, own_user, peer_process, recv_with_fd, send_with_fd, wait_for_fd,
+};
 pub use reserve::ReserveFd;
 pub use signal::{
     Listening, SignalKind, StopSignal, StopSignals, Woken, has_come, prepare_signals, wait_for_signals,

@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Type};
 
 use super::signal::poll;
 use super::socket::local_addr;
-use super::system::{RECEIVED, domain};
+use super::system::{LOOKS_FIRST, RECEIVED, domain};
 use super::timeout::Timeout;
 use super::{checked_bytes, system};
 
@@ -57,11 +57,31 @@ pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<
     checked_bytes(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
 }
 
-/// Receives bytes, and the descriptor that has come with the first of them. Zero bytes are the end.
+/// What has come with a piece of bytes.
+#[derive(Debug)]
+pub enum Passed {
+    Nothing,
+    Descriptor(OwnedFd),
+    /// A descriptor for which this process had no room: it is closed. Where the system can look at it first, it stays where it is instead.
+    Lost,
+}
+
+/// Receives the beginning of a message of two bytes at least, and what has come with it. Zero bytes are the end.
 ///
 /// # Errors
-/// The kernel's: `EAGAIN` if nothing has come. `InvalidData` if more descriptors have than one.
-pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+/// The kernel's: `EAGAIN` if nothing has come; `EMFILE` if there is no room for the descriptor, and then nothing was received. `InvalidData` if
+/// more descriptors have come than one.
+pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Passed)> {
+    let Some(looking) = LOOKS_FIRST else { return receive(socket, into, RECEIVED) };
+    // A look that goes to the end of a message finds what comes with the next one.
+    match receive(socket, &mut [0; 1], RECEIVED | looking)? {
+        (_, Passed::Lost) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        // The copy of the descriptor is ours, and the one in the message goes with it.
+        (_, passed) => system::recv(socket, into).map(|len| (len, passed)),
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>, into: &mut [u8], flags: c_int) -> io::Result<(usize, Passed)> {
     let mut slice = IoSliceMut::new(into);
     let mut control = empty();
     let mut message = plain();
@@ -71,7 +91,7 @@ pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usiz
     message.msg_controllen = size_of::<Control>() as _;
     // SAFETY: recvmsg(2) writes into one slice, which is borrowed mutably, and at most the length said into `control`; both outlive the call.
     // (test: `a_descriptor_arrives_with_its_bytes`)
-    let len = checked_bytes(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, RECEIVED) })?;
+    let len = checked_bytes(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
     let mut fds = Vec::new();
     // Wider or narrower than a `usize` in some C libraries.
     let (control_len, message_len): (usize, usize) =
@@ -87,15 +107,19 @@ pub fn recv_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usiz
             fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
         }
     }
-    if fds.len() > 1 || message.msg_flags & libc::MSG_CTRUNC != 0 {
+    let is_cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    if fds.len() > 1 || fds.len() == 1 && is_cut {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors have come than one"));
     }
-    let fd = match fds.pop() {
+    let passed = match fds.pop() {
+        // Of more than there was room for as many have come as there was.
+        None if is_cut => Passed::Lost,
+        None => Passed::Nothing,
         // A copy is closed on exec.
-        Some(fd) if RECEIVED == 0 => Some(fd.try_clone()?),
-        fd => fd,
+        Some(fd) if RECEIVED == 0 => fd.try_clone().map_or(Passed::Lost, Passed::Descriptor),
+        Some(fd) => Passed::Descriptor(fd),
     };
-    Ok((len, fd))
+    Ok((len, passed))
 }
 
 fn empty() -> Control {
@@ -184,7 +208,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Doorbell;
-    use super::super::testing::open_flags;
+    use super::super::limits::{open_files, set_open_files};
+    use super::super::testing::{alone, open_flags};
     use super::*;
 
     #[test]
@@ -195,17 +220,18 @@ mod tests {
         assert_eq!(send_with_fd(ours.as_fd(), b"without", None).unwrap(), 7);
         drop(near);
         let mut room = [0; 64];
-        let (len, fd) = recv_with_fd(theirs.as_fd(), &mut room).unwrap();
+        let (len, passed) = recv_with_fd(theirs.as_fd(), &mut room).unwrap();
         assert_eq!(&room[..len], b"with");
-        let fd = fd.expect("a descriptor has come");
+        let Passed::Descriptor(fd) = passed else { panic!("a descriptor has come: {passed:?}") };
         assert_ne!(open_flags(fd.as_fd()) & libc::O_CLOEXEC, 0);
         UnixStream::from(fd).write_all(b"hello").unwrap();
         let mut said = String::new();
         far.read_to_string(&mut said).unwrap();
         assert_eq!(said, "hello");
 
-        let (len, fd) = recv_with_fd(theirs.as_fd(), &mut room).unwrap();
-        assert_eq!((&room[..len], fd.is_none()), (&b"without"[..], true));
+        let (len, passed) = recv_with_fd(theirs.as_fd(), &mut room).unwrap();
+        assert_eq!(&room[..len], b"without");
+        assert!(matches!(passed, Passed::Nothing));
         drop(ours);
         assert_eq!(recv_with_fd(theirs.as_fd(), &mut room).unwrap().0, 0);
     }
@@ -237,10 +263,27 @@ mod tests {
             assert_eq!(sent, 1);
             let error = recv_with_fd(theirs.as_fd(), &mut [0; 8]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-            drop(near);
+            drop((near, theirs));
             // Nobody has it any more: the end comes.
             assert_eq!(far.read(&mut [0; 8]).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn a_descriptor_for_which_there_is_no_room_waits_or_is_seen_to_be_lost() {
+        alone!(a_descriptor_for_which_there_is_no_room_waits_or_is_seen_to_be_lost);
+        set_open_files(64, open_files().unwrap().1).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send_with_fd(ours.as_fd(), b"with", Some(ours.as_fd())).unwrap();
+        let held: Vec<_> = std::iter::from_fn(|| ours.try_clone().ok()).collect();
+        let mut room = [0; 64];
+        let received = recv_with_fd(theirs.as_fd(), &mut room);
+        drop(held);
+        if LOOKS_FIRST.is_none() {
+            return assert!(matches!(received, Ok((4, Passed::Lost))));
+        }
+        assert_eq!(received.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        assert!(matches!(recv_with_fd(theirs.as_fd(), &mut room), Ok((4, Passed::Descriptor(_)))));
     }
 
     #[test]

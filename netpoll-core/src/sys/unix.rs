@@ -105,21 +105,16 @@ impl SocketFile {
         OwnFile::of(std::path::absolute(path)?).map(|file| Self(Some(file)))
     }
 
+    /// Its path still leads to it.
+    pub fn is_there(&self) -> bool {
+        self.0.as_ref().is_some_and(OwnFile::is_ours)
+    }
+
     /// Leaves it where it is, because its socket goes on without us.
     pub fn leave(mut self) {
         if let Some(file) = self.0.take() {
             file.leave();
         }
-    }
-
-    /// Puts it in the place of whatever is there, at once.
-    ///
-    /// # Errors
-    /// The kernel's. Then it is gone.
-    pub fn put_at(mut self, path: &Path) -> io::Result<Self> {
-        let _turn = take_turn(path);
-        let file = self.0.take().map(|file| file.rename(std::path::absolute(path)?)).transpose()?;
-        Ok(Self(file))
     }
 }
 

@@ -91,6 +91,7 @@ impl UdpOptions {
             bytes_max: self.datagram_bytes_max,
             join_received: self.join_received,
             join_sent: self.join_sent,
+            is_shared: false,
         }
     }
 

@@ -9,8 +9,9 @@
 //! paused. The poller has to be told as well, or it would report the listener in every wait until somebody tells it to go on.
 //!
 //! A queue that several workers accept from wakes one of those who wait, who then takes the last place among them: the kernel
-//! wakes whoever was registered first. Its descriptors lead to one socket, which stays open when one of them is closed, so the
-//! poller has to be told of that. A poller that cannot do so wakes them all; each takes a share, and some find nothing.
+//! wakes whoever was registered first. A poller that cannot do so wakes them all; each takes a share, and some find nothing. So it is with a worker of another process:
+//! while one follows the other both are woken, as one that is stuck or about to close may not accept. The descriptors of such queues lead to one socket, which stays open when one of
+//! them is closed, so the poller has to be told of that.
 //!
 //! Invariant: the poller reports a listener exactly while it is not paused. One that it reports once is empty, paused or on the ready
 //! list between two deliveries.
@@ -121,7 +122,7 @@ impl<R: Register> Streams<R> {
             let _ = self.reserve.refill();
         }
         self.counts.syscalls_ctl += R::CALLS;
-        let told = self.poller.hush_listener(door.socket().as_fd(), key, door.queue.is_shared(), hush);
+        let told = self.poller.hush_listener(door.socket().as_fd(), key, door.queue.takes_turns(), hush);
         // One that cannot be hushed is reported on and not accepted from, which costs waits and nothing else.
         door.is_paused = hush || told.is_err();
         door.is_lost = !hush && told.is_err();
@@ -253,7 +254,7 @@ mod tests {
             Ok(())
         }
 
-        fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
+        fn forget(&self, _fd: BorrowedFd<'_>) {}
 
         fn watch(&self, _fd: BorrowedFd<'_>, _token: u64, _interest: Interest) -> io::Result<()> {
             Ok(())

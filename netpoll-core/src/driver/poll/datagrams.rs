@@ -198,8 +198,9 @@ impl DatagramSockets {
         self.sockets.get(key).is_some()
     }
 
-    pub fn remove(&mut self, key: Key) -> Option<OwnedFd> {
-        Some(self.sockets.remove(key)?.fd)
+    /// And whether others have it open as well.
+    pub fn remove(&mut self, key: Key) -> Option<(OwnedFd, bool)> {
+        self.sockets.remove(key).map(|socket| (socket.fd, socket.setup.is_shared))
     }
 
     /// For a poller that asks for it.

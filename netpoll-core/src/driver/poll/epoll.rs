@@ -106,8 +106,8 @@ impl Register for sys::Epoll {
         }
     }
 
-    fn forget_listener(&self, fd: BorrowedFd<'_>) {
-        // It is registered, or the listener would be paused; and what is not there is not reported.
+    fn forget(&self, fd: BorrowedFd<'_>) {
+        // It may not be, as a listener that is paused; and what is not there is not reported.
         let _ = self.delete(fd);
     }
 

@@ -23,15 +23,19 @@ const UNIX_PIECE_BYTES: usize = 64 * 1024;
 impl<R: Register> Streams<R> {
     fn close_door(&mut self, key: Key) {
         let Some(door) = self.doors.remove(key) else {
-            if let Some(socket) = self.datagrams.remove(key) {
+            if let Some((socket, is_shared)) = self.datagrams.remove(key) {
+                if is_shared {
+                    self.counts.syscalls_ctl += R::CALLS;
+                    self.poller.forget(socket.as_fd());
+                }
                 self.poller.release(key, socket);
                 self.counts.syscalls_close += R::CALLS;
             }
             return;
         };
-        if door.queue.is_shared() && !door.is_paused {
+        if door.queue.is_shared() {
             self.counts.syscalls_ctl += R::CALLS;
-            self.poller.forget_listener(door.socket().as_fd());
+            self.poller.forget(door.socket().as_fd());
         }
         self.poller.release(key, door.into_socket());
         self.counts.syscalls_close += R::CALLS;
@@ -41,7 +45,7 @@ impl<R: Register> Streams<R> {
 impl<R: Register> Io for Streams<R> {
     fn listen(&mut self, key: Key, socket: OwnedFd, queue: Queue) -> io::Result<()> {
         self.counts.syscalls_ctl += R::CALLS;
-        self.poller.register_listener(socket.as_fd(), key, queue.is_shared())?;
+        self.poller.register_listener(socket.as_fd(), key, queue.takes_turns())?;
         let replaced = self.doors.insert(key, Door::new(socket, queue));
         assert!(replaced.is_none(), "a key names one listener at a time");
         Ok(())
@@ -75,7 +79,7 @@ impl<R: Register> Io for Streams<R> {
         let source = if ended { None } else { self.sources.remove(key) }?;
         self.counts.syscalls_ctl += R::CALLS;
         // Its socket stays open, and would be reported on.
-        self.poller.forget_listener(source.fd.as_fd());
+        self.poller.forget(source.fd.as_fd());
         Some(source.fd)
     }
 

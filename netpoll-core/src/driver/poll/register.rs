@@ -28,8 +28,8 @@ pub trait Register {
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()>;
     /// Keeps silent about a registered listener, or reports it again, those who have come meanwhile included.
     fn hush_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool, hush: bool) -> io::Result<()>;
-    /// A listener that is reported is about to be closed, which others have open as well, or a stream is about to go elsewhere.
-    fn forget_listener(&self, fd: BorrowedFd<'_>);
+    /// A socket that is reported, and that others have open as well, is about to be closed here, or a stream is about to go elsewhere.
+    fn forget(&self, fd: BorrowedFd<'_>);
     /// Reports edges of the input of a datagram socket under this key from now on.
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()>;
     /// Reports when there is room to send on a registered datagram socket, or no longer.
@@ -150,8 +150,8 @@ impl<R: Register> Register for Rc<R> {
         R::hush_listener(self, fd, key, shared, hush)
     }
 
-    fn forget_listener(&self, fd: BorrowedFd<'_>) {
-        R::forget_listener(self, fd);
+    fn forget(&self, fd: BorrowedFd<'_>) {
+        R::forget(self, fd);
     }
 
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {

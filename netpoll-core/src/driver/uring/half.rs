@@ -291,7 +291,7 @@ impl Register for Half {
         Ok(())
     }
 
-    fn forget_listener(&self, _fd: BorrowedFd<'_>) {
+    fn forget(&self, _fd: BorrowedFd<'_>) {
         // `release` follows.
     }
 

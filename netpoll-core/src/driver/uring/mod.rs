@@ -167,7 +167,7 @@ impl Uring {
         if let Some(door) = self.streams.doors.get(key)
             && !door.is_paused
         {
-            self.half.state.borrow_mut().poll_peers(door.socket().as_fd(), key, door.queue.is_shared());
+            self.half.state.borrow_mut().poll_peers(door.socket().as_fd(), key, door.queue.takes_turns());
         }
     }
 

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::conn::{SocketKind, SocketName, Succession};
+use crate::conn::{Fate, Handle, Letter, SocketKind, SocketName, Succession};
 use crate::sys::{self, ListenFd};
 
 /// A socket that was open before this runtime.
@@ -19,6 +20,8 @@ pub struct Inherited {
 struct Estate {
     unclaimed: Vec<Inherited>,
     claimed: Vec<u16>,
+    /// Those that stand beside.
+    companions: Vec<Handle>,
 }
 
 /// What they share.
@@ -107,5 +110,34 @@ impl Family {
     pub fn keep(&self, name: &SocketName, socket: &OwnedFd) -> io::Result<Option<usize>> {
         let Some(succession) = &self.succession else { return Ok(None) };
         succession.keep(name.clone(), socket.try_clone()?).map(Some)
+    }
+
+    /// One stands beside.
+    pub fn add_companion(&self, handle: Handle) {
+        self.estate().companions.push(handle);
+    }
+
+    fn companions(&self) -> Vec<Handle> {
+        self.estate().companions.clone()
+    }
+
+    /// Another process serves where these did: whoever comes there is to hear that one. Those whose sockets it has not taken go on.
+    pub fn drain_companions(&self, within: Duration) {
+        for handle in self.companions() {
+            let handed = handle
+                .succession
+                .as_ref()
+                .is_some_and(|own| own.numbers.clone().any(|number| own.shared.fate(number) == Fate::Handed));
+            if handed {
+                handle.drain(within);
+            }
+        }
+    }
+
+    /// Has all workers look who stands in their queues.
+    pub fn look_at_listeners(&self, main: &Handle) {
+        for handle in self.companions().iter().chain([main]) {
+            handle.workers.iter().for_each(|worker| worker.send(Letter::LookAtListeners));
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! The process that follows: takes the sockets when it starts, says when it is ready, and when it serves.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Handover;
-use super::channel::{ANSWER_WITHIN, Channel};
+use super::channel::{ANSWER_WITHIN, Channel, is_gone};
 use super::family::{Family, Inherited};
 use super::wire::{ManagerName, Message, VERSION};
 use crate::clockwork::Clock;
 use crate::conn::SocketKind;
 use crate::sys::{self, Address, Doorbell, StreamOptions};
+
+/// How often it is asked for who serves, when who did has gone: another one has followed, and is at the path.
+const TRIES: usize = 8;
 
 /// The way to the process that goes.
 pub struct Heir {
@@ -29,20 +32,16 @@ impl Heir {
     }
 
     fn try_find(handover: &Handover, family: &Family) -> io::Result<Option<Self>> {
-        let socket = match sys::connect(&Address::unix(&handover.path)?, &StreamOptions::DEFAULT) {
-            Ok(socket) => socket,
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
-                io::ErrorKind::WouldBlock => {
-                    let message = "others wait to take over as well";
-                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
-                }
-                _ => return Err(error),
-            },
+        let mut tries = 1..;
+        let channel = loop {
+            let Some(socket) = connect(handover)? else { return Ok(None) };
+            match greeted(socket) {
+                Ok(channel) => break channel,
+                // It was there when this one got in line, and has handed over to somebody else since, or ended.
+                Err(error) if is_gone(&error) && tries.next() < Some(TRIES) => {}
+                Err(error) => return Err(error),
+            }
         };
-        let channel = Channel::new(socket, Clock::monotonic().reader(), Arc::new(Doorbell::new()?))?;
-        channel.send(&Message::Hello { version: VERSION }, None)?;
-        channel.expect_hello()?;
         let (count, manager) = channel.expect("offer", ANSWER_WITHIN, |message, _fd| match message {
             Message::Offer { sockets, manager } => Some((sockets, manager)),
             _ => None,
@@ -90,10 +89,25 @@ impl Heir {
     }
 }
 
-/// The other process has ended, and said nothing.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-    )
+/// The way to whoever listens at the path; `None` if nobody does.
+fn connect(handover: &Handover) -> io::Result<Option<OwnedFd>> {
+    match sys::connect(&Address::unix(&handover.path)?, &StreamOptions::DEFAULT) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            io::ErrorKind::WouldBlock => {
+                let message = "others wait to take over as well";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Whoever is there attends to this one.
+fn greeted(socket: OwnedFd) -> io::Result<Channel> {
+    let channel = Channel::new(socket, Clock::monotonic().reader(), Arc::new(Doorbell::new()?))?;
+    channel.send(&Message::Hello { version: VERSION }, None)?;
+    channel.expect_hello(ANSWER_WITHIN)?;
+    Ok(channel)
 }

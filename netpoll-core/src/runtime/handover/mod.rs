@@ -1,7 +1,7 @@
 //! A process takes over from the one that was there before: its listening sockets, with whoever stands in their queues.
 //!
-//! The one that serves listens on a Unix socket (`offering.rs`). The one that follows connects there when it starts (`heir.rs`), gets a
-//! descriptor of each socket, and makes everything that can fail. When it is ready it says so and is told to go ahead; when it serves it
+//! The one that serves listens on a Unix socket (`offering.rs`, `place.rs`). The one that follows connects there when it starts (`heir.rs`), gets a
+//! descriptor of each socket, and makes everything that can fail. When it is ready it says so, is told to go ahead, and takes the other one's place at the path; when it serves it
 //! says that as well, and only then the other one drains, and sends connections that are idle behind (`moving.rs`). Whichever ends before, and however: the sockets are open in both until
 //! then, so the one that is left serves.
 
@@ -10,6 +10,7 @@ mod family;
 mod heir;
 mod moving;
 mod offering;
+mod place;
 mod wire;
 
 use std::fmt;
@@ -23,7 +24,8 @@ use crate::mem;
 
 pub use family::{Family, Inherited};
 pub use heir::Heir;
-pub use offering::{Offering, Place};
+pub use offering::Offering;
+pub use place::Place;
 pub use wire::ManagerName;
 
 /// What the file of the socket lets in: its owner.
@@ -68,7 +70,7 @@ impl Handover {
 
     /// How long a process that follows may take until it is ready. Default 60 s: whoever fills caches or asks a database first takes
     /// some of it, and one that hangs does not keep the next one waiting for ever. When the time is up it is refused, and this process
-    /// serves on.
+    /// serves on. One that was ready is waited for as long as it lives: what stands [beside](crate::Builder::beside) it is started then.
     #[must_use]
     pub fn ready_within(mut self, time: Duration) -> Self {
         self.ready_within = time;
@@ -76,8 +78,9 @@ impl Handover {
     }
 
     /// Calls a function when a process that wanted to follow serves, with its number (0 if it has none in this namespace), or when it
-    /// came to nothing, with the reason: for the log. That this process itself cannot listen at the path any more, once it has followed another, is such a
-    /// reason as well. On a thread of its own. A panic in it is caught.
+    /// came to nothing, with the reason: for the log. That this process cannot come back to the path, where one that was to follow has taken its
+    /// place and ended, is such a reason as well. On a thread of its own, and connections do not wait for it; whoever wants to follow behind one that has come to nothing does. A panic in it is
+    /// caught.
     #[must_use]
     pub fn on_end(mut self, call: impl Fn(Result<u32, &io::Error>) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(call));
@@ -108,10 +111,10 @@ impl Handover {
 
 impl Builder {
     /// Gathers what was open before: of a service manager, and of the process that goes, if there is one. The way to that one, and
-    /// where the next one finds this.
+    /// where the next one is to find this.
     ///
     /// # Errors
-    /// What was handed in makes no sense; the other process does not hand over; nobody can listen at the path.
+    /// What was handed in makes no sense; the other process does not hand over.
     pub(super) fn inherit_all(
         &mut self,
         handover: Option<&Handover>,
@@ -129,8 +132,7 @@ impl Builder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let heir = Heir::find(handover, &self.family)?;
-        let place = Place::take(handover, heir.is_some())?;
-        Ok((heir, Some(place)))
+        Ok((heir, Some(Place::new(handover)?)))
     }
 }
 

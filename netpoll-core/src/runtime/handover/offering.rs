@@ -1,115 +1,72 @@
 //! The process that serves: waits on a thread of its own for one that follows, gives it the sockets, and drains when that one serves.
 //!
 //! Invariant: until then nothing of this process changes but whose the queues are (`conn/succession.rs`), and that is taken back
-//! whenever it comes to nothing.
+//! whenever it comes to nothing. One that was told to go ahead is waited for as long as it lives: refused later, it would serve as well.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::channel::{ANSWER_WITHIN, Channel};
-use super::moving::{receive_all, send_all};
+use super::Handover;
+use super::channel::{Channel, HELLO_WITHIN, LONG};
+use super::family::Family;
+use super::moving::{Arriving, send_all};
+use super::place::Taken;
 use super::wire::{ManagerName, Message, VERSION};
-use super::{Handover, MODE};
-use crate::conn::{Handle, Moved, SocketName, Stage, Succession};
+use crate::conn::{Handle, Moved, SharedSocket, Stage, Succession};
 use crate::runtime::service_manager::ServiceManager;
-use crate::sys::{self, Address, Doorbell, Heard, SocketFile, Timeout, UnixAddress, UnixListenOptions};
+use crate::sys::{self, Address, Doorbell, Heard, Timeout};
 
-/// Processes that may wait to follow, while one is attended to.
-const BACKLOG: i32 = 4;
-
-/// How long it rests when there is no descriptor for the one that follows.
+/// How long it rests when there is no descriptor for the one that follows, or the way to it is somebody else's.
 const REST: Duration = Duration::from_millis(100);
 
-/// The socket that it listens on, which stands beside its place as long as that is somebody else's.
-pub struct Place {
-    socket: OwnedFd,
-    file: Option<SocketFile>,
-    path: PathBuf,
-    is_beside: bool,
-}
+/// How long a manager that has no room for it is told that another process serves: it ends the service with this one otherwise.
+const TELL_WITHIN: Duration = Duration::from_secs(10);
 
-impl Place {
-    /// Listens at the path; where another process still does, beside it.
-    ///
-    /// # Errors
-    /// The kernel's, with the path.
-    pub fn take(handover: &Handover, is_taken: bool) -> io::Result<Self> {
-        let mut at = handover.path.clone().into_os_string();
-        if is_taken {
-            at.push(format!(".{}", std::process::id()));
-        }
-        let options = UnixListenOptions { backlog: BACKLOG, mode: Some(MODE), takes_over: false };
-        let listen = || sys::listen_unix(&UnixAddress::from_path(&at)?, &options);
-        let (socket, file) = listen().map_err(|error| handover.named(error))?;
-        Ok(Self { socket, file, path: handover.path.clone(), is_beside: is_taken })
-    }
+/// From one try to the next.
+const TELL_AGAIN: Duration = Duration::from_millis(10);
 
-    /// Takes the place of the process that goes.
-    fn put(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_beside) {
-            self.file = self.file.take().map(|file| file.put_at(&self.path)).transpose()?;
-        }
-        Ok(())
-    }
-}
-
-/// The thread, until it is dropped or another process has followed.
+/// The threads, until it is dropped or another process has followed.
 pub struct Offering {
     bell: Arc<Doorbell>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Offering {
-    /// Takes the place of the process that goes, takes in its connections, which come by `before` to listeners at these addresses, and
-    /// waits then for one that follows. `None` where that cannot be: this process serves, and is told so.
+    /// Waits for one that follows, and takes in the connections of the process before, which come by `before` to listeners at these
+    /// addresses.
     pub fn start(
         handover: Handover,
-        mut place: Place,
+        place: Taken,
         before: Option<(Channel, Vec<Address>)>,
         handle: &Handle,
+        family: Arc<Family>,
         manager: Option<ServiceManager>,
         drain_within: Duration,
     ) -> Option<Self> {
         let succession = Arc::clone(&handle.succession.as_ref()?.shared);
-        let is_there = place.put().map_err(|error| handover.ended(Err(&handover.named(error)))).is_ok();
-        if !is_there && before.is_none() {
-            return None;
+        let bell = Arc::clone(place.bell());
+        let mut offering = Self { bell: Arc::clone(&bell), threads: Vec::new() };
+        if let Some((mut channel, at)) = before {
+            channel.hears(&bell);
+            succession.expect_arrivals();
+            let (handle, family, succession) = (handle.clone(), Arc::clone(&family), Arc::clone(&succession));
+            let arriving = Arriving { channel, handle, family, succession, at };
+            offering.spawn("netpoll-arrivals", move || arriving.take_in());
         }
-        let bell = match &before {
-            Some((channel, _)) => channel.bell(),
-            None => Arc::new(Doorbell::new().ok()?),
-        };
-        let host = Host {
-            handover,
-            place,
-            handle: handle.clone(),
-            succession,
-            manager,
-            drain_within,
-            bell: Arc::clone(&bell),
-        };
-        let thread = std::thread::Builder::new().name("netpoll-handover".to_owned());
-        let run = move || {
-            if let Some((channel, at)) = before
-                && let Err(error) = receive_all(&channel, &host.handle, &at)
-            {
-                crate::log::handover_failed(&error);
-            }
-            if is_there {
-                host.wait();
-            }
-        };
-        match thread.spawn(run) {
-            Ok(thread) => Some(Self { bell, thread: Some(thread) }),
-            Err(error) => {
-                crate::log::handover_failed(&error);
-                None
-            }
+        let handle = handle.clone();
+        let host = Host { handover, place, handle, family, succession, manager, drain_within, bell };
+        offering.spawn("netpoll-handover", move || host.wait());
+        Some(offering)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) {
+        match std::thread::Builder::new().name(name.to_owned()).spawn(run) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => crate::log::handover_failed(&error),
         }
     }
 }
@@ -117,13 +74,13 @@ impl Offering {
 impl Drop for Offering {
     fn drop(&mut self) {
         if sys::is_child() {
-            // The thread is the parent's.
-            return drop(self.thread.take());
+            // The threads are the parent's.
+            return self.threads.clear();
         }
         // The only error is a full counter, and then it has been rung.
         let _ = self.bell.signal();
-        if let Some(thread) = self.thread.take() {
-            // What it calls is guarded.
+        for thread in self.threads.drain(..) {
+            // What they call is guarded.
             let _ = thread.join();
         }
     }
@@ -132,8 +89,9 @@ impl Drop for Offering {
 /// What the thread knows.
 struct Host {
     handover: Handover,
-    place: Place,
+    place: Taken,
     handle: Handle,
+    family: Arc<Family>,
     succession: Arc<Succession>,
     manager: Option<ServiceManager>,
     drain_within: Duration,
@@ -141,15 +99,19 @@ struct Host {
 }
 
 impl Host {
-    fn wait(self) {
+    fn wait(mut self) {
         loop {
-            match sys::wait_for_fd(self.place.socket.as_fd(), false, self.bell.as_fd(), Timeout::Never) {
+            let timeout = if self.place.is_there() { Timeout::Never } else { Timeout::After(REST) };
+            match sys::wait_for_fd(self.place.socket(), false, self.bell.as_fd(), timeout) {
                 Ok(Heard::Ready) => {}
-                Ok(Heard::Nothing) => continue,
+                Ok(Heard::Nothing) => {
+                    self.return_to_place();
+                    continue;
+                }
                 Ok(Heard::Bell) | Err(_) => return,
             }
-            let socket = match sys::accept(self.place.socket.as_fd()) {
-                Ok((socket, _)) => socket,
+            let socket = match self.place.accept() {
+                Ok(socket) => socket,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => match self.bell.wait_for(Timeout::After(REST)) {
                     Ok(false) => continue,
@@ -157,17 +119,44 @@ impl Host {
                 },
             };
             match self.attend(socket) {
-                Ok((channel, moved)) => {
-                    self.handover.ended(Ok(channel.peer()));
-                    // The next process may be on its way to the path already.
-                    drop(self.place);
-                    if let Err(error) = send_all(&channel, &moved, &self.bell) {
-                        crate::log::handover_failed(&error);
-                    }
-                    return;
+                Ok((channel, moved)) => return self.follow(channel, &moved),
+                Err(error) => {
+                    self.handover.ended(Err(&error));
+                    self.return_to_place();
                 }
-                Err(error) => self.handover.ended(Err(&error)),
             }
+        }
+    }
+
+    /// Another process serves: its connections are sent to it, while the program hears of it.
+    fn follow(self, channel: Channel, moved: &Receiver<Moved>) {
+        let Self { handover, place, succession, bell, .. } = self;
+        // Whoever waits here finds the other one at the path.
+        drop(place);
+        let watch = || {
+            handover.ended(Ok(channel.peer()));
+            // A worker that is stuck is not waited for any longer: what it has is drained.
+            channel.wait_for_end(&bell);
+            succession.stop_moving();
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("netpoll-handed-over".to_owned());
+            let watches = thread.spawn_scoped(scope, watch);
+            if let Err(error) = send_all(&channel, moved) {
+                crate::log::handover_failed(&error);
+            }
+            succession.stop_moving();
+            if let Err(error) = watches {
+                crate::log::handover_failed(&error);
+                watch();
+            }
+        });
+    }
+
+    /// One that had taken this one's place has ended.
+    fn return_to_place(&mut self) {
+        if let Err(error) = self.place.take_again() {
+            self.handover.ended(Err(&self.handover.named(error)));
         }
     }
 
@@ -182,12 +171,13 @@ impl Host {
             let _ = channel.send(&Message::Refused(error.to_string()), None);
         }
         let moved = outcome?;
-        channel.hears_no_bell()?;
+        // What is sent from here on is somebody's connection.
+        channel.hears(self.place.silence());
         Ok((channel, moved))
     }
 
     fn hand_over(&self, channel: &Channel) -> io::Result<Receiver<Moved>> {
-        channel.expect_hello()?;
+        channel.expect_hello(HELLO_WITHIN)?;
         channel.send(&Message::Hello { version: VERSION }, None)?;
         if self.handle.life.stage() >= Stage::Draining {
             return Err(io::Error::other("this process drains"));
@@ -196,16 +186,20 @@ impl Host {
         self.tell(|| format!("RELOADING=1\nMONOTONIC_USEC={}", sys::monotonic_nanos() / 1000));
         match self.pass(channel, lent) {
             Ok(claimed) => {
-                let pid = channel.peer();
                 // Before that process says anything: only the main one is listened to, by default.
-                self.tell(|| if pid == 0 { "READY=1".to_owned() } else { format!("MAINPID={pid}\nREADY=1") });
+                self.tell_who_serves(channel.peer());
                 let (way, moved) = mpsc::channel();
-                self.succession.hand_over(&claimed, vec![way; self.handle.workers()]);
+                self.succession.hand_over(&claimed, &way, self.handle.workers());
                 self.handle.drain(self.drain_within);
+                self.family.drain_companions(self.drain_within);
                 Ok(moved)
             }
+            // This process ends: whoever wanted to follow goes on with the sockets, and with their files.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
                 self.succession.take_back();
+                // Who was served for a moment may have been told of a newcomer, and not have accepted it.
+                self.family.look_at_listeners(&self.handle);
                 self.tell(|| "READY=1".to_owned());
                 Err(error)
             }
@@ -213,7 +207,7 @@ impl Host {
     }
 
     /// Sends the sockets, and waits until they are served.
-    fn pass(&self, channel: &Channel, lent: Vec<(usize, SocketName, OwnedFd)>) -> io::Result<Vec<u16>> {
+    fn pass(&self, channel: &Channel, lent: Vec<SharedSocket>) -> io::Result<Vec<u16>> {
         let manager = self.manager.as_ref().map(|manager| {
             let watchdog_usec =
                 manager.watchdog_every().and_then(|every| u64::try_from(every.as_micros()).ok());
@@ -221,13 +215,13 @@ impl Host {
         });
         // There are at most `SOCKETS_MAX`.
         channel.send(&Message::Offer { sockets: lent.len() as u16, manager }, None)?;
-        for (number, name, socket) in lent {
+        for SharedSocket { number, name, socket } in lent {
             channel.send(&Message::Socket { number: number as u16, name }, Some(socket.as_fd()))?;
         }
         let within = self.handover.ready_within;
         channel.expect("being ready", within, |message, _fd| (message == Message::Ready).then_some(()))?;
         channel.send(&Message::GoAhead, None)?;
-        channel.expect("beginning to serve", ANSWER_WITHIN, |message, _fd| match message {
+        channel.expect("beginning to serve", LONG, |message, _fd| match message {
             Message::Serving { claimed } => Some(claimed),
             _ => None,
         })
@@ -238,6 +232,24 @@ impl Host {
         let state = state();
         if let Err(error) = manager.tell(&state) {
             crate::log::manager_not_told(&state, &error);
+        }
+    }
+
+    /// Says which process is the service from here on, and that it lives: when the manager hears that next, by the other one, is that one's
+    /// to say, and it has begun to count.
+    fn tell_who_serves(&self, pid: u32) {
+        let Some(manager) = &self.manager else { return };
+        let lives = if manager.watchdog_every().is_some() { "\nWATCHDOG=1" } else { "" };
+        let state = match pid {
+            0 => format!("READY=1{lives}"),
+            pid => format!("MAINPID={pid}\nREADY=1{lives}"),
+        };
+        let ends = self.handle.clock.now().saturating_add(TELL_WITHIN);
+        while let Err(error) = manager.tell(&state) {
+            let goes_on = error.kind() == io::ErrorKind::WouldBlock && self.handle.clock.now() < ends;
+            if !goes_on || !matches!(self.bell.wait_for(Timeout::After(TELL_AGAIN)), Ok(false)) {
+                return crate::log::manager_not_told(&state, &error);
+            }
         }
     }
 }

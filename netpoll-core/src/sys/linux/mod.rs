@@ -30,7 +30,7 @@ pub use options::{
     domain, is_listener, is_tcp, pick_port_late, refuse_new_connections, set_unsent_bytes_max,
     set_user_timeout,
 };
-pub use peer::{RECEIVED, peer_process};
+pub use peer::{LOOKS_FIRST, RECEIVED, peer_process};
 pub use sendfile::sendfile;
 pub use socket_file::{Pinned, ShortName, restrict};
 pub use splice::Pipe;

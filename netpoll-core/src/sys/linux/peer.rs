@@ -8,6 +8,10 @@ use crate::sys::checked;
 /// How a message with a descriptor is received: that is close-on-exec from the moment it is there.
 pub const RECEIVED: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 
+/// What has it looked at first: a copy of the descriptor comes, and the message stays, and so does the descriptor in it if there is no room
+/// for a copy (unix_stream_read_generic, net/unix/af_unix.c).
+pub const LOOKS_FIRST: Option<libc::c_int> = Some(libc::MSG_PEEK);
+
 /// A process at the other end of a Unix socket, as it was when the two were connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerProcess {

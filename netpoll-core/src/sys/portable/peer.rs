@@ -8,6 +8,9 @@ use crate::sys::checked;
 /// How a message with a descriptor is received. No flag has it closed on exec.
 pub const RECEIVED: libc::c_int = 0;
 
+/// No system promises that a message with a descriptor can be looked at first.
+pub const LOOKS_FIRST: Option<libc::c_int> = None;
+
 /// A process at the other end of a Unix socket, as it was when the two were connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerProcess {

@@ -76,7 +76,7 @@ impl Register for Full {
         Ok(())
     }
 
-    fn forget_listener(&self, _fd: BorrowedFd<'_>) {}
+    fn forget(&self, _fd: BorrowedFd<'_>) {}
 
     fn watch(&self, _fd: BorrowedFd<'_>, _token: u64, _interest: Interest) -> io::Result<()> {
         Ok(())

@@ -11,8 +11,14 @@ use crate::sys::{Epoll, Events, Timeout};
 
 const KEY: Key = Key::new(254, 1, 0);
 const LIMITS: Limits = Limits { events: 8, read_bytes: 1024, accepts: 1 };
-const SETUP: DatagramSetup =
-    DatagramSetup { batch: 4, per_turn: 6, bytes_max: 100, join_received: false, join_sent: true };
+const SETUP: DatagramSetup = DatagramSetup {
+    batch: 4,
+    per_turn: 6,
+    bytes_max: 100,
+    join_received: false,
+    join_sent: true,
+    is_shared: false,
+};
 
 /// Writes down what is reported.
 struct Log {
