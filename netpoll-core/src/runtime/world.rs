@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -88,6 +89,8 @@ pub struct Sim {
     signals: Hub,
     /// Chooses workers.
     random: Random,
+    /// Of all workers, in [`run`](Self::run).
+    turns: usize,
 }
 
 /// What names stand for in this world.
@@ -205,6 +208,7 @@ impl Sim {
             blocking,
             signals,
             random,
+            turns: 0,
         }
     }
 
@@ -344,6 +348,13 @@ impl Sim {
         self.seats.iter().map(|seat| seat.worker.cx.lane.executor().len()).sum()
     }
 
+    /// Where they were spawned, on one worker after the other, and on each those that a drain waits for in front of daemons: for a test that
+    /// wants none to be left.
+    #[must_use]
+    pub fn task_places(&self) -> Vec<&'static Location<'static>> {
+        self.seats.iter().flat_map(|seat| seat.worker.cx.lane.executor().places()).collect()
+    }
+
     /// Begins a graceful drain; what is still open after this time is reset.
     pub fn begin_drain(&mut self, within: Duration) {
         self.handle.drain(within);
@@ -366,9 +377,14 @@ impl Drop for Sim {
     fn drop(&mut self) {
         for seat in &mut self.seats {
             seat.worker.end(seat.reactor.driver_io());
+            seat.reactor.publish(&mut seat.worker);
         }
         self.blocking.close();
-        // Of this world; the next one on this thread counts its own.
-        mem::take_panics();
+        // What is left of the program goes here, so that a destructor that panics counts in this world and not in the next one on this
+        // thread. A handle that outlives the world tells.
+        self.seats.clear();
+        if let Some(first) = self.handle.published.first() {
+            first.count_panics(mem::take_panics());
+        }
     }
 }
