@@ -212,14 +212,30 @@ fn an_answer_may_take_as_long_as_a_client_may_be_silent() {
     let patient = |options: Options| -> TestClient {
         let limits = Limits::default().handler_timeout(Duration::from_secs(300));
         let router = |_: &Worker| {
-            Router::new().get("/", async |_: Request| {
-                sleep(Duration::from_secs(200)).await;
-                "at last"
-            })
+            Router::new()
+                .get("/", async |_: Request| {
+                    sleep(Duration::from_secs(200)).await;
+                    "at last"
+                })
+                .get("/stream", |_: &Request| {
+                    let (mut left, mut pause) = (3, Box::pin(sleep(Duration::from_secs(70))));
+                    Response::text(Body::stream(move |cx: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                        if pause.as_mut().poll(cx).is_pending() {
+                            return Pull::Wait;
+                        }
+                        (left, pause) = (left - 1, Box::pin(sleep(Duration::from_secs(70))));
+                        out.extend(b"piece");
+                        if left > 0 { Pull::More } else { Pull::Done }
+                    }))
+                })
         };
         App::new(router).limits(limits).test_with(options)
     };
-    Exploration::new(patient).ask(|_| Question::get("/").answered(200, "at last")).threads(2).run(1..=40);
+    Exploration::new(patient)
+        .ask(|_| Question::get("/").answered(200, "at last"))
+        .ask(|_| Question::get("/stream").answered(200, "piecepiecepiece"))
+        .threads(2)
+        .run(1..=40);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const ACTS_MAX: usize = 100_000;
 const IDLE_ACTS: usize = 200;
 /// How often answers are looked for.
 const STEP: Duration = Duration::from_millis(500);
-/// How long a drain may take.
+/// How long a drain may take that has no connection to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection may last behind its client.
 const LINGER: Duration = Duration::from_secs(15);
@@ -116,7 +116,8 @@ impl Crowd {
         let mut idle_acts = 0;
         for act in 0..ACTS_MAX {
             if self.drains_at == Some(act) {
-                client.world(|sim| sim.begin_drain(PATIENCE));
+                // Nothing that the app may take its time for is cut.
+                client.world(|sim| sim.begin_drain(exploration.quiet));
                 self.drained = true;
                 // Nobody is let in any more.
                 self.coming = 0;
