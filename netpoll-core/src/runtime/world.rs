@@ -87,6 +87,7 @@ pub struct Sim {
     /// What blocks; it has no threads.
     blocking: Pool,
     signals: Hub,
+    seed: u64,
     /// Chooses workers.
     random: Random,
     /// Of all workers, in [`run`](Self::run).
@@ -207,6 +208,7 @@ impl Sim {
             names,
             blocking,
             signals,
+            seed: options.seed,
             random,
             turns: 0,
         }
@@ -313,6 +315,12 @@ impl Sim {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// [`Options::seed`], which decides what happens here.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// What the first worker is told about itself.

@@ -167,7 +167,7 @@ impl std::error::Error for Failure {}
 impl<'a> Exploration<'a> {
     /// Explores what this makes of the options of a world: the app, with [`App::test_with`](crate::App::test_with). It is called on several threads.
     ///
-    /// It may change the options, though not their seed: limits of connections, say.
+    /// It may change the options, though not their seed: limits of connections, say. A world that is made of others is a failure.
     pub fn new(make: impl Fn(Options) -> TestClient + Sync + 'a) -> Self {
         Self {
             make: Box::new(make),

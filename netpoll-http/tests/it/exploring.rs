@@ -274,6 +274,14 @@ fn a_factory_that_panics_in_a_world_is_told_with_its_seed() {
 }
 
 #[test]
+#[should_panic = "`App::test_with` takes them"]
+fn an_app_that_takes_no_options_is_a_mistake() {
+    Exploration::new(|_| App::new(|_| sleeper()).test())
+        .ask(|_| Question::get("/7").answered(200, "7"))
+        .run(1..=3);
+}
+
+#[test]
 #[should_panic = "names no seed"]
 fn an_exploration_of_no_world_is_a_mistake() {
     #[expect(clippy::reversed_empty_ranges, reason = "as of a count that has come out at zero")]

@@ -56,7 +56,11 @@ pub fn run(exploration: &Exploration<'_>, seed: u64) -> Result<Report, String> {
     let mut dice = Dice::new(seed);
     let Weather { options, lossy, jumps } = weather(seed, &mut dice);
     let client = (exploration.make)(options);
-    let handle = client.world(|sim| sim.handle().clone());
+    let (handle, made_of) = client.world(|sim| (sim.handle().clone(), sim.seed()));
+    if made_of != seed {
+        // Without faults, and the same in every world: such an exploration would find nothing.
+        return Err("the app is not made of the options of its world: `App::test_with` takes them".to_owned());
+    }
     client.run();
     // Those that live as long as the app.
     let daemons = client.world(|sim| sim.tasks());
