@@ -22,7 +22,7 @@
 //! | hears signals | [`signal`] |
 //! | speaks UDP | [`net::UdpSocket`] in `async` code; [`Builder::bind_udp`], [`DatagramProtocol`] |
 //! | sends files | [`Directory`], [`Conn::send_file`] |
-//! | restarts without a gap | [`Builder::share_port`], [`Builder::listen_on`], [`Protocol::stopping`] |
+//! | restarts without a gap | [`Builder::handover`]; [`Builder::share_port`], [`Builder::listen_on`], [`Protocol::stopping`] |
 //! | is to be tested | [`sim`] |
 //! | is to be understood at three in the morning | [`Stats`], [`Handle::setup`], [`Lost`] |
 //!

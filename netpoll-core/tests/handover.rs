@@ -612,7 +612,13 @@ fn sockets_that_were_handed_in_are_listened_at_where_their_addresses_are_named()
     let mut queued = self::client(at);
     let elsewhere = Runtime::builder().inherit(fds()).listen(at, |_worker| |_peer| Named(b'3')).unwrap();
     let error = elsewhere.start().err().expect("nobody receives").to_string();
-    assert_eq!(error, format!("a socket at {udp_at} was handed in, and nobody listens there"));
+    assert_eq!(error, format!("a UDP socket at {udp_at} was handed in, and nobody receives there"));
+    // The port is right, and the name is another: a socket unit with nothing but a port is one of IPv6 as well.
+    let every = SocketAddr::from(([0, 0, 0, 0], at.port()));
+    let elsewhere = Runtime::builder().inherit(fds()).listen(every, |_worker| |_peer| Named(b'3')).unwrap();
+    let error = elsewhere.start().err().expect("the port is taken");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&format!("; a socket at {at} was handed in, which is ")), "{error}");
     let next = Runtime::builder().inherit(fds().into_iter().take(1));
     let _next = next.listen(at, |_worker| |_peer| Named(b'3')).unwrap().start().unwrap();
     assert_eq!(asked(&mut queued), b'3');

@@ -50,7 +50,12 @@ fn what_is_not_understood_is_refused_before_anything_runs() {
         (&["--workers", "0"], "CPUs for servers"),
         (&["--only", "apache"], "no such server"),
         (&["--seconds", "x"], "--seconds x"),
+        (&["--workers", "one"], "--workers one"),
         (&["--rounds"], "--rounds wants a value"),
+        (&["--rounds", "0"], "--rounds 0: it is 1 to 51"),
+        (&["--seconds", "NaN"], "--seconds NaN: it is 0.1 to 30"),
+        (&["--connections", "2000"], "--connections 2000: it is 1 to 1024"),
+        (&["--depth", "65"], "--depth 65: it is 1 to 64"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_scale")).args(words).output().expect("it starts");
         let said = String::from_utf8_lossy(&output.stderr);

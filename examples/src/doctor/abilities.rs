@@ -45,7 +45,10 @@ pub fn look(machine: &Machine, trials: Option<&Trials>) -> Vec<Finding> {
 fn trial(name: &'static str, tried: &Result<(), String>, else_it_is: State, why: &str) -> Finding {
     match tried {
         Ok(()) => Finding::good(name, "works"),
-        Err(error) => Finding::good(name, error).but(else_it_is, why, ""),
+        Err(error) => match short_of(error) {
+            Some(cure) => Finding::good(name, error).but(else_it_is, SHORT, cure),
+            None => Finding::good(name, error).but(else_it_is, why, ""),
+        },
     }
 }
 
@@ -75,37 +78,40 @@ fn driver(trials: &Trials) -> Finding {
         Ok(name) => Finding::good("driver", format!("a server runs on {name}")),
         Err(error) => Finding::good("driver", error).but(
             State::Broken,
-            "a server does not start: what --backend or NETPOLL_BACKEND names cannot be had",
-            "another --backend, or what stands below for this one",
+            "a server does not start on what --backend or NETPOLL_BACKEND names, or without them",
+            short_of(error).unwrap_or("another --backend, or what stands below for this one"),
         ),
     }
 }
 
-/// A note where it cannot be had: epoll is there for everybody. Who has asked for it is told so by [`driver`].
+/// A note where it cannot be had: epoll is there for everybody. Who has asked for it is told so by [`driver`]. What was tried counts, and what
+/// files say only explains it.
 fn uring(machine: &Machine, trials: Option<&Trials>) -> Finding {
     let name = "io_uring";
     let note = |what: String, why: &str, cure: &str| Finding::good(name, what).but(State::Note, why, cure);
-    let version = machine.kernel().unwrap_or_default();
-    if version < URING {
-        return note("not with this kernel".into(), "the driver needs Linux 6.1", "a newer kernel");
-    }
-    if let Some(disabled @ 1..) = machine.number("/proc/sys/kernel/io_uring_disabled") {
-        let what = format!("kernel.io_uring_disabled is {disabled}");
-        let why = "the kernel makes no ring, or with 1 only for the group of kernel.io_uring_group";
-        return note(what, why, "sysctl -w kernel.io_uring_disabled=0");
+    let tried = trials.map(|trials| &trials.uring);
+    let version = machine.kernel();
+    let disabled = machine.number("/proc/sys/kernel/io_uring_disabled").filter(|disabled| *disabled > 0);
+    if !matches!(tried, Some(Some(Ok(())))) {
+        if version.is_some_and(|version| version < URING) {
+            return note("not with this kernel".into(), "the driver needs Linux 6.1", "a newer kernel");
+        }
+        if let Some(disabled) = disabled {
+            let what = format!("kernel.io_uring_disabled is {disabled}");
+            let why = "the kernel makes no ring, or with 1 only for the group of kernel.io_uring_group";
+            return note(what, why, "sysctl -w kernel.io_uring_disabled=0");
+        }
     }
     let features: Vec<_> = URING_SINCE
         .iter()
-        .map(|(since, what)| {
-            if version >= *since {
-                (*what).to_owned()
-            } else {
-                format!("not: {what} ({}.{})", since.0, since.1)
-            }
+        .map(|(since, what)| match version {
+            Some(version) if version >= *since => (*what).to_owned(),
+            Some(_) => format!("not: {what} ({}.{})", since.0, since.1),
+            None => format!("not known: {what}"),
         })
         .collect();
     let features = features.join("; ");
-    match trials.map(|trials| &trials.uring) {
+    match tried {
         Some(Some(Ok(()))) => {}
         Some(Some(Err(error))) => {
             let (why, cure) = refused(machine, error);
@@ -119,6 +125,12 @@ fn uring(machine: &Machine, trials: Option<&Trials>) -> Finding {
         None => return Finding::good(name, format!("not forbidden by a sysctl; {features}")),
     }
     let found = Finding::good(name, format!("works; {features}"));
+    if let Some(disabled) = disabled {
+        let why = format!(
+            "kernel.io_uring_disabled is {disabled}: it works for the user of this process, and not for every one"
+        );
+        return found.but(State::Note, why, "sysctl -w kernel.io_uring_disabled=0");
+    }
     let wanted = LOCKED_BYTES * machine.allowed_cpus().unwrap_or(1) as u64;
     match machine.limit("Max locked memory") {
         Some((soft, _)) if soft < wanted => found.but(
@@ -130,22 +142,42 @@ fn uring(machine: &Machine, trials: Option<&Trials>) -> Finding {
     }
 }
 
-/// Who forbids it, as far as that can be seen.
+/// Who forbids it, as far as the error says it or that can be seen.
 fn refused(machine: &Machine, error: &str) -> (&'static str, String) {
     if error.contains("ulimit -l") {
         (
             "what may be locked into memory is not enough for a ring",
             "ulimit -l unlimited (a service of systemd: LimitMEMLOCK=infinity)".into(),
         )
-    } else if machine.status("Seccomp").as_deref() == Some("2") {
+    } else if let Some(cure) = short_of(error) {
+        (SHORT, cure.into())
+    } else if error.contains("6.1") {
+        (
+            "its trial failed; epoll is not concerned",
+            "a kernel that is built with io_uring, 6.1 or later".into(),
+        )
+    } else if error.contains("seccomp") || machine.status("Seccomp").as_deref() == Some("2") {
         let cure = "--security-opt seccomp=PROFILE.json, one that allows io_uring_setup, io_uring_enter and io_uring_register \
                     (in Kubernetes seccompProfile of type Localhost)";
         ("a filter of system calls is in force, as container profiles have it", cure.into())
     } else {
         (
             "its trial failed; epoll is not concerned",
-            "a kernel that is built with io_uring, 6.1 or later".into(),
+            "nothing that is known: epoll is what a server runs on by default".into(),
         )
+    }
+}
+
+const SHORT: &str = "this process may not have more, whatever it is to run on";
+
+/// What to type where a trial failed for want of something that is none of its business.
+fn short_of(error: &str) -> Option<&'static str> {
+    if error.contains("`ulimit -n`") {
+        Some("ulimit -n 1024 (a service of systemd: LimitNOFILE=1024), or more: see `open files`")
+    } else if error.contains("`ulimit -u`") {
+        Some("ulimit -u unlimited (a service of systemd: TasksMax=infinity; docker: --pids-limit)")
+    } else {
+        None
     }
 }
 
@@ -256,4 +288,49 @@ fn governor(machine: &Machine) -> Option<Finding> {
         ),
         _ => found,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(uring: Result<(), String>) -> Trials {
+        Trials {
+            chosen: Ok("epoll"),
+            epoll: Ok(()),
+            mio: Ok(()),
+            uring: Some(uring),
+            busy_poll: Ok(()),
+            share_port: Ok(()),
+        }
+    }
+
+    #[test]
+    fn a_ring_that_works_is_not_denied_where_nothing_is_known_of_the_kernel() {
+        let nothing = Machine::below("/nowhere");
+        let found = uring(&nothing, Some(&tried(Ok(()))));
+        assert!(found.state == State::Good && found.found.starts_with("works; not known"), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_trial_was_short_of_is_not_blamed_on_the_kernel() {
+        let nothing = Machine::below("/nowhere");
+        for (error, cure) in [
+            (
+                "worker 0 did not start: Too many open files (os error 24); this process may have 7: `ulimit -n`, ..",
+                "ulimit -n",
+            ),
+            ("no thread for `netpoll-trial`: os error 11; `ulimit -u`, or TasksMax= ..", "ulimit -u"),
+            ("worker 3 did not start: io_uring cannot be used: .. (ulimit -l, LimitMEMLOCK=)", "ulimit -l"),
+            (
+                "io_uring cannot be used: polling: Operation not permitted: a container profile (seccomp) ..",
+                "seccomp=",
+            ),
+            ("io_uring cannot be used: polling: Invalid argument; Linux 6.1 or later does it", "6.1"),
+        ] {
+            let found = uring(&nothing, Some(&tried(Err(error.to_owned()))));
+            assert!(found.state == State::Note && found.cure.contains(cure), "{found:?}");
+            assert_eq!(found.cure.contains("6.1"), error.contains("6.1"), "{found:?}");
+        }
+    }
 }

@@ -90,7 +90,14 @@ fn path_of(sysctl: &str) -> String {
 fn open_files(machine: &Machine) -> Option<Finding> {
     let (soft, hard) = machine.limit("Max open files")?;
     let found = Finding::good("open files", format!("{soft}, may be raised to {hard}"));
-    let command = |files: u64| format!("ulimit -n {files} (a service of systemd: LimitNOFILE={files})");
+    let command = |files: u64| match files <= hard {
+        true => format!("ulimit -n {files} (a service of systemd: LimitNOFILE={files})"),
+        // `ulimit` goes no further than the hard limit, but for root.
+        false => format!(
+            "sudo prlimit --pid $$ --nofile={files}:{files} in a shell, `nofile` in /etc/security/limits.conf for all that log in \
+             (a service of systemd: LimitNOFILE={files})"
+        ),
+    };
     Some(if soft < FILES_MIN {
         let why = format!("the mini-program wants {FILES_MIN} to start with");
         found.but(State::Broken, why, command(FILES_MAX))

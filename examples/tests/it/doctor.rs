@@ -208,7 +208,11 @@ fn a_low_limit_of_this_process_is_reported() {
         let finding = of(&report, "open files");
         assert_eq!(finding["state"], state, "{finding:#}");
         assert_eq!(finding["found"], format!("{files}, may be raised to {files}"));
-        assert!(finding["do"].as_str().unwrap().starts_with("ulimit -n 1048576"), "{finding:#}");
+        let cure = finding["do"].as_str().unwrap();
+        assert!(
+            cure.starts_with("sudo prlimit --pid $$ --nofile=1048576:1048576 "),
+            "ulimit would refuse: {cure}"
+        );
         assert!(status >= Some(if state == "broken" { 2 } else { 1 }), "{report:#}");
     }
 }

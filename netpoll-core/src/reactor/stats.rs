@@ -90,6 +90,11 @@ macro_rules! ledger {
                 }
             }
 
+            /// Behind the last time that the worker has published.
+            pub fn count_panics(&self, panics: u64) {
+                self.panics.fetch_add(panics, Relaxed);
+            }
+
             /// By anybody.
             pub fn load(&self) -> Stats {
                 Stats {

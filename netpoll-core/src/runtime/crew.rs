@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::seat::{Door, Farewell, Seat, Sockets};
 use super::worker::Drained;
+use crate::sys;
 
 /// How long the others are waited for once one has failed to start. A factory that takes longer is left alone: its worker
 /// ends when it returns.
@@ -60,11 +61,12 @@ impl Crew {
             let (gate, opened) = mpsc::channel();
             let door = Door { ready: self.ready.clone(), gate: opened };
             let sockets = seat.sockets.clone();
-            let thread =
-                std::thread::Builder::new().name(format!("{}-{index}", self.name)).spawn(move || {
-                    let _farewell = farewell;
-                    seat.take(&door)
-                })?;
+            let name = format!("{}-{index}", self.name);
+            let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+                let _farewell = farewell;
+                seat.take(&door)
+            });
+            let thread = thread.map_err(|error| sys::no_thread(&name, error))?;
             self.members.push(Member { thread, gate, sockets, has_reported: false });
         }
         Ok(())

@@ -79,6 +79,20 @@ impl Drop for OwnFiles {
     }
 }
 
+/// With its name, and with what a service manager has opened in its place.
+fn cannot_listen(settings: &Builder, addr: &Address, error: io::Error) -> io::Error {
+    let what = format!("cannot listen on {addr}");
+    match settings.family.handed_in_beside(addr) {
+        Some(bound) if error.kind() == io::ErrorKind::AddrInUse => {
+            let message = format!(
+                "{what}: {error}; a socket at {bound} was handed in, which is listened at by exactly that address"
+            );
+            io::Error::new(error.kind(), message)
+        }
+        _ => sys::missing(what, error),
+    }
+}
+
 impl Bound {
     /// Binds every listener, and hands each worker its sockets.
     ///
@@ -108,8 +122,7 @@ impl Bound {
                     (addr, outcome)
                 }
             };
-            outcome
-                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))?;
+            outcome.map_err(|error| cannot_listen(settings, &addr, error))?;
         }
         Ok(bound)
     }

@@ -272,7 +272,15 @@ impl Beginning {
 }
 
 impl Running {
-    fn start(mut settings: Builder) -> io::Result<Self> {
+    /// Whatever the kernel refuses is said with what can be done about it.
+    fn start(settings: Builder) -> io::Result<Self> {
+        Self::start_all(settings).map_err(|error| match error.raw_os_error() {
+            Some(_) => sys::missing("the runtime cannot start", error),
+            None => error,
+        })
+    }
+
+    fn start_all(mut settings: Builder) -> io::Result<Self> {
         sys::watch()?;
         let lame_duck = settings.lame_duck;
         // The first only tells that the drain is near, where there is time for that.

@@ -281,7 +281,7 @@ impl WorkerError {
 
 impl fmt::Display for WorkerError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "worker {} {}: {}", self.worker, self.what, self.cause)
+        write!(out, "worker {} {}: {}{}", self.worker, self.what, self.cause, sys::cure(&self.cause))
     }
 }
 

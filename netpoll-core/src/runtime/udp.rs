@@ -23,9 +23,8 @@ pub fn bind_all(
     let mut addrs = Vec::new();
     for (nth, bind) in settings.udp.iter().enumerate() {
         let of = settings.listeners.len() + nth;
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot receive datagrams on {}: {error}", bind.addr))
-        };
+        let named =
+            |error: io::Error| sys::missing(format!("cannot receive datagrams on {}", bind.addr), error);
         let mut sharing = match bind.own_ports {
             true => Sharing::Alone,
             false => first_sharing(settings, workers, bind.addr.port()),

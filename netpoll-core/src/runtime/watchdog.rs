@@ -23,6 +23,8 @@ const LOOKS: u32 = 4;
 
 /// When a manager that has not read what it was told before is told once more.
 const ONCE_MORE: Duration = Duration::from_millis(100);
+/// Of the thread.
+const NAME: &str = "netpoll-watchdog";
 
 /// Called for each turn that is stuck, and when it has ended.
 pub(super) type OnStuck = Box<dyn Fn(&StuckTurn) + Send + Sync>;
@@ -78,9 +80,9 @@ impl Watchdog {
             looks,
             reports: manager.map(Reports::new),
         };
-        let thread = std::thread::Builder::new().name("netpoll-watchdog".to_owned());
+        let thread = std::thread::Builder::new().name(NAME.to_owned());
         let mut look = look;
-        let thread = thread.spawn(move || look.on())?;
+        let thread = thread.spawn(move || look.on()).map_err(|error| sys::no_thread(NAME, error))?;
         Ok(Some(Self { handle: handle.clone(), thread: Some(thread) }))
     }
 }

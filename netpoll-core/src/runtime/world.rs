@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -86,8 +87,11 @@ pub struct Sim {
     /// What blocks; it has no threads.
     blocking: Pool,
     signals: Hub,
+    seed: u64,
     /// Chooses workers.
     random: Random,
+    /// Of all workers, in [`run`](Self::run).
+    turns: usize,
 }
 
 /// What names stand for in this world.
@@ -204,7 +208,9 @@ impl Sim {
             names,
             blocking,
             signals,
+            seed: options.seed,
             random,
+            turns: 0,
         }
     }
 
@@ -311,6 +317,12 @@ impl Sim {
         &self.handle
     }
 
+    /// [`Options::seed`], which decides what happens here.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// What the first worker is told about itself.
     #[must_use]
     pub fn worker_info(&self) -> WorkerInfo {
@@ -344,6 +356,13 @@ impl Sim {
         self.seats.iter().map(|seat| seat.worker.cx.lane.executor().len()).sum()
     }
 
+    /// Where they were spawned, on one worker after the other, and on each those that a drain waits for in front of daemons: for a test that
+    /// wants none to be left.
+    #[must_use]
+    pub fn task_places(&self) -> Vec<&'static Location<'static>> {
+        self.seats.iter().flat_map(|seat| seat.worker.cx.lane.executor().places()).collect()
+    }
+
     /// Begins a graceful drain; what is still open after this time is reset.
     pub fn begin_drain(&mut self, within: Duration) {
         self.handle.drain(within);
@@ -366,9 +385,14 @@ impl Drop for Sim {
     fn drop(&mut self) {
         for seat in &mut self.seats {
             seat.worker.end(seat.reactor.driver_io());
+            seat.reactor.publish(&mut seat.worker);
         }
         self.blocking.close();
-        // Of this world; the next one on this thread counts its own.
-        mem::take_panics();
+        // What is left of the program goes here, so that a destructor that panics counts in this world and not in the next one on this
+        // thread. A handle that outlives the world tells.
+        self.seats.clear();
+        if let Some(first) = self.handle.published.first() {
+            first.count_panics(mem::take_panics());
+        }
     }
 }

@@ -1,5 +1,7 @@
-//! How many descriptors this process may have open.
+//! How many descriptors this process may have open, and what is said where the kernel has refused one, or a thread.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 
 use super::{checked, system};
@@ -31,6 +33,61 @@ pub fn raise_open_files(want: u64) -> io::Result<u64> {
     }
     set_open_files(raised, hard)?;
     Ok(raised)
+}
+
+/// What there was none of, why, and who can give more.
+#[derive(Debug)]
+struct Missing {
+    what: String,
+    cause: io::Error,
+    cure: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}{}", self.what, self.cause, self.cure)
+    }
+}
+
+impl Error for Missing {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// An error of the kernel, of the same kind, that says what it was about, and what can be done.
+pub fn missing(what: impl Into<String>, cause: io::Error) -> io::Error {
+    let cure = cure(&cause);
+    io::Error::new(cause.kind(), Missing { what: what.into(), cause, cure })
+}
+
+/// The same for a thread, of this name.
+pub fn no_thread(name: &str, cause: io::Error) -> io::Error {
+    let cure = match cause.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "; `ulimit -u`, or TasksMax= or another limit of the control group, allows more"
+        }
+        Some(libc::EPERM | libc::ENOSYS) => {
+            "; a filter of system calls (seccomp) forbids it, as those do that are older than the call `clone3`"
+        }
+        _ => "",
+    };
+    let what = format!("no thread for `{name}`");
+    io::Error::new(cause.kind(), Missing { what, cause, cure: cure.to_owned() })
+}
+
+/// Who can give more, where the error says of what there is none; a part of a sentence, or nothing.
+pub fn cure(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            let allowed = open_files().map_or_else(|_| "so many".to_owned(), |(soft, _)| soft.to_string());
+            format!(
+                "; this process may have {allowed}: `ulimit -n`, LimitNOFILE= or `raise_open_files` allows more"
+            )
+        }
+        Some(libc::ENFILE) => "; the whole machine has no more: sysctl fs.file-max".to_owned(),
+        _ => String::new(),
+    }
 }
 
 pub(super) fn set_open_files(soft: u64, hard: u64) -> io::Result<()> {
@@ -76,5 +133,27 @@ mod tests {
         let before = open_file_count().unwrap();
         let _held = [Spare::new().unwrap(), Spare::new().unwrap()];
         assert_eq!(open_file_count().unwrap(), before + 2);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_said_with_who_can_give_more() {
+        let of = io::Error::from_raw_os_error;
+        for (error, cure) in [
+            (missing("a thing", of(libc::EMFILE)), "`ulimit -n`"),
+            (missing("a thing", of(libc::ENFILE)), "fs.file-max"),
+            (no_thread("a thing", of(libc::EAGAIN)), "`ulimit -u`"),
+            (no_thread("a thing", of(libc::EPERM)), "clone3"),
+        ] {
+            let said = error.to_string();
+            assert!(
+                said.contains("a thing") && said.contains(" (os error ") && said.contains(cure),
+                "{said}"
+            );
+            let cause = error.get_ref().and_then(|error| error.source()).unwrap();
+            let cause = cause.downcast_ref::<io::Error>().unwrap();
+            assert_eq!(cause.kind(), error.kind(), "the kernel's own is its source");
+        }
+        let other = missing("a thing", of(libc::EACCES)).to_string();
+        assert_eq!(other, format!("a thing: {}", of(libc::EACCES)));
     }
 }

@@ -55,7 +55,7 @@ pub use directory::Directory;
 pub use fork::{assert_not_forked, end_child, is_child, watch};
 pub use inherit::{ListenFd, check_listener, listen_fds};
 pub use lend::{Lendable, Lent};
-pub use limits::{open_files, raise_open_files};
+pub use limits::{cure, missing, no_thread, open_files, raise_open_files};
 #[cfg(all(target_os = "linux", not(netpoll_portable)))]
 pub use linux::epoll::{
     EDGE_IN, EDGE_IN_OUT, EDGE_STREAM, Epoll, Event, Events, LEVEL_IN, LEVEL_IN_SHARED, NOTHING, WATCH_IN,

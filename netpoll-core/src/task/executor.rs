@@ -375,6 +375,13 @@ impl Executor {
         self.find(key).filter(|task| !task.is_busy()).map(|task| task.place.get())
     }
 
+    /// Where the tasks were spawned that have not ended: those that a drain waits for first.
+    pub fn places(&self) -> Vec<&'static Location<'static>> {
+        let slots = self.slots.borrow();
+        let keys = [Kind::Waited, Kind::Daemon].into_iter().flat_map(|kind| slots.running(kind));
+        keys.filter_map(|key| Some(slots.get(key)?.place.get())).collect()
+    }
+
     /// Drops the tasks that a drain waits for, and for good: who spawns from here on has its future dropped at once. Daemons go on.
     pub fn close_to_tasks(&self) {
         self.clear(Kind::Waited);

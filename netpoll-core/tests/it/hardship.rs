@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_core::{
-    Commands, Conn, ConnId, ConnLimits, ConnectOptions, Datagram, DatagramProtocol, DatagramSocket, Flow,
-    Input, Lost, Protocol, Running, Runtime, Workers,
+    Backend, Commands, Conn, ConnId, ConnLimits, ConnectOptions, Datagram, DatagramProtocol, DatagramSocket,
+    Flow, Input, Lost, Protocol, Running, Runtime, Workers,
 };
 
 use crate::support::{Echo, backend};
@@ -358,6 +358,43 @@ fn with_few_descriptors() {
     assert!(served, "nobody is served after the shortage");
     let stats = server.handle().stats();
     assert!(stats.descriptors_exhausted < 100, "it pauses instead of spinning: {stats:?}");
+}
+
+#[test]
+fn a_start_without_descriptors_says_how_many_there_may_be_and_who_allows_more() {
+    for limit in [5, 6, 8, 10, 12] {
+        alone("hardship::without_descriptors_to_start", &format!("ulimit -Sn {limit};"));
+    }
+}
+
+/// Run by `a_start_without_descriptors_says_how_many_there_may_be_and_who_allows_more` with hardly any descriptors.
+#[test]
+#[ignore = "needs a process of its own"]
+fn without_descriptors_to_start() {
+    let (limit, _) = netpoll_core::open_files().unwrap();
+    let words: &[&str] = &["epoll", "mio", "uring"];
+    for backend in words.iter().filter_map(|word| word.parse::<Backend>().ok()) {
+        let builder = Runtime::builder().workers(Workers::Count(4)).pin(false).backend(backend);
+        let said = match builder.listen("127.0.0.1:0", |_worker| |_peer| Echo).unwrap().start() {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => error.to_string(),
+            // Not in this build.
+            Err(error) => {
+                assert!(error.to_string().contains("feature"), "{error}");
+                continue;
+            }
+            Ok(_) => panic!("{backend}: four workers take more than {limit} descriptors"),
+        };
+        assert!(said.contains(&format!("may have {limit}: `ulimit -n`")), "{backend}: {said}");
+        assert!(!said.contains("6.1"), "it is not the kernel: {said}");
+    }
+    // What was refused is asked for again.
+    netpoll_core::raise_open_files(500).unwrap();
+    for backend in words.iter().filter_map(|word| word.parse::<Backend>().ok()) {
+        let builder = Runtime::builder().workers(Workers::Count(4)).pin(false).backend(backend);
+        if let Err(error) = builder.start() {
+            assert!(!error.to_string().contains("open files"), "{backend}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -360,3 +360,20 @@ fn an_append_that_panicked_leaves_a_queue_that_can_be_used() {
     });
     world.survived(0);
 }
+
+#[test]
+fn a_state_that_panics_at_the_end_of_its_world_is_counted_there_and_not_in_the_next() {
+    let ended = |grenades: usize| {
+        let some = move || (0..grenades).map(|_| Grenade::new(1)).collect::<Vec<_>>();
+        let mut sim = Sim::new(Options::default());
+        sim.state(move |_worker| some());
+        let handle = sim.handle().clone();
+        // A letter that nobody reads any more.
+        let letter = some();
+        handle.run_on(0, move |_local| drop(letter));
+        drop(sim);
+        handle.stats().panics
+    };
+    assert_eq!(ended(1), 2);
+    assert_eq!(ended(0), 0);
+}

@@ -831,3 +831,28 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7).1, run(8).1);
 }
+
+#[test]
+#[should_panic = "does not end"]
+fn output_without_an_end_is_told_before_it_takes_all_memory() {
+    /// Says more whenever there is room.
+    struct Endless;
+
+    impl Protocol for Endless {
+        fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+            input.advance_all();
+            self.drained(conn)
+        }
+
+        fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+            conn.send(&[b'x'; 512 << 10]);
+            Flow::Continue
+        }
+    }
+
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Endless);
+    let peer = sim.connect(listener);
+    sim.send(peer, b"say something");
+    sim.settle();
+}

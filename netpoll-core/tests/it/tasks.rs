@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use netpoll_core::sim::{Faults, Options, Sim};
-use netpoll_core::task::{JoinHandle, Scope, ScopeError, spawn_local, stopping, yield_now};
+use netpoll_core::task::{JoinHandle, Scope, ScopeError, spawn_daemon, spawn_local, stopping, yield_now};
 use netpoll_core::time::{sleep, timeout};
 use netpoll_core::{Conn, Flow, Input, Protocol, Runtime, Workers};
 
@@ -1028,4 +1028,20 @@ fn a_sleep_in_a_thread_local_ends_with_its_thread() {
         }));
     });
     thread.join().unwrap();
+}
+
+#[test]
+fn a_world_tells_where_the_tasks_were_spawned_that_are_left() {
+    let mut sim = Sim::new(Options::default());
+    let lines = sim.block_on(async {
+        spawn_daemon(pending::<()>()).detach();
+        spawn_local(pending::<()>()).detach();
+        spawn_local(async {}).detach();
+        line!()
+    });
+    sim.run();
+    let places = sim.task_places();
+    assert!(places.iter().all(|place| place.file() == file!()));
+    let found: Vec<_> = places.iter().map(|place| place.line()).collect();
+    assert_eq!(found, [lines - 2, lines - 3], "daemons come last, and who has ended is not there");
 }

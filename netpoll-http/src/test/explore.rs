@@ -31,8 +31,30 @@
 //! assert_eq!(report.worlds, 20);
 //! ```
 //!
-//! A failure names its seed and the line that repeats it, and nothing else: `NETPOLL_EXPLORE=17` has the same program run world 17 alone. What
-//! makes worlds differ that have one seed is the app's own: time of the system, numbers at random, threads.
+//! What has to hold of the program's own state, its destructor may say: it runs when the world has ended, and a panic in it is a failure as well.
+//!
+//! ```
+//! # use std::cell::Cell;
+//! struct State {
+//!     in_flight: Cell<u32>,
+//! }
+//!
+//! impl Drop for State {
+//!     fn drop(&mut self) {
+//!         assert_eq!(self.in_flight.get(), 0, "whoever came has gone");
+//!     }
+//! }
+//! # State { in_flight: Cell::new(0) };
+//! ```
+//!
+//! A failure names its seed and what repeats it: with `NETPOLL_EXPLORE=17` in its environment the same test runs world 17 alone, and `17-40`
+//! names several. The world is run again before that is said. What makes worlds differ that have one seed is the app's own: time of the
+//! system, numbers at random (the order of a `HashMap` is one), threads, what one world leaves in a `static` for the next.
+//!
+//! A world that does not come back, as a handler loops, is named on standard error while it lasts. One that takes the process along (a
+//! stack that overflows, an abort) names nobody: halves of the seeds find it.
+//!
+//! An answer has to come to an end: a stream that goes on until its client leaves cannot be asked for, unless the request bounds it.
 
 mod dice;
 mod peer;
@@ -40,10 +62,13 @@ mod question;
 mod world;
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +81,9 @@ pub use question::Question;
 
 /// The variable of the environment that says which worlds are run instead: `17`, or `17-40`.
 const VARIABLE: &str = "NETPOLL_EXPLORE";
+
+/// How often worlds are looked at that last: one that is there twice is named. Most take a millisecond.
+const LOOK: Duration = Duration::from_secs(20);
 
 type Make<'a> = Box<dyn Fn(Options) -> TestClient + Sync + 'a>;
 type Ask<'a> = Box<dyn Fn(&mut Dice) -> Question + Sync + 'a>;
@@ -116,11 +144,21 @@ pub struct Failure {
     pub seed: u64,
     /// What did not hold, and for whom.
     pub what: String,
+    /// The same came of the same world once more, so its seed repeats it.
+    pub repeats: bool,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seed {}: {}\n{VARIABLE}={} repeats it", self.seed, self.what, self.seed)
+        let Self { seed, what, repeats } = self;
+        writeln!(f, "seed {seed}: {what}")?;
+        match repeats {
+            true => write!(f, "{VARIABLE}={seed} repeats it"),
+            false => f.write_str(
+                "not so when that world was run again: something decides that is not its seed, such as time of the system, numbers \
+                 at random, threads, or what a world before has left in a static",
+            ),
+        }
     }
 }
 
@@ -129,7 +167,7 @@ impl std::error::Error for Failure {}
 impl<'a> Exploration<'a> {
     /// Explores what this makes of the options of a world: the app, with [`App::test_with`](crate::App::test_with). It is called on several threads.
     ///
-    /// It may change the options, though not their seed: limits of connections, say.
+    /// It may change the options, though not their seed: limits of connections, say. A world that is made of others is a failure.
     pub fn new(make: impl Fn(Options) -> TestClient + Sync + 'a) -> Self {
         Self {
             make: Box::new(make),
@@ -147,8 +185,8 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// The time, in that of a world, within which whoever has fallen silent is sent away: longer than the longest of the app's limits of
-    /// time. Ten minutes by default.
+    /// The time, in that of a world, within which an answer has come, and whoever has fallen silent is sent away: longer than the longest of
+    /// the app's limits of time. Ten minutes by default.
     #[must_use]
     pub const fn quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
@@ -170,18 +208,13 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// Runs the worlds of these seeds, or those that `NETPOLL_EXPLORE` names.
+    /// Runs the worlds of these seeds, or those that `NETPOLL_EXPLORE` names, if it is not empty.
     ///
     /// # Panics
-    /// If something does not hold, with the [`Failure`] as the message; if nothing is asked; if the variable names no worlds.
+    /// If something does not hold, with the [`Failure`] as the message; if nothing is asked; if there is no seed; if the variable names no worlds.
     #[track_caller]
     pub fn run(&self, seeds: RangeInclusive<u64>) -> Report {
-        let named = match std::env::var(VARIABLE) {
-            Ok(text) => {
-                Some(worlds(&text).unwrap_or_else(|| panic!("{VARIABLE}={text}: it is 17, or 17-40")))
-            }
-            Err(_) => None,
-        };
+        let named = named(std::env::var_os(VARIABLE)).unwrap_or_else(|wrong| panic!("{wrong}"));
         match self.try_run(named.unwrap_or(seeds)) {
             Ok(report) => report,
             Err(failure) => panic!("{failure}"),
@@ -194,30 +227,35 @@ impl<'a> Exploration<'a> {
     /// Something did not hold: the failure of the lowest seed that is known when the threads have stopped.
     ///
     /// # Panics
-    /// If nothing is asked.
+    /// If nothing is asked; if there is no seed.
     #[track_caller]
     pub fn try_run(&self, seeds: RangeInclusive<u64>) -> Result<Report, Failure> {
         assert!(!self.asks.is_empty(), "an exploration has something to ask");
+        assert!(!seeds.is_empty(), "an exploration has worlds: {seeds:?} names no seed");
         let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or_else(cpus);
         let (first, last) = seeds.into_inner();
         let next = AtomicU64::new(first);
-        let found = Mutex::new((Report::default(), None::<Failure>));
-        let work = || {
+        let found = Mutex::new((Report::default(), None::<(u64, String)>));
+        let under_way: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(NOBODY)).collect();
+        let work = |_ended: mpsc::Sender<()>, here: &AtomicU64| {
             let mut report = Report::default();
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed > last || seed < first {
                     break;
                 }
-                match self.world(seed) {
+                here.store(seed, Ordering::Relaxed);
+                let outcome = self.world(seed);
+                here.store(NOBODY, Ordering::Relaxed);
+                match outcome {
                     Ok(world) => report.add(&world),
                     Err(what) => {
                         // Nobody begins another one.
                         next.store(last.saturating_add(1), Ordering::Relaxed);
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                        if found.1.as_ref().is_none_or(|known| seed < known.seed) {
-                            found.1 = Some(Failure { seed, what });
+                        if found.1.as_ref().is_none_or(|(known, _)| seed < *known) {
+                            found.1 = Some((seed, what));
                         }
                         break;
                     }
@@ -225,14 +263,25 @@ impl<'a> Exploration<'a> {
             }
             found.lock().unwrap_or_else(PoisonError::into_inner).0.add(&report);
         };
+        let (ended, all_ended) = mpsc::channel();
         std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
+            let places = &under_way;
+            // Not by `eprintln`, which a test captures, and shows when it has ended.
+            scope.spawn(move || name_those_that_last(places, &all_ended, LOOK, &mut io::stderr()));
+            for here in &under_way[1..] {
+                let ended = ended.clone();
+                scope.spawn(|| work(ended, here));
             }
-            work();
+            work(ended, &under_way[0]);
         });
         let (report, failure) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failure.map_or(Ok(report), Err)
+        match failure {
+            Some((seed, what)) => {
+                let repeats = self.world(seed).is_err_and(|again| again == what);
+                Err(Failure { seed, what, repeats })
+            }
+            None => Ok(report),
+        }
     }
 
     fn world(&self, seed: u64) -> Result<Report, String> {
@@ -245,6 +294,38 @@ impl fmt::Debug for Exploration<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exploration").field("asks", &self.asks.len()).finish_non_exhaustive()
     }
+}
+
+/// In the place of a seed. That world may last unnamed.
+const NOBODY: u64 = u64::MAX;
+
+/// A test that hangs has no other way to say where.
+fn name_those_that_last(
+    under_way: &[AtomicU64],
+    all_ended: &mpsc::Receiver<()>,
+    look: Duration,
+    out: &mut impl Write,
+) {
+    let now = || under_way.iter().map(|seed| seed.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (mut before, mut named) = (now(), vec![NOBODY]);
+    while all_ended.recv_timeout(look) == Err(RecvTimeoutError::Timeout) {
+        let here = now();
+        for (seed, _) in here.iter().zip(&before).filter(|(seed, before)| seed == before) {
+            if !named.contains(seed) {
+                named.push(*seed);
+                // Nobody else could be told.
+                let _ = writeln!(out, "seed {seed} does not come to an end: {VARIABLE}={seed} runs it alone");
+            }
+        }
+        before = here;
+    }
+}
+
+/// The worlds that are to be run instead, if there are some.
+fn named(variable: Option<OsString>) -> Result<Option<RangeInclusive<u64>>, String> {
+    let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let text = text.to_string_lossy();
+    worlds(&text).map(Some).ok_or_else(|| format!("{VARIABLE}={text}: it is 17, or 17-40"))
 }
 
 /// What the variable names.
@@ -264,6 +345,41 @@ fn said(payload: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ends what is watched when something was said of it.
+    struct Heard(Option<mpsc::Sender<()>>, Vec<u8>);
+
+    impl Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.extend_from_slice(bytes);
+            if bytes.contains(&b'\n') {
+                self.0 = None;
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_world_that_lasts_is_named_and_no_thread_that_has_none() {
+        let (ended, all_ended) = mpsc::channel();
+        let mut heard = Heard(Some(ended), Vec::new());
+        let under_way = [AtomicU64::new(NOBODY), AtomicU64::new(333)];
+        name_those_that_last(&under_way, &all_ended, Duration::from_millis(1), &mut heard);
+        let said = String::from_utf8(heard.1).unwrap();
+        assert_eq!(said, "seed 333 does not come to an end: NETPOLL_EXPLORE=333 runs it alone\n");
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_names_nothing() {
+        assert_eq!(named(None), Ok(None));
+        assert_eq!(named(Some("".into())), Ok(None));
+        assert_eq!(named(Some("17".into())), Ok(Some(17..=17)));
+        assert_eq!(named(Some("none".into())), Err("NETPOLL_EXPLORE=none: it is 17, or 17-40".into()));
+    }
 
     #[test]
     fn the_variable_names_one_world_or_a_range() {

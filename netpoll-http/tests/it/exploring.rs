@@ -3,13 +3,16 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Context;
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::task::spawn_local;
+use netpoll_core::task::{self, spawn_local};
 use netpoll_core::time::sleep;
 use netpoll_http::explore::{Exploration, Question};
-use netpoll_http::{App, Limits, Method, Request, Response, Router, TestClient};
+use netpoll_http::{App, Body, BodyBuf, Limits, Method, Pull, Request, Response, Router, TestClient, Worker};
 
 /// What a router of this kind does in some worlds.
 fn exploring(router: fn() -> Router) -> Exploration<'static> {
@@ -114,10 +117,135 @@ fn a_task_that_outlives_everything_is_found() {
         })
     };
     let what = found(&exploring(leaky).ask(|_| Question::get("/").answered(200, "here")));
-    assert!(
-        what.contains("a drain without connections has not ended") || what.contains("tasks are left"),
-        "{what}"
-    );
+    assert!(what.contains("drain") && what.contains(": tasks are left, "), "{what}");
+    assert!(what.contains(" of ") && what.contains(file!()), "it says where they were spawned: {what}");
+}
+
+/// One that is in flight, until this is dropped.
+struct Flight(Rc<InFlight>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Panics when its world ends, if it was asked for more than it has seen the end of.
+#[derive(Default)]
+struct InFlight(Cell<u32>);
+
+impl InFlight {
+    fn leave(&self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.get() > 0 {
+            std::panic::resume_unwind(Box::new("somebody is in flight"));
+        }
+    }
+}
+
+#[test]
+fn what_the_destructor_of_a_state_finds_is_a_failure() {
+    let make = |leaks: bool| {
+        move |options: Options| -> TestClient {
+            let router = move |_: &Worker| {
+                Router::new().get("/", async move |_: Request| {
+                    let state = task::state::<InFlight>();
+                    state.0.set(state.0.get() + 1);
+                    if leaks {
+                        // Not for those who have left by then.
+                        sleep(Duration::from_millis(500)).await;
+                        state.leave();
+                        return "here";
+                    }
+                    let _flight = Flight(state);
+                    sleep(Duration::from_millis(500)).await;
+                    "here"
+                })
+            };
+            App::new(router).state(|_| InFlight::default()).test_with(options)
+        }
+    };
+    let ask = |exploration: Exploration<'static>| {
+        exploration.ask(|_| Question::get("/").answered(200, "here")).threads(2)
+    };
+    let what = found(&ask(Exploration::new(make(true))));
+    assert!(what.contains("panics when the world ended"), "{what}");
+    ask(Exploration::new(make(false))).run(1..=100);
+}
+
+#[test]
+fn a_failure_that_its_seed_does_not_repeat_says_so() {
+    let worlds = AtomicUsize::new(0);
+    // The fifth world that is made, whichever that is, has another answer.
+    let make = |options: Options| {
+        let answer = if worlds.fetch_add(1, Relaxed) == 4 { "there" } else { "here" };
+        App::new(move |_| Router::new().get("/", move |_: &Request| answer)).test_with(options)
+    };
+    let exploration = Exploration::new(make).ask(|_| Question::get("/").answered(200, "here")).threads(1);
+    let failure = exploration.try_run(1..=50).unwrap_err();
+    let text = failure.to_string();
+    assert!(!failure.repeats && !text.contains("repeats it") && text.contains("not its seed"), "{text}");
+}
+
+#[test]
+fn an_answer_without_an_end_is_found_before_it_takes_all_memory() {
+    let endless = || {
+        Router::new().get("/", |_: &Request| {
+            Response::text(Body::stream(|_: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                out.extend(&[b'x'; 16 << 10]);
+                Pull::More
+            }))
+        })
+    };
+    let exploration = exploring(endless).ask(|_| Question::get("/").status(200)).threads(1);
+    let failure = exploration.try_run(1..=1).unwrap_err();
+    assert!(failure.what.contains("does not end") || failure.what.contains("an answer of more"), "{failure}");
+}
+
+#[test]
+fn an_answer_may_take_as_long_as_a_client_may_be_silent() {
+    let patient = |options: Options| -> TestClient {
+        let limits = Limits::default().handler_timeout(Duration::from_secs(300));
+        let router = |_: &Worker| {
+            Router::new()
+                .get("/", async |_: Request| {
+                    sleep(Duration::from_secs(200)).await;
+                    "at last"
+                })
+                .get("/stream", |_: &Request| {
+                    let (mut left, mut pause) = (3, Box::pin(sleep(Duration::from_secs(70))));
+                    Response::text(Body::stream(move |cx: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+                        if pause.as_mut().poll(cx).is_pending() {
+                            return Pull::Wait;
+                        }
+                        (left, pause) = (left - 1, Box::pin(sleep(Duration::from_secs(70))));
+                        out.extend(b"piece");
+                        if left > 0 { Pull::More } else { Pull::Done }
+                    }))
+                })
+        };
+        App::new(router).limits(limits).test_with(options)
+    };
+    Exploration::new(patient)
+        .ask(|_| Question::get("/").answered(200, "at last"))
+        .ask(|_| Question::get("/stream").answered(200, "piecepiecepiece"))
+        .threads(2)
+        .run(1..=40);
+}
+
+#[test]
+fn a_request_that_cannot_be_read_may_be_asked() {
+    exploring(sleeper)
+        .ask(|_| Question::raw("no host", "GET /7 HTTP/1.1\r\n\r\n").status(400))
+        .ask(|_| Question::get("/7").header("X-Long", &"x".repeat(20_000)).status(431))
+        .ask(|_| Question::get(&"/7".repeat(5000)).status(414))
+        .ask(|_| Question::get("/7").answered(200, "7"))
+        .run(1..=100);
 }
 
 #[test]
@@ -143,6 +271,21 @@ fn a_factory_that_panics_in_a_world_is_told_with_its_seed() {
     assert_eq!((failure.seed, &*failure.what), (3, "a panic: no app for three"));
     let payload = catch_unwind(AssertUnwindSafe(|| exploration.run(3..=3))).unwrap_err();
     assert!(payload.downcast_ref::<String>().unwrap().starts_with("seed 3: a panic"));
+}
+
+#[test]
+#[should_panic = "`App::test_with` takes them"]
+fn an_app_that_takes_no_options_is_a_mistake() {
+    Exploration::new(|_| App::new(|_| sleeper()).test())
+        .ask(|_| Question::get("/7").answered(200, "7"))
+        .run(1..=3);
+}
+
+#[test]
+#[should_panic = "names no seed"]
+fn an_exploration_of_no_world_is_a_mistake() {
+    #[expect(clippy::reversed_empty_ranges, reason = "as of a count that has come out at zero")]
+    asked(exploring(sleeper)).run(1..=0);
 }
 
 #[test]

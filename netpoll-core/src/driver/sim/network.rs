@@ -253,6 +253,11 @@ impl SimNet {
         !net.cables.is_empty() && net.pump()
     }
 
+    /// What the test has not taken, at the far end where most of it is.
+    pub fn untaken_bytes(&self) -> usize {
+        self.net.borrow().links.iter().map(|link| link.received.len()).max().unwrap_or(0)
+    }
+
     /// A listener that lets somebody in.
     pub fn listens(&self, worker: usize, listener: Key) -> bool {
         let share = &self.net.borrow().shares[worker];

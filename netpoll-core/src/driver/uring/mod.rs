@@ -78,7 +78,7 @@ impl Uring {
     /// lacks it (before 6.9).
     pub fn new(options: Options, bell: Arc<Doorbell>) -> io::Result<Self> {
         let Options { features, busy_poll, splices } = options;
-        let half = Rc::new(Half::new(features)?);
+        let half = Rc::new(Half::new(features).map_err(selftest::cannot_be_made)?);
         if let Some((usecs, prefer)) = busy_poll {
             half.state.borrow().ring.busy_poll(usecs, prefer).map_err(no_busy_polling)?;
         }

@@ -1,8 +1,8 @@
 //! Whether this kernel, and whatever stands before it, does what the driver needs: tried, and not looked up.
 //!
 //! Containers and sandboxes forbid calls, kernels have features in part, and a number of a version says neither. So a small ring is
-//! made, and everything that the driver relies on is done once with a pair of sockets. It takes a fraction of a millisecond, and the
-//! outcome is kept for the process.
+//! made, and everything that the driver relies on is done once with a pair of sockets. It takes a fraction of a millisecond, and is
+//! done once in a process where all went well. A refusal is not kept: a limit may be raised, and a descriptor be free, by the next time.
 
 use std::fmt;
 use std::fs;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::buffers::{Buffers, GROUP};
 use super::ring::{Answer, Ring, SOON, special};
+use crate::sys;
 
 /// How long an answer may take that needs nobody.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,28 +48,31 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// What the kernel can; tried once in each process.
+/// What the kernel can.
 ///
 /// # Errors
 /// What it lacks, and what would help.
 pub fn probe() -> Result<Features, Refusal> {
-    static OUTCOME: OnceLock<Result<Features, Refusal>> = OnceLock::new();
-    OUTCOME.get_or_init(try_on_a_thread).clone()
+    static FEATURES: OnceLock<Features> = OnceLock::new();
+    match FEATURES.get() {
+        Some(features) => Ok(*features),
+        None => try_on_a_thread().map(|features| *FEATURES.get_or_init(|| features)),
+    }
 }
 
 /// A ring that is gone interrupts the thread that has used it, which is none of the program's then.
 fn try_on_a_thread() -> Result<Features, Refusal> {
-    let refused = |why: String| Refusal { kind: io::ErrorKind::Other, what: "it cannot be tried", why };
-    let thread = std::thread::Builder::new().name("netpoll-trial".into()).spawn(try_all);
-    let tried = thread.map_err(|error| refused(error.to_string()))?.join();
-    tried.unwrap_or_else(|_| Err(refused("a panic".into())))
+    let refused = |kind, why: String| Refusal { kind, what: "it cannot be tried", why };
+    let name = "netpoll-trial";
+    let thread = std::thread::Builder::new().name(name.into()).spawn(try_all);
+    let thread = thread.map_err(|error| sys::no_thread(name, error));
+    let tried = thread.map_err(|error| refused(error.kind(), error.to_string()))?.join();
+    tried.unwrap_or_else(|_| Err(refused(io::ErrorKind::Other, "a panic".into())))
 }
 
 fn try_all() -> Result<Features, Refusal> {
-    let ring = Ring::new().map_err(no_ring)?;
-    let lacks = |what| {
-        move |error: io::Error| Refusal { kind: io::ErrorKind::Unsupported, what, why: needs_newer(&error) }
-    };
+    let ring = Ring::new().map_err(|error| refusal(NO_RING, error))?;
+    let lacks = |what| move |error| refusal(what, error);
     // The ring is dropped in front of its buffers.
     let (buffers, incremental_buffers) = match Buffers::new(&ring, true) {
         Ok(buffers) => (buffers, true),
@@ -171,24 +175,36 @@ fn wants(holds: bool) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
-fn needs_newer(error: &io::Error) -> String {
-    format!("{error}; Linux 6.1 or later does it")
+const NO_RING: &str = "the kernel makes no ring";
+
+/// The same for a worker's own ring, and what it needs beside it: there may be no more of what there was for the trial.
+pub fn cannot_be_made(error: io::Error) -> io::Error {
+    refusal(NO_RING, error).into()
 }
 
-/// Who forbids a ring, and who can allow it.
-fn no_ring(error: io::Error) -> Refusal {
-    let (kind, what) = (error.kind(), "the kernel makes no ring");
+/// Who forbids it, and who can allow it.
+fn refusal(what: &'static str, error: io::Error) -> Refusal {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let mut kind = error.kind();
     let cure = match (error.raw_os_error(), disabled.trim()) {
-        (Some(libc::EPERM), "1" | "2") => "the sysctl kernel.io_uring_disabled forbids it; 0 allows it",
-        (Some(libc::EPERM | libc::EACCES | libc::ENOSYS), _) => {
-            "a container profile (seccomp) forbids it, or the kernel is built without it; docs/TUNING.md says how to allow it"
+        (Some(libc::EPERM), "1" | "2") if what == NO_RING => {
+            ": the sysctl kernel.io_uring_disabled forbids it; 0 allows it".to_owned()
         }
-        (Some(libc::ENOMEM), _) => "the limit on locked memory is too low (ulimit -l, LimitMEMLOCK=)",
-        (Some(libc::EMFILE | libc::ENFILE), _) => "no descriptor is left",
-        _ => "Linux 6.1 or later is needed",
+        (Some(libc::EPERM | libc::EACCES | libc::ENOSYS), _) => {
+            ": a container profile (seccomp) forbids it, or the kernel is built without it; docs/TUNING.md says how to allow it"
+                .to_owned()
+        }
+        (Some(libc::ENOMEM), _) => ": the limit on locked memory is too low (ulimit -l, LimitMEMLOCK=)".to_owned(),
+        (Some(libc::EMFILE | libc::ENFILE), _) => sys::cure(&error),
+        _ if kind == io::ErrorKind::TimedOut => ": the machine may be too busy to answer".to_owned(),
+        _ => {
+            if what != NO_RING {
+                kind = io::ErrorKind::Unsupported;
+            }
+            "; Linux 6.1 or later does it".to_owned()
+        }
     };
-    Refusal { kind, what, why: format!("{error}: {cure}") }
+    Refusal { kind, what, why: format!("{error}{cure}") }
 }
 
 #[cfg(test)]
@@ -196,16 +212,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_cause_and_the_cure() {
+    fn a_refusal_names_the_cause_and_the_cure_whatever_is_refused() {
         for (errno, cure) in [
             (libc::ENOSYS, "seccomp"),
+            (libc::EPERM, "seccomp"),
             (libc::ENOMEM, "ulimit -l"),
-            (libc::EMFILE, "descriptor"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ENFILE, "fs.file-max"),
             (libc::EINVAL, "Linux 6.1"),
         ] {
-            let refusal = no_ring(io::Error::from_raw_os_error(errno));
-            assert!(refusal.to_string().contains(cure), "{refusal}");
-            assert_eq!(io::Error::from(refusal.clone()).kind(), io::Error::from_raw_os_error(errno).kind());
+            for what in [NO_RING, "provided buffers"] {
+                let refusal = refusal(what, io::Error::from_raw_os_error(errno));
+                let said = refusal.to_string();
+                assert!(said.contains(cure) && said.contains(what), "{said}");
+                assert_eq!(said.contains("6.1"), errno == libc::EINVAL, "{said}");
+            }
+            let kind = io::Error::from(refusal(NO_RING, io::Error::from_raw_os_error(errno))).kind();
+            assert_eq!(kind, io::Error::from_raw_os_error(errno).kind());
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The sockets that a runtime, and those that stand beside it, have from others and keep for others.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::conn::{Fate, Handle, Letter, SocketKind, SocketName, Succession};
-use crate::sys::{self, ListenFd};
+use crate::sys::{self, Address, ListenFd};
 
 /// A socket that was open before this runtime.
 pub struct Inherited {
@@ -81,6 +82,18 @@ impl Family {
         claimed
     }
 
+    /// A listening socket of a service manager that nobody has claimed and that has the port of this address, though not its name, as
+    /// `[::]:80` and `0.0.0.0:80`.
+    pub fn handed_in_beside(&self, addr: &Address) -> Option<String> {
+        let port = addr.as_socket_addr()?.port();
+        let estate = self.estate();
+        let of_managers = estate.unclaimed.iter().filter(|it| it.number.is_none());
+        let mut names = of_managers.map(|it| &it.name).filter(|name| name.kind == SocketKind::Stream);
+        let has_port =
+            |bound: &str| bound.parse::<SocketAddr>().is_ok_and(|bound| port > 0 && bound.port() == port);
+        names.find(|name| has_port(&name.bound)).map(|name| name.bound.clone())
+    }
+
     /// What was claimed of the process that goes. Nobody can claim more: the rest is closed.
     pub fn claimed(&self) -> Vec<u16> {
         let mut estate = self.estate();
@@ -97,7 +110,14 @@ impl Family {
         match estate.unclaimed.iter().find(|inherited| inherited.number.is_none()) {
             None => Ok(()),
             Some(Inherited { name, .. }) => {
-                let message = format!("a socket at {} was handed in, and nobody listens there", name.bound);
+                let message = match name.kind {
+                    SocketKind::Stream => {
+                        format!("a socket at {} was handed in, and nobody listens there", name.bound)
+                    }
+                    SocketKind::Datagrams => {
+                        format!("a UDP socket at {} was handed in, and nobody receives there", name.bound)
+                    }
+                };
                 Err(io::Error::new(io::ErrorKind::InvalidInput, message))
             }
         }

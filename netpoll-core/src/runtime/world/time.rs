@@ -12,6 +12,11 @@ use crate::task::{self, Kind};
 
 /// Turns after which a world that does not come to rest is declared to hang.
 const TURNS_MAX: usize = 1_000_000;
+/// What a far end may have received that the test has not taken: more is an answer without an end, which would take all memory before the
+/// turns are over.
+const UNTAKEN_BYTES_MAX: usize = 128 << 20;
+/// How often that is looked at, in turns.
+const LOOK_TURNS: usize = 64;
 
 impl Sim {
     /// One turn of every worker, in an order that the seed chooses, whether it has a reason to wake up or not. How much they
@@ -36,7 +41,7 @@ impl Sim {
     /// worker goes on next is left to the seed.
     ///
     /// # Panics
-    /// If it does not come to rest within a million turns.
+    /// If it does not come to rest within a million turns, or sends 128 MiB to a far end of which nothing is taken.
     pub fn run(&mut self) {
         let mut awake = Vec::new();
         for _ in 0..TURNS_MAX {
@@ -58,6 +63,12 @@ impl Sim {
                 }
                 return;
             };
+            self.turns += 1;
+            if self.turns.is_multiple_of(LOOK_TURNS) && self.net.untaken_bytes() > UNTAKEN_BYTES_MAX {
+                panic!(
+                    "what is sent to a far end does not end: more than {UNTAKEN_BYTES_MAX} bytes wait there to be taken"
+                );
+            }
             match self.seats.get_mut(next) {
                 Some(seat) => seat.step(),
                 None => {

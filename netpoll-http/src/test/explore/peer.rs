@@ -82,6 +82,9 @@ pub struct Excuses {
     pub lossy: bool,
 }
 
+/// An answer that is longer has no end, as far as a test can wait.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 pub struct Peer {
     manners: Manners,
     connection: TestConnection,
@@ -94,6 +97,8 @@ pub struct Peer {
     stops_at: usize,
     received: Vec<u8>,
     answered: usize,
+    /// Of these the request could not be read, or so it may be.
+    refused: usize,
     /// An answer has said that it is the last one.
     is_last: bool,
     is_reading: bool,
@@ -126,6 +131,7 @@ impl Peer {
             stops_at,
             received: Vec::new(),
             answered: 0,
+            refused: 0,
             is_last: false,
             is_reading: true,
             is_done: false,
@@ -156,9 +162,20 @@ impl Peer {
         self.answered
     }
 
+    /// Those that the server counts as answers to requests: what cannot be read is none to it.
+    pub fn served(&self) -> usize {
+        self.answered - self.refused
+    }
+
     /// It has nothing more to do but to wait.
     pub fn is_done(&self) -> bool {
         self.is_done
+    }
+
+    /// It has something to say, but waits for an answer first, or it is done.
+    pub fn is_waiting(&self) -> bool {
+        let takes_turns = self.manners == Manners::TakesTurns;
+        self.is_done || takes_turns && self.ends.get(self.answered).is_none_or(|end| self.sent >= *end)
     }
 
     /// Does one thing.
@@ -243,7 +260,10 @@ impl Peer {
             self.look_at(&response)?;
         }
         self.received.drain(..begin);
-        Ok(())
+        match self.received.len() {
+            0..ANSWER_BYTES_MAX => Ok(()),
+            _ => Err(self.tell(&format!("an answer of more than {ANSWER_BYTES_MAX} bytes"))),
+        }
     }
 
     fn look_at(&mut self, response: &TestResponse) -> Result<(), String> {
@@ -266,6 +286,8 @@ impl Peer {
             question.check(response).map_err(|why| self.tell(&why))?;
         }
         self.answered += 1;
+        let is_refusal = response.status.is_client_error() || response.status.is_server_error();
+        self.refused += usize::from(says_close && is_refusal);
         Ok(())
     }
 
@@ -299,7 +321,7 @@ impl Peer {
     }
 
     /// With the request that it is about.
-    fn tell(&self, what: &str) -> String {
+    pub fn tell(&self, what: &str) -> String {
         let nth = self.answered + 1;
         let of = self.questions.len();
         match self.questions.get(self.answered) {

@@ -1,5 +1,6 @@
 //! One world, from its seed to its end.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ const CLIENTS_MAX: usize = 10;
 const REQUESTS_MAX: usize = 8;
 /// Things that all clients do together, at most: a world that never comes to an end is one that hangs.
 const ACTS_MAX: usize = 100_000;
+/// Behind so many in which everybody only waits for an answer, longer steps are taken to it.
+const IDLE_ACTS: usize = 200;
 /// How often answers are looked for.
 const STEP: Duration = Duration::from_millis(500);
-/// How long an answer may take, and a drain.
+/// How long a drain may take that has no connection to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection may last behind its client.
 const LINGER: Duration = Duration::from_secs(15);
@@ -53,6 +56,11 @@ pub fn run(exploration: &Exploration<'_>, seed: u64) -> Result<Report, String> {
     let mut dice = Dice::new(seed);
     let Weather { options, lossy, jumps } = weather(seed, &mut dice);
     let client = (exploration.make)(options);
+    let (handle, made_of) = client.world(|sim| (sim.handle().clone(), sim.seed()));
+    if made_of != seed {
+        // Without faults, and the same in every world: such an exploration would find nothing.
+        return Err("the app is not made of the options of its world: `App::test_with` takes them".to_owned());
+    }
     client.run();
     // Those that live as long as the app.
     let daemons = client.world(|sim| sim.tasks());
@@ -83,7 +91,11 @@ pub fn run(exploration: &Exploration<'_>, seed: u64) -> Result<Report, String> {
         digest.write_u64(figure);
     }
     report.digest = digest.finish();
-    Ok(report)
+    drop((peers, client));
+    match handle.stats().panics {
+        0 => Ok(report),
+        panics => Err(format!("{panics} panics when the world ended, of destructors")),
+    }
 }
 
 /// All clients of a world.
@@ -105,9 +117,11 @@ impl Crowd {
         client: &TestClient,
         dice: &mut Dice,
     ) -> Result<(), String> {
+        let mut idle_acts = 0;
         for act in 0..ACTS_MAX {
             if self.drains_at == Some(act) {
-                client.world(|sim| sim.begin_drain(PATIENCE));
+                // Nothing that the app may take its time for is cut.
+                client.world(|sim| sim.begin_drain(exploration.quiet));
                 self.drained = true;
                 // Nobody is let in any more.
                 self.coming = 0;
@@ -126,8 +140,15 @@ impl Crowd {
             let peer = &mut self.peers[who];
             peer.act(client, dice).map_err(|what| named(who, peer, &what))?;
             self.go_on(client, dice);
+            let all_wait = self.coming == 0 && busy.iter().all(|peer| self.peers[*peer].is_waiting());
+            idle_acts = if all_wait { idle_acts + 1 } else { 0 };
+            if idle_acts > IDLE_ACTS {
+                client.advance(STEP);
+            }
         }
-        Err("the clients never come to an end".to_owned())
+        let (who, peer) =
+            self.peers.iter().enumerate().find(|(_, peer)| !peer.is_done()).expect("one has more to do");
+        Err(named(who, peer, &peer.tell("it never comes to an end")))
     }
 
     /// Lets something happen of what follows.
@@ -176,7 +197,7 @@ fn end(
     if !exploration.half_close {
         is_open_for(client, staying)?;
     }
-    wait_for_answers(client, peers)?;
+    wait_for_answers(exploration, client, peers)?;
     for peer in peers.iter_mut() {
         peer.leave();
     }
@@ -201,9 +222,13 @@ fn end(
 }
 
 /// Until all have come, or none for longer than one may take.
-fn wait_for_answers(client: &TestClient, peers: &mut [Peer]) -> Result<(), String> {
+fn wait_for_answers(
+    exploration: &Exploration<'_>,
+    client: &TestClient,
+    peers: &mut [Peer],
+) -> Result<(), String> {
     let (mut waited, mut came) = (Duration::ZERO, 0);
-    while waited < PATIENCE {
+    while waited < exploration.quiet {
         client.run();
         let mut all = true;
         for (who, peer) in peers.iter_mut().enumerate() {
@@ -235,7 +260,7 @@ fn is_open_for(client: &TestClient, staying: usize) -> Result<(), String> {
 
 fn look_at_what_is_left(client: &TestClient, peers: &[Peer], daemons: usize) -> Result<(), String> {
     if !client.world(|sim| sim.is_finished()) {
-        return Err("a drain without connections has not ended".to_owned());
+        return Err(format!("a drain without connections has not ended{}", tasks_left(client)));
     }
     let blocks = client.blocks_in_use();
     if blocks > 0 {
@@ -244,7 +269,8 @@ fn look_at_what_is_left(client: &TestClient, peers: &[Peer], daemons: usize) -> 
     let tasks = client.world(|sim| sim.tasks());
     if tasks > daemons {
         return Err(format!(
-            "{tasks} tasks are left behind the end of the drain, and {daemons} were there before"
+            "{daemons} tasks were there at the beginning, and the drain has ended{}",
+            tasks_left(client)
         ));
     }
     let stats = client.stats();
@@ -255,7 +281,7 @@ fn look_at_what_is_left(client: &TestClient, peers: &[Peer], daemons: usize) -> 
     if begun != closed {
         return Err(format!("{begun} connections began, and {closed} are counted as closed"));
     }
-    let answered: usize = peers.iter().map(Peer::answered).sum();
+    let answered: usize = peers.iter().map(Peer::served).sum();
     if stats.requests < answered as u64 {
         return Err(format!("{answered} answers came, and {} are counted", stats.requests));
     }
@@ -263,4 +289,14 @@ fn look_at_what_is_left(client: &TestClient, peers: &[Peer], daemons: usize) -> 
         return Err(format!("memory is counted that nobody holds: {stats:?}"));
     }
     Ok(())
+}
+
+/// How many, and where they were spawned.
+fn tasks_left(client: &TestClient) -> String {
+    let mut places = BTreeMap::new();
+    for place in client.world(|sim| sim.task_places()) {
+        *places.entry(place.to_string()).or_insert(0) += 1;
+    }
+    let places: Vec<_> = places.iter().map(|(place, count)| format!("{count} of {place}")).collect();
+    if places.is_empty() { String::new() } else { format!(": tasks are left, {}", places.join(", ")) }
 }

@@ -25,6 +25,8 @@ const REQUEST: &[u8] =
     Connection: keep-alive\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 ";
 const END: &[u8] = b"\r\n\r\nHello, World!";
+/// The empty line of it.
+const END_OF_HEAD: usize = 4;
 /// With all that may have come behind it.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// For all connections to be open, and for an answer.
@@ -113,7 +115,15 @@ fn answer(bytes: &[u8], last: usize) -> Result<Option<usize>, ()> {
     if last > 0 && bytes.get(..last).is_some_and(|bytes| bytes.ends_with(END)) {
         return Ok(Some(last));
     }
-    Ok(bytes.windows(END.len()).position(|bytes| bytes == END).map(|at| at + END.len()))
+    let (gap, wanted) = END.split_at(END_OF_HEAD);
+    let Some(head) = bytes.windows(gap.len()).position(|bytes| bytes == gap) else { return Ok(None) };
+    let body = &bytes[head + gap.len()..];
+    let seen = body.len().min(wanted.len());
+    // Said at once: who waited for the right one would be a connection that is slow.
+    if body[..seen] != wanted[..seen] {
+        return Err(());
+    }
+    Ok((seen == wanted.len()).then_some(head + END.len()))
 }
 
 impl Protocol for Asker {
@@ -249,5 +259,13 @@ mod tests {
         );
         assert_eq!((answer(&two[..40], 41), answer(b"HTT", 0)), (Ok(None), Ok(None)));
         assert_eq!(answer(b"HTTP/1.1 404 Not Found\r\n\r\nHello, World!", 0), Err(()));
+        assert_eq!(
+            (answer(b"HTTP/1.1 200 OK\r\n\r\n", 0), answer(b"HTTP/1.1 200 OK\r\n\r\nHel", 0)),
+            (Ok(None), Ok(None))
+        );
+        for wrong in ["Hello, Worlb!", "hello", "\r\n\r\nHello, World!"] {
+            let bytes = format!("HTTP/1.1 200 OK\r\n\r\n{wrong}HTTP/1.1 200 OK\r\n\r\nHello, World!");
+            assert_eq!(answer(bytes.as_bytes(), 0), Err(()), "not taken for one with the next");
+        }
     }
 }

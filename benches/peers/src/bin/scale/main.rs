@@ -7,7 +7,7 @@
 //! it is carried to (docs/BENCHMARKING.md).
 //!
 //! Options (defaults in brackets): `--workers LIST` \[1,2,4 .. and all of the half\]; `--only NAME,..` servers by parts of their names; `--rounds`
-//! \[5\], up to 51; `--seconds` \[1\] of each window, up to 30; `--connections` \[64\] for each worker, up to 1024; `--depth` \[1\] requests that a
+//! \[5\], up to 51; `--seconds` \[1\] of each window, 0.1 to 30; `--connections` \[64\] for each worker, up to 1024; `--depth` \[1\] requests that a
 //! connection has on its way, up to 64; `--out DIR` \[scale-results\] for `scale.md`, `scale.json` and `scale.svg`; `--list` names the servers;
 //! `--help`.
 //!
@@ -33,6 +33,8 @@ mod report;
 mod serve;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -80,7 +82,10 @@ fn run(words: &[String]) -> Result<bool, Failure> {
     let halves = cpus::Halves::of_this_machine()?;
     let workers: Vec<usize> = match option(words, "--workers", String::new())? {
         list if list.is_empty() => halves.steps(),
-        list => list.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        list => {
+            let parsed: Result<_, _> = list.split(',').map(str::parse).collect();
+            parsed.map_err(|error| format!("--workers {list}: {error}"))?
+        }
     };
     if let Some(wrong) = workers.iter().find(|&&workers| !(1..=halves.servers.len()).contains(&workers)) {
         return Err(format!("--workers {wrong}: there are {} CPUs for servers", halves.servers.len()).into());
@@ -94,10 +99,10 @@ fn run(words: &[String]) -> Result<bool, Failure> {
         return Err(format!("--only {only}: no such server; see --list").into());
     }
     let plan = Plan {
-        rounds: option(words, "--rounds", 5_usize)?.clamp(1, 51),
-        seconds: option(words, "--seconds", 1.0_f64)?.clamp(0.1, 30.0),
-        connections: option(words, "--connections", 64_usize)?.clamp(1, 1024),
-        depth: option(words, "--depth", 1_usize)?.clamp(1, 64),
+        rounds: within(words, "--rounds", 5, 1..=51)?,
+        seconds: within(words, "--seconds", 1.0, 0.1..=30.0)?,
+        connections: within(words, "--connections", 64, 1..=1024)?,
+        depth: within(words, "--depth", 1, 1..=64)?,
         halves,
     };
     let out: PathBuf = option(words, "--out", "scale-results".to_owned())?.into();
@@ -110,12 +115,20 @@ fn run(words: &[String]) -> Result<bool, Failure> {
 }
 
 /// The value behind an option, or what it is without.
-fn option<T: FromStr<Err: std::fmt::Display>>(
-    words: &[String],
-    name: &str,
-    default: T,
-) -> Result<T, Failure> {
+fn option<T: FromStr<Err: Display>>(words: &[String], name: &str, default: T) -> Result<T, Failure> {
     let Some(at) = words.iter().position(|word| word == name) else { return Ok(default) };
     let value = words.get(at + 1).ok_or_else(|| format!("{name} wants a value"))?;
     Ok(value.parse().map_err(|error| format!("{name} {value}: {error}"))?)
+}
+
+/// The same where not every value makes sense.
+fn within<T>(words: &[String], name: &str, default: T, values: RangeInclusive<T>) -> Result<T, Failure>
+where
+    T: FromStr<Err: Display> + PartialOrd + Display,
+{
+    let value = option(words, name, default)?;
+    match values.contains(&value) {
+        true => Ok(value),
+        false => Err(format!("{name} {value}: it is {} to {}", values.start(), values.end()).into()),
+    }
 }
