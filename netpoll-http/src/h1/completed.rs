@@ -64,6 +64,12 @@ impl Completed<'_> {
     pub fn total(&self) -> Duration {
         self.queue + self.handler + self.send
     }
+
+    /// It was received, answered and sent within a turn.
+    #[inline]
+    pub(crate) fn took_no_time(&self) -> bool {
+        self.queue.is_zero() & self.handler.is_zero() & self.send.is_zero()
+    }
 }
 
 /// How a request ended.

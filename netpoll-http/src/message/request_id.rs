@@ -37,7 +37,8 @@ const SHORT_BYTES_MAX: usize = 36;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook `take` makes a request take the longer way. It allocates once, and once more for a name of more than 36 bytes; not that once where it
+/// It is unique, and no secret. As any hook `take` makes a request take the longer way, but where a router and those within it have no hooks but these two
+/// and [`TraceContext::take`](crate::TraceContext::take). It allocates once, and once more for a name of more than 36 bytes; not that once where it
 /// is the first hook of the outermost router, or has only that of [`TraceContext`](crate::TraceContext) before it.
 /// `show` costs a line of the head, where it is the only hook after handlers of its router and of those within it; else it allocates as well.
 #[derive(Clone)]

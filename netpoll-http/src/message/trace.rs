@@ -41,7 +41,7 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// assert_eq!(ask("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"), "no trace");
 /// ```
 ///
-/// As any hook it makes a request take the longer way; an allocation if there is a trace, two with a state. Not that for the trace where
+/// As any hook it makes a request take the longer way, but where there are no others than those of [`RequestId`](crate::RequestId); an allocation if there is a trace, two with a state. Not that for the trace where
 /// it is the first hook of the outermost router, or has only that of [`RequestId`](crate::RequestId) before it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TraceContext {

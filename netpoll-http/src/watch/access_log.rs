@@ -259,11 +259,17 @@ impl Logging {
         }
     }
 
+    #[inline(always)]
     fn log(&mut self, done: &Completed<'_>) {
         let level = level(done);
         if level == Level::Usual && !self.sample.shows_next() && !is_traced(done) {
             return self.ring.leave_out();
         }
+        self.put(done, level);
+    }
+
+    #[inline(never)]
+    fn put(&mut self, done: &Completed<'_>, level: Level) {
         let line = self.lines.write(&mut self.room, done);
         self.owner.shared.put(&self.ring, line, level);
     }

@@ -36,6 +36,7 @@ pub enum LogFormat {
 }
 
 /// How much it matters that a request is in the log.
+#[inline]
 pub fn level(done: &Completed<'_>) -> Level {
     match (done.outcome, done.status) {
         (Outcome::Answered, Some(status)) if status.as_u16() < 400 => Level::Usual,
@@ -172,7 +173,7 @@ impl Lines {
         }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
-        if done.queue.is_zero() & done.handler.is_zero() & done.send.is_zero() {
+        if done.took_no_time() {
             // What a turn answers takes no time by its clock.
             out.put(b",\"queue_us\":0,\"handler_us\":0,\"send_us\":0");
         } else {
