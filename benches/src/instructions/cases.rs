@@ -185,7 +185,7 @@ fn requests_are_measured<const DEPTH: usize>(rounds: u64) {
 
 /// The same with a log, of which nothing is lost; its thread's instructions are in the figure.
 fn requests_are_logged(rounds: u64, format: LogFormat, one_in: u32) {
-    let log = AccessLog::to(io::sink(), format).expect("a thread").ring_bytes(4 << 20).sample(one_in);
+    let log = AccessLog::to(io::sink(), format).expect("a thread").room_bytes(4 << 20).sample(one_in);
     let client = App::new(|_| plaintext()).on_complete(log.hook()).test();
     answered::<1>(rounds, client);
     // What the thread has not written by itself, so that all of it is in each count.
@@ -220,7 +220,7 @@ fn requests_are_observed(rounds: u64, observed: Observed) {
         return asked(rounds, OBSERVED, App::new(|_| plaintext()).test());
     }
     let has_names = observed == Observed::All;
-    let log = AccessLog::to(io::sink(), LogFormat::Json).expect("a thread").ring_bytes(4 << 20);
+    let log = AccessLog::to(io::sink(), LogFormat::Json).expect("a thread").room_bytes(4 << 20);
     let log = log.sample(if has_names { 1 } else { 100 });
     let service = move |_: &_| match has_names {
         true => plaintext().before(RequestId::take).after(RequestId::show).before(TraceContext::take),

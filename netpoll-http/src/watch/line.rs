@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, written};
 use super::escape::{json, json_text, quoted};
-use super::ring::Level;
+use super::pages::Level;
 use crate::h1::{Completed, Outcome};
 use crate::message::{RequestId, TraceContext};
 use crate::wire::date::{DateBytes, imf_fixdate};
@@ -67,8 +67,9 @@ impl Lines {
         lines
     }
 
-    /// The line of a request, in this room, which grows if it has to.
-    pub fn write<'l>(&mut self, room: &'l mut Vec<u8>, done: &Completed<'_>) -> &'l [u8] {
+    /// Writes the line of a request into this room, and says how long it is, if it has room.
+    #[inline]
+    pub fn write(&mut self, room: &mut [u8], done: &Completed<'_>) -> Option<usize> {
         if done.unix_seconds != self.second {
             self.begin_second(done.unix_seconds);
         }

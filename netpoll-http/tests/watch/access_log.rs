@@ -470,7 +470,7 @@ fn a_disk_that_stands_still_holds_nobody_up_and_what_went_wrong_is_lost_last() {
     let paper = Paper::default();
     let ((asked, was_asked), (open, opened)) = (channel(), channel());
     let gate = Gate { paper: paper.clone(), asked, opened };
-    let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").ring_bytes(64 * 1024);
+    let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").room_bytes(64 * 1024);
     let client = logged_to(&log);
     // Let go before the log, whose end waits for its writer.
     let open = open;
@@ -902,7 +902,7 @@ fn a_flood_of_lines_on_a_server_whose_disk_stands_still_holds_nobody_up_and_all_
         let ((asked, was_asked), (open, opened)) = (channel(), channel());
         let gate = Gate { paper: paper.clone(), asked, opened };
         let log = AccessLog::to(gate, LogFormat::Combined).expect("a thread");
-        let log = log.ring_bytes(64 * 1024).sample(one_in);
+        let log = log.room_bytes(64 * 1024).sample(one_in);
         // Let go before the log, whose end waits for its writer.
         let open = open;
         let running = Server::bind("127.0.0.1:0")
