@@ -56,6 +56,8 @@ pub struct Completed<'a> {
     /// if the kernel did not take it at once, until the client's side has acknowledged it. If the connection ends behind it,
     /// a longer one counts until the connection is closed, which waits for the client.
     pub send: Duration,
+    /// These are all zero.
+    pub(crate) took_no_time: bool,
 }
 
 impl Completed<'_> {
@@ -63,12 +65,6 @@ impl Completed<'_> {
     #[must_use]
     pub fn total(&self) -> Duration {
         self.queue + self.handler + self.send
-    }
-
-    /// It was received, answered and sent within a turn.
-    #[inline]
-    pub(crate) fn took_no_time(&self) -> bool {
-        self.queue.is_zero() & self.handler.is_zero() & self.send.is_zero()
     }
 }
 

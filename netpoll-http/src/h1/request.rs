@@ -66,7 +66,7 @@ impl<S: Service> Http<S> {
             return Step::Stop(self.refuse_read(conn, apology, &head));
         };
         let Some((route, body_bytes)) = at_hand else {
-            return self.serve_unusual(conn, input, &worker, found, &head, &params);
+            return self.serve_otherwise(conn, input, &worker, found, &head, &params);
         };
         if self.watch.is_some() {
             return self.serve_watched::<false>(conn, input, &worker, &head, &params, (route, body_bytes));
@@ -110,10 +110,10 @@ impl<S: Service> Http<S> {
         input.advance(body_bytes);
         exchange.ends_before(input);
         let called = self.watch.as_mut().map(|watch| watch.call(conn, head.consumed() + body_bytes));
-        let mut extensions = match MAY_BE_NAMED {
-            true => Extensions::with(worker.service.names().of(head)),
-            false => Extensions::new(),
-        };
+        let mut extensions = Extensions::new();
+        if MAY_BE_NAMED {
+            extensions.find_out(worker.service.names(), head);
+        }
         let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, params, body, origin);
         let mut rest = Rest::Nothing;
@@ -123,13 +123,30 @@ impl<S: Service> Http<S> {
             watch.note_return(worker, conn, &exchange, &request, &rest, called);
         }
         drop(request);
-        if !MAY_BE_NAMED && extensions.is_untouched() {
+        if extensions.is_flat() {
             // Nothing to drop, as above.
             std::mem::forget(extensions);
         } else if !extensions.let_go() {
             conn.count_panic();
         }
         self.settle(conn, exchange, replied, rest, head.upgrade)
+    }
+
+    /// Serves a request that cannot be served at once. Many need nothing but a name.
+    #[inline(never)]
+    fn serve_otherwise(
+        &mut self,
+        conn: &mut Conn<'_>,
+        input: &mut Input<'_>,
+        worker: &Worker<S>,
+        found: Route<'_>,
+        head: &Head<'_>,
+        params: &Params,
+    ) -> Step {
+        match at_hand::<S, true>(worker, found, head, input) {
+            Some(at_hand) => self.serve_watched::<true>(conn, input, worker, head, params, at_hand),
+            None => self.serve_unusual(conn, input, worker, found, head, params),
+        }
     }
 
     /// Serves a request that hooks have to see first, that has no handler, or whose body is on its way.
@@ -143,11 +160,9 @@ impl<S: Service> Http<S> {
         head: &Head<'_>,
         params: &Params,
     ) -> Step {
-        if let Some(at_hand) = at_hand::<S, true>(worker, found, head, input) {
-            return self.serve_watched::<true>(conn, input, worker, head, params, at_hand);
-        }
         self.note_head(conn, head.consumed());
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::with(worker.service.names().of(head)));
+        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
+        extensions.find_out(worker.service.names(), head);
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);

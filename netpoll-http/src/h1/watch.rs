@@ -148,9 +148,19 @@ impl Watch {
     /// A request is all there, so many bytes, and its handler is called.
     #[inline]
     pub(super) fn call(&mut self, conn: &Conn<'_>, bytes: usize) -> Called {
-        // It has begun before only if it came in pieces.
-        let begun = self.begun.take().unwrap_or_else(|| Begun::now(conn));
-        Called(Begun { called: Some(conn.now()), bytes_in: bytes as u64, ..begun })
+        let (called, bytes_in) = (Some(conn.now()), bytes as u64);
+        if self.begun.is_some() {
+            return self.call_begun(called, bytes_in);
+        }
+        Called(Begun { called, bytes_in, ..Begun::now(conn) })
+    }
+
+    /// The same of one that came in pieces.
+    #[cold]
+    fn call_begun(&mut self, called: Option<Instant>, bytes_in: u64) -> Called {
+        let begun =
+            self.begun.take().unwrap_or(Begun { at: Instant::ZERO, unix_seconds: 0, called, bytes_in });
+        Called(Begun { called, bytes_in, ..begun })
     }
 
     /// Its handler has returned. What most leave is shown where it lies.
@@ -254,6 +264,12 @@ fn show_at<S: Service>(
     // The service is the program's, and so are those who watch: each panic costs what it has not done.
     let find = || route.and_then(|route| worker.service.pattern(route));
     let pattern = if S::IS_OWN { find() } else { guarded(find).flatten() };
+    let took_no_time = (began == called) & (called == answered) & (answered == now);
+    // Within a turn, where most of it happens, no time passes.
+    let (queue, handler, send) = match took_no_time {
+        true => (Duration::ZERO, Duration::ZERO, Duration::ZERO),
+        false => times([began, called, answered, now]),
+    };
     let completed = Completed {
         request,
         route: pattern,
@@ -265,9 +281,10 @@ fn show_at<S: Service>(
         bytes_out,
         head_bytes_out,
         unix_seconds,
-        queue: between(began, called),
-        handler: between(called, answered),
-        send: between(answered, now),
+        queue,
+        handler,
+        send,
+        took_no_time,
     };
     for watcher in &worker.watchers {
         if guarded(|| watcher(&completed)).is_none() {
@@ -288,10 +305,9 @@ fn show<S: Service>(
     show_at(worker, figures, request, cause, now);
 }
 
-/// Within a turn, where most of it happens, no time passes.
-#[inline(always)]
-fn between(earlier: Instant, later: Instant) -> Duration {
-    if earlier == later { Duration::ZERO } else { later.duration_since(earlier) }
+#[cold]
+fn times([began, called, answered, now]: [Instant; 4]) -> (Duration, Duration, Duration) {
+    (called.duration_since(began), answered.duration_since(called), now.duration_since(answered))
 }
 
 /// What has panicked while it was shown is counted where there is a connection.

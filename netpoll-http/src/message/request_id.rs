@@ -68,6 +68,12 @@ impl RequestId {
         }
     }
 
+    /// It lies where it is.
+    #[inline]
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.0, Name::Short(..))
+    }
+
     /// One that is known to be sane.
     pub(super) fn from_text(name: &[u8]) -> Self {
         Self(Name::of(name))
@@ -98,13 +104,23 @@ impl RequestId {
     }
 
     /// The header line that [`show`](Self::show) adds.
+    #[inline(never)]
     pub(crate) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
         let extensions = request.extensions();
-        let id = extensions.get::<Self>().or_else(|| {
-            Self::take(request);
-            extensions.get::<Self>()
-        });
+        let id = match extensions.id_alone() {
+            Some(id) => Some(id),
+            None => Self::given(request),
+        };
         ("x-request-id", id.map_or(b"", |id| id.bytes()))
+    }
+
+    /// The name that a hook has given, or a new one.
+    #[cold]
+    fn given<'r>(request: &'r Request<'_>) -> Option<&'r Self> {
+        if request.extensions().get::<Self>().is_none() {
+            Self::take(request);
+        }
+        request.extensions().get::<Self>()
     }
 
     /// As text.

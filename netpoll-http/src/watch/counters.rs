@@ -129,7 +129,7 @@ impl OfRoute {
         if !done.outcome.is_sent() {
             return;
         }
-        if done.took_no_time() {
+        if done.took_no_time {
             add(&self.buckets[0], 1);
         } else {
             self.count_time(done.total());

@@ -369,7 +369,13 @@ impl HeadIndex {
         names: [&str; N],
         mut look: impl FnMut(usize, &'a [u8]),
     ) {
+        let shortest = names.iter().map(|name| name.len()).min().unwrap_or(0);
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
         for entry in self.filled() {
+            // Most are none of them, and of another length.
+            if usize::from(entry.name_len).wrapping_sub(shortest) > longest - shortest {
+                continue;
+            }
             for (at, name) in names.iter().enumerate() {
                 if usize::from(entry.name_len) == name.len()
                     && is_same_name(entry.name(head), name.as_bytes())
