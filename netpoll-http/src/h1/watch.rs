@@ -264,7 +264,7 @@ fn show_at<S: Service>(
     // The service is the program's, and so are those who watch: each panic costs what it has not done.
     let find = || route.and_then(|route| worker.service.pattern(route));
     let pattern = if S::IS_OWN { find() } else { guarded(find).flatten() };
-    let took_no_time = (began == called) & (called == answered) & (answered == now);
+    let took_no_time = began == now && called == now && answered == now;
     // Within a turn, where most of it happens, no time passes.
     let (queue, handler, send) = match took_no_time {
         true => (Duration::ZERO, Duration::ZERO, Duration::ZERO),

@@ -46,6 +46,21 @@ pub fn json_text(out: &mut Cursor<'_>, text: &str) {
     }
 }
 
+/// The same of a host, which was refused if anything in it would have to be escaped.
+#[inline(always)]
+pub fn json_host(out: &mut Cursor<'_>, host: &[u8]) {
+    debug_assert!(host.iter().all(|byte| is_plain(*byte)));
+    match (host.first_chunk::<8>(), host.last_chunk::<8>()) {
+        (Some(first), Some(last)) if host.len() <= 16 => {
+            _ = out.text_if(host.len(), |place| {
+                put_both(place, first, last);
+                true
+            })
+        }
+        _ => json(out, host),
+    }
+}
+
 #[inline(always)]
 fn escape(out: &mut Cursor<'_>, text: &[u8], style: Style) {
     // Most texts have nothing to escape.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::cursor::{Cursor, written};
-use super::escape::{json, json_text, quoted};
+use super::escape::{json, json_host, json_text, quoted};
 use super::pages::Level;
 use crate::h1::{Completed, Outcome};
 use crate::message::{RequestId, TraceContext};
@@ -222,7 +222,7 @@ impl Lines {
         if !target.is_empty() && head.minor_version != 0 && !host.is_empty() {
             json(out, target);
             out.put(b"\",\"version\":\"HTTP/1.1\",\"host\":\"");
-            json(out, host);
+            json_host(out, host);
             out.put(b"\"");
         } else {
             out.go_on(|out| json_target(out, done));

@@ -165,14 +165,11 @@ fn is_same_name_as(wanted: &str, name: &[u8]) -> bool {
 #[inline(always)]
 fn are_same_letters(name: u64, wanted: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let differ = name ^ wanted;
-    if differ & !(ONES * 0x20) != 0 {
-        return false;
-    }
-    // The top bit of a byte that is a letter in any case, moved to the bit by which the cases differ.
-    let lower = (name | (ONES * 0x20)) & (ONES * 0x7f);
-    let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64));
-    differ & !((letters & (ONES << 7)) >> 2) == 0
+    // The top bit of a byte of the wanted one that is a letter in any case, moved to the bit by which the cases differ. What is wanted is mostly known
+    // when this is compiled, and so is this.
+    let lower = (wanted | (ONES * 0x20)) & (ONES * 0x7f);
+    let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64)) & !wanted;
+    (name ^ wanted) & !((letters & (ONES << 7)) >> 2) == 0
 }
 
 /// Ranges of one header line, relative to the start of the head.
