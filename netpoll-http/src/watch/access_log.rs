@@ -16,7 +16,7 @@ use super::pages::{Level, Pages};
 use super::sample::Sample;
 use super::sync::{Arc, JoinHandle};
 use super::writer::{Shared, Sink, open, start};
-use crate::h1::Completed;
+use crate::h1::{Completed, Outcome};
 use crate::message::TraceContext;
 use crate::server::Worker;
 
@@ -232,8 +232,8 @@ impl AccessLog {
     pub fn hook(&self) -> impl Fn(&Worker) -> Box<dyn Fn(&Completed<'_>)> + Send + Sync + 'static {
         let log = self.clone();
         move |_worker| {
-            let logging = RefCell::new(Logging::begin(&log.owner));
-            Box::new(move |done| logging.borrow_mut().log(done))
+            let logging = Logging::begin(&log.owner);
+            Box::new(move |done| logging.log(done))
         }
     }
 }
@@ -243,7 +243,7 @@ struct Logging {
     owner: Arc<Owner>,
     pages: Arc<Pages>,
     sample: Sample,
-    lines: Lines,
+    lines: RefCell<Lines>,
 }
 
 impl Logging {
@@ -251,25 +251,40 @@ impl Logging {
         Self {
             pages: owner.shared.pages(owner.room_bytes.load(Relaxed)),
             sample: Sample::one_in(owner.one_in.load(Relaxed)),
-            lines: Lines::new(owner.format),
+            lines: RefCell::new(Lines::new(owner.format)),
             owner: Arc::clone(owner),
         }
     }
 
     #[inline(always)]
-    fn log(&mut self, done: &Completed<'_>) {
-        let level = level(done);
-        if level == Level::Usual && !self.sample.shows_next() && !is_traced(done) {
+    fn log(&self, done: &Completed<'_>) {
+        if went_well(done) && !self.sample.shows_next() && !is_traced(done) {
             return self.pages.leave_out();
         }
-        self.put(done, level);
+        self.put(done);
     }
 
     #[inline(never)]
-    fn put(&mut self, done: &Completed<'_>, level: Level) {
-        let lines = &mut self.lines;
+    fn put(&self, done: &Completed<'_>) {
+        let lines = &mut *self.lines.borrow_mut();
+        let level = if went_well(done) { Level::Usual } else { level(done) };
         self.owner.shared.put(&self.pages, level, |room| lines.write(room, done));
     }
+}
+
+/// It is of the [level](level) that is lost first.
+#[inline(always)]
+fn went_well(done: &Completed<'_>) -> bool {
+    match (done.outcome, done.status) {
+        (Outcome::Answered, Some(status)) => status.as_u16() < 400,
+        _ => goes_otherwise_well(done),
+    }
+}
+
+/// The same of what was not answered by a handler.
+#[cold]
+fn goes_otherwise_well(done: &Completed<'_>) -> bool {
+    level(done) == Level::Usual
 }
 
 /// Somebody follows it.

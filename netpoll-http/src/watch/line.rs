@@ -39,7 +39,6 @@ pub enum LogFormat {
 }
 
 /// How much it matters that a request is in the log.
-#[inline]
 pub fn level(done: &Completed<'_>) -> Level {
     match (done.outcome, done.status) {
         (Outcome::Answered, Some(status)) if status.as_u16() < 400 => Level::Usual,
