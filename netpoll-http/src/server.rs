@@ -8,6 +8,7 @@
 
 mod on_workers;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -128,12 +129,25 @@ struct Settings {
 /// What makes a watcher for a worker.
 type MakeWatcher = Arc<dyn Fn(&Worker) -> Watcher + Send + Sync>;
 
+/// In one box, also what comes in one, as that of the log and that of the figures.
+fn boxed<C: Fn(&Completed<'_>) + 'static>(watcher: C) -> Watcher {
+    let mut watcher = Some(watcher);
+    let as_box = (&mut watcher as &mut dyn Any).downcast_mut::<Option<Watcher>>();
+    match as_box.and_then(Option::take) {
+        Some(in_box) => in_box,
+        None => match watcher {
+            Some(watcher) => Box::new(watcher),
+            None => unreachable!("it was no box"),
+        },
+    }
+}
+
 impl Settings {
     fn add_watcher<C: Fn(&Completed<'_>) + 'static>(
         &mut self,
         make: impl Fn(&Worker) -> C + Send + Sync + 'static,
     ) {
-        self.watchers.push(Arc::new(move |worker| Box::new(make(worker))));
+        self.watchers.push(Arc::new(move |worker| boxed(make(worker))));
     }
 
     /// What goes for a service of its own as well: how errors look, and what the server calls itself.

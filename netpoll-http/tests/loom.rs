@@ -2,9 +2,8 @@
 //! order or are counted, what went wrong has its reserve, and no line is slept over, by a wake-up or at the end.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p netpoll-http --features internals --test loom`.
-//! These fail if the `Release` of the head in `watch/ring.rs`, or its `Acquire`, is relaxed; if either of the two fences in
-//! `watch/writer.rs` is removed; if its writer looks at the rings before it looks whether this is the end, or counts the owners of a ring
-//! before it forgets it. The orders of the tail are beyond the model: to it no load sees what is stored later, which is what they forbid.
+//! These fail if the worker leaves the page aside before it was emptied; if the writer sleeps without having asked to be woken, or asks behind its
+//! look; if it looks at the pages before it looks whether this is the end, or counts the owners of pages before it forgets them.
 #![cfg(all(loom, feature = "internals"))]
 
 use std::io;
@@ -12,10 +11,10 @@ use std::io;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use netpoll_http::LogFormat;
-use netpoll_http::internals::watch::{Level, Lines, Put, Ring, Shared, Sink, start};
+use netpoll_http::internals::watch::{Level, Lines, Page, Pages, Put, Shared, Sink, start};
 
-/// The smallest ring: eight words. Six are for any line, the seventh for what went wrong, the eighth for what went wrong for us.
-const RING_BYTES: usize = 64;
+/// Forty-eight bytes are for any line, eight more for what went wrong, and the last eight for what went wrong for us.
+const ROOM_BYTES: usize = 64;
 
 fn model(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -42,47 +41,67 @@ fn numbers(text: &[u8]) -> Vec<u8> {
     text.split_inclusive(|byte| *byte == b'\n').filter(|line| line[0] != b'#').map(whole).collect()
 }
 
+/// Puts a line where there is room for it.
+fn written(line: &[u8]) -> impl FnOnce(&mut [u8]) -> Option<usize> {
+    |room| {
+        room.get_mut(..line.len())?.copy_from_slice(line);
+        Some(line.len())
+    }
+}
+
+/// What is there now, and how many lines it is.
+fn taken(pages: &Pages, page: &mut Page, out: &mut Vec<u8>) -> u64 {
+    let mut all = 0;
+    pages.take(page, false, |page| {
+        let (text, lines) = page.lines();
+        out.extend_from_slice(text);
+        all += lines;
+        page.clear();
+    });
+    all
+}
+
 #[test]
-fn lines_come_out_whole_and_in_order_around_the_end_of_the_ring_or_are_counted() {
-    model(3, || {
-        let ring = Arc::new(Ring::new(RING_BYTES));
-        let of_worker = Arc::clone(&ring);
-        // Some ten words, if none is lost.
+fn lines_come_out_whole_and_in_order_whatever_the_writer_is_at_or_are_counted() {
+    model(4, || {
+        let pages = Arc::new(Pages::new(ROOM_BYTES));
+        let of_worker = Arc::clone(&pages);
+        // Some fifty bytes, if none is lost.
         let worker = thread::spawn(move || {
-            (1..=5)
-                .filter(|number| of_worker.put(&line(*number), Level::Usual) != Put::Lost)
+            (1..=6)
+                .filter(|number| of_worker.put(Level::Usual, written(&line(*number))) != Put::Lost)
                 .collect::<Vec<u8>>()
         });
-        let (mut out, mut taken) = (Vec::new(), 0);
+        let (mut out, mut page, mut lines) = (Vec::new(), Page::default(), 0);
         for _ in 0..3 {
-            let bytes_max = out.len() + 1;
-            taken += ring.take(&mut out, bytes_max, ring.end());
+            lines += taken(&pages, &mut page, &mut out);
         }
         let put = worker.join().unwrap();
-        taken += ring.take(&mut out, usize::MAX, ring.end());
-        assert_eq!((numbers(&out), taken), (put.clone(), put.len() as u64));
-        assert_eq!(taken + ring.lost(Level::Usual), 5);
-        assert!(ring.is_empty());
+        lines += taken(&pages, &mut page, &mut out);
+        assert_eq!((numbers(&out), lines), (put.clone(), put.len() as u64));
+        assert_eq!(lines + pages.lost(Level::Usual), 6);
+        assert!(Arc::get_mut(&mut { pages }).unwrap().are_empty());
     });
 }
 
 #[test]
 fn what_went_wrong_has_room_however_many_lines_went_well() {
-    model(3, || {
-        let ring = Arc::new(Ring::new(RING_BYTES));
-        let of_worker = Arc::clone(&ring);
-        // Two words each.
+    model(4, || {
+        let pages = Arc::new(Pages::new(ROOM_BYTES));
+        let of_worker = Arc::clone(&pages);
         let worker = thread::spawn(move || {
-            let usual = (0..5).filter(|_| of_worker.put(b"usual\n", Level::Usual) != Put::Lost).count();
-            assert_ne!(of_worker.put(b"failure\n", Level::Failure), Put::Lost, "the reserve is for it");
+            let usual =
+                (0..9).filter(|_| of_worker.put(Level::Usual, written(b"usual\n")) != Put::Lost).count();
+            let failure = of_worker.put(Level::Failure, written(b"failure\n"));
+            assert_ne!(failure, Put::Lost, "the reserve is for it");
             usual as u64
         });
-        let mut out = Vec::new();
-        let mut taken = ring.take(&mut out, 1, ring.end());
+        let (mut out, mut page) = (Vec::new(), Page::default());
+        let mut lines = taken(&pages, &mut page, &mut out);
         let usual = worker.join().unwrap();
-        taken += ring.take(&mut out, usize::MAX, ring.end());
+        lines += taken(&pages, &mut page, &mut out);
         assert!(out.ends_with(b"failure\n"));
-        assert_eq!((taken, usual + ring.lost(Level::Usual), ring.lost(Level::Failure)), (usual + 1, 5, 0));
+        assert_eq!((lines, usual + pages.lost(Level::Usual), pages.lost(Level::Failure)), (usual + 1, 9, 0));
     });
 }
 
@@ -132,9 +151,9 @@ fn a_line_always_wakes_the_writer() {
     for lines in [1, 2] {
         model(2, move || {
             let (shared, paper, writer) = log();
-            let ring = shared.ring(RING_BYTES);
+            let pages = shared.pages(ROOM_BYTES);
             for number in 1..=lines {
-                shared.put(&ring, &line(number), Level::Usual);
+                shared.put(&pages, Level::Usual, written(&line(number)));
             }
             paper.wait_for(lines.into());
             shared.end();
@@ -148,8 +167,8 @@ fn a_line_always_wakes_the_writer() {
 fn what_was_put_in_before_a_flush_is_written_behind_it() {
     model(2, || {
         let (shared, paper, writer) = log();
-        let ring = shared.ring(RING_BYTES);
-        shared.put(&ring, &line(1), Level::Usual);
+        let pages = shared.pages(ROOM_BYTES);
+        shared.put(&pages, Level::Usual, written(&line(1)));
         shared.flush();
         assert_eq!(paper.numbers(), [1]);
         shared.end();
@@ -161,16 +180,16 @@ fn what_was_put_in_before_a_flush_is_written_behind_it() {
 fn at_the_end_each_line_is_written_or_counted_with_those_of_a_worker_that_ends() {
     model(2, || {
         let (shared, paper, writer) = log();
-        let (of_worker, ring) = (Arc::clone(&shared), shared.ring(RING_BYTES));
+        let (of_worker, pages) = (Arc::clone(&shared), shared.pages(ROOM_BYTES));
         let worker = thread::spawn(move || {
             // More than there is room for, if the writer does not look.
-            for number in [5, 5, 5] {
-                of_worker.put(&ring, &line(number), Level::Usual);
+            for number in [5, 5, 5, 5] {
+                of_worker.put(&pages, Level::Usual, written(&line(number)));
             }
         });
         worker.join().unwrap();
         shared.end();
         writer.join().unwrap();
-        assert_eq!(paper.numbers().len() as u64 + shared.lost()[0], 3);
+        assert_eq!(paper.numbers().len() as u64 + shared.lost()[0], 4);
     });
 }

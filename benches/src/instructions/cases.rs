@@ -72,12 +72,14 @@ pub const CASES: &[Case] = &[
     case("route_parameter_router", |rounds| a_route_is_found(rounds, &routes::router(), WITH_PARAMETER)),
     case("route_parameter_routes", |rounds| a_route_is_found(rounds, &routes::service(), WITH_PARAMETER)),
     case("stack_browsers", browsers_are_answered),
+    case("stack_observed_off", |rounds| requests_are_observed(rounds, Observed::Off)),
+    case("stack_observed_sampled", |rounds| requests_are_observed(rounds, Observed::Sampled)),
     case("stack_plaintext", requests_are_answered::<1>),
     case("stack_plaintext_logged", |rounds| requests_are_logged(rounds, LogFormat::Combined, 1)),
     case("stack_plaintext_logged_json", |rounds| requests_are_logged(rounds, LogFormat::Json, 1)),
     case("stack_plaintext_logged_sampled", |rounds| requests_are_logged(rounds, LogFormat::Json, 100)),
     case("stack_plaintext_measured", requests_are_measured::<1>),
-    case("stack_plaintext_observed", requests_are_observed),
+    case("stack_plaintext_observed", |rounds| requests_are_observed(rounds, Observed::All)),
     Case { name: "stack_plaintext_pipelined", operations: 16, run: requests_are_answered::<16> },
     case("stack_plaintext_named", requests_are_named),
     case("stack_plaintext_traced", requests_are_traced),
@@ -202,7 +204,7 @@ fn requests_are_measured<const DEPTH: usize>(rounds: u64) {
 
 /// The same with a log, of which nothing is lost; its thread's instructions are in the figure.
 fn requests_are_logged(rounds: u64, format: LogFormat, one_in: u32) {
-    let log = AccessLog::to(io::sink(), format).expect("a thread").ring_bytes(4 << 20).sample(one_in);
+    let log = AccessLog::to(io::sink(), format).expect("a thread").room_bytes(4 << 20).sample(one_in);
     let client = App::new(|_| plaintext()).on_complete(log.hook()).test();
     answered::<1>(rounds, client);
     // What the thread has not written by itself, so that all of it is in each count.
@@ -221,11 +223,28 @@ fn requests_are_traced(rounds: u64) {
     asked(rounds, TRACED, App::new(|_| plaintext().before(TraceContext::take)).test());
 }
 
-/// Everything at once, as `cargo bench-watched` has it: figures, names, traces, and a line for each request.
-fn requests_are_observed(rounds: u64) {
-    let log = AccessLog::to(io::sink(), LogFormat::Json).expect("a thread").ring_bytes(4 << 20);
-    let service =
-        |_: &_| plaintext().before(RequestId::take).after(RequestId::show).before(TraceContext::take);
+/// How much of a request that `cargo bench-watched` sends is observed, as it has it.
+#[derive(Clone, Copy, PartialEq)]
+enum Observed {
+    /// Nothing.
+    Off,
+    /// Figures, and a line for one in a hundred.
+    Sampled,
+    /// Figures, names, traces, and a line for each.
+    All,
+}
+
+fn requests_are_observed(rounds: u64, observed: Observed) {
+    if observed == Observed::Off {
+        return asked(rounds, OBSERVED, App::new(|_| plaintext()).test());
+    }
+    let has_names = observed == Observed::All;
+    let log = AccessLog::to(io::sink(), LogFormat::Json).expect("a thread").room_bytes(4 << 20);
+    let log = log.sample(if has_names { 1 } else { 100 });
+    let service = move |_: &_| match has_names {
+        true => plaintext().before(RequestId::take).after(RequestId::show).before(TraceContext::take),
+        false => plaintext(),
+    };
     let app = App::new(service).on_complete(log.hook()).on_complete(Metrics::new().hook());
     asked(rounds, OBSERVED, app.test());
     log.flush();

@@ -56,6 +56,8 @@ pub struct Completed<'a> {
     /// if the kernel did not take it at once, until the client's side has acknowledged it. If the connection ends behind it,
     /// a longer one counts until the connection is closed, which waits for the client.
     pub send: Duration,
+    /// These are all zero.
+    pub(crate) took_no_time: bool,
 }
 
 impl Completed<'_> {

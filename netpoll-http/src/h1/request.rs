@@ -53,7 +53,7 @@ impl<S: Service> Http<S> {
         let mut params = Params::new();
         let mut look_up = || {
             let found = worker.service.find(head.method_name(), head.path_bytes(), &mut params);
-            (found, at_hand(&worker, found, &head, input))
+            (found, at_hand::<S, false>(&worker, found, &head, input))
         };
         let looked_up = if S::IS_OWN {
             Some(look_up())
@@ -66,10 +66,10 @@ impl<S: Service> Http<S> {
             return Step::Stop(self.refuse_read(conn, apology, &head));
         };
         let Some((route, body_bytes)) = at_hand else {
-            return self.serve_unusual(conn, input, &worker, found, &head, &params);
+            return self.serve_otherwise(conn, input, &worker, found, &head, &params);
         };
         if self.watch.is_some() {
-            return self.serve_watched(conn, input, &worker, &head, &params, (route, body_bytes));
+            return self.serve_watched::<false>(conn, input, &worker, &head, &params, (route, body_bytes));
         }
         let mut exchange = Exchange::new(&head, Some(route));
         exchange.says_keep_alive |= self.is_first_to_ask(&head);
@@ -92,9 +92,10 @@ impl<S: Service> Http<S> {
         self.settle(conn, exchange, replied, rest, head.upgrade)
     }
 
-    /// Serves a request as [`next_request`](Self::next_request) does, and remembers what there is to tell of it.
+    /// Serves a request as [`next_request`](Self::next_request) does, and remembers what there is to tell of it, if somebody wants to hear;
+    /// and finds out its name and its trace, if that is all that hooks want.
     #[inline(never)]
-    fn serve_watched(
+    fn serve_watched<const MAY_BE_NAMED: bool>(
         &mut self,
         conn: &mut Conn<'_>,
         input: &mut Input<'_>,
@@ -108,21 +109,44 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        self.note_whole(conn, head.consumed() + body_bytes);
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
-        let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
+        let called = self.watch.as_mut().map(|watch| watch.call(conn, head.consumed() + body_bytes));
+        let mut extensions = Extensions::new();
+        if MAY_BE_NAMED {
+            extensions.find_out(worker.service.names(), head);
+        }
+        let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, params, body, origin);
         let mut rest = Rest::Nothing;
         let call = |reply: Reply<'_>| worker.service.call(route, &request, reply);
         let replied = worker.write(conn, &exchange, Some(&request), &mut rest, call);
-        self.note(conn, &exchange, Some(&request), &rest, Outcome::Answered);
-        if extensions.is_untouched() {
-            // Nothing to drop, which the compiler does not see: it began with nothing.
+        if let (Some(watch), Some(called)) = (&mut self.watch, called) {
+            watch.note_return(worker, conn, &exchange, &request, &rest, called);
+        }
+        drop(request);
+        if extensions.is_flat() {
+            // Nothing to drop, as above.
             std::mem::forget(extensions);
         } else if !extensions.let_go() {
             conn.count_panic();
         }
         self.settle(conn, exchange, replied, rest, head.upgrade)
+    }
+
+    /// Serves a request that cannot be served at once. Many need nothing but a name.
+    #[inline(never)]
+    fn serve_otherwise(
+        &mut self,
+        conn: &mut Conn<'_>,
+        input: &mut Input<'_>,
+        worker: &Worker<S>,
+        found: Route<'_>,
+        head: &Head<'_>,
+        params: &Params,
+    ) -> Step {
+        match at_hand::<S, true>(worker, found, head, input) {
+            Some(at_hand) => self.serve_watched::<true>(conn, input, worker, head, params, at_hand),
+            None => self.serve_unusual(conn, input, worker, found, head, params),
+        }
     }
 
     /// Serves a request that hooks have to see first, that has no handler, or whose body is on its way.
@@ -137,7 +161,8 @@ impl<S: Service> Http<S> {
         params: &Params,
     ) -> Step {
         self.note_head(conn, head.consumed());
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::with(worker.service.names().of(head)));
+        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
+        extensions.find_out(worker.service.names(), head);
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
         let mut exchange = Exchange::new(head, route);
@@ -412,16 +437,16 @@ impl<S: Service> Http<S> {
 }
 
 /// The route of the usual request, and the bytes of its body, which have arrived: nothing else is to be
-/// looked at before its handler is called.
+/// looked at before its handler is called. With `MAY_BE_NAMED` nothing but its name and its trace.
 #[inline(always)]
-fn at_hand<S: Service>(
+fn at_hand<S: Service, const MAY_BE_NAMED: bool>(
     worker: &Worker<S>,
     found: Route<'_>,
     head: &Head<'_>,
     input: &Input<'_>,
 ) -> Option<(RouteId, usize)> {
     let Route::To(route) = found else { return None };
-    if worker.service.has_before(Some(route)) {
+    if worker.service.has_before(Some(route)) && !(MAY_BE_NAMED && worker.service.has_only_names(route)) {
         return None;
     }
     match head.framing {

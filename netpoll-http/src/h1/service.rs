@@ -163,6 +163,14 @@ pub trait Service: 'static {
         Names::default()
     }
 
+    /// Whether all that hooks do for this route is what [`names`](Self::names) says and [`stamp`](Self::stamp) adds: then none is called. Not asked
+    /// where [`has_before`](Self::has_before) says no.
+    #[doc(hidden)]
+    #[inline]
+    fn has_only_names(&self, _route: RouteId) -> bool {
+        false
+    }
+
     /// May change an answer before it leaves.
     ///
     /// Called once for each answer, when whoever made it has returned: also for refusals, for 408 and for the 500 that a

@@ -4,8 +4,10 @@
 //! longer way to each handler. A request is shown where it lies if its answer leaves in the turn that made it, which most do;
 //! else it is copied until the answer has left.
 //!
-//! Invariant: each request is shown once. `begun` is there from its first byte until [`Http::note`] has seen its answer,
-//! `making` while a stream makes it or a 101 is to be sent, and it lies in `unsent` until it has left.
+//! Invariant: each request is shown once. `begun` is there from its first byte until [`Http::note`] has seen its answer, or is with
+//! who has called its handler ([`Called`]); `making` is there while a stream makes it or a 101 is to be sent, and it lies in `unsent` until it has left.
+
+use std::time::Duration;
 
 use http::StatusCode;
 use memchr::memmem::Finder;
@@ -45,6 +47,31 @@ struct Begun {
     called: Option<Instant>,
     bytes_in: u64,
 }
+
+impl Begun {
+    fn now(conn: &Conn<'_>) -> Self {
+        Self { at: conn.now(), unix_seconds: conn.unix_seconds(), called: None, bytes_in: 0 }
+    }
+
+    #[inline(always)]
+    fn end(self, now: Instant, route: Option<RouteId>, written: Written, outcome: Outcome) -> Figures {
+        Figures {
+            route,
+            status: written.status,
+            outcome: if written.has_panicked { Outcome::Panicked } else { outcome },
+            bytes_in: self.bytes_in,
+            bytes_out: written.bytes,
+            head_bytes_out: u64::from(written.head_bytes),
+            unix_seconds: self.unix_seconds,
+            began: self.at,
+            called: self.called.unwrap_or(now),
+            answered: now,
+        }
+    }
+}
+
+/// A request that is with its handler.
+pub(super) struct Called(Begun);
 
 /// What is known of an answer.
 #[derive(Clone, Copy)]
@@ -89,7 +116,10 @@ impl Written {
     #[inline]
     pub(super) fn of(bytes: &[u8], head_bytes: Option<usize>, end_of_head: &Finder<'_>, panics: u32) -> Self {
         // `HTTP/1.1 200 OK`: written by us.
-        let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+        let status = match bytes.get(9..12) {
+            Some(b"200") => Some(StatusCode::OK),
+            digits => digits.and_then(|digits| StatusCode::from_bytes(digits).ok()),
+        };
         let find = || end_of_head.find(bytes).map_or(bytes.len(), |end| end + END_OF_HEAD.len());
         let head_bytes = head_bytes.unwrap_or_else(find);
         debug_assert_eq!(head_bytes, find());
@@ -105,30 +135,102 @@ impl Written {
 impl Watch {
     /// The request at hand began now, unless it has.
     fn begin(&mut self, conn: &Conn<'_>) -> &mut Begun {
-        self.begun.get_or_insert_with(|| Begun {
-            at: conn.now(),
-            unix_seconds: conn.unix_seconds(),
-            called: None,
-            bytes_in: 0,
-        })
+        self.begun.get_or_insert_with(|| Begun::now(conn))
     }
 
     /// What became of the request at hand.
     fn end(&mut self, now: Instant, route: Option<RouteId>, written: Written, outcome: Outcome) -> Figures {
         let begun = self.begun.take();
-        let Begun { at, unix_seconds, called, bytes_in } =
-            begun.unwrap_or(Begun { at: now, unix_seconds: 0, called: None, bytes_in: 0 });
-        Figures {
-            route,
-            status: written.status,
-            outcome: if written.has_panicked { Outcome::Panicked } else { outcome },
-            bytes_in,
-            bytes_out: written.bytes,
-            head_bytes_out: u64::from(written.head_bytes),
-            unix_seconds,
-            began: at,
-            called: called.unwrap_or(now),
-            answered: now,
+        let begun = begun.unwrap_or(Begun { at: now, unix_seconds: 0, called: None, bytes_in: 0 });
+        begun.end(now, route, written, outcome)
+    }
+
+    /// A request is all there, so many bytes, and its handler is called.
+    #[inline]
+    pub(super) fn call(&mut self, conn: &Conn<'_>, bytes: usize) -> Called {
+        let (called, bytes_in) = (Some(conn.now()), bytes as u64);
+        if self.begun.is_some() {
+            return self.call_begun(called, bytes_in);
+        }
+        Called(Begun { called, bytes_in, ..Begun::now(conn) })
+    }
+
+    /// The same of one that came in pieces.
+    #[cold]
+    fn call_begun(&mut self, called: Option<Instant>, bytes_in: u64) -> Called {
+        let begun =
+            self.begun.take().unwrap_or(Begun { at: Instant::ZERO, unix_seconds: 0, called, bytes_in });
+        Called(Begun { called, bytes_in, ..begun })
+    }
+
+    /// Its handler has returned. What most leave is shown where it lies.
+    #[inline(always)]
+    pub(super) fn note_return<S: Service>(
+        &mut self,
+        worker: &Worker<S>,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: &Request<'_>,
+        rest: &Rest,
+        Called(begun): Called,
+    ) {
+        let written = worker.written.get();
+        let is_usual = matches!(rest, Rest::Nothing) && !written.has_panicked;
+        if !is_usual || !self.leaves_at_once(conn, conn.queued_bytes(), false) {
+            self.begun = Some(begun);
+            return self.note_answer(worker, conn, exchange, request, rest, Outcome::Answered);
+        }
+        let figures = begun.end(conn.now(), exchange.route, written, Outcome::Answered);
+        let cause = worker.cause.take();
+        show_at(worker, &figures, request, cause.as_deref(), conn.now());
+        count_panics(worker, conn);
+    }
+
+    /// A request was answered, with what was just written and what is left of it; or will be, by a future.
+    #[inline(never)]
+    fn note_answer<S: Service>(
+        &mut self,
+        worker: &Worker<S>,
+        conn: &mut Conn<'_>,
+        exchange: &Exchange,
+        request: &Request<'_>,
+        rest: &Rest,
+        outcome: Outcome,
+    ) {
+        let left = match rest {
+            Rest::Future(_) => return,
+            Rest::Nothing | Rest::Stream(_) | Rest::Upgrade(_) => 0,
+            Rest::Static(bytes) => bytes.len() as u64,
+            Rest::Shared(bytes) => bytes.len() as u64,
+            Rest::File(range) => range.length(),
+        };
+        let mut figures = self.end(conn.now(), exchange.route, worker.written.get(), outcome);
+        figures.bytes_out += left;
+        let cause = worker.cause.take();
+        if matches!(rest, Rest::Stream(_) | Rest::Upgrade(_)) {
+            self.making = Some(Made { request: request.to_owned(), figures, cause });
+            return;
+        }
+        let is_file = matches!(rest, Rest::File(_));
+        let queued = conn.queued_bytes().saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
+        if self.leaves_at_once(conn, queued, is_file) {
+            show(worker, &figures, request, cause.as_deref(), conn.now());
+            count_panics(worker, conn);
+        } else {
+            self.remember(conn, Made { request: request.to_owned(), figures, cause });
+        }
+    }
+
+    #[inline]
+    fn leaves_at_once(&self, conn: &Conn<'_>, queued: usize, is_file: bool) -> bool {
+        self.unsent.len() >= UNSENT_MAX || (!is_file && queued <= LEAVES_AT_ONCE_BYTES && !conn.awaits_peer())
+    }
+
+    /// Shows it when it has left.
+    fn remember(&mut self, conn: &mut Conn<'_>, made: Made) {
+        self.unsent.push(made);
+        if !conn.awaits_peer() {
+            conn.tell_when_flushed();
         }
     }
 
@@ -149,7 +251,8 @@ impl Watch {
 }
 
 /// Shows a request that is over.
-fn show<S: Service>(
+#[inline(always)]
+fn show_at<S: Service>(
     worker: &Worker<S>,
     figures: &Figures,
     request: &Request<'_>,
@@ -161,6 +264,12 @@ fn show<S: Service>(
     // The service is the program's, and so are those who watch: each panic costs what it has not done.
     let find = || route.and_then(|route| worker.service.pattern(route));
     let pattern = if S::IS_OWN { find() } else { guarded(find).flatten() };
+    let took_no_time = began == now && called == now && answered == now;
+    // Within a turn, where most of it happens, no time passes.
+    let (queue, handler, send) = match took_no_time {
+        true => (Duration::ZERO, Duration::ZERO, Duration::ZERO),
+        false => times([began, called, answered, now]),
+    };
     let completed = Completed {
         request,
         route: pattern,
@@ -172,13 +281,41 @@ fn show<S: Service>(
         bytes_out,
         head_bytes_out,
         unix_seconds,
-        queue: called.duration_since(began),
-        handler: answered.duration_since(called),
-        send: now.duration_since(answered),
+        queue,
+        handler,
+        send,
+        took_no_time,
     };
     for watcher in &worker.watchers {
         if guarded(|| watcher(&completed)).is_none() {
             worker.note_uncounted_panic();
+        }
+    }
+}
+
+/// The same of what did not take the shortest way.
+#[inline(never)]
+fn show<S: Service>(
+    worker: &Worker<S>,
+    figures: &Figures,
+    request: &Request<'_>,
+    cause: Option<&str>,
+    now: Instant,
+) {
+    show_at(worker, figures, request, cause, now);
+}
+
+#[cold]
+fn times([began, called, answered, now]: [Instant; 4]) -> (Duration, Duration, Duration) {
+    (called.duration_since(began), answered.duration_since(called), now.duration_since(answered))
+}
+
+/// What has panicked while it was shown is counted where there is a connection.
+#[inline]
+fn count_panics<S: Service>(worker: &Worker<S>, conn: &mut Conn<'_>) {
+    if worker.uncounted_panics.get() > 0 {
+        for _ in 0..worker.uncounted_panics.take() {
+            conn.count_panic();
         }
     }
 }
@@ -189,16 +326,6 @@ impl<S: Service> Http<S> {
     pub(super) fn note_head(&mut self, conn: &Conn<'_>, bytes: usize) {
         if let Some(watch) = &mut self.watch {
             watch.begin(conn).bytes_in = bytes as u64;
-        }
-    }
-
-    /// All of it was received, so many bytes, and its handler is called.
-    #[inline]
-    pub(super) fn note_whole(&mut self, conn: &Conn<'_>, bytes: usize) {
-        if let Some(watch) = &mut self.watch {
-            let begun = watch.begin(conn);
-            begun.bytes_in = bytes as u64;
-            begun.called = Some(conn.now());
         }
     }
 
@@ -235,76 +362,25 @@ impl<S: Service> Http<S> {
         rest: &Rest,
         outcome: Outcome,
     ) {
-        if self.watch.is_some()
-            && let Some(request) = request
-        {
-            self.note_answer(conn, exchange, request, rest, outcome);
+        if let (Some(watch), Some(request)) = (&mut self.watch, request) {
+            watch.note_answer(&self.worker, conn, exchange, request, rest, outcome);
         }
     }
 
-    #[inline(never)]
-    fn note_answer(
-        &mut self,
-        conn: &mut Conn<'_>,
-        exchange: &Exchange,
-        request: &Request<'_>,
-        rest: &Rest,
-        outcome: Outcome,
-    ) {
-        let Some(watch) = &mut self.watch else { return };
-        let left = match rest {
-            Rest::Future(_) => return,
-            Rest::Nothing | Rest::Stream(_) | Rest::Upgrade(_) => 0,
-            Rest::Static(bytes) => bytes.len() as u64,
-            Rest::Shared(bytes) => bytes.len() as u64,
-            Rest::File(range) => range.length(),
-        };
-        let mut figures = watch.end(conn.now(), exchange.route, self.worker.written.get(), outcome);
-        figures.bytes_out += left;
-        let cause = self.worker.cause.take();
-        if matches!(rest, Rest::Stream(_) | Rest::Upgrade(_)) {
-            watch.making = Some(Made { request: request.to_owned(), figures, cause });
-            return;
-        }
-        let is_file = matches!(rest, Rest::File(_));
-        let queued = conn.queued_bytes().saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
-        if self.leaves_at_once(conn, queued, is_file) {
-            self.show(conn, &figures, request, cause.as_deref());
-        } else {
-            self.remember(conn, Made { request: request.to_owned(), figures, cause });
-        }
-    }
-
-    fn leaves_at_once(&self, conn: &Conn<'_>, queued: usize, is_file: bool) -> bool {
-        let is_full = self.watch.as_ref().is_none_or(|watch| watch.unsent.len() >= UNSENT_MAX);
-        is_full || (!is_file && queued <= LEAVES_AT_ONCE_BYTES && !conn.awaits_peer())
-    }
-
-    fn show(&self, conn: &mut Conn<'_>, figures: &Figures, request: &Request<'_>, cause: Option<&str>) {
-        show(&self.worker, figures, request, cause, conn.now());
-        for _ in 0..self.worker.uncounted_panics.take() {
-            conn.count_panic();
-        }
-    }
-
-    /// Shows it when it has left.
-    fn remember(&mut self, conn: &mut Conn<'_>, made: Made) {
-        if let Some(watch) = &mut self.watch {
-            watch.unsent.push(made);
-            if !conn.awaits_peer() {
-                conn.tell_when_flushed();
-            }
-        }
+    fn show(&self, conn: &mut Conn<'_>, made: &Made) {
+        show(&self.worker, &made.figures, &made.request, made.cause.as_deref(), conn.now());
+        count_panics(&self.worker, conn);
     }
 
     /// A stream is over, and the last of it queued.
     pub(super) fn note_end_of_stream(&mut self, conn: &mut Conn<'_>) {
-        let Some(made) = self.watch.as_mut().and_then(|watch| watch.making.take()) else { return };
-        if self.leaves_at_once(conn, conn.queued_bytes(), false) {
-            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
+        let Some(watch) = &mut self.watch else { return };
+        let Some(made) = watch.making.take() else { return };
+        if watch.leaves_at_once(conn, conn.queued_bytes(), false) {
+            self.show(conn, &made);
             self.let_go_of(conn, made);
         } else {
-            self.remember(conn, made);
+            watch.remember(conn, made);
         }
     }
 
@@ -316,7 +392,7 @@ impl<S: Service> Http<S> {
         let figures = &mut made.figures;
         (figures.status, figures.outcome) = (status, Outcome::Upgraded);
         (figures.bytes_out, figures.head_bytes_out) = (head_bytes, head_bytes);
-        self.show(conn, &made.figures, &made.request, made.cause.as_deref());
+        self.show(conn, &made);
         self.let_go_of(conn, made);
     }
 
@@ -328,7 +404,7 @@ impl<S: Service> Http<S> {
         (figures.status, figures.outcome) = (written.status, Outcome::Refused(Refusal::UpgradeTooLate));
         (figures.bytes_out, figures.head_bytes_out) = (written.bytes, u64::from(written.head_bytes));
         made.cause = self.worker.cause.take();
-        self.show(conn, &made.figures, &made.request, made.cause.as_deref());
+        self.show(conn, &made);
         self.let_go_of(conn, made);
     }
 
@@ -343,7 +419,7 @@ impl<S: Service> Http<S> {
     fn show_sent(&mut self, conn: &mut Conn<'_>) {
         let Some(watch) = &mut self.watch else { return };
         for made in std::mem::take(&mut watch.unsent) {
-            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
+            self.show(conn, &made);
             self.let_go_of(conn, made);
         }
     }
@@ -354,13 +430,14 @@ impl<S: Service> Http<S> {
         let Some(watch) = &mut self.watch else { return };
         if let Some(mut made) = watch.making.take() {
             made.figures.outcome = outcome;
-            self.show(conn, &made.figures, &made.request, made.cause.as_deref());
+            self.show(conn, &made);
             self.let_go_of(conn, made);
         } else if let Phase::Waiting(waiting) = phase
             && let Some(request) = waiting.request()
         {
             let figures = watch.end(conn.now(), waiting.route(), Written::default(), outcome);
-            self.show(conn, &figures, &request, None);
+            show(&self.worker, &figures, &request, None, conn.now());
+            count_panics(&self.worker, conn);
         }
     }
 

@@ -65,6 +65,12 @@ impl Hooks {
         self.names
     }
 
+    /// Nothing is left to do for a request whose names are known, but for a [`stamp`](Self::stamp) on its answer.
+    #[inline]
+    pub(crate) fn has_only_names(&self) -> bool {
+        self.naming == self.before.len() && !self.must_see()
+    }
+
     /// Those before a handler that have something left to do, in the outermost router.
     #[inline]
     pub(crate) fn outermost(&self, request: &Request<'_>) -> impl Iterator<Item = &Before> {

@@ -14,8 +14,9 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock};
 
-use super::dropped;
 use super::names::{Named, Names};
+use super::{RequestId, dropped};
+use crate::wire::Head;
 
 /// Values that go with a request, by their types: what a `before` hook found out, for the handler and for `after` hooks.
 ///
@@ -65,10 +66,19 @@ impl Extensions {
         Self { named: None, first: OnceLock::new() }
     }
 
-    /// With what is known before anybody sees the request.
+    /// Finds out what is known before anybody sees the request.
     #[inline]
-    pub(crate) fn with(named: Option<Named>) -> Self {
-        Self { named, first: Next::new() }
+    pub(crate) fn find_out(&mut self, names: Names, head: &Head<'_>) {
+        if names.any() {
+            // Where it stays: it is long.
+            self.named.insert(Named::unknown(names)).find_in(head);
+        }
+    }
+
+    /// The name of the request, if it is the one that was found out, and nobody has added anything.
+    #[inline]
+    pub(super) fn id_alone(&self) -> Option<&RequestId> {
+        if self.is_untouched() { self.named.as_ref()?.id.as_ref() } else { None }
     }
 
     /// Whether all of this was looked for from the start.
@@ -108,6 +118,12 @@ impl Extensions {
     #[inline]
     pub(crate) fn let_go(&mut self) -> bool {
         self.is_untouched() || drop_all(self.first.take())
+    }
+
+    /// Nobody has added a value, and what was found out has no memory of its own: there is nothing to drop.
+    #[inline]
+    pub(crate) fn is_flat(&self) -> bool {
+        self.is_untouched() && self.named.as_ref().is_none_or(Named::is_flat)
     }
 
     /// Nobody has added a value.
@@ -161,7 +177,7 @@ impl fmt::Debug for Extensions {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RequestId, TraceContext};
+    use super::super::TraceContext;
     use super::*;
 
     #[test]
@@ -179,7 +195,8 @@ mod tests {
 
     fn named(name: &[u8]) -> Extensions {
         let wanted = Names { id: true, trace: false };
-        Extensions::with(Some(Named { wanted, id: Some(RequestId::from_text(name)), trace: None }))
+        let named = Named { id: Some(RequestId::from_text(name)), ..Named::unknown(wanted) };
+        Extensions { named: Some(named), first: Next::new() }
     }
 
     #[test]

@@ -24,13 +24,21 @@ pub(crate) struct Named {
 }
 
 impl Names {
-    /// Looks for it, in one walk through the headers. `None` if nothing is wanted.
     #[inline]
-    pub(crate) fn of(self, head: &Head<'_>) -> Option<Named> {
-        if !self.id && !self.trace { None } else { Some(self.found_in(head)) }
+    pub(super) fn any(self) -> bool {
+        self.id || self.trace
+    }
+}
+
+impl Named {
+    /// Nothing was found yet.
+    #[inline]
+    pub(super) fn unknown(wanted: Names) -> Self {
+        Self { wanted, id: None, trace: None }
     }
 
-    fn found_in(self, head: &Head<'_>) -> Named {
+    /// Looks for what is wanted, in one walk through the headers.
+    pub(super) fn find_in(&mut self, head: &Head<'_>) {
         let ((mut id, mut ids), (mut parent, mut parents), mut has_state) = ((None, 0), (None, 0), false);
         head.index().each_of(
             head.bytes,
@@ -41,20 +49,26 @@ impl Names {
                 _ => has_state = true,
             },
         );
-        Named {
-            wanted: self,
-            id: self.id.then(|| RequestId::found(id.filter(|_| ids == 1))),
-            trace: match parent {
-                Some(parent) if self.trace && parents == 1 => TraceContext::found(parent, || {
-                    has_state.then(|| head.index().all(head.bytes, "tracestate"))
-                }),
-                _ => None,
-            },
+        if self.wanted.id {
+            self.id = Some(RequestId::found(id.filter(|_| ids == 1)));
+        }
+        if self.wanted.trace
+            && let Some(parent) = parent.filter(|_| parents == 1)
+        {
+            TraceContext::find(&mut self.trace, parent);
+            if has_state && let Some(trace) = &mut self.trace {
+                trace.find_state(head.index().all(head.bytes, "tracestate"));
+            }
         }
     }
-}
 
-impl Named {
+    /// What was found lies where this does.
+    #[inline]
+    pub(super) fn is_flat(&self) -> bool {
+        self.id.as_ref().is_none_or(RequestId::is_flat)
+            && self.trace.as_ref().is_none_or(TraceContext::is_flat)
+    }
+
     /// All of this was looked for.
     #[inline]
     pub(super) fn has_looked_for(&self, names: Names) -> bool {

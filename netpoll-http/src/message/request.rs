@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -208,7 +208,17 @@ impl<'a> Request<'a> {
     /// [`peer`](Self::peer). `None` of a peer on a Unix socket. An address of IPv4 is one, also where a socket of both families shows it
     /// as `::ffff:192.0.2.7`.
     #[must_use]
+    #[inline]
     pub fn client_ip(&self) -> Option<IpAddr> {
+        let Origin { peer, extensions, .. } = self.origin();
+        // What most are.
+        if let (Address::Inet(SocketAddr::V4(peer)), true) = (peer, extensions.is_untouched()) {
+            return Some(IpAddr::V4(*peer.ip()));
+        }
+        self.other_client_ip()
+    }
+
+    fn other_client_ip(&self) -> Option<IpAddr> {
         match self.extensions().get::<ClientAddr>() {
             Some(ClientAddr(ip)) => Some(*ip),
             None => self.peer().ip().map(|ip| ip.to_canonical()),

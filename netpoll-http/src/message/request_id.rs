@@ -37,7 +37,8 @@ const SHORT_BYTES_MAX: usize = 36;
 /// assert_eq!(client.get("/nowhere").header("x-request-id").map(str::len), Some(32));
 /// ```
 ///
-/// It is unique, and no secret. As any hook `take` makes a request take the longer way. It allocates once, and once more for a name of more than 36 bytes; not that once where it
+/// It is unique, and no secret. As any hook `take` makes a request take the longer way, but where a router and those within it have no hooks but these two
+/// and [`TraceContext::take`](crate::TraceContext::take). It allocates once, and once more for a name of more than 36 bytes; not that once where it
 /// is the first hook of the outermost router, or has only that of [`TraceContext`](crate::TraceContext) before it.
 /// `show` costs a line of the head, where it is the only hook after handlers of its router and of those within it; else it allocates as well.
 #[derive(Clone)]
@@ -65,6 +66,12 @@ impl RequestId {
             Some(name) if is_sane(name) => Self::from_text(name),
             _ => Self::new(),
         }
+    }
+
+    /// It lies where it is.
+    #[inline]
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.0, Name::Short(..))
     }
 
     /// One that is known to be sane.
@@ -97,13 +104,23 @@ impl RequestId {
     }
 
     /// The header line that [`show`](Self::show) adds.
+    #[inline(never)]
     pub(crate) fn line<'r>(request: &'r Request<'_>) -> (&'static str, &'r [u8]) {
         let extensions = request.extensions();
-        let id = extensions.get::<Self>().or_else(|| {
-            Self::take(request);
-            extensions.get::<Self>()
-        });
+        let id = match extensions.id_alone() {
+            Some(id) => Some(id),
+            None => Self::given(request),
+        };
         ("x-request-id", id.map_or(b"", |id| id.bytes()))
+    }
+
+    /// The name that a hook has given, or a new one.
+    #[cold]
+    fn given<'r>(request: &'r Request<'_>) -> Option<&'r Self> {
+        if request.extensions().get::<Self>().is_none() {
+            Self::take(request);
+        }
+        request.extensions().get::<Self>()
     }
 
     /// As text.

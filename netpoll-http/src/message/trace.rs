@@ -41,7 +41,7 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// assert_eq!(ask("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"), "no trace");
 /// ```
 ///
-/// As any hook it makes a request take the longer way; an allocation if there is a trace, two with a state. Not that for the trace where
+/// As any hook it makes a request take the longer way, but where there are no others than those of [`RequestId`](crate::RequestId); an allocation if there is a trace, two with a state. Not that for the trace where
 /// it is the first hook of the outermost router, or has only that of [`RequestId`](crate::RequestId) before it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TraceContext {
@@ -59,20 +59,29 @@ impl TraceContext {
     pub fn of(request: &Request<'_>) -> Option<Self> {
         let mut lines = request.header_lines("traceparent");
         let (Some(parent), None) = (lines.next(), lines.next()) else { return None };
-        Self::found(parent, || Some(request.header_lines("tracestate")))
+        let mut found = None;
+        Self::find(&mut found, parent);
+        if let Some(trace) = &mut found {
+            trace.find_state(request.header_lines("tracestate"));
+        }
+        found
     }
 
-    /// The same of its only line and those of its state.
+    /// It lies where it is.
     #[inline]
-    pub(super) fn found<'l, L: Iterator<Item = &'l [u8]>>(
-        parent: &[u8],
-        state_lines: impl FnOnce() -> Option<L>,
-    ) -> Option<Self> {
-        let mut trace = parse(parent)?;
-        if let Some(lines) = state_lines() {
-            trace.state = state(lines);
-        }
-        Some(trace)
+    pub(super) fn is_flat(&self) -> bool {
+        self.state.is_none()
+    }
+
+    /// The same of its only line. It is made where it stays: it is long.
+    #[inline]
+    pub(super) fn find(place: &mut Option<Self>, parent: &[u8]) {
+        parse(place, parent);
+    }
+
+    /// What follows from the lines of its state.
+    pub(super) fn find_state<'l>(&mut self, lines: impl Iterator<Item = &'l [u8]>) {
+        self.state = state(lines);
     }
 
     /// For [`Router::before`](crate::Router::before): puts it into the [extensions](Request::extensions), if there is one.
@@ -161,8 +170,7 @@ fn shortened(state: &[u8]) -> Vec<u8> {
     short
 }
 
-#[inline]
-fn parse(text: &[u8]) -> Option<TraceContext> {
+fn parse(place: &mut Option<TraceContext>, text: &[u8]) -> Option<()> {
     let (known, more) = text.split_first_chunk::<BYTES>()?;
     // `00-` trace id `-` parent id `-` flags
     if (known[2], known[35], known[52]) != (b'-', b'-', b'-') {
@@ -188,7 +196,8 @@ fn parse(text: &[u8]) -> Option<TraceContext> {
     }
     let [flags] = bytes(&[known[53], known[54]]);
     let span_id = unique_8();
-    Some(TraceContext { trace_id, parent_id, span_id, flags: flags & KNOWN_FLAGS, state: None })
+    *place = Some(TraceContext { trace_id, parent_id, span_id, flags: flags & KNOWN_FLAGS, state: None });
+    Some(())
 }
 
 /// All of them are hexadecimal digits, in lower case. Without a way out of the loop the compiler looks at many at once.

@@ -202,6 +202,11 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
         self.hooks.names()
     }
 
+    #[inline]
+    fn has_only_names(&self, _route: RouteId) -> bool {
+        self.hooks.has_only_names()
+    }
+
     fn after(&self, _route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
         self.hooks.after(request, parts);
     }

@@ -132,6 +132,11 @@ impl Service for Router {
         self.hooks.names()
     }
 
+    #[inline]
+    fn has_only_names(&self, route: RouteId) -> bool {
+        self.hooks.has_only_names() && self.held(route).groups.is_empty()
+    }
+
     fn after(&self, route: Option<RouteId>, request: &Request<'_>, parts: &mut Parts) {
         for group in self.groups(route, request) {
             group.after(request, parts);

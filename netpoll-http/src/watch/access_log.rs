@@ -1,7 +1,7 @@
 //! The access log: a line for each request that is over, written by a thread of its own.
 //!
-//! A worker makes the line and copies it into its ring; it never waits, and makes no system call but to wake the writer. See
-//! `ring.rs` for what is kept when not all can be, and `writer.rs` for the other end.
+//! A worker writes the line where the writer takes it from; it never waits, and makes no system call but to wake the writer. See
+//! `pages.rs` for what is kept when not all can be, and `writer.rs` for the other end.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,26 +12,26 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use netpoll_core::signal;
 
 use super::line::{Lines, LogFormat, level};
-use super::ring::{Level, Ring};
+use super::pages::{Level, Pages};
 use super::sample::Sample;
 use super::sync::{Arc, JoinHandle};
 use super::writer::{Shared, Sink, open, start};
-use crate::h1::Completed;
+use crate::h1::{Completed, Outcome};
 use crate::message::TraceContext;
 use crate::server::Worker;
 
-/// The ring of a worker unless something else is asked for: some two thousand usual lines.
-const RING_BYTES: usize = 256 * 1024;
+/// What a worker has room for unless something else is asked for: some two thousand usual lines.
+const ROOM_BYTES: usize = 256 * 1024;
 /// What the longest line takes.
-const RING_BYTES_MIN: usize = 64 * 1024;
+const ROOM_BYTES_MIN: usize = 64 * 1024;
 
 /// A log with a line for each request that is over, for [`Server::on_complete`](crate::Server::on_complete): to a file, or to whatever can be
 /// written to. Clones are the same log.
 ///
-/// Lines leave by a thread of the log, `netpoll-log`, in pieces of up to 64 KiB, at most 20 ms after their requests. Between it and each
-/// worker is a ring of memory of its own, 256 KiB unless [`ring_bytes`](Self::ring_bytes) says otherwise. A worker never waits:
-/// when the disk does not keep up and the ring is full, lines are lost, and counted. Those of requests that
-/// went well are lost first: the last quarter of a ring is for answers of 4xx and clients that have left as well, and the last eighth for
+/// Lines leave by a thread of the log, `netpoll-log`, at most 20 ms after their requests, those of each worker in one piece. Meanwhile they lie in
+/// memory of their worker, 256 KiB unless [`room_bytes`](Self::room_bytes) says otherwise. A worker never waits:
+/// when the disk does not keep up and there is no room, lines are lost, and counted. Those of requests that
+/// went well are lost first: the last quarter of the room is for answers of 4xx and clients that have left as well, and the last eighth for
 /// 5xx, panics and what was broken off alone. When there is room again the log has a line that says how many it lacks: `# 37 lines lost`,
 /// or `{"lost":37}`.
 ///
@@ -75,7 +75,7 @@ pub struct AccessLog {
 struct Owner {
     shared: Arc<Shared>,
     format: LogFormat,
-    ring_bytes: AtomicUsize,
+    room_bytes: AtomicUsize,
     one_in: AtomicU32,
     path: Option<Box<Path>>,
     writer: Option<JoinHandle<()>>,
@@ -125,16 +125,16 @@ impl AccessLog {
     fn open(sink: Sink, path: Option<Box<Path>>, format: LogFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = Some(start(Arc::clone(&shared), sink, Lines::new(format))?);
-        let (ring_bytes, one_in) = (AtomicUsize::new(RING_BYTES), AtomicU32::new(1));
-        Ok(Self { owner: Arc::new(Owner { shared, format, ring_bytes, one_in, path, writer }) })
+        let (room_bytes, one_in) = (AtomicUsize::new(ROOM_BYTES), AtomicU32::new(1));
+        Ok(Self { owner: Arc::new(Owner { shared, format, room_bytes, one_in, path, writer }) })
     }
 
-    /// The ring of each worker has at least so many bytes: how much there may be between two writes, and what a disk that stands still is
-    /// given. Default 256 KiB, some two thousand usual lines; at least 64 KiB, which the longest line takes. Rounded up to a power of two. For
-    /// hooks that are made from here on.
+    /// Each worker has room for so many bytes of lines: how much there may be between two writes, and what a disk that stands still is
+    /// given. Default 256 KiB, some two thousand usual lines; at least 64 KiB, which the longest line takes. While these are written there is as much
+    /// room for more. For hooks that are made from here on.
     #[must_use]
-    pub fn ring_bytes(self, bytes: usize) -> Self {
-        self.owner.ring_bytes.store(bytes.max(RING_BYTES_MIN), Relaxed);
+    pub fn room_bytes(self, bytes: usize) -> Self {
+        self.owner.room_bytes.store(bytes.max(ROOM_BYTES_MIN), Relaxed);
         self
     }
 
@@ -228,12 +228,12 @@ impl AccessLog {
         self.owner.shared.sampled_out()
     }
 
-    /// What [`Server::on_complete`](crate::Server::on_complete) takes: it makes a ring for each worker.
+    /// What [`Server::on_complete`](crate::Server::on_complete) takes: it makes room for the lines of each worker.
     pub fn hook(&self) -> impl Fn(&Worker) -> Box<dyn Fn(&Completed<'_>)> + Send + Sync + 'static {
         let log = self.clone();
         move |_worker| {
-            let logging = RefCell::new(Logging::begin(&log.owner));
-            Box::new(move |done| logging.borrow_mut().log(done))
+            let logging = Logging::begin(&log.owner);
+            Box::new(move |done| logging.log(done))
         }
     }
 }
@@ -241,32 +241,50 @@ impl AccessLog {
 /// The log of one worker.
 struct Logging {
     owner: Arc<Owner>,
-    ring: Arc<Ring>,
+    pages: Arc<Pages>,
     sample: Sample,
-    lines: Lines,
-    /// Where the line is made.
-    room: Vec<u8>,
+    lines: RefCell<Lines>,
 }
 
 impl Logging {
     fn begin(owner: &Arc<Owner>) -> Self {
         Self {
-            ring: owner.shared.ring(owner.ring_bytes.load(Relaxed)),
+            pages: owner.shared.pages(owner.room_bytes.load(Relaxed)),
             sample: Sample::one_in(owner.one_in.load(Relaxed)),
-            lines: Lines::new(owner.format),
-            room: Vec::new(),
+            lines: RefCell::new(Lines::new(owner.format)),
             owner: Arc::clone(owner),
         }
     }
 
-    fn log(&mut self, done: &Completed<'_>) {
-        let level = level(done);
-        if level == Level::Usual && !self.sample.shows_next() && !is_traced(done) {
-            return self.ring.leave_out();
+    #[inline(always)]
+    fn log(&self, done: &Completed<'_>) {
+        if went_well(done) && !self.sample.shows_next() && !is_traced(done) {
+            return self.pages.leave_out();
         }
-        let line = self.lines.write(&mut self.room, done);
-        self.owner.shared.put(&self.ring, line, level);
+        self.put(done);
     }
+
+    #[inline(never)]
+    fn put(&self, done: &Completed<'_>) {
+        let lines = &mut *self.lines.borrow_mut();
+        let level = if went_well(done) { Level::Usual } else { level(done) };
+        self.owner.shared.put(&self.pages, level, |room| lines.write(room, done));
+    }
+}
+
+/// It is of the [level](level) that is lost first.
+#[inline(always)]
+fn went_well(done: &Completed<'_>) -> bool {
+    match (done.outcome, done.status) {
+        (Outcome::Answered, Some(status)) => status.as_u16() < 400,
+        _ => goes_otherwise_well(done),
+    }
+}
+
+/// The same of what was not answered by a handler.
+#[cold]
+fn goes_otherwise_well(done: &Completed<'_>) -> bool {
+    level(done) == Level::Usual
 }
 
 /// Somebody follows it.

@@ -1,15 +1,11 @@
 //! A line while it is written: room that is there, and what is left of it.
 //!
 //! A line has many short pieces, most of them known when this is compiled: those are copied as a few words each, without a look at who owns
-//! the room or how it grows. What does not fit is left out, and so is all behind it; [`written`] then makes more room and begins again, which a
-//! worker does a few times in its life.
+//! the room. What does not fit is left out, and so is all behind it.
 //!
-//! Invariant: a line is whole, or [`written`] does not return it.
+//! Invariant: a line is whole, or [`written`] says that it is not. What lies behind it in the room may have changed.
 
 use std::fmt;
-
-/// The least room, which most lines fit into.
-const ROOM_BYTES_MIN: usize = 1024;
 
 /// The digits of the numbers that most lines have, and how many they are.
 static SHORT: [([u8; 3], u8); 1000] = {
@@ -33,35 +29,13 @@ pub struct Cursor<'r> {
     is_short: bool,
 }
 
-/// What `write` makes, in room that grows until it has all of it.
+/// Has something written into this room. How many bytes it is, if there is room for them.
 #[inline(always)]
-pub fn written(room: &mut Vec<u8>, write: impl Fn(&mut Cursor<'_>)) -> &[u8] {
-    let bytes = match try_in(room, &write) {
-        Some(bytes) => bytes,
-        None => in_more(room, &write),
-    };
-    room.get(..bytes).unwrap_or_default()
-}
-
-/// How many bytes it takes, if there is room for them.
-#[inline(always)]
-fn try_in(room: &mut [u8], write: impl Fn(&mut Cursor<'_>)) -> Option<usize> {
+pub fn written(room: &mut [u8], write: impl FnOnce(&mut Cursor<'_>)) -> Option<usize> {
     let all = room.len();
     let mut cursor = Cursor { left: room, is_short: false };
     write(&mut cursor);
     if cursor.is_short { None } else { Some(all - cursor.left.len()) }
-}
-
-/// Apart from the first time: what is the same in all rounds of a loop would be done before it, needed or not.
-#[cold]
-#[inline(never)]
-fn in_more(room: &mut Vec<u8>, write: &dyn Fn(&mut Cursor<'_>)) -> usize {
-    loop {
-        room.resize((room.len() * 2).max(ROOM_BYTES_MIN), 0);
-        if let Some(bytes) = try_in(room, write) {
-            return bytes;
-        }
-    }
 }
 
 impl<'r> Cursor<'r> {

@@ -7,11 +7,14 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::cursor::{Cursor, written};
-use super::escape::{json, json_text, quoted};
-use super::ring::Level;
+use super::escape::{json, json_host, json_text, quoted};
+use super::pages::Level;
 use crate::h1::{Completed, Outcome};
 use crate::message::{RequestId, TraceContext};
+use crate::wire;
 use crate::wire::date::{DateBytes, imf_fixdate};
 
 /// How the lines of an [`AccessLog`](super::AccessLog) look.
@@ -47,32 +50,69 @@ pub fn level(done: &Completed<'_>) -> Level {
     }
 }
 
-/// What is the same in all lines of a second: `{"time":"1994-11-06T08:49:37Z","client":"`.
-const START_BYTES: usize = 41;
+/// What lies between the client and the target of most.
+const GET: &[u8; 27] = b"\",\"method\":\"GET\",\"target\":\"";
 
-/// Writes lines, and remembers what those of a second have in common.
+/// What is the same in all lines of a second, `{"time":"1994-11-06T08:49:37Z","client":"`, and in all of a client of these, with some room to write it.
+const START_BYTES: usize = 41 + 16 + GET.len();
+
+/// Routes whose part of a line is remembered, and the longest such part.
+const PARTS: usize = 32;
+const PART_BYTES: usize = 128;
+
+/// Writes lines, and remembers what those of a second, of a client or of a route have in common.
 pub struct Lines {
     format: LogFormat,
     second: u64,
+    /// With the client that came last, and what is behind it.
     start: [u8; START_BYTES],
     start_bytes: usize,
+    client: Option<Ipv4Addr>,
+    with_client_bytes: usize,
+    /// By the number of the route.
+    parts: Box<[Part]>,
+}
+
+/// What a line of JSON says of a request with this route and this status that was answered.
+#[derive(Clone, Copy)]
+struct Part {
+    pattern: (usize, usize),
+    status: u16,
+    /// Zero of one that is too long.
+    bytes: usize,
+    text: [u8; PART_BYTES],
 }
 
 impl Lines {
     /// Of this format.
     pub fn new(format: LogFormat) -> Self {
-        let mut lines = Self { format, second: 0, start: [0; START_BYTES], start_bytes: 0 };
+        let part = Part { pattern: (0, 0), status: 0, bytes: 0, text: [0; PART_BYTES] };
+        let parts = if format == LogFormat::Json { PARTS } else { 0 };
+        let mut lines = Self {
+            format,
+            second: 0,
+            start: [0; START_BYTES],
+            start_bytes: 0,
+            client: None,
+            with_client_bytes: 0,
+            parts: vec![part; parts].into(),
+        };
         lines.begin_second(0);
         lines
     }
 
-    /// The line of a request, in this room, which grows if it has to.
-    pub fn write<'l>(&mut self, room: &'l mut Vec<u8>, done: &Completed<'_>) -> &'l [u8] {
+    /// Writes the line of a request into this room, and says how long it is, if it has room.
+    #[inline]
+    pub fn write(&mut self, room: &mut [u8], done: &Completed<'_>) -> Option<usize> {
         if done.unix_seconds != self.second {
             self.begin_second(done.unix_seconds);
         }
         match self.format {
-            LogFormat::Json => written(room, |out| out.go_on(|out| self.json(out, done))),
+            LogFormat::Json => {
+                let client = self.remember_client(done);
+                let part = self.remember_part(done);
+                written(room, |out| out.go_on(|out| self.json(out, done, client, part)))
+            }
             LogFormat::Common | LogFormat::Combined => {
                 written(room, |out| out.go_on(|out| self.common(out, done)))
             }
@@ -98,6 +138,42 @@ impl Lines {
         };
         self.start_bytes = start.len();
         self.start[..start.len()].copy_from_slice(&start);
+        self.client = None;
+    }
+
+    /// Whether the start of a line is known up to its target.
+    #[inline(always)]
+    fn remember_client(&mut self, done: &Completed<'_>) -> bool {
+        let Some(IpAddr::V4(client)) = done.request.client_ip() else { return false };
+        if self.client != Some(client) {
+            let room = &mut self.start[self.start_bytes..];
+            let text = written(room, |out| {
+                ipv4(out, client);
+                out.put(GET);
+            });
+            self.with_client_bytes = self.start_bytes + text.unwrap_or_default();
+            self.client = text.map(|_| client);
+        }
+        self.client.is_some()
+    }
+
+    /// The place of what is known of its route and its status.
+    #[inline(always)]
+    fn remember_part(&mut self, done: &Completed<'_>) -> Option<usize> {
+        let (Some(route), Some(pattern), Some(status)) = (done.route_id, done.route, done.status) else {
+            return None;
+        };
+        if done.outcome != Outcome::Answered {
+            return None;
+        }
+        let at = route.0 as usize % PARTS;
+        // A pattern is the service's, and stays where it is.
+        let known = (pattern.as_ptr().addr(), pattern.len());
+        let part = self.parts.get_mut(at)?;
+        if part.pattern != known || part.status != status.as_u16() {
+            *part = Part { pattern: known, status: status.as_u16(), ..Part::of(pattern, status) };
+        }
+        (part.bytes > 0).then_some(at)
     }
 
     #[inline(always)]
@@ -132,53 +208,38 @@ impl Lines {
     }
 
     #[inline(always)]
-    fn json(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
+    fn json(&self, out: &mut Cursor<'_>, done: &Completed<'_>, has_client: bool, part: Option<usize>) {
         let request = done.request;
-        out.put_some(&self.start, self.start_bytes);
-        client(out, done, b"");
         let head = request.head();
-        if head.target_bytes().is_empty() {
-            // It could not be read.
-            out.put(b"\"");
+        let target = head.target_bytes();
+        if has_client && head.method == wire::Method::Get && !target.is_empty() {
+            out.put_some(&self.start, self.with_client_bytes);
         } else {
-            // A method is a token: nothing in it is escaped.
-            match request.method_str() {
-                "GET" => out.put(b"\",\"method\":\"GET\",\"target\":\""),
-                method => {
-                    out.put(b"\",\"method\":\"");
-                    out.text(method.as_bytes());
-                    out.put(b"\",\"target\":\"");
-                }
-            }
-            json(out, head.target_bytes());
-            out.put(b"\",\"version\":\"");
-            out.put(version(done));
-            out.put(b"\"");
+            out.go_on(|out| self.json_start(out, done));
         }
         let host = head.authority_bytes();
-        escaped(out, b",\"host\":\"", if host.is_empty() { None } else { Some(host) });
-        escaped(out, b",\"route\":\"", done.route.map(str::as_bytes));
-        out.put(b",\"status\":");
-        match status(done) {
-            Some(status) => out.put(status),
-            None => out.put(b"null"),
+        if !target.is_empty() && head.minor_version != 0 && !host.is_empty() {
+            json(out, target);
+            out.put(b"\",\"version\":\"HTTP/1.1\",\"host\":\"");
+            json_host(out, host);
+            out.put(b"\"");
+        } else {
+            out.go_on(|out| json_target(out, done));
         }
-        match done.outcome {
-            Outcome::Answered => out.put(b",\"outcome\":\"answered\""),
-            outcome => plain(out, b",\"outcome\":\"", outcome.name().as_bytes()),
+        match part.and_then(|at| self.parts.get(at)) {
+            Some(part) => out.put_some(&part.text, part.bytes),
+            None => out.go_on(|out| json_part(out, done)),
         }
         if let Some(error) = done.error {
             out.go_on(|out| failure(out, error));
         }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
-        if done.queue.is_zero() & done.handler.is_zero() & done.send.is_zero() {
+        if done.took_no_time {
             // What a turn answers takes no time by its clock.
             out.put(b",\"queue_us\":0,\"handler_us\":0,\"send_us\":0");
         } else {
-            figure(out, b",\"queue_us\":", micros(done.queue));
-            figure(out, b",\"handler_us\":", micros(done.handler));
-            figure(out, b",\"send_us\":", micros(done.send));
+            out.go_on(|out| times(out, done));
         }
         let [referer, user_agent] = request.first_of(["referer", "user-agent"]);
         escaped(out, b",\"referer\":\"", referer);
@@ -193,6 +254,67 @@ impl Lines {
         }
         out.put(b"}\n");
     }
+
+    /// What comes before the target, of what is not remembered.
+    #[inline(never)]
+    fn json_start(&self, out: &mut Cursor<'_>, done: &Completed<'_>) {
+        out.text(&self.start[..self.start_bytes]);
+        client(out, done, b"");
+        let head = done.request.head();
+        if !head.target_bytes().is_empty() {
+            // A method is a token: nothing in it is escaped.
+            out.put(b"\",\"method\":\"");
+            out.text(head.method_name().as_bytes());
+            out.put(b"\",\"target\":\"");
+        }
+    }
+}
+
+impl Part {
+    #[cold]
+    fn of(pattern: &str, status: StatusCode) -> Self {
+        let mut text = [0; PART_BYTES];
+        let bytes =
+            written(&mut text, |out| part(out, Some(pattern), status.as_str().as_bytes(), Outcome::Answered));
+        Self { pattern: (0, 0), status: 0, bytes: bytes.unwrap_or_default(), text }
+    }
+}
+
+/// The target, the version and the host, of what lacks one of them.
+#[cold]
+fn json_target(out: &mut Cursor<'_>, done: &Completed<'_>) {
+    let head = done.request.head();
+    if head.target_bytes().is_empty() {
+        // It could not be read.
+        out.put(b"\"");
+    } else {
+        json(out, head.target_bytes());
+        out.put(b"\",\"version\":\"");
+        out.put(version(done));
+        out.put(b"\"");
+    }
+    let host = head.authority_bytes();
+    escaped(out, b",\"host\":\"", if host.is_empty() { None } else { Some(host) });
+}
+
+#[inline(never)]
+fn json_part(out: &mut Cursor<'_>, done: &Completed<'_>) {
+    part(out, done.route, status(done).map_or(b"null", |status| status), done.outcome);
+}
+
+/// The route, the status and the outcome.
+fn part(out: &mut Cursor<'_>, route: Option<&str>, status: &[u8], outcome: Outcome) {
+    escaped(out, b",\"route\":\"", route.map(str::as_bytes));
+    out.put(b",\"status\":");
+    out.text(status);
+    plain(out, b",\"outcome\":\"", outcome.name().as_bytes());
+}
+
+#[inline(never)]
+fn times(out: &mut Cursor<'_>, done: &Completed<'_>) {
+    figure(out, b",\"queue_us\":", micros(done.queue));
+    figure(out, b",\"handler_us\":", micros(done.handler));
+    figure(out, b",\"send_us\":", micros(done.send));
 }
 
 /// The three digits of the status, if there is one.

@@ -38,7 +38,7 @@ const GAUGES: [&str; 4] = ["budget_events", "held_input_bytes", "held_output_byt
 /// `route` is the pattern, `/orders/{id}`, and `-` where none was found: there are as many series as routes, whatever paths are asked for. Of
 /// a service with more than 4096 routes the others count as `-`. Times are those of the worker's clock, see [`Completed`].
 ///
-/// A worker counts in memory of its own: eight loads and stores for each request, and no lock; the first request of each route allocates
+/// A worker counts in memory of its own: five loads and stores for each request, six for one that took time, and no lock; the first request of each route allocates
 /// 250 bytes. Showing them adds up those of all workers and reads seven files in `/proc`: half a millisecond of its worker.
 ///
 /// ```

@@ -11,8 +11,8 @@ mod escape;
 mod exposition;
 mod line;
 mod metrics;
+mod pages;
 mod process;
-mod ring;
 mod sample;
 #[cfg(not(loom))]
 mod sync;
@@ -29,6 +29,6 @@ pub use metrics::Metrics;
 #[cfg(feature = "internals")]
 pub mod internals {
     pub use super::line::Lines;
-    pub use super::ring::{Level, Put, Ring};
+    pub use super::pages::{Level, Page, Pages, Put};
     pub use super::writer::{Shared, Sink, start};
 }

@@ -1,11 +1,68 @@
-//! The primitives that the ring and its writer are built on, for the model checker.
+//! The primitives that the pages and their writer are built on, for the model checker.
 
-pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 pub use loom::thread::JoinHandle;
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
+
+/// What one thread at a time has. The model of a mutex lets nobody look at one that another thread holds: here a word says so.
+pub struct Lock<T> {
+    is_held: AtomicBool,
+    value: Mutex<T>,
+}
+
+pub struct Held<'l, T> {
+    lock: &'l Lock<T>,
+    value: Option<MutexGuard<'l, T>>,
+}
+
+impl<T> Lock<T> {
+    pub fn new(value: T) -> Self {
+        Self { is_held: AtomicBool::new(false), value: Mutex::new(value) }
+    }
+
+    pub fn hold(&self) -> Held<'_, T> {
+        loop {
+            match self.unless_held() {
+                Some(held) => return held,
+                None => loom::thread::yield_now(),
+            }
+        }
+    }
+
+    pub fn unless_held(&self) -> Option<Held<'_, T>> {
+        let taken = self.is_held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        taken.ok().map(|_| Held { lock: self, value: self.value.lock().ok() })
+    }
+
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut().expect("nobody panics")
+    }
+}
+
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("nobody panics")
+    }
+}
+
+impl<T> DerefMut for Held<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("nobody panics")
+    }
+}
+
+impl<T> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        self.value = None;
+        self.lock.is_held.store(false, Ordering::Release);
+    }
+}
 
 /// A thread that sleeps until somebody wakes it. Its mutex orders what it ordered in `std`: who wakes it before who was woken.
 #[derive(Clone)]

@@ -1,11 +1,12 @@
-//! The thread that writes what all workers have put into their rings.
+//! The thread that writes what all workers have put into their pages.
 //!
-//! It gathers for a moment, writes what there is in one call, and sleeps without a deadline when there is nothing. Who puts a line
-//! in wakes it only if it sleeps, or if a ring has become half full: a busy worker makes no system calls for its log.
+//! It gathers for a moment, writes what each worker has in one call, and sleeps without a deadline when it has found nothing twice in a row. Who puts a
+//! line in wakes it only if it sleeps, or if a page has become half full: a busy worker makes no system calls for its log.
 //!
 //! `tests/loom.rs` has it in every interleaving with a worker, but for the file and the hangup.
 //!
-//! Invariant: the thread is the only one that takes from the rings and that has the sink.
+//! Invariant: the thread is the only one that takes from the pages and that has the sink. When it sleeps, it has seen each page empty and
+//! left word there that it is to be woken.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,17 +18,14 @@ use std::time::Duration;
 use netpoll_core::signal::Signal;
 
 use super::line::Lines;
-use super::ring::{Level, Put, Ring};
+use super::pages::{Level, Page, Pages, Put};
 use super::sync::{
-    Arc, AtomicBool, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst,
-    Sleeper, fence, spawn,
+    Arc, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering::Relaxed, Sleeper, spawn,
 };
 use crate::message::guarded;
 
 /// How long lines are gathered, while there are any: so late a line is in its file at most, and so few writes there are.
 const GATHER: Duration = Duration::from_millis(20);
-/// What is gathered for one write.
-const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long the writer waits for a sink that takes nothing now and does not block, such as a standard output that a neighbour has set so, and
 /// how often it looks. Then the lines are lost.
@@ -77,9 +75,7 @@ impl Write for Sink {
 #[derive(Default)]
 pub struct Shared {
     writer: OnceLock<Sleeper>,
-    /// The writer sleeps, or is about to: who has something for it wakes it.
-    is_asleep: AtomicBool,
-    rings: Mutex<Rings>,
+    workers: Mutex<Workers>,
     orders: Mutex<Orders>,
     /// The writer has carried orders out.
     done: Condvar,
@@ -87,10 +83,10 @@ pub struct Shared {
     unwritten: AtomicU64,
 }
 
-/// The rings of all workers.
+/// The pages of all workers.
 #[derive(Default)]
-struct Rings {
-    live: Vec<Arc<Ring>>,
+struct Workers {
+    live: Vec<Arc<Pages>>,
     /// What those have lost that are gone, and what was left out of them on purpose.
     gone: [u64; 3],
     gone_sampled_out: u64,
@@ -114,27 +110,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// A ring for one more worker.
-    pub fn ring(&self, bytes: usize) -> Arc<Ring> {
-        let ring = Arc::new(Ring::new(bytes));
-        lock(&self.rings).live.push(Arc::clone(&ring));
-        ring
+    /// Pages for one more worker.
+    pub fn pages(&self, bytes_max: usize) -> Arc<Pages> {
+        let pages = Arc::new(Pages::new(bytes_max));
+        lock(&self.workers).live.push(Arc::clone(&pages));
+        pages
     }
 
-    /// Puts a line into a ring of this log.
-    pub fn put(&self, ring: &Ring, line: &[u8], level: Level) {
-        match ring.put(line, level) {
-            Put::Taken => {
-                // With the one in `sleep`: either it sees the line, or we see that it sleeps.
-                fence(SeqCst);
-                if self.is_asleep.load(Relaxed) && self.is_asleep.swap(false, Relaxed) {
-                    self.wake();
-                }
-            }
-            Put::TakenAndHalfFull | Put::Lost => self.wake(),
+    /// Has a line written into pages of this log, see [`Pages::put`].
+    #[inline(always)]
+    pub fn put(&self, pages: &Pages, level: Level, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        match pages.put(level, write) {
+            Put::Taken => {}
+            Put::TakenAndAwaited | Put::Lost => self.wake(),
         }
     }
 
+    #[cold]
     fn wake(&self) {
         if let Some(writer) = self.writer.get() {
             writer.wake();
@@ -172,16 +164,17 @@ impl Shared {
 
     /// Lines that there was no room for, by level.
     pub fn lost(&self) -> [u64; 3] {
-        let rings = lock(&self.rings);
-        let of =
-            |level| rings.gone[level as usize] + rings.live.iter().map(|ring| ring.lost(level)).sum::<u64>();
+        let workers = lock(&self.workers);
+        let of = |level| {
+            workers.gone[level as usize] + workers.live.iter().map(|pages| pages.lost(level)).sum::<u64>()
+        };
         Level::ALL.map(of)
     }
 
     /// Lines that were left out on purpose.
     pub fn sampled_out(&self) -> u64 {
-        let rings = lock(&self.rings);
-        rings.gone_sampled_out + rings.live.iter().map(|ring| ring.sampled_out()).sum::<u64>()
+        let workers = lock(&self.workers);
+        workers.gone_sampled_out + workers.live.iter().map(|pages| pages.sampled_out()).sum::<u64>()
     }
 
     /// Lines that the sink did not take.
@@ -209,10 +202,11 @@ impl Wake for Awaken {
 pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHandle<()>> {
     let of_thread = Arc::clone(&shared);
     let writer = |me| {
-        Writer { me, shared: of_thread, sink, lines, buffer: Vec::new(), reported: 0, is_torn: false }.run()
+        Writer { me, shared: of_thread, sink, lines, page: Page::default(), reported: 0, is_torn: false }
+            .run()
     };
     let (handle, sleeper) = spawn("netpoll-log", writer)?;
-    // Nobody has a ring yet, so nobody has missed it.
+    // Nobody has pages yet, so nobody has missed it.
     let _ = shared.writer.set(sleeper);
     Ok(handle)
 }
@@ -237,7 +231,8 @@ struct Writer {
     shared: Arc<Shared>,
     sink: Sink,
     lines: Lines,
-    buffer: Vec<u8>,
+    /// Empty but while it is written: given to a worker in exchange for a full one.
+    page: Page,
     /// Lost lines that the log tells of.
     reported: u64,
     /// The last line was not taken as a whole: it is ended before the next one.
@@ -247,9 +242,10 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         let waker = Waker::from(std::sync::Arc::new(Awaken(self.me.clone())));
+        let mut found_nothing = false;
         loop {
             let (flushes, ends) = self.take_orders(&waker);
-            let has_written = self.write_all();
+            let has_written = self.write_all(found_nothing);
             {
                 let mut orders = lock(&self.shared.orders);
                 orders.flushed = orders.flushed.max(flushes);
@@ -260,9 +256,11 @@ impl Writer {
             }
             if has_written {
                 self.me.sleep_for(GATHER);
-            } else {
-                self.sleep();
+            } else if found_nothing {
+                // Lines, orders and signals leave a token, which keeps the thread from sleeping.
+                self.me.sleep();
             }
+            found_nothing = !has_written;
         }
     }
 
@@ -291,100 +289,88 @@ impl Writer {
         asked
     }
 
-    /// Writes what is in the rings now. True if there was anything.
+    /// Writes what is there now. True if there was anything. Who puts a line into an empty page is told to wake this thread, if that is so.
     ///
-    /// What comes meanwhile is the next round's: who is faster than the disk keeps neither other rings waiting nor what was asked for.
-    fn write_all(&mut self) -> bool {
-        let rings = lock(&self.shared.rings).live.clone();
-        let (mut has_written, mut lines) = (false, 0);
-        for ring in &rings {
-            let end = ring.end();
-            loop {
-                lines += ring.take(&mut self.buffer, WRITE_BYTES, end);
-                if self.buffer.len() < WRITE_BYTES {
-                    break;
-                }
+    /// What comes meanwhile is the next round's: who is faster than the disk keeps neither other workers waiting nor what was asked for.
+    fn write_all(&mut self, is_awaited: bool) -> bool {
+        let workers = lock(&self.shared.workers).live.clone();
+        let (mut has_written, mut page) = (false, std::mem::take(&mut self.page));
+        for pages in &workers {
+            pages.take(&mut page, is_awaited, |page| {
                 has_written = true;
-                self.write_buffer(std::mem::take(&mut lines));
-            }
-        }
-        if lines > 0 {
-            has_written = true;
-            self.write_buffer(lines);
+                self.write(page);
+            });
         }
         // There is room again: the log says what it lacks.
         let lost = self.shared.all_lost();
         if lost > self.reported {
-            self.lines.write_lost(&mut self.buffer, lost - self.reported);
+            let mut line = Vec::new();
+            self.lines.write_lost(&mut line, lost - self.reported);
+            page.push(&line);
             has_written = true;
-            if self.write_buffer(0) {
+            if self.write(&mut page) {
                 self.reported = lost;
             }
         }
+        self.page = page;
         if has_written {
             // What it could not write it says at the next write.
             let _ = guarded(|| insist(|| self.sink.flush()));
         }
-        drop(rings);
-        self.forget_rings();
+        drop(workers);
+        self.forget_workers();
         has_written
     }
 
-    /// Lets go of the rings of workers that have ended.
-    fn forget_rings(&self) {
-        let Rings { live, gone, gone_sampled_out } = &mut *lock(&self.shared.rings);
-        live.retain_mut(|ring| {
-            // Having it alone is behind all that its worker did: a count would not tell.
-            let is_over = Arc::get_mut(ring).is_some_and(|ring| ring.is_empty());
+    /// Lets go of the pages of workers that have ended.
+    fn forget_workers(&self) {
+        let Workers { live, gone, gone_sampled_out } = &mut *lock(&self.shared.workers);
+        live.retain_mut(|pages| {
+            // Having them alone is behind all that their worker did: a count would not tell.
+            let is_over = Arc::get_mut(pages).is_some_and(Pages::are_empty);
             if is_over {
                 for level in Level::ALL {
-                    gone[level as usize] += ring.lost(level);
+                    gone[level as usize] += pages.lost(level);
                 }
-                *gone_sampled_out += ring.sampled_out();
+                *gone_sampled_out += pages.sampled_out();
             }
             !is_over
         });
     }
 
-    /// Writes what was gathered, which is so many lines. False if some of it was not taken.
-    fn write_buffer(&mut self, lines: u64) -> bool {
-        if self.is_torn {
-            self.buffer.insert(0, b'\n');
-        }
+    /// Writes a page, and clears it. False if some of it was not taken.
+    fn write(&mut self, page: &mut Page) -> bool {
+        let (text, lines) = page.lines();
+        let joined;
+        let text = match self.is_torn {
+            true => {
+                joined = [b"\n", text].concat();
+                &joined
+            }
+            false => text,
+        };
         let mut taken = 0;
         // The sink may be the program's, and panic.
         let outcome = guarded(|| {
-            while taken < self.buffer.len() {
-                match insist(|| self.sink.write(&self.buffer[taken..]))? {
+            while taken < text.len() {
+                match insist(|| self.sink.write(&text[taken..]))? {
                     0 => return Err(io::Error::from(io::ErrorKind::WriteZero)),
-                    bytes => taken = self.buffer.len().min(taken + bytes),
+                    bytes => taken = text.len().min(taken + bytes),
                 }
             }
             Ok(())
         });
         let is_written = outcome.is_some_and(|outcome| outcome.is_ok());
         if !is_written {
-            let whole = memchr::memchr_iter(b'\n', &self.buffer[..taken]).count() as u64;
+            let whole = memchr::memchr_iter(b'\n', &text[..taken]).count() as u64;
             // The first one ends what was torn before.
             let whole = whole.saturating_sub(u64::from(self.is_torn));
             self.shared.unwritten.fetch_add(lines.saturating_sub(whole), Relaxed);
         }
-        if let Some(last) = self.buffer[..taken].last() {
+        if let Some(last) = text[..taken].last() {
             self.is_torn = *last != b'\n';
         }
-        self.buffer.clear();
+        page.clear();
         is_written
-    }
-
-    fn sleep(&self) {
-        self.shared.is_asleep.store(true, Relaxed);
-        // With the one in `put`.
-        fence(SeqCst);
-        let is_empty = lock(&self.shared.rings).live.iter().all(|ring| ring.is_empty());
-        if is_empty {
-            // Orders and signals leave a token, which keeps the thread from sleeping.
-            self.me.sleep();
-        }
-        self.shared.is_asleep.store(false, Relaxed);
     }
 }

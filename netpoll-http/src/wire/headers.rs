@@ -165,14 +165,11 @@ fn is_same_name_as(wanted: &str, name: &[u8]) -> bool {
 #[inline(always)]
 fn are_same_letters(name: u64, wanted: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let differ = name ^ wanted;
-    if differ & !(ONES * 0x20) != 0 {
-        return false;
-    }
-    // The top bit of a byte that is a letter in any case, moved to the bit by which the cases differ.
-    let lower = (name | (ONES * 0x20)) & (ONES * 0x7f);
-    let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64));
-    differ & !((letters & (ONES << 7)) >> 2) == 0
+    // The top bit of a byte of the wanted one that is a letter in any case, moved to the bit by which the cases differ. What is wanted is mostly known
+    // when this is compiled, and so is this.
+    let lower = (wanted | (ONES * 0x20)) & (ONES * 0x7f);
+    let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64)) & !wanted;
+    (name ^ wanted) & !((letters & (ONES << 7)) >> 2) == 0
 }
 
 /// Ranges of one header line, relative to the start of the head.
@@ -409,7 +406,13 @@ impl HeadIndex {
         names: [&str; N],
         mut look: impl FnMut(usize, &'a [u8]),
     ) {
+        let shortest = names.iter().map(|name| name.len()).min().unwrap_or(0);
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
         for entry in self.filled() {
+            // Most are none of them, and of another length.
+            if usize::from(entry.name_len).wrapping_sub(shortest) > longest - shortest {
+                continue;
+            }
             for (at, name) in names.iter().enumerate() {
                 if usize::from(entry.name_len) == name.len()
                     && is_same_name(entry.name(head), name.as_bytes())

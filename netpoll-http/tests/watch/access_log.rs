@@ -470,7 +470,7 @@ fn a_disk_that_stands_still_holds_nobody_up_and_what_went_wrong_is_lost_last() {
     let paper = Paper::default();
     let ((asked, was_asked), (open, opened)) = (channel(), channel());
     let gate = Gate { paper: paper.clone(), asked, opened };
-    let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").ring_bytes(64 * 1024);
+    let log = AccessLog::to(gate, LogFormat::Common).expect("a thread").room_bytes(64 * 1024);
     let client = logged_to(&log);
     // Let go before the log, whose end waits for its writer.
     let open = open;
@@ -829,6 +829,62 @@ fn behind_a_trusted_proxy_the_line_names_the_client() {
 }
 
 #[test]
+fn a_line_says_what_its_own_request_was_whatever_came_before_it() {
+    // More than are remembered, and one that is too long for it.
+    const ROUTES: usize = 100;
+    let pattern = |route: usize| match route {
+        ROUTES => format!("/{}", "long-".repeat(60)),
+        route => format!("/route/{route}"),
+    };
+    let paper = Paper::default();
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread").room_bytes(4 << 20);
+    let service = move |_: &_| {
+        let answer = |request: &Request, reply: Reply| {
+            let status = match request.query_raw() {
+                Some("made") => StatusCode::CREATED,
+                Some("gone") => StatusCode::GONE,
+                _ => StatusCode::OK,
+            };
+            reply.bytes(status, "text/plain", b"an answer")
+        };
+        (0..=ROUTES).fold(Router::new(), |router, route| {
+            router.get(&pattern(route), answer).post(&pattern(route), answer)
+        })
+    };
+    let client = App::new(service).on_complete(log.hook()).test();
+    let peers = ["10.0.0.7:1", "10.0.0.8:1", "192.168.100.200:1", "[2001:db8::7]:1"];
+    let mut connections =
+        peers.map(|peer| client.connect_from(peer.parse::<std::net::SocketAddr>().expect("an address")));
+    let mut chance = Chance::new(9);
+    let mut expected = Vec::new();
+    for _ in 0..2000 {
+        let (route, peer) = (chance.below(ROUTES + 1), chance.below(peers.len()));
+        let method = ["GET", "GET", "POST"][chance.below(3)];
+        let (query, status) = [("", 200), ("?made", 201), ("?gone", 410)][chance.below(3)];
+        // Often the same again.
+        for _ in 0..=chance.below(3) {
+            let request = format!(
+                "{method} {}{query} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+                pattern(route)
+            );
+            connections[peer].send(request.as_bytes());
+            let client = peers[peer].trim_end_matches(":1").trim_matches(['[', ']']);
+            expected.push((client, method, format!("{}{query}", pattern(route)), pattern(route), status));
+        }
+    }
+    log.flush();
+    let text = paper.text();
+    assert_eq!(text.lines().count(), expected.len());
+    for (line, (client, method, target, route, status)) in text.lines().zip(expected) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let says =
+            ["client", "method", "target", "route"].map(|name| line[name].as_str().unwrap_or_default());
+        assert_eq!(says, [client, method, &target, &route]);
+        assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"answered".into()));
+    }
+}
+
+#[test]
 fn of_requests_that_went_well_one_in_so_many_has_a_line_and_of_others_each() {
     let paper = Paper::default();
     let log = AccessLog::to(paper.clone(), LogFormat::Common).expect("a thread").sample(10);
@@ -902,7 +958,7 @@ fn a_flood_of_lines_on_a_server_whose_disk_stands_still_holds_nobody_up_and_all_
         let ((asked, was_asked), (open, opened)) = (channel(), channel());
         let gate = Gate { paper: paper.clone(), asked, opened };
         let log = AccessLog::to(gate, LogFormat::Combined).expect("a thread");
-        let log = log.ring_bytes(64 * 1024).sample(one_in);
+        let log = log.room_bytes(64 * 1024).sample(one_in);
         // Let go before the log, whose end waits for its writer.
         let open = open;
         let running = Server::bind("127.0.0.1:0")
