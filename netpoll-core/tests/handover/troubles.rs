@@ -126,6 +126,7 @@ fn one_that_is_stuck_keeps_neither_the_next_one_nor_the_one_after_it() {
     assert!(new.join().unwrap().handed_over);
 }
 
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 #[test]
 fn what_one_that_was_stuck_has_left_is_drained_where_nobody_is_there_to_take_it() {
     let folder = Folder::new();
@@ -146,6 +147,7 @@ fn what_one_that_was_stuck_has_left_is_drained_where_nobody_is_there_to_take_it(
     assert_eq!(old.join().unwrap().moved, 0);
 }
 
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 #[test]
 fn a_path_may_be_as_long_as_the_kernel_takes_it() {
     let folder = Folder::new();
@@ -159,11 +161,13 @@ fn a_path_may_be_as_long_as_the_kernel_takes_it() {
 }
 
 /// How many sockets have this path: one that listens, those that were accepted there, and those that wait for that.
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 fn sockets_at(path: &Path) -> usize {
     let all = std::fs::read_to_string("/proc/net/unix").unwrap();
     all.lines().filter(|line| line.ends_with(path.to_str().unwrap())).count()
 }
 
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 #[test]
 fn of_two_that_come_at_once_the_second_follows_the_first() {
     let folder = Folder::new();
@@ -488,6 +492,7 @@ fn one_that_follows_without_a_descriptor() {
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
+#[cfg(all(target_os = "linux", not(netpoll_portable)))]
 #[test]
 fn connections_wait_until_the_one_that_follows_has_descriptors_for_them() {
     let folder = Folder::new();
