@@ -76,16 +76,18 @@ impl Offering {
         drain_within: Duration,
     ) -> Option<Self> {
         let succession = Arc::clone(&handle.succession.as_ref()?.shared);
-        let is_there = place.put().map_err(|error| handover.ended(Err(&handover.named(error)))).is_ok();
+        let handover = Arc::new(handover);
+        let failed = |error| handover.ended(Err(&handover.named(error)));
+        let is_there = place.put().map_err(failed).is_ok();
         if !is_there && before.is_none() {
             return None;
         }
         let bell = match &before {
             Some((channel, _)) => channel.bell(),
-            None => Arc::new(Doorbell::new().ok()?),
+            None => Arc::new(Doorbell::new().map_err(failed).ok()?),
         };
         let host = Host {
-            handover,
+            handover: Arc::clone(&handover),
             place,
             handle: handle.clone(),
             succession,
@@ -93,7 +95,8 @@ impl Offering {
             drain_within,
             bell: Arc::clone(&bell),
         };
-        let thread = std::thread::Builder::new().name("netpoll-handover".to_owned());
+        let name = "netpoll-handover";
+        let thread = std::thread::Builder::new().name(name.to_owned());
         let run = move || {
             if let Some((channel, at)) = before
                 && let Err(error) = receive_all(&channel, &host.handle, &at)
@@ -107,7 +110,7 @@ impl Offering {
         match thread.spawn(run) {
             Ok(thread) => Some(Self { bell, thread: Some(thread) }),
             Err(error) => {
-                crate::log::handover_failed(&error);
+                failed(sys::no_thread(name, error));
                 None
             }
         }
@@ -131,7 +134,7 @@ impl Drop for Offering {
 
 /// What the thread knows.
 struct Host {
-    handover: Handover,
+    handover: Arc<Handover>,
     place: Place,
     handle: Handle,
     succession: Arc<Succession>,
