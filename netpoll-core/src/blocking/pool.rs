@@ -133,7 +133,8 @@ impl Pool {
             let number =
                 (0..).find(|number| !state.threads.contains(number)).expect("fewer threads than numbers");
             let pool = self.clone();
-            let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
+            let name = format!("{name}-{number}");
+            let thread = std::thread::Builder::new().name(name.clone());
             match thread.spawn(move || pool.serve(number)) {
                 Ok(_) => {
                     state.threads.insert(number);
@@ -144,7 +145,7 @@ impl Pool {
                     let wakers = state.grant(jobs_max);
                     drop(state);
                     wake(wakers);
-                    return Err((with, error));
+                    return Err((with, sys::no_thread(&name, error)));
                 }
             }
         }

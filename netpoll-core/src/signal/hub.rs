@@ -45,7 +45,9 @@ impl Hub {
         let mut is_told = IS_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_told {
             let told = hub.clone();
-            std::thread::Builder::new().name("netpoll-signals".to_owned()).spawn(move || told.tell())?;
+            let name = "netpoll-signals";
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || told.tell());
+            thread.map_err(|error| sys::no_thread(name, error))?;
             *is_told = true;
         }
         Ok(hub.clone())

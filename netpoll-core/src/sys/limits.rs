@@ -61,7 +61,7 @@ pub fn missing(what: impl Into<String>, cause: io::Error) -> io::Error {
     io::Error::new(cause.kind(), Missing { what: what.into(), cause, cure })
 }
 
-/// The same for a thread, of this name.
+/// The same for a thread, of this name. That there are too many already is no `WouldBlock`, which those who wait for a socket take for its own.
 pub fn no_thread(name: &str, cause: io::Error) -> io::Error {
     let cure = match cause.raw_os_error() {
         Some(libc::EAGAIN) => {
@@ -73,7 +73,11 @@ pub fn no_thread(name: &str, cause: io::Error) -> io::Error {
         _ => "",
     };
     let what = format!("no thread for `{name}`");
-    io::Error::new(cause.kind(), Missing { what, cause, cure: cure.to_owned() })
+    let kind = match cause.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::ResourceBusy,
+        kind => kind,
+    };
+    io::Error::new(kind, Missing { what, cause, cure: cure.to_owned() })
 }
 
 /// Who can give more, where the error says of what there is none; a part of a sentence, or nothing.
@@ -150,8 +154,11 @@ mod tests {
                 "{said}"
             );
             let cause = error.get_ref().and_then(|error| error.source()).unwrap();
-            let cause = cause.downcast_ref::<io::Error>().unwrap();
-            assert_eq!(cause.kind(), error.kind(), "the kernel's own is its source");
+            assert!(
+                cause.downcast_ref::<io::Error>().unwrap().raw_os_error().is_some(),
+                "the kernel's own is its source"
+            );
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock);
         }
         let other = missing("a thing", of(libc::EACCES)).to_string();
         assert_eq!(other, format!("a thing: {}", of(libc::EACCES)));

@@ -48,6 +48,7 @@ impl Offering {
         drain_within: Duration,
     ) -> Option<Self> {
         let succession = Arc::clone(&handle.succession.as_ref()?.shared);
+        let handover = Arc::new(handover);
         let bell = Arc::clone(place.bell());
         let mut offering = Self { bell: Arc::clone(&bell), threads: Vec::new() };
         if let Some((mut channel, at)) = before {
@@ -55,18 +56,19 @@ impl Offering {
             succession.expect_arrivals();
             let (handle, family, succession) = (handle.clone(), Arc::clone(&family), Arc::clone(&succession));
             let arriving = Arriving { channel, handle, family, succession, at };
-            offering.spawn("netpoll-arrivals", move || arriving.take_in());
+            offering.spawn(&handover, "netpoll-arrivals", move || arriving.take_in());
         }
         let handle = handle.clone();
+        let named = Arc::clone(&handover);
         let host = Host { handover, place, handle, family, succession, manager, drain_within, bell };
-        offering.spawn("netpoll-handover", move || host.wait());
+        offering.spawn(&named, "netpoll-handover", move || host.wait());
         Some(offering)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) {
+    fn spawn(&mut self, handover: &Handover, name: &str, run: impl FnOnce() + Send + 'static) {
         match std::thread::Builder::new().name(name.to_owned()).spawn(run) {
             Ok(thread) => self.threads.push(thread),
-            Err(error) => crate::log::handover_failed(&error),
+            Err(error) => handover.ended(Err(&handover.named(sys::no_thread(name, error)))),
         }
     }
 }
@@ -88,7 +90,7 @@ impl Drop for Offering {
 
 /// What the thread knows.
 struct Host {
-    handover: Handover,
+    handover: Arc<Handover>,
     place: Taken,
     handle: Handle,
     family: Arc<Family>,
