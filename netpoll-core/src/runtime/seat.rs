@@ -265,7 +265,6 @@ pub fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
 }
 
 /// An error with the worker that it happened to.
-#[derive(Debug)]
 pub struct WorkerError {
     worker: usize,
     what: &'static str,
@@ -282,6 +281,13 @@ impl WorkerError {
 impl fmt::Display for WorkerError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "worker {} {}: {}{}", self.worker, self.what, self.cause, sys::cure(&self.cause))
+    }
+}
+
+/// As a `main` that returns the error shows it.
+impl fmt::Debug for WorkerError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), out)
     }
 }
 

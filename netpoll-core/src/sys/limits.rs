@@ -36,7 +36,6 @@ pub fn raise_open_files(want: u64) -> io::Result<u64> {
 }
 
 /// What there was none of, why, and who can give more.
-#[derive(Debug)]
 struct Missing {
     what: String,
     cause: io::Error,
@@ -46,6 +45,13 @@ struct Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}{}", self.what, self.cause, self.cure)
+    }
+}
+
+/// As a `main` that returns the error shows it.
+impl fmt::Debug for Missing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), out)
     }
 }
 
@@ -149,6 +155,10 @@ mod tests {
             (no_thread("a thing", of(libc::EPERM)), "clone3"),
         ] {
             let said = error.to_string();
+            assert!(
+                format!("{error:?}").contains(&format!("{said:?}")),
+                "also where it is returned from `main`"
+            );
             assert!(
                 said.contains("a thing") && said.contains(" (os error ") && said.contains(cure),
                 "{said}"

@@ -376,7 +376,8 @@ fn without_descriptors_to_start() {
     for backend in words.iter().filter_map(|word| word.parse::<Backend>().ok()) {
         let builder = Runtime::builder().workers(Workers::Count(4)).pin(false).backend(backend);
         let said = match builder.listen("127.0.0.1:0", |_worker| |_peer| Echo).unwrap().start() {
-            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => error.to_string(),
+            // As a `main` that returns it shows it.
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => format!("{error:?}"),
             // Not in this build.
             Err(error) => {
                 assert!(error.to_string().contains("feature"), "{error}");
