@@ -360,9 +360,9 @@ fn who_asks_one_that_was_followed_and_is_stuck_whether_it_is_alive_hears_that_th
         std::thread::yield_now();
     }
     operator.write_all(b"\r\n").unwrap();
-    assert_eq!(answer(&mut operator).0, "ok\n");
+    let (said, _) = answer(&mut operator);
     barrier.wait();
-    assert_eq!(answer(&mut stuck).0, "it was held");
+    assert_eq!((said, answer(&mut stuck).0), ("ok\n".to_owned(), "it was held".to_owned()));
     drop((stuck, operator));
     old.wait().unwrap();
 }
