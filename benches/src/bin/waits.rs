@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use benches::runner::{
     Conditions, Contestant, Failure, Figure, LOAD_CPU, Load, SERVER_CPU, Server, Template, Window, build,
-    digits, percentiles, run,
+    digits, get, percentiles, run,
 };
 use benches::{known_options, option, sys};
 
@@ -117,7 +117,11 @@ impl Plan {
                 program.display()
             );
             let template = Template { name: format!("{way} on {driver}"), command, configuration: None };
-            Contestant::new(Server::start(&template, "", &self.path)?, &load, &options, false)
+            // A process that may use one CPU alone has none to spare, and always blocks.
+            let server = Server::start_on(&[SERVER_CPU, LOAD_CPU], &template, "", |port| {
+                get(port, &self.path).map(drop)
+            })?;
+            Contestant::new(server, &load, &options, false)
         };
         (0..DRIVERS.len() * WAYS.len()).map(start).collect()
     }

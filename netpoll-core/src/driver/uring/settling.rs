@@ -160,9 +160,12 @@ fn unsent<S: Sink>(sink: &mut S, key: Key, mut rest: WriteQueue) {
 }
 
 impl State {
-    /// Notes that a receive found no buffer.
+    /// Notes that a receive found no buffer. Whoever is the first of a turn makes one more: one for each would make more than are needed, and
+    /// all of them come round, through a cache that holds some.
     pub fn starve(&mut self, key: Key) {
-        self.buffers.grow();
+        if self.starved.is_empty() {
+            self.buffers.grow();
+        }
         self.starved.push(key);
     }
 }
