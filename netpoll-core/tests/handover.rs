@@ -628,17 +628,26 @@ fn named_fd(socket: OwnedFd) -> ListenFd {
     ListenFd::new("web", socket)
 }
 
+/// A service manager that listens there.
+fn manager_at(path: &Path) -> UnixDatagram {
+    let manager = UnixDatagram::bind(path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    manager
+}
+
+/// What it is told next.
+fn told_next(manager: &UnixDatagram) -> String {
+    let mut text = [0; 256];
+    let len = manager.recv(&mut text).unwrap();
+    String::from_utf8_lossy(&text[..len]).into_owned()
+}
+
 #[test]
 fn a_service_manager_hears_who_serves_and_the_one_that_follows_knows_it_by_the_other_one() {
     let folder = Folder::new();
     let path = folder.0.join("notify.sock");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = || {
-        let mut text = [0; 256];
-        let len = manager.recv(&mut text).unwrap();
-        String::from_utf8_lossy(&text[..len]).into_owned()
-    };
+    let manager = manager_at(&path);
+    let hear = || told_next(&manager);
     let day = Duration::from_secs(86400);
     let old = builder(1, &folder.socket())
         .service_manager(ServiceManager::at(&path).unwrap().watchdog(day))

@@ -304,13 +304,8 @@ fn what_stands_beside_one_that_is_stuck_leaves_newcomers_to_the_next() {
 fn a_manager_that_is_busy_hears_of_the_next_process_before_this_one_ends() {
     let folder = Folder::new();
     let path = folder.0.join("notify.sock");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = || {
-        let mut text = [0; 256];
-        let len = manager.recv(&mut text).unwrap();
-        String::from_utf8_lossy(&text[..len]).into_owned()
-    };
+    let manager = manager_at(&path);
+    let hear = || told_next(&manager);
     let (told, outcomes) = mpsc::channel();
     let handover = Handover::at(folder.socket())
         .on_end(move |outcome| told.send(outcome.map_err(ToString::to_string)).unwrap());

@@ -95,12 +95,12 @@ impl<R: Register> Io for Streams<R> {
         match demand {
             Demand::Pause => {
                 source.bits |= PAUSED;
-                self.poller.reined(key, source);
+                self.poller.reined(key);
                 source.take_end_to_tell()
             }
             Demand::Flow => {
                 source.bits &= !PAUSED;
-                self.poller.reined(key, source);
+                self.poller.reined(key);
                 (!R::MOVES_BYTES || source.has(POLLED)) && source.bits & (READABLE | ENDED) == READABLE
             }
         }

@@ -56,8 +56,8 @@ pub trait Register {
     }
 
     /// Whether a stream is paused has changed.
-    fn reined(&self, key: Key, source: &Source) {
-        let _ = (key, source);
+    fn reined(&self, key: Key) {
+        let _ = key;
     }
 
     /// Sends what is queued of a stream that is not held up, in the next wait. `None` if the engine is to send it at once.
@@ -182,8 +182,8 @@ impl<R: Register> Register for Rc<R> {
         R::release(self, key, fd);
     }
 
-    fn reined(&self, key: Key, source: &Source) {
-        R::reined(self, key, source);
+    fn reined(&self, key: Key) {
+        R::reined(self, key);
     }
 
     #[inline]

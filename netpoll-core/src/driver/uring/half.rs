@@ -327,7 +327,7 @@ impl Register for Half {
         state.ring.close(fd);
     }
 
-    fn reined(&self, key: Key, _source: &Source) {
+    fn reined(&self, key: Key) {
         // Who is let go to be offered what it left, and gives way again, must not have received in between.
         self.rein_later(key);
     }
