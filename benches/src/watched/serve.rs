@@ -84,7 +84,7 @@ fn write_line(line: &mut String, done: &Completed<'_>) -> std::fmt::Result {
     write!(
         line,
         "{{\"time\":{},\"client\":\"{}\",\"method\":\"{}\",\"target\":\"{}\",\"host\":\"{}\",\"route\":\"{}\",\"status\":{},\
-        \"bytes_in\":{},\"bytes_out\":{},\"queue_us\":{},\"handler_us\":{},\"send_us\":{},\"user_agent\":\"{}\"",
+        \"bytes_in\":{},\"bytes_out\":{},\"user_agent\":\"{}\"",
         done.unix_seconds,
         request.peer(),
         request.method_str(),
@@ -94,11 +94,13 @@ fn write_line(line: &mut String, done: &Completed<'_>) -> std::fmt::Result {
         done.status.map_or(0, |status| status.as_u16()),
         done.bytes_in,
         done.bytes_out,
-        done.queue.as_micros(),
-        done.handler.as_micros(),
-        done.send.as_micros(),
         text("user-agent").escape_default(),
     )?;
+    for (name, time) in [("queue_us", done.queue), ("handler_us", done.handler), ("send_us", done.send)] {
+        if !time.is_zero() {
+            write!(line, ",\"{name}\":{}", time.as_micros())?;
+        }
+    }
     if let Some(id) = request.extensions().get::<RequestId>() {
         write!(line, ",\"request_id\":\"{id}\"")?;
     }

@@ -33,8 +33,8 @@ pub enum LogFormat {
     #[default]
     Combined,
     /// An object in each line, with all that is known: `time`, `client`, `method`, `target`, `version`, `host`, `route`, `status` (null if there was no
-    /// answer), `outcome` ([`Outcome::name`]), `bytes_in`, `bytes_out`, `queue_us`, `handler_us`, `send_us` (microseconds), and, where
-    /// there is one, `error` ([`Completed::error`]: why it is a 5xx), `referer`, `user_agent`, `request_id`, `trace_id`.
+    /// answer), `outcome` ([`Outcome::name`]), `bytes_in`, `bytes_out`, and, where there is one, `queue_us`, `handler_us`, `send_us`
+    /// (microseconds; what is answered within a turn takes none by the worker's clock, and zeros are left out), `error` ([`Completed::error`]: why it is a 5xx), `referer`, `user_agent`, `request_id`, `trace_id`.
     Json,
 }
 
@@ -235,10 +235,8 @@ impl Lines {
         }
         figure(out, b",\"bytes_in\":", done.bytes_in);
         figure(out, b",\"bytes_out\":", done.bytes_out);
-        if done.took_no_time {
-            // What a turn answers takes no time by its clock.
-            out.put(b",\"queue_us\":0,\"handler_us\":0,\"send_us\":0");
-        } else {
+        // What a turn answers takes no time by its clock.
+        if !done.took_no_time {
             out.go_on(|out| times(out, done));
         }
         let [referer, user_agent] = request.first_of(["referer", "user-agent"]);
@@ -312,9 +310,9 @@ fn part(out: &mut Cursor<'_>, route: Option<&str>, status: &[u8], outcome: Outco
 
 #[inline(never)]
 fn times(out: &mut Cursor<'_>, done: &Completed<'_>) {
-    figure(out, b",\"queue_us\":", micros(done.queue));
-    figure(out, b",\"handler_us\":", micros(done.handler));
-    figure(out, b",\"send_us\":", micros(done.send));
+    time(out, b",\"queue_us\":", done.queue);
+    time(out, b",\"handler_us\":", done.handler);
+    time(out, b",\"send_us\":", done.send);
 }
 
 /// The three digits of the status, if there is one.
@@ -355,8 +353,13 @@ fn figure<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], value: u64) {
     out.number(value);
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+/// A member with a time, if it took any.
+#[inline(always)]
+fn time<const N: usize>(out: &mut Cursor<'_>, start: &[u8; N], time: Duration) {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    if micros > 0 {
+        figure(out, start, micros);
+    }
 }
 
 /// The address of who asked, as far as it is known; a Unix socket has none.

@@ -8,6 +8,10 @@
 //! The kernel says how much it has filled, and not where: the places of answers follow from their order. Whoever takes one out of it has
 //! all found first.
 //!
+//! It goes on where the last receive has ended, and copies to there. One message of four bytes would put all large ones behind it askew, each
+//! of which takes it a quarter more time. So behind a large one that ended inside a page it is told to begin with the next page: where
+//! it goes on stands in shared memory, and it looks there with each receive.
+//!
 //! Invariant: of a block that was provided the kernel writes only behind what it has reported; one that is full is written
 //! to again when it was provided again, which is when its chunks are delivered and nothing is sent from it.
 
@@ -19,6 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use super::ring::{Answer, Ring};
+use super::selftest::Features;
 
 /// The only group.
 pub const GROUP: u16 = 0;
@@ -39,6 +44,10 @@ const BLOCKS_MAX: usize = 32;
 const WHOLE_BLOCK_BYTES: usize = 8 * 1024;
 const WHOLE_BLOCKS: usize = 32;
 
+/// Where large receives begin, and how large those are.
+pub const PAGE: usize = 4096;
+const LARGE: i32 = PAGE as i32 / 2;
+
 const _: () = assert!(BLOCKS_MAX <= ENTRIES as usize && WHOLE_BLOCKS <= ENTRIES as usize);
 
 struct Block {
@@ -50,6 +59,8 @@ struct Block {
     pins: u32,
     /// The kernel has it.
     is_provided: bool,
+    /// Where it stands among the entries.
+    entry: u16,
 }
 
 /// The blocks of a ring, and the ring in which it finds them.
@@ -66,6 +77,10 @@ pub struct Buffers {
     surplus: usize,
     /// They are the kernel's for good.
     is_leaked: bool,
+    /// Large receives begin with a page.
+    aligns: bool,
+    /// The last receive was large, and the kernel goes on with its block.
+    behind_large: Option<u16>,
 }
 
 /// A part of a block that was received.
@@ -81,7 +96,8 @@ impl Buffers {
     ///
     /// # Errors
     /// The kernel's: `EINVAL` before Linux 5.19, or 6.12 with incremental ones.
-    pub fn new(ring: &Ring, is_incremental: bool) -> io::Result<Self> {
+    pub fn new(ring: &Ring, features: Features) -> io::Result<Self> {
+        let is_incremental = features.incremental_buffers;
         let (block_bytes, blocks, blocks_max) = match is_incremental {
             true => (BLOCK_BYTES, BLOCKS, BLOCKS_MAX),
             false => (WHOLE_BLOCK_BYTES, WHOLE_BLOCKS, WHOLE_BLOCKS),
@@ -97,6 +113,8 @@ impl Buffers {
             live: 0,
             surplus: 0,
             is_leaked: false,
+            aligns: is_incremental && features.aligned_receives && ring.defers(),
+            behind_large: None,
         };
         let (address, flags) =
             (entries.as_ptr().expose_provenance() as u64, u16::from(is_incremental) * INCREMENTAL);
@@ -117,7 +135,7 @@ impl Buffers {
             return false;
         }
         let memory = Some(allocate(block_layout(self.block_bytes)));
-        let block = Block { memory, filled: 0, pins: 0, is_provided: false };
+        let block = Block { memory, filled: 0, pins: 0, is_provided: false, entry: 0 };
         let index = match self.blocks.iter().position(|block| block.memory.is_none()) {
             Some(index) => {
                 self.blocks[index] = block;
@@ -184,6 +202,43 @@ impl Buffers {
         );
         block.is_provided = goes_on;
         block.pins += 1;
+        self.behind_large = (goes_on && answer.result >= LARGE).then_some(id);
+    }
+
+    /// Has the next receive begin with a page, if the last one was large. Only while the kernel cannot receive: between the enters of a ring that
+    /// [defers](Ring::defers) its work.
+    #[inline]
+    pub fn align(&mut self) {
+        if let Some(id) = self.behind_large.take()
+            && self.aligns
+        {
+            self.go_to_page(usize::from(id));
+        }
+    }
+
+    fn go_to_page(&mut self, index: usize) {
+        let (block, block_bytes) = (&self.blocks[index], self.block_bytes);
+        let (filled, page) = (block.filled, block.filled.next_multiple_of(PAGE));
+        let Some(memory) = block.memory.filter(|_| block.is_provided && page < block_bytes) else { return };
+        let start = memory.as_ptr().expose_provenance() as u64;
+        let entry = self.entry(block.entry);
+        // Not if it has received more than was placed yet.
+        if entry.len() as usize == block_bytes - filled {
+            entry.set_addr(start + page as u64);
+            entry.set_len((block_bytes - page) as u32);
+            self.blocks[index].filled = page;
+        }
+    }
+
+    /// One of the entries that are shared with the kernel.
+    fn entry(&mut self, at: u16) -> &mut BufRingEntry {
+        assert!(at < ENTRIES);
+        // SAFETY: the offset is inside the allocation, which is of `ENTRIES` entries. (test: `what_has_come_lies_in_the_blocks`)
+        let entry = unsafe { self.entries.add(usize::from(at)) };
+        // SAFETY: the entry is allocated, and was zeroed at first. Nobody else has a reference to it, and the kernel, which moves the entry that
+        // it receives into, does so only within an enter: one that is behind the tail it does not know, and others are asked for by
+        // `go_to_page` alone. (tests: `what_has_come_lies_in_the_blocks`, `a_large_receive_begins_with_a_page`)
+        unsafe { &mut *entry.as_ptr() }
     }
 
     /// A chunk is held once more.
@@ -236,14 +291,12 @@ impl Buffers {
         let block = &mut self.blocks[index];
         let memory = block.memory.expect("only a block is provided");
         (block.filled, block.is_provided) = (0, true);
-        let at = usize::from(self.tail & (ENTRIES - 1));
-        // SAFETY: the offset has to be inside the allocation, which is of `ENTRIES` entries. (test: `what_has_come_lies_in_the_blocks`)
-        let slot = unsafe { self.entries.add(at) };
-        // SAFETY: the entry is allocated, zeroed at first, and the kernel only reads it. Nobody else has a reference to it.
-        // (test: `what_has_come_lies_in_the_blocks`)
-        let entry = unsafe { &mut *slot.as_ptr() };
+        block.entry = self.tail & (ENTRIES - 1);
+        let at = block.entry;
+        let block_bytes = self.block_bytes as u32;
+        let entry = self.entry(at);
         entry.set_addr(memory.as_ptr().expose_provenance() as u64);
-        entry.set_len(self.block_bytes as u32);
+        entry.set_len(block_bytes);
         entry.set_bid(index as u16);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the pointer has to be that of the first entry. (test: `what_has_come_lies_in_the_blocks`)
@@ -301,9 +354,9 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 }
 
 fn entries_layout() -> Layout {
-    Layout::array::<BufRingEntry>(ENTRIES.into()).and_then(|layout| layout.align_to(4096)).expect("a page")
+    Layout::array::<BufRingEntry>(ENTRIES.into()).and_then(|layout| layout.align_to(PAGE)).expect("a page")
 }
 
 fn block_layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes, 4096).expect("less than the address space")
+    Layout::from_size_align(bytes, PAGE).expect("less than the address space")
 }

@@ -176,7 +176,7 @@ impl Half {
     /// The kernel's.
     pub fn new(features: Features) -> io::Result<Self> {
         let ring = Ring::new()?;
-        let buffers = Buffers::new(&ring, features.incremental_buffers)?;
+        let buffers = Buffers::new(&ring, features)?;
         let state = State {
             ring,
             buffers,

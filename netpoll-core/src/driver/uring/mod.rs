@@ -247,6 +247,7 @@ impl Driver for Uring {
             state.ring.take_in();
             Ok(())
         } else {
+            state.buffers.align();
             state.ring.enter(sleeps, time)
         };
         state.note_short_sends();

@@ -102,6 +102,8 @@ pub struct Ring {
     enters: u64,
     /// Of the orders that the kernel has not taken, one is to close something.
     closes: bool,
+    /// See [`defers`](Self::defers).
+    defers: bool,
 }
 
 impl Ring {
@@ -116,11 +118,9 @@ impl Ring {
             builder
         };
         // What is ready is done by the enter that waits (6.1); else whenever the thread enters the kernel.
-        let ring = common()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .build(ORDERS)
-            .or_else(|_| common().setup_coop_taskrun().setup_taskrun_flag().build(ORDERS))?;
+        let deferring = common().setup_defer_taskrun().setup_taskrun_flag().build(ORDERS);
+        let defers = deferring.is_ok();
+        let ring = deferring.or_else(|_| common().setup_coop_taskrun().setup_taskrun_flag().build(ORDERS))?;
         let params = ring.params();
         if !(params.is_feature_nodrop()
             && params.is_feature_ext_arg()
@@ -130,7 +130,20 @@ impl Ring {
         }
         // SAFETY: the ring is open. (test: `a_wait_ends_in_time_or_by_the_bell`)
         let name = sys::RingName::of(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) });
-        Ok(Self { ring, name, came: VecDeque::new(), short_sends: Vec::new(), enters: 0, closes: false })
+        Ok(Self {
+            ring,
+            name,
+            came: VecDeque::new(),
+            short_sends: Vec::new(),
+            enters: 0,
+            closes: false,
+            defers,
+        })
+    }
+
+    /// Whether the kernel does its work within enters only.
+    pub fn defers(&self) -> bool {
+        self.defers
     }
 
     pub fn io_uring(&self) -> &IoUring {

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::buffers::{Buffers, GROUP};
+use super::buffers::{Buffers, GROUP, PAGE};
 use super::ring::{Answer, Ring, SOON, special};
 use crate::sys;
 
@@ -26,6 +26,8 @@ pub struct Features {
     pub incremental_buffers: bool,
     /// A receive ends by itself when it has brought so much (Linux 6.17).
     pub caps: bool,
+    /// It can be told where in a block it goes on.
+    pub aligned_receives: bool,
 }
 
 /// Why there is no ring.
@@ -74,16 +76,21 @@ fn try_all() -> Result<Features, Refusal> {
     let ring = Ring::new().map_err(|error| refusal(NO_RING, error))?;
     let lacks = |what| move |error| refusal(what, error);
     // The ring is dropped in front of its buffers.
-    let (buffers, incremental_buffers) = match Buffers::new(&ring, true) {
-        Ok(buffers) => (buffers, true),
-        Err(_) => (Buffers::new(&ring, false).map_err(lacks("provided buffers"))?, false),
+    let all = Features { incremental_buffers: true, caps: true, aligned_receives: true };
+    let few = Features { incremental_buffers: false, ..all };
+    // The ring is dropped in front of its buffers.
+    let (buffers, features) = match Buffers::new(&ring, all) {
+        Ok(buffers) => (buffers, all),
+        Err(_) => (Buffers::new(&ring, few).map_err(lacks("provided buffers"))?, few),
     };
     let mut trial = Trial { ring, buffers };
     trial.receives(None).map_err(lacks("receiving many times with one order"))?;
     trial.sends().map_err(lacks("sending without an answer"))?;
     trial.polls().map_err(lacks("polling"))?;
     let caps = trial.receives(Some(3)).is_ok();
-    Ok(Features { incremental_buffers, caps })
+    // The last one: if it fails, nothing is where it is looked for.
+    let aligned_receives = features.incremental_buffers && trial.aligns().is_ok();
+    Ok(Features { caps, aligned_receives, ..features })
 }
 
 struct Trial {
@@ -122,6 +129,22 @@ impl Trial {
         wants(last.result == -libc::ECANCELED && !last.has_more())
     }
 
+    /// What comes behind a large message begins with a page.
+    fn aligns(&mut self) -> io::Result<()> {
+        static LARGE: [u8; 3000] = [b'x'; 3000];
+        let (ours, mut theirs) = UnixStream::pair()?;
+        self.ring.receive(ours.as_fd(), GROUP, None, 4);
+        let mut starts = Vec::new();
+        for bytes in [&LARGE[..], b"abcdef", b"gh"] {
+            theirs.write_all(bytes)?;
+            let answer = self.answer()?;
+            starts.push(self.take_whole(answer, bytes)?);
+            self.buffers.align();
+        }
+        let pages: Vec<_> = starts.iter().map(|start| start % PAGE).collect();
+        wants(pages[1..] == [0, 6])
+    }
+
     fn take(&mut self, answer: Answer) -> io::Result<()> {
         if let Some(error) = answer.error() {
             return Err(error);
@@ -129,6 +152,16 @@ impl Trial {
         let chunk = self.buffers.received(answer).ok_or(io::ErrorKind::Unsupported)?;
         self.buffers.release(chunk);
         Ok(())
+    }
+
+    /// The same of what has to be this. Returns its address.
+    fn take_whole(&mut self, answer: Answer, bytes: &[u8]) -> io::Result<usize> {
+        let chunk = self.buffers.received(answer).ok_or(io::ErrorKind::Unsupported)?;
+        // SAFETY: the chunk is held, and nobody else looks at it. (test: `a_large_receive_begins_with_a_page`)
+        let came = unsafe { self.buffers.place(chunk).bytes() };
+        let (is_it, start) = (came == bytes, came.as_ptr().addr());
+        self.buffers.release(chunk);
+        wants(is_it).map(|()| start)
     }
 
     /// What fits is sent without a word, and of what does not the answer says how much did.

@@ -20,6 +20,8 @@ struct Worker {
     received: HashMap<Key, Vec<u8>>,
     /// Lengths of chunks.
     chunks: Vec<usize>,
+    /// Their addresses.
+    places: Vec<usize>,
     told: Vec<String>,
     /// What was given back of output.
     unsent: Vec<u8>,
@@ -34,6 +36,7 @@ impl Worker {
             pool: Pool::new(1 << 20),
             received: HashMap::new(),
             chunks: Vec::new(),
+            places: Vec::new(),
             told: Vec::new(),
             unsent: Vec::new(),
             unfinished: Vec::new(),
@@ -70,6 +73,7 @@ impl Sink for Worker {
     fn received(&mut self, _io: &mut dyn Io, key: Key, chunk: &mut [u8]) -> Verdict {
         self.received.entry(key).or_default().extend_from_slice(chunk);
         self.chunks.push(chunk.len());
+        self.places.push(chunk.as_ptr().addr());
         if self.echoes { Verdict::Reply { start: 0, end: chunk.len() as u32 } } else { Verdict::Continue }
     }
 
@@ -217,6 +221,57 @@ fn what_has_come_lies_in_the_blocks() {
         }
         assert!(keys.iter().all(|key| worker.bytes(*key) == sent));
     }
+}
+
+#[test]
+fn a_large_receive_begins_with_a_page() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    if !probe().unwrap().aligned_receives {
+        return eprintln!("skipped: a receive goes on where the last one ended");
+    }
+    let mut worker = Worker::new();
+    let mut theirs = pair(&mut driver, KEY);
+    let mut sent = Vec::new();
+    // Each round takes four pages of a block. One more, and the receive would end at its cap.
+    for _ in 0..4 {
+        let mut starts = Vec::new();
+        for len in [4, 5, 3000, 4096, 5000] {
+            let part = pattern(len);
+            theirs.write_all(&part).unwrap();
+            sent.extend_from_slice(&part);
+            starts.push(worker.places.len());
+            turn_until(&mut driver, &mut worker, |worker| worker.bytes(KEY).len() == sent.len());
+        }
+        // What is small follows upon what came last, and so does what comes behind it.
+        let places: Vec<_> =
+            starts.iter().map(|start| worker.places[*start] - worker.places[starts[0]]).collect();
+        assert_eq!(places, [0, 4, 9, 4096, 8192]);
+    }
+    assert_eq!(worker.bytes(KEY), sent);
+}
+
+#[test]
+fn a_block_in_which_more_has_come_than_is_delivered_stays_as_it_is() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let keys: Vec<Key> = (0..40).map(|index| Key::new(1, 1, index)).collect();
+    let mut theirs: Vec<TcpStream> = keys.iter().map(|key| pair(&mut driver, *key)).collect();
+    // Each turn delivers one, and the kernel fills the rest of a block, or all of it, meanwhile.
+    let limits = Limits { events: 1, ..LIMITS };
+    let sent = pattern(5000 * 8);
+    for part in sent.chunks(5000) {
+        for peer in &mut theirs {
+            peer.write_all(part).unwrap();
+        }
+        let began = Instant::now();
+        let so_far = worker.bytes(KEY).len() + part.len();
+        while keys.iter().any(|key| worker.bytes(*key).len() < so_far) {
+            assert!(began.elapsed() < LONG);
+            driver.wait(&limits, Wait::Block(Some(Duration::from_millis(100)))).unwrap();
+            driver.deliver(&limits, &mut worker);
+        }
+    }
+    assert!(keys.iter().all(|key| worker.bytes(*key) == sent));
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn in_a_storm_of_orders_everybody_gets_their_own_bytes_and_a_driver_may_go_at_an
         let features = Features {
             incremental_buffers: features.incremental_buffers && round % 3 > 0,
             caps: features.caps && round % 2 > 0,
+            aligned_receives: features.aligned_receives && round % 5 > 0,
         };
         let (mut driver, bell) = driver_with(features).unwrap();
         let limits = Limits { events: 1 + below(12), read_bytes: 1 + below(40_000), accepts: 8 };
