@@ -65,10 +65,13 @@ impl Protocol for Metronome {
     }
 
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        // While it spins, once in each turn, behind what the turn has brought.
+        self.look_back(true);
         self.tick(conn)
     }
 
     fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.look_back(false);
         self.tick(conn)
     }
 
@@ -93,16 +96,26 @@ impl Metronome {
         }
     }
 
-    fn tick(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let shared = Rc::clone(&self.run);
-        let run = &mut *shared.borrow_mut();
-        let now = run.now();
-        if self.is_spinning && run.touched == self.last_touched {
+    /// Notes what the turn was that is over, if one is: within it nothing says that nothing will come.
+    fn look_back(&mut self, is_over: bool) {
+        let (now, touched) = {
+            let run = self.run.borrow();
+            (run.now(), run.touched)
+        };
+        if is_over && self.is_spinning && touched == self.last_touched {
             self.meter.was_idle(now - self.last_tick);
             // A whole turn brought no news of any connection.
             self.is_looking = false;
         }
-        (self.last_tick, self.last_touched) = (now, run.touched);
+        if is_over || !self.is_spinning {
+            (self.last_tick, self.last_touched) = (now, touched);
+        }
+    }
+
+    fn tick(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let shared = Rc::clone(&self.run);
+        let run = &mut *shared.borrow_mut();
+        let now = run.now();
         self.advance(run, now, conn);
         if run.phase != Phase::Over {
             if run.phase != Phase::Quiet && !self.is_looking {

@@ -170,15 +170,32 @@ fn closes_when_told() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
     (to, open)
 }
 
+/// Clients of this server that its end has arrived at, and that have not closed.
+fn ends_at_clients_of(to: SocketAddr) -> usize {
+    const CLOSE_WAIT: &str = "08";
+    let (table, port) = (std::fs::read_to_string("/proc/net/tcp").unwrap(), format!(":{:04X}", to.port()));
+    let is_one = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2].ends_with(&port) && fields[3] == CLOSE_WAIT
+    };
+    table.lines().skip(1).filter(is_one).count()
+}
+
 #[test]
 fn connections_that_the_server_closed_meanwhile_are_made_anew_before_the_window() {
     let (to, open) = closes_when_told();
     let mut client = StandBy::ready(to, "--connections 200 --echo 8 --requests 1000");
     assert_eq!(client.window("")["reconnected"], 0);
-    // It finds the ends and the order at the same time: over loopback an end has arrived when the call returns.
+    while open.lock().unwrap().len() < 200 {
+        thread::yield_now();
+    }
+    // It finds the ends and the order at the same time.
     client.signal("STOP");
     for stream in open.lock().unwrap().drain(..).skip(50) {
         stream.shutdown(Shutdown::Both).unwrap();
+    }
+    while ends_at_clients_of(to) < 150 {
+        thread::yield_now();
     }
     client.order("");
     client.signal("CONT");

@@ -47,7 +47,8 @@ pub struct Side {
     pub soon: u32,
     /// It is in the list of those whose rein has changed.
     pub is_reined: bool,
-    pub is_listener: bool,
+    /// Its port is to be free when it is let go: of listeners and of datagram sockets.
+    pub closes_at_once: bool,
 }
 
 impl Side {
@@ -273,7 +274,7 @@ impl Register for Half {
     fn register_listener(&self, fd: BorrowedFd<'_>, key: Key, shared: bool) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
         if state.sides.get(key).is_none() {
-            state.sides.insert(key, Side { is_listener: true, ..Side::default() });
+            state.sides.insert(key, Side { closes_at_once: true, ..Side::default() });
         }
         state.poll_peers(fd, key, shared);
         Ok(())
@@ -285,7 +286,7 @@ impl Register for Half {
         }
         let mut state = self.state.borrow_mut();
         if let Some(side) = state.sides.get_mut(key) {
-            let side = std::mem::replace(side, Side { is_listener: true, ..Side::default() });
+            let side = std::mem::replace(side, Side { closes_at_once: true, ..Side::default() });
             state.forget(&side);
         }
         Ok(())
@@ -297,7 +298,11 @@ impl Register for Half {
 
     fn register_datagrams(&self, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
         self.begin(key);
-        self.state.borrow_mut().poll_datagrams(fd, key);
+        let mut state = self.state.borrow_mut();
+        if let Some(side) = state.sides.get_mut(key) {
+            side.closes_at_once = true;
+        }
+        state.poll_datagrams(fd, key);
         Ok(())
     }
 
@@ -319,7 +324,7 @@ impl Register for Half {
             return drop(fd);
         }
         state.forget(&side);
-        if side.is_listener {
+        if side.closes_at_once {
             // Its port is free when this returns, as it is with a poller.
             state.submit();
             return drop(fd);

@@ -201,6 +201,25 @@ fn a_look_that_finds_nothing_is_no_system_call() {
 }
 
 #[test]
+fn looks_find_all_that_has_come_also_when_it_is_more_than_an_enter_brings() {
+    let Some((mut driver, _bell)) = driver() else { return };
+    let mut worker = Worker::new();
+    let keys: Vec<Key> = (0..LIMITS.events).map(|index| Key::new(1, 1, index)).collect();
+    let mut theirs: Vec<TcpStream> = keys.iter().map(|key| pair(&mut driver, *key)).collect();
+    look(&mut driver, &mut worker);
+    look(&mut driver, &mut worker);
+    for peer in &mut theirs {
+        peer.write_all(b"there").unwrap();
+    }
+    // Over loopback it has arrived. Nobody is told of anything meanwhile, nor sleeps.
+    for _ in 0..LIMITS.events {
+        look(&mut driver, &mut worker);
+    }
+    let missing = keys.iter().filter(|key| worker.bytes(**key) != b"there").count();
+    assert_eq!(missing, 0);
+}
+
+#[test]
 fn what_has_come_lies_in_the_blocks() {
     let Some(features) = probe().ok() else { return };
     for incremental_buffers in [features.incremental_buffers, false] {
