@@ -5,6 +5,8 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http1")]
+pub mod http1;
 #[cfg(feature = "http-hyper")]
 pub mod http_hyper;
 #[cfg(feature = "http-monoio")]

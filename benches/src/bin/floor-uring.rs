@@ -9,7 +9,8 @@
 //!
 //! It parses nothing, has no deadline, closes who has sent his last byte, and cuts who has more than 4 MiB waiting. Linux 6.1.
 //!
-//! Use: `floor-uring --port 8080 [--cpu 0] [--json] [--echo]`; `--json` as `floor`, `--echo` sends back what comes.
+//! Use: `floor-uring --port 8080 [--cpu 0] [--json] [--echo] [--close]`; `--json` as `floor`, `--echo` sends back what comes. With `--close` a
+//! connection has one receive at a time, and ends behind its first answer by an order that is linked to it.
 #![expect(
     unsafe_code,
     reason = "orders in a ring point to memory; nothing of the runtime that is judged is borrowed"
@@ -50,7 +51,7 @@ const IN_FULL: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = benches::arguments(include_str!("floor-uring.rs"));
-    known_options(&args, &["--port", "--cpu"], &["--json", "--echo"])?;
+    known_options(&args, &["--port", "--cpu"], &["--json", "--echo", "--close"])?;
     if args.iter().any(|arg| arg == "--cpu") {
         sys::pin_current_thread(&[option(&args, "--cpu", 0)?])?;
     }
@@ -71,9 +72,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     // For ever: orders point there.
     let answers: &'static [u8] = answer.repeat(ANSWERS).into_bytes().leak();
-    let answers = (!has("--echo")).then_some((answer.len(), answers));
-    Server { ring: Ring::new()?, buffers: Buffers::new(), conns: Vec::new(), has_rest: false, answers }
-        .run(&listener)?;
+    if has("--echo") && has("--close") {
+        return Err("--close is behind an answer, without --echo".into());
+    }
+    let server = Server {
+        ring: Ring::new()?,
+        buffers: Buffers::new(),
+        conns: Vec::new(),
+        has_rest: false,
+        answers: (!has("--echo")).then_some((answer.len(), answers)),
+        closes: has("--close"),
+    };
+    server.run(&listener)?;
     Ok(())
 }
 
@@ -98,6 +108,8 @@ struct Server {
     has_rest: bool,
     /// The length of one, and many of them; `None` for an echo.
     answers: Option<(usize, &'static [u8])>,
+    /// Behind the first answer.
+    closes: bool,
 }
 
 impl Server {
@@ -113,6 +125,11 @@ impl Server {
             came.extend(self.ring.came());
             // Sends of the last batch are over; what was cut short is copied while its buffer is still there.
             for answer in came.iter().filter(|answer| answer.user_data() >> 32 == SEND) {
+                if self.closes {
+                    // What was linked to it did not happen.
+                    self.close(index(answer))?;
+                    continue;
+                }
                 let conn = &mut self.conns[index(answer)];
                 if let Some(bytes) = conn.soon {
                     let left = usize::try_from(answer.result()).unwrap_or(0);
@@ -163,8 +180,15 @@ impl Server {
     }
 
     fn receive(&mut self, fd: usize) -> io::Result<()> {
-        self.ring
-            .order(&opcode::RecvMulti::new(Fd(fd as i32), 0).build().user_data(RECEIVE << 32 | fd as u64))
+        let order = match self.closes {
+            // A receive that is under way would keep the connection open.
+            true => opcode::Recv::new(Fd(fd as i32), std::ptr::null_mut(), 0)
+                .buf_group(0)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            false => opcode::RecvMulti::new(Fd(fd as i32), 0).build(),
+        };
+        self.ring.order(&order.user_data(RECEIVE << 32 | fd as u64))
     }
 
     fn received(
@@ -179,6 +203,9 @@ impl Server {
                 let id = cqueue::buffer_select(answer.flags()).expect("what was received lies in a buffer");
                 used.push(id);
                 self.answer(fd, self.buffers.filled(id, answer.result() as usize), sent)?;
+                if self.closes && self.conns[fd].soon.is_some() {
+                    return Ok(());
+                }
                 self.conns[fd].rest.len() > REST_BYTES_MAX
             }
             error => error != -libc::ENOBUFS,
@@ -217,7 +244,13 @@ impl Server {
         sent.push(fd);
         let order =
             opcode::Send::new(Fd(fd as i32), bytes.as_ptr(), bytes.len() as u32).flags(AT_ONCE).build();
-        self.ring.order(&order.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND << 32 | fd as u64))
+        let order = order.user_data(SEND << 32 | fd as u64);
+        if self.closes {
+            conn.is_open = false;
+            let order = order.flags(squeue::Flags::SKIP_SUCCESS | squeue::Flags::IO_LINK);
+            return self.ring.order_both(&[order, closing(fd)]);
+        }
+        self.ring.order(&order.flags(squeue::Flags::SKIP_SUCCESS))
     }
 
     /// Nothing else of this connection is under way.
@@ -246,9 +279,13 @@ impl Server {
             return Ok(());
         }
         // Behind what is sent at once.
-        let order = opcode::Close::new(Fd(fd as i32)).build().user_data(NOBODY << 32);
-        self.ring.order(&order.flags(squeue::Flags::SKIP_SUCCESS))
+        self.ring.order(&closing(fd))
     }
+}
+
+fn closing(fd: usize) -> squeue::Entry {
+    let order = opcode::Close::new(Fd(fd as i32)).build().user_data(NOBODY << 32);
+    order.flags(squeue::Flags::SKIP_SUCCESS)
 }
 
 fn index(answer: &cqueue::Entry) -> usize {
@@ -303,6 +340,15 @@ impl Ring {
         // SAFETY: what an entry points to is there for ever, or a provided buffer that is given back behind the next enter, by which what
         // is sent at once is over, or the `sending` of a connection, which is left alone until its answer is there.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.call(0)?;
+        }
+        Ok(())
+    }
+
+    /// The first is linked to the second: they are handed over together.
+    fn order_both(&mut self, entries: &[squeue::Entry; 2]) -> io::Result<()> {
+        // SAFETY: as in `order`.
+        while unsafe { self.ring.submission().push_multiple(entries) }.is_err() {
             self.call(0)?;
         }
         Ok(())

@@ -12,6 +12,7 @@ fn every_program_explains_its_options_and_ends_well() {
         (env!("CARGO_BIN_EXE_claims"), "`--json`"),
         (env!("CARGO_BIN_EXE_conformance"), "--verbose"),
         (env!("CARGO_BIN_EXE_stores"), "`--pipeline` [16]"),
+        (env!("CARGO_BIN_EXE_rings"), "`--rate` [20000]"),
         (env!("CARGO_BIN_EXE_ends"), "`--only restart,handover,proxy,memory,slots,refusal`"),
     ] {
         for asked in ["--help", "-h"] {

@@ -7,6 +7,7 @@ mod floors;
 mod help;
 mod open_loop;
 mod results;
+mod rings;
 mod server;
 mod stand_by;
 mod truth;
