@@ -1,6 +1,24 @@
 //! WebSocket (RFC 6455) as bytes: what a connection is after its handshake, and the handshake itself.
 //!
-//! Nothing here reads a socket or a clock.
+//! Nothing here reads a socket, a clock or chance: chunks come in as `&mut [u8]` and are unmasked where they lie, keys are given by the caller,
+//! and what a peer did wrong comes back as a [`Violation`] with the close code it gets. When a frame is to be sent, to whom, and how often a
+//! peer may ping is for the floors above.
+//!
+//! Invariant: how bytes were cut into chunks changes neither the messages nor the violation.
 
+pub mod close;
+pub mod frame;
 pub mod mask;
+pub mod reader;
 pub mod utf8;
+pub mod violation;
+
+#[cfg(test)]
+mod tests;
+
+pub use close::{Close, CloseCode, ClosePayload};
+pub use frame::{Kind, Opcode, Role};
+pub use mask::Mask;
+pub use reader::{Event, Limits, Reader};
+pub use utf8::Utf8;
+pub use violation::Violation;
