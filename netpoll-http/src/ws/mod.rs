@@ -6,9 +6,13 @@
 //!
 //! Invariant: how bytes were cut into chunks changes neither the messages nor the violation.
 
+pub mod asking;
 pub mod close;
+pub mod extension;
 pub mod frame;
+pub mod key;
 pub mod mask;
+pub mod opening;
 pub mod reader;
 pub mod utf8;
 pub mod violation;
@@ -16,9 +20,13 @@ pub mod violation;
 #[cfg(test)]
 mod tests;
 
+pub use asking::{Agreed, Asking, Mistrust};
 pub use close::{Close, CloseCode, ClosePayload};
+pub use extension::Deflate;
 pub use frame::{Kind, Opcode, Role};
+pub use key::{Accept, Key};
 pub use mask::Mask;
+pub use opening::{Answer, Opening, Refusal, RequestLine};
 pub use reader::{Event, Limits, Reader};
 pub use utf8::Utf8;
 pub use violation::Violation;

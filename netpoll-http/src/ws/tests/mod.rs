@@ -3,6 +3,7 @@
 //! Every stream goes through [`seen_within`], which feeds it whole and in pieces and wants the same events.
 
 mod frames;
+mod handshake;
 mod properties;
 mod reading;
 
