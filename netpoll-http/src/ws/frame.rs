@@ -103,7 +103,12 @@ impl Header {
     #[inline]
     pub fn parse(bytes: &[u8], context: Context) -> Result<Option<(Header, usize)>, Violation> {
         let [first, behind @ ..] = bytes else { return Ok(None) };
-        let opcode = first_byte(*first, context)?;
+        let opcode = match *first {
+            // Whole messages, which nearly all are.
+            0x81 if !context.in_message => Opcode::Text,
+            0x82 if !context.in_message => Opcode::Binary,
+            _ => first_byte(*first, context)?,
+        };
         let [second, behind @ ..] = behind else { return Ok(None) };
         match (context.role, second & MASKED != 0) {
             (Role::Server, false) => return Err(Violation::NotMasked),
@@ -143,7 +148,7 @@ impl Header {
     }
 }
 
-#[inline]
+#[inline(never)]
 fn first_byte(first: u8, context: Context) -> Result<Opcode, Violation> {
     let Some(opcode) = Opcode::of(first) else { return Err(Violation::ReservedOpcode) };
     let begins_message = matches!(opcode, Opcode::Text | Opcode::Binary);

@@ -206,6 +206,9 @@ impl Reader {
             let header = match self.phase {
                 Phase::Header { len: 0, .. } => match Header::parse(chunk, self.context) {
                     Ok(Some((header, header_bytes))) => {
+                        if let Some(step) = self.lend(&header, header_bytes, chunk) {
+                            return step;
+                        }
                         take(chunk, header_bytes);
                         header
                     }
@@ -214,7 +217,13 @@ impl Reader {
                     Err(violation) => return Step::Failed(violation),
                 },
                 Phase::Header { len, bytes } => match self.header_goes_on(len, bytes, chunk) {
-                    Ok(Some(header)) => header,
+                    Ok(Some(header)) => {
+                        self.phase = START;
+                        if let Some(step) = self.lend(&header, 0, chunk) {
+                            return step;
+                        }
+                        header
+                    }
                     Ok(None) => return Step::Starved,
                     Err(violation) => return Step::Failed(violation),
                 },
@@ -233,24 +242,27 @@ impl Reader {
                     return Step::Starved;
                 }
             };
-            let is_alone = header.is_last && header.opcode != Opcode::Continuation;
-            if is_alone
-                && header.len <= chunk.len() as u64
-                && header.len <= u64::from(self.limits.message_bytes_max)
-            {
-                let payload = take(chunk, header.len as usize);
-                if let Some(mut mask) = header.mask {
-                    mask.apply(payload);
-                }
-                self.phase = START;
-                return Step::Lent { opcode: header.opcode, is_compressed: header.is_compressed, payload };
-            }
             match self.frame_begins(&header, chunk) {
                 Ok(Some(step)) => return step,
                 Ok(None) => {}
                 Err(violation) => return Step::Failed(violation),
             }
         }
+    }
+
+    /// The payload of a frame that is no fragment, if all of it is in the chunk, so many bytes behind its start.
+    #[inline(always)]
+    fn lend<'c>(&self, header: &Header, header_bytes: usize, chunk: &mut &'c mut [u8]) -> Option<Step<'c>> {
+        let is_alone = header.is_last && header.opcode != Opcode::Continuation;
+        let most = (chunk.len() - header_bytes).min(self.limits.message_bytes_max as usize);
+        if !is_alone || header.len > most as u64 {
+            return None;
+        }
+        let payload = &mut take(chunk, header_bytes + header.len as usize)[header_bytes..];
+        if let Some(mut mask) = header.mask {
+            mask.apply(payload);
+        }
+        Some(Step::Lent { opcode: header.opcode, is_compressed: header.is_compressed, payload })
     }
 
     /// Keeps what has come of a header.
