@@ -8,6 +8,7 @@
 
 pub mod asking;
 pub mod close;
+pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod key;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use asking::{Agreed, Asking, Mistrust};
 pub use close::{Close, CloseCode, ClosePayload};
+pub use deflate::{Deflater, Inflater};
 pub use extension::Deflate;
 pub use frame::{Kind, Opcode, Role};
 pub use key::{Accept, Key};

@@ -41,7 +41,8 @@ pub enum Event<'e> {
     Text(&'e str),
     /// A binary message.
     Binary(&'e [u8]),
-    /// A message whose payload is compressed, if that was agreed on: it is neither inflated nor is its text judged.
+    /// A message whose payload is compressed, if that was agreed on: it is neither inflated nor is its text judged. An [`Inflater`](super::Inflater)
+    /// makes one of the others of it.
     Compressed {
         /// It is to be a text.
         is_text: bool,
@@ -71,7 +72,7 @@ pub struct Reader {
     is_compressed: bool,
     /// Frames of it so far.
     fragments: u32,
-    /// Its text so far, unless it is compressed.
+    /// Its text so far, unless it is compressed; the empty one between messages, because each ends behind a character.
     utf8: Utf8,
     /// `gathered` was handed out as far as it is no part of an incomplete message, and is no longer wanted.
     is_spent: bool,
@@ -142,7 +143,10 @@ impl Reader {
         }
         let (opcode, is_compressed, payload) = match self.step(chunk) {
             Step::Starved => return None,
-            Step::Failed(violation) => return Some(self.fail(violation)),
+            Step::Failed(violation) => {
+                self.stop();
+                return Some(Event::Failed(violation));
+            }
             Step::Lent { opcode, is_compressed, payload } => (opcode, is_compressed, payload),
             Step::Message => {
                 self.is_spent = true;
@@ -182,6 +186,14 @@ impl Reader {
                 self.gathered = Vec::new();
             }
         }
+    }
+
+    /// Reads no more: what follows is dropped, as behind a violation. For a program that has seen one of its own.
+    pub fn stop(&mut self) {
+        self.phase = Phase::Done;
+        self.context.in_message = false;
+        self.gathered = Vec::new();
+        self.message_bytes = 0;
     }
 
     /// Nothing is incomplete, no message and no frame, and neither a Close nor a violation has come.
@@ -305,7 +317,7 @@ impl Reader {
                 self.context.in_message = true;
                 self.is_text = opcode == Opcode::Text;
                 self.is_compressed = header.is_compressed;
-                (self.fragments, self.utf8) = (0, Utf8::new());
+                self.fragments = 0;
             }
             self.fragments += 1;
             if opcode == Opcode::Continuation && self.fragments > self.limits.fragments_max {
@@ -359,16 +371,6 @@ impl Reader {
             }
             _ => None,
         })
-    }
-
-    /// Ends in front of what the peer sends on.
-    #[cold]
-    fn fail<'e>(&mut self, violation: Violation) -> Event<'e> {
-        self.phase = Phase::Done;
-        self.context.in_message = false;
-        self.gathered = Vec::new();
-        self.message_bytes = 0;
-        Event::Failed(violation)
     }
 }
 

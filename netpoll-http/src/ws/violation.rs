@@ -51,6 +51,7 @@ violations! {
     MessageInMessage PROTOCOL_ERROR "A message begins inside another one."
     // What is in them.
     BadText INVALID_PAYLOAD "A text is not UTF-8."
+    BadCompression INVALID_PAYLOAD "A compressed message is none that can be inflated by itself."
     BadClosePayload PROTOCOL_ERROR "The payload of a Close has one byte."
     BadCloseCode PROTOCOL_ERROR "A close code is not one that may be sent."
     BadCloseReason INVALID_PAYLOAD "The reason of a Close is not UTF-8."

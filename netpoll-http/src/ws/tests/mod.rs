@@ -2,6 +2,7 @@
 //!
 //! Every stream goes through [`seen_within`], which feeds it whole and in pieces and wants the same events.
 
+mod compression;
 mod frames;
 mod handshake;
 mod properties;
