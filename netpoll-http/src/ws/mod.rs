@@ -4,6 +4,14 @@
 //! and what a peer did wrong comes back as a [`Violation`] with the close code it gets. When a frame is to be sent, to whom, and how often a
 //! peer may ping is for the floors above.
 //!
+//! | | what there is |
+//! |---|---|
+//! | a server is asked | [`Opening::read`], then its [`answer`](Opening::answer), or a [`Refusal`] |
+//! | a client asks | [`Key::new`], [`Asking`], then [`judge`](Asking::judge) |
+//! | chunks come | [`Reader::next`] until it is `None`; an [`Event::Compressed`] goes through the worker's [`Inflater`] |
+//! | a message leaves | [`frame::push`] into memory of one's own, [`frame::shared`] and [`frame::Builder`] for many; the worker's [`Deflater`] before that |
+//! | it ends | [`Event::Close`] or [`Event::Failed`]; [`ClosePayload`] is what is answered |
+//!
 //! Invariant: how bytes were cut into chunks changes neither the messages nor the violation.
 
 pub mod asking;

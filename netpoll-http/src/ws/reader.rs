@@ -95,7 +95,7 @@ enum Phase {
 const START: Phase = Phase::Header { len: 0, bytes: [0; HEADER_BYTES_MAX] };
 
 // An idle connection has one, and nothing else of this room.
-const _: () = assert!(size_of::<Reader>() <= 80);
+const _: () = assert!(size_of::<Reader>() <= 72);
 
 /// What a chunk has come to.
 enum Step<'c> {

@@ -12,7 +12,13 @@ fn inflated_within(inflater: &mut Inflater, is_text: bool, payload: &[u8], messa
 fn inflated(payload: &[u8]) -> Seen {
     let new = inflated_within(&mut Inflater::new(), true, payload, 1 << 20);
     let mut used = Inflater::new();
-    for payload in [&deflated(b"and another thing")[..], b"\xff\xff\xff", &deflated(&[7; 70_000])] {
+    let others = [
+        &deflated(b"and another thing")[..],
+        b"\xff\xff\xff",
+        &deflated(&[7; 70_000]),
+        b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00",
+    ];
+    for payload in others {
         inflated_within(&mut used, false, payload, 1 << 20);
     }
     assert_eq!(inflated_within(&mut used, true, payload, 1 << 20), new);
