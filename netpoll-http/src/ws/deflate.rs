@@ -160,3 +160,22 @@ fn forget(out: &mut Vec<u8>) {
         *out = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_a_large_message_is_freed_with_the_next_one() {
+        let (mut inflater, mut deflater) = (Inflater::new(), Deflater::new());
+        let message: Vec<u8> = (0..100_000).flat_map(|at: u32| format!("{at} ").into_bytes()).collect();
+        let limits = Limits { message_bytes_max: 8 << 20, ..Limits::default() };
+        let payload = deflater.deflate(&message).expect("a shorter one").to_vec();
+        assert_eq!(inflater.inflate(false, &payload, &limits), Event::Binary(&message));
+        assert!(inflater.out.capacity() > KEPT_BYTES_MAX && deflater.out.capacity() > KEPT_BYTES_MAX);
+
+        assert_eq!(inflater.inflate(true, b"\x00", &limits), Event::Text(""));
+        assert_eq!(deflater.deflate(b"short"), None);
+        assert!(inflater.out.capacity() <= KEPT_BYTES_MAX && deflater.out.capacity() <= KEPT_BYTES_MAX);
+    }
+}
