@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server`, `websocket` → `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -70,6 +70,8 @@ pub mod router;
 mod server;
 mod test;
 mod watch;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 // The room is complete by itself: a few pieces (such as chunk writing by halves) wait for their users.
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;

@@ -178,6 +178,11 @@ impl Reader {
         Some(event)
     }
 
+    /// What a message may be.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Frees the memory of the message that was handed out last, as the next call of [`next`](Self::next) would.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.is_spent) {
