@@ -8,6 +8,9 @@ pub mod request_head;
 pub mod target_query;
 pub mod timer_wheel;
 pub mod write_queue;
+pub mod ws_handshake;
+pub mod ws_inflate;
+pub mod ws_reader;
 
 #[cfg(test)]
 mod replay {
@@ -27,5 +30,5 @@ mod replay {
     macro_rules! replayed {
         ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
     }
-    replayed!(framing_chunked http_machine key_slab proxy_header request_head target_query timer_wheel write_queue);
+    replayed!(framing_chunked http_machine key_slab proxy_header request_head target_query timer_wheel write_queue ws_handshake ws_inflate ws_reader);
 }

@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server`, `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server`, `websocket` → `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -70,9 +70,15 @@ pub mod router;
 mod server;
 mod test;
 mod watch;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 // The room is complete by itself: a few pieces (such as chunk writing by halves) wait for their users.
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;
+// The room is complete by itself: most of it waits for its users.
+#[cfg(feature = "websocket")]
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
+mod ws;
 
 pub use files::Files;
 pub use h1::{
@@ -105,6 +111,12 @@ pub mod internals {
     /// The bytes of HTTP/1.1, without I/O.
     pub mod wire {
         pub use crate::wire::*;
+    }
+
+    /// The bytes of WebSocket, without I/O.
+    #[cfg(feature = "websocket")]
+    pub mod ws {
+        pub use crate::ws::*;
     }
 
     /// The access log between its threads.

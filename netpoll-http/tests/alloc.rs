@@ -145,3 +145,77 @@ fn a_warm_synchronous_request_allocates_nothing() {
     let asynchronous = allocations(&mut connection, format!("GET /async HTTP/1.1\r\n{head}\r\n").as_bytes());
     assert!(asynchronous <= 4.0, "{asynchronous} for an asynchronous handler that is ready at once");
 }
+
+#[cfg(all(feature = "internals", feature = "websocket"))]
+mod websocket {
+    use netpoll_http::internals::ws::{Event, Kind, Limits, Reader, Role, frame};
+
+    use super::ALLOCATIONS;
+
+    /// Events in these bytes, which come in so many chunks, and allocations for them.
+    fn events(reader: &mut Reader, bytes: &mut [u8], step: usize) -> (u64, u64) {
+        let before = ALLOCATIONS.get();
+        let mut events = 0;
+        for mut chunk in bytes.chunks_mut(step) {
+            while let Some(event) = reader.next(&mut chunk) {
+                assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+                events += 1;
+            }
+        }
+        (events, ALLOCATIONS.get() - before)
+    }
+
+    /// A text, a binary message, a ping and a pong.
+    fn messages() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, payload_bytes) in
+            [(Kind::TEXT, 64), (Kind::BINARY, 4000), (Kind::PING, 125), (Kind::PONG, 0)]
+        {
+            frame::push_masked(&mut bytes, kind, &vec![b'x'; payload_bytes], [1, 2, 3, 4]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_reader_and_whole_messages_allocate_nothing() {
+        let bytes = messages();
+        let before = ALLOCATIONS.get();
+        let mut reader = Reader::new(Role::Server, false, Limits::default());
+        assert_eq!(ALLOCATIONS.get(), before);
+        for _ in 0..3 {
+            let mut bytes = bytes.clone();
+            let step = bytes.len();
+            assert_eq!(events(&mut reader, &mut bytes, step), (4, 0));
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_cut_allocates_nothing() {
+        let mut reader = Reader::new(Role::Server, false, Limits::default());
+        let mut bytes = Vec::new();
+        for _ in 0..10 {
+            frame::push_masked(&mut bytes, Kind::TEXT, b"", [1, 2, 3, 4]);
+        }
+        assert_eq!(events(&mut reader, &mut bytes, 5), (10, 0));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_allocates_once_for_each_doubling() {
+        let mut reader = Reader::new(Role::Server, false, Limits::default());
+        let mut bytes = Vec::new();
+        frame::push_masked(&mut bytes, Kind::BINARY, &vec![7; 1 << 20], [1, 2, 3, 4]);
+        let (seen, allocations) = events(&mut reader, &mut bytes, 4096);
+        assert_eq!(seen, 1);
+        assert!(allocations <= 9, "{allocations}");
+    }
+
+    #[test]
+    fn a_shared_frame_is_allocated_once_and_counted_once() {
+        let payload = [b'x'; 1000];
+        let before = ALLOCATIONS.get();
+        let frame = frame::shared(Kind::TEXT, &payload);
+        let all: [_; 8] = std::array::from_fn(|_| frame.clone());
+        assert_eq!(ALLOCATIONS.get() - before, 2);
+        assert!(all.iter().all(|one| one.len() == 1004));
+    }
+}

@@ -9,7 +9,7 @@ use crate::support::{Program, run};
 const SOMEWHERE: &str = "127.0.0.1:0";
 
 /// Every program but the mini-program, which has options of its own, with the words that it wants besides.
-const PROGRAMS: [(&str, &[&str]); 18] = [
+const PROGRAMS: [(&str, &[&str]); 19] = [
     (env!("CARGO_BIN_EXE_dns"), &[SOMEWHERE]),
     (env!("CARGO_BIN_EXE_echo"), &[SOMEWHERE]),
     (env!("CARGO_BIN_EXE_files"), &[SOMEWHERE]),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &[&str]); 18] = [
     (env!("CARGO_BIN_EXE_tcp_proxy"), &[SOMEWHERE, "127.0.0.1:1"]),
     (env!("CARGO_BIN_EXE_toy_cipher"), &[SOMEWHERE, SOMEWHERE]),
     (env!("CARGO_BIN_EXE_udp_echo"), &[SOMEWHERE]),
+    (env!("CARGO_BIN_EXE_websocket_chat"), &[SOMEWHERE]),
 ];
 
 /// Runs one that is not to start; what it says.

@@ -16,3 +16,4 @@ mod settings;
 mod small;
 mod sockets;
 mod support;
+mod websocket_chat;

@@ -205,7 +205,7 @@ fn toy_cipher_serves_http_and_an_echo_that_nobody_on_the_way_can_read() {
     assert!(program.terminate().1.success());
 }
 
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     env!("CARGO_BIN_EXE_hello"),
     env!("CARGO_BIN_EXE_echo"),
     env!("CARGO_BIN_EXE_line_protocol"),
@@ -214,6 +214,7 @@ const PROGRAMS: [&str; 9] = [
     env!("CARGO_BIN_EXE_service"),
     env!("CARGO_BIN_EXE_static_routes"),
     env!("CARGO_BIN_EXE_graceful_shutdown"),
+    env!("CARGO_BIN_EXE_websocket_chat"),
     env!("CARGO_BIN_EXE_mini-program"),
 ];
 

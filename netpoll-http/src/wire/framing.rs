@@ -138,7 +138,7 @@ fn expectations(index: &HeadIndex, head: &[u8]) -> Result<bool, Violation> {
 }
 
 /// The elements of a comma-separated list, without the white space around them; empty ones included.
-pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
 }
 
@@ -156,7 +156,7 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;

@@ -29,6 +29,8 @@ mod streaming;
 mod typed;
 mod unix;
 mod upgrade;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use netpoll_http::TestClient;
 

@@ -1,0 +1,360 @@
+//! A WebSocket as a protocol: frames in, callbacks out, and the ends.
+//!
+//! The deadline of the connection is, one at a time, that of the heartbeat, of the goodbye in a drain, or of the peer's answer to our Close.
+//!
+//! Invariant: the handler's last callback is `closed`, once; behind a Close, of either side, no other callback comes before it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lost, Protocol};
+
+use super::frame::{Frame, inflated};
+use super::settings::Times;
+use super::socket::{Phase, State, WebSocket, send};
+use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
+use crate::ws::close::{Close, ClosePayload};
+use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
+use crate::ws::{Deflate, Event, Limits, Reader, Role};
+
+pub(super) struct Connection<H> {
+    handler: H,
+    reader: Reader,
+    state: State,
+    /// The peer has said something.
+    heard_at: Instant,
+    wait: Wait,
+    /// Of a message that is not complete.
+    held: Option<Box<Held>>,
+    how: Option<Box<Closed>>,
+}
+
+/// What the deadline is for while it is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The peer's next word.
+    Word,
+    /// Any word of the peer, behind a ping.
+    Pong,
+    /// The moment in a drain at which this one is told to come back.
+    Goodbye,
+}
+
+/// The last ping of a chunk, whose payload lies where others are lent from.
+struct Ping {
+    bytes: [u8; CONTROL_BYTES_MAX],
+    len: u8,
+}
+
+/// What an event means for the connection.
+enum Step {
+    Next,
+    /// The peer has said goodbye.
+    Ended(Closed),
+    Failed(Violation),
+}
+
+impl<H: Handler> Connection<H> {
+    pub(super) fn new(handler: H, settings: Settings, deflate: Option<Deflate>) -> Self {
+        // Ours has the largest window: who has asked for a smaller one is sent messages as they are.
+        let compression =
+            deflate.is_some_and(|agreed| agreed.server_window_bits.is_none_or(|bits| bits == 15));
+        Self {
+            handler,
+            reader: Reader::new(Role::Server, deflate.is_some(), settings.limits()),
+            state: State { times: Times::of(&settings), phase: Phase::Open, is_paused: false, compression },
+            heard_at: Instant::ZERO,
+            wait: Wait::Word,
+            held: None,
+            how: None,
+        }
+    }
+
+    /// Calls the handler, and sees to what has come of it.
+    fn call(&mut self, conn: &mut Conn<'_>, callback: impl FnOnce(&mut H, &mut WebSocket<'_, '_>)) -> Flow {
+        if self.state.phase != Phase::Open {
+            return conn.unchanged_flow();
+        }
+        let was_paused = self.state.is_paused;
+        callback(&mut self.handler, &mut WebSocket { conn, state: &mut self.state });
+        self.flow_since(conn, was_paused)
+    }
+
+    /// How reading goes on.
+    fn flow_since(&self, conn: &Conn<'_>, was_paused: bool) -> Flow {
+        match (was_paused, self.state.is_paused) {
+            (_, true) => Flow::Pause,
+            (true, false) => Flow::Continue,
+            (false, false) => conn.unchanged_flow(),
+        }
+    }
+
+    /// One event, of an open connection or of one that waits for the peer's Close.
+    fn step(
+        handler: &mut H,
+        state: &mut State,
+        limits: &Limits,
+        conn: &mut Conn<'_>,
+        ping: &mut Option<Ping>,
+        event: Event<'_>,
+    ) -> Step {
+        let message = match event {
+            Event::Failed(violation) => return Step::Failed(violation),
+            Event::Close(close) => return Step::Ended(answer(state, conn, &close)),
+            // What it sends meanwhile is for nobody.
+            _ if state.phase != Phase::Open => return Step::Next,
+            Event::Text(text) => Message::Text(text),
+            Event::Binary(bytes) => Message::Binary(bytes),
+            Event::Compressed { is_text, payload } => {
+                return inflated(is_text, payload, limits, |event| {
+                    Self::step(handler, state, limits, conn, ping, event)
+                });
+            }
+            Event::Ping(payload) => {
+                // Of several the last will do.
+                let mut bytes = [0; CONTROL_BYTES_MAX];
+                bytes[..payload.len()].copy_from_slice(payload);
+                *ping = Some(Ping { bytes, len: payload.len() as u8 });
+                return Step::Next;
+            }
+            Event::Pong(payload) => {
+                handler.pong(&mut WebSocket { conn, state }, payload);
+                return Step::Next;
+            }
+        };
+        handler.message(&mut WebSocket { conn, state }, message);
+        Step::Next
+    }
+
+    /// Says what the peer has done wrong, and looks at nothing more of it.
+    #[cold]
+    fn fail(&mut self, conn: &mut Conn<'_>, violation: Violation) -> Flow {
+        self.reader.stop();
+        if self.state.phase == Phase::Open {
+            send(conn, Kind::CLOSE, &ClosePayload::new(violation.close_code(), violation.reason()));
+        }
+        self.end(conn, Closed::Failed(violation))
+    }
+
+    /// Everything has been said: what is queued leaves, and then we close first, as servers do.
+    fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
+        self.how.get_or_insert(Box::new(how));
+        self.state.phase = Phase::Over;
+        self.held = None;
+        conn.clear_deadline();
+        Flow::Linger
+    }
+
+    /// Memory of an incomplete message counts as the worker's. False if there is no more.
+    #[cold]
+    fn holds(&mut self, conn: &mut Conn<'_>) -> bool {
+        let bytes = self.reader.gathered_bytes();
+        self.held = None;
+        if bytes == 0 {
+            return true;
+        }
+        let mut held = conn.hold_memory();
+        held.grow(bytes);
+        self.held = Some(Box::new(held));
+        if conn.is_short_of_memory() {
+            conn.count_memory_overflow();
+            return false;
+        }
+        true
+    }
+
+    /// The heartbeat begins, or goes on.
+    fn await_word(&mut self, conn: &mut Conn<'_>) {
+        self.wait = Wait::Word;
+        let after = self.state.times.ping_after();
+        match after.is_zero() {
+            true => conn.clear_deadline(),
+            false => conn.set_deadline_at(self.heard_at.saturating_add(after)),
+        }
+    }
+
+    fn is_silent_for(&self, conn: &Conn<'_>, time: Duration) -> bool {
+        conn.now().duration_since(self.heard_at) >= time
+    }
+}
+
+/// Answers the peer's Close, if it is not the answer to ours.
+fn answer(state: &State, conn: &mut Conn<'_>, close: &Close<'_>) -> Closed {
+    if let Phase::Closing(code) = state.phase {
+        return Closed::ByUs { code, is_answered: true };
+    }
+    match close.code {
+        Some(code) => send(conn, Kind::CLOSE, &ClosePayload::new(code, "")),
+        None => send(conn, Kind::CLOSE, b""),
+    }
+    Closed::ByPeer { code: close.code, reason: close.reason.to_owned() }
+}
+
+/// A part of a time, another one for each connection. It follows from the name of the connection, so a simulation can be repeated.
+fn part_of(time: Duration, id: ConnId, nth: u8) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (id, nth).hash(&mut hasher);
+    time.mul_f64((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+impl<H: Handler> Protocol for Connection<H> {
+    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.heard_at = conn.now();
+        self.await_word(conn);
+        match self.call(conn, |handler, socket| handler.opened(socket)) {
+            Flow::Pause => Flow::Pause,
+            _ => Flow::Continue,
+        }
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        self.heard_at = conn.now();
+        let (budget, mut messages) = (conn.turn_budget(), 0);
+        let limits = self.reader.limits();
+        let (mut ping, mut step) = (None, Step::Next);
+        let mut chunk = input.bytes_mut();
+        let offered = chunk.len();
+        while messages < budget && !self.state.is_paused {
+            let Some(event) = self.reader.next(&mut chunk) else { break };
+            messages += 1;
+            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, &mut ping, event);
+            if !matches!(step, Step::Next) {
+                break;
+            }
+        }
+        let left = chunk.len();
+        // What comes behind an end is for nobody.
+        let taken = if matches!(step, Step::Next) { offered - left } else { offered };
+        input.advance(taken);
+        self.reader.release();
+        if let Some(ping) = ping
+            && self.state.phase == Phase::Open
+        {
+            send(conn, Kind::PONG, &ping.bytes[..usize::from(ping.len)]);
+        }
+        match step {
+            Step::Next => {}
+            Step::Ended(how) => return self.end(conn, how),
+            Step::Failed(violation) => return self.fail(conn, violation),
+        }
+        if (self.held.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
+            self.reader.stop();
+            self.state.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
+            return self.end(conn, Closed::ByUs { code: CloseCode::TRY_AGAIN, is_answered: false });
+        }
+        match () {
+            () if self.state.is_paused => Flow::Pause,
+            () if left > 0 => Flow::Yield,
+            () => Flow::Continue,
+        }
+    }
+
+    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        input.advance_all();
+        if let Phase::Closing(code) = self.state.phase {
+            return self.end(conn, Closed::ByUs { code, is_answered: false });
+        }
+        // Not a word: it has left.
+        self.state.phase = Phase::Over;
+        Flow::Close
+    }
+
+    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.call(conn, |handler, socket| handler.drained(socket))
+    }
+
+    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        let (ping_after, pong_within) = (self.state.times.ping_after(), self.state.times.pong_within());
+        let was_paused = self.state.is_paused;
+        match (self.state.phase, self.wait) {
+            (Phase::Closing(code), _) => return self.end(conn, Closed::ByUs { code, is_answered: false }),
+            (Phase::Over, _) => {}
+            (Phase::Open, Wait::Goodbye) => self.say_come_back(conn),
+            // Nothing is read of it, so nothing is known.
+            (Phase::Open, _) if self.state.is_paused || conn.is_backed_up() => {
+                self.heard_at = conn.now();
+                self.await_word(conn);
+            }
+            (Phase::Open, Wait::Word) if self.is_silent_for(conn, ping_after) => {
+                send(conn, Kind::PING, b"");
+                self.wait = Wait::Pong;
+                conn.set_deadline(pong_within);
+            }
+            (Phase::Open, Wait::Pong) if self.is_silent_for(conn, pong_within) => {
+                self.how.get_or_insert(Box::new(Closed::Silent));
+                self.state.phase = Phase::Over;
+                return Flow::Reset;
+            }
+            (Phase::Open, _) => self.await_word(conn),
+        }
+        self.flow_since(conn, was_paused)
+    }
+
+    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.call(conn, |handler, socket| handler.woken(socket))
+    }
+
+    fn told(&mut self, conn: &mut Conn<'_>, message: netpoll_core::Message) -> Flow {
+        match message.downcast::<Frame>() {
+            Ok(frame) => {
+                if self.state.phase == Phase::Open {
+                    conn.send_common(frame.wire(self.state.compression).clone());
+                }
+                conn.unchanged_flow()
+            }
+            Err(message) => self.call(conn, |handler, socket| handler.told(socket, message)),
+        }
+    }
+
+    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
+        if self.state.phase == Phase::Open {
+            conn.send(&Head::new(Kind::BINARY, bytes.len()));
+            conn.send_common(bytes);
+        }
+        conn.unchanged_flow()
+    }
+
+    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.state.close(conn, CloseCode::NORMAL, "");
+        Flow::Continue
+    }
+
+    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
+        if self.state.phase == Phase::Open {
+            self.wait = Wait::Goodbye;
+            // Spread, so that they do not all come back at once. Half of it is for their answers.
+            conn.set_deadline(part_of(conn.drain_grace() / 2, conn.id(), 0));
+        }
+        conn.unchanged_flow()
+    }
+
+    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
+        self.state.close(conn, CloseCode::GOING_AWAY, "");
+        match self.state.phase {
+            Phase::Closing(code) => self.end(conn, Closed::ByUs { code, is_answered: false }),
+            Phase::Open | Phase::Over => Flow::Linger,
+        }
+    }
+
+    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        let how = self.how.take().map_or(Closed::Lost(reason), |how| *how);
+        self.handler.closed(how, commands);
+    }
+}
+
+impl<H: Handler> Connection<H> {
+    /// The server goes, and another one will be there.
+    fn say_come_back(&mut self, conn: &mut Conn<'_>) {
+        let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
+        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
+    }
+}
+
+// What a WebSocket takes beside its handler and the connection.
+const _: () = {
+    struct Nobody;
+    impl Handler for Nobody {
+        fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
+    }
+    assert!(size_of::<Connection<Nobody>>() <= 136);
+};

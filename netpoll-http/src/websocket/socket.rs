@@ -1,0 +1,179 @@
+//! What a handler does with its WebSocket.
+
+use std::fmt;
+
+use netpoll_core::{Commands, Conn, ConnId};
+
+use super::CloseCode;
+use super::frame::{Frame, kind, with_deflater};
+use super::settings::Times;
+use crate::ws::close::ClosePayload;
+use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
+
+/// How far an end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Our Close is sent, with this code, and the peer's is waited for.
+    Closing(CloseCode),
+    /// Nothing is sent or read any more.
+    Over,
+}
+
+/// What a connection and its handler share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub times: Times,
+    pub phase: Phase,
+    /// The handler wants no messages now.
+    pub is_paused: bool,
+    /// The peer takes compressed messages of ours.
+    pub compression: bool,
+}
+
+impl State {
+    /// Sends a Close, if none was, behind which nothing else leaves.
+    pub fn close(&mut self, conn: &mut Conn<'_>, code: CloseCode, reason: &str) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        send(conn, Kind::CLOSE, &ClosePayload::new(code, reason));
+        self.phase = Phase::Closing(code);
+        // What it has to say in answer is read, whoever has paused.
+        self.is_paused = false;
+        let within = match conn.is_stopping() {
+            true => self.times.close_within().min(conn.drain_grace()),
+            false => self.times.close_within(),
+        };
+        conn.set_deadline(within);
+    }
+}
+
+/// Sends a frame. Header and payload are one piece.
+pub(super) fn send(conn: &mut Conn<'_>, kind: Kind, payload: &[u8]) {
+    let head = Head::new(kind, payload.len());
+    conn.append(head.len() + payload.len(), |out| {
+        out.extend_from_slice(&head);
+        out.extend_from_slice(payload);
+    });
+}
+
+/// A WebSocket, during a callback of its [`Handler`](super::Handler).
+///
+/// What is sent is queued, and leaves together when the callbacks of its turn have returned. Behind [`close`](Self::close) nothing is queued any more.
+pub struct WebSocket<'s, 'c> {
+    pub(super) conn: &'s mut Conn<'c>,
+    pub(super) state: &'s mut State,
+}
+
+impl<'c> WebSocket<'_, 'c> {
+    /// Sends a text message. Copies it; what many get is a [`Frame`].
+    pub fn text(&mut self, text: &str) {
+        self.message(true, text.as_bytes());
+    }
+
+    /// Sends a binary message. Copies it.
+    pub fn binary(&mut self, bytes: &[u8]) {
+        self.message(false, bytes);
+    }
+
+    /// Sends a message that is ready, without a copy if it has more than 4 KiB.
+    pub fn send(&mut self, frame: &Frame) {
+        if self.is_open() {
+            self.conn.send_shared(frame.wire(self.state.compression).clone());
+        }
+    }
+
+    fn message(&mut self, is_text: bool, payload: &[u8]) {
+        if !self.is_open() {
+            return;
+        }
+        let kind = kind(is_text);
+        let is_sent = self.state.compression
+            && with_deflater(|deflater| {
+                let deflated = deflater.deflate(payload)?;
+                send(self.conn, kind.compressed(), deflated);
+                Some(())
+            })
+            .is_some();
+        if !is_sent {
+            send(self.conn, kind, payload);
+        }
+    }
+
+    /// Asks the peer whether it is there, with a payload that comes back in [`Handler::pong`](super::Handler::pong). The heartbeat of the
+    /// [settings](super::Settings::ping_after) does so by itself, with none.
+    ///
+    /// # Panics
+    /// If the payload is longer than 125 bytes.
+    pub fn ping(&mut self, payload: &[u8]) {
+        assert!(
+            payload.len() <= CONTROL_BYTES_MAX,
+            "a ping of {} bytes, which has 125 at most",
+            payload.len()
+        );
+        if self.is_open() {
+            send(self.conn, Kind::PING, payload);
+        }
+    }
+
+    /// Says goodbye, behind all that was sent. The peer answers, and then the connection is closed; no message comes any more. Of the reason 123 bytes are sent, and
+    /// whole characters.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        self.state.close(self.conn, code, reason);
+    }
+
+    /// Neither side has said goodbye.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state.phase == Phase::Open
+    }
+
+    /// Takes no more messages until [`resume`](Self::resume), in any callback: what the peer sends waits in the kernel, and the peer feels it. Its pings and its Close wait as
+    /// well, so the heartbeat does.
+    pub fn pause(&mut self) {
+        self.state.is_paused = self.is_open();
+    }
+
+    /// Takes messages again.
+    pub fn resume(&mut self) {
+        self.state.is_paused = false;
+    }
+
+    /// Bytes that wait to be sent, see [`Conn::queued_bytes`].
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.conn.queued_bytes()
+    }
+
+    /// The connection, by which others send to it.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.conn.id()
+    }
+
+    /// Its messages are compressed where that makes them shorter.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        self.state.compression
+    }
+
+    /// Orders for other connections, carried out when the callback has returned.
+    pub fn commands(&mut self) -> &mut Commands {
+        self.conn.commands()
+    }
+
+    /// The connection itself: its peer, its waker, the state of its worker. What is sent by it is no message, and its deadline is the heartbeat's.
+    pub fn conn(&mut self) -> &mut Conn<'c> {
+        self.conn
+    }
+}
+
+impl fmt::Debug for WebSocket<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket")
+            .field("id", &self.id())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

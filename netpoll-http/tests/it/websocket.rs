@@ -1,0 +1,570 @@
+//! What a WebSocket promises its handler and its peer.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use netpoll_core::{Commands, ConnId, Lost};
+use netpoll_http::websocket::{
+    CloseCode, Closed, Frame, Handler, Message, Opening, Settings, Violation, WebSocket,
+};
+use netpoll_http::{App, Request, Response, Router, StatusCode, TestClient, TestConnection};
+
+thread_local! {
+    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static MEMBERS: RefCell<Vec<ConnId>> = const { RefCell::new(Vec::new()) };
+}
+
+fn log(line: impl Into<String>) {
+    LOG.with_borrow_mut(|log| log.push(line.into()));
+}
+
+fn logged() -> Vec<String> {
+    LOG.take()
+}
+
+/// Writes down what it is told, and does what a text says.
+struct Told;
+
+impl Handler for Told {
+    fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
+        log("opened");
+        MEMBERS.with_borrow_mut(|members| members.push(socket.id()));
+    }
+
+    fn message(&mut self, socket: &mut WebSocket<'_, '_>, message: Message<'_>) {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(bytes) => {
+                log(format!("{} bytes", bytes.len()));
+                return socket.binary(bytes);
+            }
+        };
+        log(text.chars().take(20).collect::<String>());
+        match text {
+            "bye" => {
+                socket.text("so be it");
+                socket.close(CloseCode::NORMAL, "as told");
+                socket.text("nobody hears this");
+                socket.send(&Frame::text("nor this"));
+            }
+            "pause" => socket.pause(),
+            "ping" => socket.ping(b"there?"),
+            "panic" => panic!("as told"),
+            "all" => {
+                let frame = Frame::text("to all ".repeat(200));
+                for member in MEMBERS.with_borrow(Vec::clone) {
+                    socket.commands().tell(member, frame.clone());
+                }
+            }
+            "raw" => {
+                let id = socket.id();
+                socket.commands().send(id, vec![7; 200].into());
+                socket.commands().tell(id, 8_u8);
+            }
+            "evict" => {
+                let id = socket.id();
+                socket.commands().close(id);
+            }
+            "resume others" => {
+                for member in MEMBERS.with_borrow(Vec::clone) {
+                    socket.commands().wake(member);
+                }
+            }
+            text => socket.text(text),
+        }
+    }
+
+    fn pong(&mut self, _socket: &mut WebSocket<'_, '_>, payload: &[u8]) {
+        log(format!("pong {}", payload.escape_ascii()));
+    }
+
+    fn told(&mut self, _socket: &mut WebSocket<'_, '_>, value: netpoll_core::Message) {
+        log(format!("told {:?}", value.downcast_ref::<u8>()));
+    }
+
+    fn woken(&mut self, socket: &mut WebSocket<'_, '_>) {
+        socket.resume();
+    }
+
+    fn closed(&mut self, how: Closed, _commands: &mut Commands) {
+        log(format!("{how:?}"));
+    }
+}
+
+fn client_with(settings: Settings) -> TestClient {
+    MEMBERS.take();
+    LOG.take();
+    let open = move |req: &Request| Opening::of(req)?.settings(settings).accept(Told);
+    App::new(move |_| Router::new().get("/", open).get("/plain", |_: &Request| "plain")).test()
+}
+
+fn client() -> TestClient {
+    client_with(Settings::default())
+}
+
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn open_with(client: &TestClient, fields: &str) -> TestConnection {
+    let mut connection = client.connect();
+    connection.send(format!("{HANDSHAKE}{fields}\r\n").as_bytes());
+    let answer = connection.response().expect("a 101");
+    assert_eq!(answer.status, StatusCode::SWITCHING_PROTOCOLS, "{}", answer.text());
+    connection
+}
+
+fn open(client: &TestClient) -> TestConnection {
+    open_with(client, "")
+}
+
+/// A frame of a client, its payload masked.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = vec![first];
+    match payload.len() {
+        len @ 0..=125 => bytes.push(0x80 | len as u8),
+        len @ 126..=0xffff => {
+            bytes.push(0x80 | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(0x80 | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(key);
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(0x81, text.as_bytes())
+}
+
+fn close(code: u16, reason: &str) -> Vec<u8> {
+    frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// The frames of a server: their first bytes, and their payloads.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let [first, len, rest @ ..] = bytes {
+        let (len, rest) = match *len {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            127 => (u64::from_be_bytes(rest[..8].try_into().expect("eight")) as usize, &rest[8..]),
+            len => (usize::from(len), rest),
+        };
+        all.push((*first, rest[..len].to_vec()));
+        bytes = &rest[len..];
+    }
+    all
+}
+
+/// What a server's Close says.
+fn goodbye(bytes: &[u8]) -> (u16, String) {
+    let frames = frames(bytes);
+    let [(0x88, payload)] = &frames[..] else { panic!("{frames:x?}") };
+    (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).expect("text"))
+}
+
+#[test]
+fn messages_of_any_size_and_in_any_pieces_come_whole_and_in_order() {
+    let client = client();
+    let mut connection = open(&client);
+    for len in [0, 1, 125, 126, 65_535, 65_536, 300_000] {
+        let payload: Vec<u8> = (0..len).map(|index| index as u8).collect();
+        connection.send(&frame(0x82, &payload));
+        assert_eq!(frames(&connection.received()), [(0x82, payload)]);
+    }
+    // By single bytes, in fragments, with a ping among them.
+    let parts =
+        [frame(0x01, b"a"), frame(0x89, b"now"), frame(0x00, b""), frame(0x80, "ö".as_bytes())].concat();
+    for byte in &parts {
+        connection.send(&[*byte]);
+    }
+    assert_eq!(frames(&connection.received()), [(0x8a, b"now".to_vec()), (0x81, "aö".into())]);
+    // Many at once, behind each other.
+    connection.send(&(0..500).flat_map(|nth| text(&nth.to_string())).collect::<Vec<_>>());
+    let echoes: Vec<_> = (0..500).map(|nth| (0x81, nth.to_string().into_bytes())).collect();
+    assert_eq!(frames(&connection.received()), echoes);
+    assert_eq!(client.blocks_in_use(), 0, "nothing is kept between messages");
+}
+
+#[test]
+fn what_comes_in_one_piece_with_the_handshake_is_the_first_message() {
+    let client = client();
+    let mut connection = client.connect();
+    connection.send(&[format!("{HANDSHAKE}\r\n").as_bytes(), &text("early")].concat());
+    assert_eq!(connection.response().expect("a 101").status, StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(frames(&connection.received()), [(0x81, b"early".to_vec())]);
+}
+
+#[test]
+fn a_request_that_opens_none_is_told_what_is_wrong_and_the_connection_goes_on() {
+    let client = client();
+    let mut connection = client.connect();
+    let asked = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let good = &HANDSHAKE["GET / HTTP/1.1\r\nHost: a\r\n".len()..];
+    for (request, status) in [
+        (asked(""), 426),
+        (asked(&good.replace("13", "8")), 426),
+        (asked(&good.replace("keep-alive, Upgrade", "keep-alive")), 426),
+        (asked(&good.replace("dGhl", "dGh")), 400),
+        (asked(&format!("{good}Content-Length: 1\r\n")) + "x", 400),
+        (asked(&format!("{good}Sec-WebSocket-Protocol: a, a\r\n")), 400),
+        (asked(good).replace("GET", "HEAD"), 405),
+    ] {
+        connection.send(request.as_bytes());
+        let got = connection.received();
+        let head = String::from_utf8_lossy(&got);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}{head}");
+        let lower = head.to_ascii_lowercase();
+        assert_eq!(lower.contains("sec-websocket-version: 13"), status == 426, "{head}");
+        assert_eq!(
+            lower.contains("upgrade: websocket") && lower.contains("connection: upgrade"),
+            status == 426
+        );
+    }
+    connection.send(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().expect("an answer").text(), "plain");
+    assert!(logged().is_empty());
+}
+
+#[test]
+fn who_asks_for_the_end_of_the_connection_opens_none() {
+    let client = client();
+    let answer = client.raw(
+        HANDSHAKE
+            .replace("keep-alive", "close")
+            .as_bytes()
+            .iter()
+            .chain(b"\r\n")
+            .copied()
+            .collect::<Vec<_>>()
+            .as_slice(),
+    );
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", answer.escape_ascii());
+}
+
+#[test]
+fn a_subprotocol_is_agreed_on_by_the_clients_liking_and_an_origin_can_be_declined() {
+    let open = |req: &Request| {
+        let mut opening = Opening::of(req)?;
+        if opening.origin() == Some(b"https://evil.example") {
+            return Ok(Response::text("no").status(StatusCode::FORBIDDEN));
+        }
+        let chosen = opening.choose(&["v1", "v2"]);
+        assert_eq!(chosen, opening.protocols().first().copied().filter(|first| *first != "v9"));
+        opening.accept(Told)
+    };
+    let client = App::new(move |_| Router::new().get("/", open)).test();
+    for (offered, chosen) in [("v2, v1", Some("v2")), ("v1", Some("v1")), ("v9", None)] {
+        let mut connection = client.connect();
+        connection.send(format!("{HANDSHAKE}Sec-WebSocket-Protocol: {offered}\r\n\r\n").as_bytes());
+        let answer = connection.response().expect("a 101");
+        assert_eq!(answer.header("sec-websocket-protocol"), chosen);
+        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    }
+    let mut connection = client.connect();
+    connection.send(format!("{HANDSHAKE}Origin: https://evil.example\r\n\r\n").as_bytes());
+    assert_eq!(connection.response().expect("an answer").status, StatusCode::FORBIDDEN);
+}
+
+#[test]
+fn the_peers_goodbye_is_answered_with_its_code_and_we_close_first() {
+    let client = client();
+    for (sent, answered, how) in [
+        (close(1001, "left"), Some(1001), "ByPeer { code: Some(CloseCode(1001)), reason: \"left\" }"),
+        (close(4321, ""), Some(4321), "ByPeer { code: Some(CloseCode(4321)), reason: \"\" }"),
+        (frame(0x88, b""), None, "ByPeer { code: None, reason: \"\" }"),
+    ] {
+        let mut connection = open(&client);
+        logged();
+        // What it says behind it is for nobody.
+        connection.send(&[text("hi"), sent, text("ghost")].concat());
+        let all = frames(&connection.received());
+        let payload = answered.map_or(vec![], |code: u16| code.to_be_bytes().to_vec());
+        assert_eq!(all, [(0x81, b"hi".to_vec()), (0x88, payload)]);
+        assert!(connection.is_closed() && !connection.is_reset());
+        connection.close();
+        client.run();
+        assert_eq!(logged(), ["hi".to_owned(), how.to_owned()]);
+    }
+}
+
+#[test]
+fn behind_our_goodbye_nothing_leaves_and_the_peers_answer_is_waited_for() {
+    let client = client();
+    let mut connection = open(&client);
+    connection.send(&[text("bye"), text("ghost"), frame(0x89, b"ghost")].concat());
+    let all = frames(&connection.received());
+    assert_eq!(all, [(0x81, b"so be it".to_vec()), (0x88, b"\x03\xe8as told".to_vec())]);
+    assert!(!connection.is_closed(), "it may have something to say");
+    connection.send(&close(1000, ""));
+    assert!(connection.is_closed() && connection.received().is_empty());
+    connection.close();
+    client.run();
+    assert_eq!(logged(), ["opened", "bye", "ByUs { code: CloseCode(1000), is_answered: true }"]);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_our_goodbye_is_waited_for_no_longer_than_was_set() {
+    let client = client_with(Settings { close_within: Duration::from_secs(3), ..Settings::default() });
+    let mut connection = open(&client);
+    connection.send(&text("bye"));
+    connection.received();
+    connection.advance(Duration::from_millis(2900));
+    assert!(!connection.is_closed());
+    connection.advance(Duration::from_millis(200));
+    assert!(connection.is_closed());
+    connection.close();
+    client.run();
+    assert_eq!(logged()[2], "ByUs { code: CloseCode(1000), is_answered: false }");
+}
+
+#[test]
+fn a_peer_that_breaks_a_rule_is_told_which_and_nothing_of_it_is_looked_at() {
+    for (bytes, code) in [
+        (b"\x81\x02hi".to_vec(), 1002),
+        (frame(0x83, b""), 1002),
+        (frame(0xc1, b"compressed"), 1002),
+        (frame(0x80, b"no message"), 1002),
+        (frame(0x81, b"\xff"), 1007),
+        (frame(0x88, b"\x03"), 1002),
+        (close(1005, ""), 1002),
+        (frame(0x88, b"\x03\xe8\xff"), 1007),
+        ([&[0x82, 0xff][..], &(2_u64 << 20).to_be_bytes(), &[0; 4]].concat(), 1009),
+    ] {
+        let client = client();
+        let mut connection = open(&client);
+        connection.send(&[&text("hi")[..], &bytes, &text("ghost")].concat());
+        let mut got = connection.received();
+        let behind = got.split_off(4);
+        assert_eq!(frames(&got), [(0x81, b"hi".to_vec())]);
+        let (said, reason) = goodbye(&behind);
+        assert_eq!(said, code, "{reason}");
+        assert!(connection.is_closed());
+        connection.close();
+        client.run();
+        let log = logged();
+        assert_eq!(log[..2], ["opened", "hi"]);
+        let violation =
+            Violation::ALL.iter().find(|violation| violation.reason() == reason).expect("one of them");
+        assert_eq!(log[2..], [format!("Failed({violation:?})")]);
+    }
+}
+
+#[test]
+fn the_limits_of_a_message_are_those_that_were_set_and_fragments_count() {
+    let settings = Settings { message_bytes_max: 10, fragments_max: 3, ..Settings::default() };
+    let many = [frame(0x01, b""), frame(0, b""), frame(0, b""), frame(0, b"")].concat();
+    for (bytes, violation) in [
+        (text("0123456789a"), Violation::MessageTooLarge),
+        ([frame(0x01, b"012345"), frame(0x80, b"67890")].concat(), Violation::MessageTooLarge),
+        (many, Violation::TooManyFragments),
+    ] {
+        let client = client_with(settings);
+        let mut connection = open(&client);
+        connection.send(&text("0123456789"));
+        connection.received();
+        connection.send(&bytes);
+        assert_eq!(goodbye(&connection.received()), (1009, violation.reason().to_owned()));
+    }
+}
+
+#[test]
+fn a_silent_peer_is_asked_and_then_reset_and_whatever_it_says_is_a_sign_of_life() {
+    let client = client();
+    let Settings { ping_after, pong_within, .. } = Settings::default();
+    let mut connection = open(&client);
+    connection.advance(ping_after - Duration::from_millis(10));
+    assert!(connection.received().is_empty());
+    connection.send(&text("here"));
+    connection.received();
+    connection.advance(ping_after - Duration::from_millis(10));
+    assert!(connection.received().is_empty(), "its time began anew");
+    connection.advance(Duration::from_millis(20));
+    assert_eq!(frames(&connection.received()), [(0x89, vec![])]);
+    connection.send(&frame(0x8a, b""));
+    connection.advance(ping_after + Duration::from_millis(10));
+    assert_eq!(frames(&connection.received()), [(0x89, vec![])]);
+    connection.advance(pong_within + Duration::from_millis(10));
+    assert!(connection.is_reset());
+    assert_eq!(logged(), ["opened", "here", "pong ", "Silent"]);
+}
+
+#[test]
+fn without_a_heartbeat_nobody_is_asked() {
+    let client = client_with(Settings { ping_after: Duration::ZERO, ..Settings::default() });
+    let mut connection = open(&client);
+    connection.advance(Duration::from_secs(10_000));
+    assert!(connection.received().is_empty() && !connection.is_closed());
+}
+
+#[test]
+fn of_many_pings_in_a_row_the_last_is_answered_and_pings_of_ours_come_back() {
+    let client = client();
+    let mut connection = open(&client);
+    connection.send(&(0..9).flat_map(|nth| frame(0x89, &[b'0' + nth])).collect::<Vec<_>>());
+    assert_eq!(frames(&connection.received()), [(0x8a, b"8".to_vec())]);
+    connection.send(&text("ping"));
+    assert_eq!(frames(&connection.received()), [(0x89, b"there?".to_vec())]);
+    connection.send(&frame(0x8a, b"there?"));
+    assert_eq!(logged(), ["opened", "ping", "pong there?"]);
+}
+
+#[test]
+fn who_has_paused_gets_the_rest_when_it_goes_on() {
+    let client = client();
+    let mut connection = open(&client);
+    connection.send(&[text("pause"), text("one"), frame(0x89, b"?")].concat());
+    assert!(connection.received().is_empty());
+    connection.advance(Duration::from_secs(200));
+    assert!(!connection.is_closed(), "who is not read from cannot answer");
+    connection.received();
+    let mut other = open(&client);
+    other.send(&text("resume others"));
+    assert_eq!(frames(&connection.received()), [(0x81, b"one".to_vec()), (0x8a, b"?".to_vec())]);
+}
+
+#[test]
+fn a_frame_goes_to_all_and_what_others_send_is_framed() {
+    let client = client();
+    let mut all: Vec<_> = (0..3).map(|_| open(&client)).collect();
+    all[0].send(&text("all"));
+    client.run();
+    for connection in &mut all {
+        assert_eq!(frames(&connection.received()), [(0x81, b"to all ".repeat(200))]);
+    }
+    all[1].send(&text("raw"));
+    assert_eq!(frames(&all[1].received()), [(0x82, vec![7; 200])]);
+    assert_eq!(logged().last().map(String::as_str), Some("told Some(8)"));
+    // Who has said goodbye hears nothing any more.
+    all[2].send(&text("bye"));
+    all[2].received();
+    all[0].send(&text("all"));
+    client.run();
+    assert!(all[2].received().is_empty());
+}
+
+#[test]
+fn what_is_agreed_to_be_compressed_is_where_it_becomes_shorter_and_a_bomb_is_refused() {
+    let client =
+        client_with(Settings { compression: true, message_bytes_max: 100_000, ..Settings::default() });
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let mut connection = client.connect();
+    connection.send(format!("{HANDSHAKE}{offer}\r\n").as_bytes());
+    let answer = connection.response().expect("a 101");
+    let agreed = answer.header("sec-websocket-extensions").expect("agreed on");
+    assert!(agreed.contains("server_no_context_takeover") && agreed.contains("client_no_context_takeover"));
+    let mut plain = open(&client);
+
+    plain.send(&text("all"));
+    client.run();
+    assert_eq!(frames(&plain.received()), [(0x81, b"to all ".repeat(200))]);
+    let got = frames(&connection.received());
+    let [(0xc1, deflated)] = &got[..] else { panic!("{got:x?}") };
+    assert!(deflated.len() < 100);
+    // Back to whoever has made it: it comes out as it went in.
+    connection.send(&frame(0xc2, deflated));
+    assert_eq!(frames(&connection.received()), [(0xc2, deflated.clone())]);
+    assert_eq!(logged().last().map(String::as_str), Some("1400 bytes"));
+    connection.send(&text("short"));
+    assert_eq!(frames(&connection.received()), [(0x81, b"short".to_vec())]);
+    // Two hundred kilobytes of zeros, in stored and fixed blocks of 258 each.
+    let bomb = deflated_zeros(200_000);
+    assert!(bomb.len() < 2000);
+    connection.send(&frame(0xc2, &bomb));
+    assert_eq!(goodbye(&connection.received()), (1009, Violation::MessageTooLarge.reason().to_owned()));
+}
+
+#[test]
+fn who_wants_a_smaller_window_than_ours_is_sent_messages_as_they_are_and_may_compress_its_own() {
+    let client = client_with(Settings { compression: true, ..Settings::default() });
+    let fields = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n";
+    let mut connection = open_with(&client, fields);
+    connection.send(&text(&"a".repeat(2000)));
+    assert_eq!(frames(&connection.received()), [(0x81, b"a".repeat(2000))]);
+    connection.send(&frame(0xc2, &deflated_zeros(2580)));
+    assert_eq!(frames(&connection.received()), [(0x82, vec![0; 2581])]);
+}
+
+/// Zeros by a fixed block of DEFLATE: a literal, and copies of 258 bytes from one byte back.
+fn deflated_zeros(bytes: usize) -> Vec<u8> {
+    let (mut out, mut bits, mut count) = (Vec::new(), 0_u64, 0);
+    let mut put = |value: u64, width: u32| {
+        bits |= value << count;
+        count += width;
+        while count >= 8 {
+            out.push(bits as u8);
+            bits >>= 8;
+            count -= 8;
+        }
+    };
+    put(0b010, 3);
+    // The literal 0 is 0011_0000, from its highest bit on.
+    put(0b0000_1100, 8);
+    for _ in 0..bytes / 258 {
+        // Length 285 is 1100_0101, distance 0 five zeros.
+        put(0b1010_0011, 8);
+        put(0, 5);
+    }
+    // The end of the block, and an empty stored one whose lengths are left out.
+    put(0, 7);
+    put(0b000, 3);
+    put(0, 7);
+    out
+}
+
+#[test]
+fn in_a_drain_each_is_told_to_come_back_at_a_moment_of_its_own() {
+    let client = client();
+    let mut all: Vec<_> = (0..20).map(|_| open(&client)).collect();
+    logged();
+    client.begin_drain(Duration::from_secs(10));
+    let mut told_at = Vec::new();
+    let mut retries = Vec::new();
+    for step in 0..200 {
+        client.advance(Duration::from_millis(50));
+        for connection in &mut all {
+            let got = connection.received();
+            if !got.is_empty() {
+                let (code, reason) = goodbye(&got);
+                let retry: u64 = reason.strip_prefix("retry=").expect("when").parse().expect("a number");
+                assert!(code == 1012 && retry < 10_000, "{code} {reason}");
+                told_at.push(step);
+                retries.push(retry);
+                connection.send(&close(1012, ""));
+                assert!(connection.is_closed());
+                connection.close();
+            }
+        }
+    }
+    assert_eq!(told_at.len(), all.len());
+    told_at.dedup();
+    retries.sort_unstable();
+    retries.dedup();
+    assert!(told_at.len() > 5 && retries.len() > 15, "{told_at:?} {retries:?}");
+    assert_eq!(client.open(), 0);
+    assert!(logged().iter().all(|line| line == "ByUs { code: CloseCode(1012), is_answered: true }"));
+}
+
+#[test]
+fn who_is_closed_by_others_says_goodbye_and_who_leaves_or_panics_is_told_of() {
+    let client = client();
+    let mut evicted = open(&client);
+    evicted.send(&text("evict"));
+    assert_eq!(goodbye(&evicted.received()), (1001, String::new()));
+    evicted.close();
+    let mut leaves = open(&client);
+    leaves.send(&frame(0x01, b"half a mess"));
+    leaves.close();
+    let mut panics = open(&client);
+    panics.send(&text("panic"));
+    assert!(panics.is_reset());
+    client.run();
+    let ends: Vec<_> = logged().into_iter().filter(|line| line.contains('(') || line.contains('{')).collect();
+    assert_eq!(ends[0], "ByUs { code: CloseCode(1001), is_answered: false }");
+    assert_eq!(ends[1..], [format!("Lost({:?})", Lost::Closed), format!("Lost({:?})", Lost::Panicked)]);
+    assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+}
