@@ -673,6 +673,50 @@ fn a_line_of_which_the_disk_took_a_part_is_counted_and_the_next_one_begins_a_lin
     assert!(text.ends_with("{\"lost\":2}\n"), "{text}");
 }
 
+#[test]
+fn a_log_whose_sink_is_gone_asks_it_seldom_whether_it_is_back() {
+    struct Gone(Sender<()>);
+    impl Write for Gone {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(()); // Nobody counts any more.
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (asked, was_asked) = channel();
+    let log = AccessLog::to(Gone(asked), LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    let (began, mut times) = (Instant::now(), 0);
+    while let Some(left) = Duration::from_millis(500).checked_sub(began.elapsed()) {
+        times += was_asked.recv_timeout(left).map_or(0, |()| 1);
+    }
+    assert!((1..8).contains(&times), "{times} times in half a second");
+    assert_eq!(log.lost().unwritten, 1);
+}
+
+#[test]
+fn a_log_whose_sink_is_back_says_what_it_lacks_though_nobody_asks_for_anything_more() {
+    let (paper, room) = (Paper::default(), Arc::new(Mutex::new(0)));
+    let disk = Disk { paper: paper.clone(), room: Arc::clone(&room) };
+    let log = AccessLog::to(disk, LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    // Long enough for it to have given up asking often.
+    for _ in 0..5 {
+        log.flush();
+    }
+    *room.lock().expect("nobody panics") = usize::MAX;
+    let began = Instant::now();
+    while paper.text() != "{\"lost\":1}\n" {
+        assert!(began.elapsed() < PATIENCE, "{}", paper.text());
+        std::thread::yield_now();
+    }
+}
+
 /// Does not come back from a write before somebody has put more into the log.
 fn slow_log() -> (AccessLog, Paper, Receiver<()>, Sender<()>) {
     let paper = Paper::default();
@@ -771,6 +815,44 @@ fn a_file_that_was_moved_is_left_alone_once_it_is_opened_again() {
     let nowhere = AccessLog::file(folder.0.join("no/such/folder"), LogFormat::Common);
     let error = nowhere.expect_err("there is no such folder").to_string();
     assert!(error.contains("no/such/folder"), "{error}");
+}
+
+#[test]
+fn a_line_begins_a_line_wherever_the_file_ended_and_no_empty_one_comes_before_it() {
+    let folder = Folder::new("torn");
+    let path = folder.0.join("access.log");
+    let moved = |times: u32| folder.0.join(format!("access.log.{times}"));
+    let is_line = |line: &str| line.starts_with("{\"time\"") && line.ends_with('}');
+    let lines = |text: &str| text.split('\n').map(|line| (is_line(line), line.len())).collect::<Vec<_>>();
+    // Its disk was full, or the machine lost its power.
+    fs::write(&path, "{\"time\":\"19").expect("a file");
+    let log = AccessLog::file(&path, LogFormat::Json).expect("a file");
+    let client = logged_to(&log);
+    client.get("/");
+    log.flush();
+    let text = folder.read("access.log");
+    assert!(matches!(lines(&text)[..], [(false, 11), (true, _), (false, 0)]), "{text}");
+
+    // The same where it is opened again, and not where it is another one.
+    for (nth, (before, is_moved)) in
+        [("{\"torn", false), ("{\"torn", true), ("whole\n", true), ("", true)].into_iter().enumerate()
+    {
+        fs::rename(&path, moved(2 * nth as u32)).expect("it is there");
+        fs::write(&path, before).expect("a file");
+        log.reopen().expect("it is there");
+        if is_moved {
+            log.flush();
+            fs::rename(&path, moved(2 * nth as u32 + 1)).expect("it is there");
+            log.reopen().expect("it can be made");
+        }
+        client.get("/");
+        log.flush();
+        let text = folder.read("access.log");
+        match is_moved {
+            true => assert!(matches!(lines(&text)[..], [(true, _), (false, 0)]), "{text}"),
+            false => assert!(matches!(lines(&text)[..], [(false, 6), (true, _), (false, 0)]), "{text}"),
+        }
+    }
 }
 
 #[test]
