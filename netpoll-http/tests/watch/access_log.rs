@@ -1,16 +1,19 @@
 //! What is in the access log, and what becomes of it when the disk does not keep up.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_http::{
-    AccessLog, App, Completed, Error, Forwarded, HeaderName, HeaderValue, Json, LogFormat, Method, Parts,
-    Reply, Request, RequestId, Response, Router, Server, StatusCode, TestClient, TraceContext,
+    AccessLog, App, Completed, Error, Forwarded, HeaderName, HeaderValue, Json, LogFormat, Method, Params,
+    Parts, Replied, Reply, Request, RequestId, Response, Route, RouteId, Router, Server, Service, StatusCode,
+    TestClient, TraceContext,
 };
 
 use crate::chance::Chance;
@@ -994,6 +997,66 @@ fn a_line_says_what_its_own_request_was_whatever_came_before_it() {
             ["client", "method", "target", "route"].map(|name| line[name].as_str().unwrap_or_default());
         assert_eq!(says, [client, method, &target, &route]);
         assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"answered".into()));
+    }
+}
+
+/// A service of one route, the name of which lies where that of the one before it lay.
+struct Named(Arc<Mutex<String>>, String);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        *self.0.lock().expect("nobody panics") = std::mem::take(&mut self.1);
+    }
+}
+
+impl Service for Named {
+    fn find(&self, _method: &str, _path: &[u8], _params: &mut Params) -> Route<'_> {
+        Route::To(RouteId(0))
+    }
+
+    fn methods(&self) -> &str {
+        "GET, HEAD"
+    }
+
+    fn pattern(&self, _route: RouteId) -> Option<&str> {
+        Some(&self.1)
+    }
+
+    fn call(&self, _route: RouteId, _request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        reply.bytes(StatusCode::OK, "text/plain", b"an answer")
+    }
+}
+
+type Hook = Rc<dyn Fn(&Completed<'_>)>;
+
+thread_local! {
+    /// Of all services that this thread has, one after the other.
+    static HOOK: OnceCell<Hook> = const { OnceCell::new() };
+}
+
+#[test]
+fn a_hook_that_outlives_a_service_says_of_the_next_one_what_its_routes_are() {
+    let (paper, place) = (Paper::default(), Arc::new(Mutex::new(String::with_capacity(64))));
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread");
+    // The last ones look like those before them would if they were escaped.
+    for name in ["/a", "/b", "/a/long", "/a", "/\"", "/\\\"", "/\"", "/a", "/\\", "/\\\\"] {
+        let (place, make) = (Arc::clone(&place), log.hook());
+        let app = App::new(move |_| {
+            let mut text = std::mem::take(&mut *place.lock().expect("nobody panics"));
+            text.clear();
+            text.push_str(name);
+            Named(Arc::clone(&place), text)
+        });
+        let watched = app.on_complete(move |worker| {
+            let hook = HOOK.with(|hook| Rc::clone(hook.get_or_init(|| make(worker).into())));
+            move |done: &Completed<'_>| hook(done)
+        });
+        watched.test().get("/");
+        log.flush();
+        let text = paper.text();
+        let line: serde_json::Value =
+            serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
+        assert_eq!(line["route"].as_str(), Some(name), "{text}");
     }
 }
 
