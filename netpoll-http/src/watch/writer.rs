@@ -30,7 +30,7 @@ use crate::message::guarded;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How long the writer waits for a sink that takes nothing now and does not block, such as a standard output that a neighbour has set so, and
-/// how often it looks. Then the lines are lost.
+/// how often it looks. Then the lines are lost, and those of other workers that wait behind them, unless it takes them at once.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(5);
 const TRIES: u32 = 200;
 
@@ -248,9 +248,9 @@ pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHa
     Ok(handle)
 }
 
-/// Does it again while it was interrupted, and for a second while it would block.
-fn insist<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 0;
+/// Does it again while it was interrupted, and for a second while it would block, if it is worth the wait.
+fn insist<T>(is_patient: bool, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = if is_patient { 0 } else { TRIES };
     loop {
         match act() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -337,10 +337,12 @@ impl Writer {
     fn write_all(&mut self, is_awaited: bool) -> bool {
         let workers = lock(&self.shared.workers).live.clone();
         let (mut has_written, mut page) = (false, std::mem::take(&mut self.page));
+        // Once in a round is enough to wait for a sink.
+        let mut is_patient = true;
         for pages in &workers {
             pages.take(&mut page, is_awaited, |page| {
                 has_written = true;
-                self.write(page);
+                is_patient &= self.write(page, is_patient);
             });
         }
         // There is room again: the log says what it lacks.
@@ -349,7 +351,8 @@ impl Writer {
             let mut line = Vec::new();
             self.lines.write_lost(&mut line, lost - self.reported);
             page.push(&line);
-            self.has_to_tell = !self.write(&mut page);
+            is_patient &= !self.has_to_tell;
+            self.has_to_tell = !self.write(&mut page, is_patient);
             if !self.has_to_tell {
                 (has_written, self.reported) = (true, lost);
             }
@@ -357,15 +360,15 @@ impl Writer {
         self.page = page;
         if has_written {
             // What it could not write it says at the next write.
-            let _ = guarded(|| insist(|| self.sink.flush()));
+            let _ = guarded(|| insist(is_patient, || self.sink.flush()));
         }
         drop(workers);
         lock(&self.shared.workers).forget();
         has_written
     }
 
-    /// Writes a page, and clears it. False if some of it was not taken.
-    fn write(&mut self, page: &mut Page) -> bool {
+    /// Writes a page, and clears it. False if some of it was not taken. A sink that has taken the first of it is waited for in any case.
+    fn write(&mut self, page: &mut Page, is_patient: bool) -> bool {
         let (text, lines) = page.lines();
         let joined;
         let text = match self.is_torn {
@@ -379,7 +382,7 @@ impl Writer {
         // The sink may be the program's, and panic.
         let outcome = guarded(|| {
             while taken < text.len() {
-                match insist(|| self.sink.write(&text[taken..]))? {
+                match insist(is_patient || taken > 0, || self.sink.write(&text[taken..]))? {
                     0 => return Err(io::Error::from(io::ErrorKind::WriteZero)),
                     bytes => taken = text.len().min(taken + bytes),
                 }

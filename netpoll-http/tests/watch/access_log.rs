@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -604,6 +605,32 @@ fn a_sink_that_would_block_is_waited_for() {
     }
     log.flush();
     assert_eq!((log.lost().total(), paper.text().lines().count()), (0, 20), "{}", paper.text());
+}
+
+#[test]
+fn a_sink_that_would_block_for_ever_is_waited_for_once_however_many_workers_there_are() {
+    struct Stuck(Arc<AtomicU32>);
+    impl Write for Stuck {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            self.0.fetch_add(1, Relaxed);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.write(&[]).map(|_| ())
+        }
+    }
+    let times = Arc::new(AtomicU32::new(0));
+    let log = AccessLog::to(Stuck(Arc::clone(&times)), LogFormat::Json).expect("a thread");
+    let workers: Vec<TestClient> = (0..5).map(|_| logged_to(&log)).collect();
+    // The thread is at the first one, or is not, when the others come.
+    for worker in &workers {
+        worker.get("/");
+    }
+    log.flush();
+    assert_eq!(log.lost().unwritten, 5);
+    let seconds = times.load(Relaxed) / 200;
+    assert!((1..=3).contains(&seconds), "it was waited for {seconds} s");
 }
 
 #[test]
