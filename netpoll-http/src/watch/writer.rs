@@ -389,6 +389,7 @@ impl Writer {
             }
             Ok(())
         });
+        let has_panicked = outcome.is_none();
         let is_written = outcome.is_some_and(|outcome| outcome.is_ok());
         if !is_written {
             let whole = memchr::memchr_iter(b'\n', &text[..taken]).count() as u64;
@@ -399,6 +400,8 @@ impl Writer {
         if let Some(last) = text[..taken].last() {
             self.is_torn = *last != b'\n';
         }
+        // Who panics may have taken more than it has said.
+        self.is_torn |= has_panicked;
         page.clear();
         is_written
     }

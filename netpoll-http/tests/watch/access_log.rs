@@ -652,6 +652,37 @@ fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
     assert_eq!(log.lost().unwritten, 1);
 }
 
+#[test]
+fn behind_a_sink_that_has_panicked_halfway_the_next_line_begins_a_line() {
+    /// Panics once, when it has taken ten bytes.
+    struct Trips(Paper, bool);
+    impl Write for Trips {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !std::mem::replace(&mut self.1, true) {
+                self.0.write_all(&bytes[..10])?;
+                panic!("as told")
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let paper = Paper::default();
+    let log = AccessLog::to(Trips(paper.clone(), false), LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    log.flush();
+    client.get("/missing");
+    log.flush();
+    let text = paper.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(matches!(lines[..], ["{\"time\":\"1", "{\"lost\":1}", _]), "{text}");
+    assert!(lines[2].starts_with("{\"time\"") && lines[2].contains("/missing"), "{text}");
+    assert_eq!(log.lost().unwritten, 1);
+}
+
 /// A disk that has room for so many bytes.
 struct Disk {
     paper: Paper,
