@@ -104,7 +104,7 @@ impl LostLines {
 }
 
 impl AccessLog {
-    /// A log in a file, behind what is in it; it is made if it is not there.
+    /// A log in a file, behind what is in it, and behind a line end where that lacks one; it is made if it is not there.
     ///
     /// # Errors
     /// The file cannot be opened; the error names it. No thread to be had.

@@ -56,6 +56,9 @@ const GET: &[u8; 27] = b"\",\"method\":\"GET\",\"target\":\"";
 /// What is the same in all lines of a second, `{"time":"1994-11-06T08:49:37Z","client":"`, and in all of a client of these, with some room to write it.
 const START_BYTES: usize = 41 + 16 + GET.len();
 
+/// What comes before a route.
+const ROUTE: &[u8; 10] = b",\"route\":\"";
+
 /// Routes whose part of a line is remembered, and the longest such part.
 const PARTS: usize = 32;
 const PART_BYTES: usize = 128;
@@ -76,7 +79,7 @@ pub struct Lines {
 /// What a line of JSON says of a request with this route and this status that was answered.
 #[derive(Clone, Copy)]
 struct Part {
-    pattern: (usize, usize),
+    /// Zero of none: one that nothing is remembered of, or whose pattern has to be escaped.
     status: u16,
     /// Zero of one that is too long.
     bytes: usize,
@@ -86,7 +89,7 @@ struct Part {
 impl Lines {
     /// Of this format.
     pub fn new(format: LogFormat) -> Self {
-        let part = Part { pattern: (0, 0), status: 0, bytes: 0, text: [0; PART_BYTES] };
+        let part = Part { status: 0, bytes: 0, text: [0; PART_BYTES] };
         let parts = if format == LogFormat::Json { PARTS } else { 0 };
         let mut lines = Self {
             format,
@@ -167,11 +170,9 @@ impl Lines {
             return None;
         }
         let at = route.0 as usize % PARTS;
-        // A pattern is the service's, and stays where it is.
-        let known = (pattern.as_ptr().addr(), pattern.len());
         let part = self.parts.get_mut(at)?;
-        if part.pattern != known || part.status != status.as_u16() {
-            *part = Part { pattern: known, status: status.as_u16(), ..Part::of(pattern, status) };
+        if part.status != status.as_u16() || !part.has(pattern) {
+            *part = Part::of(pattern, status);
         }
         (part.bytes > 0).then_some(at)
     }
@@ -274,7 +275,17 @@ impl Part {
         let mut text = [0; PART_BYTES];
         let bytes =
             written(&mut text, |out| part(out, Some(pattern), status.as_str().as_bytes(), Outcome::Answered));
-        Self { pattern: (0, 0), status: 0, bytes: bytes.unwrap_or_default(), text }
+        let part = Self { status: status.as_u16(), bytes: bytes.unwrap_or_default(), text };
+        if part.has(pattern) { part } else { Self { status: 0, ..part } }
+    }
+
+    /// Whether this is its pattern, as it is.
+    #[inline(always)]
+    fn has(&self, pattern: &str) -> bool {
+        let behind = &self.text[ROUTE.len()..];
+        behind
+            .split_at_checked(pattern.len())
+            .is_some_and(|(text, behind)| text == pattern.as_bytes() && behind.first() == Some(&b'"'))
     }
 }
 
@@ -302,7 +313,7 @@ fn json_part(out: &mut Cursor<'_>, done: &Completed<'_>) {
 
 /// The route, the status and the outcome.
 fn part(out: &mut Cursor<'_>, route: Option<&str>, status: &[u8], outcome: Outcome) {
-    escaped(out, b",\"route\":\"", route.map(str::as_bytes));
+    escaped(out, ROUTE, route.map(str::as_bytes));
     out.put(b",\"status\":");
     out.text(status);
     plain(out, b",\"outcome\":\"", outcome.name().as_bytes());

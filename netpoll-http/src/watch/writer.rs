@@ -1,15 +1,17 @@
 //! The thread that writes what all workers have put into their pages.
 //!
 //! It gathers for a moment, writes what each worker has in one call, and sleeps without a deadline when it has found nothing twice in a row. Who puts a
-//! line in wakes it only if it sleeps, or if a page has become half full: a busy worker makes no system calls for its log.
+//! line in wakes it only if it sleeps, or if a page has become half full: a busy worker makes no system calls for its log. While its sink does not even
+//! take that lines are lost, it asks it again once a second.
 //!
 //! `tests/loom.rs` has it in every interleaving with a worker, but for the file and the hangup.
 //!
 //! Invariant: the thread is the only one that takes from the pages and that has the sink. When it sleeps, it has seen each page empty and
 //! left word there that it is to be woken.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Wake, Waker};
@@ -28,9 +30,12 @@ use crate::message::guarded;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How long the writer waits for a sink that takes nothing now and does not block, such as a standard output that a neighbour has set so, and
-/// how often it looks. Then the lines are lost.
+/// how often it looks. Then the lines are lost, and those of other workers that wait behind them, unless it takes them at once.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(5);
 const TRIES: u32 = 200;
+
+/// How often a sink that takes nothing is asked whether it takes the line that says how many are lost, if nothing else is written.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 pub enum Sink {
@@ -53,6 +58,16 @@ impl Sink {
 pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Whether a file ends inside a line, as one does whose disk was full. `None` where that cannot be seen.
+fn is_torn(file: &File, path: &Path) -> Option<bool> {
+    let bytes = file.metadata().ok().filter(Metadata::is_file)?.len();
+    let Some(last) = bytes.checked_sub(1) else { return Some(false) };
+    let mut byte = [0];
+    // It is open for appending only.
+    File::open(path).ok()?.read_exact_at(&mut byte, last).ok()?;
+    Some(byte != *b"\n")
 }
 
 impl Write for Sink {
@@ -92,6 +107,24 @@ struct Workers {
     gone_sampled_out: u64,
 }
 
+impl Workers {
+    /// Lets go of the pages of those that have ended, if all was taken out of them.
+    fn forget(&mut self) {
+        let Self { live, gone, gone_sampled_out } = self;
+        live.retain_mut(|pages| {
+            // Having them alone is behind all that their worker did: a count would not tell.
+            let is_over = Arc::get_mut(pages).is_some_and(Pages::are_empty);
+            if is_over {
+                for level in Level::ALL {
+                    gone[level as usize] += pages.lost(level);
+                }
+                *gone_sampled_out += pages.sampled_out();
+            }
+            !is_over
+        });
+    }
+}
+
 /// What the program wants of the writer.
 #[derive(Default)]
 struct Orders {
@@ -113,7 +146,10 @@ impl Shared {
     /// Pages for one more worker.
     pub fn pages(&self, bytes_max: usize) -> Arc<Pages> {
         let pages = Arc::new(Pages::new(bytes_max));
-        lock(&self.workers).live.push(Arc::clone(&pages));
+        let mut workers = lock(&self.workers);
+        // The writer sleeps while workers come and go that have no lines.
+        workers.forget();
+        workers.live.push(Arc::clone(&pages));
         pages
     }
 
@@ -201,9 +237,10 @@ impl Wake for Awaken {
 /// There is none to be had.
 pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHandle<()>> {
     let of_thread = Arc::clone(&shared);
-    let writer = |me| {
-        Writer { me, shared: of_thread, sink, lines, page: Page::default(), reported: 0, is_torn: false }
-            .run()
+    let is_torn = matches!(&sink, Sink::File(file, path) if is_torn(file, path) == Some(true));
+    let writer = move |me| {
+        let page = Page::default();
+        Writer { me, shared: of_thread, sink, lines, page, reported: 0, has_to_tell: false, is_torn }.run()
     };
     let (handle, sleeper) = spawn("netpoll-log", writer)?;
     // Nobody has pages yet, so nobody has missed it.
@@ -211,9 +248,9 @@ pub fn start(shared: Arc<Shared>, sink: Sink, lines: Lines) -> io::Result<JoinHa
     Ok(handle)
 }
 
-/// Does it again while it was interrupted, and for a second while it would block.
-fn insist<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 0;
+/// Does it again while it was interrupted, and for a second while it would block, if it is worth the wait.
+fn insist<T>(is_patient: bool, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = if is_patient { 0 } else { TRIES };
     loop {
         match act() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -235,7 +272,9 @@ struct Writer {
     page: Page,
     /// Lost lines that the log tells of.
     reported: u64,
-    /// The last line was not taken as a whole: it is ended before the next one.
+    /// There are more, and the sink did not take the line that says so.
+    has_to_tell: bool,
+    /// What it writes to ends inside a line, of which the rest was not taken: it is ended before the next one.
     is_torn: bool,
 }
 
@@ -256,6 +295,8 @@ impl Writer {
             }
             if has_written {
                 self.me.sleep_for(GATHER);
+            } else if found_nothing && self.has_to_tell {
+                self.me.sleep_for(TELL_AGAIN_AFTER);
             } else if found_nothing {
                 // Lines, orders and signals leave a token, which keeps the thread from sleeping.
                 self.me.sleep();
@@ -279,6 +320,7 @@ impl Writer {
             // Whoever cannot open it again goes on in the one it has.
             let again = if has_hung_up { open(path).ok() } else { None };
             if let Some(next) = again.or(file) {
+                self.is_torn = is_torn(&next, path).unwrap_or(self.is_torn);
                 *current = next;
             }
         }
@@ -295,10 +337,12 @@ impl Writer {
     fn write_all(&mut self, is_awaited: bool) -> bool {
         let workers = lock(&self.shared.workers).live.clone();
         let (mut has_written, mut page) = (false, std::mem::take(&mut self.page));
+        // Once in a round is enough to wait for a sink.
+        let mut is_patient = true;
         for pages in &workers {
             pages.take(&mut page, is_awaited, |page| {
                 has_written = true;
-                self.write(page);
+                is_patient &= self.write(page, is_patient);
             });
         }
         // There is room again: the log says what it lacks.
@@ -307,39 +351,24 @@ impl Writer {
             let mut line = Vec::new();
             self.lines.write_lost(&mut line, lost - self.reported);
             page.push(&line);
-            has_written = true;
-            if self.write(&mut page) {
-                self.reported = lost;
+            is_patient &= !self.has_to_tell;
+            self.has_to_tell = !self.write(&mut page, is_patient);
+            if !self.has_to_tell {
+                (has_written, self.reported) = (true, lost);
             }
         }
         self.page = page;
         if has_written {
             // What it could not write it says at the next write.
-            let _ = guarded(|| insist(|| self.sink.flush()));
+            let _ = guarded(|| insist(is_patient, || self.sink.flush()));
         }
         drop(workers);
-        self.forget_workers();
+        lock(&self.shared.workers).forget();
         has_written
     }
 
-    /// Lets go of the pages of workers that have ended.
-    fn forget_workers(&self) {
-        let Workers { live, gone, gone_sampled_out } = &mut *lock(&self.shared.workers);
-        live.retain_mut(|pages| {
-            // Having them alone is behind all that their worker did: a count would not tell.
-            let is_over = Arc::get_mut(pages).is_some_and(Pages::are_empty);
-            if is_over {
-                for level in Level::ALL {
-                    gone[level as usize] += pages.lost(level);
-                }
-                *gone_sampled_out += pages.sampled_out();
-            }
-            !is_over
-        });
-    }
-
-    /// Writes a page, and clears it. False if some of it was not taken.
-    fn write(&mut self, page: &mut Page) -> bool {
+    /// Writes a page, and clears it. False if some of it was not taken. A sink that has taken the first of it is waited for in any case.
+    fn write(&mut self, page: &mut Page, is_patient: bool) -> bool {
         let (text, lines) = page.lines();
         let joined;
         let text = match self.is_torn {
@@ -353,13 +382,14 @@ impl Writer {
         // The sink may be the program's, and panic.
         let outcome = guarded(|| {
             while taken < text.len() {
-                match insist(|| self.sink.write(&text[taken..]))? {
+                match insist(is_patient || taken > 0, || self.sink.write(&text[taken..]))? {
                     0 => return Err(io::Error::from(io::ErrorKind::WriteZero)),
                     bytes => taken = text.len().min(taken + bytes),
                 }
             }
             Ok(())
         });
+        let has_panicked = outcome.is_none();
         let is_written = outcome.is_some_and(|outcome| outcome.is_ok());
         if !is_written {
             let whole = memchr::memchr_iter(b'\n', &text[..taken]).count() as u64;
@@ -370,7 +400,29 @@ impl Writer {
         if let Some(last) = text[..taken].last() {
             self.is_torn = *last != b'\n';
         }
+        // Who panics may have taken more than it has said.
+        self.is_torn |= has_panicked;
         page.clear();
         is_written
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_workers_that_come_and_go_without_a_line_are_not_kept() {
+        let shared = Shared::default();
+        let kept = || lock(&shared.workers).live.len();
+        for worker in 1..=10 {
+            shared.pages(1024).leave_out();
+            assert_eq!((shared.sampled_out(), kept()), (worker, 1), "the next one lets go of them");
+        }
+        let has_a_line = shared.pages(1024);
+        shared.put(&has_a_line, Level::Usual, |_| Some(5));
+        drop(has_a_line);
+        let _next = shared.pages(1024);
+        assert_eq!((shared.sampled_out(), kept()), (10, 2));
     }
 }

@@ -16,6 +16,7 @@ mod files;
 mod hooks;
 mod life;
 mod limits;
+mod neighbours;
 mod nesting;
 mod on_workers;
 mod operators;

@@ -1,16 +1,20 @@
 //! What is in the access log, and what becomes of it when the disk does not keep up.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_http::{
-    AccessLog, App, Completed, Error, Forwarded, HeaderName, HeaderValue, Json, LogFormat, Method, Parts,
-    Reply, Request, RequestId, Response, Router, Server, StatusCode, TestClient, TraceContext,
+    AccessLog, App, Completed, Error, Forwarded, HeaderName, HeaderValue, Json, LogFormat, Method, Params,
+    Parts, Replied, Reply, Request, RequestId, Response, Route, RouteId, Router, Server, Service, StatusCode,
+    TestClient, TraceContext,
 };
 
 use crate::chance::Chance;
@@ -604,6 +608,32 @@ fn a_sink_that_would_block_is_waited_for() {
 }
 
 #[test]
+fn a_sink_that_would_block_for_ever_is_waited_for_once_however_many_workers_there_are() {
+    struct Stuck(Arc<AtomicU32>);
+    impl Write for Stuck {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            self.0.fetch_add(1, Relaxed);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.write(&[]).map(|_| ())
+        }
+    }
+    let times = Arc::new(AtomicU32::new(0));
+    let log = AccessLog::to(Stuck(Arc::clone(&times)), LogFormat::Json).expect("a thread");
+    let workers: Vec<TestClient> = (0..5).map(|_| logged_to(&log)).collect();
+    // The thread is at the first one, or is not, when the others come.
+    for worker in &workers {
+        worker.get("/");
+    }
+    log.flush();
+    assert_eq!(log.lost().unwritten, 5);
+    let seconds = times.load(Relaxed) / 200;
+    assert!((1..=3).contains(&seconds), "it was waited for {seconds} s");
+}
+
+#[test]
 fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
     struct Bomb;
     impl Write for Bomb {
@@ -619,6 +649,37 @@ fn a_sink_that_panics_costs_its_lines_and_nothing_else() {
     let client = logged_to(&log);
     assert_eq!(client.get("/").text(), "hello");
     log.flush();
+    assert_eq!(log.lost().unwritten, 1);
+}
+
+#[test]
+fn behind_a_sink_that_has_panicked_halfway_the_next_line_begins_a_line() {
+    /// Panics once, when it has taken ten bytes.
+    struct Trips(Paper, bool);
+    impl Write for Trips {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !std::mem::replace(&mut self.1, true) {
+                self.0.write_all(&bytes[..10])?;
+                panic!("as told")
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let paper = Paper::default();
+    let log = AccessLog::to(Trips(paper.clone(), false), LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    log.flush();
+    client.get("/missing");
+    log.flush();
+    let text = paper.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(matches!(lines[..], ["{\"time\":\"1", "{\"lost\":1}", _]), "{text}");
+    assert!(lines[2].starts_with("{\"time\"") && lines[2].contains("/missing"), "{text}");
     assert_eq!(log.lost().unwritten, 1);
 }
 
@@ -671,6 +732,50 @@ fn a_line_of_which_the_disk_took_a_part_is_counted_and_the_next_one_begins_a_lin
         "{text}"
     );
     assert!(text.ends_with("{\"lost\":2}\n"), "{text}");
+}
+
+#[test]
+fn a_log_whose_sink_is_gone_asks_it_seldom_whether_it_is_back() {
+    struct Gone(Sender<()>);
+    impl Write for Gone {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(()); // Nobody counts any more.
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (asked, was_asked) = channel();
+    let log = AccessLog::to(Gone(asked), LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    let (began, mut times) = (Instant::now(), 0);
+    while let Some(left) = Duration::from_millis(500).checked_sub(began.elapsed()) {
+        times += was_asked.recv_timeout(left).map_or(0, |()| 1);
+    }
+    assert!((1..8).contains(&times), "{times} times in half a second");
+    assert_eq!(log.lost().unwritten, 1);
+}
+
+#[test]
+fn a_log_whose_sink_is_back_says_what_it_lacks_though_nobody_asks_for_anything_more() {
+    let (paper, room) = (Paper::default(), Arc::new(Mutex::new(0)));
+    let disk = Disk { paper: paper.clone(), room: Arc::clone(&room) };
+    let log = AccessLog::to(disk, LogFormat::Json).expect("a thread");
+    let client = logged_to(&log);
+    client.get("/");
+    // Long enough for it to have given up asking often.
+    for _ in 0..5 {
+        log.flush();
+    }
+    *room.lock().expect("nobody panics") = usize::MAX;
+    let began = Instant::now();
+    while paper.text() != "{\"lost\":1}\n" {
+        assert!(began.elapsed() < PATIENCE, "{}", paper.text());
+        std::thread::yield_now();
+    }
 }
 
 /// Does not come back from a write before somebody has put more into the log.
@@ -771,6 +876,44 @@ fn a_file_that_was_moved_is_left_alone_once_it_is_opened_again() {
     let nowhere = AccessLog::file(folder.0.join("no/such/folder"), LogFormat::Common);
     let error = nowhere.expect_err("there is no such folder").to_string();
     assert!(error.contains("no/such/folder"), "{error}");
+}
+
+#[test]
+fn a_line_begins_a_line_wherever_the_file_ended_and_no_empty_one_comes_before_it() {
+    let folder = Folder::new("torn");
+    let path = folder.0.join("access.log");
+    let moved = |times: u32| folder.0.join(format!("access.log.{times}"));
+    let is_line = |line: &str| line.starts_with("{\"time\"") && line.ends_with('}');
+    let lines = |text: &str| text.split('\n').map(|line| (is_line(line), line.len())).collect::<Vec<_>>();
+    // Its disk was full, or the machine lost its power.
+    fs::write(&path, "{\"time\":\"19").expect("a file");
+    let log = AccessLog::file(&path, LogFormat::Json).expect("a file");
+    let client = logged_to(&log);
+    client.get("/");
+    log.flush();
+    let text = folder.read("access.log");
+    assert!(matches!(lines(&text)[..], [(false, 11), (true, _), (false, 0)]), "{text}");
+
+    // The same where it is opened again, and not where it is another one.
+    for (nth, (before, is_moved)) in
+        [("{\"torn", false), ("{\"torn", true), ("whole\n", true), ("", true)].into_iter().enumerate()
+    {
+        fs::rename(&path, moved(2 * nth as u32)).expect("it is there");
+        fs::write(&path, before).expect("a file");
+        log.reopen().expect("it is there");
+        if is_moved {
+            log.flush();
+            fs::rename(&path, moved(2 * nth as u32 + 1)).expect("it is there");
+            log.reopen().expect("it can be made");
+        }
+        client.get("/");
+        log.flush();
+        let text = folder.read("access.log");
+        match is_moved {
+            true => assert!(matches!(lines(&text)[..], [(true, _), (false, 0)]), "{text}"),
+            false => assert!(matches!(lines(&text)[..], [(false, 6), (true, _), (false, 0)]), "{text}"),
+        }
+    }
 }
 
 #[test]
@@ -912,6 +1055,66 @@ fn a_line_says_what_its_own_request_was_whatever_came_before_it() {
             ["client", "method", "target", "route"].map(|name| line[name].as_str().unwrap_or_default());
         assert_eq!(says, [client, method, &target, &route]);
         assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"answered".into()));
+    }
+}
+
+/// A service of one route, the name of which lies where that of the one before it lay.
+struct Named(Arc<Mutex<String>>, String);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        *self.0.lock().expect("nobody panics") = std::mem::take(&mut self.1);
+    }
+}
+
+impl Service for Named {
+    fn find(&self, _method: &str, _path: &[u8], _params: &mut Params) -> Route<'_> {
+        Route::To(RouteId(0))
+    }
+
+    fn methods(&self) -> &str {
+        "GET, HEAD"
+    }
+
+    fn pattern(&self, _route: RouteId) -> Option<&str> {
+        Some(&self.1)
+    }
+
+    fn call(&self, _route: RouteId, _request: &Request<'_>, reply: Reply<'_>) -> Replied {
+        reply.bytes(StatusCode::OK, "text/plain", b"an answer")
+    }
+}
+
+type Hook = Rc<dyn Fn(&Completed<'_>)>;
+
+thread_local! {
+    /// Of all services that this thread has, one after the other.
+    static HOOK: OnceCell<Hook> = const { OnceCell::new() };
+}
+
+#[test]
+fn a_hook_that_outlives_a_service_says_of_the_next_one_what_its_routes_are() {
+    let (paper, place) = (Paper::default(), Arc::new(Mutex::new(String::with_capacity(64))));
+    let log = AccessLog::to(paper.clone(), LogFormat::Json).expect("a thread");
+    // The last ones look like those before them would if they were escaped.
+    for name in ["/a", "/b", "/a/long", "/a", "/\"", "/\\\"", "/\"", "/a", "/\\", "/\\\\"] {
+        let (place, make) = (Arc::clone(&place), log.hook());
+        let app = App::new(move |_| {
+            let mut text = std::mem::take(&mut *place.lock().expect("nobody panics"));
+            text.clear();
+            text.push_str(name);
+            Named(Arc::clone(&place), text)
+        });
+        let watched = app.on_complete(move |worker| {
+            let hook = HOOK.with(|hook| Rc::clone(hook.get_or_init(|| make(worker).into())));
+            move |done: &Completed<'_>| hook(done)
+        });
+        watched.test().get("/");
+        log.flush();
+        let text = paper.text();
+        let line: serde_json::Value =
+            serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
+        assert_eq!(line["route"].as_str(), Some(name), "{text}");
     }
 }
 

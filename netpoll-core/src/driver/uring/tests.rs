@@ -28,6 +28,8 @@ struct Worker {
     unfinished: Vec<Key>,
     /// Sends each chunk back.
     echoes: bool,
+    /// What is to be sent back and did not leave from where it lay.
+    pending: HashMap<Key, Vec<u8>>,
 }
 
 impl Worker {
@@ -41,6 +43,7 @@ impl Worker {
             unsent: Vec::new(),
             unfinished: Vec::new(),
             echoes: false,
+            pending: HashMap::new(),
         }
     }
 
@@ -74,11 +77,19 @@ impl Sink for Worker {
         self.received.entry(key).or_default().extend_from_slice(chunk);
         self.chunks.push(chunk.len());
         self.places.push(chunk.as_ptr().addr());
-        if self.echoes { Verdict::Reply { start: 0, end: chunk.len() as u32 } } else { Verdict::Continue }
+        if !self.echoes {
+            return Verdict::Continue;
+        }
+        match self.pending.get_mut(&key) {
+            Some(pending) if !pending.is_empty() => pending.extend_from_slice(chunk),
+            _ => return Verdict::Reply { start: 0, end: chunk.len() as u32 },
+        }
+        Verdict::Continue
     }
 
-    fn unsent(&mut self, _key: Key, bytes: &[u8]) {
+    fn unsent(&mut self, key: Key, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
+        self.pending.entry(key).or_default().splice(..0, bytes.iter().copied());
     }
 
     fn sent(&mut self, _io: &mut dyn Io, _key: Key, bytes: usize) {

@@ -41,18 +41,23 @@ impl Stormy {
     }
 }
 
+/// Numbers below a bound, the same for each seed.
+fn chance(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut seed = 0x9e37_79b9_u64.wrapping_mul(seed + 1) | 1;
+    move |bound| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 33) as usize % bound
+    }
+}
+
 #[test]
 fn in_a_storm_of_orders_everybody_gets_their_own_bytes_and_a_driver_may_go_at_any_time() {
     let Some(features) = probe().ok() else { return };
     let rounds = std::env::var("NETPOLL_STORM_ROUNDS").map_or(24, |rounds| rounds.parse().unwrap());
     for round in 0..rounds {
-        let mut seed = 0x9e37_79b9_u64.wrapping_mul(round + 1) | 1;
-        let mut below = |bound: usize| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            (seed >> 33) as usize % bound
-        };
+        let mut below = chance(round);
         let features = Features {
             incremental_buffers: features.incremental_buffers && round % 3 > 0,
             caps: features.caps && round % 2 > 0,
@@ -144,5 +149,88 @@ fn in_a_storm_of_orders_everybody_gets_their_own_bytes_and_a_driver_may_go_at_an
         }
         drop(driver);
         assert_eq!(worker.unsent, b"");
+    }
+}
+
+#[test]
+fn in_a_storm_of_echoes_everybody_gets_back_what_they_have_written() {
+    let Some(features) = probe().ok() else { return };
+    let rounds = std::env::var("NETPOLL_STORM_ROUNDS").map_or(12, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
+        let mut below = chance(round + 1_000_000);
+        let features = Features {
+            incremental_buffers: features.incremental_buffers && round % 4 > 0,
+            caps: features.caps && round % 3 > 0,
+            aligned_receives: features.aligned_receives && round % 5 > 0,
+        };
+        let (mut driver, _bell) = driver_with(features).unwrap();
+        let limits = Limits { events: 1 + below(12), read_bytes: 1 + below(80_000), accepts: 8 };
+        let mut worker = Worker { echoes: true, ..Worker::new() };
+        let mut all: Vec<Option<Stormy>> = (0..10).map(|_| None).collect();
+        let steps = 300 + below(500);
+        let began = Instant::now();
+        for step in 0.. {
+            let key = |index: usize| Key::new(1, 1, index);
+            let index = below(all.len());
+            let is_over = step >= steps;
+            match &mut all[index] {
+                _ if is_over => {}
+                None => {
+                    let theirs = pair(&mut driver, key(index));
+                    theirs.set_nonblocking(true).unwrap();
+                    all[index] =
+                        Some(Stormy { theirs, name: step as u32, written: 0, came: 0, left: 0, back: 0 });
+                }
+                Some(one) => match below(24) {
+                    // About a page, about what is large, and anything.
+                    0..4 => one.writes(4086 + below(20)),
+                    4..8 => one.writes(2038 + below(20)),
+                    8..12 => one.writes(1 + below(16)),
+                    12..16 => one.writes(1 + below(50_000)),
+                    16..18 => _ = driver.io().receive(key(index), Demand::Pause),
+                    18..20 => _ = driver.io().receive(key(index), Demand::Flow),
+                    20 => driver.look(key(index), &limits, &mut worker),
+                    21 => driver.io().shrink(),
+                    22 => one.reads(),
+                    _ => {
+                        worker.unfinished.retain(|other| *other != key(index));
+                        driver.io().close(key(index), if step % 2 == 0 { Close::Now } else { Close::Reset });
+                        worker.received.remove(&key(index));
+                        worker.pending.remove(&key(index));
+                        all[index] = None;
+                    }
+                },
+            }
+            if is_over || below(3) == 0 {
+                for key in std::mem::take(&mut worker.unfinished) {
+                    driver.resume(key, &limits, &mut worker);
+                }
+                driver.wait(&limits, Wait::Poll).unwrap();
+                driver.deliver(&limits, &mut worker);
+            }
+            for (index, one) in all.iter_mut().enumerate() {
+                let (Some(one), key) = (one, key(index)) else { continue };
+                one.takes(&worker.received.remove(&key).unwrap_or_default());
+                if let Some(pending) = worker.pending.remove(&key).filter(|pending| !pending.is_empty()) {
+                    let mut queue = queue_of(&pending, &mut worker.pool);
+                    driver.io().flush(key, &mut queue, &mut worker.pool);
+                    let mut rest = Vec::new();
+                    while !queue.is_empty() {
+                        let front = queue.front().len();
+                        rest.extend_from_slice(queue.front());
+                        queue.consume(&mut worker.pool, front);
+                    }
+                    worker.pending.insert(key, rest);
+                }
+                if is_over {
+                    driver.io().receive(key, Demand::Flow);
+                    one.reads();
+                }
+            }
+            if is_over && all.iter().flatten().all(|one| one.back == one.written) {
+                break;
+            }
+            assert!(began.elapsed() < 3 * LONG, "round {round}");
+        }
     }
 }
