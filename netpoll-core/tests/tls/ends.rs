@@ -234,3 +234,47 @@ fn key_updates_of_a_peer_are_followed_and_a_flood_of_them_is_not() {
     let log = taken(&log);
     assert!(matches!(&log[..], [lost] if lost.contains("TooManyKeyUpdateRequests")), "{log:?}");
 }
+
+/// Numbers that look like chance and repeat with their seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn whatever_becomes_of_the_bytes_on_their_way_nothing_panics_and_nothing_is_left() {
+    let (tls, config) = (server("server").build().unwrap(), Arc::new(client_config()));
+    for seed in 0..400 {
+        let mut chance = Chance(seed);
+        let (mut sim, listener, _) = world(Options::default().seed(seed), &tls);
+        let mut client = Client::connect(&mut sim, listener, &config, "localhost");
+        client.far.say(&[b'a'; 3000]);
+        for _ in 0..5 {
+            let mut wire = client.far.wire();
+            if !wire.is_empty() && chance.below(3) == 0 {
+                let at = chance.below(wire.len());
+                match chance.below(4) {
+                    0 => wire[at] ^= 1 << chance.below(8),
+                    1 => drop(wire.remove(at)),
+                    2 => wire.insert(at, 0),
+                    _ => wire.extend_from_within(at..),
+                }
+            }
+            sim.send(client.peer, &wire);
+            sim.settle();
+            let came = sim.take_received(client.peer);
+            client.far.hear(&came);
+            if client.far.error.is_some() {
+                break;
+            }
+            client.far.say(b"more");
+        }
+        sim.finish(client.peer);
+        sim.advance(60 * SECOND);
+        assert_eq!((sim.stats().panics, sim.open(), sim.blocks_in_use()), (0, 0, 0), "seed {seed}");
+    }
+}
