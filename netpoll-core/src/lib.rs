@@ -15,7 +15,8 @@
 //! | connects to others | [`net::Stream::connect`] in `async` code; [A client](#a-client) with callbacks; [`ConnectOptions`], [`Target`] |
 //! | relays | [`Commands::forward`] |
 //! | stands behind a proxy, and wants to know its clients | [`Proxied`] |
-//! | encrypts, compresses or frames | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
+//! | encrypts | `tls`, by the feature `tls` |
+//! | compresses or frames, or encrypts otherwise | [`Layer`], [`Layered`]; [`Either`] where it is a setting |
 //! | is told as a story: reads, waits, writes, in `async` code | [`net`], [`task`], [`time`], [`sync`]; `docs/ASYNC.md` for who knows tokio |
 //! | brings hyper, axum, tonic, rustls or others along | [`bridge`] |
 //! | has work that blocks | [`blocking`] |
@@ -308,7 +309,7 @@
 //! |---|---|---|
 //! | 7 | `bridge` | traits of other runtimes |
 //! | 6 | `runtime` | threads, CPUs, signals, start and end |
-//! | 5 | `blocking`, `net` | threads for what blocks; connections and descriptors as tasks see them |
+//! | 5 | `blocking`, `net`, `tls` | threads for what blocks; connections and descriptors as tasks see them; layers of rustls |
 //! | 4 | `conn`, `signal`, `sync`, `time` | callbacks, limits, deadlines, every way to end; channels and time for tasks |
 //! | 3 | `reactor`, `task` | the order of a turn, how much of it, how to wait; tasks and wakers |
 //! | 2 | `driver` | when bytes come and go: epoll, mio, io_uring, or a seed |
@@ -322,6 +323,7 @@
 //! - `mio`: a second driver, on the poller of the crate `mio`; see [`Backend`]. On macOS it is there without the feature, and the only one.
 //! - `uring`: a third, on io_uring, which is not finished.
 //! - `hyper`, `tokio-io`, `futures-io`: traits of these crates on sockets of this one; see [`bridge`].
+//! - `tls`: TLS between a connection and its protocol, by rustls with the cryptography of ring; see `tls`. With `tls-aws-lc-rs` that of aws-lc-rs.
 //! - `internals`: opens inner rooms to fuzz targets and benchmarks. Not part of the public API.
 //!
 //! All are off by default.
@@ -382,6 +384,8 @@ pub mod sync;
 mod sys;
 pub mod task;
 pub mod time;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use clockwork::Instant;
 pub use conn::{

@@ -21,6 +21,7 @@ const CORE: &[(&str, u8)] = &[
     ("sync", 4),
     ("time", 4),
     ("net", 5),
+    ("tls", 5),
     ("blocking", 5),
     ("runtime", 6),
     ("bridge", 7),

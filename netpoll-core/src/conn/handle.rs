@@ -1,5 +1,6 @@
 //! A connection as its callbacks see it.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -435,6 +436,14 @@ impl Conn<'_> {
     /// The worker that this connection lives on, as code sees it that belongs to none.
     pub fn local(&mut self) -> Local<'_> {
         Local { cx: self.cx }
+    }
+
+    /// What a [`Layer`](crate::Layer) of this connection has told the protocols above it ([`Upper::tell_facts`](crate::Upper::tell_facts)), of
+    /// the nearest layer that has told something of this type. Of TLS it is a `tls::TlsFacts`. `None` where there is none. A search among
+    /// the layers, of which there is hardly ever more than one, and a clone of an `Arc`.
+    #[must_use]
+    pub fn layer_facts<F: Any + Send + Sync>(&self) -> Option<Arc<F>> {
+        self.cx.facts.iter().rev().find_map(|facts| Arc::clone(facts).downcast().ok())
     }
 
     /// The runtime is shutting down gracefully: finish and close.

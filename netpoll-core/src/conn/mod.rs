@@ -45,6 +45,7 @@ mod tables;
 mod target;
 mod timers;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -100,6 +101,8 @@ pub struct Context {
     pub forwards: Forwards,
     /// Bytes of output that wait above layers, of each connection that has some.
     pub above: HashMap<Key, usize>,
+    /// What the layers below the callback that is under way have told of themselves, the innermost last.
+    pub facts: Vec<Arc<dyn Any + Send + Sync>>,
     pub worker: u16,
     /// A graceful drain is under way.
     pub stopping: bool,

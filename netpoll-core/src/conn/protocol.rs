@@ -306,6 +306,9 @@ pub enum Lost {
     /// A file that was queued could not be read, or was shorter than promised (`UnexpectedEof`). The connection
     /// was reset, so that the peer does not take what arrived for the whole.
     FileFailed(io::Error),
+    /// A [`Layer`](crate::Layer) has ended it, and says why ([`Upper::fail`](crate::Upper::fail)): the peer speaks something else, is not who it should
+    /// be, or was cut off. Of TLS the error holds a `rustls::Error`, or is of the kind `TimedOut` or `UnexpectedEof`.
+    LayerFailed(io::Error),
     /// The outgoing connection could not be made. The kernel's error, of the last address that was tried; `ConnectionRefused`
     /// where nobody listened and it would have been connected to itself; `TimedOut` from our own deadline; `NotConnected` when its
     /// worker ended before it was tried, or had no slot for it. Of a name that the system's resolver did not find, its error or
@@ -341,6 +344,7 @@ impl fmt::Display for Lost {
             Self::Reset => "reset by us",
             Self::Failed(error) => return write!(out, "the stream failed: {error}"),
             Self::FileFailed(error) => return write!(out, "a file on its way failed: {error}"),
+            Self::LayerFailed(error) => return write!(out, "its layer has failed: {error}"),
             Self::ConnectFailed(error) => return write!(out, "it could not be connected: {error}"),
             Self::Stalled => "the peer read too slowly",
             Self::InputOverflow => "more input was left unconsumed than allowed",

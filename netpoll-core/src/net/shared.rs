@@ -877,7 +877,10 @@ impl Shared {
         self.set(GONE);
         let failure = match reason {
             Lost::Closed => None,
-            Lost::Failed(error) | Lost::FileFailed(error) | Lost::ConnectFailed(error) => Some(error),
+            Lost::Failed(error)
+            | Lost::FileFailed(error)
+            | Lost::LayerFailed(error)
+            | Lost::ConnectFailed(error) => Some(error),
             Lost::Reset => Some(io::ErrorKind::ConnectionAborted.into()),
             Lost::Stalled => {
                 Some(io::Error::new(io::ErrorKind::TimedOut, "the peer read too slowly for too long"))

@@ -227,6 +227,9 @@ ledger! {
         closed,
         /// Connections that ended by a failure of the stream, such as the peer's reset, or of a file on its way.
         failed,
+        /// Connections that a layer has ended because it failed, such as handshakes of TLS that came to nothing
+        /// ([`Lost::LayerFailed`](crate::Lost::LayerFailed)).
+        layer_failures,
         /// Connections cut because the peer read too slowly.
         stalled,
         /// Connections cut because unconsumed input reached its limit.

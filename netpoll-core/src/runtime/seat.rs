@@ -168,6 +168,7 @@ impl Seat {
             dialed: Dialed::default(),
             forwards: Forwards::default(),
             above: std::collections::HashMap::new(),
+            facts: Vec::new(),
             worker: self.index as u16,
             stopping: false,
             drain_ends: Instant::ZERO,

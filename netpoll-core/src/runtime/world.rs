@@ -176,6 +176,7 @@ impl Sim {
                 dialed: Dialed::default(),
                 forwards: Forwards::default(),
                 above: std::collections::HashMap::new(),
+                facts: Vec::new(),
                 worker: index as u16,
                 stopping: false,
                 drain_ends: Instant::ZERO,

@@ -1531,3 +1531,92 @@ fn a_layer_that_begins_on_an_end_of_a_forward_resets_both() {
     assert_eq!(sim.take_received(other), b"", "nothing goes past the layer");
     assert_eq!((sim.open(), sim.blocks_in_use()), (0, 0));
 }
+
+/// What a layer may tell of itself.
+struct Depth(u32);
+
+/// Tells of itself, passes bytes on, and fails when it is to.
+struct Telltale(u32);
+
+impl Layer for Telltale {
+    fn opened(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
+        upper.tell_facts(Arc::new(Depth(self.0)));
+        upper.open(conn);
+        conn.unchanged_flow()
+    }
+
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>, upper: &mut Upper<'_>) -> Flow {
+        if input.bytes_mut() == b"fail" {
+            upper.fail(conn, std::io::Error::other("as it was told"));
+            upper.fail(conn, std::io::Error::other("and once more"));
+            conn.send(b"sorry");
+            return Flow::Linger;
+        }
+        upper.received(conn, input.bytes_mut());
+        input.advance_all();
+        conn.unchanged_flow()
+    }
+
+    fn send(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> Flow {
+        conn.send(plain);
+        Flow::Continue
+    }
+}
+
+/// Says what is below it.
+struct Asks(Log);
+
+impl Protocol for Asks {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        assert!(conn.layer_facts::<String>().is_none());
+        let depth = conn.layer_facts::<Depth>().map_or(0, |depth| depth.0);
+        conn.send(depth.to_string().as_bytes());
+        assert_ne!(input.bytes(), b"panic");
+        input.advance_all();
+        Flow::Continue
+    }
+
+    fn lost(&mut self, reason: Lost, _commands: &mut Commands) {
+        self.0.borrow_mut().push(reason.to_string());
+    }
+}
+
+#[test]
+fn a_protocol_is_told_of_the_nearest_layer_below_it_and_of_no_other_connections() {
+    let (mut sim, log) = (Sim::new(Options::default()), Log::default());
+    let plain = sim.listen({
+        let log = Rc::clone(&log);
+        move |_peer| Asks(Rc::clone(&log))
+    });
+    let layered = sim.listen({
+        let log = Rc::clone(&log);
+        move |_peer| Layered::new(Telltale(1), Layered::new(Telltale(2), Asks(Rc::clone(&log))))
+    });
+    let (plain, layered, panics) = (sim.connect(plain), sim.connect(layered), sim.connect(layered));
+    for _ in 0..2 {
+        for (peer, depth) in [(layered, b"2"), (plain, b"0")] {
+            sim.send(peer, b"?");
+            sim.settle();
+            assert_eq!(sim.take_received(peer), depth);
+        }
+        sim.send(panics, b"panic");
+        sim.settle();
+    }
+    assert_eq!(sim.stats().panics, 1, "and it has changed nothing for the others");
+}
+
+#[test]
+fn a_layer_that_fails_is_counted_once_and_the_protocol_above_hears_its_reason() {
+    let (mut sim, log) = (Sim::new(Options::default()), Log::default());
+    let listener = sim.listen({
+        let log = Rc::clone(&log);
+        move |_peer| Layered::new(Telltale(1), Asks(Rc::clone(&log)))
+    });
+    let peer = sim.connect(listener);
+    sim.send(peer, b"fail");
+    sim.finish(peer);
+    sim.settle();
+    assert_eq!(sim.take_received(peer), b"sorry");
+    assert_eq!(log_of(&log), ["its layer has failed: as it was told"]);
+    assert_eq!((sim.stats().layer_failures, sim.open(), sim.blocks_in_use()), (1, 0, 0));
+}

@@ -35,7 +35,7 @@ use crate::mem::{BLOCK_BYTES_MAX, Stash};
 /// Commands that it gives are carried out when the layer's own callback has returned: behind all that the layer hands on of one read, as
 /// if it had come in one piece, and before the end.
 ///
-/// Layers can lie on layers. One costs its connection 112 bytes beside its own.
+/// Layers can lie on layers. One costs its connection 104 bytes beside its own.
 pub struct Layered<L, P> {
     layer: L,
     protocol: P,
@@ -464,6 +464,7 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
     }
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        let reason = self.state.take_failure().map_or(reason, Lost::LayerFailed);
         self.protocol.lost(reason, commands);
     }
 }

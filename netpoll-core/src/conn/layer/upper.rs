@@ -6,6 +6,10 @@
 //!   behind it;
 //! - a state holds output only while high water waits on the wire.
 
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::super::stream::{BACKED_UP, ENDED, PAUSED};
@@ -58,13 +62,23 @@ enum Early {
     Finish,
 }
 
+/// What few connections have at a time.
+#[derive(Default)]
+struct Rare {
+    /// What others sent before it was open.
+    early: Vec<Early>,
+    early_bytes: usize,
+    /// Why the layer has ended the connection.
+    failure: Option<io::Error>,
+}
+
 /// What a layer keeps for the protocol above.
 pub struct State {
     /// Its output that is not on the wire yet, and its input that it has not consumed.
     pub stash: Stash,
-    /// What others sent before it was open.
-    early: Vec<Early>,
-    early_bytes: usize,
+    rare: Option<Box<Rare>>,
+    /// What the layer has told of itself. Whoever is called behind the veil finds it in the context instead.
+    pub facts: Option<Arc<dyn Any + Send + Sync>>,
     /// Its deadline, and that of the layer; the connection has the earlier one.
     pub deadline: Instant,
     pub layer_deadline: Instant,
@@ -80,14 +94,14 @@ pub struct State {
 }
 
 // What a layer costs a connection, beside its own.
-const _: () = assert!(size_of::<State>() <= 112);
+const _: () = assert!(size_of::<State>() <= 104);
 
 impl State {
     pub fn new() -> Self {
         Self {
             stash: Stash::default(),
-            early: Vec::new(),
-            early_bytes: 0,
+            rare: None,
+            facts: None,
             deadline: Instant::MAX,
             layer_deadline: Instant::MAX,
             budget_left: usize::MAX,
@@ -139,7 +153,7 @@ impl State {
 
     /// What waits above.
     pub fn above_bytes(&self) -> usize {
-        self.stash.queue.queued_bytes() + self.early_bytes
+        self.stash.queue.queued_bytes() + self.rare.as_ref().map_or(0, |rare| rare.early_bytes)
     }
 
     /// Its turn has come.
@@ -177,14 +191,33 @@ impl State {
     /// Nothing is sent or received any more.
     pub fn end(&mut self, pool: &mut Pool, flow: Flow) {
         self.stash.clear(pool);
-        self.early = Vec::new();
-        self.early_bytes = 0;
+        self.take_early();
         self.deadline = Instant::MAX;
         self.mark(FINISHED, true);
         match flow {
             Flow::Reset => self.mark(WANTS_RESET, true),
             flow => self.ending = Some(flow),
         }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// What others sent before it was open, and does not wait any more.
+    fn take_early(&mut self) -> Vec<Early> {
+        let Some(rare) = &mut self.rare else { return Vec::new() };
+        rare.early_bytes = 0;
+        let early = std::mem::take(&mut rare.early);
+        if rare.failure.is_none() {
+            self.rare = None;
+        }
+        early
+    }
+
+    /// Why the layer has ended the connection, if it has.
+    pub fn take_failure(&mut self) -> Option<io::Error> {
+        self.rare.take()?.failure
     }
 
     /// The connection is to be reset for this reason.
@@ -291,8 +324,7 @@ impl Upper<'_> {
             conn.stream.go_on_after_all(&mut conn.cx.agenda, &conn.cx.limits, conn.io, conn.key);
             state.call(conn, |conn| protocol.stopping(conn));
         }
-        state.early_bytes = 0;
-        for early in std::mem::take(&mut state.early) {
+        for early in state.take_early() {
             let takes = !(matches!(early, Early::Bytes(_)) && state.has(FINISHES));
             if state.is_live() && takes {
                 state.call(conn, |conn| match early {
@@ -334,6 +366,43 @@ impl Upper<'_> {
             self.offer_rest(conn);
         }
         self.takes_more(conn)
+    }
+
+    /// The same of bytes that nobody may change where they lie, which are copied once, into a block of the worker.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn received_copy(&mut self, conn: &mut Conn<'_>, plain: &[u8]) -> bool {
+        assert!(self.state.has(OPEN), "a layer opens the protocol above before it hands bytes on");
+        if plain.is_empty() || !self.state.is_live() || self.state.has(EOF_WAITS | EOF_TOLD) {
+            return self.takes_more(conn);
+        }
+        if self.takes_more(conn) {
+            self.copy(conn, plain);
+            self.offer_rest(conn);
+        } else {
+            self.keep(conn, plain);
+            self.state.mark(OFFER_AGAIN, true);
+        }
+        self.takes_more(conn)
+    }
+
+    /// The layer tells the protocol above of itself: who the peer is, what was agreed upon. It finds that by
+    /// [`Conn::layer_facts`], from its next callback on. A layer tells before it opens it, and keeps to that.
+    pub fn tell_facts(&mut self, facts: Arc<dyn Any + Send + Sync>) {
+        self.state.facts = Some(facts);
+    }
+
+    /// The layer ends the connection for this reason, by the flow that it returns next. It is counted
+    /// ([`Stats::layer_failures`](crate::Stats::layer_failures)), and in the end the protocol above is told
+    /// [`Lost::LayerFailed`], whatever becomes of the connection by then. Only the first reason counts.
+    #[cold]
+    pub fn fail(&mut self, conn: &mut Conn<'_>, why: io::Error) {
+        let rare = self.state.rare();
+        if rare.failure.is_none() {
+            rare.failure = Some(why);
+            conn.cx.agenda.stats.layer_failures += 1;
+        }
     }
 
     /// Whether it would take more now. No while it pauses, has given way to others or has used up its turn, is backed up, or
@@ -386,8 +455,9 @@ impl Upper<'_> {
         }
         let Self { protocol, state } = self;
         if !state.has(OPEN) {
-            state.early_bytes += bytes.len() + EARLY_BYTES;
-            state.early.push(Early::Bytes(Guarded::new(bytes)));
+            let rare = state.rare();
+            rare.early_bytes += bytes.len() + EARLY_BYTES;
+            rare.early.push(Early::Bytes(Guarded::new(bytes)));
         } else if state.is_live() {
             state.call(conn, |conn| protocol.outgoing(conn, bytes));
         }
@@ -399,8 +469,9 @@ impl Upper<'_> {
         if state.is_live() {
             state.call(conn, |conn| protocol.told(conn, message));
         } else if !state.has(OPEN) && self.has_room_for(conn, 0) {
-            self.state.early_bytes += EARLY_BYTES;
-            self.state.early.push(Early::Message(message));
+            let rare = self.state.rare();
+            rare.early_bytes += EARLY_BYTES;
+            rare.early.push(Early::Message(message));
         }
     }
 
@@ -409,8 +480,8 @@ impl Upper<'_> {
         let Self { protocol, state } = self;
         if state.is_live() {
             state.call(conn, |conn| protocol.finishing(conn));
-        } else if !state.has(OPEN) && !matches!(state.early.last(), Some(Early::Finish)) {
-            state.early.push(Early::Finish);
+        } else if !state.has(OPEN) && !matches!(state.rare().early.last(), Some(Early::Finish)) {
+            state.rare().early.push(Early::Finish);
         }
     }
 
@@ -464,10 +535,14 @@ impl Upper<'_> {
         if bytes.is_empty() {
             return;
         }
+        self.copy(conn, bytes);
+        self.settle_rest(conn);
+    }
+
+    fn copy(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
         self.state.stash.belong(&conn.cx.agenda.pool);
         self.state.stash.rest.append(&mut conn.cx.agenda.pool, bytes);
         conn.cx.agenda.stats.copied_bytes += bytes.len() as u64;
-        self.settle_rest(conn);
     }
 
     /// What is left waits for a turn of its own if it is not only more bytes that it needs, and there is a limit to it.

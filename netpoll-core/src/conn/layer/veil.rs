@@ -27,6 +27,7 @@ pub struct Veil<'v, 'c> {
     turn_budget: usize,
     phase: Phase,
     hears_on: bool,
+    has_facts: bool,
 }
 
 /// Marks of a connection that the protocol above has of its own.
@@ -49,7 +50,9 @@ impl<'v, 'c> Veil<'v, 'c> {
         if state.has(FINISHES) {
             stream.drop_output();
         }
-        Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase, hears_on }
+        let has_facts = state.facts.is_some();
+        conn.cx.facts.extend(state.facts.take());
+        Self { conn, state, queue, in_flight, deadline, marks, turn_budget, phase, hears_on, has_facts }
     }
 
     /// The connection, behind the veil.
@@ -61,6 +64,9 @@ impl<'v, 'c> Veil<'v, 'c> {
 
 impl Drop for Veil<'_, '_> {
     fn drop(&mut self) {
+        if self.has_facts {
+            self.state.facts = self.conn.cx.facts.pop();
+        }
         let stream = &mut *self.conn.stream;
         self.state.stash.queue = mem::replace(&mut stream.out, self.queue.take());
         stream.in_flight = self.in_flight;
