@@ -172,10 +172,6 @@ impl<H: Handler> Connection<H> {
             false => conn.set_deadline_at(self.heard_at.saturating_add(after)),
         }
     }
-
-    fn is_silent_for(&self, conn: &Conn<'_>, time: Duration) -> bool {
-        conn.now().duration_since(self.heard_at) >= time
-    }
 }
 
 /// Answers the peer's Close, if it is not the answer to ours.
@@ -209,6 +205,9 @@ impl<H: Handler> Protocol for Connection<H> {
 
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         self.heard_at = conn.now();
+        if self.wait == Wait::Pong && self.state.phase == Phase::Open {
+            self.await_word(conn);
+        }
         let (budget, mut messages) = (conn.turn_budget(), 0);
         let limits = self.reader.limits();
         let (mut ping, mut step) = (None, Step::Next);
@@ -275,17 +274,20 @@ impl<H: Handler> Protocol for Connection<H> {
                 self.heard_at = conn.now();
                 self.await_word(conn);
             }
-            (Phase::Open, Wait::Word) if self.is_silent_for(conn, ping_after) => {
+            (Phase::Open, Wait::Word) if conn.now().duration_since(self.heard_at) >= ping_after => {
                 send(conn, Kind::PING, b"");
                 self.wait = Wait::Pong;
                 conn.set_deadline(pong_within);
             }
-            (Phase::Open, Wait::Pong) if self.is_silent_for(conn, pong_within) => {
+            // The ping has not left: whether the peer takes what is in front of it is watched otherwise, see `ConnLimits::write_rate_min`.
+            (Phase::Open, Wait::Pong) if conn.queued_bytes() > 0 => conn.set_deadline(pong_within),
+            // Any word would have ended this wait.
+            (Phase::Open, Wait::Pong) => {
                 self.how.get_or_insert(Box::new(Closed::Silent));
                 self.state.phase = Phase::Over;
                 return Flow::Reset;
             }
-            (Phase::Open, _) => self.await_word(conn),
+            (Phase::Open, Wait::Word) => self.await_word(conn),
         }
         self.flow_since(conn, was_paused)
     }

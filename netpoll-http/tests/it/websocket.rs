@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use netpoll_core::sim::Options;
 use netpoll_core::{Commands, ConnId, Lost};
 use netpoll_http::websocket::{
     CloseCode, Closed, Frame, Handler, Message, Opening, Settings, Violation, WebSocket,
@@ -567,4 +568,57 @@ fn who_is_closed_by_others_says_goodbye_and_who_leaves_or_panics_is_told_of() {
     assert_eq!(ends[0], "ByUs { code: CloseCode(1001), is_answered: false }");
     assert_eq!(ends[1..], [format!("Lost({:?})", Lost::Closed), format!("Lost({:?})", Lost::Panicked)]);
     assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+}
+
+#[test]
+fn who_answers_a_ping_at_once_is_alive() {
+    let client = client();
+    let Settings { ping_after, pong_within, .. } = Settings::default();
+    let mut connection = open(&client);
+    for _ in 0..3 {
+        // Until the very moment of the ping, so that its answer is as old as the ping.
+        for _ in 0..=ping_after.as_millis() {
+            connection.advance(Duration::from_millis(1));
+            let got = connection.received();
+            if !got.is_empty() {
+                assert_eq!(frames(&got), [(0x89, vec![])]);
+                connection.send(&frame(0x8a, b""));
+                break;
+            }
+        }
+        assert_eq!(logged().last().map(String::as_str), Some("pong "));
+        connection.advance(pong_within + Duration::from_millis(2));
+        assert!(!connection.is_closed(), "{:?}", logged());
+        assert!(connection.received().is_empty());
+    }
+}
+
+#[test]
+fn a_ping_that_waits_behind_a_long_answer_is_not_held_against_its_reader() {
+    MEMBERS.take();
+    LOG.take();
+    let settings = Settings {
+        ping_after: Duration::from_secs(1),
+        pong_within: Duration::from_secs(2),
+        ..Settings::default()
+    };
+    let open_one = move |req: &Request| Opening::of(req)?.settings(settings).accept(Told);
+    let options =
+        Options::default().latency(Duration::from_millis(100)..=Duration::from_millis(100)).window(1000);
+    let client = App::new(move |_| Router::new().get("/", open_one)).test_with(options);
+    let mut connection = open(&client);
+    let long = vec![7; 100_000];
+    connection.send(&frame(0x82, &long));
+    let mut came = Vec::new();
+    for _ in 0..1000 {
+        came.extend(connection.received());
+        if came.len() >= long.len() + 12 {
+            break;
+        }
+        connection.advance(Duration::from_millis(50));
+    }
+    assert!(!connection.is_closed(), "{:?}", logged());
+    assert_eq!(frames(&came), [(0x82, long), (0x89, vec![])]);
+    connection.advance(Duration::from_secs(5));
+    assert_eq!(logged().last().map(String::as_str), Some("Silent"), "now it has had it");
 }
