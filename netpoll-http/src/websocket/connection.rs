@@ -100,7 +100,10 @@ impl<H: Handler> Connection<H> {
     ) -> Step {
         let message = match event {
             Event::Failed(violation) => return Step::Failed(violation),
-            Event::Close(close) => return Step::Ended(answer(state, conn, &close)),
+            Event::Close(close) => {
+                pong(state, conn, ping.take());
+                return Step::Ended(answer(state, conn, &close));
+            }
             // What it sends meanwhile is for nobody.
             _ if state.phase != Phase::Open => return Step::Next,
             Event::Text(text) => Message::Text(text),
@@ -174,6 +177,15 @@ impl<H: Handler> Connection<H> {
     }
 }
 
+/// Answers a ping, unless our Close has left.
+fn pong(state: &State, conn: &mut Conn<'_>, ping: Option<Ping>) {
+    if let Some(Ping { bytes, len }) = ping
+        && state.phase == Phase::Open
+    {
+        send(conn, Kind::PONG, &bytes[..usize::from(len)]);
+    }
+}
+
 /// Answers the peer's Close, if it is not the answer to ours.
 fn answer(state: &State, conn: &mut Conn<'_>, close: &Close<'_>) -> Closed {
     if let Phase::Closing(code) = state.phase {
@@ -226,11 +238,7 @@ impl<H: Handler> Protocol for Connection<H> {
         let taken = if matches!(step, Step::Next) { offered - left } else { offered };
         input.advance(taken);
         self.reader.release();
-        if let Some(ping) = ping
-            && self.state.phase == Phase::Open
-        {
-            send(conn, Kind::PONG, &ping.bytes[..usize::from(ping.len)]);
-        }
+        pong(&self.state, conn, ping);
         match step {
             Step::Next => {}
             Step::Ended(how) => return self.end(conn, how),

@@ -622,3 +622,11 @@ fn a_ping_that_waits_behind_a_long_answer_is_not_held_against_its_reader() {
     connection.advance(Duration::from_secs(5));
     assert_eq!(logged().last().map(String::as_str), Some("Silent"), "now it has had it");
 }
+
+#[test]
+fn a_ping_in_front_of_the_peers_goodbye_is_answered_in_front_of_ours() {
+    let client = client();
+    let mut connection = open(&client);
+    connection.send(&[frame(0x89, b"?"), close(1000, "")].concat());
+    assert_eq!(frames(&connection.received()), [(0x8a, b"?".to_vec()), (0x88, b"\x03\xe8".to_vec())]);
+}
