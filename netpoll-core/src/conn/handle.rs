@@ -504,6 +504,11 @@ impl Conn<'_> {
         self.cx.agenda.stats.memory_overflows += 1;
     }
 
+    /// Counts a connection that was let go because more would have been queued for it than [`ConnLimits::output_bytes_max`].
+    pub fn count_output_overflow(&mut self) {
+        self.cx.agenda.stats.output_overflows += 1;
+    }
+
     /// Counts an answer that the protocol gave up because its client had left.
     pub fn count_abandoned(&mut self) {
         self.cx.agenda.stats.abandoned += 1;

@@ -308,7 +308,16 @@ impl<H: Handler> Protocol for Connection<H> {
         match message.downcast::<Frame>() {
             Ok(frame) => {
                 if self.state.phase == Phase::Open {
-                    conn.send_common(frame.wire(self.state.compression).clone());
+                    let bytes = frame.wire(self.state.compression);
+                    let queued = conn.queued_bytes();
+                    // As what others send by `Commands::send` is bounded: one to an empty queue fits.
+                    if queued > 0 && queued + bytes.len() > conn.limits().output_bytes_max {
+                        conn.count_output_overflow();
+                        self.how.get_or_insert(Box::new(Closed::Lost(Lost::OutputOverflow)));
+                        self.state.phase = Phase::Over;
+                        return Flow::Reset;
+                    }
+                    conn.send_common(bytes.clone());
                 }
                 conn.unchanged_flow()
             }

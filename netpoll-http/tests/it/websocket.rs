@@ -630,3 +630,24 @@ fn a_ping_in_front_of_the_peers_goodbye_is_answered_in_front_of_ours() {
     connection.send(&[frame(0x89, b"?"), close(1000, "")].concat());
     assert_eq!(frames(&connection.received()), [(0x8a, b"?".to_vec()), (0x88, b"\x03\xe8".to_vec())]);
 }
+
+#[test]
+fn a_member_that_does_not_read_is_reset_when_more_than_the_limit_is_queued_for_it() {
+    MEMBERS.take();
+    LOG.take();
+    let mut options = Options::default();
+    options.limits.output_bytes_max = 100_000;
+    let client = App::new(|_| Router::new().websocket("/", |_: &Request| Told)).test_with(options);
+    let mut slow = open(&client);
+    slow.stop_reading();
+    slow.set_window(1000);
+    let mut other = open(&client);
+    for _ in 0..1000 {
+        other.send(&text("all"));
+        other.received();
+    }
+    assert!(slow.is_reset());
+    assert_eq!(client.stats().output_overflows, 1);
+    assert!(logged().contains(&"Lost(OutputOverflow)".to_owned()));
+    assert!(!other.is_closed());
+}
