@@ -225,7 +225,8 @@ impl<H: Handler> Protocol for Connection<H> {
         let (mut ping, mut step) = (None, Step::Next);
         let mut chunk = input.bytes_mut();
         let offered = chunk.len();
-        while messages < budget && !self.state.is_paused {
+        // Who does not read its answers is asked no more: the rest is offered again when there is room.
+        while messages < budget && !self.state.is_paused && !conn.is_backed_up() {
             let Some(event) = self.reader.next(&mut chunk) else { break };
             messages += 1;
             step = Self::step(&mut self.handler, &mut self.state, &limits, conn, &mut ping, event);

@@ -1,6 +1,6 @@
 //! What a WebSocket promises its handler and its peer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
@@ -650,4 +650,27 @@ fn a_member_that_does_not_read_is_reset_when_more_than_the_limit_is_queued_for_i
     assert_eq!(client.stats().output_overflows, 1);
     assert!(logged().contains(&"Lost(OutputOverflow)".to_owned()));
     assert!(!other.is_closed());
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_asked_no_more_behind_high_water() {
+    thread_local!(static CALLS: Cell<usize> = const { Cell::new(0) });
+    struct Generous;
+    impl Handler for Generous {
+        fn message(&mut self, socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {
+            CALLS.set(CALLS.get() + 1);
+            socket.binary(&[7; 100_000]);
+        }
+    }
+    let client = App::new(|_| Router::new().websocket("/", |_: &Request| Generous)).test();
+    let mut connection = open(&client);
+    connection.stop_reading();
+    connection.set_window(1000);
+    connection.send(&text("more").repeat(50));
+    assert_eq!(CALLS.get(), 3, "each is a hundred kilobytes, and high water 256 KiB");
+    connection.set_window(1 << 20);
+    connection.start_reading();
+    client.run();
+    assert_eq!(CALLS.get(), 50);
+    assert_eq!(frames(&connection.received()).len(), 50);
 }
