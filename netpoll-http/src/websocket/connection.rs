@@ -132,7 +132,6 @@ impl<H: Handler> Connection<H> {
     /// Says what the peer has done wrong, and looks at nothing more of it.
     #[cold]
     fn fail(&mut self, conn: &mut Conn<'_>, violation: Violation) -> Flow {
-        self.reader.stop();
         if self.state.phase == Phase::Open {
             send(conn, Kind::CLOSE, &ClosePayload::new(violation.close_code(), violation.reason()));
         }
@@ -143,9 +142,19 @@ impl<H: Handler> Connection<H> {
     fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
         self.how.get_or_insert(Box::new(how));
         self.state.phase = Phase::Over;
+        // Nothing is read any more, and it may last until all is sent.
+        self.reader.stop();
         self.held = None;
         conn.clear_deadline();
         Flow::Linger
+    }
+
+    /// Behind our Close, whose answer is not waited for.
+    fn end_unanswered(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match self.state.phase {
+            Phase::Closing(code) => self.end(conn, Closed::ByUs { code, is_answered: false }),
+            Phase::Open | Phase::Over => Flow::Linger,
+        }
     }
 
     /// Memory of an incomplete message counts as the worker's. False if there is no more.
@@ -246,9 +255,8 @@ impl<H: Handler> Protocol for Connection<H> {
             Step::Failed(violation) => return self.fail(conn, violation),
         }
         if (self.held.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
-            self.reader.stop();
             self.state.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
-            return self.end(conn, Closed::ByUs { code: CloseCode::TRY_AGAIN, is_answered: false });
+            return self.end_unanswered(conn);
         }
         match () {
             () if self.state.is_paused => Flow::Pause,
@@ -264,6 +272,8 @@ impl<H: Handler> Protocol for Connection<H> {
         }
         // Not a word: it has left.
         self.state.phase = Phase::Over;
+        self.reader.stop();
+        self.held = None;
         Flow::Close
     }
 
@@ -340,20 +350,26 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
-        if self.state.phase == Phase::Open {
-            self.wait = Wait::Goodbye;
-            // Spread, so that they do not all come back at once. Half of it is for their answers.
-            conn.set_deadline(part_of(conn.drain_grace() / 2, conn.id(), 0));
+        let grace = conn.drain_grace();
+        match self.state.phase {
+            Phase::Open => {
+                self.wait = Wait::Goodbye;
+                // Spread, so that they do not all come back at once. Half of it is for their answers.
+                conn.set_deadline(part_of(grace / 2, conn.id(), 0));
+            }
+            // It has been told, and answers within the grace as those who are told now.
+            Phase::Closing(_) => {
+                let latest = conn.now().saturating_add(grace);
+                conn.set_deadline_at(conn.deadline().map_or(latest, |at| at.min(latest)));
+            }
+            Phase::Over => {}
         }
         conn.unchanged_flow()
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.state.close(conn, CloseCode::GOING_AWAY, "");
-        match self.state.phase {
-            Phase::Closing(code) => self.end(conn, Closed::ByUs { code, is_answered: false }),
-            Phase::Open | Phase::Over => Flow::Linger,
-        }
+        self.end_unanswered(conn)
     }
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {

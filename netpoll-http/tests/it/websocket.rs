@@ -674,3 +674,45 @@ fn who_does_not_read_its_answers_is_asked_no_more_behind_high_water() {
     assert_eq!(CALLS.get(), 50);
     assert_eq!(frames(&connection.received()).len(), 50);
 }
+
+#[test]
+fn who_has_been_told_goodbye_has_no_more_than_its_grace_when_a_drain_begins() {
+    let client = client_with(Settings { close_within: Duration::from_secs(60), ..Settings::default() });
+    let mut connection = open(&client);
+    connection.send(&text("bye"));
+    connection.received();
+    client.begin_drain(Duration::from_secs(8));
+    connection.advance(Duration::from_secs(2));
+    assert!(connection.is_closed() && !connection.is_reset());
+    connection.advance(Duration::from_secs(8));
+    assert_eq!(logged()[2], "ByUs { code: CloseCode(1000), is_answered: false }");
+}
+
+#[test]
+fn halves_of_messages_come_to_no_more_than_the_memory_of_the_worker_and_whoever_is_refused_is_told() {
+    MEMBERS.take();
+    LOG.take();
+    let mut options = Options::default();
+    options.limits.memory_bytes_max = Some(1 << 20);
+    let client = App::new(|_| Router::new().websocket("/", |_: &Request| Told)).test_with(options);
+    for _ in 0..3 {
+        let mut all: Vec<_> = (0..20).map(|_| open(&client)).collect();
+        let message = frame(0x82, &[7; 200_000]);
+        let (half, rest) = message.split_at(90_000);
+        for connection in &mut all {
+            connection.send(half);
+        }
+        let refused = all.iter_mut().map(TestConnection::received).filter(|got| !got.is_empty());
+        let refused: Vec<_> = refused.map(|got| goodbye(&got)).collect();
+        assert!((10..18).contains(&refused.len()), "{} of 20 are refused", refused.len());
+        assert!(refused.iter().all(|(code, _)| *code == CloseCode::TRY_AGAIN.get()), "{refused:?}");
+        assert!(!all[0].is_closed(), "who was there first stays");
+        all.truncate(1);
+        client.run();
+        all[0].send(rest);
+        assert_eq!(frames(&all[0].received()), [(0x82, vec![7; 200_000])]);
+        all[0].close();
+        client.run();
+        assert_eq!(client.open(), 0);
+    }
+}
