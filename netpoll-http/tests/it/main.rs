@@ -32,6 +32,8 @@ mod unix;
 mod upgrade;
 #[cfg(feature = "websocket")]
 mod websocket;
+#[cfg(feature = "websocket")]
+mod websocket_storms;
 
 use netpoll_http::TestClient;
 

@@ -103,7 +103,7 @@ fn client() -> TestClient {
     client_with(Settings::default())
 }
 
-const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+pub(crate) const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn open_with(client: &TestClient, fields: &str) -> TestConnection {
@@ -119,7 +119,7 @@ fn open(client: &TestClient) -> TestConnection {
 }
 
 /// A frame of a client, its payload masked.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let key = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![first];
     match payload.len() {
@@ -138,16 +138,16 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     frame(0x81, text.as_bytes())
 }
 
-fn close(code: u16, reason: &str) -> Vec<u8> {
+pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
 /// The frames of a server: their first bytes, and their payloads.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
     while let [first, len, rest @ ..] = bytes {
         let (len, rest) = match *len {
@@ -714,5 +714,143 @@ fn halves_of_messages_come_to_no_more_than_the_memory_of_the_worker_and_whoever_
         all[0].close();
         client.run();
         assert_eq!(client.open(), 0);
+    }
+}
+
+/// Does one thing in one callback, and writes down what it is told.
+struct Once(&'static str, fn(&mut WebSocket<'_, '_>));
+
+impl Once {
+    fn at(&self, place: &str, socket: &mut WebSocket<'_, '_>) {
+        log(place);
+        if self.0 == place {
+            (self.1)(socket);
+        }
+    }
+}
+
+impl Handler for Once {
+    fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
+        self.at("opened", socket);
+    }
+
+    fn message(&mut self, socket: &mut WebSocket<'_, '_>, message: Message<'_>) {
+        match message {
+            Message::Text("wake") => socket.conn().waker().wake_by_ref(),
+            Message::Text("tell") => {
+                let id = socket.id();
+                socket.commands().tell(id, 1_u8);
+            }
+            Message::Text("much") => return socket.binary(&[1; 400_000]),
+            Message::Text("pause") => {
+                socket.conn().waker().wake_by_ref();
+                return socket.pause();
+            }
+            _ => {}
+        }
+        self.at("message", socket);
+    }
+
+    fn pong(&mut self, socket: &mut WebSocket<'_, '_>, _payload: &[u8]) {
+        self.at("pong", socket);
+    }
+
+    fn told(&mut self, socket: &mut WebSocket<'_, '_>, _value: netpoll_core::Message) {
+        self.at("told", socket);
+    }
+
+    fn woken(&mut self, socket: &mut WebSocket<'_, '_>) {
+        socket.resume();
+        self.at("woken", socket);
+    }
+
+    fn drained(&mut self, socket: &mut WebSocket<'_, '_>) {
+        self.at("drained", socket);
+    }
+
+    fn closed(&mut self, how: Closed, _commands: &mut Commands) {
+        log(format!("{how:?}"));
+    }
+}
+
+/// Each callback, and what brings it about.
+fn callbacks() -> [(&'static str, Vec<u8>); 7] {
+    [
+        ("opened", vec![]),
+        ("message", text("a")),
+        ("pong", frame(0x8a, b"")),
+        ("told", text("tell")),
+        ("woken", text("wake")),
+        ("woken", text("pause")),
+        ("drained", text("much")),
+    ]
+}
+
+fn once(place: &'static str, act: fn(&mut WebSocket<'_, '_>)) -> TestClient {
+    LOG.take();
+    App::new(move |_| Router::new().websocket("/", move |_: &Request| Once(place, act))).test()
+}
+
+#[test]
+fn a_goodbye_may_be_said_in_any_callback_and_none_follows_it() {
+    for (place, cause) in callbacks() {
+        for ghosts in [vec![], [text("ghost"), frame(0x89, b"ghost"), frame(0x01, b"half a gh")].concat()] {
+            let client = once(place, |socket| socket.close(CloseCode::POLICY, "now"));
+            let mut connection = open(&client);
+            connection.send(&[cause.clone(), ghosts.clone()].concat());
+            client.run();
+            let got = frames(&connection.received());
+            assert_eq!(got.last(), Some(&(0x88, b"\x03\xf0now".to_vec())), "{place}: {got:x?}");
+            assert!(!connection.is_closed(), "{place}");
+            let rest = if ghosts.is_empty() { vec![] } else { frame(0x80, b"ost") };
+            connection.send(&[rest, close(1008, "")].concat());
+            assert!(connection.is_closed() && !connection.is_reset(), "{place}");
+            assert!(connection.received().is_empty(), "{place}");
+            connection.close();
+            client.run();
+            let log = logged();
+            let [.., last, end] = &log[..] else { panic!("{log:?}") };
+            assert_eq!(last, place, "{log:?}");
+            assert_eq!(end, "ByUs { code: CloseCode(1008), is_answered: true }", "{place}");
+            assert_eq!((client.open(), client.blocks_in_use()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_any_callback_is_an_end_that_is_told_once() {
+    for (place, cause) in callbacks() {
+        let client = once(place, |_| panic!("as told"));
+        let mut connection = client.connect();
+        connection.send(&[format!("{HANDSHAKE}\r\n").as_bytes(), &cause, &text("ghost")].concat());
+        client.run();
+        assert!(connection.is_reset(), "{place}");
+        let log = logged();
+        let [.., last, end] = &log[..] else { panic!("{log:?}") };
+        assert_eq!((last.as_str(), end.as_str()), (place, "Lost(Panicked)"), "{log:?}");
+        assert_eq!((client.open(), client.stats().panics, client.blocks_in_use()), (0, 1, 0), "{place}");
+    }
+}
+
+#[test]
+fn a_handler_that_pauses_and_goes_on_in_any_callback_misses_nothing() {
+    for (place, cause) in callbacks().into_iter().filter(|(place, _)| *place != "woken") {
+        let client = once(place, |socket| {
+            socket.pause();
+            socket.conn().waker().wake_by_ref();
+        });
+        let mut connection = client.connect();
+        let messages = [text("b"), frame(0x89, b"?"), text("c"), close(1000, "")].concat();
+        connection.send(&[format!("{HANDSHAKE}\r\n").as_bytes(), &cause, &messages].concat());
+        connection.response().expect("a 101");
+        connection.finish();
+        client.run();
+        let got = frames(&connection.received());
+        let [.., pong, end] = &got[..] else { panic!("{place}: {got:x?}") };
+        assert_eq!((pong.0, end.0), (0x8a, 0x88), "{place}");
+        assert!(connection.is_closed() && !connection.is_reset(), "{place}");
+        let log = logged();
+        assert!(log.last().is_some_and(|end| end.starts_with("ByPeer")), "{place}: {log:?}");
+        assert!(log.iter().filter(|line| *line == "message").count() >= 2, "{place}: {log:?}");
     }
 }
