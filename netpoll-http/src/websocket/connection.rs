@@ -11,11 +11,12 @@ use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lo
 
 use super::frame::{Frame, inflated};
 use super::settings::Times;
-use super::socket::{Phase, State, WebSocket, send};
+use super::socket::{Phase, State, WINDOW_BITS_MAX, WebSocket, send};
 use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
 use crate::ws::close::{Close, ClosePayload};
+use crate::ws::extension::Deflate;
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
-use crate::ws::{Deflate, Event, Limits, Reader, Role};
+use crate::ws::{Event, Limits, Reader, Role};
 
 pub(super) struct Connection<H> {
     handler: H,
@@ -56,13 +57,15 @@ enum Step {
 
 impl<H: Handler> Connection<H> {
     pub(super) fn new(handler: H, settings: Settings, deflate: Option<Deflate>) -> Self {
-        // Ours has the largest window: who has asked for a smaller one is sent messages as they are.
-        let compression =
-            deflate.is_some_and(|agreed| agreed.server_window_bits.is_none_or(|bits| bits == 15));
         Self {
             handler,
             reader: Reader::new(Role::Server, deflate.is_some(), settings.limits()),
-            state: State { times: Times::of(&settings), phase: Phase::Open, is_paused: false, compression },
+            state: State {
+                times: Times::of(&settings),
+                phase: Phase::Open,
+                is_paused: false,
+                window_bits: deflate.map(|deflate| deflate.server_window_bits.unwrap_or(WINDOW_BITS_MAX)),
+            },
             heard_at: Instant::ZERO,
             wait: Wait::Word,
             held: None,
@@ -319,7 +322,7 @@ impl<H: Handler> Protocol for Connection<H> {
         match message.downcast::<Frame>() {
             Ok(frame) => {
                 if self.state.phase == Phase::Open {
-                    let bytes = frame.wire(self.state.compression);
+                    let bytes = frame.wire(&self.state);
                     let queued = conn.queued_bytes();
                     // As what others send by `Commands::send` is bounded: one to an empty queue fits.
                     if queued > 0 && queued + bytes.len() > conn.limits().output_bytes_max {

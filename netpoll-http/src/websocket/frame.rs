@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::socket::State;
 use crate::ws::frame::{self, Kind};
 use crate::ws::{Deflater, Event, Inflater, Limits};
 
@@ -71,8 +72,8 @@ impl Frame {
     }
 
     /// What goes on the wire of one that has agreed on compression, or has not.
-    pub(super) fn wire(&self, compression: bool) -> &Bytes {
-        if !compression {
+    pub(super) fn wire(&self, state: &State) -> &Bytes {
+        if !state.may_deflate(self.payload().len()) {
             return &self.0.plain;
         }
         let deflated = self.0.deflated.get_or_init(|| {

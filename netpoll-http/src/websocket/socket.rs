@@ -27,11 +27,19 @@ pub(super) struct State {
     pub phase: Phase,
     /// The handler wants no messages now.
     pub is_paused: bool,
-    /// The peer takes compressed messages of ours.
-    pub compression: bool,
+    /// Of the window that we may compress with, if that was agreed on.
+    pub window_bits: Option<u8>,
 }
 
+/// The window of DEFLATE, and of our deflater.
+pub(super) const WINDOW_BITS_MAX: u8 = 15;
+
 impl State {
+    /// Whether a message of so many bytes may be compressed. No copy reaches further back than its start, so a short one suits any window.
+    pub fn may_deflate(&self, bytes: usize) -> bool {
+        self.window_bits.is_some_and(|bits| bits >= WINDOW_BITS_MAX || bytes <= 1 << bits)
+    }
+
     /// Sends a Close, if none was, behind which nothing else leaves.
     pub fn close(&mut self, conn: &mut Conn<'_>, code: CloseCode, reason: &str) {
         if self.phase != Phase::Open {
@@ -80,7 +88,7 @@ impl<'c> WebSocket<'_, 'c> {
     /// Sends a message that is ready, without a copy if it has more than 4 KiB.
     pub fn send(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.conn.send_shared(frame.wire(self.state.compression).clone());
+            self.conn.send_shared(frame.wire(self.state).clone());
         }
     }
 
@@ -89,7 +97,7 @@ impl<'c> WebSocket<'_, 'c> {
             return;
         }
         let kind = kind(is_text);
-        let is_sent = self.state.compression
+        let is_sent = self.state.may_deflate(payload.len())
             && with_deflater(|deflater| {
                 let deflated = deflater.deflate(payload)?;
                 send(self.conn, kind.compressed(), deflated);
@@ -152,10 +160,10 @@ impl<'c> WebSocket<'_, 'c> {
         self.conn.id()
     }
 
-    /// Its messages are compressed where that makes them shorter.
+    /// Agreed on compression.
     #[must_use]
     pub fn is_compressed(&self) -> bool {
-        self.state.compression
+        self.state.window_bits.is_some()
     }
 
     /// Orders for other connections, carried out when the callback has returned.

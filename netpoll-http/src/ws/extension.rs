@@ -14,7 +14,7 @@ use crate::wire::framing::is_token_byte;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deflate {
     /// The most bits of the window that a server may compress with, 8 to 15, if the client has asked for that. Who compresses with more
-    /// sends such a client what is not compressed, which is always allowed.
+    /// sends such a client longer messages as they are, which is always allowed.
     pub server_window_bits: Option<u8>,
 }
 

@@ -11,6 +11,7 @@ use netpoll_http::websocket::{
 use netpoll_http::{App, Request, Response, Router, StatusCode, TestClient, TestConnection};
 
 thread_local! {
+    static CALLS: Cell<usize> = const { Cell::new(0) };
     static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     static MEMBERS: RefCell<Vec<ConnId>> = const { RefCell::new(Vec::new()) };
 }
@@ -654,14 +655,6 @@ fn a_member_that_does_not_read_is_reset_when_more_than_the_limit_is_queued_for_i
 
 #[test]
 fn who_does_not_read_its_answers_is_asked_no_more_behind_high_water() {
-    thread_local!(static CALLS: Cell<usize> = const { Cell::new(0) });
-    struct Generous;
-    impl Handler for Generous {
-        fn message(&mut self, socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {
-            CALLS.set(CALLS.get() + 1);
-            socket.binary(&[7; 100_000]);
-        }
-    }
     let client = App::new(|_| Router::new().websocket("/", |_: &Request| Generous)).test();
     let mut connection = open(&client);
     connection.stop_reading();
@@ -852,5 +845,52 @@ fn a_handler_that_pauses_and_goes_on_in_any_callback_misses_nothing() {
         let log = logged();
         assert!(log.last().is_some_and(|end| end.starts_with("ByPeer")), "{place}: {log:?}");
         assert!(log.iter().filter(|line| *line == "message").count() >= 2, "{place}: {log:?}");
+    }
+}
+
+/// Answers anything with a hundred kilobytes.
+struct Generous;
+
+impl Handler for Generous {
+    fn message(&mut self, socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {
+        CALLS.set(CALLS.get() + 1);
+        socket.binary(&[7; 100_000]);
+    }
+}
+
+#[test]
+fn goodbyes_that_cross_end_it_and_each_side_has_said_its_own() {
+    let client = client();
+    let mut connection = open(&client);
+    let mut other = open(&client);
+    logged();
+    // Ours leaves in the turn in which the peer's arrives.
+    other.put(&text("all"));
+    connection.send(&[text("bye"), close(4000, "mine")].concat());
+    let got = frames(&connection.received());
+    let closes: Vec<_> = got.iter().filter(|(first, _)| *first == 0x88).collect();
+    assert_eq!(closes, [&(0x88, b"\x03\xe8as told".to_vec())]);
+    assert!(connection.is_closed() && !connection.is_reset());
+    connection.close();
+    client.run();
+    assert!(logged().contains(&"ByUs { code: CloseCode(1000), is_answered: true }".to_owned()));
+}
+
+#[test]
+fn a_peer_with_a_small_window_gets_nothing_that_reaches_further_back() {
+    let client = client_with(Settings { compression: true, ..Settings::default() });
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n";
+    let mut small = open_with(&client, offer);
+    let mut large = open_with(&client, "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    // Of 1400 bytes, in a frame that is told.
+    small.send(&text("all"));
+    client.run();
+    assert_eq!(frames(&small.received()), [(0x81, b"to all ".repeat(200))]);
+    assert_eq!(frames(&large.received())[0].0, 0xc1);
+    for (len, first) in [(1024, 0xc2), (1025, 0x82)] {
+        small.send(&frame(0x82, &vec![b'a'; len]));
+        assert_eq!(frames(&small.received())[0].0, first, "{len} bytes");
+        large.send(&frame(0x82, &vec![b'a'; len]));
+        assert_eq!(frames(&large.received())[0].0, 0xc2, "{len} bytes");
     }
 }
