@@ -130,6 +130,7 @@ impl Deflater {
         loop {
             if len == self.out.len() {
                 if len >= payload.len() {
+                    self.give_up();
                     return None;
                 }
                 grow(&mut self.out, payload.len());
@@ -142,7 +143,27 @@ impl Deflater {
             if rest.is_empty() && len < self.out.len() {
                 return self.out[..len].strip_suffix(LEFT_OUT);
             }
-            status.ok()?;
+            if status.is_err() {
+                self.give_up();
+                return None;
+            }
+        }
+    }
+
+    /// Ends a message of which the rest is not wanted. A reset alone does not forget that a block has begun (zlib-rs 0.6.8, level 1), and the next
+    /// message would lack the start of its first one.
+    #[cold]
+    fn give_up(&mut self) {
+        let mut nowhere = [0; 1024];
+        loop {
+            let made = self.state.total_out();
+            let status = self.state.compress(&[], &mut nowhere, DeflateFlush::SyncFlush);
+            if self.state.total_out() - made < nowhere.len() as u64 {
+                if status.is_err() {
+                    *self = Deflater::new();
+                }
+                return;
+            }
         }
     }
 }
@@ -177,5 +198,26 @@ mod tests {
         assert_eq!(inflater.inflate(true, b"\x00", &limits), Event::Text(""));
         assert_eq!(deflater.deflate(b"short"), None);
         assert!(inflater.out.capacity() <= KEPT_BYTES_MAX && deflater.out.capacity() <= KEPT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_message_behind_one_that_was_given_up_is_whole() {
+        let (mut inflater, mut deflater) = (Inflater::new(), Deflater::new());
+        let limits = Limits { message_bytes_max: 8 << 20, ..Limits::default() };
+        let mut noise = 1_u64;
+        let mut noise = || {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise as u8
+        };
+        for bytes in [512, 513, 4096, 5000, 65_536, 70_000, 1_000_000] {
+            let incompressible: Vec<u8> = (0..bytes).map(|_| noise()).collect();
+            assert_eq!(deflater.deflate(&incompressible), None);
+            let message = b"ab".repeat(bytes);
+            let payload = deflater.deflate(&message).expect("a shorter one");
+            let got = inflater.inflate(false, payload, &limits);
+            assert!(got == Event::Binary(&message), "behind {bytes} bytes");
+        }
     }
 }
