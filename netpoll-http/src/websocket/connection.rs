@@ -221,10 +221,9 @@ impl<H: Handler> Protocol for Connection<H> {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.heard_at = conn.now();
         self.await_word(conn);
-        match self.call(conn, |handler, socket| handler.opened(socket)) {
-            Flow::Pause => Flow::Pause,
-            _ => Flow::Continue,
-        }
+        self.call(conn, |handler, socket| handler.opened(socket));
+        // Whoever has answered late had paused the connection until then.
+        if self.state.is_paused { Flow::Pause } else { Flow::Continue }
     }
 
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {

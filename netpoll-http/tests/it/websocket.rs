@@ -894,3 +894,35 @@ fn a_peer_with_a_small_window_gets_nothing_that_reaches_further_back() {
         assert_eq!(frames(&large.received())[0].0, 0xc2, "{len} bytes");
     }
 }
+
+#[test]
+fn a_handler_that_waits_before_it_accepts_gets_what_came_meanwhile() {
+    LOG.take();
+    let open_later = async |req: Request<'static>| {
+        let opening = Opening::of(&req)?;
+        netpoll_core::time::sleep(Duration::from_secs(1)).await;
+        opening.accept(Told)
+    };
+    let client = App::new(move |_| Router::new().get("/", open_later)).test();
+    for drains in [false, true] {
+        let mut connection = client.connect();
+        connection.send(&[format!("{HANDSHAKE}\r\n").as_bytes(), &text("early")[..3]].concat());
+        connection.send(&[&text("early")[3..], &text("more")].concat());
+        assert!(connection.received().is_empty() && logged().is_empty());
+        if drains {
+            client.begin_drain(Duration::from_secs(10));
+        }
+        connection.advance(Duration::from_secs(1));
+        connection.run();
+        let status = connection.response().expect("an answer").status.as_u16();
+        if drains {
+            assert_eq!((status, logged()), (503, vec![]));
+        } else {
+            assert_eq!(status, 101);
+            assert_eq!(frames(&connection.received()), [(0x81, b"early".to_vec()), (0x81, b"more".to_vec())]);
+            connection.close();
+            client.run();
+            assert_eq!(logged().len(), 4);
+        }
+    }
+}
