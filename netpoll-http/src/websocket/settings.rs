@@ -68,10 +68,11 @@ pub(super) struct Times {
 
 impl Times {
     pub fn of(settings: &Settings) -> Self {
-        let millis = |time: Duration| u32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
+        let millis = |time: Duration| u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         Self {
             ping_after: millis(settings.ping_after),
-            pong_within: millis(settings.pong_within),
+            // It may begin anew, which must take time.
+            pong_within: millis(settings.pong_within).max(1),
             close_within: millis(settings.close_within),
             retry_within: millis(settings.retry_within),
         }

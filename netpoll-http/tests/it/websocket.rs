@@ -926,3 +926,53 @@ fn a_handler_that_waits_before_it_accepts_gets_what_came_meanwhile() {
         }
     }
 }
+
+#[test]
+fn the_longest_times_are_for_ever_and_the_shortest_end_without_a_loop() {
+    let longest = Settings {
+        message_bytes_max: u32::MAX,
+        fragments_max: u32::MAX,
+        ping_after: Duration::MAX,
+        pong_within: Duration::MAX,
+        close_within: Duration::MAX,
+        retry_within: Duration::MAX,
+        compression: true,
+    };
+    let client = client_with(longest);
+    let mut connection = open(&client);
+    connection.advance(Duration::from_secs(30 * 24 * 3600));
+    connection.send(&[text("hi"), text("bye")].concat());
+    assert_eq!(frames(&connection.received()).len(), 3);
+    connection.advance(Duration::from_secs(30 * 24 * 3600));
+    assert!(!connection.is_closed());
+    let mut told = open(&client);
+    client.begin_drain(Duration::from_secs(4));
+    client.advance(Duration::from_secs(1));
+    let (code, reason) = goodbye(&told.received());
+    assert!(code == 1012 && reason.starts_with("retry="), "{code} {reason}");
+    client.advance(Duration::from_secs(4));
+    assert_eq!(client.open(), 0);
+
+    MEMBERS.take();
+    LOG.take();
+    let shortest = Settings {
+        message_bytes_max: 0,
+        fragments_max: 0,
+        ping_after: Duration::from_nanos(1),
+        pong_within: Duration::ZERO,
+        close_within: Duration::ZERO,
+        retry_within: Duration::ZERO,
+        compression: false,
+    };
+    let open_one = move |req: &Request| Opening::of(req)?.settings(shortest).accept(Generous);
+    let options =
+        Options::default().latency(Duration::from_millis(100)..=Duration::from_millis(100)).window(1000);
+    let client = App::new(move |_| Router::new().get("/", open_one)).test_with(options);
+    let mut connection = open(&client);
+    connection.send(&text(""));
+    connection.advance(Duration::from_secs(1));
+    let timers = client.stats().timers_fired;
+    assert!(timers < 2000, "{timers} timers in a second");
+    connection.advance(Duration::from_secs(100));
+    assert!(connection.is_closed());
+}
