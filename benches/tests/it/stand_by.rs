@@ -62,6 +62,22 @@ impl StandBy {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// Stops it, and waits until it stands still: the signal alone says that it will.
+    fn stop(&self) {
+        self.signal("STOP");
+        let stands_still = || {
+            let mut tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            tasks.all(|task| {
+                let text = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+                // Its name may have blanks, and stands in brackets.
+                text.rsplit_once(") ").unwrap().1.starts_with('T')
+            })
+        };
+        while !stands_still() {
+            thread::yield_now();
+        }
+    }
+
     fn cpu_ns(&self) -> u64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let run_time = |task: std::io::Result<std::fs::DirEntry>| -> u64 {
@@ -190,7 +206,7 @@ fn connections_that_the_server_closed_meanwhile_are_made_anew_before_the_window(
         thread::yield_now();
     }
     // It finds the ends and the order at the same time.
-    client.signal("STOP");
+    client.stop();
     for stream in open.lock().unwrap().drain(..).skip(50) {
         stream.shutdown(Shutdown::Both).unwrap();
     }
