@@ -35,6 +35,7 @@ const explanations = [
     ["panics", "count", "Panics caught. Each in a callback cost one connection."],
     ["failed", "count", "Connections that ended by a failure of the stream, such as the peer's reset."],
     ["stalled", "count", "Connections cut because the peer read too slowly."],
+    ["layer_failures", "count", "Connections that ended because of a layer around their protocol, such as a TLS handshake that failed."],
     ["shed", "count", "Connections turned away: a limit was reached, or the accept function panicked."],
     ["shed_by_address", "count", "Connections turned away because their address had as many as it may have."],
     ["memory_overflows", "count", "Connections cut and requests refused because the worker's memory was at its limit."],
