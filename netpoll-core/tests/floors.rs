@@ -38,6 +38,7 @@ const HTTP: &[(&str, u8)] = &[
     ("layer", 10),
     ("files", 11),
     ("router", 11),
+    ("websocket", 12),
     ("test", 12),
     ("server", 13),
     ("health", 14),

@@ -92,7 +92,7 @@ pub enum Closed {
 ///       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 /// );
 /// let answer = connection.response().expect("a 101");
-/// assert_eq!(answer.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
 /// connection.send(b"\x81\x82\0\0\0\0hi"); // a text, masked with zeros
 /// assert_eq!(connection.received(), b"\x81\x02hi");
 /// ```
