@@ -1,13 +1,13 @@
 //! What an idle connection behind TLS costs, counted by the allocator: in pieces as the C library cuts them.
 
-#![expect(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts")]
+#[path = "idle/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use netpoll_core::tls::rustls::crypto::ring;
@@ -16,39 +16,7 @@ use netpoll_core::tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 use netpoll_core::tls::{Identity, TlsServer, roots_from_pem_file};
 use netpoll_core::{Conn, Flow, Input, Layered, Protocol, Runtime, Workers};
 
-struct Counting;
-
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// What a piece of so many bytes takes: with a word in front, in steps of two.
-fn piece(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16).max(32)
-}
-
-// SAFETY: every call is passed on to `System`, which keeps the trait's rules; counting touches no other memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BYTES.fetch_add(piece(layout.size()), Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is the one that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(piece(layout.size()), Ordering::Relaxed);
-        // SAFETY: `pointer` came from `System` with this layout, because all of ours do.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        BYTES.fetch_add(piece(bytes), Ordering::Relaxed);
-        BYTES.fetch_sub(piece(layout.size()), Ordering::Relaxed);
-        // SAFETY: as for `dealloc`; the caller's promise about `bytes` is the one that `System` asks for.
-        unsafe { System.realloc(pointer, layout, bytes) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::BYTES;
 
 struct Echo;
 

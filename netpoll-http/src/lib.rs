@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server`, `websocket` → `test` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -75,7 +75,7 @@ pub mod websocket;
 // The room is complete by itself: a few pieces (such as chunk writing by halves) wait for their users.
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod wire;
-// The room is complete by itself: most of it waits for its users.
+// The room is complete by itself: the client's half waits for its users.
 #[cfg(feature = "websocket")]
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod ws;

@@ -11,12 +11,11 @@ use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lo
 
 use super::frame::{Frame, inflated};
 use super::settings::Times;
-use super::socket::{Phase, State, WINDOW_BITS_MAX, WebSocket, send};
+use super::socket::{Phase, State, WebSocket, send};
 use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
 use crate::ws::close::{Close, ClosePayload};
-use crate::ws::extension::Deflate;
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
-use crate::ws::{Event, Limits, Reader, Role};
+use crate::ws::{Deflate, Deflater, Event, Limits, Reader, Role};
 
 pub(super) struct Connection<H> {
     handler: H,
@@ -64,7 +63,8 @@ impl<H: Handler> Connection<H> {
                 times: Times::of(&settings),
                 phase: Phase::Open,
                 is_paused: false,
-                window_bits: deflate.map(|deflate| deflate.server_window_bits.unwrap_or(WINDOW_BITS_MAX)),
+                window_bits: deflate
+                    .map(|deflate| deflate.server_window_bits.unwrap_or(Deflater::WINDOW_BITS)),
             },
             heard_at: Instant::ZERO,
             wait: Wait::Word,
@@ -186,6 +186,12 @@ impl<H: Handler> Connection<H> {
             true => conn.clear_deadline(),
             false => conn.set_deadline_at(self.heard_at.saturating_add(after)),
         }
+    }
+
+    /// The server goes, and another one will be there.
+    fn say_come_back(&mut self, conn: &mut Conn<'_>) {
+        let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
+        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
 }
 
@@ -377,14 +383,6 @@ impl<H: Handler> Protocol for Connection<H> {
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
         let how = self.how.take().map_or(Closed::Lost(reason), |how| *how);
         self.handler.closed(how, commands);
-    }
-}
-
-impl<H: Handler> Connection<H> {
-    /// The server goes, and another one will be there.
-    fn say_come_back(&mut self, conn: &mut Conn<'_>) {
-        let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
-        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
 }
 

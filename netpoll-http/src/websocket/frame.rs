@@ -110,9 +110,9 @@ pub fn with_deflater<R>(run: impl FnOnce(&mut Deflater) -> R) -> R {
     DEFLATER.with_borrow_mut(|deflater| run(deflater.get_or_insert_default()))
 }
 
-/// Inflates a message, and has a look at it. What comes of it may be inflated or deflated by others meanwhile.
+/// Inflates a message by the thread's inflater, and has a look at it.
 pub fn inflated<R>(is_text: bool, payload: &[u8], limits: &Limits, run: impl FnOnce(Event<'_>) -> R) -> R {
-    // Out of its place, as `run` is the program's, and may run another connection's callback.
+    // Out of its place, as `run` is the program's: whatever that inflates has one of its own.
     let mut inflater = INFLATER.take().unwrap_or_default();
     let done = run(inflater.inflate(is_text, payload, limits));
     INFLATER.set(Some(inflater));

@@ -7,6 +7,7 @@ use netpoll_core::{Commands, Conn, ConnId};
 use super::CloseCode;
 use super::frame::{Frame, kind, with_deflater};
 use super::settings::Times;
+use crate::ws::Deflater;
 use crate::ws::close::ClosePayload;
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
 
@@ -31,13 +32,10 @@ pub(super) struct State {
     pub window_bits: Option<u8>,
 }
 
-/// The window of DEFLATE, and of our deflater.
-pub(super) const WINDOW_BITS_MAX: u8 = 15;
-
 impl State {
     /// Whether a message of so many bytes may be compressed. No copy reaches further back than its start, so a short one suits any window.
     pub fn may_deflate(&self, bytes: usize) -> bool {
-        self.window_bits.is_some_and(|bits| bits >= WINDOW_BITS_MAX || bytes <= 1 << bits)
+        self.window_bits.is_some_and(|bits| bits >= Deflater::WINDOW_BITS || bytes <= 1 << bits)
     }
 
     /// Sends a Close, if none was, behind which nothing else leaves.

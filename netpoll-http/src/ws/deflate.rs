@@ -112,10 +112,12 @@ impl Default for Deflater {
 impl Deflater {
     /// The shortest message that is compressed: below that a header and a packet weigh more than what is won.
     pub const BYTES_MIN: usize = 512;
+    /// How far back a copy may reach, as a power of two: the most that there is.
+    pub const WINDOW_BITS: u8 = 15;
 
     /// One that has deflated nothing. Level 1 and the largest window: a smaller one takes longer, and what it saves is there once for a worker.
     pub fn new() -> Deflater {
-        Deflater { state: zlib_rs::Deflate::new(1, false, 15), out: Vec::new() }
+        Deflater { state: zlib_rs::Deflate::new(1, false, Deflater::WINDOW_BITS), out: Vec::new() }
     }
 
     /// The compressed payload of a message; `None` if it is short, or does not become shorter. Such a message is sent as it is.

@@ -45,8 +45,14 @@ async fn give_way(mut turns: usize) {
 /// Workers, windows and ways as the seed says; everything goes wrong that changes timing only.
 fn options(seed: u64) -> Options {
     let mut chance = Chance::new(seed);
+    let workers = 1 + chance.below(3);
+    stormy(seed, &mut chance).workers(workers)
+}
+
+/// The same of one worker.
+pub fn stormy(seed: u64, chance: &mut Chance) -> Options {
     let millis = |millis: usize| Duration::from_millis(millis as u64);
-    let mut options = Options::default().seed(seed).faults(Faults::stormy()).workers(1 + chance.below(3));
+    let mut options = Options::default().seed(seed).faults(Faults::stormy());
     if chance.below(2) == 0 {
         options = options.latency(millis(chance.below(3))..=millis(3 + chance.below(10)));
     }

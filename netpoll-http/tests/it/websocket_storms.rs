@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use netpoll_core::sim::{Faults, Options};
 use netpoll_core::{Commands, ConnId};
 use netpoll_http::websocket::{CloseCode, Closed, Frame, Handler, Message, Opening, Settings, WebSocket};
 use netpoll_http::{App, Request, Router, StatusCode, TestClient, TestConnection};
 
 use crate::chance::{Chance, seeds};
+use crate::storms::stormy;
 use crate::websocket::{HANDSHAKE, close, frame};
 
 thread_local! {
@@ -92,15 +92,7 @@ fn site(seed: u64) -> TestClient {
     ENDS.take();
     let mut chance = Chance::new(seed);
     let millis = |millis: usize| Duration::from_millis(millis as u64);
-    let mut options = Options::default().seed(seed).faults(Faults::stormy());
-    if chance.below(2) == 0 {
-        options = options.latency(millis(chance.below(3))..=millis(3 + chance.below(10)));
-    }
-    if chance.below(2) == 0 {
-        options = options.window(1000 + chance.below(9000));
-    }
-    options.limits.write_high_bytes = 8 * 1024;
-    options.limits.write_low_bytes = 2 * 1024;
+    let options = stormy(seed, &mut chance);
     let ping_after = if has_heartbeat(seed) { millis(50 + 50 * chance.below(3)) } else { Duration::ZERO };
     let settings = Settings { ping_after, ..Settings::default() };
     let open = move |req: &Request| {
