@@ -38,11 +38,12 @@ const MESSAGE_BYTES: usize = 256;
 pub struct HandshakeLimits {
     pub time: Duration,
     pub bytes_max: usize,
+    pub steps_per_turn: usize,
 }
 
 impl Default for HandshakeLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(10), bytes_max: 64 * 1024 }
+        Self { time: Duration::from_secs(10), bytes_max: 64 * 1024, steps_per_turn: 16 }
     }
 }
 
@@ -236,6 +237,9 @@ impl<S: Side> Layer for Tls<S> {
         while !self.has_ended && (!upper.is_open() || upper.takes_more(conn)) {
             let bytes = input.bytes_mut();
             let Some(record) = next_record(&bytes[self.held..]) else { break };
+            if !upper.is_open() && !conn.takes_handshake_step(self.limits.steps_per_turn) {
+                return Flow::Yield;
+            }
             let given = self.held + record;
             let done = match self.process(conn, &mut bytes[..given], upper) {
                 Ok(done) => done,

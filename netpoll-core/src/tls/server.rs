@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
@@ -24,8 +24,24 @@ pub struct TlsServer {
 }
 
 struct Shared {
-    config: RwLock<Arc<ServerConfig>>,
+    now: RwLock<Now>,
     limits: HandshakeLimits,
+}
+
+/// What connections begin with that begin now.
+struct Now {
+    config: Arc<ServerConfig>,
+    /// What it shows, unless rustls' own settings say that.
+    identities: Vec<Identity>,
+}
+
+impl Now {
+    /// The same with other identities. The key of the tickets stays.
+    fn show(&mut self, identities: Vec<Identity>) {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Remembering(Arc::new(Identities(identities.clone()))));
+        *self = Self { config: Arc::new(config), identities };
+    }
 }
 
 impl TlsServer {
@@ -48,12 +64,21 @@ impl TlsServer {
     pub fn from_config(config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut config = Arc::unwrap_or_clone(config.into());
         config.cert_resolver = Arc::new(Remembering(config.cert_resolver));
-        Self::with(Arc::new(config), HandshakeLimits::default())
+        Self::with(config, Vec::new(), HandshakeLimits::default())
     }
 
-    fn with(config: Arc<ServerConfig>, limits: HandshakeLimits) -> io::Result<Self> {
+    fn with(config: ServerConfig, identities: Vec<Identity>, limits: HandshakeLimits) -> io::Result<Self> {
+        let config = Arc::new(config);
         UnbufferedServerConnection::new(Arc::clone(&config)).map_err(invalid)?;
-        Ok(Self { shared: Arc::new(Shared { config: RwLock::new(config), limits }) })
+        Ok(Self { shared: Arc::new(Shared { now: RwLock::new(Now { config, identities }), limits }) })
+    }
+
+    fn now(&self) -> RwLockReadGuard<'_, Now> {
+        self.shared.now.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Now> {
+        self.shared.now.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// TLS for one more connection.
@@ -87,7 +112,7 @@ impl TlsServer {
     /// If rustls does not take settings that it has taken before.
     #[must_use]
     pub fn layer(&self) -> Tls<UnbufferedServerConnection> {
-        let config = Arc::clone(&self.shared.config.read().unwrap_or_else(PoisonError::into_inner));
+        let config = Arc::clone(&self.now().config);
         let machine =
             UnbufferedServerConnection::new(config).expect("rustls has taken these settings before");
         Tls::new(machine, self.shared.limits)
@@ -102,11 +127,45 @@ impl TlsServer {
         if identities.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a TLS server has an identity"));
         }
-        let mut config = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = ServerConfig::clone(&config);
-        next.cert_resolver = Arc::new(Remembering(Arc::new(Identities(identities))));
-        *config = Arc::new(next);
+        self.change().show(identities);
         Ok(())
+    }
+
+    /// Reads the files of its identities again ([`Identity::from_pem_files`]), and shows what is in them from here on, as by [`replace`](Self::replace). Reads files, so it
+    /// blocks: on a worker it belongs into [`blocking::run`](crate::blocking::run).
+    ///
+    /// # Errors
+    /// That of the first file that cannot be read or is no good; then nothing changes, and the connections go on with what was there before. `InvalidInput` if
+    /// none of the identities is from files, or somebody has replaced them meanwhile.
+    pub fn reload(&self) -> io::Result<()> {
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let before = self.now().identities.clone();
+        if !before.iter().any(Identity::is_from_files) {
+            return invalid("no identity of this TLS server is from files");
+        }
+        let read = before.iter().map(Identity::read_again).collect::<io::Result<Vec<_>>>()?;
+        let mut now = self.change();
+        let is_as_before = now.identities.len() == before.len()
+            && now.identities.iter().zip(&before).all(|(now, before)| now.is(before));
+        if !is_as_before {
+            return invalid("the identities were replaced while their files were read");
+        }
+        now.show(read);
+        Ok(())
+    }
+
+    /// The same, which offers these protocols (ALPN) where its settings offer none. For servers of a protocol that has a name, such as `http/1.1`: a client that wants
+    /// another one is refused in the handshake.
+    #[must_use]
+    pub fn or_alpn<N: AsRef<[u8]>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        let mut now = self.change();
+        if now.config.alpn_protocols.is_empty() {
+            let mut config = ServerConfig::clone(&now.config);
+            config.alpn_protocols = names.into_iter().map(|name| name.as_ref().to_vec()).collect();
+            now.config = Arc::new(config);
+        }
+        drop(now);
+        self
     }
 }
 
@@ -173,6 +232,14 @@ impl TlsServerBuilder {
         self
     }
 
+    /// Steps that handshakes make in a turn of a worker, all of its connections together: behind so many they give way to everything else, and go on in the next turn. Default 16,
+    /// about 2 ms. A step is a record of the peer; a handshake has three of them, of which one takes nearly all of its time. Zero is taken as one.
+    #[must_use]
+    pub fn handshake_steps_per_turn(mut self, steps: usize) -> Self {
+        self.limits.steps_per_turn = steps.max(1);
+        self
+    }
+
     /// The server.
     ///
     /// # Errors
@@ -190,13 +257,13 @@ impl TlsServerBuilder {
                 builder.with_client_cert_verifier(verifier.map_err(invalid)?)
             }
         };
-        let identities = Arc::new(Identities(self.identities));
-        let mut config = builder.with_cert_resolver(Arc::new(Remembering(identities)));
+        let shown = Arc::new(Identities(self.identities.clone()));
+        let mut config = builder.with_cert_resolver(Arc::new(Remembering(shown)));
         config.alpn_protocols = self.alpn;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer()?;
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
-        TlsServer::with(Arc::new(config), self.limits)
+        TlsServer::with(config, self.identities, self.limits)
     }
 }

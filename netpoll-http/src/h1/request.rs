@@ -76,7 +76,7 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        let mut extensions = Extensions::new();
+        let mut extensions = known(conn);
         let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(&head, &params, body, origin);
         let mut rest = Rest::Nothing;
@@ -110,7 +110,7 @@ impl<S: Service> Http<S> {
         input.advance(body_bytes);
         exchange.ends_before(input);
         let called = self.watch.as_mut().map(|watch| watch.call(conn, head.consumed() + body_bytes));
-        let mut extensions = Extensions::new();
+        let mut extensions = known(conn);
         if MAY_BE_NAMED {
             extensions.find_out(worker.service.names(), head);
         }
@@ -161,7 +161,7 @@ impl<S: Service> Http<S> {
         params: &Params,
     ) -> Step {
         self.note_head(conn, head.consumed());
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
+        let (peer, mut extensions) = (self.peer.clone(), known(conn));
         extensions.find_out(worker.service.names(), head);
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
@@ -350,7 +350,7 @@ impl<S: Service> Http<S> {
         self.phase = Phase::Idle;
         self.note_head(conn, head.bytes.len());
         let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
-        let (params, peer, extensions) = (Params::new(), self.peer.clone(), Extensions::new());
+        let (params, peer, extensions) = (Params::new(), self.peer.clone(), known(conn));
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, &params, &[], origin);
         let flow = self.refuse(conn, exchange, &request, error);
@@ -458,6 +458,19 @@ fn at_hand<S: Service, const MAY_BE_NAMED: bool>(
         }
         Framing::Chunked => None,
     }
+}
+
+/// What goes with a request before anybody has seen it: what the connection knows of TLS.
+#[inline]
+fn known(conn: &Conn<'_>) -> Extensions {
+    let extensions = Extensions::new();
+    #[cfg(feature = "tls")]
+    if let Some(facts) = conn.layer_facts::<netpoll_core::tls::TlsFacts>() {
+        extensions.insert(facts);
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = conn;
+    extensions
 }
 
 pub(super) fn short_of_memory() -> Error {

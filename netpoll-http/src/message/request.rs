@@ -204,6 +204,27 @@ impl<'a> Request<'a> {
         self.origin().peer
     }
 
+    /// What the handshake of its connection has brought: versions, the host that the client has named, its certificates. `None` without TLS, and for
+    /// a request [that could not be read](Self::is_unread). Behind a proxy it is about the proxy's connection, unless that hands TLS on.
+    ///
+    /// ```
+    /// use netpoll_http::{Error, Request, StatusCode};
+    ///
+    /// /// Lets nobody pass who has shown no certificate.
+    /// fn only_known(req: &Request) -> Result<(), Error> {
+    ///     let tls = req.tls().ok_or(StatusCode::FORBIDDEN)?;
+    ///     let certificate = tls.peer_certificates().first().ok_or(StatusCode::FORBIDDEN)?;
+    ///     # let _ = certificate;
+    ///     Ok(())
+    /// }
+    /// # netpoll_http::Router::new().before(only_known);
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&netpoll_core::tls::TlsFacts> {
+        self.extensions().get::<Arc<netpoll_core::tls::TlsFacts>>().map(|facts| &**facts)
+    }
+
     /// The IP address of the client: the one that a [`Forwarded`](crate::Forwarded) hook has found ([`ClientAddr`]), else that of the
     /// [`peer`](Self::peer). `None` of a peer on a Unix socket. An address of IPv4 is one, also where a socket of both families shows it
     /// as `::ffff:192.0.2.7`.

@@ -27,6 +27,8 @@ mod server_header;
 mod socket_storms;
 mod storms;
 mod streaming;
+#[cfg(feature = "tls")]
+mod tls;
 mod typed;
 mod unix;
 mod upgrade;
