@@ -88,6 +88,7 @@ use log::Bounds;
 use member::{Membership, Memberships, Seat, Waits};
 use registry::Registry;
 use room::{Room, Seats, State};
+use rounds::Calls;
 use session::{Ended, Left, Sessions, Tenure};
 
 /// Rooms of one server; a clone is the same rooms. Any thread may publish; a socket is joined to a room in a callback of its
@@ -399,7 +400,7 @@ impl Rooms {
         if who.len().max(device.len()) > self.0.settings.name_bytes_max {
             return Err(Refused::NameTooLong);
         }
-        self.bind(socket.conn().local().handle());
+        let runtime = self.bind(socket.conn().local().handle());
         let membership = Membership::of(self, socket);
         if membership.session.is_some() {
             return Err(Refused::HasSession);
@@ -411,7 +412,9 @@ impl Rooms {
         let rooms: Vec<_> = membership.seats.iter().map(|seat| Arc::clone(&seat.room)).collect();
         for room in rooms {
             self.0.sessions.joined(&found.tenure, &room);
-            self.arrive(&mut room.lock(), &room, &found.tenure.who);
+            let mut calls = Calls::default();
+            self.arrive(runtime, &mut room.lock(), &room, &found.tenure.who, &mut calls);
+            runtime.call(self, calls);
         }
         let mut back = Vec::with_capacity(found.rooms.len());
         for Left { room, at } in &found.rooms {
@@ -456,7 +459,7 @@ impl Rooms {
     pub fn publish_with(&self, room: &str, mut make: impl FnMut(Position) -> Frame) -> Option<Position> {
         let runtime = self.0.runtime.get().filter(|_| room.len() <= self.0.settings.name_bytes_max)?;
         loop {
-            let next = self.with_room(runtime, room, |_, state| next_of(state))?;
+            let next = self.with_room(runtime, room, |_, state, _| next_of(state))?;
             let frame = make(next);
             if let Some(at) = self.append(room, None, frame, Some(next)) {
                 return Some(at);
@@ -516,17 +519,20 @@ impl Rooms {
         &self,
         runtime: &Runtime,
         name: &str,
-        act: impl FnOnce(&Arc<Room>, &mut State) -> R,
+        act: impl FnOnce(&Arc<Room>, &mut State, &mut Calls) -> R,
     ) -> Option<R> {
         let make = || {
             let now = runtime.handle.now();
             Room::new(name, u64::from_be_bytes(unique_8()), runtime.workers.len(), now)
         };
-        self.0.registry.with(name, self.0.settings.rooms_max, make, |room, state| {
-            let done = act(room, state);
-            self.let_expire(runtime, room, state);
+        let mut calls = Calls::default();
+        let done = self.0.registry.with(name, self.0.settings.rooms_max, make, |room, state| {
+            let done = act(room, state, &mut calls);
+            self.let_expire(room, state, &mut calls);
             done
-        })
+        });
+        runtime.call(self, calls);
+        done
     }
 
     /// Adds a message and tells the workers; nothing happens if it were not the one that is expected.
@@ -544,7 +550,7 @@ impl Rooms {
         }
         let key = key.filter(|_| behind == Behind::Newest);
         let now = runtime.handle.now();
-        self.with_room(runtime, name, |room, state| {
+        self.with_room(runtime, name, |room, state, calls| {
             if expected.is_some_and(|expected| expected != next_of(state)) {
                 return None;
             }
@@ -554,7 +560,7 @@ impl Rooms {
             {
                 seats.holds_from = seats.holds_from.min(sequence);
                 if !std::mem::replace(&mut seats.is_told, true) {
-                    runtime.announce(self, room, worker);
+                    runtime.announce(room, worker, calls);
                 }
             }
             self.0.note_bytes(before, state.log.bytes());
@@ -575,12 +581,10 @@ impl Rooms {
     }
 
     /// Nobody is in it: it goes when it has nothing to remember.
-    fn let_expire(&self, runtime: &Runtime, room: &Arc<Room>, state: &mut State) {
+    fn let_expire(&self, room: &Arc<Room>, state: &mut State, calls: &mut Calls) {
         if state.is_empty() && !std::mem::replace(&mut state.is_expiring, true) {
             let at = state.used_at.saturating_add(self.0.settings.history_time);
-            if self.0.registry.expire_at(at, room) {
-                self.expire_later(runtime);
-            }
+            calls.expires |= self.0.registry.expire_at(at, room);
         }
     }
 
@@ -611,13 +615,13 @@ impl Rooms {
             None if is_full => return Err(Refused::TooManyRoomsOfSocket),
             None => true,
         };
-        let entered = self.with_room(runtime, name, |room, state| {
+        let entered = self.with_room(runtime, name, |room, state, calls| {
             self.trim(state, now);
             let (next, resumed) = self.resumed(room, state, from);
             if is_new {
                 state.workers[worker].members += 1;
                 if let Some(tenure) = &session {
-                    self.arrive(state, room, &tenure.who);
+                    self.arrive(runtime, state, room, &tenure.who, calls);
                 }
             }
             (Arc::clone(room), state.head(), next, resumed)
@@ -677,48 +681,60 @@ impl Rooms {
 
     /// A socket is no member any more.
     fn stand_up(&self, worker: usize, seat: &Seat) {
-        let Some(runtime) = self.0.runtime.get() else { return };
         self.unseat(worker, &seat.room, &seat.place);
-        let mut state = seat.room.lock();
-        let seats = &mut state.workers[worker];
-        seats.members -= 1;
-        if seats.members == 0 {
-            *seats = Seats::NONE;
-        }
-        if state.is_empty() {
-            state.used_at = state.used_at.max(runtime.handle.now());
-            self.let_expire(runtime, &seat.room, &mut state);
-        }
+        self.leave_behind(&seat.room, |state, _| {
+            let seats = &mut state.workers[worker];
+            seats.members -= 1;
+            if seats.members == 0 {
+                *seats = Seats::NONE;
+            }
+        });
     }
 
-    fn arrive(&self, state: &mut State, room: &Arc<Room>, who: &Arc<str>) {
+    /// Somebody comes to a room.
+    fn arrive(&self, runtime: &Runtime, state: &mut State, room: &Room, who: &Arc<str>, calls: &mut Calls) {
         if state.arrive(who) {
-            self.tell_presence(room, who, true);
+            self.tell_presence(runtime, room, who, true, calls);
         }
     }
 
+    /// Somebody leaves it. It may be the last one.
     fn depart(&self, room: &Arc<Room>, who: &Arc<str>) {
+        self.leave_behind(room, |state, calls| {
+            if let Some(runtime) = self.0.runtime.get()
+                && state.depart(who)
+                && !runtime.handle.is_draining()
+            {
+                self.tell_presence(runtime, room, who, false, calls);
+            }
+        });
+    }
+
+    fn leave_behind(&self, room: &Arc<Room>, act: impl FnOnce(&mut State, &mut Calls)) {
         let Some(runtime) = self.0.runtime.get() else { return };
-        let mut state = room.lock();
-        if state.depart(who) && !runtime.handle.is_draining() {
-            self.tell_presence(room, who, false);
-        }
+        let (mut calls, mut state) = (Calls::default(), room.lock());
+        act(&mut state, &mut calls);
         if state.is_empty() {
             state.used_at = state.used_at.max(runtime.handle.now());
-            self.let_expire(runtime, room, &mut state);
+            self.let_expire(room, &mut state, &mut calls);
         }
+        drop(state);
+        runtime.call(self, calls);
     }
 
     /// Under the lock of the room, so that they are told in order.
-    fn tell_presence(&self, room: &Arc<Room>, who: &Arc<str>, is_here: bool) {
-        let (Some(runtime), Some(_)) = (self.0.runtime.get(), &self.0.on_presence) else { return };
-        let rooms = self.clone();
-        let presence = Presence { room: Arc::clone(&room.name), who: Arc::clone(who), is_here };
-        runtime.handle.run_on(room.home(runtime.workers.len()), move |_local| {
-            if let Some(call) = &rooms.0.on_presence {
-                call(&rooms, &presence);
-            }
-        });
+    fn tell_presence(
+        &self,
+        runtime: &Runtime,
+        room: &Room,
+        who: &Arc<str>,
+        is_here: bool,
+        calls: &mut Calls,
+    ) {
+        if self.0.on_presence.is_some() {
+            let presence = Presence { room: Arc::clone(&room.name), who: Arc::clone(who), is_here };
+            runtime.tell_presence(presence, room.home(runtime.workers.len()), calls);
+        }
     }
 
     /// A socket has ended.

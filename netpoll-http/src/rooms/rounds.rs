@@ -21,7 +21,7 @@ use netpoll_core::{Commands, ConnId, Instant, Local};
 
 use super::room::{Room, lock};
 use super::visit::{Burst, Delivery, Occasion};
-use super::{Rooms, Runtime};
+use super::{Presence, Rooms, Runtime};
 use crate::websocket::Visit;
 
 /// How often members that are behind are looked at, a share of a turn each time. 64 KiB in 10 ms are 6 MB/s for each; a look costs some 100 ns.
@@ -37,10 +37,13 @@ pub struct Worker {
     outbox: Mutex<Outbox>,
 }
 
-/// Rooms with something new, as others say it.
+/// What others have for this worker.
 #[derive(Default)]
 struct Outbox {
+    /// Rooms with something new.
     rooms: Vec<Arc<Room>>,
+    /// Whom the program is to be told of.
+    presences: Vec<Presence>,
     /// A letter is on its way.
     is_under_way: bool,
 }
@@ -102,8 +105,11 @@ impl Round {
         let mut state = self.room.lock();
         state.workers[worker].is_told = false;
         let messages = state.log.since(self.taken + 1);
-        self.taken = state.log.head();
+        let before = mem::replace(&mut self.taken, state.log.head());
         drop(state);
+        if before == self.taken {
+            return;
+        }
         self.left = self.members.len();
         self.burst = (!messages.is_empty()).then(|| Arc::new(Burst { messages }));
     }
@@ -153,15 +159,42 @@ impl Rounds {
     }
 }
 
+/// Workers that are to be called when the lock of a room is released: a mailbox may drop what the program has put there.
+#[derive(Default)]
+pub struct Calls {
+    workers: Vec<usize>,
+    /// Somebody has to look at rooms that nobody is in.
+    pub expires: bool,
+}
+
 impl Runtime {
-    /// A room has something new for this worker, which is told so once. The lock of the room is held.
-    pub(super) fn announce(&self, rooms: &Rooms, room: &Arc<Room>, worker: usize) {
+    /// A room has something new for this worker, which is told so once.
+    pub(super) fn announce(&self, room: &Arc<Room>, worker: usize, calls: &mut Calls) {
+        self.put(worker, calls, |outbox| outbox.rooms.push(Arc::clone(room)));
+    }
+
+    /// Somebody has come to a room or left it. Of one room they are told in the order in which this is called.
+    pub(super) fn tell_presence(&self, presence: Presence, worker: usize, calls: &mut Calls) {
+        self.put(worker, calls, |outbox| outbox.presences.push(presence));
+    }
+
+    fn put(&self, worker: usize, calls: &mut Calls, put: impl FnOnce(&mut Outbox)) {
         let mut outbox = lock(&self.workers[worker].outbox);
-        outbox.rooms.push(Arc::clone(room));
+        put(&mut outbox);
         if !mem::replace(&mut outbox.is_under_way, true) {
-            drop(outbox);
+            calls.workers.push(worker);
+        }
+    }
+
+    /// Sends the letters. No lock is held.
+    pub(super) fn call(&self, rooms: &Rooms, calls: Calls) {
+        for worker in calls.workers {
             let rooms = rooms.clone();
             self.handle.run_on(worker, move |local| rooms.hear(local));
+        }
+        if calls.expires {
+            let rooms = rooms.clone();
+            self.handle.run_on(0, move |local| rooms.expire(local));
         }
     }
 }
@@ -175,12 +208,9 @@ impl Rooms {
     /// The letter has come.
     fn hear(&self, local: &mut Local<'_>) {
         let Some(runtime) = self.0.runtime.get() else { return };
-        let own = &runtime.workers[local.worker()];
-        let news = {
-            let mut outbox = lock(&own.outbox);
-            outbox.is_under_way = false;
-            mem::take(&mut outbox.rooms)
-        };
+        let worker = local.worker();
+        let own = &runtime.workers[worker];
+        let Outbox { rooms: news, presences, .. } = mem::take(&mut *lock(&own.outbox));
         {
             let mut rounds = lock(&own.rounds);
             for room in news {
@@ -190,7 +220,16 @@ impl Rooms {
                 }
             }
         }
-        self.schedule(local.worker(), local.commands());
+        self.schedule(worker, local.commands());
+        for presence in presences {
+            let rooms = self.clone();
+            // By itself, as it may panic.
+            local.commands().run_on(worker, move |_local| {
+                if let Some(call) = &rooms.0.on_presence {
+                    call(&rooms, &presence);
+                }
+            });
+        }
     }
 
     /// Has the line looked after in the next turn, if somebody stands there.
@@ -322,12 +361,6 @@ impl Rooms {
         if goes_on {
             self.retry_later(local.commands());
         }
-    }
-
-    /// Somebody has to look at rooms that nobody is in, from then on.
-    pub(super) fn expire_later(&self, runtime: &Runtime) {
-        let rooms = self.clone();
-        runtime.handle.run_on(0, move |local| rooms.expire(local));
     }
 
     fn expire(&self, local: &mut Local<'_>) {
