@@ -42,6 +42,7 @@ const HTTP: &[(&str, u8)] = &[
     ("test", 12),
     ("server", 13),
     ("health", 14),
+    ("rooms", 14),
     ("watch", 14),
 ];
 

@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -66,6 +66,8 @@ mod log;
 #[path = "log_tracing.rs"]
 mod log;
 mod message;
+#[cfg(feature = "websocket")]
+pub mod rooms;
 pub mod router;
 mod server;
 mod test;

@@ -45,6 +45,8 @@ pub enum Command {
         worker: u16,
         code: Remote,
     },
+    /// The same on this worker, in its next turn.
+    RunLater(Later),
     /// Put a timer into the wheel.
     Arm {
         timer: Key,
@@ -73,6 +75,9 @@ pub enum Command {
         answer: Guarded<Answer>,
     },
 }
+
+/// Code for the next turn of its worker.
+pub type Later = Guarded<Box<dyn FnOnce(&mut Local<'_>)>>;
 
 /// What adds a listener to a worker that runs.
 pub type Install = Box<dyn FnOnce(&mut Listeners, &mut Context, &mut dyn Io)>;
@@ -238,6 +243,40 @@ impl Commands {
     pub fn run_on(&mut self, worker: usize, code: impl FnOnce(&mut Local<'_>) + Send + 'static) {
         assert!(worker < self.workers, "there is no worker {worker}, there are {}", self.workers);
         self.queue.push(Command::Run { worker: worker as u16, code: Guarded::new(Box::new(code)) });
+    }
+
+    /// Runs code on this worker when others have had their turn: once, between mail and what the sockets bring, in the next turn, or in this one if
+    /// that has not come so far. Who has a lot to do does a part, and asks for the rest so: between two parts every socket that has something
+    /// is served, and what was sent leaves. The worker does not sleep before.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// use netpoll_core::Local;
+    /// use netpoll_core::sim::{Options, Sim};
+    ///
+    /// fn count(local: &mut Local<'_>, from: usize, done: Rc<Cell<usize>>) {
+    ///     done.set((from + 100).min(1000)); // a part
+    ///     if done.get() < 1000 {
+    ///         local.commands().next_turn(move |local| count(local, from + 100, done));
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(Options::default());
+    /// let done = Rc::new(Cell::new(0));
+    /// let counted = Rc::clone(&done);
+    /// sim.commands().next_turn(move |local| count(local, 0, counted));
+    /// sim.turn();
+    /// assert_eq!(done.get(), 100);
+    /// sim.run();
+    /// assert_eq!(done.get(), 1000);
+    /// ```
+    ///
+    /// A push, and the allocation for the code. If it panics, that is counted and nothing else notices. It holds up no drain: what is asked for
+    /// by then is dropped when the worker ends, at the latest after 64 more turns.
+    pub fn next_turn(&mut self, code: impl FnOnce(&mut Local<'_>) + 'static) {
+        self.queue.push(Command::RunLater(Guarded::new(Box::new(code))));
     }
 
     pub(super) fn arm(&mut self, timer: Key, after: Duration) -> TimerId {

@@ -60,7 +60,7 @@ pub(crate) use crate::task::{OwnStates, States, two_states};
 
 pub use addresses::Addresses;
 pub use attempts::{Attempts, Resolve};
-pub use commands::{Answer, Command, Commands, Packet};
+pub use commands::{Answer, Command, Commands, Later, Packet};
 pub use connect::{ConnectOptions, Order, Start};
 pub use datagram::{DatagramId, DatagramProtocol, DatagramSocket, Sockets, Spares, UdpOptions};
 pub use dial::Dial;

@@ -162,8 +162,8 @@ impl Commands {
     /// # }
     /// ```
     ///
-    /// A delay of zero is how code of this worker is put off to its next turn, when no callback runs and what was commanded is done:
-    /// [`run_on`](Self::run_on) without `Send`.
+    /// A delay of zero is one of a millisecond at most. Code of this worker that is only to be put off to its next turn is for
+    /// [`next_turn`](Self::next_turn).
     ///
     /// Two allocations at most. A thousand timers fire in a turn; others that are due come in the next. So may this one if thousands are
     /// due at nearly the same time: within a 64th of the time that they were set for.

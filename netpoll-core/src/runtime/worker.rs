@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use crate::clockwork::Instant;
 use crate::conn::{
-    Answer, Arrived, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Letter, Listeners,
-    LongTurn, Message, Order, OwnSuccession, Reach, Sockets, Tables, Watch,
+    Answer, Arrived, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Later, Letter,
+    Listeners, LongTurn, Message, Order, OwnSuccession, Reach, Sockets, Tables, Watch,
     desk::{self, Desk},
 };
 use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
@@ -89,6 +89,8 @@ pub struct Worker {
     has_left: Cell<bool>,
     /// A letter to itself is under way, behind which commands go on.
     obeys_later: bool,
+    /// Code that others come before.
+    later: Vec<Later>,
     /// Polls of tasks that the batches of this turn may still bring.
     polls_left: usize,
     /// Which call makes a turn long.
@@ -108,6 +110,7 @@ impl Worker {
             drain_began: Instant::ZERO,
             has_left: Cell::new(false),
             obeys_later: false,
+            later: Vec::new(),
             polls_left: POLLS_PER_SLICE,
             watch: Watch::default(),
         }
@@ -217,6 +220,7 @@ impl Worker {
             Command::Run { worker, code } => {
                 self.cx.handle.workers[usize::from(worker)].send(Letter::Run(code));
             }
+            Command::RunLater(code) => self.later.push(code),
             Command::SendDatagram { from, packet } if from.worker == own => {
                 self.sockets.send(&mut self.cx, from.key, packet.to, &packet.bytes);
             }
@@ -399,6 +403,18 @@ impl Worker {
         }
     }
 
+    /// Runs the code that was put off to this turn. What that puts off is for the next.
+    #[cold]
+    fn run_later(&mut self, io: &mut dyn Io) {
+        for code in std::mem::take(&mut self.later) {
+            self.cx.run(|local| code.into_inner()(local));
+            self.obey(io);
+            if self.watch.is_on() {
+                self.lap_of(Callee::Code);
+            }
+        }
+    }
+
     /// Looks after those to whom tasks have left something. What that leads to is for the next time.
     #[inline]
     fn look_after_stirred(&mut self, io: &mut dyn Io) {
@@ -532,6 +548,7 @@ impl Worker {
 
     fn clear_orders(&mut self) {
         self.cx.commands.clear();
+        self.later.clear();
         drop(self.cx.reach.take_given());
     }
 
@@ -793,7 +810,10 @@ impl Host for Worker {
     }
 
     fn run_woken(&mut self, io: &mut dyn Io) -> usize {
-        let before = self.cx.lane.woken();
+        let before = self.cx.lane.woken() + self.later.len();
+        if !self.later.is_empty() {
+            self.run_later(io);
+        }
         self.polls_left = POLLS_PER_SLICE;
         if self.cx.lane.has_woken() {
             self.run_all_woken(io, POLLS_PER_SLICE);
@@ -803,7 +823,7 @@ impl Host for Worker {
 
     #[inline]
     fn has_woken(&self) -> bool {
-        self.cx.lane.has_woken()
+        self.cx.lane.has_woken() || !self.later.is_empty()
     }
 
     #[inline]

@@ -885,3 +885,53 @@ fn a_callback_sees_what_its_worker_and_its_driver_have_counted() {
     sim.settle();
     assert_eq!(sim.take_received(peer), b"[5, 12, 1, 1]");
 }
+
+#[test]
+fn code_for_the_next_turn_lets_every_socket_that_has_something_have_its_turn_before() {
+    fn goes_on(local: &mut netpoll_core::Local<'_>, runs: Rc<Cell<usize>>) {
+        runs.set(runs.get() + 1);
+        if runs.get() < 100 {
+            local.commands().next_turn(move |local| goes_on(local, runs));
+        }
+    }
+    let mut sim = Sim::new(Options::default());
+    let listener = sim.listen(|_peer| Echo);
+    let peer = sim.connect(listener);
+    sim.settle();
+    let runs = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&runs);
+    sim.commands().next_turn(move |local| goes_on(local, counted));
+    for turn in 1..=50 {
+        sim.send(peer, b"?");
+        sim.turn();
+        assert_eq!((runs.get(), sim.take_received(peer)), (turn, b"?".to_vec()), "once in each turn");
+    }
+    // It does not sleep before the rest, and then it does.
+    sim.run();
+    assert_eq!((runs.get(), sim.stats().panics), (100, 0));
+}
+
+#[test]
+fn code_for_the_next_turn_may_panic_and_is_dropped_when_its_worker_ends() {
+    let mut sim = Sim::new(Options::default());
+    let (runs, held) = (Rc::new(Cell::new(0)), Rc::new(()));
+    let counted = Rc::clone(&runs);
+    sim.commands().next_turn(|_local| panic!("as told"));
+    sim.commands().next_turn(move |_local| counted.set(1));
+    sim.run();
+    assert_eq!((runs.get(), sim.stats().panics), (1, 1));
+
+    // One that never ends holds no drain up, and owns nothing in the end.
+    fn for_ever(local: &mut netpoll_core::Local<'_>, held: Rc<()>) {
+        let keeps = Rc::clone(&held);
+        local.commands().next_turn(move |local| for_ever(local, keeps));
+    }
+    let owned = Rc::clone(&held);
+    sim.commands().next_turn(move |local| for_ever(local, owned));
+    sim.turn();
+    sim.begin_drain(Duration::from_secs(1));
+    sim.run();
+    assert!(sim.is_finished());
+    drop(sim);
+    assert_eq!(Rc::strong_count(&held), 1);
+}

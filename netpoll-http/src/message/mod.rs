@@ -5,7 +5,7 @@
 
 mod body;
 pub(crate) mod cause;
-mod chance;
+pub(crate) mod chance;
 mod cookie;
 mod error;
 pub mod errors;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lost, Protocol};
 
 use super::frame::{Frame, inflated};
+use super::guest::Visit;
 use super::settings::Times;
 use super::socket::{Phase, State, WebSocket, send};
 use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
@@ -65,6 +66,7 @@ impl<H: Handler> Connection<H> {
                 is_paused: false,
                 window_bits: deflate
                     .map(|deflate| deflate.server_window_bits.unwrap_or(Deflater::WINDOW_BITS)),
+                guest: None,
             },
             heard_at: Instant::ZERO,
             wait: Wait::Word,
@@ -340,7 +342,12 @@ impl<H: Handler> Protocol for Connection<H> {
                 }
                 conn.unchanged_flow()
             }
-            Err(message) => self.call(conn, |handler, socket| handler.told(socket, message)),
+            Err(message) => self.call(conn, |handler, socket| match message.downcast::<Visit>() {
+                Ok(Visit(visitor)) => {
+                    visitor.visit(socket, &mut |socket, message| handler.told(socket, message));
+                }
+                Err(message) => handler.told(socket, message),
+            }),
         }
     }
 
@@ -382,6 +389,9 @@ impl<H: Handler> Protocol for Connection<H> {
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
         let how = self.how.take().map_or(Closed::Lost(reason), |how| *how);
+        if let Some(mut guest) = self.state.guest.take() {
+            guest.closed(&how, commands);
+        }
         self.handler.closed(how, commands);
     }
 }
@@ -392,5 +402,5 @@ const _: () = {
     impl Handler for Nobody {
         fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
     }
-    assert!(size_of::<Connection<Nobody>>() <= 136);
+    assert!(size_of::<Connection<Nobody>>() <= 152);
 };

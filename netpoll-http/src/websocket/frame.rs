@@ -71,6 +71,11 @@ impl Frame {
         &self.0.plain[self.0.payload_start..]
     }
 
+    /// Bytes on the wire, header included and not compressed.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        self.0.plain.len()
+    }
+
     /// What goes on the wire of one that has agreed on compression, or has not.
     pub(super) fn wire(&self, state: &State) -> &Bytes {
         if !state.may_deflate(self.payload().len()) {

@@ -7,12 +7,14 @@
 
 mod connection;
 mod frame;
+mod guest;
 mod opening;
 mod settings;
 mod socket;
 
 pub use crate::ws::{CloseCode, Violation};
 pub use frame::Frame;
+pub(crate) use guest::{Guest, Visit, Visitor};
 pub use opening::Opening;
 pub use settings::Settings;
 pub use socket::WebSocket;

@@ -1,11 +1,13 @@
 //! What a handler does with its WebSocket.
 
+use std::any::Any;
 use std::fmt;
 
 use netpoll_core::{Commands, Conn, ConnId};
 
 use super::CloseCode;
 use super::frame::{Frame, kind, with_deflater};
+use super::guest::Guest;
 use super::settings::Times;
 use crate::ws::Deflater;
 use crate::ws::close::ClosePayload;
@@ -22,7 +24,6 @@ pub(super) enum Phase {
 }
 
 /// What a connection and its handler share.
-#[derive(Debug)]
 pub(super) struct State {
     pub times: Times,
     pub phase: Phase,
@@ -30,6 +31,8 @@ pub(super) struct State {
     pub is_paused: bool,
     /// Of the window that we may compress with, if that was agreed on.
     pub window_bits: Option<u8>,
+    /// What a floor above keeps with it.
+    pub guest: Option<Box<dyn Guest>>,
 }
 
 impl State {
@@ -88,6 +91,24 @@ impl<'c> WebSocket<'_, 'c> {
         if self.is_open() {
             self.conn.send_shared(frame.wire(self.state).clone());
         }
+    }
+
+    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection.
+    pub(crate) fn send_common(&mut self, frame: &Frame) {
+        if self.is_open() {
+            self.conn.send_common(frame.wire(self.state).clone());
+        }
+    }
+
+    /// What a floor above keeps with this connection, if it is of this type.
+    pub(crate) fn guest<G: Guest>(&mut self) -> Option<&mut G> {
+        let guest: &mut dyn Any = self.state.guest.as_deref_mut()?;
+        guest.downcast_mut()
+    }
+
+    /// Puts one there, which hears of the end.
+    pub(crate) fn set_guest(&mut self, guest: impl Guest) {
+        self.state.guest = Some(Box::new(guest));
     }
 
     fn message(&mut self, is_text: bool, payload: &[u8]) {
@@ -179,7 +200,8 @@ impl fmt::Debug for WebSocket<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocket")
             .field("id", &self.id())
-            .field("state", &self.state)
+            .field("phase", &self.state.phase)
+            .field("is_paused", &self.state.is_paused)
             .finish_non_exhaustive()
     }
 }

@@ -36,6 +36,8 @@ mod upgrade;
 mod websocket;
 #[cfg(feature = "websocket")]
 mod websocket_storms;
+#[cfg(feature = "websocket")]
+mod ws_bytes;
 
 use netpoll_http::TestClient;
 

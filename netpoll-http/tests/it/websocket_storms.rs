@@ -10,7 +10,7 @@ use netpoll_http::{App, Request, Router, StatusCode, TestClient, TestConnection}
 
 use crate::chance::{Chance, seeds};
 use crate::storms::stormy;
-use crate::websocket::{HANDSHAKE, close, frame};
+use crate::ws_bytes::{HANDSHAKE, close, frame};
 
 thread_local! {
     /// Whether each is open, or has heard of its end.

@@ -1,0 +1,215 @@
+//! A member is brought what it has not had, as far as its socket has room.
+//!
+//! A member knows the number of its next message and nothing else, so whatever it is brought is in order, comes once, and without a jump that it is not
+//! told of. What waits for a member that is behind is the room's log, which all of them share: it takes no memory of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use netpoll_core::Message;
+
+use super::log::{Numbered, Read};
+use super::member::{Memberships, Waits};
+use super::room::Room;
+use super::{Behind, Gap, Position, Rooms, Settings};
+use crate::websocket::{CloseCode, Visitor, WebSocket};
+
+/// What is new in a room, without a hole, as one worker has taken it.
+pub struct Burst {
+    pub messages: Vec<Numbered>,
+}
+
+impl Burst {
+    /// The messages from this number on, if it has that one or comes right in front of it.
+    fn since(&self, next: u64) -> Option<&[Numbered]> {
+        let first = self.messages.first()?.sequence;
+        self.messages.get(usize::try_from(next.checked_sub(first)?).ok()?..)
+    }
+}
+
+/// Why a member is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// The room has something new.
+    Round,
+    /// It had no room a turn ago, or has just come back.
+    Again,
+    /// It is behind, and may have taken something.
+    Retry,
+}
+
+/// The same for all members of a room on a worker.
+pub struct Delivery {
+    rooms: Rooms,
+    room: Arc<Room>,
+    burst: Option<Arc<Burst>>,
+    occasion: Occasion,
+}
+
+/// How far one member is.
+struct Place {
+    epoch: u64,
+    next: u64,
+    is_behind: bool,
+    has_sent: bool,
+}
+
+/// Why no more is sent now.
+enum Stop {
+    /// It has had all.
+    UpToDate,
+    /// Its socket has no room.
+    NoRoom,
+    /// It has to hear of this first.
+    Missing(Gap),
+    /// It is not to go on.
+    Closed,
+}
+
+impl Delivery {
+    pub fn new(rooms: &Rooms, room: &Arc<Room>, burst: Option<Arc<Burst>>, occasion: Occasion) -> Arc<Self> {
+        Arc::new(Self { rooms: rooms.clone(), room: Arc::clone(room), burst, occasion })
+    }
+
+    /// Sends what there is, from where the member is.
+    fn send(&self, socket: &mut WebSocket<'_, '_>, place: &mut Place) -> Stop {
+        // Who is behind gets what is left of it, which the room knows.
+        let burst = self.burst.as_ref().filter(|_| !place.is_behind);
+        if let Some(messages) = burst.and_then(|burst| burst.since(place.next)) {
+            for message in messages {
+                if let Some(stop) = self.send_one(socket, place, message, 0) {
+                    return stop;
+                }
+            }
+            return Stop::UpToDate;
+        }
+        loop {
+            let read = self.read(place.next);
+            for message in &read.messages {
+                if let Some(stop) = self.send_one(socket, place, message, read.lost) {
+                    return stop;
+                }
+            }
+            if read.is_complete {
+                return match place.next <= read.head {
+                    true => self.missing(socket, place, read.head, read.lost),
+                    false => Stop::UpToDate,
+                };
+            }
+        }
+    }
+
+    fn read(&self, next: u64) -> Read {
+        let settings = &self.rooms.0.settings;
+        let state = self.room.lock();
+        state.log.read(next, settings.behind == Behind::Newest, settings.queued_bytes_max)
+    }
+
+    fn send_one(
+        &self,
+        socket: &mut WebSocket<'_, '_>,
+        place: &mut Place,
+        message: &Numbered,
+        lost: u64,
+    ) -> Option<Stop> {
+        let Settings { queued_bytes_max, behind, .. } = self.rooms.0.settings;
+        let (queued, is_missing) = (socket.queued_bytes(), message.sequence > place.next);
+        let has_room = queued == 0 || queued + message.frame.wire_bytes() <= queued_bytes_max;
+        if !(has_room || is_missing && behind == Behind::Disconnect) {
+            return Some(Stop::NoRoom);
+        }
+        if is_missing {
+            return Some(self.missing(socket, place, message.sequence - 1, lost));
+        }
+        socket.send_common(&message.frame);
+        place.next = message.sequence + 1;
+        place.has_sent = true;
+        None
+    }
+
+    /// The member does not get what is next, up to `until`; of that what is numbered `lost` or less is gone.
+    #[cold]
+    fn missing(&self, socket: &mut WebSocket<'_, '_>, place: &mut Place, until: u64, lost: u64) -> Stop {
+        let totals = &self.rooms.0.totals;
+        let is_lost = lost >= place.next;
+        if is_lost && self.rooms.0.settings.behind == Behind::Disconnect {
+            totals.disconnected.fetch_add(1, Ordering::Relaxed);
+            socket.close(CloseCode::TRY_AGAIN, "too far behind");
+            return Stop::Closed;
+        }
+        let messages = until + 1 - place.next;
+        let gone = if is_lost { lost.min(until) + 1 - place.next } else { 0 };
+        for (figure, count) in [
+            (&self.room.dropped, gone),
+            (&totals.dropped, gone),
+            (&self.room.superseded, messages - gone),
+            (&totals.superseded, messages - gone),
+            (&totals.gaps, 1),
+        ] {
+            figure.fetch_add(count, Ordering::Relaxed);
+        }
+        let epoch = place.epoch;
+        let gap = Gap {
+            room: Arc::clone(&self.room.name),
+            after: Position { epoch, sequence: place.next - 1 },
+            until: Position { epoch, sequence: until },
+        };
+        place.next = until + 1;
+        Stop::Missing(gap)
+    }
+
+    /// Sends what there is; a gap that the handler is to hear of, and then it is to be called once more.
+    fn step(&self, socket: &mut WebSocket<'_, '_>, occasion: Occasion) -> Option<Gap> {
+        let membership = socket.guest::<Memberships>()?.of(&self.rooms)?;
+        let worker = membership.worker;
+        let seat = membership.seat_mut(&self.room)?;
+        match occasion {
+            Occasion::Again if seat.waits == Waits::ForNextTurn => seat.waits = Waits::No,
+            Occasion::Retry if seat.waits == Waits::ForRoom => seat.waits = Waits::No,
+            _ => {}
+        }
+        let was_behind = seat.is_behind;
+        let mut place = Place { epoch: seat.epoch, next: seat.next, is_behind: was_behind, has_sent: false };
+        let stop = self.send(socket, &mut place);
+        let id = socket.id();
+        let seat = socket.guest::<Memberships>()?.of(&self.rooms)?.seat_mut(&self.room)?;
+        seat.next = place.next;
+        match stop {
+            Stop::Missing(gap) => return Some(gap),
+            Stop::Closed => {}
+            Stop::UpToDate => seat.is_behind = false,
+            Stop::NoRoom => {
+                // What was queued a turn ago was not taken.
+                let has_waited = occasion == Occasion::Again && !place.has_sent;
+                seat.is_behind = was_behind || has_waited;
+                let waits = if seat.is_behind { Waits::ForRoom } else { Waits::ForNextTurn };
+                if seat.waits == Waits::No {
+                    seat.waits = waits;
+                    match waits {
+                        Waits::ForRoom => {
+                            self.rooms.visit_later(worker, id, &self.room, socket.commands());
+                        }
+                        _ => self.rooms.visit_again(worker, id, &self.room, socket.commands()),
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Visitor for Delivery {
+    fn visit(&self, socket: &mut WebSocket<'_, '_>, tell: &mut dyn FnMut(&mut WebSocket<'_, '_>, Message)) {
+        let mut occasion = self.occasion;
+        while let Some(gap) = self.step(socket, occasion) {
+            tell(socket, Message::new(gap));
+            if !socket.is_open() {
+                return;
+            }
+            // It has waited for no turn since.
+            if occasion == Occasion::Again {
+                occasion = Occasion::Round;
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! How much rooms may be, and what is left of those that nobody is in.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use netpoll_core::sim::Options;
+use netpoll_http::rooms::{Rooms, Settings};
+use netpoll_http::websocket::Frame;
+
+use crate::{heard, member, open, publish, publish_long, says, site, world};
+
+#[test]
+fn a_room_that_nobody_is_in_goes_when_what_it_remembers_is_old() {
+    let (rooms, client) = site(Settings::default());
+    let mut one = member(&client, "a");
+    publish(&rooms, "a", [1]);
+    client.advance(Duration::from_secs(1000));
+    assert!(rooms.facts("a").is_some(), "somebody is in it");
+    assert_eq!(says(&mut one, "leave a"), "1, > left true");
+    publish(&rooms, "b", [1]);
+    client.advance(Duration::from_secs(299));
+    assert_eq!(rooms.stats().rooms, 2);
+    publish(&rooms, "b", [2]);
+    client.advance(Duration::from_secs(2));
+    assert!(rooms.facts("a").is_none());
+    // Somebody comes at the last moment.
+    client.advance(Duration::from_secs(296));
+    says(&mut one, "join b");
+    client.advance(Duration::from_secs(1000));
+    assert_eq!(rooms.facts("b").map(|facts| facts.at.sequence), Some(2));
+    one.close();
+    client.advance(Duration::from_secs(302));
+    assert_eq!((rooms.stats().rooms, rooms.stats().bytes), (0, 0));
+}
+
+#[test]
+fn a_thousand_rooms_come_and_go() {
+    let (rooms, client) = site(Settings { rooms_max: 1000, ..Settings::default() });
+    for round in 0..3 {
+        for number in 0..1000 {
+            publish(&rooms, &format!("{round} {number}"), [number]);
+        }
+        assert_eq!(rooms.publish("one more", Frame::text("x")), None);
+        assert!(rooms.publish(&format!("{round} 7"), Frame::text("x")).is_some(), "it is there already");
+        let mut one = open(&client);
+        assert_eq!(says(&mut one, "join more"), "> there are as many rooms as there may be");
+        client.advance(Duration::from_secs(301));
+        assert_eq!((rooms.stats().rooms, rooms.stats().bytes), (0, 0));
+    }
+}
+
+#[test]
+fn a_socket_is_in_so_many_rooms_and_a_name_is_so_long_and_no_more() {
+    let settings = Settings { rooms_per_socket_max: 2, name_bytes_max: 5, ..Settings::default() };
+    let (rooms, client) = site(settings);
+    let mut one = open(&client);
+    assert_eq!(says(&mut one, "join a"), "> at 0");
+    assert_eq!(says(&mut one, "join b"), "> at 0");
+    assert_eq!(says(&mut one, "join c"), "> the socket is in as many rooms as it may be");
+    assert_eq!(says(&mut one, "join a"), "> at 0", "it is in it already");
+    says(&mut one, "leave a");
+    assert_eq!(says(&mut one, "join 123456"), "> the name is too long");
+    assert_eq!(says(&mut one, "join 12345"), "> at 0");
+    assert_eq!(says(&mut one, "I am somebody x"), "> the name is too long");
+    assert_eq!(rooms.publish("123456", Frame::text("x")), None);
+    assert_eq!(rooms.publish_with("123456", |_| Frame::text("x")), None);
+    assert_eq!(rooms.publish_keyed("a", "123456", Frame::text("x")), None);
+    assert_eq!(rooms.stats().rooms, 3);
+}
+
+#[test]
+fn what_rooms_remember_is_bounded_for_each_and_for_all() {
+    // Of 3.8 KB each, all counted.
+    let settings = Settings { history_bytes: 50_000, bytes_max: 200_000, ..Settings::default() };
+    let (rooms, client) = site(settings);
+    let mut one = member(&client, "0");
+    for number in 0..20 {
+        publish_long(&rooms, &number.to_string(), 1..=30);
+        client.run();
+        let facts = rooms.facts(&number.to_string()).expect("there");
+        assert!(facts.bytes <= 50_000 && facts.messages > 0, "{facts:?}");
+        assert!(rooms.stats().bytes < 200_000 + 20 * 5000, "{:?}", rooms.stats());
+    }
+    assert_eq!(rooms.facts("1").map(|facts| facts.messages), Some(13));
+    assert_eq!(rooms.facts("19").map(|facts| facts.messages), Some(1), "the last one");
+    assert_eq!(heard(&mut one).len(), 30, "whoever reads has had them");
+    let sum: usize = (0..20).map(|number| rooms.facts(&number.to_string()).expect("there").bytes).sum();
+    assert_eq!(rooms.stats().bytes, sum);
+    client.advance(Duration::from_secs(301));
+    assert_eq!(rooms.stats().bytes, rooms.facts("0").expect("somebody is in it").bytes);
+}
+
+#[test]
+fn without_a_server_nobody_hears_and_with_another_one_it_is_a_mistake() {
+    let rooms = Rooms::new(Settings::default());
+    assert_eq!(rooms.publish("a", Frame::text("x")), None);
+    assert_eq!(rooms.publish_with("a", |_| Frame::text("x")), None);
+    assert_eq!((rooms.members("a"), rooms.facts("a")), (0, None));
+    let client = world(&rooms, Options::default());
+    assert!(rooms.publish("a", Frame::text("x")).is_some());
+    let again = catch_unwind(AssertUnwindSafe(|| world(&rooms, Options::default())));
+    assert!(again.is_err());
+    drop(client);
+    assert!(rooms.publish("a", Frame::text("x")).is_some(), "the world has ended, and nothing happens");
+}

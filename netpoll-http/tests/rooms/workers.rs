@@ -1,0 +1,111 @@
+//! The same on real workers and sockets.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use netpoll_http::rooms::{Rooms, Settings};
+use netpoll_http::websocket::Frame;
+use netpoll_http::{Request, Router, Running, Server};
+
+use crate::Member;
+use crate::chance::Watchdog;
+use crate::ws_bytes::{HANDSHAKE, text};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn serve(rooms: &Rooms, workers: usize) -> Running {
+    let rooms = rooms.clone();
+    Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .workers(workers)
+        .app(move |worker| {
+            let rooms = rooms.on(worker);
+            Router::new().websocket("/", move |_: &Request| Member(rooms.clone()))
+        })
+        .start()
+        .expect("it starts")
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn new(server: &Running) -> Self {
+        let mut stream = TcpStream::connect(server.addr()).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.write_all(format!("{HANDSHAKE}\r\n").as_bytes()).expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a 101");
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "));
+        Self(stream)
+    }
+
+    fn say(&mut self, words: &str) {
+        self.0.write_all(&text(words)).expect("sent");
+    }
+
+    fn hear(&mut self) -> String {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).expect("a message");
+        let len = match head[1] {
+            126 => {
+                let mut len = [0; 2];
+                self.0.read_exact(&mut len).expect("its length");
+                usize::from(u16::from_be_bytes(len))
+            }
+            len => usize::from(len),
+        };
+        let mut payload = vec![0; len];
+        self.0.read_exact(&mut payload).expect("its payload");
+        String::from_utf8(payload).expect("a text")
+    }
+}
+
+#[test]
+fn members_on_all_workers_get_what_several_threads_publish_in_one_order() {
+    const MEMBERS: usize = 40;
+    const THREADS: usize = 3;
+    const MESSAGES: usize = 2000;
+    let _watchdog = Watchdog::new(PATIENCE, || "somebody waits for a message".to_owned());
+    let rooms = Rooms::new(Settings { history_messages: 100_000, ..Settings::default() });
+    let server = serve(&rooms, 2);
+    let mut all: Vec<_> = (0..MEMBERS).map(|_| Client::new(&server)).collect();
+    for client in &mut all {
+        client.say("join a");
+        assert_eq!(client.hear(), "> at 0");
+    }
+    assert_eq!(rooms.members("a"), MEMBERS);
+    let publishers: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let rooms = rooms.clone();
+            thread::spawn(move || {
+                for number in 0..MESSAGES {
+                    rooms.publish("a", Frame::text(format!("{thread} {number}"))).expect("published");
+                }
+            })
+        })
+        .collect();
+    let heard: Vec<Vec<String>> = all
+        .into_iter()
+        .map(|mut client| thread::spawn(move || (0..THREADS * MESSAGES).map(|_| client.hear()).collect()))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|listener| listener.join().expect("heard"))
+        .collect();
+    publishers.into_iter().for_each(|publisher| publisher.join().expect("published"));
+    for all in &heard {
+        assert_eq!(*all, heard[0], "the same order for everybody");
+    }
+    for thread in 0..THREADS {
+        let own = heard[0].iter().filter_map(|words| words.strip_prefix(&format!("{thread} ")));
+        let numbers: Vec<usize> = own.map(|number| number.parse().expect("a number")).collect();
+        assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+    }
+    assert_eq!((rooms.stats().gaps, rooms.stats().dropped), (0, 0));
+    server.stop(Duration::from_secs(5)).expect("it ends");
+}
