@@ -1,37 +1,28 @@
 //! A room of netpoll-http.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use benches::runner::Failure;
-use netpoll_core::{Backend, Commands, ConnId};
-use netpoll_http::websocket::{Closed, Frame, Handler, Message, Opening, Settings, WebSocket};
+use netpoll_core::Backend;
+use netpoll_http::rooms::{self, Rooms};
+use netpoll_http::websocket::{Frame, Handler, Message, Opening, Settings, WebSocket};
 use netpoll_http::{Request, Router, Server};
 
-type Members = Rc<RefCell<Vec<ConnId>>>;
+const ROOM: &str = "room";
 
-struct Member {
-    members: Members,
-    id: Option<ConnId>,
-}
+struct Member(Rooms);
 
 impl Handler for Member {
     fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
-        self.id = Some(socket.id());
-        self.members.borrow_mut().push(socket.id());
+        // Nobody is refused: there is one room.
+        let joined = self.0.join(socket, ROOM);
+        debug_assert!(joined.is_ok());
     }
 
-    fn message(&mut self, socket: &mut WebSocket<'_, '_>, message: Message<'_>) {
-        let Message::Text(text) = message else { return };
-        let frame = Frame::text(text);
-        for member in self.members.borrow().iter() {
-            socket.commands().tell(*member, frame.clone());
+    fn message(&mut self, _socket: &mut WebSocket<'_, '_>, message: Message<'_>) {
+        if let Message::Text(text) = message {
+            self.0.publish(ROOM, Frame::text(text));
         }
-    }
-
-    fn closed(&mut self, _how: Closed, _commands: &mut Commands) {
-        self.members.borrow_mut().retain(|member| Some(*member) != self.id);
     }
 }
 
@@ -44,11 +35,11 @@ pub fn serve(port: u16, backend: Backend) -> Result<(), Failure> {
     let settings = Settings { ping_after: Duration::ZERO, ..Settings::default() };
     let server =
         Server::bind(("127.0.0.1", port))?.workers(1).runtime(move |builder| builder.backend(backend));
-    server.serve(move |_worker| {
-        let members = Members::default();
+    let rooms = Rooms::new(rooms::Settings::default());
+    server.serve(move |worker| {
+        let rooms = rooms.on(worker);
         Router::new().get("/room", move |req: &Request| {
-            let member = Member { members: Rc::clone(&members), id: None };
-            Opening::of(req)?.settings(settings).accept(member)
+            Opening::of(req)?.settings(settings).accept(Member(rooms.clone()))
         })
     })?;
     Ok(())
