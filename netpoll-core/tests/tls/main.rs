@@ -8,6 +8,7 @@ mod clients;
 mod ends;
 mod foreign;
 mod hostile;
+mod settings;
 mod storms;
 mod support;
 mod traffic;

@@ -247,7 +247,7 @@ fn storm<C, D>(
         }
         speaker.hear(&mut sim);
     }
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         sim.begin_drain(Duration::from_secs(1000));
     }
     sim.start_reading(speaker.peer);
