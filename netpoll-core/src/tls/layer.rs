@@ -22,6 +22,7 @@ use rustls::unbuffered::{
 
 use super::facts::TlsFacts;
 use super::side::Side;
+use crate::clockwork::Instant;
 use crate::conn::{Conn, Flow, Input, Layer, Upper};
 
 /// Type, version and length of a record.
@@ -240,6 +241,10 @@ impl<S: Side> Layer for Tls<S> {
             if !upper.is_open() && !conn.takes_handshake_step(self.limits.steps_per_turn) {
                 return Flow::Yield;
             }
+            if !upper.is_open() {
+                // What a handshake that has failed, or a resolver that has panicked, has left is of another connection.
+                drop(S::take_named_host());
+            }
             let given = self.held + record;
             let done = match self.process(conn, &mut bytes[..given], upper) {
                 Ok(done) => done,
@@ -292,6 +297,15 @@ impl<S: Side> Layer for Tls<S> {
     fn deadline(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
         upper.fail(conn, io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"));
         Flow::Close
+    }
+
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        if !S::IS_ACCEPTED {
+            return None;
+        }
+        // The deadline was set when the connection opened.
+        let deadline = conn.deadline()?.duration_since(Instant::ZERO);
+        Some(Instant::ZERO.saturating_add(deadline.saturating_sub(self.limits.time)))
     }
 }
 

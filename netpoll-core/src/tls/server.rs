@@ -12,7 +12,7 @@ use super::identity::{Identities, Identity, Remembering, invalid};
 use super::layer::{HandshakeLimits, Tls};
 use super::provider::{provider, ticketer};
 
-/// TLS for connections that are accepted. A clone is the same server.
+/// TLS for connections that are accepted. A clone is the same server: its certificates are renewed with those of all others.
 ///
 /// Sessions are resumed by tickets, one for each handshake: the client keeps the session, sealed by a key that all workers share, and no memory of it
 /// stays here. There is no early data (0-RTT), which could be replayed. TLS 1.3 and 1.2.
@@ -21,6 +21,8 @@ use super::provider::{provider, ticketer};
 #[derive(Clone)]
 pub struct TlsServer {
     shared: Arc<Shared>,
+    /// Which of the configurations is its own.
+    which: usize,
 }
 
 struct Shared {
@@ -30,7 +32,8 @@ struct Shared {
 
 /// What connections begin with that begin now.
 struct Now {
-    config: Arc<ServerConfig>,
+    /// One for each list of protocols that is offered.
+    configs: Vec<Arc<ServerConfig>>,
     /// What it shows, unless rustls' own settings say that.
     identities: Vec<Identity>,
 }
@@ -38,9 +41,13 @@ struct Now {
 impl Now {
     /// The same with other identities. The key of the tickets stays.
     fn show(&mut self, identities: Vec<Identity>) {
-        let mut config = ServerConfig::clone(&self.config);
-        config.cert_resolver = Arc::new(Remembering(Arc::new(Identities(identities.clone()))));
-        *self = Self { config: Arc::new(config), identities };
+        let shown = Arc::new(Remembering(Arc::new(Identities(identities.clone()))));
+        for config in &mut self.configs {
+            let mut next = ServerConfig::clone(config);
+            next.cert_resolver = Arc::clone(&shown) as _;
+            *config = Arc::new(next);
+        }
+        self.identities = identities;
     }
 }
 
@@ -57,12 +64,13 @@ impl TlsServer {
     }
 
     /// A server with settings of rustls' own, for what the builder does not have. Its defaults are others than here: sessions are kept in a
-    /// cache of the process, behind a lock, and each handshake makes two tickets.
+    /// cache of the process, behind a lock, and each handshake makes two tickets. Early data is not taken, whatever they say.
     ///
     /// # Errors
     /// `InvalidData` if rustls does not take them.
     pub fn from_config(config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut config = Arc::unwrap_or_clone(config.into());
+        config.max_early_data_size = 0;
         config.cert_resolver = Arc::new(Remembering(config.cert_resolver));
         Self::with(config, Vec::new(), HandshakeLimits::default())
     }
@@ -70,7 +78,8 @@ impl TlsServer {
     fn with(config: ServerConfig, identities: Vec<Identity>, limits: HandshakeLimits) -> io::Result<Self> {
         let config = Arc::new(config);
         UnbufferedServerConnection::new(Arc::clone(&config)).map_err(invalid)?;
-        Ok(Self { shared: Arc::new(Shared { now: RwLock::new(Now { config, identities }), limits }) })
+        let now = RwLock::new(Now { configs: vec![config], identities });
+        Ok(Self { shared: Arc::new(Shared { now, limits }), which: 0 })
     }
 
     fn now(&self) -> RwLockReadGuard<'_, Now> {
@@ -112,7 +121,7 @@ impl TlsServer {
     /// If rustls does not take settings that it has taken before.
     #[must_use]
     pub fn layer(&self) -> Tls<UnbufferedServerConnection> {
-        let config = Arc::clone(&self.now().config);
+        let config = Arc::clone(&self.now().configs[self.which]);
         let machine =
             UnbufferedServerConnection::new(config).expect("rustls has taken these settings before");
         Tls::new(machine, self.shared.limits)
@@ -136,35 +145,44 @@ impl TlsServer {
     ///
     /// # Errors
     /// That of the first file that cannot be read or is no good; then nothing changes, and the connections go on with what was there before. `InvalidInput` if
-    /// none of the identities is from files, or somebody has replaced them meanwhile.
+    /// none of the identities is from files.
     pub fn reload(&self) -> io::Result<()> {
-        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        let before = self.now().identities.clone();
-        if !before.iter().any(Identity::is_from_files) {
-            return invalid("no identity of this TLS server is from files");
+        loop {
+            let before = self.now().identities.clone();
+            if !before.iter().any(Identity::is_from_files) {
+                let why = "no identity of this TLS server is from files";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            let read = before.iter().map(Identity::read_again).collect::<io::Result<Vec<_>>>()?;
+            let mut now = self.change();
+            let is_as_before = now.identities.len() == before.len()
+                && now.identities.iter().zip(&before).all(|(now, before)| now.is(before));
+            if is_as_before {
+                now.show(read);
+                return Ok(());
+            }
+            // Somebody else was faster, and may have read older files, or shows others: what is there now is read.
         }
-        let read = before.iter().map(Identity::read_again).collect::<io::Result<Vec<_>>>()?;
-        let mut now = self.change();
-        let is_as_before = now.identities.len() == before.len()
-            && now.identities.iter().zip(&before).all(|(now, before)| now.is(before));
-        if !is_as_before {
-            return invalid("the identities were replaced while their files were read");
-        }
-        now.show(read);
-        Ok(())
     }
 
-    /// The same, which offers these protocols (ALPN) where its settings offer none. For servers of a protocol that has a name, such as `http/1.1`: a client that wants
-    /// another one is refused in the handshake.
+    /// The same server for a protocol that has a name, such as `http/1.1`: where the settings offer no protocols (ALPN) it offers these, and a client that wants
+    /// another one is refused in the handshake. The clones that there are offer what they did; certificates are renewed for all of them together.
     #[must_use]
-    pub fn or_alpn<N: AsRef<[u8]>>(self, names: impl IntoIterator<Item = N>) -> Self {
+    pub fn or_alpn<N: AsRef<[u8]>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         let mut now = self.change();
-        if now.config.alpn_protocols.is_empty() {
-            let mut config = ServerConfig::clone(&now.config);
-            config.alpn_protocols = names.into_iter().map(|name| name.as_ref().to_vec()).collect();
-            now.config = Arc::new(config);
+        if !now.configs[self.which].alpn_protocols.is_empty() {
+            drop(now);
+            return self;
         }
+        let mut config = ServerConfig::clone(&now.configs[self.which]);
+        config.alpn_protocols = names.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        let same = now.configs.iter().position(|other| other.alpn_protocols == config.alpn_protocols);
+        let which = same.unwrap_or_else(|| {
+            now.configs.push(Arc::new(config));
+            now.configs.len() - 1
+        });
         drop(now);
+        self.which = which;
         self
     }
 }
