@@ -84,16 +84,16 @@ pub use files::Files;
 pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
 };
-pub use handler::{Endpoint, Handler, Limited};
+pub use handler::{Endpoint, Handler, Limited, Sink, sink};
 pub use health::Health;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, ClientAddr, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull,
-    Replied, Reply, Request, RequestId, Response, ResponseError, RouteId, SameSite, Takeover, TraceContext,
-    Upgrade, errors,
+    Body, BodyBuf, BodyError, BodyReader, BodySink, BodyStream, Chunk, ClientAddr, Cookie, Delivery, Error,
+    Extensions, FromRequest, IntoResponse, OpenSink, Parts, Pull, Replied, Reply, Request, RequestId,
+    Response, ResponseError, RouteId, SameSite, Takeover, TraceContext, Upgrade, errors,
 };
 #[cfg(feature = "serde")]
 pub use message::{FIELDS_MAX, Form, Path, Query};

@@ -30,6 +30,7 @@ mod streaming;
 mod typed;
 mod unix;
 mod upgrade;
+mod weather;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "websocket")]

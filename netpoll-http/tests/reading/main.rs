@@ -1,0 +1,15 @@
+//! Bodies in pieces, through the front door: read while they arrive, and handed over by callbacks.
+
+mod bodies;
+#[allow(dead_code, reason = "storms on sockets want more of it")]
+#[path = "../../../netpoll-core/tests/it/chance.rs"]
+mod chance;
+mod sinks;
+mod storms;
+#[path = "../it/weather.rs"]
+mod weather;
+
+/// What came back, as text.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the answer is ASCII")
+}
