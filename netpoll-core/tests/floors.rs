@@ -36,6 +36,7 @@ const HTTP: &[(&str, u8)] = &[
     ("h1", 9),
     ("handler", 10),
     ("layer", 10),
+    ("events", 11),
     ("files", 11),
     ("router", 11),
     ("websocket", 12),

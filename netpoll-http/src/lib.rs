@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files`, `events` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -55,6 +55,7 @@
 
 #![forbid(unsafe_code)]
 
+mod events;
 mod files;
 mod h1;
 mod handler;
@@ -80,6 +81,7 @@ mod wire;
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod ws;
 
+pub use events::{Event, Events};
 pub use files::Files;
 pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,

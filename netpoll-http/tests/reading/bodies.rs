@@ -3,16 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
 use netpoll_core::task::{self, spawn_local};
 use netpoll_core::time::{sleep, timeout};
 use netpoll_http::{
-    App, Body, BodyError, BodyReader, Error, Handler, IntoResponse, Limits, Method, Params, Parts, Replied,
-    Reply, Request, Response, Route, RouteId, RouteLimits, Router, Service, StatusCode, TestClient,
-    TestConnection, routes,
+    App, Body, BodyBuf, BodyError, BodyReader, Error, Handler, IntoResponse, Limits, Method, Params, Parts,
+    Pull, Replied, Reply, Request, Response, Route, RouteId, RouteLimits, Router, Service, StatusCode,
+    TestClient, TestConnection, routes,
 };
 
 use crate::text;
@@ -446,6 +446,23 @@ fn an_answer_in_front_of_the_end_skips_a_short_rest_and_closes_behind_a_long_one
     connection.send(&[vec![b'x'; 65_537].as_slice(), next].concat());
     assert!(connection.response().is_none() && connection.is_closed() && !connection.is_reset());
 
+    // What was read does not count.
+    let much = async |_: Request, mut body: BodyReader| {
+        let mut read = 0;
+        while read < 100_000 {
+            read += body.chunk().await?.map_or(100_000, |chunk| chunk.len());
+        }
+        Ok("enough")
+    };
+    let app = App::new(move |_| router().post("/much", much.limits(any_length()))).state(|_| Seen::default());
+    let mut connection = begun(&app.test(), &chunked("/much"));
+    for _ in 0..3 {
+        connection.send(&[&b"9c40\r\n"[..], &[b'x'; 40_000], b"\r\n"].concat());
+    }
+    assert_eq!(connection.response().expect("an answer").text(), "enough");
+    connection.send(&[&b"9c40\r\n"[..], &[b'x'; 40_000], b"\r\n0\r\n\r\n", next].concat());
+    assert_eq!(connection.response().expect("the next").text(), "root");
+
     // More than was said in chunks: what is left to say is nothing.
     let mut connection = begun(&client, &[chunked("/first"), b"2\r\non\r\n".to_vec()].concat());
     assert_eq!(connection.response().expect("an answer").text(), "Some(b\"on\")");
@@ -508,6 +525,101 @@ fn a_client_that_is_waited_for_has_to_be_quick_and_what_it_has_sent_adds_up() {
         (StatusCode::REQUEST_TIMEOUT, Some("close"))
     );
     assert!(connection.is_closed());
+}
+
+#[test]
+fn what_was_waited_for_adds_up_over_all_that_a_handler_does_in_between() {
+    let diligent = async |_: Request, mut body: BodyReader| {
+        while body.chunk().await?.is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok("all")
+    };
+    let client = App::new(move |_| Router::new().post("/", diligent.limits(any_length()))).test();
+    let drip = |bytes: usize| {
+        let mut connection = begun(&client, &sized("/", 100_000));
+        for _ in 0..20 {
+            connection.send(&vec![b'x'; bytes]);
+            connection.advance(Duration::from_millis(500));
+        }
+        connection.response().map(|response| response.status.as_u16())
+    };
+    assert_eq!(drip(1), Some(408));
+    assert_eq!(drip(150), None);
+}
+
+#[test]
+fn a_wait_that_was_given_up_is_no_wait_of_the_client() {
+    let busy = async |_: Request, mut body: BodyReader| {
+        assert!(timeout(Duration::from_secs(1), body.chunk()).await.is_err());
+        sleep(Duration::from_secs(20)).await;
+        while body.chunk().await?.is_some() {}
+        Ok("all")
+    };
+    let client = App::new(move |_| Router::new().post("/", busy)).test();
+    let mut connection = begun(&client, &sized("/", 3));
+    client.advance(Duration::from_secs(22));
+    connection.send(b"one");
+    assert_eq!(connection.response().expect("an answer").text(), "all");
+}
+
+#[test]
+fn who_does_not_take_its_answer_is_not_late_with_its_body() {
+    // Much at once, and then what is said to it.
+    let greet = async |_: Request, mut body: BodyReader| {
+        let mut greeting = Some(vec![b'x'; 2 << 20]);
+        Response::bytes(Body::stream(move |cx: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+            let next = body.poll_chunk(cx);
+            if let Some(greeting) = greeting.take() {
+                out.extend(&greeting);
+            }
+            match next {
+                Poll::Pending => Pull::Wait,
+                Poll::Ready(Ok(Some(_))) => Pull::More,
+                Poll::Ready(Ok(None)) => Pull::Done,
+                Poll::Ready(Err(_)) => Pull::Failed,
+            }
+        }))
+    };
+    let client = App::new(move |_| Router::new().post("/", greet)).test();
+    let mut connection = client.connect();
+    connection.stop_reading();
+    connection.send(&sized("/", 3));
+    client.advance(Duration::from_secs(9));
+    connection.start_reading();
+    connection.send(b"one");
+    assert_eq!(connection.response().expect("an answer").body.len(), 2 << 20);
+}
+
+#[test]
+fn a_client_that_listens_behind_its_end_has_its_answer_if_it_may() {
+    let slow = async |_: Request, mut body: BodyReader| {
+        let mut all = 0;
+        while let Some(chunk) = body.chunk().await? {
+            all += chunk.len();
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(all.to_string())
+    };
+    let limits = Limits::default().body_buffer_bytes(100).half_close(true);
+    let client = App::new(move |_| Router::new().post("/", slow)).limits(limits).test();
+    let mut connection = client.connect();
+    connection.put(&[sized("/", 2000), vec![b'x'; 1500]].concat());
+    connection.run();
+    connection.put(&[b'x'; 500]);
+    connection.finish();
+    client.advance(Duration::from_secs(2));
+    assert_eq!(connection.response().expect("an answer").text(), "2000");
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn a_last_request_that_was_read_to_its_end_closes_without_lingering() {
+    let client = client();
+    let mut connection = begun(&client, &post("/gather", "Connection: close\r\nContent-Length: 3"));
+    connection.send(b"one");
+    assert_eq!(connection.response().expect("an answer").text(), "one");
+    assert_eq!(client.open(), 0);
 }
 
 #[test]
@@ -790,19 +902,17 @@ fn the_old_protocol_reads_as_well_and_head_and_get_have_no_body() {
 fn parts_of_a_stream_and_of_a_body_go_on_side_by_side() {
     // Each piece is answered with its length, while the body goes on.
     let lengths = async |_: Request, mut body: BodyReader| {
-        Response::text(Body::stream(
-            move |cx: &mut std::task::Context<'_>, out: &mut netpoll_http::BodyBuf<'_>| match body
-                .poll_chunk(cx)
-            {
-                Poll::Pending => netpoll_http::Pull::Wait,
+        Response::text(Body::stream(move |cx: &mut Context<'_>, out: &mut BodyBuf<'_>| {
+            match body.poll_chunk(cx) {
+                Poll::Pending => Pull::Wait,
                 Poll::Ready(Ok(Some(chunk))) => {
                     out.extend(format!("{};", chunk.len()).as_bytes());
-                    netpoll_http::Pull::More
+                    Pull::More
                 }
-                Poll::Ready(Ok(None)) => netpoll_http::Pull::Done,
-                Poll::Ready(Err(_)) => netpoll_http::Pull::Failed,
-            },
-        ))
+                Poll::Ready(Ok(None)) => Pull::Done,
+                Poll::Ready(Err(_)) => Pull::Failed,
+            }
+        }))
     };
     let app = App::new(move |_| router().post("/lengths", lengths)).state(|_| Seen::default());
     let client = app.test();

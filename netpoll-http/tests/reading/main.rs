@@ -1,9 +1,10 @@
-//! Bodies in pieces, through the front door: read while they arrive, and handed over by callbacks.
+//! Bodies in pieces, through the front door: read while they arrive, handed over by callbacks, and events one by one.
 
 mod bodies;
 #[allow(dead_code, reason = "storms on sockets want more of it")]
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;
+mod events;
 mod sinks;
 mod storms;
 #[path = "../it/weather.rs"]
