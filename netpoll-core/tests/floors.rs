@@ -38,6 +38,7 @@ const HTTP: &[(&str, u8)] = &[
     ("layer", 10),
     ("events", 11),
     ("files", 11),
+    ("multipart", 11),
     ("router", 11),
     ("websocket", 12),
     ("test", 12),

@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files`, `events` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch` → `server` → `test`, `websocket` → [`router`], `files`, `events`, `multipart` → `handler`, `layer` → `h1` → `message` →
 //! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -67,6 +67,7 @@ mod log;
 #[path = "log_tracing.rs"]
 mod log;
 mod message;
+mod multipart;
 pub mod router;
 mod server;
 mod test;
@@ -99,6 +100,7 @@ pub use message::{
 };
 #[cfg(feature = "serde")]
 pub use message::{FIELDS_MAX, Form, Path, Query};
+pub use multipart::{Multipart, MultipartError, MultipartLimits, Part};
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};
@@ -119,6 +121,12 @@ pub mod internals {
     #[cfg(feature = "websocket")]
     pub mod ws {
         pub use crate::ws::*;
+    }
+
+    /// The bytes of forms with files, without I/O.
+    pub mod multipart {
+        pub use crate::multipart::MultipartLimits;
+        pub use crate::multipart::internals::*;
     }
 
     /// The access log between its threads.

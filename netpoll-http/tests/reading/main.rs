@@ -1,10 +1,11 @@
-//! Bodies in pieces, through the front door: read while they arrive, handed over by callbacks, and events one by one.
+//! Bodies in pieces, through the front door: read while they arrive, handed over by callbacks, forms part by part, and events one by one.
 
 mod bodies;
 #[allow(dead_code, reason = "storms on sockets want more of it")]
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;
 mod events;
+mod multipart;
 mod sinks;
 mod storms;
 #[path = "../it/weather.rs"]
