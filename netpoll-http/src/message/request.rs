@@ -5,7 +5,7 @@
 //! outlives the block, so it gets one right-sized copy of head and body with the same positions.
 //!
 //! Invariant: a request only exists for a head that passed every check of [`wire`](crate::wire), and
-//! its body is complete, except in `before` hooks, where it is empty. What `after` hooks are shown of a request that
+//! its body is complete, except in `before` hooks and where it is read while it arrives: there it is empty. What `after` hooks are shown of a request that
 //! was refused before its head could be read is [`Unread`], which says nothing; of one that was read and breaks a rule, its head.
 
 use std::borrow::Cow;
@@ -330,7 +330,7 @@ impl<'a> Request<'a> {
         index.known_lines(head, Known::Cookie).flat_map(wire::target::cookie_pairs)
     }
 
-    /// The complete body.
+    /// The complete body. Empty for a handler that reads it while it arrives ([`BodyReader`](crate::BodyReader)).
     pub fn body(&self) -> &[u8] {
         match &self.inner {
             Inner::Borrowed(borrowed) => borrowed.body,
@@ -387,6 +387,36 @@ impl<'a> Request<'a> {
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },
         }
+    }
+
+    /// Its head as a request to be kept, its body, and what came behind that. As [`to_owned`](Self::to_owned), one copy at most.
+    pub(crate) fn take_apart(&self) -> (Request<'static>, Bytes, Trailers) {
+        let owned = self.to_owned().into_shared();
+        let body = owned.bytes.slice(owned.head_bytes..);
+        let trailers = owned.trailers.clone();
+        if body.is_empty() {
+            return (Request::from(owned), body, trailers);
+        }
+        let head = Owned {
+            bytes: owned.bytes.slice(..owned.head_bytes),
+            head_bytes: owned.head_bytes,
+            index: owned.index.clone(),
+            params: owned.params,
+            trailers: Trailers::default(),
+            peer: owned.peer.clone(),
+            arrived: owned.arrived,
+            extensions: owned.extensions.clone(),
+        };
+        (Request::from(head), body, trailers)
+    }
+
+    /// The same without its body, where that is borrowed: an owned one shows all of it.
+    pub(crate) fn without_body(&self) -> Self {
+        let mut request = self.clone();
+        if let Inner::Borrowed(borrowed) = &mut request.inner {
+            borrowed.body = &[];
+        }
+        request
     }
 
     /// The same, for several that keep it. Copies it unless it is owned already.

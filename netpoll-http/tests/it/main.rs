@@ -32,6 +32,7 @@ mod tls;
 mod typed;
 mod unix;
 mod upgrade;
+mod weather;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "websocket")]

@@ -9,7 +9,7 @@ use netpoll_http::websocket::{CloseCode, Closed, Frame, Handler, Message, Openin
 use netpoll_http::{App, Request, Router, StatusCode, TestClient, TestConnection};
 
 use crate::chance::{Chance, seeds};
-use crate::storms::stormy;
+use crate::weather::stormy;
 use crate::ws_bytes::{HANDSHAKE, close, frame};
 
 thread_local! {
