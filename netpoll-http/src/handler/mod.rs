@@ -11,11 +11,17 @@
 //! Invariant: a handler answers exactly once, because a [`Reply`] is used up by answering. It runs on
 //! the worker of its connection, so it need not be `Send`, and it must not block.
 
+#[cfg(feature = "compression")]
+mod decoded;
+
 use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::h1::RouteLimits;
 use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
+
+#[cfg(feature = "compression")]
+pub use decoded::{Decoded, Decoding};
 
 /// A function that answers requests. `M` is a marker that is inferred.
 ///

@@ -8,6 +8,8 @@ mod bodies;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
+#[cfg(feature = "compression")]
+mod compression;
 mod context;
 mod errors;
 mod exploring;
