@@ -35,7 +35,11 @@ mod upgrade;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "websocket")]
+mod websocket_client;
+#[cfg(feature = "websocket")]
 mod websocket_storms;
+#[cfg(feature = "websocket")]
+mod websocket_tasks;
 
 use netpoll_http::TestClient;
 
