@@ -36,7 +36,7 @@ use crate::message::{DecodedBody, Error, Replied, Reply, Request};
 /// | what is not what it says, not whole, or more than that | 400 |
 /// | more than [`bytes_max`](Self::bytes_max), or than [`ratio_max`](Self::ratio_max) times the bytes that came | 413 |
 ///
-/// The limit of the body as it comes is the route's ([`RouteLimits`](crate::RouteLimits)). It is decoded on the worker when it is complete, at some hundred megabytes a second. Trailers
+/// The limit of the body as it comes is the route's ([`RouteLimits`](crate::RouteLimits)). It is decoded on the worker when it is complete, at some ten to hundreds of megabytes a second. Trailers
 /// are not handed on with it.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "`of` makes a handler of it"]

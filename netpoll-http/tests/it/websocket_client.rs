@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::{Options, PeerId, Sim};
 use netpoll_core::time::timeout;
-use netpoll_core::{Commands, ConnectOptions, Runtime};
+use netpoll_core::{Commands, ConnectOptions, Layered, Runtime};
 use netpoll_http::websocket::{
     Client, CloseCode, Closed, Frame, Handler, Message, NotOpened, Opening, OwnedMessage, Settings, Socket,
     WebSocket,
@@ -17,6 +17,7 @@ use netpoll_http::{App, HeaderValue, Request, Router, Server, TestClient, TestCo
 use tungstenite::Message as Foreign;
 
 use crate::chance::{Chance, seeds};
+use crate::cipher::{Cipher, Codec, Record};
 use crate::storms::stormy;
 
 thread_local! {
@@ -200,6 +201,7 @@ fn an_answer_that_is_another_opens_nothing_and_says_why() {
     }
     let long = format!("HTTP/1.1 101 X\r\nlong: {}\r\n\r\n", "x".repeat(20_000));
     is(&long, "Malformed");
+    is(&format!("HTTP/1.1 101 X\r\nlong: {}", "x".repeat(40_000)), "Malformed");
     let dripping = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
     is(&dripping, "Malformed");
 }
@@ -321,6 +323,22 @@ fn a_client_that_gives_up_leaves_nothing_behind() {
 }
 
 #[test]
+fn one_that_opens_when_nobody_waits_for_it_any_more_says_goodbye() {
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        let (protocol, connecting) = client().prepare();
+        Commands::with(|commands| commands.connect("10.0.0.1:80", ConnectOptions::default(), protocol));
+        drop(connecting);
+    });
+    let (peer, _) = sim.take_dialed().remove(0);
+    let accept = accept_of(std::str::from_utf8(&sim.take_received(peer)).expect("a head"));
+    sim.send(peer, format!("{ANSWER}Sec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes());
+    sim.settle();
+    let goodbye = unmasked(&sim.take_received(peer));
+    assert_eq!((goodbye[0].0, &goodbye[0].1[..]), (0x88, &1001_u16.to_be_bytes()[..]));
+}
+
+#[test]
 fn what_is_no_url_of_a_websocket_is_refused() {
     for url in [
         "",
@@ -425,6 +443,44 @@ fn a_client_in_a_drain_says_goodbye() {
     sim.settle();
     assert_eq!(logged(), ["Ok(None)"]);
     assert_eq!(sim.open(), 0);
+}
+
+#[test]
+fn a_client_goes_under_a_layer() {
+    logged();
+    let mut sim = Sim::new(Options::default());
+    drop(sim.handle().spawn_on(0, || async {
+        let (protocol, connecting) = Client::new("wss://10.0.0.1/").expect("a URL").prepare();
+        let layered = Layered::new(Cipher::new(2), protocol);
+        Commands::with(|commands| commands.connect("10.0.0.1:443", ConnectOptions::default(), layered));
+        let mut socket = connecting.await.expect("it is opened");
+        let message = socket.recv().await;
+        log(format!("{message:?}"));
+    }));
+    sim.settle();
+    let (peer, _) = sim.take_dialed().remove(0);
+    let (mut codec, mut wire) = (Codec::new(1), Vec::new());
+    let say = |sim: &mut Sim, bytes: &[u8]| {
+        sim.send(peer, bytes);
+        sim.settle();
+    };
+    let mut greeting = Vec::new();
+    codec.greet(&mut greeting);
+    say(&mut sim, &greeting);
+    wire.extend(sim.take_received(peer));
+    let mut request = Vec::new();
+    while let Some((record, bytes)) = codec.open(&mut wire).expect("records") {
+        if let Record::Data(len) = record {
+            request.extend_from_slice(&wire[3..3 + len]);
+        }
+        wire.drain(..bytes);
+    }
+    let accept = accept_of(std::str::from_utf8(&request).expect("a head"));
+    let answer = format!("{ANSWER}Sec-WebSocket-Accept: {accept}\r\n\r\n");
+    let mut sealed = Vec::new();
+    codec.data(&[answer.as_bytes(), &frame(0x81, b"hello")].concat(), &mut sealed);
+    say(&mut sim, &sealed);
+    assert_eq!(logged(), ["Ok(Some(Text(\"hello\")))"]);
 }
 
 /// Echoes, in a task.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::Duration;
 
+use netpoll_core::sim::Options;
 use netpoll_core::sync::Notify;
 use netpoll_core::task::spawn_local;
 use netpoll_core::time::timeout;
@@ -389,4 +390,29 @@ fn a_subprotocol_and_compression_are_those_of_the_opening() {
     assert_eq!(frames(&connection.received()), [(0x81, b"chat.v2".to_vec())]);
     let came = say(&mut connection, "abc");
     assert!(came.len() == 1 && came[0].0 == 0xc1 && came[0].1.len() < 100, "compressed");
+}
+
+#[test]
+fn messages_that_nobody_takes_count_in_the_memory_of_the_worker() {
+    let _ = client();
+    let mut options = Options::default();
+    options.limits.memory_bytes_max = Some(1 << 20);
+    let client = App::new(|_| Router::new().websocket_task("/", told)).test_with(options);
+    let mut told_so = 0;
+    let mut connections: Vec<_> = (0..40).map(|_| open(&client)).collect();
+    for connection in &mut connections {
+        say(connection, "wait");
+        connection.send(&frame(0x82, &[7; 60_000]));
+        told_so += usize::from(frames(&connection.received()).contains(&goodbye(1013, "no memory is left")));
+    }
+    assert!((20..30).contains(&told_so), "{told_so} of 40 times 60 kB");
+    assert_eq!(client.stats().memory_overflows, told_so as u64);
+    drop(connections);
+    client.run();
+    go().notify_all();
+    client.run();
+    let mut later = open(&client);
+    say(&mut later, "wait");
+    later.send(&frame(0x82, &[7; 60_000]));
+    assert_eq!(frames(&later.received()), [], "there is memory again");
 }

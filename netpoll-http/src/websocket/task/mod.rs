@@ -120,13 +120,14 @@ impl From<&Frame> for Outgoing {
 ///
 /// # Back-pressure
 ///
-/// The connection is read while fewer than 16 messages, or 64 KiB of them, wait for the task; behind that the peer waits, and the heartbeat as well. `send` waits while more is
+/// The connection is read while fewer than 16 messages, or 64 KiB of them, wait for the task; behind that the peer waits, and the heartbeat as well. They count in the memory of
+/// the worker ([`ConnLimits::memory_bytes_max`](netpoll_core::ConnLimits::memory_bytes_max)); where none is left, the peer is told so (1013). `send` waits while more is
 /// queued for the peer than [`ConnLimits::write_high_bytes`](netpoll_core::ConnLimits::write_high_bytes).
 ///
 /// # Its end
 ///
 /// Pings are answered, the heartbeat goes on and the peer's Close is answered whatever the task does. In a drain the peer is told to come back, as with callbacks, and
-/// `recv` returns `None` then; [`task::stopping`] tells earlier. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
+/// `recv` returns `None` then; [`task::stopping`] tells earlier. The end is when the connection is over: when the peer has closed it too, two seconds behind both goodbyes at most. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
 pub struct Socket {
     shared: Rc<Shared>,
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use netpoll_core::Commands;
+use netpoll_core::{Commands, Held};
 
 use super::super::{CloseCode, Closed, Frame, Handler, Message, NotOpened, WebSocket};
 use super::OwnedMessage;
@@ -43,7 +43,8 @@ impl Order {
 
 #[derive(Default)]
 pub struct Shared {
-    unread: RefCell<VecDeque<OwnedMessage>>,
+    /// With what each takes of the worker's memory.
+    unread: RefCell<VecDeque<(OwnedMessage, Held)>>,
     unread_bytes: Cell<usize>,
     unsent: RefCell<VecDeque<Order>>,
     unsent_bytes: Cell<usize>,
@@ -70,7 +71,7 @@ impl Shared {
     /// The next message; `None` behind the last one.
     pub fn poll_recv(&self, waker: &Waker) -> Poll<Option<OwnedMessage>> {
         let message = self.unread.borrow_mut().pop_front();
-        if let Some(message) = message {
+        if let Some((message, _held)) = message {
             self.unread_bytes.set(self.unread_bytes.get() - message.bytes().len());
             if self.is_paused.get() && self.has_room() {
                 self.wake_connection();
@@ -217,7 +218,7 @@ impl Shared {
         if let Some((code, reason)) = goodbye {
             socket.close(code, &reason);
         }
-        if self.is_alone.get() || (self.is_paused.get() && self.has_room()) {
+        if self.is_paused.get() && self.has_room() {
             self.is_paused.set(false);
             socket.resume();
         }
@@ -253,9 +254,15 @@ impl Handler for Attached {
         if shared.is_alone.get() {
             return;
         }
-        let message = OwnedMessage::from(message);
-        shared.unread_bytes.set(shared.unread_bytes.get() + message.bytes().len());
-        shared.unread.borrow_mut().push_back(message);
+        let bytes = message.bytes().len();
+        let mut held = socket.conn().hold_memory();
+        held.grow(bytes);
+        if socket.conn().is_short_of_memory() {
+            socket.conn().count_memory_overflow();
+            return socket.close(CloseCode::TRY_AGAIN, "no memory is left");
+        }
+        shared.unread_bytes.set(shared.unread_bytes.get() + bytes);
+        shared.unread.borrow_mut().push_back((message.into(), held));
         if shared.is_full() {
             shared.is_paused.set(true);
             socket.pause();
