@@ -31,6 +31,7 @@ const CORE: &[(&str, u8)] = &[
 const HTTP: &[(&str, u8)] = &[
     ("log", 7),
     ("wire", 7),
+    ("coding", 7),
     ("message", 8),
     ("ws", 8),
     ("h1", 9),

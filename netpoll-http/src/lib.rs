@@ -45,7 +45,7 @@
 //! # Floors
 //!
 //! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files`, `events`, `multipart` → `handler`, `layer` → `h1` → `message` →
-//! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
+//! `wire`, `coding`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
 //! # Strict
@@ -55,6 +55,9 @@
 
 #![forbid(unsafe_code)]
 
+// The room is complete by itself: what a coding is called has more users with the feature.
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+mod coding;
 mod events;
 mod files;
 mod h1;
@@ -84,14 +87,19 @@ mod wire;
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod ws;
 
+pub use coding::Coding;
 pub use events::{Event, Events};
 pub use files::Files;
 pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
 };
+#[cfg(feature = "compression")]
+pub use handler::{Decoded, Decoding};
 pub use handler::{Endpoint, Handler, Limited, Sink, sink};
 pub use health::Health;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+#[cfg(feature = "compression")]
+pub use layer::Compress;
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
@@ -117,6 +125,11 @@ pub mod internals {
     /// The bytes of HTTP/1.1, without I/O.
     pub mod wire {
         pub use crate::wire::*;
+    }
+
+    /// Content codings, without I/O.
+    pub mod coding {
+        pub use crate::coding::*;
     }
 
     /// The bytes of WebSocket, without I/O.

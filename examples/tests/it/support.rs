@@ -2,9 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-#[cfg(feature = "tls")]
-use std::process::ChildStderr;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes a tenth of it; it ends a test that would hang.
@@ -46,7 +44,6 @@ impl Program {
     }
 
     /// The same for one whose standard error is a pipe, which is the test's.
-    #[cfg(feature = "tls")]
     pub fn spawn_heard(command: &mut Command) -> (Self, ChildStderr) {
         let mut program = Self::spawn(command.stderr(Stdio::piped()));
         let errors = program.child.stderr.take().unwrap();

@@ -59,6 +59,8 @@ pub(super) struct Streaming {
     pub(super) waits_for_room: bool,
     /// Pulls in a row that brought nothing, although there is more.
     pub(super) empty_pulls: u32,
+    /// The turn of the last one of these: it is not asked again in the same one, whoever wakes it.
+    gave_way_in: Option<u64>,
     keep_alive: bool,
     /// How the connection ends behind it otherwise.
     farewell: Flow,
@@ -73,7 +75,15 @@ impl Streaming {
         farewell: Flow,
         intake: Option<Box<Intake>>,
     ) -> Self {
-        Self { outflow, waits_for_room: false, empty_pulls: 0, keep_alive, farewell, intake }
+        Self {
+            outflow,
+            waits_for_room: false,
+            empty_pulls: 0,
+            gave_way_in: None,
+            keep_alive,
+            farewell,
+            intake,
+        }
     }
 }
 
@@ -343,6 +353,14 @@ impl<S: Service> Http<S> {
         let framing = streaming.outflow.framing;
         let worker = &self.worker;
         let waker = conn.waker();
+        if let Some(turn) = streaming.gave_way_in.take()
+            && turn == conn.worker_stats().turns
+        {
+            // Wakes of one's own are answered many times in a turn.
+            streaming.gave_way_in = Some(turn);
+            waker.wake_by_ref();
+            return Step::Stop(Flow::Pause);
+        }
         let mut context = Context::from_waker(&waker);
         loop {
             streaming.waits_for_room = conn.is_backed_up();
@@ -364,6 +382,7 @@ impl<S: Service> Http<S> {
                     if bytes == 0 {
                         // Others get their turn before it is asked again.
                         waker.wake_by_ref();
+                        streaming.gave_way_in = Some(conn.worker_stats().turns);
                         streaming.empty_pulls = streaming.empty_pulls.saturating_add(1);
                         let has_nothing = streaming.empty_pulls > EMPTY_PULLS_MAX;
                         return Step::Stop(if has_nothing { self.pause(conn) } else { Flow::Pause });

@@ -12,6 +12,9 @@
 //! Invariant: a handler answers exactly once, because a [`Reply`] is used up by answering. It runs on
 //! the worker of its connection, so it need not be `Send`, and it must not block.
 
+#[cfg(feature = "compression")]
+mod decoded;
+
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -22,6 +25,9 @@ use crate::h1::RouteLimits;
 use crate::message::{BodyReader, Delivery, Error, IntoResponse, OpenSink, Pending, Replied, Reply, Request};
 
 pub use sink::{Sink, sink};
+
+#[cfg(feature = "compression")]
+pub use decoded::{Decoded, Decoding};
 
 /// A function that answers requests. `M` is a marker that is inferred.
 ///

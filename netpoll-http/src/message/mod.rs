@@ -50,14 +50,17 @@ pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::{Ask, Asked, Behind, Futures, Pending};
-pub(crate) use reply::Stamp;
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,
 };
+#[cfg(feature = "compression")]
+pub(crate) use reply::{Content, Source, weaken};
+pub(crate) use reply::{Recode, Stamp};
 pub use reply::{Replied, Reply};
 pub use request::{ClientAddr, Request};
-pub(crate) use request::{Origin, Owned, Unread};
+#[cfg_attr(not(feature = "compression"), allow(unused_imports))]
+pub(crate) use request::{DecodedBody, Origin, Owned, Unread};
 pub use request_id::RequestId;
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;

@@ -48,6 +48,11 @@ struct Borrowed<'a> {
     origin: Origin<'a>,
 }
 
+/// Goes with a request whose body was decoded, though its headers are as they came.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+pub(crate) struct DecodedBody;
+
 /// Where a request came from and when, and what the program knows of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
@@ -336,6 +341,14 @@ impl<'a> Request<'a> {
             Inner::Borrowed(borrowed) => borrowed.body,
             Inner::Owned(owned) => &owned.bytes[owned.head_bytes..],
         }
+    }
+
+    /// Whether the body is as its `Content-Encoding` says, and was not decoded.
+    #[cfg(feature = "json")]
+    pub(crate) fn has_coded_body(&self) -> bool {
+        let is_coding = |name: &[u8]| !name.trim_ascii().eq_ignore_ascii_case(b"identity");
+        self.header("content-encoding").is_some_and(is_coding)
+            && self.extensions().get::<DecodedBody>().is_none()
     }
 
     /// The complete body to keep: shared if the request is owned, else a copy.

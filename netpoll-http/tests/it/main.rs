@@ -8,6 +8,8 @@ mod bodies;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
+#[cfg(feature = "compression")]
+mod compression;
 mod context;
 mod errors;
 mod exploring;
@@ -36,7 +38,10 @@ mod weather;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "websocket")]
+mod websocket_client;
+#[cfg(feature = "websocket")]
 mod websocket_storms;
+mod websocket_tasks;
 #[cfg(feature = "websocket")]
 mod ws_bytes;
 
