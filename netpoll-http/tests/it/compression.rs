@@ -295,7 +295,7 @@ fn any_body_in_any_pieces_through_any_network_decodes_to_the_same() {
             _ => words(bytes),
         };
         BODY.replace(body.clone());
-        let options = crate::storms::stormy(seed, &mut chance);
+        let options = crate::weather::stormy(seed, &mut chance);
         let inline = [0, 1000, 64 * 1024, 1 << 30][chance.below(4)];
         let client = App::new(move |_| {
             Router::new()

@@ -18,7 +18,7 @@ use tungstenite::Message as Foreign;
 
 use crate::chance::{Chance, seeds};
 use crate::cipher::{Cipher, Codec, Record};
-use crate::storms::stormy;
+use crate::weather::stormy;
 
 thread_local! {
     static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };

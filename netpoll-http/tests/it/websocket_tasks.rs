@@ -11,7 +11,7 @@ use netpoll_core::time::timeout;
 use netpoll_http::websocket::{CloseCode, Closed, Opening, OwnedMessage, Settings, Socket};
 use netpoll_http::{App, Request, Router, StatusCode, TestClient, TestConnection};
 
-use crate::websocket::{HANDSHAKE, close, frame, frames};
+use crate::ws_bytes::{HANDSHAKE, close, frame, frames};
 
 thread_local! {
     static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
