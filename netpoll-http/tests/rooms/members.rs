@@ -7,7 +7,7 @@ use netpoll_http::rooms::{Rooms, Settings};
 use netpoll_http::websocket::{CloseCode, Frame, Handler, Message, WebSocket};
 use netpoll_http::{App, Request, Router};
 
-use crate::ws_bytes::{close, text};
+use crate::ws_bytes::{HANDSHAKE, close, frames, text};
 use crate::{heard, member, numbers, open, opened, publish, publish_long, says, shortened, site, world};
 
 #[test]
@@ -219,6 +219,23 @@ fn a_message_larger_than_may_wait_in_a_socket_reaches_all_the_same() {
     }
     client.run();
     assert!(all.iter_mut().all(|connection| heard(connection) == [&large[..], &large, &large]));
+}
+
+#[test]
+fn who_has_agreed_on_compression_gets_a_message_compressed_and_whoever_has_not_does_not() {
+    let (rooms, client) = site(Settings::default());
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut connection = client.connect();
+    connection.send(format!("{HANDSHAKE}{offer}\r\n").as_bytes());
+    connection.response().expect("a 101");
+    says(&mut connection, "join a");
+    let mut plain = member(&client, "a");
+    rooms.publish("a", Frame::text("to all ".repeat(200)));
+    client.run();
+    assert_eq!(heard(&mut plain), ["to all ".repeat(200)]);
+    let got = frames(&connection.received());
+    let [(0xc1, deflated)] = &got[..] else { panic!("{got:x?}") };
+    assert!(deflated.len() < 100);
 }
 
 #[test]
