@@ -36,6 +36,9 @@ pub struct Seat {
     pub waits: Waits,
 }
 
+// A member takes one in its connection, and what `place` leads to.
+const _: () = assert!(size_of::<Seat>() <= 40);
+
 /// Whether it stands in a list of those who are to be visited. In each at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {

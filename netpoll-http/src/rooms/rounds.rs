@@ -385,3 +385,6 @@ impl Rounds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

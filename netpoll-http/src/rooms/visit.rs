@@ -83,8 +83,11 @@ impl Delivery {
             }
             return Stop::UpToDate;
         }
+        if place.is_behind && self.has_hardly_taken(socket, place.next) {
+            return Stop::NoRoom;
+        }
         loop {
-            let read = self.read(place.next);
+            let read = self.read(place.next, socket.queued_bytes());
             for message in &read.messages {
                 if let Some(stop) = self.send_one(socket, place, message, read.lost) {
                     return stop;
@@ -99,10 +102,18 @@ impl Delivery {
         }
     }
 
-    fn read(&self, next: u64) -> Read {
-        let settings = &self.rooms.0.settings;
+    /// Nothing is looked for that would not leave, but what it may not miss.
+    fn has_hardly_taken(&self, socket: &WebSocket<'_, '_>, next: u64) -> bool {
+        let Settings { queued_bytes_max, behind, .. } = self.rooms.0.settings;
+        socket.queued_bytes() > queued_bytes_max / 2
+            && (behind != Behind::Disconnect || self.room.lock().log.has_all_since(next, false))
+    }
+
+    /// What there is from here on, about as much as there is room for.
+    fn read(&self, next: u64, queued: usize) -> Read {
+        let Settings { queued_bytes_max, behind, .. } = self.rooms.0.settings;
         let state = self.room.lock();
-        state.log.read(next, settings.behind == Behind::Newest, settings.queued_bytes_max)
+        state.log.read(next, behind == Behind::Newest, queued_bytes_max.saturating_sub(queued))
     }
 
     fn send_one(

@@ -33,7 +33,7 @@ use crate::ws::{Deflater, Event, Inflater, Limits};
 /// ```
 ///
 /// One that reads too slowly is reset when more is queued for it than
-/// [`ConnLimits::output_bytes_max`](netpoll_core::ConnLimits::output_bytes_max).
+/// [`ConnLimits::output_bytes_max`](netpoll_core::ConnLimits::output_bytes_max). Who is to be spared that, or to get it later, is in a room: [`rooms`](crate::rooms).
 #[derive(Clone)]
 pub struct Frame(Arc<Framed>);
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_http::rooms::{Rooms, Settings};
+use netpoll_http::rooms::{ParsePositionError, Position, Rooms, Settings};
 use netpoll_http::websocket::Frame;
 
 use crate::{heard, member, open, publish, publish_long, says, site, world};
@@ -102,4 +102,24 @@ fn without_a_server_nobody_hears_and_with_another_one_it_is_a_mistake() {
     assert!(again.is_err());
     drop(client);
     assert!(rooms.publish("a", Frame::text("x")).is_some(), "the world has ended, and nothing happens");
+}
+
+#[test]
+fn a_position_is_read_as_it_was_written_and_nothing_else_is_one() {
+    for (epoch, sequence) in [(0, 0), (7, 42), (u64::MAX, u64::MAX)] {
+        let at = Position { epoch, sequence };
+        assert_eq!(at.to_string().parse(), Ok(at));
+    }
+    for text in [
+        "",
+        ".",
+        "7.42",
+        "0000000000000007.",
+        "0000000000000007.-1",
+        "+000000000000007.1",
+        "0000000000000007.1 ",
+        "0000000000000007.18446744073709551616",
+    ] {
+        assert_eq!(text.parse::<Position>(), Err(ParsePositionError), "{text}");
+    }
 }

@@ -90,7 +90,8 @@ fn world(rooms: &Rooms, options: Options) -> TestClient {
     App::new(move |worker| {
         let rooms = rooms.on(worker);
         // Who is not asked whether it is there need not answer.
-        let settings = websocket::Settings { ping_after: Duration::ZERO, ..Default::default() };
+        let settings =
+            websocket::Settings { ping_after: Duration::ZERO, compression: true, ..Default::default() };
         Router::new()
             .get("/", move |req: &Request| Opening::of(req)?.settings(settings).accept(Member(rooms.clone())))
             .get("/plain", |_: &Request| "plain")

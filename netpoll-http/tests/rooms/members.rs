@@ -7,7 +7,7 @@ use netpoll_http::rooms::{Rooms, Settings};
 use netpoll_http::websocket::{CloseCode, Frame, Handler, Message, WebSocket};
 use netpoll_http::{App, Request, Router};
 
-use crate::ws_bytes::{close, text};
+use crate::ws_bytes::{HANDSHAKE, close, frames, text};
 use crate::{heard, member, numbers, open, opened, publish, publish_long, says, shortened, site, world};
 
 #[test]
@@ -149,30 +149,49 @@ fn a_large_room_takes_its_share_of_a_turn_and_others_are_served_in_between() {
 fn who_comes_and_goes_while_a_large_room_is_served_takes_nothing_from_the_others() {
     let (rooms, client) = site(Settings { members_per_turn: 10, ..Settings::default() });
     let mut all: Vec<_> = (0..200).map(|_| member(&client, "a")).collect();
+    let mut others: Vec<_> = (0..5).map(|_| open(&client)).collect();
     publish(&rooms, "a", [1]);
-    let (mut index, mut came) = (0, Vec::new());
-    while all.len() > 100 {
-        client.turn();
-        index = (index + 37) % all.len();
-        let mut leaves = all.swap_remove(index);
-        if index % 2 == 0 {
-            leaves.reset();
-        } else {
-            says(&mut leaves, "leave a");
-            came.push(leaves);
+    let (mut index, mut left) = (0, Vec::new());
+    for other in &mut others {
+        for _ in 0..3 {
+            client.turn();
+            for _ in 0..5 {
+                index = (index + 37) % all.len();
+                let mut leaves = all.swap_remove(index);
+                leaves.put(&text("leave a"));
+                left.push(leaves);
+            }
         }
-        came.push(member(&client, "a"));
+        other.put(&text("join a"));
     }
-    publish(&rooms, "a", [2]);
-    client.run();
-    for connection in &mut all {
-        assert_eq!(heard(connection), ["1", "2"]);
+    for round in 1..=2 {
+        client.run();
+        assert!(all.iter_mut().all(|connection| heard(connection) == [round.to_string()]));
+        publish(&rooms, "a", [2]);
     }
+    assert!(others.iter_mut().all(|other| heard(other) == ["> at 1", "2"]));
     assert_eq!((rooms.stats().gaps, client.stats().panics), (0, 0));
-    assert_eq!(rooms.members("a"), 200);
-    drop((all, came));
+    assert_eq!(rooms.members("a"), 125 + 5);
+    drop((all, others, left));
     client.run();
     assert_eq!(rooms.members("a"), 0);
+}
+
+#[test]
+fn who_has_left_takes_no_share_of_a_turn() {
+    let (rooms, client) = site(Settings { members_per_turn: 1, ..Settings::default() });
+    let mut stays = member(&client, "a");
+    let mut all: Vec<_> = (0..100).map(|_| member(&client, "a")).collect();
+    for (index, leaves) in all.iter_mut().enumerate() {
+        if index % 2 == 0 {
+            says(leaves, "leave a");
+        } else {
+            leaves.reset();
+        }
+    }
+    publish(&rooms, "a", [1]);
+    client.turn();
+    assert_eq!(heard(&mut stays), ["1"]);
 }
 
 #[test]
@@ -200,6 +219,23 @@ fn a_message_larger_than_may_wait_in_a_socket_reaches_all_the_same() {
     }
     client.run();
     assert!(all.iter_mut().all(|connection| heard(connection) == [&large[..], &large, &large]));
+}
+
+#[test]
+fn who_has_agreed_on_compression_gets_a_message_compressed_and_whoever_has_not_does_not() {
+    let (rooms, client) = site(Settings::default());
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut connection = client.connect();
+    connection.send(format!("{HANDSHAKE}{offer}\r\n").as_bytes());
+    connection.response().expect("a 101");
+    says(&mut connection, "join a");
+    let mut plain = member(&client, "a");
+    rooms.publish("a", Frame::text("to all ".repeat(200)));
+    client.run();
+    assert_eq!(heard(&mut plain), ["to all ".repeat(200)]);
+    let got = frames(&connection.received());
+    let [(0xc1, deflated)] = &got[..] else { panic!("{got:x?}") };
+    assert!(deflated.len() < 100);
 }
 
 #[test]

@@ -109,3 +109,46 @@ fn members_on_all_workers_get_what_several_threads_publish_in_one_order() {
     assert_eq!((rooms.stats().gaps, rooms.stats().dropped), (0, 0));
     server.stop(Duration::from_secs(5)).expect("it ends");
 }
+
+#[test]
+fn on_real_sockets_who_does_not_read_holds_up_nobody_and_hears_what_it_has_missed() {
+    const MESSAGES: usize = 3000;
+    let _watchdog = Watchdog::new(PATIENCE, || "somebody waits for a message".to_owned());
+    let rooms = Rooms::new(Settings::default());
+    let server = serve(&rooms, 2);
+    let mut all: Vec<_> = (0..6).map(|_| Client::new(&server)).collect();
+    for client in &mut all {
+        client.say("join a");
+        assert_eq!(client.hear(), "> at 0");
+    }
+    // Thirty megabytes, more than the kernel keeps for a socket, no faster than the others read.
+    let (slow, fast) = all.split_at_mut(2);
+    let text = |number: usize| format!("{number:010}").repeat(1000);
+    for first in (0..MESSAGES).step_by(50) {
+        for number in first..first + 50 {
+            rooms.publish("a", Frame::text(text(number))).expect("published");
+        }
+        for client in &mut *fast {
+            for number in first..first + 50 {
+                assert_eq!(client.hear()[..10], text(number)[..10], "it has missed nothing");
+            }
+        }
+    }
+    for client in slow {
+        let (mut next, mut gaps) = (0, 0);
+        while next < MESSAGES {
+            let words = client.hear();
+            if let Some((after, until)) = words.strip_prefix("> gap ").and_then(|gap| gap.split_once("..")) {
+                assert_eq!(after.parse(), Ok(next));
+                next = until.parse().expect("a number");
+                gaps += 1;
+            } else {
+                assert_eq!(words[..10].parse(), Ok(next));
+                next += 1;
+            }
+        }
+        assert!(gaps > 0);
+    }
+    assert!(rooms.stats().dropped > 0);
+    server.stop(Duration::from_secs(5)).expect("it ends");
+}
