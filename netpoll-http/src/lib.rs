@@ -70,7 +70,7 @@ mod log;
 #[path = "log_tracing.rs"]
 mod log;
 mod message;
-mod multipart;
+pub mod multipart;
 #[cfg(feature = "websocket")]
 pub mod rooms;
 pub mod router;
@@ -110,7 +110,7 @@ pub use message::{
 };
 #[cfg(feature = "serde")]
 pub use message::{FIELDS_MAX, Form, Path, Query};
-pub use multipart::{Multipart, MultipartError, MultipartLimits, Part};
+pub use multipart::Multipart;
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};

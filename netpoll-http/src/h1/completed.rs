@@ -74,7 +74,8 @@ impl Completed<'_> {
 pub enum Outcome {
     /// A handler or a hook has answered, with whatever status.
     Answered,
-    /// It was answered by this crate, which did not serve it.
+    /// It was answered by this crate, which did not serve it; or by a handler that has read its body while it arrived, of which something was
+    /// wrong.
     Refused(Refusal),
     /// A handler, a hook or a stream panicked. It was answered with 500, if its answer had not begun.
     Panicked,

@@ -279,7 +279,12 @@ impl<S: Service> Http<S> {
         let limits = &self.worker.limits;
         let Some(intake) = self.phase.intake() else { unreachable!("called beside one") };
         if intake.wanted_since.is_none() {
-            return if is_waiting { self.give_up_waiting(conn) } else { self.tend(conn) };
+            return match intake.failure() {
+                // Nobody waits for an answer.
+                Some(BodyError::Left) if is_waiting => self.abandon(conn),
+                _ if is_waiting => self.give_up_waiting(conn),
+                _ => self.tend(conn),
+            };
         }
         let least = limits.body_bytes_min(limits.body_grace);
         // Who does not take what is sent to it is not read, and is the core's to watch.

@@ -369,6 +369,16 @@ fn a_handler_whose_client_has_left_in_the_middle_may_clean_up() {
     client.advance(Duration::from_secs(2));
     assert_eq!((seen(&client), client.open()), (vec!["tidy".to_owned()], 0));
     assert_eq!(connection.received(), b"");
+
+    let never = async |_: Request, mut body: BodyReader| {
+        while let Ok(Some(_)) = body.chunk().await {}
+        pending::<()>().await;
+    };
+    let client = App::new(move |_| Router::new().post("/", never)).test();
+    let mut connection = begun(&client, &sized("/", 4));
+    connection.finish();
+    client.advance(Duration::from_secs(31));
+    assert_eq!((connection.received(), client.open(), client.stats().abandoned), (vec![], 0, 1));
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
+use netpoll_http::multipart::MultipartLimits;
 use netpoll_http::{
-    App, BodyReader, Error, Handler, Method, Multipart, MultipartLimits, Request, RouteLimits, Router,
-    StatusCode, TestClient, TestConnection,
+    App, BodyReader, Error, Handler, Method, Multipart, Request, RouteLimits, Router, StatusCode, TestClient,
+    TestConnection,
 };
 
 /// A directory of a test, which goes with it.
