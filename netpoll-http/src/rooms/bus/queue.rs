@@ -1,0 +1,262 @@
+//! What an engine has to do for the rooms of a process: channels to subscribe to, and messages that are to leave.
+//!
+//! Whoever publishes puts a message here under the lock of its room, so that numbers leave in order, and never waits: what is too much is dropped, the oldest
+//! first, and the others miss its number. Rooms that come and go are said so under the lock of their part of the registry, so in order too. The lock of this is
+//! the innermost; the engine is woken when none is held.
+//!
+//! Invariant: a room stands in `changes` once at most, and stays in `rooms` until the engine has been told that it is gone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+use netpoll_core::Instant;
+
+use super::super::room::lock;
+use super::Settings;
+use crate::websocket::Frame;
+
+/// What a message counts beside the bytes of its frame, about.
+const ITEM_BYTES: usize = 200;
+
+pub struct Message {
+    pub room: Arc<str>,
+    pub life: u64,
+    pub number: u64,
+    /// When the first message of that life was published.
+    pub first_at: Instant,
+    pub key: Option<Arc<str>>,
+    pub frame: Frame,
+    pub published_at: Instant,
+}
+
+pub enum Item {
+    Message(Message),
+    /// It is whole already.
+    Digest(Vec<u8>),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.frame.wire_bytes() + ITEM_BYTES,
+            Self::Digest(bytes) => bytes.len() + ITEM_BYTES,
+        }
+    }
+}
+
+/// What is next.
+pub enum Next {
+    /// The channel of all rooms.
+    SubscribeCommon,
+    Subscribe(Arc<str>),
+    Unsubscribe(Arc<str>),
+    /// The others are to say where they are.
+    Ask,
+    Item(Item),
+}
+
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    pub dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    is_connected: bool,
+    /// What is to be said behind a connect, in front of the rest.
+    has_common: bool,
+    has_asked: bool,
+    rooms: BTreeMap<Arc<str>, Channel>,
+    changes: VecDeque<Arc<str>>,
+    items: VecDeque<Item>,
+    bytes: usize,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Channel {
+    is_wanted: bool,
+    is_told: bool,
+    is_in_line: bool,
+}
+
+/// Figures of it.
+pub struct Figures {
+    pub is_connected: bool,
+    pub channels: usize,
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl State {
+    fn change(&mut self, room: &Arc<str>, is_wanted: bool) {
+        let channel = self.rooms.entry(Arc::clone(room)).or_default();
+        channel.is_wanted = is_wanted;
+        if !mem::replace(&mut channel.is_in_line, true) {
+            self.changes.push_back(Arc::clone(room));
+        }
+    }
+
+    fn may_have_orders(&self) -> bool {
+        let has_begun = self.has_common && self.has_asked;
+        self.is_connected && !(has_begun && self.changes.is_empty() && self.items.is_empty())
+    }
+
+    fn next_change(&mut self) -> Option<Next> {
+        while let Some(room) = self.changes.pop_front() {
+            let Some(channel) = self.rooms.get_mut(&room) else { continue };
+            channel.is_in_line = false;
+            let was_told = mem::replace(&mut channel.is_told, channel.is_wanted);
+            let is_wanted = channel.is_wanted;
+            if !is_wanted {
+                self.rooms.remove(&room);
+            }
+            match (was_told, is_wanted) {
+                (false, true) => return Some(Next::Subscribe(room)),
+                (true, false) => return Some(Next::Unsubscribe(room)),
+                _ => {}
+            }
+        }
+        if self.changes.capacity() > 64 {
+            self.changes = VecDeque::new();
+        }
+        None
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.bytes();
+        if self.items.capacity() > 64.max(4 * self.items.len()) {
+            self.items.shrink_to(2 * self.items.len());
+        }
+        Some(item)
+    }
+
+    fn next(&mut self, dropped: &AtomicU64, settings: &Settings, now: Instant) -> Option<Next> {
+        if !self.is_connected {
+            return None;
+        }
+        if !mem::replace(&mut self.has_common, true) {
+            return Some(Next::SubscribeCommon);
+        }
+        if let Some(change) = self.next_change() {
+            return Some(change);
+        }
+        if !mem::replace(&mut self.has_asked, true) {
+            return Some(Next::Ask);
+        }
+        while let Some(item) = self.pop() {
+            let Item::Message(message) = &item else { return Some(Next::Item(item)) };
+            if message.published_at.saturating_add(settings.queue_time) > now {
+                return Some(Next::Item(item));
+            }
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    }
+}
+
+impl Queue {
+    pub fn room_is_there(&self, room: &Arc<str>) {
+        lock(&self.state).change(room, true);
+    }
+
+    pub fn room_is_gone(&self, room: &Arc<str>) {
+        lock(&self.state).change(room, false);
+    }
+
+    pub fn push(&self, item: Item, settings: &Settings) {
+        let bytes = item.bytes();
+        let mut state = lock(&self.state);
+        let is_over = |state: &State| {
+            state.items.len() >= settings.queue_messages || state.bytes + bytes > settings.queue_bytes
+        };
+        while is_over(&state)
+            && let Some(old) = state.pop()
+        {
+            self.count_dropped(&old);
+        }
+        if is_over(&state) {
+            self.count_dropped(&item);
+        } else {
+            state.bytes += bytes;
+            state.items.push_back(item);
+        }
+    }
+
+    /// Digests say the same again.
+    fn count_dropped(&self, item: &Item) {
+        if matches!(item, Item::Message(_)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The engine has a connection that knows nothing yet.
+    pub fn connected(&self) {
+        let state = &mut *lock(&self.state);
+        (state.is_connected, state.has_common, state.has_asked) = (true, false, false);
+        state.changes.clear();
+        state.rooms.retain(|_, channel| channel.is_wanted);
+        for (room, channel) in &mut state.rooms {
+            *channel = Channel { is_wanted: true, is_told: false, is_in_line: true };
+            state.changes.push_back(Arc::clone(room));
+        }
+    }
+
+    pub fn disconnected(&self) {
+        lock(&self.state).is_connected = false;
+    }
+
+    pub fn is_connected(&self) -> bool {
+        lock(&self.state).is_connected
+    }
+
+    pub fn try_next(&self, settings: &Settings, now: Instant) -> Option<Next> {
+        lock(&self.state).next(&self.dropped, settings, now)
+    }
+
+    pub fn poll_next(&self, waker: &Waker, settings: &Settings, now: Instant) -> Poll<Next> {
+        let waker = waker.clone();
+        let mut state = lock(&self.state);
+        let next = state.next(&self.dropped, settings, now);
+        let old = match &next {
+            Some(_) => None,
+            None => state.waker.replace(waker),
+        };
+        drop(state);
+        drop(old);
+        next.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whoever waits for orders looks whether there are some. No lock is held.
+    pub fn wake(&self) {
+        let mut state = lock(&self.state);
+        let waker = if state.may_have_orders() { state.waker.take() } else { None };
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The same at their end.
+    pub fn end(&self) {
+        let waker = lock(&self.state).waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        let state = lock(&self.state);
+        Figures {
+            is_connected: state.is_connected,
+            channels: state.rooms.len(),
+            messages: state.items.len(),
+            bytes: state.bytes,
+        }
+    }
+}
