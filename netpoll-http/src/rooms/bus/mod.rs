@@ -121,7 +121,7 @@ pub struct Stats {
     pub queued_bytes: usize,
     /// Messages that were given to the engine.
     pub sent: u64,
-    /// Messages of other processes that members got.
+    /// Messages of other processes that came, each counted once.
     pub received: u64,
     /// Messages of ours that have not left: too many, too old, or too large. The others miss them.
     pub dropped: u64,

@@ -15,7 +15,7 @@ use super::super::rounds::Calls;
 use super::super::{Rooms, Runtime, Shared};
 use super::envelope::{self, PLACE_BYTES, Place, Said};
 use super::peers::Peers;
-use super::queue::{Item, Message, Queue};
+use super::queue::{Message, Queue};
 use super::{Bus, Engine, Line, Settings, Stats};
 use crate::message::chance::unique_8;
 use crate::websocket::Frame;
@@ -107,7 +107,7 @@ impl Ours {
             frame: frame.clone(),
             published_at: now,
         };
-        self.queue.push(Item::Message(message), &self.settings);
+        self.queue.push(message, &self.settings);
     }
 
     /// Notes that there are places to say. True if somebody has to see to it.
@@ -200,15 +200,16 @@ impl Rooms {
     /// Says where this process is in rooms that have changed.
     fn say_places(&self) {
         let (Some(bus), Some(runtime)) = (&self.0.bus, self.0.runtime.get()) else { return };
-        let are_all_due = mem::take(&mut lock(&bus.digests).are_all_due);
+        let is_slow = bus.queue.has_digest();
+        let are_all_due = !is_slow && mem::take(&mut lock(&bus.digests).are_all_due);
         let all = if are_all_due { self.0.registry.all() } else { Vec::new() };
         let (due, is_rest) = {
             let mut digests = lock(&bus.digests);
             digests.is_scheduled = false;
             digests.due.extend(all.into_iter().map(|room| (room.id, room)));
-            let count = digests.due.len().min(PLACES_PER_DIGEST);
+            let count = if is_slow { 0 } else { digests.due.len().min(PLACES_PER_DIGEST) };
             let due: Vec<_> = (0..count).filter_map(|_| digests.due.pop_first()).collect();
-            (due, !digests.due.is_empty())
+            (due, is_slow || !digests.due.is_empty())
         };
         let (now, mut digest) = (runtime.handle.now(), Vec::new());
         for (life, room) in due {
@@ -220,7 +221,7 @@ impl Rooms {
             }
             if digest.len() + PLACE_BYTES + room.name.len() > DIGEST_BYTES {
                 let whole = mem::take(&mut digest);
-                bus.queue.push(Item::Digest(whole), &bus.settings);
+                bus.queue.push_digest(whole);
             }
             if digest.is_empty() {
                 digest = envelope::digest(bus.process);
@@ -228,7 +229,7 @@ impl Rooms {
             envelope::put_place(&mut digest, &Place { room: &room.name, life, number, age });
         }
         if !digest.is_empty() {
-            bus.queue.push(Item::Digest(digest), &bus.settings);
+            bus.queue.push_digest(digest);
         }
         bus.queue.wake();
         if is_rest && bus.is_due(|_| ()) {

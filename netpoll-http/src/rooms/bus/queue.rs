@@ -32,19 +32,16 @@ pub struct Message {
     pub published_at: Instant,
 }
 
+impl Message {
+    fn bytes(&self) -> usize {
+        self.frame.wire_bytes() + ITEM_BYTES
+    }
+}
+
 pub enum Item {
     Message(Message),
     /// It is whole already.
     Digest(Vec<u8>),
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Message(message) => message.frame.wire_bytes() + ITEM_BYTES,
-            Self::Digest(bytes) => bytes.len() + ITEM_BYTES,
-        }
-    }
 }
 
 /// What is next.
@@ -73,7 +70,10 @@ struct State {
     rooms: BTreeMap<Arc<str>, Channel>,
     changes: VecDeque<Arc<str>>,
     items: VecDeque<Item>,
+    /// How many of them are messages, and their bytes.
+    messages: usize,
     bytes: usize,
+    digests: usize,
     waker: Option<Waker>,
 }
 
@@ -129,11 +129,29 @@ impl State {
 
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
-        self.bytes -= item.bytes();
+        match &item {
+            Item::Message(message) => self.forget(message),
+            Item::Digest(_) => self.digests -= 1,
+        }
         if self.items.capacity() > 64.max(4 * self.items.len()) {
             self.items.shrink_to(2 * self.items.len());
         }
         Some(item)
+    }
+
+    fn forget(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.bytes -= message.bytes();
+    }
+
+    /// The oldest message goes; digests, which tell the others of it, stay. False if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.items.iter().position(|item| matches!(item, Item::Message(_)));
+        let Some(Item::Message(message)) = oldest.and_then(|index| self.items.remove(index)) else {
+            return false;
+        };
+        self.forget(&message);
+        true
     }
 
     fn next(&mut self, dropped: &AtomicU64, settings: &Settings, now: Instant) -> Option<Next> {
@@ -169,36 +187,42 @@ impl Queue {
         lock(&self.state).change(room, false);
     }
 
-    pub fn push(&self, item: Item, settings: &Settings) {
-        let bytes = item.bytes();
-        let mut state = lock(&self.state);
+    /// A message is to leave, and with it whatever there is no place for is dropped.
+    pub fn push(&self, message: Message, settings: &Settings) {
+        let (state, bytes) = (&mut *lock(&self.state), message.bytes());
         let is_over = |state: &State| {
-            state.items.len() >= settings.queue_messages || state.bytes + bytes > settings.queue_bytes
+            state.messages >= settings.queue_messages || state.bytes + bytes > settings.queue_bytes
         };
-        while is_over(&state)
-            && let Some(old) = state.pop()
-        {
-            self.count_dropped(&old);
+        while is_over(state) {
+            let has_dropped = state.drop_oldest();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            if !has_dropped {
+                return;
+            }
         }
-        if is_over(&state) {
-            self.count_dropped(&item);
-        } else {
-            state.bytes += bytes;
-            state.items.push_back(item);
-        }
+        state.messages += 1;
+        state.bytes += bytes;
+        state.items.push_back(Item::Message(message));
     }
 
-    /// Digests say the same again.
-    fn count_dropped(&self, item: &Item) {
-        if matches!(item, Item::Message(_)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Behind all messages that there are. None is to be made as long as there [is one](Self::has_digest), so there are few.
+    pub fn push_digest(&self, digest: Vec<u8>) {
+        let mut state = lock(&self.state);
+        state.digests += 1;
+        state.items.push_back(Item::Digest(digest));
+    }
+
+    pub fn has_digest(&self) -> bool {
+        lock(&self.state).digests > 0
     }
 
     /// The engine has a connection that knows nothing yet.
     pub fn connected(&self) {
         let state = &mut *lock(&self.state);
         (state.is_connected, state.has_common, state.has_asked) = (true, false, false);
+        // All is said again.
+        state.items.retain(|item| matches!(item, Item::Message(_)));
+        state.digests = 0;
         state.changes.clear();
         state.rooms.retain(|_, channel| channel.is_wanted);
         for (room, channel) in &mut state.rooms {
@@ -255,7 +279,7 @@ impl Queue {
         Figures {
             is_connected: state.is_connected,
             channels: state.rooms.len(),
-            messages: state.items.len(),
+            messages: state.messages,
             bytes: state.bytes,
         }
     }
