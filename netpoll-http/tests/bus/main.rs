@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "nothing here is by chance")]
 mod chance;
 mod engines;
+mod recipe;
 #[path = "../it/ws_bytes.rs"]
 #[expect(dead_code, reason = "nobody says goodbye")]
 mod ws_bytes;
@@ -278,6 +279,7 @@ fn two_processes(kind: Kind) {
     assert_eq!((stats.reconnects, stats.queued, stats.malformed, stats.duplicates), (1, 0, 0, 0));
     assert_eq!(stats.missing, ears[0].missing as u64);
     println!("{kind:?}: {published:?} published, {before:?} missing, {stats:?}");
+    drop(ears);
     server.stop(Duration::from_secs(5)).expect("it ends");
 }
 
@@ -305,6 +307,37 @@ fn a_wrong_password_and_a_server_that_is_not_there_are_said() {
         until(|| failure(&rooms).is_some());
         assert!(failure(&rooms).is_some_and(|failure| failure.contains(why)), "{:?}", failure(&rooms));
         assert!(!rooms.bus_stats().expect("there is a bus").is_connected);
+        server.stop(Duration::from_secs(5)).expect("it ends");
+    }
+}
+
+#[test]
+fn the_recipe_of_the_cookbook_is_one_chat_in_two_processes() {
+    let lines = |text: &str| text.lines().map(str::trim).map(str::to_owned).collect::<Vec<_>>();
+    let page = include_str!("../../../docs/COOKBOOK.md").split_once("\n## Rooms in several processes\n");
+    let block = page.and_then(|(_, page)| page.split("```").nth(1)).expect("it is there");
+    let (program, block) =
+        (lines(include_str!("recipe.rs")), lines(block.trim_start_matches("rust,ignore\n")));
+    let block: Vec<_> = block.iter().map(|line| line.replace("fn start", "pub fn start")).collect();
+    let block = block.iter().map(|line| line.trim_end()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let program =
+        program.iter().map(|line| line.as_str()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    assert!(program.windows(block.len()).any(|window| window == block), "{block:#?}");
+
+    let Some(engine) = Engine::start(Kind::Redis) else { return };
+    let any = || SocketAddr::from(([127, 0, 0, 1], 0));
+    let servers = [(); 2].map(|()| recipe::start(any(), &engine.url()).expect("it starts"));
+    let mut ears = servers.each_ref().map(|server| Ear::new(server.addr()));
+    // The first may come in front of the subscription.
+    let mut number = 0;
+    until(|| {
+        number += 1;
+        ears[0].say(&format!("a {number}"));
+        ears[1].listen();
+        ears[1].heard > 0
+    });
+    drop(ears);
+    for server in servers {
         server.stop(Duration::from_secs(5)).expect("it ends");
     }
 }

@@ -174,7 +174,7 @@ impl Bus {
     /// By the feature `rooms-nats`.
     ///
     /// # Errors
-    /// As [`redis`](Self::redis).
+    /// When it is no such URL. Nothing is connected to before the server starts, and what fails then is tried again and said by [`Rooms::bus_stats`].
     #[cfg(feature = "rooms-nats")]
     pub fn nats(url: &str) -> Result<Self, BadUrl> {
         Ok(Self::new(client::Client::<nats::Nats>::new(url::Url::parse(url, "nats", 4222)?)))

@@ -12,7 +12,7 @@ use netpoll_core::Instant;
 
 use super::envelope::Place;
 
-/// Processes that a room knows, at most; the one that has been silent for longest is forgotten. 1024 of 60 bytes.
+/// Processes that a room knows, at most; the one that has been silent for longest is forgotten. 1024 of 50 bytes.
 const KNOWN_MAX: usize = 1024;
 
 /// Whoever has been silent for so long is forgotten when somebody new comes: a process that is no more. One that goes on is taken as it is then.
