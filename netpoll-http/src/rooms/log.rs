@@ -1,8 +1,8 @@
 //! What a room remembers: its last messages, and of keys the newest one.
 //!
-//! Invariant: `entries` has the messages up to `head`, without a hole. A message that is in neither `entries` nor `kept` was superseded
-//! by one of its key, or its number is `lost` at most. `newest` has the keys of all entries and of all that are kept, each with its
-//! newest number; what is kept is the newest of its key, and older than all entries.
+//! Invariant: `entries` has the messages up to `head`, in order, but those that another process has lost on their way: the last of these is `hole`, zero if there
+//! are none. A message that is in neither `entries` nor `kept` was superseded by one of its key, or its number is `lost` at most. `newest` has the keys of all
+//! entries and of all that are kept, each with its newest number; what is kept is the newest of its key, and older than all entries.
 //!
 //! Plain data: no lock, no clock, no I/O.
 
@@ -84,6 +84,7 @@ pub struct Log {
     kept: BTreeMap<u64, Entry>,
     newest: HashMap<Arc<str>, u64>,
     lost: u64,
+    hole: u64,
     bytes: usize,
 }
 
@@ -95,12 +96,27 @@ impl Log {
 
     /// The number of the oldest message from which on there is no hole.
     pub fn first(&self) -> u64 {
-        self.head + 1 - self.entries.len() as u64
+        self.oldest().max(self.hole + 1)
+    }
+
+    /// The number of the oldest message that is there.
+    pub fn oldest(&self) -> u64 {
+        self.entries.front().map_or(self.head + 1, |entry| entry.message.sequence)
+    }
+
+    /// Where the entries from this number on begin.
+    fn index_of(&self, from: u64) -> usize {
+        self.entries.partition_point(|entry| entry.message.sequence < from)
     }
 
     /// Of the messages up to here something is gone that was not superseded, and is not kept.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// The last message that another process has lost.
+    pub fn hole(&self) -> u64 {
+        self.hole
     }
 
     pub fn bytes(&self) -> usize {
@@ -119,7 +135,7 @@ impl Log {
         if let Some(key) = &key
             && let Some(old) = self.newest.insert(Arc::clone(key), sequence)
         {
-            self.supersede(old, sequence);
+            self.supersede(old);
         }
         let entry = Entry { message: Numbered { sequence, frame }, at, key, is_superseded: false };
         self.bytes += entry.bytes();
@@ -127,11 +143,17 @@ impl Log {
         sequence
     }
 
-    fn supersede(&mut self, old: u64, new: u64) {
+    /// So many messages that have been there are not to be had: they have their numbers.
+    pub fn lose(&mut self, messages: u64) {
+        self.head += messages;
+        (self.lost, self.hole) = (self.head, self.head);
+    }
+
+    fn supersede(&mut self, old: u64) {
         // The new one is not among the entries yet.
-        let first = new - self.entries.len() as u64;
-        if let Some(index) = old.checked_sub(first) {
-            self.entries[index as usize].is_superseded = true;
+        if old >= self.oldest() {
+            let index = self.index_of(old);
+            self.entries[index].is_superseded = true;
         } else if let Some(entry) = self.kept.remove(&old) {
             self.bytes -= entry.bytes();
         }
@@ -177,7 +199,7 @@ impl Log {
             self.newest.remove(key);
         }
         self.bytes -= entry.bytes();
-        self.lost = sequence;
+        self.lost = self.lost.max(sequence);
     }
 
     fn forget_kept(&mut self) {
@@ -193,7 +215,7 @@ impl Log {
 
     /// What a reader gets that has all in front of `from`: about so many bytes of it, and one message at least. `newest` leaves out what was superseded.
     pub fn read(&self, from: u64, newest: bool, bytes_max: usize) -> Read {
-        let skipped = usize::try_from(from.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        let skipped = self.index_of(from);
         let kept = self.kept.range(from..).map(|(_, entry)| entry).take(if newest { usize::MAX } else { 0 });
         let entries = self.entries.iter().skip(skipped).filter(|entry| !(newest && entry.is_superseded));
         let (mut messages, mut bytes, mut is_complete) = (Vec::new(), 0, true);
@@ -209,9 +231,9 @@ impl Log {
         Read { messages, is_complete, head: self.head, lost }
     }
 
-    /// Messages from `from` on, without a hole.
+    /// Messages from `from` on: what is not among them was lost.
     pub fn since(&self, from: u64) -> Vec<Numbered> {
-        let skipped = usize::try_from(from.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        let skipped = self.index_of(from);
         self.entries.iter().skip(skipped).map(|entry| entry.message.clone()).collect()
     }
 
@@ -222,10 +244,10 @@ impl Log {
 
     /// How many messages it would get.
     pub fn count_since(&self, from: u64, newest: bool) -> u64 {
+        let skipped = self.index_of(from);
         if !newest {
-            return (self.head + 1).saturating_sub(from.max(self.first()));
+            return (self.entries.len() - skipped) as u64;
         }
-        let skipped = usize::try_from(from.saturating_sub(self.first())).unwrap_or(usize::MAX);
         let entries = self.entries.iter().skip(skipped).filter(|entry| !entry.is_superseded).count();
         (self.kept.range(from..).count() + entries) as u64
     }

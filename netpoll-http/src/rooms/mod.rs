@@ -62,6 +62,7 @@
 //! In a drain each socket is told to come back (1012) at a moment of its own, with the time after which to do so, by its connection:
 //! [`websocket::Settings::retry_within`](crate::websocket::Settings::retry_within). Messages are brought until then.
 
+pub mod bus;
 mod log;
 mod member;
 mod position;
@@ -108,6 +109,8 @@ struct Shared {
     /// What all logs have.
     bytes: AtomicUsize,
     totals: Totals,
+    /// What joins them with those of other processes.
+    bus: Option<bus::Ours>,
 }
 
 type OnPresence = dyn Fn(&Rooms, &Presence) + Send + Sync;
@@ -241,6 +244,7 @@ impl Rooms {
             on_presence: None,
             bytes: AtomicUsize::new(0),
             totals: Totals::default(),
+            bus: None,
         }))
     }
 
@@ -287,6 +291,7 @@ impl Rooms {
         });
         let is_same = std::ptr::eq(runtime.handle.setup(), handle.setup());
         assert!(is_same, "these rooms are another server's");
+        self.begin_bus(runtime);
         runtime
     }
 
@@ -523,7 +528,11 @@ impl Rooms {
     ) -> Option<R> {
         let make = || {
             let now = runtime.handle.now();
-            Room::new(name, u64::from_be_bytes(unique_8()), runtime.workers.len(), now)
+            let room = Room::new(name, u64::from_be_bytes(unique_8()), runtime.workers.len(), now);
+            if let Some(bus) = self.0.ours() {
+                bus.room_is_there(&room.name);
+            }
+            room
         };
         let mut calls = Calls::default();
         let done = self.0.registry.with(name, self.0.settings.rooms_max, make, |room, state| {
@@ -543,31 +552,51 @@ impl Rooms {
         frame: Frame,
         expected: Option<Position>,
     ) -> Option<Position> {
-        let Settings { name_bytes_max, behind, .. } = self.0.settings;
+        let name_bytes_max = self.0.settings.name_bytes_max;
         let runtime = self.0.runtime.get()?;
         if name.len().max(key.map_or(0, str::len)) > name_bytes_max {
             return None;
         }
-        let key = key.filter(|_| behind == Behind::Newest);
         let now = runtime.handle.now();
         self.with_room(runtime, name, |room, state, calls| {
             if expected.is_some_and(|expected| expected != next_of(state)) {
                 return None;
             }
-            let before = state.log.bytes();
-            let sequence = state.log.append(frame, key, now);
-            for (worker, seats) in state.workers.iter_mut().enumerate().filter(|(_, seats)| seats.members > 0)
-            {
-                seats.holds_from = seats.holds_from.min(sequence);
-                if !std::mem::replace(&mut seats.is_told, true) {
-                    runtime.announce(room, worker, calls);
-                }
-            }
-            self.0.note_bytes(before, state.log.bytes());
-            self.trim(state, now);
+            self.pass_on(room, state, key, &frame, now, calls);
+            self.add(room, state, key, frame, now, calls);
             state.used_at = now;
             Some(state.head())
         })?
+    }
+
+    /// The next message of a room, for whoever is in it here.
+    fn add(
+        &self,
+        room: &Arc<Room>,
+        state: &mut State,
+        key: Option<&str>,
+        frame: Frame,
+        now: Instant,
+        calls: &mut Calls,
+    ) {
+        let Settings { behind, name_bytes_max, .. } = self.0.settings;
+        let key = key.filter(|key| behind == Behind::Newest && key.len() <= name_bytes_max);
+        let before = state.log.bytes();
+        let sequence = state.log.append(frame, key, now);
+        self.tell_workers(room, state, sequence, calls);
+        self.0.note_bytes(before, state.log.bytes());
+        self.trim(state, now);
+    }
+
+    /// Something new is there, from this number on.
+    fn tell_workers(&self, room: &Arc<Room>, state: &mut State, sequence: u64, calls: &mut Calls) {
+        let Some(runtime) = self.0.runtime.get() else { return };
+        for (worker, seats) in state.workers.iter_mut().enumerate().filter(|(_, seats)| seats.members > 0) {
+            seats.holds_from = seats.holds_from.min(sequence);
+            if !std::mem::replace(&mut seats.is_told, true) {
+                runtime.announce(room, worker, calls);
+            }
+        }
     }
 
     fn trim(&self, state: &mut State, now: Instant) {
@@ -660,7 +689,7 @@ impl Rooms {
             Start::Now => return all(head.sequence + 1),
             Start::Last(messages) => {
                 let messages = u64::try_from(messages).unwrap_or(u64::MAX);
-                return all((head.sequence + 1).saturating_sub(messages).max(log.first()));
+                return all((head.sequence + 1).saturating_sub(messages).max(log.oldest()));
             }
             Start::Behind(at) => at,
         };

@@ -54,6 +54,11 @@ impl Registry {
         self.rooms.load(Ordering::Relaxed)
     }
 
+    /// Each room that is there at some moment of this.
+    pub fn all(&self) -> Vec<Arc<Room>> {
+        self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect()
+    }
+
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         self.shard(name).get(name).cloned()
     }
@@ -101,7 +106,7 @@ impl Registry {
         now: Instant,
         at_most: usize,
         until: impl Fn(&State) -> Instant,
-        mut goes: impl FnMut(&State),
+        mut goes: impl FnMut(&Room, &State),
     ) -> Option<Instant> {
         let due: Vec<_> = {
             let mut line = lock(&self.expiring);
@@ -119,7 +124,7 @@ impl Registry {
                 state.is_gone = true;
                 shard.remove(&room.name);
                 self.rooms.fetch_sub(1, Ordering::Relaxed);
-                goes(&state);
+                goes(&room, &state);
             }
         }
         let mut line = lock(&self.expiring);

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use netpoll_core::Instant;
 
 use super::Position;
+use super::bus::peers::Peers;
 use super::log::{Bounds, Log};
 
 static IDS: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +38,14 @@ pub struct State {
     pub workers: Box<[Seats]>,
     /// Sessions of each person here, those that wait for their socket included.
     pub present: BTreeMap<Arc<str>, u32>,
-    /// When something was published last, or somebody left.
+    /// Messages that were published here, not counting what other processes have.
+    pub published: u64,
+    /// When the first of them was.
+    pub first_published_at: Instant,
+    pub begun_at: Instant,
+    /// How far other processes are, once one has said something.
+    pub peers: Option<Box<Peers>>,
+    /// When something was published here last, or somebody left.
     pub used_at: Instant,
     /// It stands in the line of those that nobody is in.
     pub is_expiring: bool,
@@ -71,6 +79,10 @@ impl Room {
                 log: Log::default(),
                 workers: vec![Seats::NONE; workers].into(),
                 present: BTreeMap::new(),
+                published: 0,
+                first_published_at: now,
+                begun_at: now,
+                peers: None,
                 used_at: now,
                 is_expiring: false,
                 is_gone: false,

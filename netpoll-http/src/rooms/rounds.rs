@@ -105,13 +105,13 @@ impl Round {
         let mut state = self.room.lock();
         state.workers[worker].is_told = false;
         let messages = state.log.since(self.taken + 1);
-        let before = mem::replace(&mut self.taken, state.log.head());
+        let (head, hole) = (state.log.head(), state.log.hole());
         drop(state);
-        if before == self.taken {
+        if mem::replace(&mut self.taken, head) == head {
             return;
         }
         self.left = self.members.len();
-        self.burst = (!messages.is_empty()).then(|| Arc::new(Burst { messages }));
+        self.burst = (!messages.is_empty()).then(|| Arc::new(Burst { messages, head, hole }));
     }
 
     /// All members have had it, or are behind: the room need not keep it for them.
@@ -165,6 +165,8 @@ pub struct Calls {
     workers: Vec<usize>,
     /// Somebody has to look at rooms that nobody is in.
     pub expires: bool,
+    /// Somebody has to tell other processes where this one is.
+    pub digests: bool,
 }
 
 impl Runtime {
@@ -196,6 +198,10 @@ impl Runtime {
             let rooms = rooms.clone();
             self.handle.run_on(0, move |local| rooms.expire(local));
         }
+        if calls.digests {
+            rooms.say_places_later(self);
+        }
+        rooms.wake_engine();
     }
 }
 
@@ -369,8 +375,14 @@ impl Rooms {
             now,
             EXPIRED_PER_TURN,
             |state| state.used_at.saturating_add(time),
-            |state| self.0.forget_bytes(state.log.bytes()),
+            |room, state| {
+                self.0.forget_bytes(state.log.bytes());
+                if let Some(bus) = self.0.ours() {
+                    bus.room_is_gone(&room.name);
+                }
+            },
         );
+        self.wake_engine();
         if let Some(next) = next {
             let rooms = self.clone();
             local.commands().after(next.duration_since(now), move |local| rooms.expire(local));

@@ -14,16 +14,24 @@ use super::room::Room;
 use super::{Behind, Gap, Position, Rooms, Settings};
 use crate::websocket::{CloseCode, Visitor, WebSocket};
 
-/// What is new in a room, without a hole, as one worker has taken it.
+/// What is new in a room, as one worker has taken it.
 pub struct Burst {
     pub messages: Vec<Numbered>,
+    /// The newest message when it was taken.
+    pub head: u64,
+    /// What is missing up to here was lost by another process.
+    pub hole: u64,
 }
 
 impl Burst {
     /// The messages from this number on, if it has that one or comes right in front of it.
     fn since(&self, next: u64) -> Option<&[Numbered]> {
         let first = self.messages.first()?.sequence;
-        self.messages.get(usize::try_from(next.checked_sub(first)?).ok()?..)
+        if !(first..=self.head + 1).contains(&next) {
+            return None;
+        }
+        let skipped = self.messages.partition_point(|message| message.sequence < next);
+        Some(&self.messages[skipped..])
     }
 }
 
@@ -75,13 +83,16 @@ impl Delivery {
     fn send(&self, socket: &mut WebSocket<'_, '_>, place: &mut Place) -> Stop {
         // Who is behind gets what is left of it, which the room knows.
         let burst = self.burst.as_ref().filter(|_| !place.is_behind);
-        if let Some(messages) = burst.and_then(|burst| burst.since(place.next)) {
+        if let Some((burst, messages)) = burst.and_then(|burst| Some((burst, burst.since(place.next)?))) {
             for message in messages {
-                if let Some(stop) = self.send_one(socket, place, message, 0) {
+                if let Some(stop) = self.send_one(socket, place, message, burst.hole) {
                     return stop;
                 }
             }
-            return Stop::UpToDate;
+            return match place.next <= burst.hole {
+                true => self.missing(socket, place, burst.head, burst.hole),
+                false => Stop::UpToDate,
+            };
         }
         if place.is_behind && self.has_hardly_taken(socket, place.next) {
             return Stop::NoRoom;

@@ -71,6 +71,10 @@ impl Frame {
         &self.0.plain[self.0.payload_start..]
     }
 
+    pub(crate) fn is_text(&self) -> bool {
+        self.0.is_text
+    }
+
     /// Bytes on the wire, header included and not compressed.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.0.plain.len()

@@ -1,6 +1,7 @@
 //! What rooms of WebSockets promise their members, and those who are none.
 
 mod back;
+mod bus;
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;
 mod limits;

@@ -17,9 +17,9 @@ impl Chance {
     }
 }
 
-/// Every message that there was: its key, its payload, and when it came.
+/// Every message that there was: its key, its payload, and when it came. What another process has lost has no payload.
 #[derive(Default)]
-struct Model(Vec<(Option<u64>, Vec<u8>, Instant)>);
+struct Model(Vec<(Option<u64>, Option<Vec<u8>>, Instant)>);
 
 impl Model {
     /// There is a newer one of its key.
@@ -52,7 +52,16 @@ fn a_reader_gets_all_that_is_there_in_order_and_what_it_does_not_get_is_lost_or_
             let payload = vec![b'x'; chance.below(100) as usize];
             let frame = Frame::binary(&payload);
             let name = key.map(|key| key.to_string());
-            model.0.push((key, payload, now));
+            if chance.below(12) == 0 {
+                let lost = 1 + chance.below(5);
+                log.lose(lost);
+                (0..lost).for_each(|_| model.0.push((None, None, now)));
+                log.trim(&bounds, held, now);
+                look(&log, &model, &bounds, held, now);
+                let from = 1 + chance.below(log.head() + 1);
+                read(&log, &model, from, chance.below(2) == 0, chance.below(2000) as usize);
+            }
+            model.0.push((key, Some(payload), now));
             assert_eq!(log.append(frame, name.as_deref(), now), model.0.len() as u64);
             match chance.below(10) {
                 0 => held = log.head(),
@@ -73,12 +82,15 @@ fn a_reader_gets_all_that_is_there_in_order_and_what_it_does_not_get_is_lost_or_
 
 fn look(log: &Log, model: &Model, bounds: &Bounds, held: u64, now: Instant) {
     let all: Vec<_> = log.entries.iter().map(|entry| entry.message.sequence).collect();
-    assert_eq!(all, (log.first()..=log.head()).collect::<Vec<_>>());
+    let is_lost = |sequence: u64| model.0[sequence as usize - 1].1.is_none();
+    let wanted = (log.oldest()..=log.head()).filter(|sequence| !is_lost(*sequence));
+    assert_eq!(all, wanted.collect::<Vec<_>>());
+    assert!((log.first()..=log.head()).all(|sequence| !is_lost(sequence)));
     let bytes: usize = log.entries.iter().chain(log.kept.values()).map(super::Entry::bytes).sum();
     assert_eq!(log.bytes(), bytes);
     assert!(log.kept.len() <= bounds.keys);
     assert!(log.newest.len() <= log.messages());
-    let is_held = log.first() >= held && bytes <= bounds.burst_bytes;
+    let is_held = log.oldest() >= held && bytes <= bounds.burst_bytes;
     if !is_held {
         assert!(log.entries.len() <= bounds.messages && bytes <= bounds.bytes.max(bounds.burst_bytes));
         let oldest = log.entries.front().map(|entry| entry.at);
@@ -89,9 +101,9 @@ fn look(log: &Log, model: &Model, bounds: &Bounds, held: u64, now: Instant) {
         assert_eq!(entry.is_superseded, model.is_superseded(sequence));
     }
     for sequence in log.kept.keys() {
-        assert!(!model.is_superseded(*sequence) && *sequence < log.first());
+        assert!(!model.is_superseded(*sequence) && *sequence < log.oldest());
     }
-    for sequence in 1..log.first() {
+    for sequence in 1..log.oldest() {
         let is_there = log.kept.contains_key(&sequence) || model.is_superseded(sequence);
         assert!(is_there || sequence <= log.lost(), "{sequence} is gone unseen");
     }
@@ -107,7 +119,7 @@ fn read(log: &Log, model: &Model, from: u64, newest: bool, bytes_max: usize) {
             let is_lost = skipped <= read.lost;
             assert!(is_lost || newest && model.is_superseded(skipped), "{skipped} of {from}");
         }
-        assert_eq!(message.frame.payload(), model.0[message.sequence as usize - 1].1);
+        assert_eq!(Some(message.frame.payload()), model.0[message.sequence as usize - 1].1.as_deref());
         next = message.sequence + 1;
     }
     if read.is_complete {
