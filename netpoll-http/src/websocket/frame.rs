@@ -80,11 +80,6 @@ impl Frame {
         self.0.plain.len()
     }
 
-    /// What kind of message it is.
-    pub(super) fn is_text(&self) -> bool {
-        self.0.is_text
-    }
-
     /// What goes on the wire of a server, of one that has agreed on compression, or has not.
     pub(super) fn wire(&self, state: &State) -> &Bytes {
         if !state.may_deflate(self.payload().len()) {
