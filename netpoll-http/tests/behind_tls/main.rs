@@ -43,3 +43,6 @@ mod vanishing;
 mod verdict;
 #[path = "../conformance/volume.rs"]
 mod volume;
+
+/// Its handlers have bodies as a whole.
+const READS_BODIES: bool = false;
