@@ -150,6 +150,7 @@ impl Phase {
 impl<S: Service> Http<S> {
     /// Calls a handler that reads the body behind this head.
     #[expect(clippy::too_many_arguments, reason = "one call, which names them")]
+    #[inline(never)]
     pub(super) fn begin_intake(
         &mut self,
         conn: &mut Conn<'_>,
@@ -199,6 +200,7 @@ impl<S: Service> Http<S> {
     }
 
     /// Takes in more of a body that is read, and lets whoever waits for it go on.
+    #[inline(never)]
     pub(super) fn take_in(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Step {
         let (half_closed, buffer_bytes_max) = (self.half_closed, self.worker.limits.body_buffer_bytes);
         loop {
@@ -240,6 +242,7 @@ impl<S: Service> Http<S> {
     }
 
     /// Whose time it is, and whether the connection is read: behind everything that may have changed it.
+    #[inline(never)]
     pub(super) fn tend(&mut self, conn: &mut Conn<'_>) -> Flow {
         let limits = &self.worker.limits;
         let is_waiting = matches!(self.phase, Phase::Waiting(_));

@@ -36,7 +36,7 @@ pub use decoded::{Decoded, Decoding};
 /// | `Fn(&Request) -> impl IntoResponse` | borrowed | nothing is allocated |
 /// | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
 /// | `async Fn(Request, BodyReader) -> impl IntoResponse` | owned; its [body](BodyReader) is read while it arrives | the same, and an allocation or two for each piece |
-/// | [`sink`]`(Fn(&Request) -> Result<impl BodySink, Error>)` | borrowed; its body is [handed over](BodySink) while it arrives | a copy of the head, the sink |
+/// | [`sink`]`(Fn(&Request) -> Result<impl BodySink, Error>)` | borrowed; its body is [handed over](crate::BodySink) while it arrives | a copy of the head, the sink |
 /// | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
 /// | [`Files`](crate::Files) | borrowed | as it says |
 /// | any of these [with limits](Self::limits) | | |
