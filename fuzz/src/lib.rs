@@ -7,6 +7,7 @@ pub mod proxy_header;
 pub mod request_head;
 pub mod target_query;
 pub mod timer_wheel;
+pub mod tls_records;
 pub mod write_queue;
 pub mod ws_handshake;
 pub mod ws_inflate;
@@ -30,5 +31,5 @@ mod replay {
     macro_rules! replayed {
         ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
     }
-    replayed!(framing_chunked http_machine key_slab proxy_header request_head target_query timer_wheel write_queue ws_handshake ws_inflate ws_reader);
+    replayed!(framing_chunked http_machine key_slab proxy_header request_head target_query timer_wheel tls_records write_queue ws_handshake ws_inflate ws_reader);
 }
