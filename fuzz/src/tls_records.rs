@@ -49,7 +49,8 @@ struct Client {
     /// On its way, and not sent yet.
     wire: Vec<u8>,
     said: Vec<u8>,
-    has_failed: bool,
+    /// It has failed, or said its last word: it hears nothing more.
+    is_over: bool,
 }
 
 impl Client {
@@ -62,14 +63,13 @@ impl Client {
     fn hear(&mut self, sim: &mut Sim) {
         let came = sim.take_received(self.peer);
         let mut rest = &came[..];
-        while !self.has_failed && !rest.is_empty() && self.tls.read_tls(&mut rest).is_ok_and(|read| read > 0)
-        {
+        while !self.is_over && !rest.is_empty() && self.tls.read_tls(&mut rest).is_ok_and(|read| read > 0) {
             match self.tls.process_new_packets() {
                 Ok(state) => {
                     let mut plain = vec![0; state.plaintext_bytes_to_read()];
                     self.tls.reader().read_exact(&mut plain).unwrap();
                 }
-                Err(_) => self.has_failed = true,
+                Err(_) => self.is_over = true,
             }
         }
         self.collect();
@@ -88,7 +88,7 @@ pub fn run(data: &[u8]) {
     });
     let tls = ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap();
     let peer = sim.connect(listener);
-    let mut client = Client { tls, peer, wire: Vec::new(), said: Vec::new(), has_failed: false };
+    let mut client = Client { tls, peer, wire: Vec::new(), said: Vec::new(), is_over: false };
     client.collect();
     for order in data.chunks(3) {
         let [what, a, b] = [0, 1, 2].map(|at| order.get(at).copied().unwrap_or(0));
@@ -104,13 +104,16 @@ pub fn run(data: &[u8]) {
             }
             4 | 5 => sim.settle(),
             6 => _ = sim.turn(),
-            7 => {
+            7 if !client.is_over => {
                 let text: Vec<u8> = (0..usize::from(a) * 4).map(|at| at as u8 ^ b).collect();
                 client.said.extend(&text);
                 client.tls.writer().write_all(&text).unwrap();
             }
-            8 => drop(client.tls.refresh_traffic_keys()),
-            9 => client.tls.send_close_notify(),
+            8 if !client.is_over => drop(client.tls.refresh_traffic_keys()),
+            9 if !client.is_over => {
+                client.tls.send_close_notify();
+                client.is_over = true;
+            }
             10 if !client.wire.is_empty() => client.wire[at] ^= b,
             11 => client.wire.insert(at, b),
             12 => {
