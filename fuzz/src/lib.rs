@@ -9,6 +9,7 @@ pub mod proxy_header;
 pub mod request_head;
 pub mod target_query;
 pub mod timer_wheel;
+pub mod tls_records;
 pub mod write_queue;
 pub mod ws_handshake;
 pub mod ws_inflate;
@@ -32,5 +33,5 @@ mod replay {
     macro_rules! replayed {
         ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
     }
-    replayed!(content_coding framing_chunked http_machine key_slab multipart proxy_header request_head target_query timer_wheel write_queue ws_handshake ws_inflate ws_reader);
+    replayed!(content_coding framing_chunked http_machine key_slab multipart proxy_header request_head target_query timer_wheel tls_records write_queue ws_handshake ws_inflate ws_reader);
 }

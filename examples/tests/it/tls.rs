@@ -101,6 +101,42 @@ fn certificates_are_read_again_on_sighup_and_sigterm_ends_it() {
 }
 
 #[test]
+fn a_storm_of_sighup_while_it_drains_ends_nobody() {
+    let mut command = Command::new(MINI_PROGRAM);
+    command
+        .args(["--addr", "127.0.0.1:0", "--workers", "4", "--drain", "60", "--tls-cert"])
+        .arg(pem("server.pem"));
+    command.arg("--tls-key").arg(pem("server-key.pem"));
+    let (mut program, _errors) = Program::spawn_heard(&mut command);
+    let pid = program.pid().to_string();
+    let hang_up = |times: usize| {
+        for _ in 0..times {
+            let killed = Command::new("kill").args(["-HUP", &pid]).status();
+            assert!(killed.unwrap().success());
+        }
+    };
+    // One after the other they are through, and so are the workers that they are on.
+    let mut clients: Vec<_> = (0..6).map(|_| connect(&program)).collect();
+    let head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n";
+    for client in &mut clients {
+        ask(client, GET);
+        client.write_all(format!("{head}a").as_bytes()).unwrap();
+    }
+    hang_up(3);
+    program.ask_to_end();
+    while let Some(mut client) = clients.pop() {
+        hang_up(40);
+        client.write_all(b"b").unwrap();
+        let mut heard = String::new();
+        // To the `close_notify`, without which it would be an error.
+        client.read_to_string(&mut heard).unwrap();
+        assert!(heard.ends_with("ab"), "{heard}");
+    }
+    let (_, status) = program.wait();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn a_certificate_of_its_own_is_the_one_whose_fingerprint_is_printed() {
     let arguments = ["--addr", "127.0.0.1:0", "--workers", "1", "--tls-self-signed"];
     let mut program = Program::start(MINI_PROGRAM, &arguments);

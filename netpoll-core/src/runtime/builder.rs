@@ -499,6 +499,13 @@ impl Builder {
         self
     }
 
+    /// This one does not stop, whichever others do: for who has something else to do with it.
+    #[must_use]
+    pub fn without_stop_signal(mut self, signal: StopSignal) -> Self {
+        self.stop_signals.retain(|other| *other != signal);
+        self
+    }
+
     /// Settings of all UDP sockets. Default [`UdpOptions::default`].
     #[must_use]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
@@ -576,5 +583,18 @@ impl Builder {
             WaitStrategy::KernelBusyPoll { budget: 0, .. } => invalid("budget of KernelBusyPoll is zero"),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Runtime;
+    use super::StopSignal::{HangUp, Interrupt, Terminate};
+
+    #[test]
+    fn a_signal_that_is_left_out_leaves_the_others_as_they_were_chosen() {
+        assert_eq!(Runtime::builder().without_stop_signal(HangUp).stop_signals, [Interrupt, Terminate]);
+        let builder = Runtime::builder().stop_signals([Terminate, HangUp]).without_stop_signal(HangUp);
+        assert_eq!(builder.stop_signals, [Terminate]);
     }
 }

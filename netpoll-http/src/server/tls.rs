@@ -41,7 +41,7 @@ impl Edge {
         })?;
         // From here on the signal ends nobody: the workers hear it later, and miss none.
         let hangups = Mutex::new(Some(signal::hangup()?));
-        let builder = builder.stop_signals([StopSignal::Interrupt, StopSignal::Terminate]);
+        let builder = builder.without_stop_signal(StopSignal::HangUp);
         Ok(builder.on_start(move |_info, _commands| {
             // The first worker that starts listens for all.
             let Some(mut hangups) = hangups.lock().unwrap_or_else(PoisonError::into_inner).take() else {
