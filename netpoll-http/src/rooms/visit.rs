@@ -104,13 +104,24 @@ impl Delivery {
                     return stop;
                 }
             }
-            if read.is_complete {
-                return match place.next <= read.head {
-                    true => self.missing(socket, place, read.head, read.lost),
-                    false => Stop::UpToDate,
-                };
+            if !read.is_complete {
+                continue;
             }
+            // What came last may be gone already.
+            let is_missing = place.next <= read.head;
+            return match () {
+                () if !is_missing => Stop::UpToDate,
+                () if !self.may_go_on(socket, 0, is_missing) => Stop::NoRoom,
+                () => self.missing(socket, place, read.head, read.lost),
+            };
         }
+    }
+
+    /// There is room for so much, or it is not to go on in any case.
+    fn may_go_on(&self, socket: &WebSocket<'_, '_>, bytes: usize, is_missing: bool) -> bool {
+        let Settings { queued_bytes_max, behind, .. } = self.rooms.0.settings;
+        let queued = socket.queued_bytes();
+        queued == 0 || queued + bytes <= queued_bytes_max || is_missing && behind == Behind::Disconnect
     }
 
     /// Nothing is looked for that would not leave, but what it may not miss.
@@ -134,10 +145,8 @@ impl Delivery {
         message: &Numbered,
         lost: u64,
     ) -> Option<Stop> {
-        let Settings { queued_bytes_max, behind, .. } = self.rooms.0.settings;
-        let (queued, is_missing) = (socket.queued_bytes(), message.sequence > place.next);
-        let has_room = queued == 0 || queued + message.frame.wire_bytes() <= queued_bytes_max;
-        if !(has_room || is_missing && behind == Behind::Disconnect) {
+        let is_missing = message.sequence > place.next;
+        if !self.may_go_on(socket, message.frame.wire_bytes(), is_missing) {
             return Some(Stop::NoRoom);
         }
         if is_missing {

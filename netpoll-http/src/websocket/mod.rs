@@ -113,7 +113,8 @@ pub trait Handler: 'static {
     }
 
     /// Another connection, a timer or a thread has sent it a value ([`Commands::tell`], [`Handle::tell`](netpoll_core::Handle::tell)), and it is no
-    /// [`Frame`]: those are sent to the peer without a callback. The default drops it.
+    /// [`Frame`]: those are sent to the peer without a callback. A member of a [room](crate::rooms) is told of each [`Gap`](crate::rooms::Gap) so. The default
+    /// drops it.
     fn told(&mut self, socket: &mut WebSocket<'_, '_>, value: netpoll_core::Message) {
         let _ = socket;
         drop(value);

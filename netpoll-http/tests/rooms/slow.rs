@@ -194,3 +194,21 @@ fn a_hundred_that_do_not_read_do_not_hold_up_the_others_and_their_memory_is_boun
     client.run();
     assert_eq!((rooms.members("a"), client.stats().held_output_bytes), (20, 0));
 }
+
+#[test]
+fn what_a_program_says_of_gaps_does_not_pile_up_where_nobody_reads() {
+    // Nothing is remembered, so all is missing at once, for everybody.
+    let settings = Settings { history_messages: 0, history_bytes: 0, burst_bytes_max: 0, ..SETTINGS };
+    let (rooms, client, mut slow, mut fast) = site(settings);
+    slow.set_window(1000);
+    for number in 0..10_000 {
+        publish_long(&rooms, "a", [number]);
+        client.run();
+        let got = heard(&mut fast);
+        assert_eq!(got, [format!("> gap {number}..{}", number + 1)]);
+    }
+    let held = client.stats().held_output_bytes;
+    assert!(held < 50_000, "{held} bytes wait");
+    let all = catches_up(&client, &mut slow);
+    assert_eq!(account(&all, 10_000).0.len(), 0);
+}
