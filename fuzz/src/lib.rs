@@ -1,8 +1,10 @@
 //! What each fuzz target does with its bytes, callable from plain tests.
 
+pub mod content_coding;
 pub mod framing_chunked;
 pub mod http_machine;
 pub mod key_slab;
+pub mod multipart;
 pub mod proxy_header;
 pub mod request_head;
 pub mod target_query;
@@ -30,5 +32,5 @@ mod replay {
     macro_rules! replayed {
         ($($target:ident)*) => { $(#[test] fn $target() { corpus(stringify!($target), crate::$target::run) })* };
     }
-    replayed!(framing_chunked http_machine key_slab proxy_header request_head target_query timer_wheel write_queue ws_handshake ws_inflate ws_reader);
+    replayed!(content_coding framing_chunked http_machine key_slab multipart proxy_header request_head target_query timer_wheel write_queue ws_handshake ws_inflate ws_reader);
 }

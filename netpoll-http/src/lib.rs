@@ -44,8 +44,8 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files` → `handler`, `layer` → `h1` → `message` →
-//! `wire`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
+//! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files`, `events`, `multipart` → `handler`, `layer` → `h1` → `message` →
+//! `wire`, `coding`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
 //! # Strict
@@ -55,6 +55,10 @@
 
 #![forbid(unsafe_code)]
 
+// The room is complete by itself: what a coding is called has more users with the feature.
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+mod coding;
+mod events;
 mod files;
 mod h1;
 mod handler;
@@ -66,6 +70,7 @@ mod log;
 #[path = "log_tracing.rs"]
 mod log;
 mod message;
+pub mod multipart;
 #[cfg(feature = "websocket")]
 pub mod rooms;
 pub mod router;
@@ -82,23 +87,30 @@ mod wire;
 #[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 mod ws;
 
+pub use coding::Coding;
+pub use events::{Event, Events};
 pub use files::Files;
 pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
 };
-pub use handler::{Endpoint, Handler, Limited};
+#[cfg(feature = "compression")]
+pub use handler::{Decoded, Decoding};
+pub use handler::{Endpoint, Handler, Limited, Sink, sink};
 pub use health::Health;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+#[cfg(feature = "compression")]
+pub use layer::Compress;
 pub use layer::{Forwarded, Hook, ParseNetworkError, RateLimit, Verdict};
 #[cfg(feature = "json")]
 pub use message::Json;
 pub use message::{
-    Body, BodyBuf, BodyStream, ClientAddr, Cookie, Error, Extensions, FromRequest, IntoResponse, Parts, Pull,
-    Replied, Reply, Request, RequestId, Response, ResponseError, RouteId, SameSite, Takeover, TraceContext,
-    Upgrade, errors,
+    Body, BodyBuf, BodyError, BodyReader, BodySink, BodyStream, Chunk, ClientAddr, Cookie, Delivery, Error,
+    Extensions, FromRequest, IntoResponse, OpenSink, Parts, Pull, Replied, Reply, Request, RequestId,
+    Response, ResponseError, RouteId, SameSite, Takeover, TraceContext, Upgrade, errors,
 };
 #[cfg(feature = "serde")]
 pub use message::{FIELDS_MAX, Form, Path, Query};
+pub use multipart::Multipart;
 pub use netpoll_core::{FileRange, Local};
 pub use router::{Params, Router};
 pub use server::{App, IntoService, Report, Running, Server, Worker};
@@ -115,10 +127,21 @@ pub mod internals {
         pub use crate::wire::*;
     }
 
+    /// Content codings, without I/O.
+    pub mod coding {
+        pub use crate::coding::*;
+    }
+
     /// The bytes of WebSocket, without I/O.
     #[cfg(feature = "websocket")]
     pub mod ws {
         pub use crate::ws::*;
+    }
+
+    /// The bytes of forms with files, without I/O.
+    pub mod multipart {
+        pub use crate::multipart::MultipartLimits;
+        pub use crate::multipart::internals::*;
     }
 
     /// The access log between its threads.

@@ -7,6 +7,8 @@
 //! it captures need not be `Send`.
 
 mod on_workers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::any::Any;
 use std::fmt;
@@ -18,7 +20,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_core::{Address, Builder, Handle, Peer, Proxied, Runtime, Target, WorkerInfo, Workers, task};
+use netpoll_core::{
+    Address, Builder, Handle, Peer, Protocol, Proxied, Runtime, Target, WorkerInfo, Workers, task,
+};
 
 use crate::h1::{Completed, Http, Limits, Personal, ServerHeader, Service, Watcher};
 #[cfg(doc)]
@@ -109,6 +113,8 @@ pub struct Server {
     admin: Option<Admin>,
     /// Clients of the service come through proxies that say who they are.
     proxied: bool,
+    #[cfg(feature = "tls")]
+    edge: tls::Edge,
     settings: Settings,
     builder: Builder,
     on_workers: Vec<OnWorkers>,
@@ -186,6 +192,32 @@ enum At {
     Socket(OwnedFd),
 }
 
+impl At {
+    /// Serves these protocols there.
+    fn listen<A, P>(
+        self,
+        builder: Builder,
+        proxied: bool,
+        protocols: impl Fn(&WorkerInfo) -> io::Result<A> + Send + Sync + 'static,
+    ) -> io::Result<Builder>
+    where
+        A: FnMut(Peer) -> P + 'static,
+        P: Protocol,
+    {
+        if proxied {
+            let behind_proxies = move |info: &WorkerInfo| protocols(info).map(Proxied::accept);
+            return match self {
+                Self::Address(addr) => builder.try_listen(addr, behind_proxies),
+                Self::Socket(socket) => builder.try_listen_on(socket, behind_proxies),
+            };
+        }
+        match self {
+            Self::Address(addr) => builder.try_listen(addr, protocols),
+            Self::Socket(socket) => builder.try_listen_on(socket, protocols),
+        }
+    }
+}
+
 impl fmt::Debug for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -236,6 +268,8 @@ impl Server {
             reserved: None,
             admin: None,
             proxied: false,
+            #[cfg(feature = "tls")]
+            edge: tls::Edge::default(),
             settings: Settings::default(),
             builder: Runtime::builder(),
             on_workers: Vec::new(),
@@ -660,6 +694,8 @@ where
                 "this app has no address: use Server::bind(..)?.app(..)",
             )
         })?;
+        #[cfg(feature = "tls")]
+        let edge = server.edge;
         let Server { at, reserved, admin, proxied, settings, mut builder, .. } = server;
         for each in self.on_workers {
             builder = each.build(builder);
@@ -677,19 +713,14 @@ where
         if let Some(addr) = reserved {
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
         }
-        if proxied {
-            let behind_proxies = move |info: &WorkerInfo| protocols(info).map(Proxied::accept);
-            builder = match at {
-                At::Address(addr) => builder.try_listen(addr, behind_proxies),
-                At::Socket(socket) => builder.try_listen_on(socket, behind_proxies),
-            }?;
-            return Ok((builder, beside));
+        #[cfg(feature = "tls")]
+        if let Some(tls) = edge.tls() {
+            let builder = edge.reload_on_hangup(builder)?;
+            return Ok((at.listen(builder, proxied, tls::behind(tls, protocols))?, beside));
         }
-        builder = match at {
-            At::Address(addr) => builder.try_listen(addr, protocols),
-            At::Socket(socket) => builder.try_listen_on(socket, protocols),
-        }?;
-        Ok((builder, beside))
+        #[cfg(feature = "tls")]
+        let builder = edge.reload_on_hangup(builder)?;
+        Ok((at.listen(builder, proxied, protocols)?, beside))
     }
 }
 

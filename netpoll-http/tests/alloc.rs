@@ -8,8 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use netpoll_http::{
-    AccessLog, App, Json, LogFormat, Metrics, Reply, Request, RequestId, Router, StatusCode, TestConnection,
-    TraceContext,
+    AccessLog, App, BodyReader, BodySink, Error, IntoResponse, Json, LogFormat, Metrics, Reply, Request,
+    RequestId, Response, Router, StatusCode, TestConnection, TraceContext, sink,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,48 @@ fn a_warm_synchronous_request_allocates_nothing() {
     // The copy of the request, its shared owner, the future, and the answer behind a pointer.
     let asynchronous = allocations(&mut connection, format!("GET /async HTTP/1.1\r\n{head}\r\n").as_bytes());
     assert!(asynchronous <= 4.0, "{asynchronous} for an asynchronous handler that is ready at once");
+}
+
+#[test]
+fn pieces_of_a_body_cost_a_sink_nothing_and_a_reader_two_allocations_each() {
+    struct Sum(u64);
+    impl BodySink for Sum {
+        fn chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
+            self.0 += chunk.len() as u64;
+            Ok(())
+        }
+        fn end(self, _: &Request<'_>) -> impl IntoResponse {
+            (self.0 > 0).then_some("some")
+        }
+    }
+    let read = async |_: Request, mut body: BodyReader| {
+        while body.chunk().await?.is_some() {}
+        Ok("read")
+    };
+    let echo = async |_: Request, body: BodyReader| Response::bytes(body);
+    let router = move |_: &_| {
+        Router::new().post("/sink", sink(|_: &Request| Ok(Sum(0)))).post("/read", read).post("/echo", echo)
+    };
+    let client = App::new(router).test();
+    for (path, each) in [("/sink", 0), ("/read", 2), ("/echo", 0)] {
+        let mut connection = client.connect();
+        let (piece, mut received) = ([b'x'; 8000], Vec::with_capacity(1 << 20));
+        let mut upload = |pieces: usize| {
+            let length = pieces * piece.len();
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            let before = ALLOCATIONS.get();
+            connection.send(head.as_bytes());
+            (0..pieces).for_each(|_| connection.send(&piece));
+            received.clear();
+            connection.drain_received(&mut received);
+            assert!(received.starts_with(b"HTTP/1.1 200 OK"));
+            ALLOCATIONS.get() - before
+        };
+        (0..20).for_each(|_| _ = upload(10));
+        let (few, many) = (upload(10), upload(60));
+        // The blocks of a long answer may grow once or twice.
+        assert!(many - few <= 50 * each + 5, "{path}: {few} for ten pieces, {many} for sixty");
+    }
 }
 
 #[cfg(all(feature = "internals", feature = "websocket"))]

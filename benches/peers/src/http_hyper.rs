@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
@@ -60,6 +61,11 @@ fn http() -> http1::Builder {
 async fn connection(http: http1::Builder, stream: TcpStream) {
     // A client that hangs up in the middle is no news here.
     drop(http.serve_connection(TokioIo::new(stream), service_fn(answer)).await);
+}
+
+/// The same on any other stream.
+pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    drop(http().serve_connection(TokioIo::new(stream), service_fn(answer)).await);
 }
 
 async fn answer(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {

@@ -32,8 +32,8 @@ use netpoll_core::task::spawn_local;
 use netpoll_core::time::{sleep, timeout};
 use netpoll_http::explore::{Dice, Exploration, Question};
 use netpoll_http::{
-    Body, BodyBuf, Limits, Method, Pull, Reply, Request, Response, Router, StatusCode, TestClient,
-    TestResponse,
+    Body, BodyBuf, BodyReader, BodySink, IntoResponse, Limits, Method, Pull, Reply, Request, Response,
+    Router, StatusCode, TestClient, TestResponse, sink,
 };
 
 use crate::app::App;
@@ -155,6 +155,16 @@ fn service() -> Exploration<'static> {
             let (body, chunk) = (body(dice), 1 + dice.below(1500));
             Question::new(&Method::POST, "/later").chunked(body.clone(), chunk).answered(200, body)
         })
+        .ask(|dice| {
+            let (body, chunk) = (body(dice), 1 + dice.below(1500));
+            let path = ["/read", "/mirror", "/pour"][dice.below(3)];
+            let question = Question::new(&Method::POST, path);
+            let question = match dice.below(2) {
+                0 => question.body(body.clone()),
+                _ => question.chunked(body.clone(), chunk),
+            };
+            question.answered(200, body)
+        })
         .ask(|_| Question::new(&Method::HEAD, "/text/7").answered(200, ""))
         .ask(|_| Question::get("/nowhere").status(404))
         .ask(|_| Question::post("/text/7", "a body that nobody reads").status(405))
@@ -171,6 +181,7 @@ fn serve(mut options: Options) -> TestClient {
     options.limits.write_low_bytes = 2 * 1024;
     let mut limits = Limits::default();
     limits.requests_per_turn = Some(3);
+    limits.body_buffer_bytes = 500;
     let router = |_: &netpoll_http::Worker| {
         Router::new()
             .get("/text/{n}", |req: &Request| req.param::<String>("n"))
@@ -215,8 +226,33 @@ fn serve(mut options: Options) -> TestClient {
                 sleep(Duration::from_millis(3)).await;
                 req.body_bytes()
             })
+            .post("/read", async |_: Request, mut body: BodyReader| {
+                let mut all = Vec::new();
+                while let Some(chunk) = body.chunk().await? {
+                    all.extend_from_slice(&chunk);
+                    sleep(Duration::from_millis(chunk.len() as u64 % 3)).await;
+                }
+                Ok(all)
+            })
+            .post("/mirror", async |_: Request, body: BodyReader| Response::bytes(body))
+            .post("/pour", sink(|_: &Request| Ok(Poured::default())))
     };
     netpoll_http::App::new(router).limits(limits).test_with(options)
+}
+
+/// A body that has come by callbacks.
+#[derive(Default)]
+struct Poured(Vec<u8>);
+
+impl BodySink for Poured {
+    fn chunk(&mut self, chunk: &[u8]) -> Result<(), netpoll_http::Error> {
+        self.0.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn end(self, _: &Request<'_>) -> impl IntoResponse {
+        self.0
+    }
 }
 
 /// A body of so many letters, in pieces, which sometimes has to wait.

@@ -76,11 +76,23 @@ pub async fn login<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<Respo
     let openid = app.platform.exchange(login.code).await?;
     let token = app.sessions.open(Token::random()?, Arc::clone(&openid), Instant::now()).to_string();
     let expires_in = SESSION_TIME.as_secs();
-    let cookie = format!("session={token}; Path=/; Max-Age={expires_in}; HttpOnly; SameSite=Lax");
+    let secure = if is_secure(req) { "; Secure" } else { "" };
+    let cookie = format!("session={token}; Path=/; Max-Age={expires_in}; HttpOnly; SameSite=Lax{secure}");
     Json(Session { token, openid, expires_in })
         .into_response()
         .header("set-cookie", cookie)?
         .header("cache-control", "no-store")
+}
+
+/// It came by TLS, and so should all that follow.
+#[cfg(feature = "tls")]
+fn is_secure(req: &Request<'_>) -> bool {
+    req.tls().is_some()
+}
+
+#[cfg(not(feature = "tls"))]
+fn is_secure(_req: &Request<'_>) -> bool {
+    false
 }
 
 /// Questions that may wait for the stand-in; more are refused. A login a microsecond, for a millisecond.

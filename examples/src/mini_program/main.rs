@@ -14,6 +14,7 @@
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
 //! | `stats` | the ledger as JSON and as a page |
+//! | `tls` | the certificate that clients are shown |
 //! | `page`, `pages/` | what browsers get |
 //!
 //! Everything is kept in memory and bounded by a named limit; nothing survives a restart.
@@ -27,6 +28,8 @@ mod page;
 mod session;
 mod sources;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 mod values;
 
 use std::io::{self, Write};
@@ -111,6 +114,7 @@ fn serve(options: &Options) -> Result<(), Failure> {
         server = server.on_complete(metrics.hook());
         server = server.admin(addr, move |worker| operators::router(worker, &metrics, started))?;
     }
+    let (server, certificate) = behind_tls(server, options)?;
     let running = server
         .limits(options.limits.clone())
         .server_header(options.server_header.clone())
@@ -131,15 +135,16 @@ fn serve(options: &Options) -> Result<(), Failure> {
         1 => "1 worker".to_owned(),
         count => format!("{count} workers"),
     };
-    let operators = running.admin_addr().map(|addr| format!("operators are served on {}\n", shown(&addr)));
+    let operators =
+        running.admin_addr().map(|addr| format!("operators are served on {}\n", shown(&addr, false)));
     say(&format!(
-        "mini-program listens on {} ({workers}, budget {}, wait {}, backend {})\n{}{}",
-        shown(&addr),
+        "mini-program listens on {} ({workers}, budget {}, wait {}, backend {})\n{certificate}{}{}",
+        shown(&addr, options.certificate.is_some()),
         setup.budget,
         setup.wait,
         setup.backend,
         operators.unwrap_or_default(),
-        to_try(&addr),
+        to_try(&addr, options.certificate.is_some()),
     ));
     let report = running.wait()?;
     let stats = report.stats;
@@ -149,8 +154,29 @@ fn serve(options: &Options) -> Result<(), Failure> {
 }
 
 /// An address as one would paste it.
-fn shown(addr: &Address) -> String {
-    if addr.is_unix() { addr.to_string() } else { format!("http://{addr}") }
+fn shown(addr: &Address, has_tls: bool) -> String {
+    match (addr.is_unix(), has_tls) {
+        (true, _) => addr.to_string(),
+        (false, true) => format!("https://{addr}"),
+        (false, false) => format!("http://{addr}"),
+    }
+}
+
+/// The server behind TLS, if it is to be, and a line to say about that.
+#[cfg(feature = "tls")]
+fn behind_tls(server: Server, options: &Options) -> io::Result<(Server, String)> {
+    tls::behind(server, options, |read| match read {
+        Ok(()) => complain("the certificates were read again"),
+        Err(error) => complain(&format!("the certificates are the old ones: {error}")),
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+fn behind_tls(server: Server, options: &Options) -> io::Result<(Server, String)> {
+    match options.certificate {
+        None => Ok((server, String::new())),
+        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "this program was built without TLS")),
+    }
 }
 
 /// What became of a process that wanted to take over.
@@ -168,8 +194,10 @@ fn complain(text: &str) {
 }
 
 /// Two lines to paste into a shell on the same machine; a browser finds the way by itself, but to no Unix socket.
-fn to_try(addr: &Address) -> String {
+fn to_try(addr: &Address, has_tls: bool) -> String {
     let how = if addr.is_unix() { "Try it" } else { "Open it in a browser, or try it here" };
+    // Its certificate may be for another name than this machine's own.
+    let (curl, scheme) = if has_tls { ("curl --insecure", "https") } else { ("curl", "http") };
     let url = match (addr.as_socket_addr(), addr.as_unix()) {
         (Some(mut addr), _) => {
             match addr.ip() {
@@ -177,20 +205,20 @@ fn to_try(addr: &Address) -> String {
                 IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
                 _ => {}
             }
-            format!("'http://{addr}")
+            format!("{curl} '{scheme}://{addr}")
         }
         (None, Some(name)) => {
             let how = if name.as_path().is_some() { "--unix-socket" } else { "--abstract-unix-socket" };
             let name = addr.to_string();
             let name = name.trim_start_matches("unix:").trim_start_matches('@');
-            format!("{how} '{name}' 'http://localhost")
+            format!("{curl} {how} '{name}' '{scheme}://localhost")
         }
-        (None, None) => format!("'http://{addr}"),
+        (None, None) => format!("{curl} '{scheme}://{addr}"),
     };
     format!(
         "{how}, and end it with Ctrl-C:\n  \
-         curl {url}/json'\n  \
-         curl {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
+         {url}/json'\n  \
+         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
     )
 }
 
@@ -206,12 +234,14 @@ mod tests {
 
     #[test]
     fn the_lines_to_try_name_an_address_that_can_be_connected_to() {
-        let try_it = |addr: &str| to_try(&addr.parse().unwrap());
+        let try_it = |addr: &str| to_try(&addr.parse().unwrap(), false);
         assert!(try_it("0.0.0.0:80").contains("'http://127.0.0.1:80/json'"));
         assert!(try_it("[::]:80").contains("'http://[::1]:80/json'"));
         assert!(try_it("10.0.0.1:80").contains("'http://10.0.0.1:80/json'"));
         assert!(
             try_it("unix:/run/x.sock").contains("curl --unix-socket '/run/x.sock' 'http://localhost/json'")
         );
+        let with_tls = to_try(&"0.0.0.0:443".parse().unwrap(), true);
+        assert!(with_tls.contains("curl --insecure 'https://127.0.0.1:443/login' -H"), "{with_tls}");
     }
 }

@@ -13,8 +13,8 @@ use netpoll_http::{Limits, ServerHeader};
 
 use crate::sources::{Asked, Names, Setting, Wrong};
 use crate::values::{
-    address, at_least_one, cpu_list, parsed, rate, seconds, server_header, socket_path, some_seconds,
-    worker_count,
+    address, at_least_one, cpu_list, parsed, rate, seconds, server_header, socket_path, some_path,
+    some_seconds, worker_count,
 };
 
 /// What `--help` prints.
@@ -36,6 +36,8 @@ const NAMES: Names = Names {
         "admin",
         "stuck-turn",
         "server-header",
+        "tls-cert",
+        "tls-key",
         "head-timeout",
         "idle-timeout",
         "body-bytes-max",
@@ -46,7 +48,7 @@ const NAMES: Names = Names {
         "connections-per-address",
         "rate-limit",
     ],
-    switches: &["share-port"],
+    switches: &["share-port", "tls-self-signed"],
 };
 
 /// What the command line asks for.
@@ -54,6 +56,17 @@ pub enum Command {
     Help,
     Version,
     Serve(Box<Options>),
+}
+
+/// What clients are shown.
+#[derive(Debug, PartialEq)]
+pub enum Certificate {
+    /// Made at the start, and trusted by nobody.
+    OfItsOwn,
+    Files {
+        chain: PathBuf,
+        key: PathBuf,
+    },
 }
 
 /// Settings of the server.
@@ -77,6 +90,8 @@ pub struct Options {
     pub admin: Option<Address>,
     pub server_header: ServerHeader,
     pub rate_limit: Option<u32>,
+    /// None without TLS.
+    pub certificate: Option<Certificate>,
 }
 
 /// Reads the arguments behind the program's name, the environment, and the file that one of them names.
@@ -101,7 +116,30 @@ pub fn parse(
         let (count, first, second) = (cpus.len(), origin("workers"), origin("cpus"));
         return Err(Wrong(format!("{first} {workers} does not fit the {count} CPUs of {second}")));
     }
+    options.certificate = certificate(&settings)?;
     Ok(Command::Serve(Box::new(options)))
+}
+
+/// What clients are shown. A file of certificates may have the key in it as well.
+fn certificate(settings: &[Setting]) -> Result<Option<Certificate>, Wrong> {
+    let last = |name| settings.iter().rfind(|setting| setting.name == name);
+    let is_of_its_own = match last("tls-self-signed") {
+        Some(setting) => setting.read(parsed)?,
+        None => false,
+    };
+    match (last("tls-cert"), last("tls-key"), is_of_its_own) {
+        (None, None, false) => Ok(None),
+        (None, None, true) => Ok(Some(Certificate::OfItsOwn)),
+        (Some(chain), _, true) => {
+            let wrong = format!("{} does not go with --tls-self-signed, which makes one", chain.origin);
+            Err(Wrong(wrong))
+        }
+        (None, Some(key), _) => Err(Wrong(format!("{} is the key of no --tls-cert", key.origin))),
+        (Some(chain), key, false) => Ok(Some(Certificate::Files {
+            chain: chain.read(some_path)?,
+            key: key.unwrap_or(chain).read(some_path)?,
+        })),
+    }
 }
 
 impl Options {
@@ -127,6 +165,7 @@ impl Options {
             admin: None,
             server_header: ServerHeader::default(),
             rate_limit: None,
+            certificate: None,
         }
     }
 
@@ -158,6 +197,8 @@ impl Options {
                 self.connections_per_address_max = Some(setting.read(at_least_one)?);
             }
             "rate-limit" => self.rate_limit = Some(setting.read(rate)?),
+            // They are one setting: see `certificate`.
+            "tls-cert" | "tls-key" | "tls-self-signed" => {}
             name => unreachable!("{name} is among the names and nobody reads it"),
         }
         Ok(())
@@ -236,6 +277,23 @@ mod tests {
     fn seconds_may_have_fractions_but_not_be_negative() {
         assert_eq!(read("--drain 0.25").unwrap().drain, Duration::from_millis(250));
         assert!(read("--drain=-1").is_err() && read("--drain nan").is_err() && read("--drain 1e99").is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_from_one_file_or_two_or_of_its_own() {
+        let certificate = |line: &str| read(line).unwrap().certificate;
+        let files = |chain: &str, key: &str| {
+            Some(Certificate::Files { chain: PathBuf::from(chain), key: PathBuf::from(key) })
+        };
+        assert_eq!(certificate(""), None);
+        assert_eq!(certificate("--tls-cert a"), files("a", "a"));
+        assert_eq!(certificate("--tls-key b --tls-cert a"), files("a", "b"));
+        assert_eq!(certificate("--tls-self-signed"), Some(Certificate::OfItsOwn));
+        assert_eq!(certificate("--tls-self-signed=false --tls-cert a"), files("a", "a"));
+        let said = |line: &str| read(line).err().unwrap();
+        assert_eq!(said("--tls-key b"), "--tls-key is the key of no --tls-cert");
+        assert!(said("--tls-cert a --tls-self-signed").starts_with("--tls-cert does not go with"));
+        assert_eq!(said("--tls-cert="), "--tls-cert \"\": must be the path of a file");
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub fn socket_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+pub fn some_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must be the path of a file".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
 pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(parsed(text)?)
         .map_err(|_| "must be a number of seconds, zero or more".to_owned())

@@ -16,4 +16,6 @@ mod settings;
 mod small;
 mod sockets;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod websocket_chat;

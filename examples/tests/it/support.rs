@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes a tenth of it; it ends a test that would hang.
@@ -41,6 +41,13 @@ impl Program {
             }
         };
         program
+    }
+
+    /// The same for one whose standard error is a pipe, which is the test's.
+    pub fn spawn_heard(command: &mut Command) -> (Self, ChildStderr) {
+        let mut program = Self::spawn(command.stderr(Stdio::piped()));
+        let errors = program.child.stderr.take().unwrap();
+        (program, errors)
     }
 
     /// Starts a program whose output goes elsewhere: nobody learns where it listens.

@@ -18,6 +18,9 @@ const HOLDING: u16 = HOLDING_LONG | YIELDED | BACKED_UP;
 /// What of that somebody has wanted, or may last for as long as others like.
 const HOLDING_LONG: u16 = PAUSED | HELD_BY_OTHERS | HELD_BY_TARGET;
 
+/// What a layer may leave whatever the limit is, in bytes, because it can do nothing with a part of it: the largest message of a handshake of TLS, and a record.
+const LAYER_INPUT_BYTES: usize = 96 * 1024;
+
 impl Stream {
     /// Input is being held back.
     #[inline]
@@ -200,7 +203,8 @@ impl Stream {
         if self.input.is_empty() || !self.phase.is_open() {
             return None;
         }
-        if asks_for_more && self.input.len() > cx.limits.input_bytes_max {
+        let least = if self.is_layered() { LAYER_INPUT_BYTES } else { 0 };
+        if asks_for_more && self.input.len() > cx.limits.input_bytes_max.max(least) {
             cx.agenda.stats.input_overflows += 1;
             return Some(End::reset(Lost::InputOverflow));
         }

@@ -446,6 +446,15 @@ impl Conn<'_> {
         self.cx.facts.iter().rev().find_map(|facts| Arc::clone(facts).downcast().ok())
     }
 
+    /// One more step of a handshake, if this turn has made fewer than so many.
+    #[cfg(feature = "tls")]
+    pub(crate) fn takes_handshake_step(&mut self, steps_max: usize) -> bool {
+        let steps = &mut self.cx.agenda.handshake_steps;
+        let takes = *steps < steps_max;
+        *steps += usize::from(takes);
+        takes
+    }
+
     /// The runtime is shutting down gracefully: finish and close.
     #[inline]
     #[must_use]

@@ -61,7 +61,8 @@ pub struct ConnLimits {
     pub memory_bytes_max: Option<usize>,
     /// Input, in bytes, that a protocol may leave when it asks for more; above it its connection is cut. Default 1 MiB. A protocol
     /// that needs larger messages consumes them piece by piece. Who gives way or pauses is not brought more than what its driver has
-    /// received by then, one share ([`Budget`](crate::Budget)) as a rule, and is judged when it goes on.
+    /// received by then, one share ([`Budget`](crate::Budget)) as a rule, and is judged when it goes on. Behind a [`Layer`](crate::Layer) it is the protocol above that is
+    /// judged, by what the layer has handed on; the layer itself may leave 96 KiB in any case, for records that are not whole yet.
     pub input_bytes_max: usize,
     /// How long a connection that is not in the middle of something may go on when a drain begins: what arrives within that time is
     /// served. Default 1 s: a request that was on its way arrives, with a retransmission. At most half of what is left of the drain, so

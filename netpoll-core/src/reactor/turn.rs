@@ -39,6 +39,8 @@ pub struct Agenda {
     pub stats: Stats,
     /// Messages of one connection that fit a turn: the poll budget's events.
     pub turn_budget: usize,
+    /// Steps of handshakes that this turn has made, each of which takes as long as a hundred messages.
+    pub handshake_steps: usize,
     /// Work of a turn above which it counts as long.
     pub long_turn: Duration,
     /// What all connections together may hold.
@@ -56,6 +58,7 @@ impl Agenda {
             dirty: VecDeque::new(),
             stats: Stats::default(),
             turn_budget: usize::MAX,
+            handshake_steps: 0,
             long_turn,
             memory_bytes_max,
             spike: Spike::default(),
@@ -226,6 +229,7 @@ impl<D: Driver, L> Reactor<D, L> {
     pub fn work<H: Host<Letter = L>>(&mut self, host: &mut H) -> Halfway {
         let limits = self.budget.limits();
         host.agenda().turn_budget = self.budget.messages();
+        host.agenda().handshake_steps = 0;
         let mut done = self.drain_mailbox(host);
         done += self.resume_ready(host, &limits);
         done += host.run_woken(self.driver.io());

@@ -113,6 +113,14 @@ impl TlsClientBuilder {
         self
     }
 
+    /// Steps that handshakes make in a turn of a worker, all of its connections together: behind so many they give way to everything else, and go on in the next turn. Default 16,
+    /// about 2 ms. A step is a record of the peer; a handshake has three of them, of which one takes nearly all of its time. Zero is taken as one.
+    #[must_use]
+    pub fn handshake_steps_per_turn(mut self, steps: usize) -> Self {
+        self.limits.steps_per_turn = steps.max(1);
+        self
+    }
+
     /// The client.
     ///
     /// # Errors

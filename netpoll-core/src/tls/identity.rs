@@ -21,11 +21,13 @@ use super::provider::provider;
 #[derive(Clone)]
 pub struct Identity {
     pub(super) key: Arc<CertifiedKey>,
+    /// Where they were read: certificates, key.
+    files: Option<(Arc<Path>, Arc<Path>)>,
 }
 
 impl Identity {
     /// From two PEM files: the certificates, that of the host itself first and those of its issuers behind it, and the private key (PKCS #8, SEC 1 or
-    /// PKCS #1, not encrypted). They may be one file. Read at once; the files are not looked at again.
+    /// PKCS #1, not encrypted). They may be one file. Read at once, and again by [`TlsServer::reload`](super::TlsServer::reload).
     ///
     /// # Errors
     /// A file that cannot be read, has no certificate or no key in it, or a key that is not that of the certificate. The text begins
@@ -35,10 +37,19 @@ impl Identity {
         let chain = read_certificates(certificates)?;
         let private =
             PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(key, "private key", error))?;
-        Self::new(chain, private).map_err(|error| {
+        let read = Self::new(chain, private).map_err(|error| {
             let text = format!("{} with {}: {error}", certificates.display(), key.display());
             io::Error::new(error.kind(), text)
-        })
+        })?;
+        Ok(Self { files: Some((certificates.into(), key.into())), ..read })
+    }
+
+    /// The same as it is in its files now; of one that was not read from files, itself.
+    pub(super) fn read_again(&self) -> io::Result<Self> {
+        match &self.files {
+            Some((certificates, key)) => Self::from_pem_files(certificates, key),
+            None => Ok(self.clone()),
+        }
     }
 
     /// From what a program has otherwise. Certificates as in [`from_pem_files`](Self::from_pem_files).
@@ -49,7 +60,16 @@ impl Identity {
         let key = CertifiedKey::from_der(certificates, key, &provider()).map_err(invalid)?;
         // Whether it is one is known when it is parsed; a client would be told in every handshake.
         ParsedCertificate::try_from(key.end_entity_cert().map_err(invalid)?).map_err(invalid)?;
-        Ok(Self { key: Arc::new(key) })
+        Ok(Self { key: Arc::new(key), files: None })
+    }
+
+    pub(super) fn is_from_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// It is this one, and not one with the same content.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.key, &other.key)
     }
 
     fn is_for(&self, name: &ServerName<'_>) -> bool {

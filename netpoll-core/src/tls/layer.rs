@@ -22,6 +22,7 @@ use rustls::unbuffered::{
 
 use super::facts::TlsFacts;
 use super::side::Side;
+use crate::clockwork::Instant;
 use crate::conn::{Conn, Flow, Input, Layer, Upper};
 
 /// Type, version and length of a record.
@@ -38,11 +39,12 @@ const MESSAGE_BYTES: usize = 256;
 pub struct HandshakeLimits {
     pub time: Duration,
     pub bytes_max: usize,
+    pub steps_per_turn: usize,
 }
 
 impl Default for HandshakeLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(10), bytes_max: 64 * 1024 }
+        Self { time: Duration::from_secs(10), bytes_max: 64 * 1024, steps_per_turn: 16 }
     }
 }
 
@@ -236,6 +238,13 @@ impl<S: Side> Layer for Tls<S> {
         while !self.has_ended && (!upper.is_open() || upper.takes_more(conn)) {
             let bytes = input.bytes_mut();
             let Some(record) = next_record(&bytes[self.held..]) else { break };
+            if !upper.is_open() && !conn.takes_handshake_step(self.limits.steps_per_turn) {
+                return Flow::Yield;
+            }
+            if !upper.is_open() {
+                // What a handshake that has failed, or a resolver that has panicked, has left is of another connection.
+                drop(S::take_named_host());
+            }
             let given = self.held + record;
             let done = match self.process(conn, &mut bytes[..given], upper) {
                 Ok(done) => done,
@@ -288,6 +297,15 @@ impl<S: Side> Layer for Tls<S> {
     fn deadline(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
         upper.fail(conn, io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"));
         Flow::Close
+    }
+
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        if !S::IS_ACCEPTED {
+            return None;
+        }
+        // The deadline was set when the connection opened.
+        let deadline = conn.deadline()?.duration_since(Instant::ZERO);
+        Some(Instant::ZERO.saturating_add(deadline.saturating_sub(self.limits.time)))
     }
 }
 

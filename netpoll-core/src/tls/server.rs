@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
@@ -12,7 +12,7 @@ use super::identity::{Identities, Identity, Remembering, invalid};
 use super::layer::{HandshakeLimits, Tls};
 use super::provider::{provider, ticketer};
 
-/// TLS for connections that are accepted. A clone is the same server.
+/// TLS for connections that are accepted. A clone is the same server: its certificates are renewed with those of all others.
 ///
 /// Sessions are resumed by tickets, one for each handshake: the client keeps the session, sealed by a key that all workers share, and no memory of it
 /// stays here. There is no early data (0-RTT), which could be replayed. TLS 1.3 and 1.2.
@@ -21,11 +21,34 @@ use super::provider::{provider, ticketer};
 #[derive(Clone)]
 pub struct TlsServer {
     shared: Arc<Shared>,
+    /// Which of the configurations is its own.
+    which: usize,
 }
 
 struct Shared {
-    config: RwLock<Arc<ServerConfig>>,
+    now: RwLock<Now>,
     limits: HandshakeLimits,
+}
+
+/// What connections begin with that begin now.
+struct Now {
+    /// One for each list of protocols that is offered.
+    configs: Vec<Arc<ServerConfig>>,
+    /// What it shows, unless rustls' own settings say that.
+    identities: Vec<Identity>,
+}
+
+impl Now {
+    /// The same with other identities. The key of the tickets stays.
+    fn show(&mut self, identities: Vec<Identity>) {
+        let shown = Arc::new(Remembering(Arc::new(Identities(identities.clone()))));
+        for config in &mut self.configs {
+            let mut next = ServerConfig::clone(config);
+            next.cert_resolver = Arc::clone(&shown) as _;
+            *config = Arc::new(next);
+        }
+        self.identities = identities;
+    }
 }
 
 impl TlsServer {
@@ -41,19 +64,30 @@ impl TlsServer {
     }
 
     /// A server with settings of rustls' own, for what the builder does not have. Its defaults are others than here: sessions are kept in a
-    /// cache of the process, behind a lock, and each handshake makes two tickets.
+    /// cache of the process, behind a lock, and each handshake makes two tickets. Early data is not taken, whatever they say.
     ///
     /// # Errors
     /// `InvalidData` if rustls does not take them.
     pub fn from_config(config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut config = Arc::unwrap_or_clone(config.into());
+        config.max_early_data_size = 0;
         config.cert_resolver = Arc::new(Remembering(config.cert_resolver));
-        Self::with(Arc::new(config), HandshakeLimits::default())
+        Self::with(config, Vec::new(), HandshakeLimits::default())
     }
 
-    fn with(config: Arc<ServerConfig>, limits: HandshakeLimits) -> io::Result<Self> {
+    fn with(config: ServerConfig, identities: Vec<Identity>, limits: HandshakeLimits) -> io::Result<Self> {
+        let config = Arc::new(config);
         UnbufferedServerConnection::new(Arc::clone(&config)).map_err(invalid)?;
-        Ok(Self { shared: Arc::new(Shared { config: RwLock::new(config), limits }) })
+        let now = RwLock::new(Now { configs: vec![config], identities });
+        Ok(Self { shared: Arc::new(Shared { now, limits }), which: 0 })
+    }
+
+    fn now(&self) -> RwLockReadGuard<'_, Now> {
+        self.shared.now.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Now> {
+        self.shared.now.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// TLS for one more connection.
@@ -87,7 +121,7 @@ impl TlsServer {
     /// If rustls does not take settings that it has taken before.
     #[must_use]
     pub fn layer(&self) -> Tls<UnbufferedServerConnection> {
-        let config = Arc::clone(&self.shared.config.read().unwrap_or_else(PoisonError::into_inner));
+        let config = Arc::clone(&self.now().configs[self.which]);
         let machine =
             UnbufferedServerConnection::new(config).expect("rustls has taken these settings before");
         Tls::new(machine, self.shared.limits)
@@ -102,11 +136,54 @@ impl TlsServer {
         if identities.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a TLS server has an identity"));
         }
-        let mut config = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = ServerConfig::clone(&config);
-        next.cert_resolver = Arc::new(Remembering(Arc::new(Identities(identities))));
-        *config = Arc::new(next);
+        self.change().show(identities);
         Ok(())
+    }
+
+    /// Reads the files of its identities again ([`Identity::from_pem_files`]), and shows what is in them from here on, as by [`replace`](Self::replace). Reads files, so it
+    /// blocks: on a worker it belongs into [`blocking::run`](crate::blocking::run).
+    ///
+    /// # Errors
+    /// That of the first file that cannot be read or is no good; then nothing changes, and the connections go on with what was there before. `InvalidInput` if
+    /// none of the identities is from files.
+    pub fn reload(&self) -> io::Result<()> {
+        loop {
+            let before = self.now().identities.clone();
+            if !before.iter().any(Identity::is_from_files) {
+                let why = "no identity of this TLS server is from files";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            let read = before.iter().map(Identity::read_again).collect::<io::Result<Vec<_>>>()?;
+            let mut now = self.change();
+            let is_as_before = now.identities.len() == before.len()
+                && now.identities.iter().zip(&before).all(|(now, before)| now.is(before));
+            if is_as_before {
+                now.show(read);
+                return Ok(());
+            }
+            // Somebody else was faster, and may have read older files, or shows others: what is there now is read.
+        }
+    }
+
+    /// The same server for a protocol that has a name, such as `http/1.1`: where the settings offer no protocols (ALPN) it offers these, and a client that wants
+    /// another one is refused in the handshake. The clones that there are offer what they did; certificates are renewed for all of them together.
+    #[must_use]
+    pub fn or_alpn<N: AsRef<[u8]>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        let mut now = self.change();
+        if !now.configs[self.which].alpn_protocols.is_empty() {
+            drop(now);
+            return self;
+        }
+        let mut config = ServerConfig::clone(&now.configs[self.which]);
+        config.alpn_protocols = names.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        let same = now.configs.iter().position(|other| other.alpn_protocols == config.alpn_protocols);
+        let which = same.unwrap_or_else(|| {
+            now.configs.push(Arc::new(config));
+            now.configs.len() - 1
+        });
+        drop(now);
+        self.which = which;
+        self
     }
 }
 
@@ -173,6 +250,14 @@ impl TlsServerBuilder {
         self
     }
 
+    /// Steps that handshakes make in a turn of a worker, all of its connections together: behind so many they give way to everything else, and go on in the next turn. Default 16,
+    /// about 2 ms. A step is a record of the peer; a handshake has three of them, of which one takes nearly all of its time. Zero is taken as one.
+    #[must_use]
+    pub fn handshake_steps_per_turn(mut self, steps: usize) -> Self {
+        self.limits.steps_per_turn = steps.max(1);
+        self
+    }
+
     /// The server.
     ///
     /// # Errors
@@ -190,13 +275,13 @@ impl TlsServerBuilder {
                 builder.with_client_cert_verifier(verifier.map_err(invalid)?)
             }
         };
-        let identities = Arc::new(Identities(self.identities));
-        let mut config = builder.with_cert_resolver(Arc::new(Remembering(identities)));
+        let shown = Arc::new(Identities(self.identities.clone()));
+        let mut config = builder.with_cert_resolver(Arc::new(Remembering(shown)));
         config.alpn_protocols = self.alpn;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer()?;
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
-        TlsServer::with(Arc::new(config), self.limits)
+        TlsServer::with(config, self.identities, self.limits)
     }
 }

@@ -14,6 +14,10 @@ pub trait Side: Deref<Target = UnbufferedConnectionCommon<Self::Data>> + Sealed 
     #[doc(hidden)]
     type Data;
 
+    /// Its connections are accepted: nobody here waits for them.
+    #[doc(hidden)]
+    const IS_ACCEPTED: bool;
+
     #[doc(hidden)]
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
@@ -24,6 +28,7 @@ pub trait Side: Deref<Target = UnbufferedConnectionCommon<Self::Data>> + Sealed 
 
 impl Side for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const IS_ACCEPTED: bool = true;
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
@@ -36,6 +41,7 @@ impl Side for UnbufferedServerConnection {
 
 impl Side for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const IS_ACCEPTED: bool = false;
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)

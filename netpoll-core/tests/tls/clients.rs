@@ -12,17 +12,10 @@ use netpoll_core::tls::rustls::{Error, ServerConfig, ServerConnection};
 use netpoll_core::tls::{TlsClient, TlsClientBuilder, roots_from_pem_file};
 use netpoll_core::{Bytes, Commands, Conn, ConnId, ConnectOptions, Flow, Input, Layered, Lost, Protocol};
 
-use crate::support::{Echo, Far, Log, identity, pem, roots, taken};
+use crate::support::{Echo, Far, Log, identity, pem, roots, server_config, taken};
 
-fn server_config() -> ServerConfig {
-    let key = PrivateKeyDer::from_pem_file(pem("server-key.pem")).unwrap();
-    let chain = vec![CertificateDer::from_pem_file(pem("server.pem")).unwrap()];
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+fn speaks_h2() -> ServerConfig {
+    let mut config = server_config();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
 }
@@ -70,7 +63,7 @@ fn a_client_talks_to_the_server_that_it_has_named() {
     for name in ["localhost", "192.0.2.1"] {
         let log = Log::default();
         let tls = client().alpn(["h2", "http/1.1"]).build().unwrap();
-        let mut dialed = Dialed::new(&tls, name, server_config(), Echo(Rc::clone(&log)));
+        let mut dialed = Dialed::new(&tls, name, speaks_h2(), Echo(Rc::clone(&log)));
         dialed.talk();
         let facts = r#"TLSv1_3 name None alpn Some("h2") certificates 1 resumed false"#;
         assert_eq!(taken(&log), [facts]);
@@ -111,7 +104,7 @@ fn a_server_that_is_somebody_else_or_nobody_knows_is_told_so_and_the_program_hea
     let ours = client().build().unwrap();
     for (tls, name) in [(&ours, "other.test"), (&stranger, "localhost")] {
         let reason = Rc::default();
-        let mut dialed = Dialed::new(tls, name, server_config(), Reason(Rc::clone(&reason)));
+        let mut dialed = Dialed::new(tls, name, speaks_h2(), Reason(Rc::clone(&reason)));
         dialed.talk();
         assert!(matches!(dialed.far.error, Some(Error::AlertReceived(_))), "{:?}", dialed.far.error);
         dialed.sim.advance(std::time::Duration::from_secs(20));
@@ -174,7 +167,6 @@ impl Protocol for Named {
 fn who_has_a_part_of_a_message_of_the_handshake_sends_all_the_same() {
     let id = Rc::<std::cell::Cell<Option<ConnId>>>::default();
     let mut config = server_config();
-    config.alpn_protocols.clear();
     config.max_fragment_size = Some(64);
     config.ticketer = ring::Ticketer::new().unwrap();
     let mut dialed = Dialed::new(&client().build().unwrap(), "localhost", config, Named(Rc::clone(&id)));

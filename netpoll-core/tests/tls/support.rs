@@ -9,8 +9,10 @@ use std::sync::Arc;
 use netpoll_core::sim::{ListenerId, Options, PeerId, Sim};
 use netpoll_core::tls::rustls::crypto::ring;
 use netpoll_core::tls::rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, Error, HandshakeKind, RootCertStore, SideData,
-    pki_types::ServerName,
+    ClientConfig, ClientConnection, ConnectionCommon, Error, HandshakeKind, RootCertStore, ServerConfig,
+    SideData,
+    pki_types::pem::PemObject,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 use netpoll_core::tls::{Identity, TlsFacts, TlsServer, TlsServerBuilder, roots_from_pem_file};
 use netpoll_core::{Commands, Conn, Flow, Input, Layered, Lost, Protocol};
@@ -79,6 +81,19 @@ pub fn client_config() -> ClientConfig {
         .unwrap()
         .with_root_certificates(roots())
         .with_no_client_auth()
+}
+
+/// The settings of a server as rustls makes them.
+pub fn server_config() -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(pem("server.pem")).unwrap()],
+            PrivateKeyDer::from_pem_file(pem("server-key.pem")).unwrap(),
+        )
+        .unwrap()
 }
 
 /// A far end without a socket.

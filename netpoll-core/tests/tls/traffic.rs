@@ -156,3 +156,51 @@ fn a_client_that_does_not_read_holds_no_more_than_high_water_and_is_cut() {
     assert_eq!(sent.get(), stopped_at);
     assert_eq!((sim.stats().stalled, sim.open(), sim.blocks_in_use()), (1, 0, 0));
 }
+
+/// Sends back what it is sent, without TLS.
+struct Plain;
+
+impl Protocol for Plain {
+    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
+        conn.send(input.bytes());
+        input.advance_all();
+        Flow::Continue
+    }
+}
+
+#[test]
+fn the_handshakes_of_a_burst_take_turns_and_keep_nobody_else_waiting() {
+    const PER_TURN: usize = 4;
+    let tls = server("server").handshake_steps_per_turn(PER_TURN).build().unwrap();
+    let (mut sim, listener, _log) = world(Options::default(), &tls);
+    let plain = sim.listen(|_peer| Plain);
+    let config = Arc::new(client_config());
+    let mut burst: Vec<Client> =
+        (0..5 * PER_TURN).map(|_| Client::connect(&mut sim, listener, &config, "localhost")).collect();
+    let bystander = sim.connect(plain);
+    sim.settle();
+    for client in &mut burst {
+        let hello = client.far.wire();
+        sim.send(client.peer, &hello);
+    }
+    sim.send(bystander, b"hello");
+    let (mut answered, mut turns) = (0, 0);
+    while answered < burst.len() {
+        sim.turn();
+        turns += 1;
+        let now: Vec<_> = burst.iter_mut().map(|client| (sim.take_received(client.peer), client)).collect();
+        let spoken_to = now.iter().filter(|(came, _)| !came.is_empty()).count();
+        assert!(spoken_to <= PER_TURN, "{spoken_to} in one turn");
+        answered += spoken_to;
+        now.into_iter().for_each(|(came, client)| client.far.hear(&came));
+        assert!(turns < 100, "{answered} were answered");
+    }
+    assert!(turns >= 5);
+    assert_eq!(sim.take_received(bystander), b"hello");
+    for client in &mut burst {
+        client.talk(&mut sim);
+        client.far.say(b"all is well");
+        client.talk(&mut sim);
+        assert_eq!((client.heard(), client.far.error.take()), (b"all is well".to_vec(), None));
+    }
+}

@@ -9,6 +9,7 @@
 
 mod conditions;
 mod media_types;
+mod precompressed;
 mod range;
 
 use std::fmt::Write as _;
@@ -19,7 +20,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    LOCATION, VARY,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use netpoll_core::{Directory, FileRange};
@@ -87,6 +89,7 @@ pub struct Files {
     directory: Arc<Directory>,
     cache_control: Option<HeaderValue>,
     dot_files: bool,
+    precompressed: bool,
 }
 
 impl Files {
@@ -98,7 +101,12 @@ impl Files {
         let path = directory.as_ref();
         let directory = Directory::open(path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        Ok(Self { directory: Arc::new(directory), cache_control: None, dot_files: false })
+        Ok(Self {
+            directory: Arc::new(directory),
+            cache_control: None,
+            dot_files: false,
+            precompressed: false,
+        })
     }
 
     /// The `Cache-Control` of every file that is found. Default: none, and caches guess from `Last-Modified`.
@@ -113,6 +121,35 @@ impl Files {
     #[must_use]
     pub fn dot_files(mut self, serve: bool) -> Self {
         self.dot_files = serve;
+        self
+    }
+
+    /// Whether a client that accepts it gets the compressed file that lies beside one: of `app.js` this is `app.js.br`, `app.js.zst` or `app.js.gz`, in
+    /// this order where the client does not care. Default: no.
+    ///
+    /// It is sent with the type of the file whose name was asked for, `Content-Encoding`, and a tag, a time and ranges of its own; all answers then say `Vary:
+    /// Accept-Encoding`. The file itself has to be there, and one that is older than it by a second or more is not sent: it was compressed from another. Costs
+    /// up to three more looks for a file.
+    ///
+    /// ```
+    /// use netpoll_http::{App, Files, Method, Router};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let directory = std::env::temp_dir().join(format!("netpoll-precompressed-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # std::fs::write(directory.join("app.js"), "start();  // and the rest")?;
+    /// # std::fs::write(directory.join("app.js.br"), "as brotli -k made it")?;
+    /// let files = Files::new(&directory)?.precompressed(true);
+    /// let client = App::new(move |_| Router::new().get("/{*rest}", files.clone())).test();
+    /// let response = client.request(Method::GET, "/app.js").header("Accept-Encoding", "gzip, br").send();
+    /// assert_eq!(response.header("content-encoding"), Some("br"));
+    /// assert_eq!(response.header("content-type"), Some("text/javascript; charset=utf-8"));
+    /// # std::fs::remove_dir_all(directory)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn precompressed(mut self, serve: bool) -> Self {
+        self.precompressed = serve;
         self
     }
 
@@ -132,7 +169,7 @@ impl Files {
         }
         if is_directory {
             let index = self.open(&format!("{path}{INDEX}"))?.ok_or_else(not_found)?;
-            return self.found(request, INDEX, index, unix_seconds);
+            return self.found(request, &format!("{path}{INDEX}"), index, unix_seconds);
         }
         match self.open(&path)? {
             Some(file) => self.found(request, &path, file, unix_seconds),
@@ -162,6 +199,10 @@ impl Files {
         found: Found,
         unix_seconds: u64,
     ) -> Result<Response, Error> {
+        let (found, coding) = match self.precompressed {
+            true => self.coded(request, name, found),
+            false => (found, None),
+        };
         let Found { file, metadata, size } = found;
         let (seconds, now_seconds) = (metadata.mtime(), i64::try_from(unix_seconds).unwrap_or(i64::MAX));
         let tag = entity_tag(&metadata);
@@ -179,12 +220,18 @@ impl Files {
         if let Some(value) = &self.cache_control {
             headers.insert(CACHE_CONTROL, value.clone());
         }
+        if self.precompressed {
+            headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        }
         if outcome == Outcome::NotModified {
             return Ok(Response { status: StatusCode::NOT_MODIFIED, headers, body: Body::Empty });
         }
 
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_types::by_name(name)));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if let Some(coding) = coding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        }
         let part = if outcome == Outcome::Whole { Part::Whole } else { range::wanted(request, size) };
         let (status, offset, length) = match part {
             Part::Whole => (StatusCode::OK, 0, size),

@@ -12,11 +12,12 @@ use std::task::{Context, Poll};
 use http::StatusCode;
 use netpoll_core::{Conn, Flow};
 
+use super::intake::Intake;
 use super::request::short_of_memory;
-use super::{Exchange, Http, Outcome, Phase, Refusal, Service, Step};
+use super::{Exchange, Http, Outcome, Phase, Refusal, Service, Step, Worker};
 use crate::message::{
-    BodyBuf, Error, Futures, OutFraming, Outflow, Pending, Pull, Replied, Request, Response, Rest, RouteId,
-    dropped, guarded_or_told,
+    BodyBuf, BodyError, Error, Futures, OutFraming, Outflow, Pending, Pull, Replied, Request, Response, Rest,
+    RouteId, dropped, guarded_or_told,
 };
 use crate::wire::response as encode;
 
@@ -33,9 +34,11 @@ const UNCOUNTED_BYTES_MAX: usize = 4096;
 
 /// A handler that is not ready, or hooks before one.
 pub(super) struct Waiting {
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
     pending: Pending,
     may_upgrade: bool,
+    /// The body, if it is read while it arrives.
+    pub(super) intake: Option<Box<Intake>>,
 }
 
 impl Waiting {
@@ -56,9 +59,32 @@ pub(super) struct Streaming {
     pub(super) waits_for_room: bool,
     /// Pulls in a row that brought nothing, although there is more.
     pub(super) empty_pulls: u32,
+    /// The turn of the last one of these: it is not asked again in the same one, whoever wakes it.
+    gave_way_in: Option<u64>,
     keep_alive: bool,
     /// How the connection ends behind it otherwise.
     farewell: Flow,
+    /// The request's body, if that is not whole.
+    pub(super) intake: Option<Box<Intake>>,
+}
+
+impl Streaming {
+    pub(super) fn new(
+        outflow: Outflow,
+        keep_alive: bool,
+        farewell: Flow,
+        intake: Option<Box<Intake>>,
+    ) -> Self {
+        Self {
+            outflow,
+            waits_for_room: false,
+            empty_pulls: 0,
+            gave_way_in: None,
+            keep_alive,
+            farewell,
+            intake,
+        }
+    }
 }
 
 impl<S: Service> Http<S> {
@@ -103,65 +129,115 @@ impl<S: Service> Http<S> {
                 conn.clear_deadline();
                 let farewell = exchange.farewell();
                 let keep_alive = replied.keep_alive;
-                let streaming =
-                    Streaming { outflow, waits_for_room: false, empty_pulls: 0, keep_alive, farewell };
+                let streaming = Streaming::new(outflow, keep_alive, farewell, None);
                 self.phase = Phase::Streaming(Box::new(streaming));
                 return self.go_on_streaming(conn);
             }
-            Rest::Future(mut pending) => {
-                if pending.copied_bytes > UNCOUNTED_BYTES_MAX {
-                    if conn.is_short_of_memory() {
-                        conn.count_memory_overflow();
-                        // The handler has not begun: it is polled below for the first time.
-                        let refusal = Refusal::ShortOfMemory;
-                        let flow = self.answer_instead(conn, exchange, pending, short_of_memory(), refusal);
-                        return Step::Stop(flow);
-                    }
-                    let mut held = conn.hold_memory();
-                    held.grow(pending.copied_bytes);
-                    pending.held = Some(held);
-                }
-                // From the call on, and not extended by polls.
-                let timeout = match pending.timeout() {
-                    Some(timeout) => timeout,
-                    None => self.worker.handler_timeout(conn, exchange.route),
-                };
-                conn.set_deadline(timeout);
-                return self.poll(conn, exchange, pending, may_upgrade);
-            }
+            Rest::Future(pending) => return self.begin_waiting(conn, exchange, pending, may_upgrade, None),
         }
         if replied.keep_alive { Step::Next } else { Step::Stop(exchange.farewell()) }
     }
 
-    /// Polls a handler, and answers if it is ready.
-    fn poll(
+    /// Polls a handler for the first time, if there is memory for what was copied for it.
+    pub(super) fn begin_waiting(
         &mut self,
         conn: &mut Conn<'_>,
         exchange: Exchange,
         mut pending: Pending,
         may_upgrade: bool,
+        intake: Option<Box<Intake>>,
     ) -> Step {
-        let waker = conn.waker();
-        let mut context = Context::from_waker(&waker);
-        let worker = Rc::clone(&self.worker);
-        let mut rest = Rest::Nothing;
-        let poll = || pending.poll(&mut context);
-        let polled = conn.lend(|| guarded_or_told(poll, |said| worker.note_panic(said)));
-        let (exchange, answer) = match polled {
-            Some(Poll::Ready(Futures::Asked(decided))) => {
-                return self.hooks_are_done(conn, exchange, pending, decided);
+        if pending.copied_bytes > UNCOUNTED_BYTES_MAX {
+            if conn.is_short_of_memory() {
+                conn.count_memory_overflow();
+                // The handler has not begun: it is polled below for the first time.
+                let refusal = Refusal::ShortOfMemory;
+                let flow = self.answer_instead(conn, exchange, pending, short_of_memory(), refusal);
+                return Step::Stop(flow);
             }
+            let mut held = conn.hold_memory();
+            held.grow(pending.copied_bytes);
+            pending.held = Some(held);
+        }
+        // From the call on, and not extended by polls.
+        let timeout = match pending.timeout() {
+            Some(timeout) => timeout,
+            None => self.worker.handler_timeout(conn, exchange.route),
+        };
+        conn.set_deadline(timeout);
+        self.poll(conn, exchange, pending, may_upgrade, intake)
+    }
+
+    /// Polls a handler for the first time, and answers if it is ready; else it is kept.
+    fn poll(
+        &mut self,
+        conn: &mut Conn<'_>,
+        exchange: Exchange,
+        pending: Pending,
+        may_upgrade: bool,
+        intake: Option<Box<Intake>>,
+    ) -> Step {
+        let mut waiting = Waiting { exchange, pending, may_upgrade, intake };
+        match poll_once(conn, &self.worker, &mut waiting) {
             Some(Poll::Pending) => {
-                self.phase = Phase::Waiting(Box::new(Waiting { exchange, pending, may_upgrade }));
-                return Step::Stop(self.pause(conn));
+                self.phase = Phase::Waiting(Box::new(waiting));
+                self.wait_on(conn)
             }
-            Some(Poll::Ready(Futures::Answered(answer))) => (exchange, Some(answer)),
+            Some(Poll::Ready(done)) => self.polled(conn, waiting, Some(done)),
+            None => self.polled(conn, waiting, None),
+        }
+    }
+
+    /// Polls the handler again, where it is.
+    pub(super) fn go_on_waiting(&mut self, conn: &mut Conn<'_>) -> Step {
+        let Phase::Waiting(waiting) = &mut self.phase else { unreachable!("called in this phase") };
+        let done = match poll_once(conn, &self.worker, waiting) {
+            Some(Poll::Pending) => return self.wait_on(conn),
+            Some(Poll::Ready(done)) => Some(done),
+            None => None,
+        };
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Waiting(waiting) => self.polled(conn, *waiting, done),
+            _ => unreachable!("the phase was looked at above"),
+        }
+    }
+
+    /// The handler is not ready.
+    fn wait_on(&mut self, conn: &mut Conn<'_>) -> Step {
+        let reads = self.phase.intake().is_some();
+        Step::Stop(if reads { self.tend(conn) } else { self.pause(conn) })
+    }
+
+    /// The handler, or hooks before one, have come to something; nothing is there if they have panicked.
+    fn polled(&mut self, conn: &mut Conn<'_>, waiting: Waiting, done: Option<Futures>) -> Step {
+        let Waiting { mut exchange, mut pending, may_upgrade, mut intake } = waiting;
+        let answer = match done {
+            Some(Futures::Asked(decided)) => return self.hooks_are_done(conn, exchange, pending, decided),
+            Some(Futures::Answered(answer)) => {
+                if intake.as_ref().is_some_and(|intake| intake.failure() == Some(BodyError::Left)) {
+                    // The request was never there, and nobody waits for an answer.
+                    let waiting = Waiting { exchange, pending, may_upgrade, intake };
+                    self.phase = Phase::Waiting(Box::new(waiting));
+                    let_go(conn, answer);
+                    return Step::Stop(self.abandon(conn));
+                }
+                Some(answer)
+            }
             None => {
                 conn.count_panic();
-                (Exchange { keep_alive: false, ..exchange }, None)
+                exchange.keep_alive = false;
+                None
             }
         };
-        let outcome = if answer.is_some() { Outcome::Answered } else { Outcome::Panicked };
+        let worker = Rc::clone(&self.worker);
+        let mut rest = Rest::Nothing;
+        if let Some(intake) = &mut intake {
+            self.before_answer(conn, &mut exchange, intake);
+        }
+        let outcome = match answer {
+            Some(_) => Self::outcome_beside(intake.as_deref()),
+            None => Outcome::Panicked,
+        };
         let (asked, request) = (pending.take_asked(), pending.request());
         let replied = worker.write(conn, &exchange, request.as_ref(), &mut rest, |reply| match answer {
             Some(answer) => answer.respond(reply.with_asked(asked)),
@@ -171,7 +247,10 @@ impl<S: Service> Http<S> {
         // Before what holds it as well, and is dropped with care.
         drop(request);
         let_go(conn, pending);
-        self.settle(conn, exchange, replied, rest, may_upgrade)
+        match intake {
+            None => self.settle(conn, exchange, replied, rest, may_upgrade),
+            Some(intake) => self.settle_beside(conn, exchange, replied, rest, intake),
+        }
     }
 
     /// Goes on with a request that hooks have looked at.
@@ -252,19 +331,20 @@ impl<S: Service> Http<S> {
         flow
     }
 
-    /// Polls the handler again.
-    pub(super) fn go_on_waiting(&mut self, conn: &mut Conn<'_>) -> Step {
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Waiting(waiting) => {
-                let Waiting { exchange, pending, may_upgrade } = *waiting;
-                self.poll(conn, exchange, pending, may_upgrade)
-            }
-            _ => unreachable!("called in this phase"),
+    /// Pulls the stream until it is done, or waits, or the write queue is full; and looks at the body beside it, if there is one.
+    pub(super) fn go_on_streaming(&mut self, conn: &mut Conn<'_>) -> Step {
+        let Some(intake) = self.phase.intake() else { return self.pull_stream(conn) };
+        intake.set_inside(true);
+        let step = self.pull_stream(conn);
+        let Some(intake) = self.phase.intake() else { return step };
+        intake.set_inside(false);
+        match step {
+            Step::Stop(Flow::Pause) => Step::Stop(self.tend(conn)),
+            step => step,
         }
     }
 
-    /// Pulls the stream until it is done, or waits, or the write queue is full.
-    pub(super) fn go_on_streaming(&mut self, conn: &mut Conn<'_>) -> Step {
+    fn pull_stream(&mut self, conn: &mut Conn<'_>) -> Step {
         let Phase::Streaming(streaming) = &mut self.phase else { unreachable!("called in this phase") };
         if conn.is_finished() {
             // Others have ended our direction: there is always room for what is dropped, and a stream may go on for ever.
@@ -273,6 +353,14 @@ impl<S: Service> Http<S> {
         let framing = streaming.outflow.framing;
         let worker = &self.worker;
         let waker = conn.waker();
+        if let Some(turn) = streaming.gave_way_in.take()
+            && turn == conn.worker_stats().turns
+        {
+            // Wakes of one's own are answered many times in a turn.
+            streaming.gave_way_in = Some(turn);
+            waker.wake_by_ref();
+            return Step::Stop(Flow::Pause);
+        }
         let mut context = Context::from_waker(&waker);
         loop {
             streaming.waits_for_room = conn.is_backed_up();
@@ -294,6 +382,7 @@ impl<S: Service> Http<S> {
                     if bytes == 0 {
                         // Others get their turn before it is asked again.
                         waker.wake_by_ref();
+                        streaming.gave_way_in = Some(conn.worker_stats().turns);
                         streaming.empty_pulls = streaming.empty_pulls.saturating_add(1);
                         let has_nothing = streaming.empty_pulls > EMPTY_PULLS_MAX;
                         return Step::Stop(if has_nothing { self.pause(conn) } else { Flow::Pause });
@@ -327,11 +416,34 @@ impl<S: Service> Http<S> {
                 watch.made(encode::LAST_CHUNK.len());
             }
         }
-        let step = if streaming.keep_alive { Step::Next } else { Step::Stop(streaming.farewell) };
+        let (mut keep_alive, farewell) = (streaming.keep_alive, streaming.farewell);
+        let intake = streaming.intake.take();
         let_go(conn, std::mem::replace(&mut self.phase, Phase::Idle));
         self.note_end_of_stream(conn);
-        step
+        if let Some(intake) = intake {
+            keep_alive = self.skip_intake(conn, intake, keep_alive);
+        }
+        if keep_alive { Step::Next } else { Step::Stop(farewell) }
     }
+}
+
+/// Polls a handler, or hooks before one. `None` if that panicked.
+fn poll_once<S: Service>(
+    conn: &mut Conn<'_>,
+    worker: &Worker<S>,
+    waiting: &mut Waiting,
+) -> Option<Poll<Futures>> {
+    let waker = conn.waker();
+    let mut context = Context::from_waker(&waker);
+    if let Some(intake) = &waiting.intake {
+        intake.set_inside(true);
+    }
+    let poll = || waiting.pending.poll(&mut context);
+    let polled = conn.lend(|| guarded_or_told(poll, |said| worker.note_panic(said)));
+    if let Some(intake) = &waiting.intake {
+        intake.set_inside(false);
+    }
+    polled
 }
 
 /// Drops something of the program, whose destructor runs here.

@@ -47,7 +47,7 @@ pub struct Completed<'a> {
     /// When the request began to arrive, in seconds since 1970.
     pub unix_seconds: u64,
     /// From its first byte to the call of its handler: until its head and body were there, and asynchronous hooks were done.
-    /// Without a handler until it was answered. What lies in the socket while others have their turn is not in it.
+    /// Without a handler until it was answered; of one that reads its body while it arrives until the head was there. What lies in the socket while others have their turn is not in it.
     pub queue: Duration,
     /// From the call of the handler until the head of its answer was made, or it came to nothing.
     pub handler: Duration,
@@ -74,7 +74,8 @@ impl Completed<'_> {
 pub enum Outcome {
     /// A handler or a hook has answered, with whatever status.
     Answered,
-    /// It was answered by this crate, which did not serve it.
+    /// It was answered by this crate, which did not serve it; or by a handler that has read its body while it arrived, of which something was
+    /// wrong.
     Refused(Refusal),
     /// A handler, a hook or a stream panicked. It was answered with 500, if its answer had not begun.
     Panicked,

@@ -29,8 +29,12 @@ pub struct Limits {
     /// Bytes of a request body. Default 1 MiB; beyond it 413. A route can set its own.
     ///
     /// A body is complete before its handler runs, so this is memory per upload in progress; it grows with what
-    /// arrives.
+    /// arrives. Of one that is read while it arrives ([`BodyReader`](crate::BodyReader), [`sink`](crate::sink)) it is no memory, and its route may set
+    /// as much as it likes, or [no limit](RouteLimits::unlimited_body).
     pub body_bytes_max: usize,
+    /// Bytes of a body that is read while it arrives ([`BodyReader`](crate::BodyReader)) that wait for its handler; beyond it the
+    /// connection is not read until they are taken. Default 64 KiB: what is read in one go, so a handler that keeps up is never waited for.
+    pub body_buffer_bytes: usize,
     /// How long a head may take from its first byte. Default 10 s; then 408. Dripping does not extend it.
     pub head_timeout: Duration,
     /// How long a connection may be silent before its first request and between two. Default 75 s; then it is closed
@@ -43,7 +47,8 @@ pub struct Limits {
     ///
     /// Longer than the 60 s that common proxies keep their side, so that they and not we close first.
     pub idle_timeout: Duration,
-    /// Bytes per second that a body must come at, in each [`body_grace`](Self::body_grace). Default 256; slower is 408.
+    /// Bytes per second that a body must come at, in each [`body_grace`](Self::body_grace). Default 256; slower is 408. Of a body that is read while it
+    /// arrives only the time counts in which its handler waits for more and nothing is there.
     pub body_bytes_per_second_min: u32,
     /// How long a body may take before its rate is looked at, and how often from then on. Default 5 s. What came before the
     /// last look does not count: a body that stops is cut after one to two of these times, however much of it is there.
@@ -66,6 +71,10 @@ pub struct Limits {
     /// the answer is 503.
     ///
     /// A backend that never answers would otherwise hold the connection for ever.
+    ///
+    /// One that reads its body while it arrives ([`BodyReader`](crate::BodyReader)) has this time anew whenever it looks for more of it, and
+    /// the time in which it waits for the client is not its own: this bounds how long it may leave its body alone, and how long it may take
+    /// behind the end of it.
     pub handler_timeout: Duration,
     /// Requests of one connection that are answered before others get their turn. Default `None`: as many as
     /// the core's poll budget has events ([`Conn::turn_budget`](netpoll_core::Conn::turn_budget)), which is 64.
@@ -94,6 +103,7 @@ setters! {
         headers_max: usize,
         target_bytes_max: usize,
         body_bytes_max: usize,
+        body_buffer_bytes: usize,
         head_timeout: Duration,
         idle_timeout: Duration,
         body_bytes_per_second_min: u32,
@@ -129,7 +139,7 @@ setters! {
 #[non_exhaustive]
 pub struct RouteLimits {
     /// Bytes of a request body; beyond it 413. Default `None`: [`Limits::body_bytes_max`], and for methods without
-    /// content (`GET`, `HEAD`, `OPTIONS`, `DELETE`) no body, which is what this changes as well.
+    /// content (`GET`, `HEAD`, `OPTIONS`, `DELETE`) no body, which is what this changes as well. `usize::MAX` is no limit.
     pub body_bytes_max: Option<usize>,
     /// How long an asynchronous handler may take, and asynchronous hooks before it; then 503. Default `None`:
     /// [`Limits::handler_timeout`].
@@ -142,6 +152,13 @@ impl RouteLimits {
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = Some(bytes);
         self
+    }
+
+    /// Takes bodies of any length, which is for routes that read them while they arrive: [`BodyReader`](crate::BodyReader),
+    /// [`sink`](crate::sink).
+    #[must_use]
+    pub fn unlimited_body(self) -> Self {
+        self.body_bytes_max(usize::MAX)
     }
 
     /// Sets [`handler_timeout`](field@Self::handler_timeout).
@@ -176,6 +193,7 @@ impl Default for Limits {
             headers_max: 100,
             target_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024,
+            body_buffer_bytes: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_bytes_per_second_min: 256,
@@ -189,6 +207,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What has to come of a body within this time, in bytes: at least one.
+    pub(crate) fn body_bytes_min(&self, within: Duration) -> u64 {
+        let bytes = u128::from(self.body_bytes_per_second_min) * within.as_millis() / 1000;
+        u64::try_from(bytes.max(1)).unwrap_or(u64::MAX)
+    }
+
     /// Says which of the limits lets nothing through.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let nonsense = [
@@ -198,6 +222,10 @@ impl Limits {
             (self.head_timeout.is_zero(), "Limits::head_timeout is zero: no head could arrive"),
             (self.idle_timeout.is_zero(), "Limits::idle_timeout is zero: no client could be quick enough"),
             (self.body_grace.is_zero(), "Limits::body_grace is zero: no body could arrive"),
+            (
+                self.body_buffer_bytes == 0,
+                "Limits::body_buffer_bytes is zero: nothing could be read of a body while it arrives",
+            ),
             (
                 self.handler_timeout.is_zero(),
                 "Limits::handler_timeout is zero: no handler could wait for anything",

@@ -11,6 +11,7 @@
 
 mod answer;
 mod completed;
+mod intake;
 mod limits;
 mod plan;
 mod request;
@@ -264,7 +265,7 @@ impl<S: Service> Http<S> {
                 Phase::Upload(_) | Phase::Skip(_) if input.is_empty() => return Flow::Continue,
                 Phase::Upload(_) => self.go_on_with_upload(conn, input),
                 Phase::Skip(_) => self.go_on_skipping(input),
-                Phase::Waiting(_) | Phase::Streaming(_) => return Flow::Pause,
+                Phase::Waiting(_) | Phase::Streaming(_) => self.take_in(conn, input),
                 Phase::Upgraded(_) => return Self::hand_on(input),
             };
             if let Step::Stop(flow) = step {
@@ -337,9 +338,10 @@ impl<S: Service> Http<S> {
     }
 
     /// The flow of a callback that had nothing to do: the one that holds already.
-    fn unchanged(&self) -> Flow {
+    fn unchanged(&mut self, conn: &Conn<'_>) -> Flow {
         match self.phase {
-            Phase::Waiting(_) | Phase::Streaming(_) => Flow::Pause,
+            // Who reads a body beside its handler goes on or has paused.
+            Phase::Waiting(_) | Phase::Streaming(_) => conn.unchanged_flow(),
             _ if self.is_behind => Flow::Yield,
             _ => Flow::Continue,
         }
@@ -359,7 +361,24 @@ impl<S: Service> Http<S> {
                     Flow::Continue
                 }
             }
+            // A body is read beside what waits.
+            Step::Next if self.phase.intake().is_some() => self.go_on_reading(conn),
             Step::Next => self.rest(conn),
+        }
+    }
+
+    /// The peer has sent all that it will send, and what it is sent may be for nobody.
+    fn peer_has_left(&mut self, conn: &mut Conn<'_>) -> Flow {
+        match &mut self.phase {
+            _ if self.worker.limits.half_close => self.unchanged(conn),
+            // It is not the stream that is waited for but the peer, and whether that reads is the core's to watch; or others have
+            // their turn.
+            Phase::Streaming(streaming) if streaming.waits_for_room || streaming.empty_pulls > 0 => {
+                self.may_have_left = true;
+                self.unchanged(conn)
+            }
+            Phase::Waiting(_) | Phase::Streaming(_) => self.abandon(conn),
+            _ => self.unchanged(conn),
         }
     }
 }
@@ -382,24 +401,21 @@ impl<S: Service> Protocol for Http<S> {
 
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         self.half_closed = true;
-        match &mut self.phase {
-            Phase::Upgraded(next) => next.eof(conn, input),
-            _ => self.serve_and_note(conn, input),
+        if let Phase::Upgraded(next) = &mut self.phase {
+            return next.eof(conn, input);
         }
+        let flow = self.serve_and_note(conn, input);
+        self.end_intake(conn, flow)
     }
 
     fn peer_ended(&mut self, conn: &mut Conn<'_>) -> Flow {
         match &mut self.phase {
             Phase::Upgraded(next) => next.peer_ended(conn),
-            _ if self.worker.limits.half_close => self.unchanged(),
-            // It is not the stream that is waited for but the peer, and whether that reads is the core's to watch; or others have
-            // their turn.
-            Phase::Streaming(streaming) if streaming.waits_for_room || streaming.empty_pulls > 0 => {
-                self.may_have_left = true;
-                self.unchanged()
-            }
-            Phase::Waiting(_) | Phase::Streaming(_) => self.abandon(conn),
-            _ => self.unchanged(),
+            phase => match phase.intake() {
+                // Its last bytes are not read yet, and may be the rest of the body.
+                Some(intake) if intake.is_read() => self.unchanged(conn),
+                _ => self.peer_has_left(conn),
+            },
         }
     }
 
@@ -420,7 +436,7 @@ impl<S: Service> Protocol for Http<S> {
                 let step = self.go_on_streaming(conn);
                 self.resume(conn, step)
             }
-            Phase::Waiting(_) => Flow::Pause,
+            Phase::Waiting(_) => self.tend(conn),
             _ => Flow::Continue,
         }
     }
@@ -430,12 +446,15 @@ impl<S: Service> Protocol for Http<S> {
             Phase::Upgraded(next) => return next.woken(conn),
             Phase::Waiting(_) => self.go_on_waiting(conn),
             Phase::Streaming(_) => self.go_on_streaming(conn),
-            _ => return self.unchanged(),
+            _ => return self.unchanged(conn),
         };
         self.resume(conn, step)
     }
 
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        if self.phase.intake().is_some() {
+            return self.look_at_intake(conn);
+        }
         match &mut self.phase {
             Phase::Upgraded(next) => next.deadline(conn),
             Phase::Waiting(_) => self.give_up_waiting(conn),
@@ -445,7 +464,7 @@ impl<S: Service> Protocol for Http<S> {
             // Not idle but slow: how long a peer may take to read is the core's to say.
             Phase::Idle if conn.queued_bytes() > 0 || self.is_behind => {
                 self.wait_for_request(conn);
-                self.unchanged()
+                self.unchanged(conn)
             }
             Phase::Idle => self.end_idle(conn),
             Phase::Skip(_) => Flow::Linger,
@@ -503,7 +522,7 @@ impl<S: Service> Protocol for Http<S> {
             Phase::Waiting(_) | Phase::Streaming(_) => return self.woken(conn),
             _ => {}
         }
-        self.unchanged()
+        self.unchanged(conn)
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -541,6 +560,7 @@ impl<S: Service> Protocol for Http<S> {
     }
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
+        self.lose_body();
         self.note_lost(&reason, commands);
         if let Phase::Upgraded(next) = &mut self.phase {
             next.lost(reason, commands);

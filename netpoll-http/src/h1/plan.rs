@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use netpoll_core::Input;
 
 use super::{Route, Service, Worker};
-use crate::message::{Allow, Error, Request, Response, RouteId};
+use crate::message::{Allow, Delivery, Error, Request, Response, RouteId};
 use crate::wire::{Framing, Head, Method};
 
 /// What is done with a request, once its head is there.
@@ -22,8 +22,8 @@ pub(super) enum Plan {
     Ask,
     /// Call a handler with so many bytes of body.
     Call(RouteId, usize),
-    /// Receive the body first, at most so many bytes.
-    Receive(RouteId, usize),
+    /// Receive the body, at most so many bytes: first, or for a handler that takes it while it arrives.
+    Receive(RouteId, usize, Delivery),
     /// The same, but the handler does not see it.
     Drop(RouteId, usize),
 }
@@ -62,7 +62,7 @@ pub(super) fn plan<S: Service>(
     };
     let wanted = worker.body_bytes_max(route, head.method);
     let body_bytes_max = wanted.unwrap_or(worker.limits.skip_bytes_max);
-    if length > body_bytes_max as u64 {
+    if length > body_bytes_max as u64 && body_bytes_max != usize::MAX {
         let message = match wanted {
             Some(_) => format!("the request body may have at most {body_bytes_max} bytes"),
             None => "this request takes no body".to_owned(),
@@ -74,7 +74,7 @@ pub(super) fn plan<S: Service>(
     }
     match head.framing {
         Framing::Length(length) if length <= bytes_behind as u64 => Plan::Call(route, length as usize),
-        _ => Plan::Receive(route, body_bytes_max),
+        _ => Plan::Receive(route, body_bytes_max, worker.service.delivery(route)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a head to its route, its body and its handler.
 //!
-//! Invariant: a request's bytes are consumed before its handler runs, and its body either was consumed
-//! with it, or is being received or skipped, or the connection closes. Body bytes are never parsed as
+//! Invariant: a request's head is consumed before its handler runs, and its body either was consumed
+//! with it, or is being received, read or skipped, or the connection closes. Body bytes are never parsed as
 //! a head.
 
 use std::rc::Rc;
@@ -11,10 +11,11 @@ use netpoll_core::{Conn, Flow, Held, Input};
 
 use super::answer::let_go;
 use super::plan::{Plan, ask_hooks, may_skip, plan};
+use super::upload::UseOfBody;
 use super::{Exchange, Http, Outcome, Phase, Refusal, Route, Service, Step, Worker};
 use crate::message::{
-    Behind, Body, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response, Rest,
-    RouteId, Unread, guarded_or_told,
+    Behind, Body, Delivery, Error, Extensions, Origin, Params, Pending, Replied, Reply, Request, Response,
+    Rest, RouteId, Unread, guarded_or_told,
 };
 use crate::wire::{Framing, Head, Method, Progress, Refused, WireError, response as encode};
 
@@ -76,7 +77,7 @@ impl<S: Service> Http<S> {
         let body = &input.bytes()[..body_bytes];
         input.advance(body_bytes);
         exchange.ends_before(input);
-        let mut extensions = Extensions::new();
+        let mut extensions = known(conn);
         let origin = Origin { peer: &self.peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(&head, &params, body, origin);
         let mut rest = Rest::Nothing;
@@ -110,7 +111,7 @@ impl<S: Service> Http<S> {
         input.advance(body_bytes);
         exchange.ends_before(input);
         let called = self.watch.as_mut().map(|watch| watch.call(conn, head.consumed() + body_bytes));
-        let mut extensions = Extensions::new();
+        let mut extensions = known(conn);
         if MAY_BE_NAMED {
             extensions.find_out(worker.service.names(), head);
         }
@@ -161,7 +162,7 @@ impl<S: Service> Http<S> {
         params: &Params,
     ) -> Step {
         self.note_head(conn, head.consumed());
-        let (peer, mut extensions) = (self.peer.clone(), Extensions::new());
+        let (peer, mut extensions) = (self.peer.clone(), known(conn));
         extensions.find_out(worker.service.names(), head);
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let route = if let Route::To(route) = found { Some(route) } else { None };
@@ -283,18 +284,22 @@ impl<S: Service> Http<S> {
         behind: Behind,
     ) -> Step {
         let mut rest = Rest::Nothing;
+        let (plan, use_of_body) = self.use_of_body(worker, plan, request);
         let outcome = match &plan {
             Plan::Refuse(error) => Outcome::Refused(Refusal::of(error.status())),
             Plan::Apologise => Outcome::Panicked,
             _ => Outcome::Answered,
         };
         let replied = match plan {
-            Plan::Receive(route, body_bytes_max) | Plan::Drop(route, body_bytes_max) => {
+            Plan::Receive(route, body_bytes_max, Delivery::Reader) => {
+                let to = (route, body_bytes_max);
+                return self.begin_intake(conn, worker, head, request, exchange, to, behind);
+            }
+            Plan::Receive(route, body_bytes_max, _) | Plan::Drop(route, body_bytes_max) => {
                 if behind.expects_continue {
                     conn.send_static(encode::CONTINUE);
                 }
-                let is_unwanted = matches!(plan, Plan::Drop(..));
-                self.begin_upload(conn, head, request, exchange, route, body_bytes_max, is_unwanted);
+                self.begin_upload(conn, head, request, exchange, route, body_bytes_max, use_of_body);
                 return Step::Next;
             }
             Plan::Answer(answer) => {
@@ -320,6 +325,22 @@ impl<S: Service> Http<S> {
         self.note(conn, &exchange, Some(request), &rest, outcome);
         self.skip_body(conn, behind.framing, replied.keep_alive);
         self.settle(conn, exchange, replied, rest, head.upgrade)
+    }
+
+    /// What is done with a body that has to be received; a sink may refuse it.
+    fn use_of_body(&self, worker: &Worker<S>, plan: Plan, request: &Request<'_>) -> (Plan, UseOfBody) {
+        match plan {
+            Plan::Receive(route, _, Delivery::Sink) => {
+                let open = || worker.service.open_sink(route, request);
+                match guarded_or_told(open, |said| worker.note_panic(said)) {
+                    Some(Ok(sink)) => (plan, UseOfBody::Pour(sink)),
+                    Some(Err(error)) => (Plan::Answer(Err(error)), UseOfBody::Drop),
+                    None => (Plan::Apologise, UseOfBody::Drop),
+                }
+            }
+            Plan::Receive(..) => (plan, UseOfBody::Collect),
+            plan => (plan, UseOfBody::Drop),
+        }
     }
 
     /// Whether this is the first request of its connection and says `keep-alive`: its answer says how long that is.
@@ -350,7 +371,7 @@ impl<S: Service> Http<S> {
         self.phase = Phase::Idle;
         self.note_head(conn, head.bytes.len());
         let exchange = Exchange { head_only: head.method == Method::Head, ..Exchange::LAST };
-        let (params, peer, extensions) = (Params::new(), self.peer.clone(), Extensions::new());
+        let (params, peer, extensions) = (Params::new(), self.peer.clone(), known(conn));
         let origin = Origin { peer: &peer, arrived: conn.now(), extensions: &extensions };
         let request = Request::borrowed(head, &params, &[], origin);
         let flow = self.refuse(conn, exchange, &request, error);
@@ -419,8 +440,10 @@ impl<S: Service> Http<S> {
     /// Answers a request that is not there as a whole, and never will be. What is there of it is let go.
     pub(super) fn give_up(&mut self, conn: &mut Conn<'_>, error: Error) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Upload(upload) => {
+            Phase::Upload(mut upload) => {
                 let exchange = upload.exchange();
+                // What takes the body is the program's.
+                let_go(conn, std::mem::replace(&mut upload.use_of_body, UseOfBody::Drop));
                 let request = upload.into_request(self.peer.clone());
                 let flow = self.refuse(conn, exchange, &request, error);
                 let_go(conn, request);
@@ -458,6 +481,19 @@ fn at_hand<S: Service, const MAY_BE_NAMED: bool>(
         }
         Framing::Chunked => None,
     }
+}
+
+/// What goes with a request before anybody has seen it: what the connection knows of TLS.
+#[inline]
+fn known(conn: &Conn<'_>) -> Extensions {
+    let extensions = Extensions::new();
+    #[cfg(feature = "tls")]
+    if let Some(facts) = conn.layer_facts::<netpoll_core::tls::TlsFacts>() {
+        extensions.insert(facts);
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = conn;
+    extensions
 }
 
 pub(super) fn short_of_memory() -> Error {

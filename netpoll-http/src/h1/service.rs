@@ -6,7 +6,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{
+    BodyReader, Delivery, Error, Names, OpenSink, Params, Parts, Replied, Reply, Request, Response, RouteId,
+};
 
 /// A look at a head that may wait, see [`Service::before_async`]: an answer ends the request.
 pub type BeforeFuture = Pin<Box<dyn Future<Output = Option<Result<Response, Error>>>>>;
@@ -34,6 +36,9 @@ pub enum Route<'a> {
 /// | [`call`](Self::call) | the body is there, and no hook has answered | none |
 /// | [`pattern`](Self::pattern) | a request has ended of which somebody wants to [hear](crate::Server::on_complete) | `None`: the route has no name |
 /// | [`body_bytes_max`](Self::body_bytes_max) | in front of the body | `None`: that of the connection, and no body for `GET`, `HEAD`, `OPTIONS` and `DELETE` |
+/// | [`delivery`](Self::delivery) | in front of a body that has not come as a whole | [`Delivery::Whole`]: it is received first |
+/// | [`call_reading`](Self::call_reading) | that was [`Delivery::Reader`] | the body is not read: `call`, with an empty one |
+/// | [`open_sink`](Self::open_sink) | that was [`Delivery::Sink`] | 500 |
 /// | [`handler_timeout`](Self::handler_timeout) | a handler or a hook waits | `None`: that of the connection |
 /// | [`fallback`](Self::fallback) | `find` has found no route | `None`: 404, or 405 with `Allow` |
 /// | [`has_before`](Self::has_before) | a route is found | `true`: `before` is asked, which is the longer way |
@@ -87,6 +92,33 @@ pub trait Service: 'static {
     /// [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     fn body_bytes_max(&self, _route: RouteId) -> Option<usize> {
         None
+    }
+
+    /// How the route takes a body that does not come together with its head. One that does is handed to [`call`](Self::call), whatever this says.
+    ///
+    /// A service around another one that does not pass this on has bodies received as a whole.
+    fn delivery(&self, _route: RouteId) -> Delivery {
+        Delivery::Whole
+    }
+
+    /// Calls the route's handler, which reads the body while it arrives. The body of the request is empty.
+    fn call_reading(
+        &self,
+        route: RouteId,
+        request: &Request<'_>,
+        body: BodyReader,
+        reply: Reply<'_>,
+    ) -> Replied {
+        drop(body);
+        self.call(route, request, reply)
+    }
+
+    /// What takes the body of this request while it arrives, and answers; or an error that it is answered with.
+    ///
+    /// # Errors
+    /// The body is not wanted.
+    fn open_sink(&self, _route: RouteId, _request: &Request<'_>) -> Result<OpenSink, Error> {
+        Err(Error::internal("this service has no sinks"))
     }
 
     /// How long the route's asynchronous handler may take, and asynchronous hooks before it, if it differs from

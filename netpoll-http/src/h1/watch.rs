@@ -337,6 +337,16 @@ impl<S: Service> Http<S> {
         }
     }
 
+    /// So many bytes of a body that is read beside its handler, or beside an answer that is made meanwhile.
+    #[inline]
+    pub(super) fn note_received_beside(&mut self, conn: &Conn<'_>, bytes: usize) {
+        let Some(watch) = &mut self.watch else { return };
+        match &mut watch.making {
+            Some(made) => made.figures.bytes_in += bytes as u64,
+            None => watch.begin(conn).bytes_in += bytes as u64,
+        }
+    }
+
     /// What was taken for the beginning of a request were empty lines.
     pub(super) fn note_nothing(&mut self) {
         if let Some(watch) = &mut self.watch {

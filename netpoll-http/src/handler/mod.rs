@@ -1,21 +1,33 @@
 //! From a closure to something that a route can hold.
 //!
-//! Three shapes of function are handlers, told apart by a marker type that the compiler infers:
+//! Four shapes of function are handlers, told apart by a marker type that the compiler infers:
 //!
 //! | shape | request | cost |
 //! |---|---|---|
 //! | `Fn(&Request) -> impl IntoResponse` | borrowed | nothing is allocated |
 //! | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
+//! | `async Fn(Request, BodyReader) -> impl IntoResponse` | owned, without its body | the same, and an allocation or two for each piece |
 //! | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
 //!
 //! Invariant: a handler answers exactly once, because a [`Reply`] is used up by answering. It runs on
 //! the worker of its connection, so it need not be `Send`, and it must not block.
 
+#[cfg(feature = "compression")]
+mod decoded;
+
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+mod reading;
+mod sink;
+
 use crate::h1::RouteLimits;
-use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
+use crate::message::{BodyReader, Delivery, Error, IntoResponse, OpenSink, Pending, Replied, Reply, Request};
+
+pub use sink::{Sink, sink};
+
+#[cfg(feature = "compression")]
+pub use decoded::{Decoded, Decoding};
 
 /// A function that answers requests. `M` is a marker that is inferred.
 ///
@@ -23,6 +35,8 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
 /// |---|---|---|
 /// | `Fn(&Request) -> impl IntoResponse` | borrowed | nothing is allocated |
 /// | `async Fn(Request) -> impl IntoResponse` | owned | a copy of the request, the future, its answer |
+/// | `async Fn(Request, BodyReader) -> impl IntoResponse` | owned; its [body](BodyReader) is read while it arrives | the same, and an allocation or two for each piece |
+/// | [`sink`]`(Fn(&Request) -> Result<impl BodySink, Error>)` | borrowed; its body is [handed over](BodySink) while it arrives | a copy of the head, the sink |
 /// | `Fn(&Request, Reply) -> Replied` | borrowed | nothing; the answer is written by hand |
 /// | [`Files`](crate::Files) | borrowed | as it says |
 /// | any of these [with limits](Self::limits) | | |
@@ -61,6 +75,7 @@ use crate::message::{IntoResponse, Pending, Replied, Reply, Request};
     message = "`{Self}` is not a handler",
     label = "not a handler",
     note = "a handler is `|req: &Request| ..`, `async |req: Request| ..` or `|req: &Request, reply: Reply| ..`",
+    note = "or, to read its body while it arrives, `async |req: Request, body: BodyReader| ..`",
     note = "with its arguments annotated like this, `'static` captures, and a result that is `IntoResponse`",
     note = "for JSON: `Json(value)`, of any type that is `serde::Serialize`",
     note = "a `Result` must be `Result<_, netpoll_http::Error>`; write `impl ResponseError for YourError` for `?`"
@@ -90,6 +105,7 @@ pub trait Handler<M>: 'static {
 /// |---|---|---|
 /// | [`call`](Self::call) | for each request of its route, when the body is there and no hook has answered | none |
 /// | [`limits`](Self::limits) | once, when the route is made | no limits of its own: those of its router, or else of the connection |
+/// | [`delivery`](Self::delivery), [`call_reading`](Self::call_reading), [`open_sink`](Self::open_sink) | as those of a [`Service`](crate::Service) | bodies are received as a whole |
 ///
 /// ```
 /// use netpoll_http::{App, Endpoint, Handler, Replied, Reply, Request, RouteLimits, Router, StatusCode};
@@ -129,6 +145,26 @@ pub trait Endpoint: 'static {
     fn limits(&self) -> RouteLimits {
         RouteLimits::default()
     }
+
+    /// How it takes a body that does not come together with its head: see [`Service::delivery`](crate::Service::delivery).
+    fn delivery(&self) -> Delivery {
+        Delivery::Whole
+    }
+
+    /// Answers one request, and reads its body while it arrives: called in place of [`call`](Self::call) where [`delivery`](Self::delivery)
+    /// says so.
+    fn call_reading(&self, request: &Request<'_>, body: BodyReader, reply: Reply<'_>) -> Replied {
+        drop(body);
+        self.call(request, reply)
+    }
+
+    /// What takes the body of one request while it arrives, where [`delivery`](Self::delivery) says so.
+    ///
+    /// # Errors
+    /// The answer: the body is not wanted.
+    fn open_sink(&self, _request: &Request<'_>) -> Result<OpenSink, Error> {
+        Err(Error::internal("this endpoint has no sinks"))
+    }
 }
 
 /// A handler with limits of its own; made by [`Handler::limits`].
@@ -158,6 +194,18 @@ impl<E: Endpoint> Endpoint for Limited<E> {
 
     fn limits(&self) -> RouteLimits {
         self.limits.or(self.endpoint.limits())
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.endpoint.delivery()
+    }
+
+    fn call_reading(&self, request: &Request<'_>, body: BodyReader, reply: Reply<'_>) -> Replied {
+        self.endpoint.call_reading(request, body, reply)
+    }
+
+    fn open_sink(&self, request: &Request<'_>) -> Result<OpenSink, Error> {
+        self.endpoint.open_sink(request)
     }
 }
 

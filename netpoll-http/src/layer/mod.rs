@@ -8,6 +8,8 @@
 //! Hooks run on the worker. `before` hooks may wait: the first that might, and all behind it, run in one future on a copy of the
 //! head. With none added a request pays one test for an empty list.
 
+#[cfg(feature = "compression")]
+mod compress;
 mod forwarded;
 mod rate_limit;
 
@@ -18,6 +20,8 @@ use std::rc::Rc;
 
 use crate::message::{Ask, Error, Names, Parts, Request, RequestId, Response, TraceContext, guarded_or_told};
 
+#[cfg(feature = "compression")]
+pub use compress::Compress;
 pub use forwarded::{Forwarded, ParseNetworkError};
 pub use rate_limit::RateLimit;
 

@@ -201,6 +201,12 @@ impl<'a> BodyBuf<'a> {
         Self { out, start }
     }
 
+    /// Where it appends, for who only appends.
+    #[cfg_attr(not(feature = "compression"), allow(dead_code))]
+    pub(crate) fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// Appends bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);

@@ -99,7 +99,7 @@ impl Request<'_> {
     /// The body as JSON. `T` may borrow from the request.
     ///
     /// # Errors
-    /// 415 unless the content type is `application/json` or ends in `+json`; 400 with the path of the field,
+    /// 415 unless the content type is `application/json` or ends in `+json`, and for a `Content-Encoding` that was not decoded; 400 with the path of the field,
     /// line and column when the body is not what `T` needs, such as ``request body: `items[2].quantity`:
     /// invalid type: string "x", expected u32 at line 1 column 58``. To find the path, a body that was refused
     /// is parsed once more; one that is taken costs nothing for it. A body over the limit was answered 413
@@ -114,15 +114,19 @@ impl Request<'_> {
                 format!("expected `content-type: application/json`, got {got}"),
             ));
         }
-        serde_json::from_slice(self.body()).map_err(|error| json_error::<T>(self.body(), &error))
+        serde_json::from_slice(self.body()).map_err(|error| json_error::<T>(self, &error))
     }
 }
 
 /// The error of [`Request::json`] together with the field that it is about.
 #[cfg(feature = "json")]
 #[cold]
-fn json_error<'b, T: serde::Deserialize<'b>>(body: &'b [u8], error: &serde_json::Error) -> Error {
-    let mut json = serde_json::Deserializer::from_slice(body);
+fn json_error<'b, T: serde::Deserialize<'b>>(request: &'b Request<'_>, error: &serde_json::Error) -> Error {
+    if request.has_coded_body() {
+        let message = "the request body has a coding, which is not taken here";
+        return Error::new(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    }
+    let mut json = serde_json::Deserializer::from_slice(request.body());
     let place =
         serde_path_to_error::deserialize::<_, T>(&mut json).err().map(|error| error.path().to_string());
     // The path of the whole body is a dot, of what is wrong behind the value there is none, and a question mark stands

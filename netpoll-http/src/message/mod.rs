@@ -4,6 +4,7 @@
 //! passed the wire's checks; an answer is written into a `Vec<u8>` that somebody else flushes.
 
 mod body;
+mod body_error;
 pub(crate) mod cause;
 pub(crate) mod chance;
 mod cookie;
@@ -14,6 +15,7 @@ mod extract;
 #[cfg(feature = "serde")]
 mod fields;
 mod guard;
+mod inflow;
 mod into_response;
 #[cfg(feature = "json")]
 mod json;
@@ -25,17 +27,21 @@ mod request;
 mod request_id;
 mod response;
 mod response_error;
+mod sink;
 mod trace;
 mod typed;
 mod upgrade;
 
 pub use body::{Body, BodyBuf, BodyStream, Pull};
+pub use body_error::BodyError;
 pub(crate) use cause::Cause;
 pub use cookie::{Cookie, SameSite};
 pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
 pub(crate) use guard::{dropped, guarded, guarded_or_told};
+pub use inflow::{BodyReader, Chunk};
+pub(crate) use inflow::{Inflow, wake};
 pub use into_response::IntoResponse;
 #[cfg(feature = "json")]
 pub use json::Json;
@@ -44,17 +50,21 @@ pub(crate) use params::PATH_BYTES_MAX;
 pub(crate) use params::intern;
 pub use params::{PARAMS_MAX, Params};
 pub(crate) use pending::{Ask, Asked, Behind, Futures, Pending};
-pub(crate) use reply::Stamp;
 pub(crate) use reply::{
     Above, Context, Facts, OutFraming, Outflow, Rest, State, Switching, finish, too_late_to_switch,
     write_headers,
 };
+#[cfg(feature = "compression")]
+pub(crate) use reply::{Content, Source, weaken};
+pub(crate) use reply::{Recode, Stamp};
 pub use reply::{Replied, Reply};
 pub use request::{ClientAddr, Request};
-pub(crate) use request::{Origin, Owned, Unread};
+#[cfg_attr(not(feature = "compression"), allow(unused_imports))]
+pub(crate) use request::{DecodedBody, Origin, Owned, Unread};
 pub use request_id::RequestId;
 pub use response::{Parts, Response};
 pub use response_error::ResponseError;
+pub use sink::{BodySink, Delivery, OpenSink};
 pub use trace::TraceContext;
 pub use typed::FromRequest;
 #[cfg(feature = "serde")]

@@ -12,6 +12,8 @@
 mod facts;
 mod head;
 mod held;
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+mod recode;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -28,6 +30,9 @@ use self::head::named;
 pub(crate) use self::head::write_headers;
 use self::held::Held;
 pub(crate) use self::held::{finish, too_late_to_switch};
+pub(crate) use self::recode::Recode;
+#[cfg(feature = "compression")]
+pub(crate) use self::recode::{Content, Source, weaken};
 
 /// Bodies up to this size are copied behind their head; larger ones are queued as they are.
 ///
@@ -185,7 +190,8 @@ impl<'a> Reply<'a> {
         let begun = if headers.is_empty() {
             self.begin(status, ContentType::None, length)
         } else {
-            self.begin_slowly(Parts { headers, ..Parts::new(status) }, length)
+            let is_file = matches!(body, Body::File(_));
+            self.begin_slowly(Parts { headers, is_file, ..Parts::new(status) }, length)
         };
         if begun.has_body { self.finish(body, length) } else { self.done() }
     }

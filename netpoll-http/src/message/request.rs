@@ -5,7 +5,7 @@
 //! outlives the block, so it gets one right-sized copy of head and body with the same positions.
 //!
 //! Invariant: a request only exists for a head that passed every check of [`wire`](crate::wire), and
-//! its body is complete, except in `before` hooks, where it is empty. What `after` hooks are shown of a request that
+//! its body is complete, except in `before` hooks and where it is read while it arrives: there it is empty. What `after` hooks are shown of a request that
 //! was refused before its head could be read is [`Unread`], which says nothing; of one that was read and breaks a rule, its head.
 
 use std::borrow::Cow;
@@ -47,6 +47,11 @@ struct Borrowed<'a> {
     body: &'a [u8],
     origin: Origin<'a>,
 }
+
+/// Goes with a request whose body was decoded, though its headers are as they came.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+pub(crate) struct DecodedBody;
 
 /// Where a request came from and when, and what the program knows of it.
 #[derive(Clone, Copy)]
@@ -204,6 +209,27 @@ impl<'a> Request<'a> {
         self.origin().peer
     }
 
+    /// What the handshake of its connection has brought: versions, the host that the client has named, its certificates. `None` without TLS, and for
+    /// a request [that could not be read](Self::is_unread). Behind a proxy it is about the proxy's connection, unless that hands TLS on.
+    ///
+    /// ```
+    /// use netpoll_http::{Error, Request, StatusCode};
+    ///
+    /// /// Lets nobody pass who has shown no certificate.
+    /// fn only_known(req: &Request) -> Result<(), Error> {
+    ///     let tls = req.tls().ok_or(StatusCode::FORBIDDEN)?;
+    ///     let certificate = tls.peer_certificates().first().ok_or(StatusCode::FORBIDDEN)?;
+    ///     # let _ = certificate;
+    ///     Ok(())
+    /// }
+    /// # netpoll_http::Router::new().before(only_known);
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&netpoll_core::tls::TlsFacts> {
+        self.extensions().get::<Arc<netpoll_core::tls::TlsFacts>>().map(|facts| &**facts)
+    }
+
     /// The IP address of the client: the one that a [`Forwarded`](crate::Forwarded) hook has found ([`ClientAddr`]), else that of the
     /// [`peer`](Self::peer). `None` of a peer on a Unix socket. An address of IPv4 is one, also where a socket of both families shows it
     /// as `::ffff:192.0.2.7`.
@@ -309,12 +335,20 @@ impl<'a> Request<'a> {
         index.known_lines(head, Known::Cookie).flat_map(wire::target::cookie_pairs)
     }
 
-    /// The complete body.
+    /// The complete body. Empty for a handler that reads it while it arrives ([`BodyReader`](crate::BodyReader)).
     pub fn body(&self) -> &[u8] {
         match &self.inner {
             Inner::Borrowed(borrowed) => borrowed.body,
             Inner::Owned(owned) => &owned.bytes[owned.head_bytes..],
         }
+    }
+
+    /// Whether the body is as its `Content-Encoding` says, and was not decoded.
+    #[cfg(feature = "json")]
+    pub(crate) fn has_coded_body(&self) -> bool {
+        let is_coding = |name: &[u8]| !name.trim_ascii().eq_ignore_ascii_case(b"identity");
+        self.header("content-encoding").is_some_and(is_coding)
+            && self.extensions().get::<DecodedBody>().is_none()
     }
 
     /// The complete body to keep: shared if the request is owned, else a copy.
@@ -366,6 +400,36 @@ impl<'a> Request<'a> {
             }
             Inner::Owned(owned) => Request { inner: Inner::Owned(Arc::clone(owned)) },
         }
+    }
+
+    /// Its head as a request to be kept, its body, and what came behind that. As [`to_owned`](Self::to_owned), one copy at most.
+    pub(crate) fn take_apart(&self) -> (Request<'static>, Bytes, Trailers) {
+        let owned = self.to_owned().into_shared();
+        let body = owned.bytes.slice(owned.head_bytes..);
+        let trailers = owned.trailers.clone();
+        if body.is_empty() {
+            return (Request::from(owned), body, trailers);
+        }
+        let head = Owned {
+            bytes: owned.bytes.slice(..owned.head_bytes),
+            head_bytes: owned.head_bytes,
+            index: owned.index.clone(),
+            params: owned.params,
+            trailers: Trailers::default(),
+            peer: owned.peer.clone(),
+            arrived: owned.arrived,
+            extensions: owned.extensions.clone(),
+        };
+        (Request::from(head), body, trailers)
+    }
+
+    /// The same without its body, where that is borrowed: an owned one shows all of it.
+    pub(crate) fn without_body(&self) -> Self {
+        let mut request = self.clone();
+        if let Inner::Borrowed(borrowed) = &mut request.inner {
+            borrowed.body = &[];
+        }
+        request
     }
 
     /// The same, for several that keep it. Copies it unless it is owned already.

@@ -5,11 +5,13 @@
 //!
 //! Invariant: a header in here cannot hold CR, LF or NUL, because `http`'s types refuse them.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Body, Cookie, Error, dropped};
+use super::{Body, Cookie, Error, Recode, dropped};
 use crate::wire::framing;
 use crate::wire::response::is_single;
 
@@ -187,12 +189,24 @@ pub struct Parts {
     pub(crate) is_taken_back: bool,
     /// Panics of hooks, and of the handler.
     pub(crate) panics: u32,
+    /// The body is a file, which leaves without being read.
+    pub(crate) is_file: bool,
+    /// What codes the body, when all hooks have run.
+    pub(crate) recode: Option<Rc<dyn Recode>>,
 }
 
 impl Parts {
     /// Those of an answer without headers, to call a hook in a test.
     pub fn new(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), error: None, is_taken_back: false, panics: 0 }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            error: None,
+            is_taken_back: false,
+            panics: 0,
+            is_file: false,
+            recode: None,
+        }
     }
 
     /// Answers something else: this error.
@@ -200,7 +214,7 @@ impl Parts {
         let headers = error.take_headers();
         let status = error.status();
         let panics = self.panics;
-        let before = Self { status, headers, error: Some(error), is_taken_back: true, panics };
+        let before = Self { headers, error: Some(error), is_taken_back: true, panics, ..Self::new(status) };
         if !dropped(std::mem::replace(self, before)) {
             self.panics += 1;
         }

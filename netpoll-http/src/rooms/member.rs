@@ -87,7 +87,7 @@ impl Guest for Memberships {
         let is_goodbye = match how {
             Closed::ByPeer { code, .. } => *code == Some(CloseCode::NORMAL),
             Closed::ByUs { code, .. } => matches!(*code, CloseCode::NORMAL | CloseCode::POLICY),
-            Closed::Failed(_) | Closed::Silent | Closed::Lost(_) => false,
+            Closed::Failed(_) | Closed::Silent | Closed::Lost(_) | Closed::NotOpened(_) => false,
         };
         for membership in self.0.drain(..) {
             let rooms = membership.rooms.clone();

@@ -16,7 +16,9 @@ use super::{Found, Router, Table};
 use crate::h1::{BeforeFuture, Route, RouteLimits, Service};
 use crate::handler::Endpoint;
 use crate::layer::{Hook, Hooks, ask, ask_later, waits};
-use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{
+    BodyReader, Delivery, Error, Names, OpenSink, Params, Parts, Replied, Reply, Request, Response, RouteId,
+};
 
 /// Makes a [`Service`](crate::Service) from routes that are known at compile time.
 ///
@@ -156,6 +158,24 @@ impl<T: Table + 'static, H: Endpoints> Service for TableRouter<T, H> {
         self.limits[route.0 as usize].body_bytes_max
     }
 
+    fn delivery(&self, route: RouteId) -> Delivery {
+        self.handlers.nth(route.0).delivery()
+    }
+
+    fn call_reading(
+        &self,
+        route: RouteId,
+        request: &Request<'_>,
+        body: BodyReader,
+        reply: Reply<'_>,
+    ) -> Replied {
+        self.handlers.nth(route.0).call_reading(request, body, reply)
+    }
+
+    fn open_sink(&self, route: RouteId, request: &Request<'_>) -> Result<OpenSink, Error> {
+        self.handlers.nth(route.0).open_sink(request)
+    }
+
     fn handler_timeout(&self, route: RouteId) -> Option<Duration> {
         self.limits[route.0 as usize].handler_timeout
     }
@@ -259,6 +279,18 @@ impl<H: Endpoints> Endpoint for Nth<H> {
     fn limits(&self) -> RouteLimits {
         self.limits
     }
+
+    fn delivery(&self) -> Delivery {
+        self.handlers.nth(self.number).delivery()
+    }
+
+    fn call_reading(&self, request: &Request<'_>, body: BodyReader, reply: Reply<'_>) -> Replied {
+        self.handlers.nth(self.number).call_reading(request, body, reply)
+    }
+
+    fn open_sink(&self, request: &Request<'_>) -> Result<OpenSink, Error> {
+        self.handlers.nth(self.number).open_sink(request)
+    }
 }
 
 impl<T: Table, H> fmt::Debug for TableRouter<T, H> {
@@ -275,6 +307,9 @@ pub trait Endpoints: 'static {
 
     /// Calls the one with this number, from zero.
     fn call(&self, number: u32, request: &Request<'_>, reply: Reply<'_>) -> Replied;
+
+    /// The one with this number, for what is not asked of every request.
+    fn nth(&self, number: u32) -> &dyn Endpoint;
 
     /// Adds the limits of each, in their order.
     fn add_limits(&self, limits: &mut Vec<RouteLimits>);
@@ -296,6 +331,13 @@ impl<A: Endpoints, B: Endpoints> Endpoints for Then<A, B> {
         }
     }
 
+    fn nth(&self, number: u32) -> &dyn Endpoint {
+        match number.checked_sub(A::COUNT as u32) {
+            None => self.0.nth(number),
+            Some(behind) => self.1.nth(behind),
+        }
+    }
+
     fn add_limits(&self, limits: &mut Vec<RouteLimits>) {
         self.0.add_limits(limits);
         self.1.add_limits(limits);
@@ -306,6 +348,10 @@ impl Endpoints for () {
     const COUNT: usize = 0;
 
     fn call(&self, _number: u32, _request: &Request<'_>, _reply: Reply<'_>) -> Replied {
+        unreachable!("a table finds only numbers that it has")
+    }
+
+    fn nth(&self, _number: u32) -> &dyn Endpoint {
         unreachable!("a table finds only numbers that it has")
     }
 
@@ -321,6 +367,13 @@ impl<E: Endpoint, Rest: Endpoints> Endpoints for (E, Rest) {
         match number {
             0 => self.0.call(request, reply),
             _ => self.1.call(number - 1, request, reply),
+        }
+    }
+
+    fn nth(&self, number: u32) -> &dyn Endpoint {
+        match number {
+            0 => &self.0,
+            _ => self.1.nth(number - 1),
         }
     }
 

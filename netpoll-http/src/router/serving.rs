@@ -9,7 +9,9 @@ use super::Found;
 use super::wiring::{Route, Router};
 use crate::h1::{BeforeFuture, Route as FoundRoute, Service};
 use crate::layer::{Before, Hooks, ask, ask_later, waits};
-use crate::message::{Error, Names, Params, Parts, Replied, Reply, Request, Response, RouteId};
+use crate::message::{
+    BodyReader, Delivery, Error, Names, OpenSink, Params, Parts, Replied, Reply, Request, Response, RouteId,
+};
 
 impl Router {
     fn held(&self, route: RouteId) -> &Route {
@@ -66,6 +68,24 @@ impl Service for Router {
     #[inline]
     fn body_bytes_max(&self, route: RouteId) -> Option<usize> {
         self.held(route).limits.body_bytes_max.or(self.limits.body_bytes_max)
+    }
+
+    fn delivery(&self, route: RouteId) -> Delivery {
+        self.held(route).endpoint.delivery()
+    }
+
+    fn call_reading(
+        &self,
+        route: RouteId,
+        request: &Request<'_>,
+        body: BodyReader,
+        reply: Reply<'_>,
+    ) -> Replied {
+        self.held(route).endpoint.call_reading(request, body, reply)
+    }
+
+    fn open_sink(&self, route: RouteId, request: &Request<'_>) -> Result<OpenSink, Error> {
+        self.held(route).endpoint.open_sink(request)
     }
 
     fn handler_timeout(&self, route: RouteId) -> Option<Duration> {

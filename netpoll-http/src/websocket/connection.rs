@@ -12,7 +12,7 @@ use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lo
 use super::frame::{Frame, inflated};
 use super::guest::Visit;
 use super::settings::Times;
-use super::socket::{Phase, State, WebSocket, send};
+use super::socket::{Phase, State, WebSocket};
 use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
 use crate::ws::close::{Close, ClosePayload};
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
@@ -56,16 +56,21 @@ enum Step {
 }
 
 impl<H: Handler> Connection<H> {
-    pub(super) fn new(handler: H, settings: Settings, deflate: Option<Deflate>) -> Self {
+    pub(super) fn new(role: Role, handler: H, settings: &Settings, deflate: Option<Deflate>) -> Self {
+        let bits = |deflate: Deflate| match role {
+            Role::Server => deflate.server_window_bits.unwrap_or(Deflater::WINDOW_BITS),
+            // What a client is asked to restrict itself to it would have had to offer.
+            Role::Client => Deflater::WINDOW_BITS,
+        };
         Self {
             handler,
-            reader: Reader::new(Role::Server, deflate.is_some(), settings.limits()),
+            reader: Reader::new(role, deflate.is_some(), settings.limits()),
             state: State {
-                times: Times::of(&settings),
+                times: Times::of(settings),
                 phase: Phase::Open,
                 is_paused: false,
-                window_bits: deflate
-                    .map(|deflate| deflate.server_window_bits.unwrap_or(Deflater::WINDOW_BITS)),
+                window_bits: deflate.map(bits),
+                role,
                 guest: None,
             },
             heard_at: Instant::ZERO,
@@ -138,12 +143,13 @@ impl<H: Handler> Connection<H> {
     #[cold]
     fn fail(&mut self, conn: &mut Conn<'_>, violation: Violation) -> Flow {
         if self.state.phase == Phase::Open {
-            send(conn, Kind::CLOSE, &ClosePayload::new(violation.close_code(), violation.reason()));
+            let payload = ClosePayload::new(violation.close_code(), violation.reason());
+            self.state.send(conn, Kind::CLOSE, &payload);
         }
         self.end(conn, Closed::Failed(violation))
     }
 
-    /// Everything has been said: what is queued leaves, and then we close first, as servers do.
+    /// Everything has been said: what is queued leaves, and then our direction ends, and the peer's is awaited: a server closes first, and a client hears it do so.
     fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
         self.how.get_or_insert(Box::new(how));
         self.state.phase = Phase::Over;
@@ -190,8 +196,11 @@ impl<H: Handler> Connection<H> {
         }
     }
 
-    /// The server goes, and another one will be there.
+    /// The server goes, and another one will be there. A client just goes.
     fn say_come_back(&mut self, conn: &mut Conn<'_>) {
+        if self.state.role == Role::Client {
+            return self.state.close(conn, CloseCode::GOING_AWAY, "");
+        }
         let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
         self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
@@ -202,7 +211,7 @@ fn pong(state: &State, conn: &mut Conn<'_>, ping: Option<Ping>) {
     if let Some(Ping { bytes, len }) = ping
         && state.phase == Phase::Open
     {
-        send(conn, Kind::PONG, &bytes[..usize::from(len)]);
+        state.send(conn, Kind::PONG, &bytes[..usize::from(len)]);
     }
 }
 
@@ -212,8 +221,8 @@ fn answer(state: &State, conn: &mut Conn<'_>, close: &Close<'_>) -> Closed {
         return Closed::ByUs { code, is_answered: true };
     }
     match close.code {
-        Some(code) => send(conn, Kind::CLOSE, &ClosePayload::new(code, "")),
-        None => send(conn, Kind::CLOSE, b""),
+        Some(code) => state.send(conn, Kind::CLOSE, &ClosePayload::new(code, "")),
+        None => state.send(conn, Kind::CLOSE, b""),
     }
     Closed::ByPeer { code: close.code, reason: close.reason.to_owned() }
 }
@@ -304,7 +313,7 @@ impl<H: Handler> Protocol for Connection<H> {
                 self.await_word(conn);
             }
             (Phase::Open, Wait::Word) if conn.now().duration_since(self.heard_at) >= ping_after => {
-                send(conn, Kind::PING, b"");
+                self.state.send(conn, Kind::PING, b"");
                 self.wait = Wait::Pong;
                 conn.set_deadline(pong_within);
             }
@@ -329,16 +338,19 @@ impl<H: Handler> Protocol for Connection<H> {
         match message.downcast::<Frame>() {
             Ok(frame) => {
                 if self.state.phase == Phase::Open {
-                    let bytes = frame.wire(&self.state);
+                    let bytes = match self.state.role {
+                        Role::Server => frame.wire(&self.state).len(),
+                        Role::Client => frame.payload().len(),
+                    };
                     let queued = conn.queued_bytes();
                     // As what others send by `Commands::send` is bounded: one to an empty queue fits.
-                    if queued > 0 && queued + bytes.len() > conn.limits().output_bytes_max {
+                    if queued > 0 && queued + bytes > conn.limits().output_bytes_max {
                         conn.count_output_overflow();
                         self.how.get_or_insert(Box::new(Closed::Lost(Lost::OutputOverflow)));
                         self.state.phase = Phase::Over;
                         return Flow::Reset;
                     }
-                    conn.send_common(bytes.clone());
+                    self.state.send_frame(conn, &frame, |conn, bytes| conn.send_common(bytes));
                 }
                 conn.unchanged_flow()
             }
@@ -352,9 +364,13 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
-        if self.state.phase == Phase::Open {
-            conn.send(&Head::new(Kind::BINARY, bytes.len()));
-            conn.send_common(bytes);
+        match (self.state.phase, self.state.role) {
+            (Phase::Open, Role::Server) => {
+                conn.send(&Head::new(Kind::BINARY, bytes.len()));
+                conn.send_common(bytes);
+            }
+            (Phase::Open, Role::Client) => self.state.send(conn, Kind::BINARY, &bytes),
+            _ => {}
         }
         conn.unchanged_flow()
     }

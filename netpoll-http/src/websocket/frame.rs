@@ -80,7 +80,7 @@ impl Frame {
         self.0.plain.len()
     }
 
-    /// What goes on the wire of one that has agreed on compression, or has not.
+    /// What goes on the wire of a server, of one that has agreed on compression, or has not.
     pub(super) fn wire(&self, state: &State) -> &Bytes {
         if !state.may_deflate(self.payload().len()) {
             return &self.0.plain;

@@ -1,23 +1,29 @@
-//! WebSocket on the connections of this server: callbacks for each message.
+//! WebSocket on the connections of this server, and to others: callbacks for each message, or a task for each connection.
 //!
-//! A handler of HTTP judges the [`Opening`] and accepts it; from then on the connection is a [`Handler`]'s. What is on the wire is checked by a machine without
+//! A handler of HTTP judges the [`Opening`] and accepts it; from then on the connection is a [`Handler`]'s, or a task's that has a [`Socket`]. A [`Client`] opens one elsewhere, for
+//! either. What is on the wire is checked by a machine without
 //! I/O (`ws/`): a peer that breaks a rule of RFC 6455 gets a Close that names it, and nothing that it sends behind that is looked at.
 //!
 //! Invariant: between two messages a connection owns no buffer, however large the last one was. Behind a Close of ours no other frame leaves.
 
+mod client;
 mod connection;
 mod frame;
 mod guest;
+mod masking;
 mod opening;
 mod settings;
 mod socket;
+mod task;
 
 pub use crate::ws::{CloseCode, Violation};
+pub use client::{Client, Connecting, NotOpened};
 pub use frame::Frame;
 pub(crate) use guest::{Guest, Visit, Visitor};
 pub use opening::Opening;
 pub use settings::Settings;
 pub use socket::WebSocket;
+pub use task::{Outgoing, OwnedMessage, Sender, Socket};
 
 use netpoll_core::{Commands, Lost};
 
@@ -65,6 +71,8 @@ pub enum Closed {
     Silent,
     /// The connection has ended without a Close: the peer has left, or was cut. What a browser calls 1006.
     Lost(Lost),
+    /// Of a [`Client`]: there was none, and `opened` was not called.
+    NotOpened(NotOpened),
 }
 
 /// Callbacks of one WebSocket, on the worker that its connection is on.
@@ -99,6 +107,12 @@ pub enum Closed {
 /// assert_eq!(connection.received(), b"\x81\x02hi");
 /// ```
 pub trait Handler: 'static {
+    /// Of a [`Client`]: the subprotocol that the server has chosen of those that were named, if it has. Called once, in front of [`opened`](Self::opened). The default
+    /// does nothing.
+    fn agreed(&mut self, protocol: Option<&str>) {
+        let _ = protocol;
+    }
+
     /// The handshake is done. Called once, first. The default does nothing.
     fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
         let _ = socket;

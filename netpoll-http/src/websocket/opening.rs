@@ -83,6 +83,11 @@ impl<'r> Opening<'r> {
         self.protocol
     }
 
+    /// The subprotocol that was agreed on, kept.
+    pub(super) fn chosen(&self) -> Option<String> {
+        self.protocol.map(str::to_owned)
+    }
+
     /// With these limits and times in place of the defaults.
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
@@ -98,7 +103,7 @@ impl<'r> Opening<'r> {
     /// None of a handshake that was accepted; it is that of [`Response::header`].
     pub fn accept(self, handler: impl Handler) -> Result<Response, Error> {
         let answer = self.opening.answer(self.protocol, self.settings.compression);
-        let connection = Connection::new(handler, self.settings, answer.deflate);
+        let connection = Connection::new(ws::Role::Server, handler, &self.settings, answer.deflate);
         let mut response =
             self.upgrade.accept(connection).header(SEC_WEBSOCKET_ACCEPT, answer.accept.as_str())?;
         if let Some(protocol) = answer.protocol {

@@ -3,15 +3,15 @@
 use std::any::Any;
 use std::fmt;
 
-use netpoll_core::{Commands, Conn, ConnId};
+use netpoll_core::{Bytes, Commands, Conn, ConnId};
 
-use super::CloseCode;
 use super::frame::{Frame, kind, with_deflater};
 use super::guest::Guest;
 use super::settings::Times;
-use crate::ws::Deflater;
+use super::{CloseCode, masking};
 use crate::ws::close::ClosePayload;
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
+use crate::ws::{Deflater, Mask, Role};
 
 /// How far an end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub window_bits: Option<u8>,
     /// What a floor above keeps with it.
     pub guest: Option<Box<dyn Guest>>,
+    /// Which side we are: what a client sends is masked.
+    pub role: Role,
 }
 
 impl State {
@@ -46,7 +48,7 @@ impl State {
         if self.phase != Phase::Open {
             return;
         }
-        send(conn, Kind::CLOSE, &ClosePayload::new(code, reason));
+        self.send(conn, Kind::CLOSE, &ClosePayload::new(code, reason));
         self.phase = Phase::Closing(code);
         // What it has to say in answer is read, whoever has paused.
         self.is_paused = false;
@@ -56,14 +58,52 @@ impl State {
         };
         conn.set_deadline(within);
     }
+
+    /// Sends a frame. Header and payload are one piece.
+    pub fn send(&self, conn: &mut Conn<'_>, kind: Kind, payload: &[u8]) {
+        if self.role == Role::Client {
+            return send_masked(conn, kind, payload);
+        }
+        let head = Head::new(kind, payload.len());
+        conn.append(head.len() + payload.len(), |out| {
+            out.extend_from_slice(&head);
+            out.extend_from_slice(payload);
+        });
+    }
+
+    /// Sends a message, compressed if that was agreed on and makes it shorter.
+    pub fn send_message(&self, conn: &mut Conn<'_>, is_text: bool, payload: &[u8]) {
+        let kind = kind(is_text);
+        let is_sent = self.may_deflate(payload.len())
+            && with_deflater(|deflater| {
+                let deflated = deflater.deflate(payload)?;
+                self.send(conn, kind.compressed(), deflated);
+                Some(())
+            })
+            .is_some();
+        if !is_sent {
+            self.send(conn, kind, payload);
+        }
+    }
+
+    /// Sends a message that is ready; the most that it takes of the queue.
+    pub fn send_frame(&self, conn: &mut Conn<'_>, frame: &Frame, send: impl FnOnce(&mut Conn<'_>, Bytes)) {
+        match self.role {
+            Role::Server => send(conn, frame.wire(self).clone()),
+            Role::Client => self.send_message(conn, frame.is_text(), frame.payload()),
+        }
+    }
 }
 
-/// Sends a frame. Header and payload are one piece.
-pub(super) fn send(conn: &mut Conn<'_>, kind: Kind, payload: &[u8]) {
-    let head = Head::new(kind, payload.len());
+/// Sends a client's frame, with a key of its own: nobody else can tell which.
+fn send_masked(conn: &mut Conn<'_>, kind: Kind, payload: &[u8]) {
+    let key = masking::key();
+    let head = Head::masked(kind, payload.len(), key);
     conn.append(head.len() + payload.len(), |out| {
         out.extend_from_slice(&head);
+        let start = out.len();
         out.extend_from_slice(payload);
+        Mask::new(key).apply(&mut out[start..]);
     });
 }
 
@@ -89,7 +129,7 @@ impl<'c> WebSocket<'_, 'c> {
     /// Sends a message that is ready, without a copy if it has more than 4 KiB.
     pub fn send(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.conn.send_shared(frame.wire(self.state).clone());
+            self.state.send_frame(self.conn, frame, |conn, bytes| conn.send_shared(bytes));
         }
     }
 
@@ -112,19 +152,8 @@ impl<'c> WebSocket<'_, 'c> {
     }
 
     fn message(&mut self, is_text: bool, payload: &[u8]) {
-        if !self.is_open() {
-            return;
-        }
-        let kind = kind(is_text);
-        let is_sent = self.state.may_deflate(payload.len())
-            && with_deflater(|deflater| {
-                let deflated = deflater.deflate(payload)?;
-                send(self.conn, kind.compressed(), deflated);
-                Some(())
-            })
-            .is_some();
-        if !is_sent {
-            send(self.conn, kind, payload);
+        if self.is_open() {
+            self.state.send_message(self.conn, is_text, payload);
         }
     }
 
@@ -140,7 +169,7 @@ impl<'c> WebSocket<'_, 'c> {
             payload.len()
         );
         if self.is_open() {
-            send(self.conn, Kind::PING, payload);
+            self.state.send(self.conn, Kind::PING, payload);
         }
     }
 

@@ -38,11 +38,12 @@ macro_rules! mistrusts {
             $(#[doc = $reason] $name,)*
         }
 
-        impl fmt::Display for Mistrust {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
+        impl Mistrust {
+            /// A short sentence that says what is wrong.
+            pub fn reason(self) -> &'static str {
+                match self {
                     $(Mistrust::$name => $reason,)*
-                })
+                }
             }
         }
     };
@@ -55,6 +56,12 @@ mistrusts! {
     BadAccept "The answer's Sec-WebSocket-Accept is not there once, or not of our key."
     BadProtocol "The answer names a subprotocol that we did not, or several."
     BadExtension "The answer agrees to an extension that we did not offer, or to another form of it."
+}
+
+impl fmt::Display for Mistrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
 }
 
 impl std::error::Error for Mistrust {}

@@ -7,13 +7,16 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Poll, Waker};
 
 use netpoll_core::sim::Options;
-use netpoll_http::{Files, Handler, Limits, Method, Reply, Request, RouteLimits, Router, StatusCode, Worker};
+use netpoll_http::{
+    BodyReader, Error, Files, Handler, Limits, Method, Reply, Request, RouteLimits, Router, StatusCode,
+    Worker,
+};
 
 use crate::answer::{self, Answer};
 use crate::cases::{self, CANARY_BODY};
 use crate::transport::{App, TestClient, TestConnection};
 
-/// The routes of the table.
+/// The routes of the table. What is done with bodies is done with them as a whole, or while they arrive, as the suite says.
 pub fn router() -> Router {
     let router = Router::new()
         .get("/", |_: &Request| "hello")
@@ -22,24 +25,39 @@ pub fn router() -> Router {
         .post("/header", echo_header)
         .get("/host", |req: &Request| req.host().unwrap_or("none").to_owned())
         .get("/path/{*rest}", |req: &Request| req.path().to_owned())
-        .post("/trailers", |req: &Request| {
-            let line = |(name, value): (&str, &[u8])| [name.as_bytes(), b"=", value, b";"].concat();
-            req.trailers().flat_map(line).collect::<Vec<u8>>()
-        })
-        .get("/files/{*rest}", files())
-        .post(
-            "/small",
-            (|req: &Request| req.body().to_vec()).limits(RouteLimits::default().body_bytes_max(16)),
-        );
-    let echo =
-        |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "application/octet-stream", req.body());
-    // Without it they would see an empty body.
-    let with_body = echo.limits(RouteLimits::default().body_bytes_max(1 << 20));
-    router.route("/echo", [Method::POST, Method::PUT, Method::PATCH], echo).route(
-        "/echo",
-        [Method::GET, Method::DELETE, Method::OPTIONS],
-        with_body,
-    )
+        .get("/files/{*rest}", files());
+    if !crate::READS_BODIES {
+        let echo =
+            |req: &Request, reply: Reply| reply.bytes(StatusCode::OK, "application/octet-stream", req.body());
+        let trailers = |req: &Request| req.trailers().flat_map(trailer).collect::<Vec<u8>>();
+        return with_bodies(router.post("/trailers", trailers), || echo);
+    }
+    let trailers = async |_: Request, mut body: BodyReader| {
+        while body.chunk().await?.is_some() {}
+        Ok(body.trailers().flat_map(trailer).collect::<Vec<u8>>())
+    };
+    with_bodies(router.post("/trailers", trailers), || gather)
+}
+
+fn with_bodies<M, H: Handler<M>>(router: Router, echo: impl Fn() -> H) -> Router {
+    let at_most = |bytes| RouteLimits::default().body_bytes_max(bytes);
+    router
+        .post("/small", echo().limits(at_most(16)))
+        .route("/echo", [Method::POST, Method::PUT, Method::PATCH], echo())
+        // Without it they would see an empty body.
+        .route("/echo", [Method::GET, Method::DELETE, Method::OPTIONS], echo().limits(at_most(1 << 20)))
+}
+
+fn trailer((name, value): (&str, &[u8])) -> Vec<u8> {
+    [name.as_bytes(), b"=", value, b";"].concat()
+}
+
+async fn gather(_: Request<'static>, mut body: BodyReader) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all)
 }
 
 /// The files of the table, put down once for all tests.

@@ -593,3 +593,108 @@ fn with_few_descriptors() {
     crowd.clear();
     assert_eq!(client.get("/f/ten.txt").text(), "0123456789");
 }
+
+/// A tree with files that lie compressed beside others, which are as old as those.
+fn with_compressed() -> (Tree, TestClient) {
+    let tree = Tree::new();
+    tree.write("app.js", b"start() // and the rest");
+    tree.write("app.js.br", b"br of app");
+    tree.write("app.js.gz", b"gzip of app");
+    tree.write("docs/index.html.zst", b"zstd of index");
+    tree.write("ten.txt.gz", b"gzip of ten");
+    tree.touch("ten.txt.gz", EXAMPLE_SECONDS - 1, 999_999_999);
+    tree.write("alone.css.gz", b"of nothing");
+    let client = serving(tree.files().precompressed(true));
+    (tree, client)
+}
+
+#[test]
+fn a_file_that_lies_compressed_beside_another_is_sent_to_who_accepts_it() {
+    let (tree, client) = with_compressed();
+    let seen = |target: &str, accepted: &str| {
+        let response = get(&client, target, &[("Accept-Encoding", accepted)]);
+        assert_eq!(
+            (response.status, response.header("vary")),
+            (StatusCode::OK, Some("accept-encoding")),
+            "{target}"
+        );
+        (response.header("content-encoding").unwrap_or("-").to_owned(), response.text().to_owned())
+    };
+    let is = |coding: &str, text: &str| (coding.to_owned(), text.to_owned());
+    assert_eq!(seen("/f/app.js", "gzip, deflate, br, zstd"), is("br", "br of app"));
+    assert_eq!(seen("/f/app.js", "gzip, br;q=0.5"), is("gzip", "gzip of app"));
+    assert_eq!(
+        seen("/f/app.js", "zstd, br;q=0.5"),
+        is("br", "br of app"),
+        "what is not there is passed over"
+    );
+    assert_eq!(seen("/f/app.js", "zstd"), is("-", "start() // and the rest"));
+    assert_eq!(seen("/f/app.js", "br;q=0.2, identity"), is("-", "start() // and the rest"));
+    assert_eq!(seen("/f/docs/", "zstd"), is("zstd", "zstd of index"));
+    assert_eq!(seen("/f/ten.txt", "gzip"), is("-", "0123456789"), "it was made of an older one");
+    assert_eq!(seen("/f/app.js.br", "br"), is("-", "br of app"), "asked for by its own name");
+    let typed = get(&client, "/f/app.js", &[("Accept-Encoding", "br")]);
+    assert_eq!(typed.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(status(&client, "/f/alone.css"), 404, "there is nothing that it is a coding of");
+    let off = serving(tree.files());
+    let plain = get(&off, "/f/app.js", &[("Accept-Encoding", "br")]);
+    assert_eq!(
+        (plain.header("content-encoding"), plain.header("vary")),
+        (None, None),
+        "nobody has asked for it"
+    );
+}
+
+#[test]
+fn a_compressed_file_has_a_tag_and_ranges_of_its_own() {
+    let (_tree, client) = with_compressed();
+    let tag = |accepted: &str| {
+        let response = get(&client, "/f/app.js", &[("Accept-Encoding", accepted)]);
+        response.header("etag").expect("a tag").to_owned()
+    };
+    let (plain, coded) = (tag("identity"), tag("br"));
+    assert!(plain != coded && coded.starts_with("\"9-"), "{coded} is strong, and of nine bytes");
+    let again = |accepted: &str, tag: &str| {
+        let response = get(&client, "/f/app.js", &[("Accept-Encoding", accepted), ("If-None-Match", tag)]);
+        assert_eq!(response.header("vary"), Some("accept-encoding"));
+        response.status.as_u16()
+    };
+    assert_eq!([again("br", &coded), again("br", &plain), again("identity", &coded)], [304, 200, 200]);
+    let part = |tag: &str| {
+        get(&client, "/f/app.js", &[("Accept-Encoding", "br"), ("Range", "bytes=3-"), ("If-Range", tag)])
+    };
+    let of_coded = part(&coded);
+    assert_eq!((of_coded.status.as_u16(), of_coded.text()), (206, "of app"));
+    assert_eq!(of_coded.header("content-range"), Some("bytes 3-8/9"));
+    assert_eq!(of_coded.header("content-encoding"), Some("br"));
+    assert_eq!(part(&plain).text(), "br of app", "parts of two files are not put together");
+    let head = client.request(Method::HEAD, "/f/app.js").header("Accept-Encoding", "br").send();
+    assert_eq!((head.header("content-length"), head.header("content-encoding")), (Some("9"), Some("br")));
+}
+
+#[cfg(feature = "compression")]
+#[test]
+fn a_file_passes_the_hook_that_compresses_as_it_is() {
+    let (tree, _) = with_compressed();
+    tree.write("large.txt", &[b'x'; 5000]);
+    let files = tree.files().precompressed(true);
+    let router = move |_: &_| {
+        Router::new().get("/f/{*rest}", files.clone()).after(netpoll_http::Compress::new().hook())
+    };
+    let client = App::new(router).test();
+    for method in [Method::GET, Method::HEAD] {
+        let ask =
+            |target: &str| client.request(method.clone(), target).header("Accept-Encoding", "gzip").send();
+        let large = ask("/f/large.txt");
+        assert_eq!((large.header("content-encoding"), large.header("content-length")), (None, Some("5000")));
+        assert!(
+            large.header("etag").is_some_and(|tag| tag.starts_with('"')),
+            "{method}: its tag stays strong"
+        );
+        let coded = ask("/f/app.js");
+        assert_eq!(
+            (coded.header("content-encoding"), coded.header("content-length")),
+            (Some("gzip"), Some("11"))
+        );
+    }
+}

@@ -8,6 +8,8 @@ mod bodies;
 mod chance;
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
+#[cfg(feature = "compression")]
+mod compression;
 mod context;
 mod errors;
 mod exploring;
@@ -27,13 +29,19 @@ mod server_header;
 mod socket_storms;
 mod storms;
 mod streaming;
+#[cfg(feature = "tls")]
+mod tls;
 mod typed;
 mod unix;
 mod upgrade;
+mod weather;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "websocket")]
+mod websocket_client;
+#[cfg(feature = "websocket")]
 mod websocket_storms;
+mod websocket_tasks;
 #[cfg(feature = "websocket")]
 mod ws_bytes;
 

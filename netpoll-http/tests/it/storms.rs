@@ -16,6 +16,7 @@ use netpoll_http::{
 };
 
 use crate::chance::{Chance, seeds};
+use crate::weather::stormy;
 
 /// A file of as many `f` as the longest answer has bytes.
 static LETTERS: LazyLock<Arc<File>> = LazyLock::new(|| {
@@ -47,21 +48,6 @@ fn options(seed: u64) -> Options {
     let mut chance = Chance::new(seed);
     let workers = 1 + chance.below(3);
     stormy(seed, &mut chance).workers(workers)
-}
-
-/// The same of one worker.
-pub fn stormy(seed: u64, chance: &mut Chance) -> Options {
-    let millis = |millis: usize| Duration::from_millis(millis as u64);
-    let mut options = Options::default().seed(seed).faults(Faults::stormy());
-    if chance.below(2) == 0 {
-        options = options.latency(millis(chance.below(3))..=millis(3 + chance.below(10)));
-    }
-    if chance.below(2) == 0 {
-        options = options.window(1000 + chance.below(9000));
-    }
-    options.limits.write_high_bytes = 8 * 1024;
-    options.limits.write_low_bytes = 2 * 1024;
-    options
 }
 
 fn site(options: Options) -> TestClient {

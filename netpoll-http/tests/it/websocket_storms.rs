@@ -1,20 +1,27 @@
 //! WebSockets on a network that misbehaves: what is sent is echoed, whole and in order, to who stays; who leaves in any way is told of once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
+use netpoll_core::task::{spawn_local, yield_now};
+use netpoll_core::time::{sleep, timeout};
 use netpoll_core::{Commands, ConnId};
-use netpoll_http::websocket::{CloseCode, Closed, Frame, Handler, Message, Opening, Settings, WebSocket};
+use netpoll_http::websocket::{
+    CloseCode, Closed, Frame, Handler, Message, Opening, Settings, Socket, WebSocket,
+};
 use netpoll_http::{App, Request, Router, StatusCode, TestClient, TestConnection};
 
 use crate::chance::{Chance, seeds};
-use crate::storms::stormy;
+use crate::weather::stormy;
 use crate::ws_bytes::{HANDSHAKE, close, frame};
 
 thread_local! {
     /// Whether each is open, or has heard of its end.
     static ENDS: RefCell<HashMap<ConnId, bool>> = RefCell::default();
+    /// Tasks that have not ended.
+    static TASKS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Echoes, pauses now and then, and tells the others.
@@ -98,6 +105,66 @@ fn site(seed: u64) -> TestClient {
     let open = move |req: &Request| {
         let chance = Chance::new(seed.wrapping_add(ENDS.with_borrow(HashMap::len) as u64));
         Opening::of(req)?.settings(settings).accept(Echo { id: None, messages: 0, chance })
+    };
+    App::new(move |_| Router::new().get("/", open)).test_with(options)
+}
+
+/// A task that is counted until it ends.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        TASKS.set(TASKS.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        TASKS.set(TASKS.get() - 1);
+    }
+}
+
+/// Echoes as a task, which gives up now and then, takes its time, and has somebody else send.
+async fn echo(mut socket: Socket, seed: u64) -> io::Result<()> {
+    let _counted = Counted::new();
+    let mut chance = Chance::new(seed);
+    loop {
+        let patience = Duration::from_millis(1 + chance.below(30) as u64);
+        let Ok(message) = timeout(patience, socket.recv()).await else { continue };
+        let Some(message) = message? else { return Ok(()) };
+        match chance.below(8) {
+            0 => sleep(Duration::from_millis(chance.below(20) as u64)).await,
+            1 => yield_now().await,
+            _ => {}
+        }
+        while timeout(Duration::from_millis(chance.below(3) as u64), socket.send(message.clone()))
+            .await
+            .is_err()
+        {}
+        if chance.below(10) == 0 {
+            let sender = socket.sender();
+            let counted = Counted::new();
+            spawn_local(async move {
+                // Nobody is told of an error: it is over.
+                let _ = sender.send(&Frame::text("to all")).await;
+                drop(counted);
+            })
+            .detach();
+        }
+    }
+}
+
+/// The same site with a task for each.
+fn site_of_tasks(seed: u64) -> TestClient {
+    ENDS.take();
+    TASKS.set(0);
+    let mut chance = Chance::new(seed);
+    let options = stormy(seed, &mut chance);
+    let ping_after = if has_heartbeat(seed) { Duration::from_millis(150) } else { Duration::ZERO };
+    let settings = Settings { ping_after, compression: false, ..Settings::default() };
+    let open = move |req: &Request| {
+        Opening::of(req)?.settings(settings).accept_task(move |socket| echo(socket, seed))
     };
     App::new(move |_| Router::new().get("/", open)).test_with(options)
 }
@@ -211,6 +278,7 @@ fn check_ends(client: &TestClient, place: &str) {
     let stats = client.stats();
     assert_eq!((client.open(), client.blocks_in_use(), stats.panics), (0, 0, 0), "{place}");
     assert!(ENDS.with_borrow(|ends| ends.values().all(|is_open| !is_open)), "{place}");
+    assert_eq!(TASKS.get(), 0, "{place}: tasks");
 }
 
 #[test]
@@ -241,7 +309,57 @@ fn every_message_is_echoed_in_order_on_any_network_and_the_goodbye_behind_it() {
 
 #[test]
 fn who_leaves_in_any_way_and_whoever_is_drained_hears_of_one_end() {
-    for seed in seeds(150) {
+    ends_in_any_way(site, 150);
+}
+
+#[test]
+fn every_task_echoes_in_order_on_any_network_and_hears_of_the_goodbye_behind_it() {
+    for seed in seeds(100) {
+        let client = site_of_tasks(seed);
+        let mut chance = Chance::new(seed);
+        let mut peers: Vec<_> = (0..3).map(|_| Peer::new(&client, &mut chance)).collect();
+        // A goodbye is answered whatever the task has still to say, so it waits for that.
+        let before = frame(0x88, b"..enough").len();
+        let goodbyes: Vec<_> =
+            peers.iter_mut().map(|peer| peer.bytes.split_off(peer.bytes.len() - before)).collect();
+        let mut steps = 0;
+        while peers.iter().any(|peer| peer.echoed < peer.expected.len()) {
+            match pick(&peers, &mut chance) {
+                Some(index) => peers[index].send(&mut chance),
+                None => client.advance(Duration::from_millis(5)),
+            }
+            if chance.below(3) == 0 {
+                client.advance(Duration::from_millis(chance.below(5) as u64));
+            }
+            client.turn();
+            for (index, peer) in peers.iter_mut().enumerate() {
+                peer.check(&format!("seed {seed}, peer {index}"));
+            }
+            steps += 1;
+            assert!(steps < 20_000, "seed {seed}: they hang");
+        }
+        for (index, (peer, goodbye)) in peers.iter_mut().zip(goodbyes).enumerate() {
+            let place = format!("seed {seed}, peer {index}");
+            peer.connection.send(&goodbye);
+            client.advance(Duration::from_millis(100));
+            peer.check(&place);
+            let code = &peer.goodbye.as_ref().expect(&place)[..2];
+            assert_eq!(u16::from_be_bytes([code[0], code[1]]) / 1000, 4, "{place}");
+            assert!(!peer.connection.is_reset(), "{place}");
+            peer.connection.close();
+        }
+        client.advance(Duration::from_secs(1));
+        check_ends(&client, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn no_task_outlives_its_connection_however_that_ends() {
+    ends_in_any_way(site_of_tasks, 100);
+}
+
+fn ends_in_any_way(site: fn(u64) -> TestClient, rounds: u64) {
+    for seed in seeds(rounds) {
         let client = site(seed);
         let mut chance = Chance::new(seed);
         let mut peers: Vec<_> = (0..6).map(|_| Peer::new(&client, &mut chance)).collect();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use netpoll_core::{Conn, Flow, Input, Protocol};
 use netpoll_http::{
-    App, Body, BodyBuf, Completed, Error, Files, Limits, Outcome, Parts, Pull, Refusal, Request, Response,
-    RouteLimits, Router, StatusCode, TestClient, routes,
+    App, Body, BodyBuf, BodyReader, BodySink, Completed, Error, Files, IntoResponse, Limits, Outcome, Parts,
+    Pull, Refusal, Request, Response, RouteLimits, Router, StatusCode, TestClient, routes, sink,
 };
 
 /// What is kept of a request that is over.
@@ -125,6 +125,62 @@ fn an_answered_request_is_told_of_with_its_pattern_its_status_and_its_bytes() {
     assert_eq!(one.brief(), ("GET /orders/17?a=b /orders/{id}", Some(200), Outcome::Answered));
     assert_eq!((one.bytes_in, one.bytes_out), (request.len() as u64, answer.len() as u64));
     assert_eq!(one.times, [Duration::ZERO; 3], "all in one turn");
+}
+
+#[test]
+fn a_body_that_is_read_while_it_arrives_is_counted_as_far_as_it_was_received() {
+    fn reading() -> Router {
+        let read = async |_: Request, mut body: BodyReader| {
+            while body.chunk().await?.is_some() {}
+            Ok("read")
+        };
+        struct Nothing;
+        impl BodySink for Nothing {
+            fn chunk(&mut self, _: &[u8]) -> Result<(), Error> {
+                Ok(())
+            }
+            fn end(self, _: &Request<'_>) -> impl IntoResponse {
+                "poured"
+            }
+        }
+        Router::new()
+            .post("/read", read)
+            .post("/echo", async |_: Request, body: BodyReader| Response::bytes(body))
+            .post("/pour", sink(|_: &Request| Ok(Nothing)))
+    }
+    let (client, seen) = watched_with(Limits::default(), reading);
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes()
+    };
+    let body = b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n";
+    for path in ["/read", "/echo", "/pour"] {
+        let mut connection = client.connect();
+        connection.send(&head(path));
+        client.advance(Duration::from_secs(2));
+        connection.send(&body[..10]);
+        connection.send(&body[10..]);
+        let one = only(&seen);
+        let line = format!("POST {path} {path}");
+        assert_eq!(one.brief(), (line.as_str(), Some(200), Outcome::Answered));
+        let (bytes_in, bytes_out) = (head(path).len() + body.len(), connection.received().len());
+        assert_eq!((one.bytes_in, one.bytes_out), (bytes_in as u64, bytes_out as u64), "{path}");
+
+        let mut leaving = client.connect();
+        leaving.send(&[head(path), body[..10].to_vec()].concat());
+        leaving.finish();
+        let one = only(&seen);
+        let status = (path == "/echo").then_some(200);
+        let outcome = if path == "/echo" { Outcome::BrokenOff } else { Outcome::Abandoned };
+        assert_eq!(one.brief(), (line.as_str(), status, outcome));
+        assert_eq!(one.bytes_in, (head(path).len() + 10) as u64, "{path}");
+    }
+    for (behind, status, refusal) in [("", 408, Refusal::Late), ("x", 400, Refusal::Malformed)] {
+        let mut connection = client.connect();
+        connection.send(&head("/read"));
+        connection.send(behind.as_bytes());
+        client.advance(Duration::from_secs(6));
+        assert_eq!(only(&seen).brief(), ("POST /read /read", Some(status), Outcome::Refused(refusal)));
+    }
 }
 
 #[test]

@@ -403,13 +403,15 @@ impl<L: Layer, P: Protocol> Protocol for Layered<L, P> {
     }
 
     fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
-        if !self.state.is_live() || self.state.keeps() {
+        if self.state.is_over() || self.state.keeps() || self.state.above_bytes() > 0 {
             return None;
         }
         let paused = self.enter(conn);
-        let since = {
+        let since = if self.state.has(OPEN) {
             let mut veil = Veil::draw(conn, &mut self.state);
             self.protocol.idle_since(&mut veil.conn())
+        } else {
+            self.layer.idle_since(conn)
         };
         self.leave(conn, paused);
         since

@@ -14,6 +14,7 @@ pub use layered::Layered;
 pub use upper::Upper;
 
 use super::{Conn, Flow, Input};
+use crate::clockwork::Instant;
 
 /// What stands between a connection and a protocol that is written as if it had the connection to itself: encryption,
 /// compression, a tunnel. Made a [`Protocol`](crate::Protocol) by [`Layered`].
@@ -223,6 +224,14 @@ pub trait Layer: Sized + 'static {
     fn woken(&mut self, conn: &mut Conn<'_>, upper: &mut Upper<'_>) -> Flow {
         let _ = upper;
         conn.unchanged_flow()
+    }
+
+    /// Since when the layer has waited for its peer, if the protocol above is not open yet and closing the connection costs the peer no more than
+    /// connecting again: as [`Protocol::idle_since`](crate::Protocol::idle_since), of which the protocol above is asked when it is open. The default is that it
+    /// never has.
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        let _ = conn;
+        None
     }
 
     /// The runtime is shutting down gracefully, and the protocol above is not open yet. The default goes on for a moment.

@@ -131,7 +131,12 @@ impl State {
 
     /// It is open, and has not asked for an end.
     pub fn is_live(&self) -> bool {
-        self.has(OPEN) && self.ending.is_none() && !self.has(WANTS_RESET)
+        self.has(OPEN) && !self.is_over()
+    }
+
+    /// An end was asked for.
+    pub fn is_over(&self) -> bool {
+        self.ending.is_some() || self.has(WANTS_RESET)
     }
 
     /// The marks of a connection as it sees them.

@@ -10,6 +10,7 @@ use http::StatusCode;
 use http::header::UPGRADE;
 
 use super::head::{final_status, write_head};
+use super::recode::recoded;
 use super::{Extra, Facts, Outflow, Replied, Rest};
 use crate::message::response::says_close;
 use crate::message::{Body, Error, Parts, Response, dropped, errors, guarded, guarded_or_told};
@@ -89,6 +90,9 @@ pub(crate) fn finish(
         other => *rest = other,
     }
     parts.status = final_status(parts.status);
+    if let Some(recode) = parts.recode.take() {
+        length = recoded(&*recode, out, start, rest, facts, &mut parts, length);
+    }
     if facts.head_only || !encode::may_have_body(parts.status) {
         panics += u32::from(!dropped(std::mem::replace(rest, Rest::Nothing)));
         out.truncate(start);
