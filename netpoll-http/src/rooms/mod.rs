@@ -41,7 +41,8 @@
 //! assert_eq!(published.members("lobby"), 1);
 //! ```
 //!
-//! A socket leaves its rooms when it ends, by itself. A room is there as long as somebody is in it, or it remembers something.
+//! A socket leaves its rooms when it ends, by itself. A room is there as long as somebody is in it, or it remembers something. Those of several
+//! processes are joined by a [`bus`].
 //!
 //! # What it promises
 //!

@@ -89,9 +89,10 @@ impl Delivery {
                     return stop;
                 }
             }
-            return match place.next <= burst.hole {
-                true => self.missing(socket, place, burst.head, burst.hole),
-                false => Stop::UpToDate,
+            return match () {
+                () if place.next > burst.hole => Stop::UpToDate,
+                () if !self.may_go_on(socket, 0, true) => Stop::NoRoom,
+                () => self.missing(socket, place, burst.head, burst.hole),
             };
         }
         if place.is_behind && self.has_hardly_taken(socket, place.next) {

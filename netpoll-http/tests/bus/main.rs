@@ -5,6 +5,7 @@
 mod chance;
 mod engines;
 mod recipe;
+mod simulated;
 #[path = "../it/ws_bytes.rs"]
 #[expect(dead_code, reason = "nobody says goodbye")]
 mod ws_bytes;

@@ -3,7 +3,7 @@
 //! What is said is a [`Speech`], which knows bytes and no socket. Both directions are one task: while one waits the other goes on, so a server that does not take
 //! anything because it is not read from is read from.
 //!
-//! Invariant: nothing is ordered before the server has agreed on how to speak.
+//! Invariant: the line is connected, and so has orders, from when the server has agreed on how to speak until the connection is given up.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -197,7 +197,7 @@ impl<S: Speech> Talk<S> {
         loop {
             let batch = poll_fn(|cx| {
                 let mut out = std::mem::take(&mut *self.answers.borrow_mut());
-                while self.has_agreed.get() && out.len() < BATCH_BYTES {
+                while out.len() < BATCH_BYTES {
                     match self.line.poll_next(cx) {
                         Poll::Ready(Some(order)) => {
                             if !self.speech.borrow_mut().order(&order, &mut out) {
