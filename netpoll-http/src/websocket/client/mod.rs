@@ -185,7 +185,7 @@ impl Client {
         connecting.await
     }
 
-    /// Opens one with callbacks. If it is not opened, [`Handler::closed`] says so with [`Closed::NotOpened`], and nothing else is called.
+    /// Opens one with callbacks. If it is not opened, [`Handler::closed`] says so with [`Closed::NotOpened`](super::Closed::NotOpened), and nothing else is called.
     ///
     /// # Errors
     /// Of `wss://` that there is no layer.

@@ -112,7 +112,7 @@ impl From<&Frame> for Outgoing {
     }
 }
 
-/// A WebSocket in a task of its worker, of a server ([`Router::websocket_task`]) or of a client ([`Client::connect`](super::Client::connect)).
+/// A WebSocket in a task of its worker, of a server ([`Router::websocket_task`](crate::Router::websocket_task)) or of a client ([`Client::connect`](super::Client::connect)).
 ///
 /// Every future of it may be dropped at any time, by a [`timeout`](netpoll_core::time::timeout) or a `select!`, and nothing is lost: a
 /// [`recv`](Self::recv) that was given up has taken no message, and a [`send`](Self::send) that was given up has sent none.
@@ -126,7 +126,7 @@ impl From<&Frame> for Outgoing {
 /// # Its end
 ///
 /// Pings are answered, the heartbeat goes on and the peer's Close is answered whatever the task does. In a drain the peer is told to come back, as with callbacks, and
-/// `recv` returns `None` then; [`task::stopping`] tells earlier. The end is when the connection is over: when the peer has closed it too, two seconds behind both goodbyes at most. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
+/// `recv` returns `None` then; [`task::stopping`](netpoll_core::task::stopping) tells earlier. The end is when the connection is over: when the peer has closed it too, two seconds behind both goodbyes at most. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
 pub struct Socket {
     shared: Rc<Shared>,
 }
@@ -204,7 +204,7 @@ impl Socket {
         self.shared.may_send()
     }
 
-    /// The subprotocol that the server has agreed to, of a client; of a server it is what its [`Opening`] has chosen.
+    /// The subprotocol that the server has agreed to, of a client; of a server it is what its [`Opening`](super::Opening) has chosen.
     #[must_use]
     pub fn protocol(&self) -> Option<String> {
         self.shared.protocol()
