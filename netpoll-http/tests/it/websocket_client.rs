@@ -381,6 +381,7 @@ struct Told(&'static str);
 impl Handler for Told {
     fn agreed(&mut self, protocol: Option<&str>) {
         log(format!("agreed {protocol:?}"));
+        assert!(self.0 != "panic", "as told");
     }
 
     fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
@@ -423,6 +424,21 @@ fn a_client_with_callbacks_hears_what_a_task_would() {
     sim.settle();
     let log = logged();
     assert!(log.len() == 1 && log[0].starts_with("NotOpened(Dial("), "{log:?}");
+}
+
+#[test]
+fn a_client_whose_callback_panics_hears_of_the_end_all_the_same() {
+    logged();
+    let mut sim = Sim::new(Options::default());
+    sim.block_on(async {
+        Commands::with(|commands| client().dial(commands, Told("panic")).expect("it is ws"))
+    });
+    let (peer, _) = sim.take_dialed().remove(0);
+    let accept = accept_of(std::str::from_utf8(&sim.take_received(peer)).expect("a head"));
+    sim.send(peer, format!("{ANSWER}Sec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes());
+    sim.settle();
+    assert_eq!(logged(), ["agreed None", "NotOpened(Lost(Panicked))"]);
+    assert_eq!((sim.open(), sim.stats().panics), (0, 1));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!
 //! Invariant: every future here may be dropped at any time. A message was taken or it waits, and one was sent or it was not.
 
+mod serving;
 mod shared;
 
 use std::fmt;
@@ -12,13 +13,11 @@ use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use netpoll_core::{Bytes, task};
+use netpoll_core::Bytes;
 
 use self::shared::Order;
 pub(super) use self::shared::{Attached, Shared};
-use super::{CloseCode, Closed, Frame, Message, Opening};
-use crate::message::{Error, Request, Response};
-use crate::router::Router;
+use super::{CloseCode, Closed, Frame, Message};
 use crate::ws::frame::CONTROL_BYTES_MAX;
 
 /// A message of the peer, kept.
@@ -113,7 +112,7 @@ impl From<&Frame> for Outgoing {
     }
 }
 
-/// A WebSocket in a task of its worker, of a server ([`Router::websocket_task`]) or of a client ([`Client::connect`](super::Client::connect)).
+/// A WebSocket in a task of its worker, of a server ([`Router::websocket_task`](crate::Router::websocket_task)) or of a client ([`Client::connect`](super::Client::connect)).
 ///
 /// Every future of it may be dropped at any time, by a [`timeout`](netpoll_core::time::timeout) or a `select!`, and nothing is lost: a
 /// [`recv`](Self::recv) that was given up has taken no message, and a [`send`](Self::send) that was given up has sent none.
@@ -127,7 +126,7 @@ impl From<&Frame> for Outgoing {
 /// # Its end
 ///
 /// Pings are answered, the heartbeat goes on and the peer's Close is answered whatever the task does. In a drain the peer is told to come back, as with callbacks, and
-/// `recv` returns `None` then; [`task::stopping`] tells earlier. The end is when the connection is over: when the peer has closed it too, two seconds behind both goodbyes at most. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
+/// `recv` returns `None` then; [`task::stopping`](netpoll_core::task::stopping) tells earlier. The end is when the connection is over: when the peer has closed it too, two seconds behind both goodbyes at most. Dropping it says goodbye (1000), behind what was sent, and does not wait for the answer.
 pub struct Socket {
     shared: Rc<Shared>,
 }
@@ -205,7 +204,7 @@ impl Socket {
         self.shared.may_send()
     }
 
-    /// The subprotocol that the server has agreed to, of a client; of a server it is what its [`Opening`] has chosen.
+    /// The subprotocol that the server has agreed to, of a client; of a server it is what its [`Opening`](super::Opening) has chosen.
     #[must_use]
     pub fn protocol(&self) -> Option<String> {
         self.shared.protocol()
@@ -280,129 +279,5 @@ impl Sender {
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sender")
-    }
-}
-
-impl Opening<'_> {
-    /// Accepts, for a task: `serve` is called when the handshake is done, and what it returns is a task of this worker. A drain waits for it.
-    ///
-    /// If it returns an error, or panics, before either side has said goodbye, the peer is told so (1011).
-    ///
-    /// # Errors
-    /// As [`accept`](Self::accept).
-    pub fn accept_task<F>(self, serve: impl FnOnce(Socket) -> F + 'static) -> Result<Response, Error>
-    where
-        F: Future<Output = io::Result<()>> + 'static,
-    {
-        let shared = Rc::<Shared>::default();
-        let protocol = self.chosen();
-        let starting = Starting { attached: Attached(Rc::clone(&shared)), protocol, serve: Some(serve) };
-        self.accept(starting)
-    }
-}
-
-/// Starts the task when the connection is open.
-struct Starting<S> {
-    attached: Attached,
-    protocol: Option<String>,
-    serve: Option<S>,
-}
-
-impl<S, F> super::Handler for Starting<S>
-where
-    S: FnOnce(Socket) -> F + 'static,
-    F: Future<Output = io::Result<()>> + 'static,
-{
-    fn opened(&mut self, socket: &mut super::WebSocket<'_, '_>) {
-        self.attached.agreed(self.protocol.take().as_deref());
-        self.attached.opened(socket);
-        let shared = Rc::clone(&self.attached.0);
-        if let Some(serve) = self.serve.take() {
-            let serving = serve(Socket::of(Rc::clone(&shared)));
-            task::spawn_local(run(shared, serving)).detach();
-        }
-    }
-
-    fn message(&mut self, socket: &mut super::WebSocket<'_, '_>, message: Message<'_>) {
-        self.attached.message(socket, message);
-    }
-
-    fn woken(&mut self, socket: &mut super::WebSocket<'_, '_>) {
-        self.attached.woken(socket);
-    }
-
-    fn drained(&mut self, socket: &mut super::WebSocket<'_, '_>) {
-        self.attached.drained(socket);
-    }
-
-    fn closed(&mut self, how: Closed, commands: &mut netpoll_core::Commands) {
-        self.attached.closed(how, commands);
-    }
-}
-
-/// A task that has not come to its end.
-struct Unfinished(Option<Rc<Shared>>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            shared.left_by_failure();
-        }
-    }
-}
-
-async fn run(shared: Rc<Shared>, serving: impl Future<Output = io::Result<()>>) {
-    // Dropped behind the socket, whose goodbye it changes.
-    let mut unfinished = Unfinished(Some(shared));
-    if serving.await.is_ok() {
-        unfinished.0 = None;
-    }
-}
-
-impl Router {
-    /// Adds a route that opens a WebSocket, with a task for each, and with the default [`Settings`](super::Settings). A request that is no opening handshake is answered by what is
-    /// wrong with it. To decline, to choose a subprotocol or to set limits take the [`Opening`] in a handler of [`get`](Self::get), and [`Opening::accept_task`].
-    ///
-    /// Any page may open one in the name of its visitor: see [`Opening::origin`].
-    ///
-    /// ```
-    /// use netpoll_http::websocket::Socket;
-    /// use netpoll_http::{App, Router};
-    ///
-    /// let app = App::new(|_worker| {
-    ///     Router::new().websocket_task("/echo", async |mut socket: Socket| {
-    ///         while let Some(message) = socket.recv().await? {
-    ///             socket.send(message).await?;
-    ///         }
-    ///         Ok(())
-    ///     })
-    /// });
-    ///
-    /// let mut connection = app.test().connect();
-    /// connection.send(
-    ///     b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    ///       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    /// );
-    /// connection.response().expect("a 101");
-    /// connection.send(b"\x81\x82\0\0\0\0hi"); // a text, masked with zeros
-    /// assert_eq!(connection.received(), b"\x81\x02hi");
-    /// ```
-    ///
-    /// A task costs its future and some 300 bytes beside a handler with callbacks, and each message a copy.
-    ///
-    /// # Panics
-    /// As [`on`](Self::on).
-    #[must_use]
-    #[track_caller]
-    pub fn websocket_task(
-        self,
-        pattern: &str,
-        serve: impl AsyncFn(Socket) -> io::Result<()> + 'static,
-    ) -> Self {
-        let serve = Rc::new(serve);
-        self.get(pattern, move |req: &Request<'_>| {
-            let serve = Rc::clone(&serve);
-            Opening::of(req)?.accept_task(async move |socket| serve(socket).await)
-        })
     }
 }

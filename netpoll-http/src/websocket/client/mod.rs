@@ -1,10 +1,12 @@
 //! A WebSocket that we open: a dial, a request, and the answer judged.
 //!
-//! What is dialed is a protocol of its own until the 101 is there, and then hands everything on to the [`Connection`]. So it goes under a layer as any other
-//! protocol does, and into a simulation.
+//! What is dialed is a protocol of its own until the 101 is there, and then hands everything on to the connection that a server's WebSocket has as well. So it goes
+//! under a layer as any other protocol does, and into a simulation.
 //!
-//! Invariant: nothing that comes is taken for a frame before the answer was judged, and an answer that is not the one that was asked for opens nothing. The head of an
-//! answer is bounded, in bytes and in time.
+//! Invariant: what is asked for is well formed, whatever the program gives, and bounded in time: the dial, and the answer behind it.
+
+mod answer;
+mod dialed;
 
 use std::fmt;
 use std::io;
@@ -14,19 +16,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use netpoll_core::{
-    Bytes, Commands, Conn, ConnId, ConnectOptions, Flow, Handle, Input, Instant, Lost, Protocol, Target,
-};
+use netpoll_core::{Commands, ConnId, ConnectOptions, Handle, Lost, Protocol, Target};
 
-use super::connection::Connection;
+use self::dialed::{Dialed, Question};
 use super::task::{Attached, Shared, Socket};
-use super::{Closed, Handler, Settings, masking};
+use super::{Handler, Settings};
 use crate::wire::framing::is_token_byte;
+use crate::ws::Key;
 use crate::ws::extension::OFFER;
-use crate::ws::{Asking, Key, Role};
-
-/// Bytes of the head of an answer, those of interim answers in front of it included.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Opens WebSockets at one place.
 ///
@@ -188,7 +185,7 @@ impl Client {
         connecting.await
     }
 
-    /// Opens one with callbacks. If it is not opened, [`Handler::closed`] says so with [`Closed::NotOpened`], and nothing else is called.
+    /// Opens one with callbacks. If it is not opened, [`Handler::closed`] says so with [`Closed::NotOpened`](super::Closed::NotOpened), and nothing else is called.
     ///
     /// # Errors
     /// Of `wss://` that there is no layer.
@@ -227,9 +224,7 @@ impl Client {
     }
 
     fn protocol_of<H: Handler>(&self, handler: H) -> Dialed<H> {
-        let question =
-            Question { handler, key: Key::new(masking::nonce()), client: self.clone(), failure: None };
-        Dialed::Asking(Box::new(question))
+        Dialed::Asking(Box::new(Question::new(self.clone(), handler)))
     }
 
     /// What is sent first.
@@ -349,254 +344,6 @@ impl Drop for Connecting {
             && Handle::try_current().is_some()
         {
             Commands::with(|commands| commands.reset(id));
-        }
-    }
-}
-
-/// A connection that was dialed.
-enum Dialed<H> {
-    /// The answer is not there.
-    Asking(Box<Question<H>>),
-    Open(Connection<H>),
-    /// Between the two, in which nothing is called.
-    Turning,
-}
-
-struct Question<H> {
-    handler: H,
-    key: Key,
-    client: Client,
-    failure: Option<NotOpened>,
-}
-
-/// What the head of an answer comes to.
-enum Answer {
-    /// More is needed.
-    Partial,
-    /// It is open, behind so many bytes.
-    Open {
-        bytes: usize,
-        protocol: Option<String>,
-        deflate: Option<crate::ws::Deflate>,
-    },
-    Not(NotOpened),
-}
-
-impl<H> Question<H> {
-    /// Reads the answer, and passes over interim ones (RFC 9110 section 15.2).
-    fn read(&self, input: &[u8]) -> Answer {
-        let mut at = 0;
-        loop {
-            let rest = &input[at..];
-            let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") else {
-                let is_too_long = input.len() >= HEAD_BYTES_MAX;
-                // Whoever speaks something else is found out by its first bytes.
-                let start = b"HTTP/1.1 ";
-                let is_other = !start.starts_with(&rest[..rest.len().min(start.len())]);
-                return if is_too_long || is_other {
-                    Answer::Not(NotOpened::Malformed)
-                } else {
-                    Answer::Partial
-                };
-            };
-            let bytes = at + end + 4;
-            if bytes > HEAD_BYTES_MAX {
-                return Answer::Not(NotOpened::Malformed);
-            }
-            let Some((status, fields)) = head(&rest[..end]) else { return Answer::Not(NotOpened::Malformed) };
-            match status {
-                101 => return self.judge(bytes, &fields),
-                100..=199 => at = bytes,
-                status => return Answer::Not(NotOpened::Refused(status)),
-            }
-        }
-    }
-
-    fn judge(&self, bytes: usize, fields: &[(&str, &[u8])]) -> Answer {
-        let protocols: Vec<&str> = self.client.protocols.iter().map(String::as_str).collect();
-        let asking =
-            Asking { key: self.key, protocols: &protocols, compression: self.client.settings.compression };
-        match asking.judge(101, fields.iter().copied()) {
-            Ok(agreed) => {
-                Answer::Open { bytes, protocol: agreed.protocol.map(str::to_owned), deflate: agreed.deflate }
-            }
-            Err(why) => Answer::Not(NotOpened::Mistrusted(why.reason())),
-        }
-    }
-}
-
-/// The fields of a head, in their order.
-type Fields<'h> = Vec<(&'h str, &'h [u8])>;
-
-/// The status and the fields of a head; `None` if it is none (RFC 9112 sections 4 and 5).
-fn head(bytes: &[u8]) -> Option<(u16, Fields<'_>)> {
-    let mut lines = Vec::new();
-    let mut rest = bytes;
-    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
-        lines.push(&rest[..end]);
-        rest = &rest[end + 2..];
-    }
-    lines.push(rest);
-    if lines.iter().any(|line| line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))) {
-        return None;
-    }
-    let mut lines = lines.into_iter();
-    // A reason may be missing, and the space in front of it with some.
-    let (status, [] | [b' ', ..]) = lines.next()?.strip_prefix(b"HTTP/1.1 ")?.split_at_checked(3)? else {
-        return None;
-    };
-    if !matches!(status, [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
-        return None;
-    }
-    let status = std::str::from_utf8(status).ok()?.parse().ok()?;
-    let mut fields = Vec::new();
-    for line in lines {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-            return None;
-        }
-        fields.push((std::str::from_utf8(name).ok()?, value.trim_ascii()));
-    }
-    Some((status, fields))
-}
-
-impl<H: Handler> Dialed<H> {
-    /// It comes to nothing.
-    #[cold]
-    fn give_up(&mut self, why: NotOpened) -> Flow {
-        if let Self::Asking(question) = self {
-            question.failure.get_or_insert(why);
-        }
-        Flow::Reset
-    }
-
-    fn begin(&mut self, protocol: Option<&str>, deflate: Option<crate::ws::Deflate>) {
-        let Self::Asking(question) = std::mem::replace(self, Self::Turning) else {
-            unreachable!("it was asking")
-        };
-        let Question { mut handler, client, .. } = *question;
-        handler.agreed(protocol);
-        *self = Self::Open(Connection::new(Role::Client, handler, &client.settings, deflate));
-    }
-}
-
-impl<H: Handler> Protocol for Dialed<H> {
-    fn opened(&mut self, conn: &mut Conn<'_>) -> Flow {
-        if let Self::Asking(question) = self {
-            conn.send(&question.client.request(&question.key));
-            conn.set_deadline(question.client.handshake_within);
-        }
-        Flow::Continue
-    }
-
-    fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
-        let question = match self {
-            Self::Asking(question) => question,
-            Self::Open(open) => return open.received(conn, input),
-            Self::Turning => return Flow::Reset,
-        };
-        match question.read(input.bytes()) {
-            Answer::Partial => Flow::Continue,
-            Answer::Not(why) => self.give_up(why),
-            Answer::Open { bytes, protocol, deflate } => {
-                input.advance(bytes);
-                self.begin(protocol.as_deref(), deflate);
-                let Self::Open(open) = self else { unreachable!("it has begun") };
-                match open.opened(conn) {
-                    // In a callback of its own, as frames are unmasked where they lie.
-                    Flow::Continue if !input.is_empty() => Flow::Yield,
-                    flow => flow,
-                }
-            }
-        }
-    }
-
-    fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.eof(conn, input),
-            _ => {
-                input.advance_all();
-                Flow::Close
-            }
-        }
-    }
-
-    fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.deadline(conn),
-            _ => self.give_up(NotOpened::TooLate),
-        }
-    }
-
-    fn drained(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.drained(conn),
-            _ => conn.unchanged_flow(),
-        }
-    }
-
-    fn woken(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.woken(conn),
-            _ => conn.unchanged_flow(),
-        }
-    }
-
-    fn told(&mut self, conn: &mut Conn<'_>, message: netpoll_core::Message) -> Flow {
-        match self {
-            Self::Open(open) => open.told(conn, message),
-            _ => conn.unchanged_flow(),
-        }
-    }
-
-    fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow {
-        match self {
-            Self::Open(open) => open.outgoing(conn, bytes),
-            _ => conn.unchanged_flow(),
-        }
-    }
-
-    fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.finishing(conn),
-            _ => Flow::Reset,
-        }
-    }
-
-    fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.stopping(conn),
-            // Its answer may be on its way, and its deadline is set.
-            _ => conn.unchanged_flow(),
-        }
-    }
-
-    fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        match self {
-            Self::Open(open) => open.closing(conn),
-            _ => Flow::Close,
-        }
-    }
-
-    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
-        match self {
-            Self::Open(open) => open.idle_since(conn),
-            _ => None,
-        }
-    }
-
-    fn lost(&mut self, reason: Lost, commands: &mut Commands) {
-        match self {
-            Self::Open(open) => open.lost(reason, commands),
-            Self::Asking(question) => {
-                let why = question.failure.take().unwrap_or(match reason {
-                    Lost::ConnectFailed(error) => NotOpened::Dial(error),
-                    lost => NotOpened::Lost(lost),
-                });
-                question.handler.closed(Closed::NotOpened(why), commands);
-            }
-            Self::Turning => {}
         }
     }
 }
