@@ -141,7 +141,7 @@ impl TlsServer {
     }
 
     /// Reads the files of its identities again ([`Identity::from_pem_files`]), and shows what is in them from here on, as by [`replace`](Self::replace). Reads files, so it
-    /// blocks: on a worker it belongs into [`blocking::run`](crate::blocking::run).
+    /// blocks: on a worker it belongs into [`spawn_blocking`](crate::blocking::spawn_blocking).
     ///
     /// # Errors
     /// That of the first file that cannot be read or is no good; then nothing changes, and the connections go on with what was there before. `InvalidInput` if
