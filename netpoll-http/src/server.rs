@@ -714,12 +714,11 @@ where
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
         }
         #[cfg(feature = "tls")]
-        if let Some(tls) = edge.tls() {
-            let builder = edge.reload_on_hangup(builder)?;
+        let (builder, tls) = edge.begin(builder)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = tls {
             return Ok((at.listen(builder, proxied, tls::behind(tls, protocols))?, beside));
         }
-        #[cfg(feature = "tls")]
-        let builder = edge.reload_on_hangup(builder)?;
         Ok((at.listen(builder, proxied, protocols)?, beside))
     }
 }

@@ -20,10 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use benches::runner::{
-    Conditions, CpuTime, Failure, Figure, LOAD_CPU, SERVER_CPU, Sample, Server, Template, UserTime, build,
-    build_peers, resident_bytes, run,
+    Conditions, Failure, Figure, LOAD_CPU, Metered, SERVER_CPU, Server, Spent, Template, build, build_peers,
+    resident_bytes, run,
 };
-use benches::sampler::{Sampler, Sides};
 use benches::{known_options, option, sys};
 use netpoll_core::tls::roots_from_pem_file;
 use netpoll_core::tls::rustls::client::Resumption;
@@ -187,27 +186,7 @@ struct Entrant {
     // In front of their server.
     streams: Vec<Stream>,
     config: Arc<ClientConfig>,
-    sampler: Option<Sampler>,
-    server: Server,
-}
-
-struct Window {
-    requests: f64,
-    cpu: CpuTime,
-    sides: Sides,
-    client_seconds: f64,
-}
-
-impl Window {
-    fn us(&self) -> f64 {
-        self.cpu.total_ns as f64 / 1e3 / self.requests
-    }
-}
-
-impl Sample for Window {
-    fn own_cpu_seconds(&self) -> f64 {
-        self.cpu.total_ns as f64 / 1e9 + self.client_seconds
-    }
+    metered: Metered,
 }
 
 impl Entrant {
@@ -217,38 +196,35 @@ impl Entrant {
         let count = if way == Way::Kept { CONNECTIONS } else { 0 };
         let streams =
             (0..count).map(|_| connect(server.port, &config)).collect::<Result<Vec<_>, Failure>>()?;
-        let sampler = Sampler::attach(server.pid()).ok();
-        let mut entrant = Self { streams, config, sampler, server };
+        let mut entrant = Self { streams, config, metered: Metered::new(server) };
         entrant.window(0.2)?;
         Ok(entrant)
     }
 
-    fn window(&mut self, seconds: f64) -> Result<Window, Failure> {
-        let (pid, own) = (self.server.pid(), std::process::id());
-        let (cpu, client) = (CpuTime::of(pid)?, CpuTime::of(own)?);
-        self.sampler.as_mut().map(Sampler::drain);
-        let (begin, mut requests) = (Instant::now(), 0.0);
-        while begin.elapsed().as_secs_f64() < seconds {
-            requests += self.go_around()?;
-        }
-        let sampled = self.sampler.as_mut().map(Sampler::drain);
-        let (cpu, client) = (CpuTime::of(pid)?.since(cpu), CpuTime::of(own)?.since(client));
-        let ticks = Sides { user: cpu.user_ticks, kernel: cpu.system_ticks };
-        let client_seconds = client.total_ns as f64 / 1e9;
-        Ok(Window { requests, cpu, sides: sampled.unwrap_or(ticks), client_seconds })
+    fn window(&mut self, seconds: f64) -> Result<Spent, Failure> {
+        let Self { streams, config, metered } = self;
+        let port = metered.server.port;
+        metered.during(|| {
+            let (begin, mut requests) = (Instant::now(), 0.0);
+            while begin.elapsed().as_secs_f64() < seconds {
+                requests += go_around(streams, config, port)?;
+            }
+            Ok(requests)
+        })
     }
+}
 
-    fn go_around(&mut self) -> Result<f64, Failure> {
-        if self.streams.is_empty() {
-            let mut stream = connect(self.server.port, &self.config)?;
-            ask(&mut stream, true)?;
-            hear(&mut stream, true)?;
-            return Ok(1.0);
-        }
-        self.streams.iter_mut().try_for_each(|stream| ask(stream, false))?;
-        self.streams.iter_mut().try_for_each(|stream| hear(stream, false))?;
-        Ok(self.streams.len() as f64)
+/// A request on each of these, or on a connection of its own if there are none.
+fn go_around(streams: &mut [Stream], config: &Arc<ClientConfig>, port: u16) -> Result<f64, Failure> {
+    if streams.is_empty() {
+        let mut stream = connect(port, config)?;
+        ask(&mut stream, true)?;
+        hear(&mut stream, true)?;
+        return Ok(1.0);
     }
+    streams.iter_mut().try_for_each(|stream| ask(stream, false))?;
+    streams.iter_mut().try_for_each(|stream| hear(stream, false))?;
+    Ok(streams.len() as f64)
 }
 
 fn idle_bytes(template: &Template) -> Result<u64, Failure> {
@@ -270,14 +246,12 @@ fn idle_bytes(template: &Template) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-fn print(name: &str, templates: &[Template], kept: &[Vec<Window>]) -> Result<(), Failure> {
+fn print(name: &str, templates: &[Template], kept: &[Vec<Spent>]) -> Result<(), Failure> {
     println!(
         "\n| {name} | CPU, us | beside netpoll | 95 % | user, us | beside netpoll | requests of a CPU second |"
     );
     println!("|---|---:|---:|---|---:|---:|---:|");
-    let user = |nth: usize| {
-        UserTime::of_parts(kept.iter().map(|round| (round[nth].requests, round[nth].us(), round[nth].sides)))
-    };
+    let user = |nth: usize| Spent::user(kept.iter().map(|round| &round[nth]));
     let first = user(0).us_per_request;
     for (nth, template) in templates.iter().enumerate() {
         let figure = |values: Vec<f64>| Figure::of(&values).ok_or("no round was quiet enough");

@@ -26,10 +26,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use benches::runner::{
-    Conditions, CpuTime, Failure, Figure, LOAD_CPU, Rounds, SERVER_CPU, Sample, Server, Template, UserTime,
+    Conditions, Failure, Figure, LOAD_CPU, Metered, Rounds, SERVER_CPU, Sample, Server, Spent, Template,
     build, build_peers, run,
 };
-use benches::sampler::{Sampler, Sides};
 use benches::{known_options, option, sys};
 use crowd::Crowd;
 
@@ -157,52 +156,24 @@ struct Entrant {
 struct There {
     // In front of its server, which it talks to.
     crowd: Crowd,
-    sampler: Option<Sampler>,
-    server: Server,
-}
-
-/// One window.
-struct Window {
-    deliveries: f64,
-    cpu: CpuTime,
-    sides: Sides,
-    client_seconds: f64,
-}
-
-impl Window {
-    fn us(&self) -> f64 {
-        self.cpu.total_ns as f64 / 1e3 / self.deliveries
-    }
+    metered: Metered,
 }
 
 /// One window; none of a server that has failed.
-struct Turn(Option<Window>);
+struct Turn(Option<Spent>);
 
 impl Sample for Turn {
     fn own_cpu_seconds(&self) -> f64 {
-        self.0.as_ref().map_or(0.0, |window| window.cpu.total_ns as f64 / 1e9 + window.client_seconds)
-    }
-}
-
-impl There {
-    fn window(&mut self, seconds: f64) -> Result<Window, Failure> {
-        let (pid, own) = (self.server.pid(), std::process::id());
-        let (cpu, client) = (CpuTime::of(pid)?, CpuTime::of(own)?);
-        self.sampler.as_mut().map(Sampler::drain);
-        let deliveries = self.crowd.publish_for(seconds)?;
-        let sampled = self.sampler.as_mut().map(Sampler::drain);
-        let (cpu, client) = (CpuTime::of(pid)?.since(cpu), CpuTime::of(own)?.since(client));
-        let ticks = Sides { user: cpu.user_ticks, kernel: cpu.system_ticks };
-        let client_seconds = client.total_ns as f64 / 1e9;
-        Ok(Window { deliveries: deliveries as f64, cpu, sides: sampled.unwrap_or(ticks), client_seconds })
+        self.0.as_ref().map_or(0.0, Sample::own_cpu_seconds)
     }
 }
 
 impl Entrant {
     fn turn(&mut self, seconds: f64) -> Turn {
         let Ok(there) = &mut self.there else { return Turn(None) };
-        match there.window(seconds) {
-            Ok(window) => Turn(Some(window)),
+        let There { crowd, metered } = there;
+        match metered.during(|| crowd.publish_for(seconds).map(|deliveries| deliveries as f64)) {
+            Ok(spent) => Turn(Some(spent)),
             Err(error) => {
                 self.there = Err(error.to_string());
                 Turn(None)
@@ -236,7 +207,7 @@ impl Plan {
             let mut crowd = Crowd::gather(server.port, self.members, bytes)?;
             // Warm, and nobody is lost.
             crowd.publish_for(0.2)?;
-            Ok(There { crowd, sampler: Sampler::attach(server.pid()).ok(), server })
+            Ok(There { crowd, metered: Metered::new(server) })
         };
         Entrant { name: entry.name, there: start().map_err(|error| error.to_string()) }
     }
@@ -278,10 +249,10 @@ impl Plan {
         let windows = |nth: usize| kept.iter().filter_map(move |round| round[nth].0.as_ref());
         for (nth, entrant) in entrants.iter().enumerate().filter(|(_, entrant)| entrant.there.is_ok()) {
             let figure = |values: Vec<f64>| Figure::of(&values).ok_or("no window");
-            let us = figure(windows(nth).map(Window::us).collect())?;
+            let us = figure(windows(nth).map(Spent::us).collect())?;
             let ratios = windows(nth).zip(windows(0)).map(|(own, floor)| own.us() / floor.us());
             let ratio = figure(ratios.collect())?;
-            let user = UserTime::of_parts(windows(nth).map(|it| (it.deliveries, it.us(), it.sides)));
+            let user = Spent::user(windows(nth));
             println!(
                 "| {} | {:.3} | {:.3} | {:.3} to {:.3} | {:.3} ± {:.3} | {:.0} |",
                 entrant.name,

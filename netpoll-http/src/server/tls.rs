@@ -27,27 +27,22 @@ pub struct Edge {
 type Told = Arc<dyn Fn(io::Result<()>) + Send + Sync>;
 
 impl Edge {
-    /// What connections of a listener have in front of HTTP.
-    pub fn tls(&self) -> Option<TlsServer> {
-        self.tls.clone()
-    }
-
-    /// Has SIGHUP read certificates again, if it is to.
-    pub fn reload_on_hangup(self, builder: Builder) -> io::Result<Builder> {
-        let Some(told) = self.told else { return Ok(builder) };
+    /// Has SIGHUP read certificates again, if it is to, and returns what connections have in front of HTTP.
+    pub fn begin(self, builder: Builder) -> io::Result<(Builder, Option<TlsServer>)> {
+        let Some(told) = self.told else { return Ok((builder, self.tls)) };
         let tls = self.tls.ok_or_else(|| {
             let why = "there is nothing to read again on SIGHUP without `Server::tls`";
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
         // From here on the signal ends nobody: the workers hear it later, and miss none.
         let hangups = Mutex::new(Some(signal::hangup()?));
-        let builder = builder.without_stop_signal(StopSignal::HangUp);
-        Ok(builder.on_start(move |_info, _commands| {
+        let renewed = tls.clone();
+        let builder = builder.without_stop_signal(StopSignal::HangUp).on_start(move |_info, _commands| {
             // The first worker that starts listens for all.
             let Some(mut hangups) = hangups.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 return;
             };
-            let (tls, told) = (tls.clone(), Arc::clone(&told));
+            let (tls, told) = (renewed.clone(), Arc::clone(&told));
             drop(task::spawn_daemon(async move {
                 loop {
                     hangups.recv().await;
@@ -56,7 +51,8 @@ impl Edge {
                     let _ = spawn_blocking(move || told(tls.reload())).await;
                 }
             }));
-        }))
+        });
+        Ok((builder, Some(tls)))
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod answer;
 mod cases;
+mod conforms;
 mod fixture;
 mod run;
 mod target;
@@ -32,26 +33,10 @@ mod upgrade;
 mod vanishing;
 mod volume;
 
+use conforms::conforms;
+
 /// Its handlers have bodies as a whole.
 const READS_BODIES: bool = false;
-
-/// Makes two tests of each named row: in memory and over a socket.
-macro_rules! conforms {
-    ($group:ident: $($row:ident)*) => {
-        mod in_memory {
-            $(#[test] fn $row() { crate::run::in_memory(&crate::cases::$group::$row()); })*
-        }
-        mod over_tcp {
-            $(#[test] fn $row() { crate::run::over_tcp(&crate::cases::$group::$row()); })*
-        }
-        #[test]
-        fn every_row_of_the_table_is_tested() {
-            let rows: Vec<&str> = crate::cases::$group::ROWS.iter().map(|row| row.name).collect();
-            assert_eq!(rows, [$(stringify!($row)),*]);
-        }
-    };
-}
-use conforms;
 
 #[test]
 fn every_row_has_cases_with_different_names() {

@@ -5,6 +5,8 @@
 
 #[path = "../../../examples/src/cipher.rs"]
 mod cipher;
+#[path = "../conformance/conforms.rs"]
+mod conforms;
 mod transport;
 
 #[path = "../conformance/answer.rs"]
@@ -57,23 +59,7 @@ mod verdict;
 #[path = "../conformance/volume.rs"]
 mod volume;
 
+use conforms::conforms;
+
 /// Its handlers have bodies as a whole.
 const READS_BODIES: bool = false;
-
-/// Makes two tests of each named row: in memory and over a socket.
-macro_rules! conforms {
-    ($group:ident: $($row:ident)*) => {
-        mod in_memory {
-            $(#[test] fn $row() { crate::run::in_memory(&crate::cases::$group::$row()); })*
-        }
-        mod over_tcp {
-            $(#[test] fn $row() { crate::run::over_tcp(&crate::cases::$group::$row()); })*
-        }
-        #[test]
-        fn every_row_of_the_table_is_tested() {
-            let rows: Vec<&str> = crate::cases::$group::ROWS.iter().map(|row| row.name).collect();
-            assert_eq!(rows, [$(stringify!($row)),*]);
-        }
-    };
-}
-use conforms;

@@ -7,6 +7,8 @@ mod body_storms;
 #[allow(dead_code, reason = "storms on sockets want more of it")]
 #[path = "../../../netpoll-core/tests/it/chance.rs"]
 mod chance;
+#[path = "../conformance/conforms.rs"]
+mod conforms;
 mod events;
 mod multipart;
 mod sinks;
@@ -49,26 +51,10 @@ mod verdict;
 #[path = "../conformance/volume.rs"]
 mod volume;
 
+use conforms::conforms;
+
 /// Its handlers read bodies while they arrive.
 const READS_BODIES: bool = true;
-
-/// Makes two tests of each named row: in memory and over a socket.
-macro_rules! conforms {
-    ($group:ident: $($row:ident)*) => {
-        mod in_memory {
-            $(#[test] fn $row() { crate::run::in_memory(&crate::cases::$group::$row()); })*
-        }
-        mod over_tcp {
-            $(#[test] fn $row() { crate::run::over_tcp(&crate::cases::$group::$row()); })*
-        }
-        #[test]
-        fn every_row_of_the_table_is_tested() {
-            let rows: Vec<&str> = crate::cases::$group::ROWS.iter().map(|row| row.name).collect();
-            assert_eq!(rows, [$(stringify!($row)),*]);
-        }
-    };
-}
-use conforms;
 
 /// What came back, as text.
 fn text(bytes: &[u8]) -> &str {
