@@ -128,17 +128,14 @@ impl Round {
         let again = self.again.len().min(at_most);
         if again > 0 {
             let delivery = self.delivery(rooms, Occasion::Again);
-            for id in self.again.drain(..again) {
-                commands.tell(id, Visit(delivery.clone()));
-            }
+            commands.tell_many(self.again.drain(..again), Visit(delivery));
         }
         self.left = self.left.min(self.members.len());
         let first = self.left.min(at_most - again);
         if first > 0 {
             let delivery = self.delivery(rooms, Occasion::Round);
-            for member in self.members[self.left - first..self.left].iter().rev() {
-                commands.tell(member.id, Visit(delivery.clone()));
-            }
+            let members = self.members[self.left - first..self.left].iter().rev();
+            commands.tell_many(members.map(|member| member.id), Visit(delivery));
             self.left -= first;
         }
         again + first
