@@ -133,10 +133,10 @@ impl<'c> WebSocket<'_, 'c> {
         }
     }
 
-    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection.
+    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection, but of a client's, which is a copy.
     pub(crate) fn send_common(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.conn.send_common(frame.wire(self.state).clone());
+            self.state.send_frame(self.conn, frame, |conn, bytes| conn.send_common(bytes));
         }
     }
 
