@@ -153,11 +153,19 @@ impl<H: Handler> Connection<H> {
     fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
         self.how.get_or_insert(Box::new(how));
         self.state.phase = Phase::Over;
+        self.handler.goodbye();
         // Nothing is read any more, and it may last until all is sent.
         self.reader.stop();
         self.held = None;
         conn.clear_deadline();
         Flow::Linger
+    }
+
+    /// Says goodbye, of which the handler does not know.
+    #[cold]
+    fn close(&mut self, conn: &mut Conn<'_>, code: CloseCode, reason: &str) {
+        self.state.close(conn, code, reason);
+        self.handler.goodbye();
     }
 
     /// Behind our Close, whose answer is not waited for.
@@ -199,10 +207,10 @@ impl<H: Handler> Connection<H> {
     /// The server goes, and another one will be there. A client just goes.
     fn say_come_back(&mut self, conn: &mut Conn<'_>) {
         if self.state.role == Role::Client {
-            return self.state.close(conn, CloseCode::GOING_AWAY, "");
+            return self.close(conn, CloseCode::GOING_AWAY, "");
         }
         let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
-        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
+        self.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
 }
 
@@ -274,7 +282,7 @@ impl<H: Handler> Protocol for Connection<H> {
             Step::Failed(violation) => return self.fail(conn, violation),
         }
         if (self.held.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
-            self.state.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
+            self.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
             return self.end_unanswered(conn);
         }
         match () {
@@ -376,7 +384,7 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::NORMAL, "");
+        self.close(conn, CloseCode::NORMAL, "");
         Flow::Continue
     }
 
@@ -399,7 +407,7 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::GOING_AWAY, "");
+        self.close(conn, CloseCode::GOING_AWAY, "");
         self.end_unanswered(conn)
     }
 
