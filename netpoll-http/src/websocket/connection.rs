@@ -47,6 +47,10 @@ struct Ping {
     len: u8,
 }
 
+/// What of an inflated message counts as one more in the budget of a turn. With the default budget a turn inflates 256 KiB, and the message that goes beyond them;
+/// what has come in a chunk may inflate to a thousand times as much.
+const INFLATED_BYTES_PER_MESSAGE: usize = 4096;
+
 /// What an event means for the connection.
 enum Step {
     Next,
@@ -105,7 +109,7 @@ impl<H: Handler> Connection<H> {
         state: &mut State,
         limits: &Limits,
         conn: &mut Conn<'_>,
-        ping: &mut Option<Ping>,
+        (ping, messages): (&mut Option<Ping>, &mut usize),
         event: Event<'_>,
     ) -> Step {
         let message = match event {
@@ -120,7 +124,12 @@ impl<H: Handler> Connection<H> {
             Event::Binary(bytes) => Message::Binary(bytes),
             Event::Compressed { is_text, payload } => {
                 return inflated(is_text, payload, limits, |event| {
-                    Self::step(handler, state, limits, conn, ping, event)
+                    *messages += match &event {
+                        Event::Text(text) => text.len(),
+                        Event::Binary(bytes) => bytes.len(),
+                        _ => 0,
+                    } / INFLATED_BYTES_PER_MESSAGE;
+                    Self::step(handler, state, limits, conn, (ping, messages), event)
                 });
             }
             Event::Ping(payload) => {
@@ -265,7 +274,8 @@ impl<H: Handler> Protocol for Connection<H> {
         while messages < budget && !self.state.is_paused && !conn.is_backed_up() {
             let Some(event) = self.reader.next(&mut chunk) else { break };
             messages += 1;
-            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, &mut ping, event);
+            let share = (&mut ping, &mut messages);
+            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, share, event);
             if !matches!(step, Step::Next) {
                 break;
             }
