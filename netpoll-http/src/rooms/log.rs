@@ -15,7 +15,7 @@ use netpoll_core::Instant;
 use super::Settings;
 use crate::websocket::Frame;
 
-/// What an entry counts beside the bytes of its frame: its place, the frame itself and what its bytes are counted by, about.
+/// What an entry counts beside the bytes of its frame and of its key: its place, the frame itself and what its bytes are counted by, about.
 const ENTRY_BYTES: usize = 200;
 
 /// A message and its number.
@@ -34,7 +34,7 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        self.message.frame.wire_bytes() + ENTRY_BYTES
+        self.message.frame.wire_bytes() + self.key.as_ref().map_or(0, |key| key.len()) + ENTRY_BYTES
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Settings {
     pub members_per_turn: usize,
     /// Messages that a room keeps, for members that are behind and for those who come back. Default 256. Zero keeps none.
     pub history_messages: usize,
-    /// The same in bytes, with 200 for each message. Default 1 MiB.
+    /// The same in bytes, with 200 for each message, and its key if that means something. Default 1 MiB.
     pub history_bytes: usize,
     /// How long a message is kept, and how long a room is that nobody is in, behind its last message. Default 5 minutes: who is away for longer asks
     /// for all anew.

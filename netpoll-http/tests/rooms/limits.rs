@@ -111,6 +111,23 @@ fn what_is_kept_by_its_key_counts_among_the_bytes_of_a_room() {
 }
 
 #[test]
+fn keys_count_among_the_bytes_of_a_room() {
+    let settings = Settings {
+        behind: Behind::Newest,
+        history_messages: 4,
+        history_bytes: 50_000,
+        name_bytes_max: 10_000,
+        ..Settings::default()
+    };
+    let (rooms, _client) = site(settings);
+    for number in 0..100 {
+        rooms.publish_keyed("a", &format!("{number:010000}"), Frame::text("x"));
+        let facts = rooms.facts("a").expect("there");
+        assert!(facts.messages <= 4, "{facts:?}");
+    }
+}
+
+#[test]
 fn what_is_old_goes_though_somebody_is_in_the_room() {
     let (rooms, client) = site(Settings::default());
     let mut one = member(&client, "a");

@@ -19,7 +19,7 @@ use super::super::room::lock;
 use super::Settings;
 use crate::websocket::Frame;
 
-/// What a message counts beside the bytes of its frame, about.
+/// What a message counts beside the bytes of its frame and of its key, about.
 const ITEM_BYTES: usize = 200;
 
 pub struct Message {
@@ -35,7 +35,7 @@ pub struct Message {
 
 impl Message {
     fn bytes(&self) -> usize {
-        self.frame.wire_bytes() + ITEM_BYTES
+        self.frame.wire_bytes() + self.key.as_ref().map_or(0, |key| key.len()) + ITEM_BYTES
     }
 }
 
