@@ -420,7 +420,7 @@ impl<S: Service> Http<S> {
         self.note(conn, &exchange, Some(request), &rest, outcome);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
-            Step::Next => Flow::Linger,
+            Step::Next | Step::Coded(_) => Flow::Linger,
         }
     }
 

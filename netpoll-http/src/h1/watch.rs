@@ -199,7 +199,7 @@ impl Watch {
     ) {
         let left = match rest {
             Rest::Future(_) => return,
-            Rest::Nothing | Rest::Stream(_) | Rest::Upgrade(_) => 0,
+            Rest::Nothing | Rest::Coded(_) | Rest::Stream(_) | Rest::Upgrade(_) => 0,
             Rest::Static(bytes) => bytes.len() as u64,
             Rest::Shared(bytes) => bytes.len() as u64,
             Rest::File(range) => range.length(),

@@ -42,6 +42,10 @@ struct Ping {
     len: u8,
 }
 
+/// What of an inflated message counts as one more in the budget of a turn. With the default budget a turn inflates 256 KiB, and the message that goes beyond them;
+/// what has come in a chunk may inflate to a thousand times as much.
+const INFLATED_BYTES_PER_MESSAGE: usize = 4096;
+
 /// What an event means for the connection.
 enum Step {
     Next,
@@ -99,7 +103,7 @@ impl<H: Handler> Connection<H> {
         state: &mut State,
         limits: &Limits,
         conn: &mut Conn<'_>,
-        ping: &mut Option<Ping>,
+        (ping, messages): (&mut Option<Ping>, &mut usize),
         event: Event<'_>,
     ) -> Step {
         let message = match event {
@@ -114,7 +118,12 @@ impl<H: Handler> Connection<H> {
             Event::Binary(bytes) => Message::Binary(bytes),
             Event::Compressed { is_text, payload } => {
                 return inflated(is_text, payload, limits, |event| {
-                    Self::step(handler, state, limits, conn, ping, event)
+                    *messages += match &event {
+                        Event::Text(text) => text.len(),
+                        Event::Binary(bytes) => bytes.len(),
+                        _ => 0,
+                    } / INFLATED_BYTES_PER_MESSAGE;
+                    Self::step(handler, state, limits, conn, (ping, messages), event)
                 });
             }
             Event::Ping(payload) => {
@@ -146,6 +155,7 @@ impl<H: Handler> Connection<H> {
     /// Everything has been said: what is queued leaves, and then our direction ends, and the peer's is awaited: a server closes first, and a client hears it do so.
     fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
         self.has_ended(how);
+        self.handler.goodbye();
         // Nothing is read any more, and it may last until all is sent.
         self.reader.stop();
         conn.clear_deadline();
@@ -162,6 +172,13 @@ impl<H: Handler> Connection<H> {
 
     fn let_go(&mut self) {
         self.rare.take_if(|rare| matches!(**rare, Rare::Held { .. }));
+    }
+
+    /// Says goodbye, of which the handler does not know.
+    #[cold]
+    fn close(&mut self, conn: &mut Conn<'_>, code: CloseCode, reason: &str) {
+        self.state.close(conn, code, reason);
+        self.handler.goodbye();
     }
 
     /// Behind our Close, whose answer is not waited for.
@@ -203,10 +220,10 @@ impl<H: Handler> Connection<H> {
     /// The server goes, and another one will be there. A client just goes.
     fn say_come_back(&mut self, conn: &mut Conn<'_>) {
         if self.state.role == Role::Client {
-            return self.state.close(conn, CloseCode::GOING_AWAY, "");
+            return self.close(conn, CloseCode::GOING_AWAY, "");
         }
         let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
-        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
+        self.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
 }
 
@@ -261,7 +278,8 @@ impl<H: Handler> Protocol for Connection<H> {
         while messages < budget && !self.state.is_paused && !conn.is_backed_up() {
             let Some(event) = self.reader.next(&mut chunk) else { break };
             messages += 1;
-            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, &mut ping, event);
+            let share = (&mut ping, &mut messages);
+            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, share, event);
             if !matches!(step, Step::Next) {
                 break;
             }
@@ -278,7 +296,7 @@ impl<H: Handler> Protocol for Connection<H> {
             Step::Failed(violation) => return self.fail(conn, violation),
         }
         if (self.rare.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
-            self.state.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
+            self.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
             return self.end_unanswered(conn);
         }
         match () {
@@ -360,7 +378,7 @@ impl<H: Handler> Protocol for Connection<H> {
                         self.has_ended(Closed::Lost(Lost::OutputOverflow));
                         return Flow::Reset;
                     }
-                    self.state.send_frame(conn, &frame, |conn, bytes| conn.send_common(bytes));
+                    self.state.send_frame(conn, &frame, |conn, wire| conn.send_common(wire.clone()));
                 }
                 conn.unchanged_flow()
             }
@@ -381,7 +399,7 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::NORMAL, "");
+        self.close(conn, CloseCode::NORMAL, "");
         Flow::Continue
     }
 
@@ -404,7 +422,7 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::GOING_AWAY, "");
+        self.close(conn, CloseCode::GOING_AWAY, "");
         self.end_unanswered(conn)
     }
 

@@ -103,9 +103,9 @@ impl State {
     }
 
     /// Sends a message that is ready; the most that it takes of the queue.
-    pub fn send_frame(&self, conn: &mut Conn<'_>, frame: &Frame, send: impl FnOnce(&mut Conn<'_>, Bytes)) {
+    pub fn send_frame(&self, conn: &mut Conn<'_>, frame: &Frame, send: impl FnOnce(&mut Conn<'_>, &Bytes)) {
         match self.role {
-            Role::Server => send(conn, frame.wire(self).clone()),
+            Role::Server => send(conn, frame.wire(self)),
             Role::Client => self.send_message(conn, frame.is_text(), frame.payload()),
         }
     }
@@ -145,20 +145,18 @@ impl<'c> WebSocket<'_, 'c> {
     /// Sends a message that is ready, without a copy if it has more than 4 KiB.
     pub fn send(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.state.send_frame(self.conn, frame, |conn, bytes| conn.send_shared(bytes));
+            self.state.send_frame(self.conn, frame, |conn, wire| conn.send_shared(wire.clone()));
         }
     }
 
-    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection.
+    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection, but of a client's, which is a copy.
     pub(crate) fn send_common(&mut self, frame: &Frame) {
-        if !self.is_open() {
-            return;
-        }
-        let wire = frame.wire(self.state);
-        match wire.len() {
-            // It would be copied in any case.
-            ..=COPIED_BYTES_MAX => self.conn.send(wire),
-            _ => self.conn.send_common(wire.clone()),
+        if self.is_open() {
+            self.state.send_frame(self.conn, frame, |conn, wire| match wire.len() {
+                // It would be copied in any case.
+                ..=COPIED_BYTES_MAX => conn.send(wire),
+                _ => conn.send_common(wire.clone()),
+            });
         }
     }
 

@@ -224,3 +224,51 @@ fn what_a_server_says_in_pieces_is_heard_whole() {
     assert_eq!((stats.received, stats.malformed, stats.is_connected), (1, 0, true));
     assert_eq!(other.rooms.facts("a").expect("it is there").at.sequence, 2);
 }
+
+#[test]
+fn a_server_that_agrees_and_refuses_what_follows_is_tried_less_and_less_often() {
+    let world = World::redis();
+    let mut tried = [0, 0];
+    for (minute, tried) in tried.iter_mut().enumerate() {
+        for _ in 0..600 {
+            if let Some(server) = world.dialed() {
+                *tried += 1;
+                world.say(server, AGREED);
+                are_in_order(&world.heard(server), &["SUBSCRIBE", "netpoll:all"]);
+                world.say(server, b"-NOPERM no permissions to access one of the channels\r\n");
+                assert!(world.is_closed(server), "{minute}");
+            }
+            world.client.advance(Duration::from_millis(100));
+        }
+    }
+    assert!((12..=30).contains(&tried[0]) && (12..=24).contains(&tried[1]), "{tried:?}");
+    assert!(world.failure().contains("NOPERM"), "{}", world.failure());
+    // Whoever has been there for a while is tried again at once.
+    world.seconds(10);
+    let server = world.dialed().expect("a connection");
+    world.say(server, AGREED);
+    world.seconds(9);
+    world.say(server, b"-ERR\r\n");
+    world.client.advance(Duration::from_millis(101));
+    assert!(world.dialed().is_some());
+}
+
+#[test]
+fn a_server_that_asks_and_does_not_take_the_answers_is_given_up() {
+    let world = World::new("nats://192.0.2.1", false);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    assert!(world.stats().is_connected);
+    world.client.world(|sim| {
+        sim.set_window(server, 1000);
+        sim.stop_reading(server);
+    });
+    let questions = b"PING\r\n".repeat(1000);
+    let times = (0..1000).take_while(|_| {
+        world.say(server, &questions);
+        world.stats().is_connected
+    });
+    assert!(times.count() < 100, "less than 600 KB of answers");
+    assert!(world.failure().ends_with("the server takes no answers"), "{}", world.failure());
+}

@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first wait before it is tried again; each further one is twice as long. A random part of up to half of it is left out, so that not all processes come at once.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A connection that has lasted for so long was a good one, and the next is tried after the first wait again. Servers that agree on how to speak may refuse what is
+/// said then.
+const GOOD_AFTER: Duration = BACKOFF_MAX;
 /// A server that has said nothing for so long is asked whether it is there.
 const PING_AFTER: Duration = Duration::from_secs(5);
 /// One that has not said anything for so long is gone.
@@ -35,6 +38,8 @@ const SILENT_MAX: Duration = Duration::from_secs(15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Orders that leave together.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Answers that wait for a server to take them.
+const ANSWERS_BYTES_MAX: usize = 128 * 1024;
 
 /// How a server is spoken with, as bytes: of one connection.
 pub trait Speech: Sized + 'static {
@@ -104,7 +109,7 @@ async fn keep<S: Speech>(url: Url, line: Line) {
         };
         let Err(Fault(why)) = talk.go(&url).await else { return };
         line.disconnected(&format!("{}:{}: {why}", url.host, url.port));
-        if talk.has_agreed.get() {
+        if talk.has_agreed.get() && now().duration_since(talk.begun_at) >= GOOD_AFTER {
             backoff = BACKOFF_FIRST;
         }
         let shorter = u64::from_be_bytes(unique_8()) % (backoff.as_millis() as u64 / 2 + 1);
@@ -177,6 +182,9 @@ impl<S: Speech> Talk<S> {
         while used < input.len() {
             let mut answers = self.answers.borrow_mut();
             let heard = self.speech.borrow_mut().hear(&input[used..], &mut answers)?;
+            if answers.len() > ANSWERS_BYTES_MAX {
+                return Err("the server takes no answers".into());
+            }
             drop(answers);
             let Some((bytes, heard)) = heard else { break };
             match heard {
