@@ -80,6 +80,7 @@ pub use settings::{Behind, Settings};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use netpoll_core::{Commands, Handle, Instant, Message};
 
@@ -91,7 +92,10 @@ use member::{Membership, Memberships, Seat, Waits};
 use registry::Registry;
 use room::{Room, Seats, State};
 use rounds::Calls;
-use session::{Ended, Found, Left, Sessions, Tenure};
+use session::{Ended, Found, Left, Over, Sessions, Tenure};
+
+/// Sessions that nobody has come back to in time, ended in one turn.
+const SESSIONS_PER_TURN: usize = 256;
 
 /// Rooms of one server; a clone is the same rooms. Any thread may publish; a socket is joined to a room in a callback of its
 /// [`Handler`](crate::websocket::Handler).
@@ -802,20 +806,35 @@ impl Rooms {
             at: Some(Position { epoch: seat.epoch, sequence: seat.next - 1 }),
         };
         let rooms = seats.iter().map(left).collect();
-        match self.0.sessions.socket_ended(&tenure, rooms, waits, lingering_max) {
+        let now = self.0.runtime.get().filter(|_| waits).map(|runtime| runtime.handle.now());
+        let until = now.map(|now| now.saturating_add(linger));
+        match self.0.sessions.socket_ended(&tenure, rooms, until, lingering_max) {
             Ended::Over => seats.iter().for_each(|seat| self.depart(&seat.room, &tenure.who)),
-            Ended::Waits(evicted) => {
-                for (who, rooms) in evicted {
-                    rooms.iter().for_each(|left| self.depart(&left.room, &who));
+            Ended::Waits { evicted, is_first } => {
+                self.all_depart(evicted);
+                if is_first {
+                    self.expire_sessions_after(linger, commands);
                 }
-                let rooms = self.clone();
-                commands.after(linger, move |_local| {
-                    for Left { room, .. } in rooms.0.sessions.expire(&tenure) {
-                        rooms.depart(&room, &tenure.who);
-                    }
-                });
             }
         }
+    }
+
+    fn all_depart(&self, over: Vec<Over>) {
+        for (who, rooms) in over {
+            rooms.iter().for_each(|left| self.depart(&left.room, &who));
+        }
+    }
+
+    fn expire_sessions_after(&self, time: Duration, commands: &mut Commands) {
+        let rooms = self.clone();
+        commands.after(time, move |local| {
+            let now = local.now();
+            let (over, next) = rooms.0.sessions.expire(now, SESSIONS_PER_TURN);
+            rooms.all_depart(over);
+            if let Some(next) = next {
+                rooms.expire_sessions_after(next.duration_since(now), local.commands());
+            }
+        });
     }
 }
 

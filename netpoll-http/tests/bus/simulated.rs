@@ -18,11 +18,15 @@ struct World {
 
 impl World {
     fn new(url: &str, is_refused: bool) -> Self {
+        Self::with(url, is_refused, Settings::default())
+    }
+
+    fn with(url: &str, is_refused: bool, settings: Settings) -> Self {
         // What is too slow for the core is another story.
         let mut options = Options::default();
         options.limits.write_rate_min = 0;
         let bus = if url.starts_with("redis") { Bus::redis(url) } else { Bus::nats(url) };
-        let rooms = Rooms::new(Settings::default()).bus(bus.expect("a URL"));
+        let rooms = Rooms::new(settings).bus(bus.expect("a URL"));
         let bound = rooms.clone();
         let client = App::new(move |worker| {
             let rooms = bound.on(worker);
@@ -124,6 +128,42 @@ fn nats_speaks_first_and_is_answered_when_it_asks() {
         &world.heard(server),
         &["SUB netpoll.room.a 2\r\n", "PUB netpoll.room.a 44\r\n", "hello\r\n"],
     );
+}
+
+#[test]
+fn what_nats_refuses_of_one_room_is_said_and_costs_the_others_nothing() {
+    let world = World::new("nats://192.0.2.1", false);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    for refused in [
+        "'maximum subscriptions exceeded'",
+        "'Permissions Violation for Subscription to \"netpoll.room.a\"'",
+        "'Permissions Violation for Publish to \"netpoll.room.a\"'",
+    ] {
+        world.say(server, format!("-ERR {refused}\r\n").as_bytes());
+        assert!(world.stats().is_connected, "{refused}");
+        assert_eq!(world.failure(), format!("192.0.2.1:4222: {refused}"));
+    }
+    // Without the channel of all nobody would know what is missing.
+    world.say(server, b"-ERR 'Permissions Violation for Subscription to \"netpoll.all\"'\r\n");
+    assert!(!world.stats().is_connected);
+}
+
+#[test]
+fn a_name_that_is_too_long_for_a_line_of_nats_is_not_said() {
+    let settings = Settings { name_bytes_max: 10_000, ..Settings::default() };
+    let world = World::with("nats://192.0.2.1", false, settings);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    world.rooms.publish(&" ".repeat(2000), Frame::text("long")).expect("published");
+    world.rooms.publish("short", Frame::text("hello")).expect("published");
+    world.client.run();
+    let said = world.heard(server);
+    are_in_order(&said, &["SUB netpoll.room.short ", "PUB netpoll.room.short "]);
+    assert!(said.lines().all(|line| line.len() < 4096), "the longest that a server takes by itself");
+    assert_eq!(world.stats().dropped, 1);
 }
 
 #[test]

@@ -194,6 +194,27 @@ fn a_session_that_does_not_come_back_in_time_has_left() {
 }
 
 #[test]
+fn a_session_that_comes_and_goes_waits_once() {
+    let (rooms, client, seen) = seen(Settings::default());
+    for round in 0..100 {
+        let mut phone = at_worker(&client, round % 2);
+        says(&mut phone, "I am alice phone");
+        if round == 0 {
+            says(&mut phone, "join a");
+        }
+        phone.close();
+        client.advance(Duration::from_millis(100));
+    }
+    let before = client.stats().timers_fired;
+    client.advance(Duration::from_secs(57));
+    assert_eq!((rooms.stats().lingering, taken(&seen)), (1, vec!["+alice a".to_owned()]));
+    client.advance(Duration::from_secs(4));
+    assert_eq!((rooms.stats().lingering, taken(&seen)), (0, vec!["-alice a".to_owned()]));
+    let fired = client.stats().timers_fired - before;
+    assert!(fired < 10, "{fired} timers");
+}
+
+#[test]
 fn who_says_goodbye_leaves_its_rooms_at_once_and_who_goes_away_does_not() {
     for (code, lingers) in [(1000, false), (1001, true), (4000, true)] {
         let (rooms, client, seen) = seen(Settings::default());

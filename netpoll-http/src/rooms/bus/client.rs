@@ -58,6 +58,12 @@ pub enum Heard<'a> {
     /// It takes orders from now on.
     Agreed,
     Message(&'a [u8]),
+    /// It has not done what it was told for one room, and why.
+    #[cfg_attr(
+        not(feature = "rooms-nats"),
+        expect(dead_code, reason = "Redis does not say what an error is about")
+    )]
+    Refused(&'a [u8]),
     Nothing,
 }
 
@@ -98,7 +104,9 @@ impl<S: Speech> Engine for Client<S> {
 async fn keep<S: Speech>(url: Url, line: Line) {
     let mut backoff = BACKOFF_FIRST;
     while !line.is_over() {
+        let place = format!("{}:{}", url.host, url.port);
         let talk = Talk {
+            place: &place,
             speech: RefCell::new(S::new(&url, line.message_bytes_max())),
             line: line.clone(),
             answers: RefCell::new(Vec::new()),
@@ -108,7 +116,7 @@ async fn keep<S: Speech>(url: Url, line: Line) {
             pinged_at: Cell::new(now()),
         };
         let Err(Fault(why)) = talk.go(&url).await else { return };
-        line.disconnected(&format!("{}:{}: {why}", url.host, url.port));
+        line.disconnected(&format!("{place}: {why}"));
         if talk.has_agreed.get() && now().duration_since(talk.begun_at) >= GOOD_AFTER {
             backoff = BACKOFF_FIRST;
         }
@@ -119,7 +127,9 @@ async fn keep<S: Speech>(url: Url, line: Line) {
 }
 
 /// What is said over one connection.
-struct Talk<S> {
+struct Talk<'p, S> {
+    /// Where the server is.
+    place: &'p str,
     speech: RefCell<S>,
     line: Line,
     /// What the server is to be answered.
@@ -130,7 +140,7 @@ struct Talk<S> {
     pinged_at: Cell<Instant>,
 }
 
-impl<S: Speech> Talk<S> {
+impl<S: Speech> Talk<'_, S> {
     /// Until the connection breaks, or the rooms are gone.
     async fn go(&self, url: &Url) -> Result<(), Fault> {
         let options = ConnectOptions::default().timeout(CONNECT_TIMEOUT);
@@ -193,6 +203,9 @@ impl<S: Speech> Talk<S> {
                     self.line.connected();
                 }
                 Heard::Message(payload) => self.line.received(payload),
+                Heard::Refused(why) => {
+                    self.line.failed(&format!("{}: {}", self.place, String::from_utf8_lossy(why)));
+                }
                 Heard::Nothing => {}
             }
             used += bytes;
