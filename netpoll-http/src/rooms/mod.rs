@@ -124,6 +124,7 @@ struct Runtime {
 
 #[derive(Default)]
 struct Totals {
+    members: AtomicUsize,
     dropped: AtomicU64,
     superseded: AtomicU64,
     gaps: AtomicU64,
@@ -209,6 +210,8 @@ pub struct Facts {
 pub struct Stats {
     /// Rooms that are there.
     pub rooms: usize,
+    /// Sockets that are in rooms, each counted for each room that it is in.
+    pub members: usize,
     /// Sessions.
     pub sessions: usize,
     /// Sessions among them that have no socket now.
@@ -308,7 +311,8 @@ impl Rooms {
         self.enter(socket, room, Start::Now).map(|(at, _)| at)
     }
 
-    /// The same with the last so many messages that the room remembers, which follow behind what this callback sends. The position is that in front of them.
+    /// The same with the last so many messages that the room remembers, which follow behind what this callback sends. The position is that in front of them. One that
+    /// is in it already is sent there again: so who was told to load the room anew ([`Resumed::Anew`]) gets what it remembers.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -510,6 +514,7 @@ impl Rooms {
         let (sessions, lingering) = sessions.count();
         Stats {
             rooms: registry.rooms(),
+            members: totals.members.load(Ordering::Relaxed),
             sessions,
             lingering,
             bytes: bytes.load(Ordering::Relaxed),
@@ -650,6 +655,7 @@ impl Rooms {
             let (next, resumed) = self.resumed(room, state, from);
             if is_new {
                 state.workers[worker].members += 1;
+                self.0.totals.members.fetch_add(1, Ordering::Relaxed);
                 if let Some(tenure) = &session {
                     self.arrive(runtime, state, room, &tenure.who, calls);
                 }
@@ -715,6 +721,7 @@ impl Rooms {
         self.leave_behind(&seat.room, |state, _| {
             let seats = &mut state.workers[worker];
             seats.members -= 1;
+            self.0.totals.members.fetch_sub(1, Ordering::Relaxed);
             if seats.members == 0 {
                 *seats = Seats::NONE;
             }
