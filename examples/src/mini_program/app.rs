@@ -6,12 +6,14 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use netpoll_http::rooms::Rooms;
 use netpoll_http::{
     Handler, Health, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router, StatusCode,
     Worker,
 };
 use serde::Serialize;
 
+use crate::chat;
 use crate::login::{self, Platform};
 use crate::orders::{self, Orders};
 use crate::page;
@@ -23,6 +25,7 @@ pub struct App<P> {
     pub platform: P,
     pub sessions: Sessions,
     pub orders: Orders,
+    pub rooms: Rooms,
     /// When it began, as the ledger tells.
     pub started: Instant,
 }
@@ -30,9 +33,11 @@ pub struct App<P> {
 impl<P: Platform> App<P> {
     pub fn new(platform: P) -> Self {
         // Made here, and not while the first who asks for one waits.
-        LazyLock::force(&page::TRY);
-        LazyLock::force(&page::STATS);
-        Self { platform, sessions: Sessions::new(), orders: Orders::new(), started: Instant::now() }
+        for page in [&page::TRY, &page::STATS, &page::CHAT] {
+            LazyLock::force(page);
+        }
+        let (sessions, orders, rooms) = (Sessions::new(), Orders::new(), chat::rooms());
+        Self { platform, sessions, orders, rooms, started: Instant::now() }
     }
 }
 
@@ -49,8 +54,9 @@ pub fn router<P: Platform>(
     echo_bytes_max: usize,
 ) -> Router {
     let (logged_in, started) = (Arc::clone(app), app.started);
-    let (health, workers, same_workers) =
-        (Health::of(worker), worker.handle().clone(), worker.handle().clone());
+    let (health, rooms) = (Health::of(worker), app.rooms.on(worker));
+    let (workers, same_workers) = (worker.handle().clone(), worker.handle().clone());
+    let same_rooms = rooms.clone();
     let router = Router::new()
         .get("/", |req: &Request| page::TRY.answer(req))
         .get("/plaintext", |_: &Request, reply: Reply| {
@@ -59,14 +65,16 @@ pub fn router<P: Platform>(
         .get("/json", |_: &Request| Json(Message { message: "Hello, World!" }))
         .get("/healthz", health.healthz())
         .get("/readyz", health.readyz())
-        .get("/stats", move |req: &Request| stats::show(&workers, started, req))
-        .get("/stats.json", move |_: &Request| stats::json(&same_workers, started))
+        .get("/stats", move |req: &Request| stats::show(&workers, &rooms, started, req))
+        .get("/stats.json", move |_: &Request| stats::json(&same_workers, &same_rooms, started))
         .post("/login", async move |req: Request| login::login(&logged_in, &req).await)
         .get("/me", with(app, session::me))
         .post("/orders", with(app, orders::create))
         .get("/orders", with(app, orders::list))
         .get("/orders/{id}", with(app, orders::show))
-        .post("/orders/{id}/cancel", with(app, orders::cancel));
+        .post("/orders/{id}/cancel", with(app, orders::cancel))
+        .get("/chat", |req: &Request| page::CHAT.answer(req))
+        .get("/chat/{room}", with(app, chat::join));
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
     // A limit of its own, or GET and DELETE would take no body.
     let router =

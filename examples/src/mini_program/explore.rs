@@ -12,6 +12,7 @@
 // What the program alone needs, such as its stand-in with a thread of its own, is not used here.
 #[allow(dead_code)]
 mod app;
+mod chat;
 #[allow(dead_code)]
 mod login;
 #[allow(dead_code)]
@@ -304,6 +305,7 @@ fn mini_program() -> Exploration<'static> {
             Question::get("/stats.json").answered_if(|response| response.text().contains("\"accepted\""))
         })
         .ask(|_| Question::get("/healthz").status(200))
+        .ask(|_| Question::get("/chat/lobby").status(426))
         .ask(|dice| {
             let body = body(dice);
             Question::post("/echo", body.clone()).answered(200, body)

@@ -13,6 +13,7 @@
 //! | `login` | a code from the mini-program becomes a session |
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
+//! | `chat` | rooms to talk in |
 //! | `stats` | the ledger as JSON and as a page |
 //! | `tls` | the certificate that clients are shown |
 //! | `page`, `pages/` | what browsers get |
@@ -20,6 +21,7 @@
 //! Everything is kept in memory and bounded by a named limit; nothing survives a restart.
 
 mod app;
+mod chat;
 mod login;
 mod operators;
 mod options;
@@ -110,9 +112,9 @@ fn serve(options: &Options) -> Result<(), Failure> {
     }
     if let Some(addr) = &options.admin {
         // Counted only where somebody looks.
-        let (metrics, started) = (Metrics::new(), served.started);
+        let (metrics, rooms, started) = (Metrics::new(), served.rooms.clone(), served.started);
         server = server.on_complete(metrics.hook());
-        server = server.admin(addr, move |worker| operators::router(worker, &metrics, started))?;
+        server = server.admin(addr, move |worker| operators::router(worker, &metrics, &rooms, started))?;
     }
     let (server, certificate) = behind_tls(server, options)?;
     let running = server
@@ -215,10 +217,17 @@ fn to_try(addr: &Address, has_tls: bool) -> String {
         }
         (None, None) => format!("{curl} '{scheme}://{addr}"),
     };
+    // A browser finds no Unix socket.
+    let talk = match addr.is_unix() {
+        true => String::new(),
+        false => {
+            format!("Two tabs talk to each other at {}/chat\n", url.split('\'').nth(1).unwrap_or_default())
+        }
+    };
     format!(
         "{how}, and end it with Ctrl-C:\n  \
          {url}/json'\n  \
-         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
+         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n{talk}"
     )
 }
 
@@ -243,5 +252,7 @@ mod tests {
         );
         let with_tls = to_try(&"0.0.0.0:443".parse().unwrap(), true);
         assert!(with_tls.contains("curl --insecure 'https://127.0.0.1:443/login' -H"), "{with_tls}");
+        assert!(with_tls.contains(" at https://127.0.0.1:443/chat\n"), "{with_tls}");
+        assert!(!try_it("unix:/run/x.sock").contains("/chat"));
     }
 }

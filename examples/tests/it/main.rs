@@ -2,11 +2,14 @@
 
 mod backends;
 mod browser;
+mod chat;
+mod chat_page;
 mod chromium;
 mod dns;
 mod doctor;
 mod handover;
 mod key_value_store;
+mod member;
 mod mini_program;
 mod operators;
 mod pages;

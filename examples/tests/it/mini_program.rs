@@ -49,6 +49,9 @@ fn it_says_where_it_listens_and_the_lines_to_try_work_as_printed() {
         assert!(output.contains(expected), "{output}");
     }
 
+    let page = program.line();
+    assert_eq!(page, format!("Two tabs talk to each other at http://{}/chat\n", program.addr));
+
     let (printed, status) = program.terminate();
     assert!(status.success());
     assert!(printed.starts_with("drained ") && printed.contains("requests; per request: "), "{printed}");

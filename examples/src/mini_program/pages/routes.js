@@ -54,6 +54,15 @@ const groups = [
       fields: [{ name: "id", value: () => "1", mode: "numeric", isOrder: true }],
     },
   ]],
+  ["Rooms", [
+    {
+      id: "talk", method: "GET", expected: 101, path: ({ room }) => `/chat/${encodeURIComponent(room)}`, isSocket: true,
+      about: "A WebSocket to a room, as whoever is logged in or as a guest. What one says all hear; “Chat” above is a page of it. This opens "
+        + "one, says something, and leaves when it has heard it. A browser sends its cookie in any case.",
+      fields: [{ name: "room", value: () => "try" }, { name: "text", value: () => "hello, everybody" }],
+      says: ({ text }) => JSON.stringify({ text, mark: "tried" }),
+    },
+  ]],
   ["Plain answers", [
     { id: "plaintext", method: "GET", expected: 200, path: () => "/plaintext", about: "Constant text." },
     { id: "json", method: "GET", expected: 200, path: () => "/json", about: "Constant JSON, made for each request." },

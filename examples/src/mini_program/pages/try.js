@@ -69,6 +69,7 @@ function learn(route, status, text, isWithSession) {
 async function send(route) {
   const typed = values(route);
   const path = route.path(typed);
+  if (route.isSocket) return converse(route, path, typed);
   const method = route.methodInput?.value ?? route.method;
   const sent = route.sends?.(typed);
   const isWithSession = byId("with-session").checked;
@@ -107,6 +108,43 @@ async function send(route) {
     route.answer.textContent = String(error);
     return false;
   }
+}
+
+// Opens a WebSocket, says something and listens until that has come back.
+function converse(route, path, typed) {
+  const words = route.says(typed);
+  const mark = JSON.parse(words).mark;
+  route.request.textContent = lines(`GET ${path}`, [["upgrade", "websocket"]], words);
+  route.exchange.hidden = false;
+  byId(route.id).classList.add("asked");
+  route.status.textContent = "waiting …";
+  route.status.className = "status";
+  route.answer.textContent = "";
+  const began = performance.now();
+  const url = new URL(path, location);
+  url.protocol = url.protocol.replace("http", "ws");
+  const socket = new WebSocket(url);
+  const heard = [];
+  let isRight = false;
+  return new Promise((done) => {
+    socket.addEventListener("open", () => socket.send(words));
+    socket.addEventListener("message", ({ data }) => {
+      heard.push(data);
+      route.answer.textContent = pretty(heard.join("\n"), "");
+      const said = JSON.parse(data);
+      if (said.mark !== mark) return;
+      isRight = said.type === "message";
+      socket.close(1000);
+    });
+    socket.addEventListener("close", ({ code, reason }) => {
+      const time = (performance.now() - began).toFixed(1);
+      route.status.textContent = heard.length > 0 ? `101, ${heard.length} messages, ${time} ms` : "no answer";
+      route.status.className = isRight ? "status good" : "status bad";
+      if (!isRight) heard.push(`closed with ${code} ${reason}`);
+      route.answer.textContent = pretty(heard.join("\n"), "");
+      done(isRight);
+    });
+  });
 }
 
 async function tryAll() {
