@@ -14,6 +14,7 @@ use netpoll_http::{
 use serde::Serialize;
 
 use crate::chat;
+use crate::events::{self, Bells};
 use crate::login::{self, Platform};
 use crate::orders::{self, Orders};
 use crate::page;
@@ -25,6 +26,8 @@ pub struct App<P> {
     pub platform: P,
     pub sessions: Sessions,
     pub orders: Orders,
+    /// Who is told when orders change.
+    pub bells: Bells,
     pub rooms: Rooms,
     /// When it began, as the ledger tells.
     pub started: Instant,
@@ -36,8 +39,8 @@ impl<P: Platform> App<P> {
         for page in [&page::TRY, &page::STATS, &page::CHAT] {
             LazyLock::force(page);
         }
-        let (sessions, orders, rooms) = (Sessions::new(), Orders::new(), chat::rooms());
-        Self { platform, sessions, orders, rooms, started: Instant::now() }
+        let (sessions, orders, bells) = (Sessions::new(), Orders::new(), Bells::new());
+        Self { platform, sessions, orders, bells, rooms: chat::rooms(), started: Instant::now() }
     }
 }
 
@@ -53,7 +56,7 @@ pub fn router<P: Platform>(
     limit: Option<&RateLimit>,
     echo_bytes_max: usize,
 ) -> Router {
-    let (logged_in, started) = (Arc::clone(app), app.started);
+    let (logged_in, listening, started) = (Arc::clone(app), Arc::clone(app), app.started);
     let (health, rooms) = (Health::of(worker), app.rooms.on(worker));
     let (workers, same_workers) = (worker.handle().clone(), worker.handle().clone());
     let same_rooms = rooms.clone();
@@ -73,6 +76,7 @@ pub fn router<P: Platform>(
         .get("/orders", with(app, orders::list))
         .get("/orders/{id}", with(app, orders::show))
         .post("/orders/{id}/cancel", with(app, orders::cancel))
+        .get("/events", move |req: &Request| events::listen(&listening, req))
         .get("/chat", |req: &Request| page::CHAT.answer(req))
         .get("/chat/{room}", with(app, chat::join));
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];

@@ -13,6 +13,7 @@
 #[allow(dead_code)]
 mod app;
 mod chat;
+mod events;
 #[allow(dead_code)]
 mod login;
 #[allow(dead_code)]
@@ -328,6 +329,14 @@ fn mini_program() -> Exploration<'static> {
         .ask(|dice| {
             let size = 1 + dice.below(20);
             of(0, Question::get(&format!("/orders?size={size}"))).status(200)
+        })
+        .ask(|dice| {
+            // In a drain a stream ends before it has said anything.
+            let (user, seconds) = (dice.below(USERS as usize) as u128, 1 + dice.below(3));
+            of(user, Question::get(&format!("/events?seconds={seconds}"))).answered_if(|response| {
+                let text = response.text();
+                response.status == 200 && (text.is_empty() || text.contains("\nevent: anew\n"))
+            })
         })
         .ask(|dice| {
             let id = dice.below(20);

@@ -13,6 +13,7 @@
 //! | `login` | a code from the mini-program becomes a session |
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
+//! | `events` | what becomes of orders, as it happens |
 //! | `chat` | rooms to talk in |
 //! | `stats` | the ledger as JSON and as a page |
 //! | `tls` | the certificate that clients are shown |
@@ -22,6 +23,7 @@
 
 mod app;
 mod chat;
+mod events;
 mod login;
 mod operators;
 mod options;

@@ -13,8 +13,12 @@ use sha2::{Digest, Sha256};
 
 /// `GET /`: every route, to be tried.
 pub static TRY: LazyLock<Page> = LazyLock::new(|| {
-    let script =
-        concat!(include_str!("pages/page.js"), include_str!("pages/routes.js"), include_str!("pages/try.js"));
+    let script = concat!(
+        include_str!("pages/page.js"),
+        include_str!("pages/routes.js"),
+        include_str!("pages/live.js"),
+        include_str!("pages/try.js"),
+    );
     Page::new("mini-program", include_str!("pages/try.html"), script)
 });
 
@@ -145,7 +149,7 @@ mod tests {
             assert!(tried.contains(&format!("\"{start}")) || tried.contains(&format!("`{start}")), "{path}");
             count += 1;
         }
-        assert!(count >= 12, "{count} routes were found");
+        assert!(count >= 13, "{count} routes were found");
     }
 
     #[test]

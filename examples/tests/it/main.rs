@@ -7,6 +7,7 @@ mod chat_page;
 mod chromium;
 mod dns;
 mod doctor;
+mod events;
 mod handover;
 mod key_value_store;
 mod member;

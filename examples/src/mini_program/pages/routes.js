@@ -54,7 +54,14 @@ const groups = [
       fields: [{ name: "id", value: () => "1", mode: "numeric", isOrder: true }],
     },
   ]],
-  ["Rooms", [
+  ["Events and rooms", [
+    {
+      id: "events", method: "GET", expected: 200, needsSession: true, accepts: "text/event-stream",
+      path: ({ seconds }) => `/events?seconds=${encodeURIComponent(seconds)}`,
+      about: "Your orders as they change, as server-sent events; what was missed since Last-Event-ID comes first. Without "
+        + "“seconds” it goes on until you leave. The list at the top of this page is made of it.",
+      fields: [{ name: "seconds", value: () => "1", mode: "numeric" }],
+    },
     {
       id: "talk", method: "GET", expected: 101, path: ({ room }) => `/chat/${encodeURIComponent(room)}`, isSocket: true,
       about: "A WebSocket to a room, as whoever is logged in or as a guest. What one says all hear; “Chat” above is a page of it. This opens "

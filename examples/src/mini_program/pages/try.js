@@ -22,6 +22,7 @@ function keepSession(session) {
     // A browser that keeps nothing forgets the line at the top with the page.
   }
   showSession(session);
+  watchOrders(session);
 }
 
 function showSession(session) {
@@ -199,3 +200,4 @@ function show(route) {
 for (const [name, routes] of groups) byId("routes").append(make("h2", {}, name), ...routes.map(show));
 byId("all").addEventListener("click", tryAll);
 showSession(readSession());
+watchOrders(readSession());
