@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use netpoll_http::rooms::Rooms;
 use netpoll_http::{
-    Handler, Health, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router, StatusCode,
-    Worker,
+    BodyReader, Handler, Health, Json, Method, RateLimit, Replied, Reply, Request, RouteLimits, Router,
+    StatusCode, Worker,
 };
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ use crate::orders::{self, Orders};
 use crate::page;
 use crate::session::{self, Sessions};
 use crate::stats;
+use crate::uploads;
 
 /// What the workers share.
 pub struct App<P> {
@@ -49,12 +50,21 @@ struct Message {
     message: &'static str,
 }
 
-/// The routes of one worker. `echo_bytes_max` bounds what is echoed, whatever the method.
+/// Bytes of a body.
+#[derive(Clone, Copy)]
+pub struct BodyLimits {
+    /// Of one that is echoed, whatever the method.
+    pub echo_bytes_max: usize,
+    /// Of a form with files.
+    pub upload_bytes_max: usize,
+}
+
+/// The routes of one worker.
 pub fn router<P: Platform>(
     app: &Arc<App<P>>,
     worker: &Worker,
     limit: Option<&RateLimit>,
-    echo_bytes_max: usize,
+    limits: BodyLimits,
 ) -> Router {
     let (logged_in, listening, started) = (Arc::clone(app), Arc::clone(app), app.started);
     let (health, rooms) = (Health::of(worker), app.rooms.on(worker));
@@ -79,10 +89,17 @@ pub fn router<P: Platform>(
         .get("/events", move |req: &Request| events::listen(&listening, req))
         .get("/chat", |req: &Request| page::CHAT.answer(req))
         .get("/chat/{room}", with(app, chat::join));
+    let uploading = Arc::clone(app);
+    let upload = async move |req: Request, body: BodyReader| uploads::upload(&uploading, &req, body).await;
+    let limits_of_upload = RouteLimits::default().body_bytes_max(limits.upload_bytes_max);
+    let router = router.post("/upload", upload.limits(limits_of_upload));
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
     // A limit of its own, or GET and DELETE would take no body.
-    let router =
-        router.route("/echo", methods, echo.limits(RouteLimits::default().body_bytes_max(echo_bytes_max)));
+    let router = router.route(
+        "/echo",
+        methods,
+        echo.limits(RouteLimits::default().body_bytes_max(limits.echo_bytes_max)),
+    );
     match limit.cloned() {
         Some(limit) => router.before(move |req: &Request| limit.check(req)),
         None => router,

@@ -21,6 +21,7 @@ mod orders;
 mod page;
 mod session;
 mod stats;
+mod uploads;
 
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -38,7 +39,7 @@ use netpoll_http::{
     Router, StatusCode, TestClient, TestResponse, sink,
 };
 
-use crate::app::App;
+use crate::app::{App, BodyLimits};
 use crate::login::{OpenId, Platform, Refusal, user_of};
 use crate::session::Token;
 
@@ -295,7 +296,8 @@ fn mini_program() -> Exploration<'static> {
             let token = Token::parse(&token(user)).expect("a token of 32 digits");
             served.sessions.open(token, format!("openid-{user}").into(), Instant::now());
         }
-        let router = move |worker: &netpoll_http::Worker| app::router(&served, worker, None, BODY_BYTES_MAX);
+        let limits = BodyLimits { echo_bytes_max: BODY_BYTES_MAX, upload_bytes_max: BODY_BYTES_MAX };
+        let router = move |worker: &netpoll_http::Worker| app::router(&served, worker, None, limits);
         netpoll_http::App::new(router).test_with(options)
     };
     Exploration::new(served)
@@ -329,6 +331,18 @@ fn mini_program() -> Exploration<'static> {
         .ask(|dice| {
             let size = 1 + dice.below(20);
             of(0, Question::get(&format!("/orders?size={size}"))).status(200)
+        })
+        .ask(|dice| {
+            let (user, bytes) = (dice.below(USERS as usize) as u128, dice.below(BODY_BYTES_MAX / 2));
+            let mut form = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n".to_vec();
+            // No boundary is in it.
+            form.extend(dice.bytes(bytes).iter().map(|byte| byte | 0x80));
+            form.extend(b"\r\n--x--\r\n");
+            let chunk = 1 + dice.below(1500);
+            let upload = Question::new(&Method::POST, "/upload").chunked(form, chunk);
+            let upload = upload.header("Content-Type", "multipart/form-data; boundary=x");
+            let expected = format!("\"bytes\":{bytes}}}");
+            of(user, upload).answered_if(move |response| response.text().ends_with(&expected))
         })
         .ask(|dice| {
             // In a drain a stream ends before it has said anything.

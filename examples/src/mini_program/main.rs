@@ -15,6 +15,7 @@
 //! | `orders` | what users order |
 //! | `events` | what becomes of orders, as it happens |
 //! | `chat` | rooms to talk in |
+//! | `uploads` | files from forms, counted and digested |
 //! | `stats` | the ledger as JSON and as a page |
 //! | `tls` | the certificate that clients are shown |
 //! | `page`, `pages/` | what browsers get |
@@ -34,6 +35,7 @@ mod sources;
 mod stats;
 #[cfg(feature = "tls")]
 mod tls;
+mod uploads;
 mod values;
 
 use std::io::{self, Write};
@@ -44,7 +46,7 @@ use std::sync::Arc;
 use netpoll_core::Address;
 use netpoll_http::{Metrics, RateLimit, Server};
 
-use crate::app::App;
+use crate::app::{App, BodyLimits};
 use crate::login::StandIn;
 use crate::options::{Command, HELP, Options};
 
@@ -107,7 +109,10 @@ fn serve(options: &Options) -> Result<(), Failure> {
 
     let limit = options.rate_limit.map(|rate| RateLimit::per_address(rate, rate));
     let served = Arc::new(App::new(StandIn::start()?));
-    let echo_bytes_max = options.limits.body_bytes_max;
+    let body_limits = BodyLimits {
+        echo_bytes_max: options.limits.body_bytes_max,
+        upload_bytes_max: options.upload_bytes_max,
+    };
     let mut server = Server::bind(&options.addr)?;
     if let Some(addr) = &options.reserved {
         server = server.bind_reserved(addr)?;
@@ -130,7 +135,7 @@ fn serve(options: &Options) -> Result<(), Failure> {
                 None => builder,
             }
         })
-        .app(move |worker| app::router(&served, worker, limit.as_ref(), echo_bytes_max))
+        .app(move |worker| app::router(&served, worker, limit.as_ref(), body_limits))
         .start()?;
 
     let addr = running.addr();
@@ -229,7 +234,11 @@ fn to_try(addr: &Address, has_tls: bool) -> String {
     format!(
         "{how}, and end it with Ctrl-C:\n  \
          {url}/json'\n  \
-         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n{talk}"
+         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n\
+         With the token of that in place of TOKEN, orders as they change, and an upload:\n  \
+         {url}/events' -N -H 'Authorization: Bearer TOKEN'\n  \
+         {url}/upload' -H 'Authorization: Bearer TOKEN' -F file=@Cargo.toml\n\
+         {talk}"
     )
 }
 

@@ -17,6 +17,7 @@ pub static TRY: LazyLock<Page> = LazyLock::new(|| {
         include_str!("pages/page.js"),
         include_str!("pages/routes.js"),
         include_str!("pages/live.js"),
+        include_str!("pages/sent.js"),
         include_str!("pages/try.js"),
     );
     Page::new("mini-program", include_str!("pages/try.html"), script)
@@ -149,7 +150,7 @@ mod tests {
             assert!(tried.contains(&format!("\"{start}")) || tried.contains(&format!("`{start}")), "{path}");
             count += 1;
         }
-        assert!(count >= 13, "{count} routes were found");
+        assert!(count >= 14, "{count} routes were found");
     }
 
     #[test]

@@ -22,4 +22,5 @@ mod sockets;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod uploads;
 mod websocket_chat;

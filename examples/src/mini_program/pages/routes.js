@@ -70,6 +70,14 @@ const groups = [
       says: ({ text }) => JSON.stringify({ text, mark: "tried" }),
     },
   ]],
+  ["Files", [
+    {
+      id: "upload", method: "POST", expected: 200, path: () => "/upload", needsSession: true, isUpload: true,
+      about: "A form with files, up to 16 of them and 64 MiB in all: each is counted and digested while it arrives, and none is kept. Without "
+        + "one a short text is sent. A browser sends its cookie in any case.",
+      fields: [{ name: "files", value: () => "", isFile: true }],
+    },
+  ]],
   ["Plain answers", [
     { id: "plaintext", method: "GET", expected: 200, path: () => "/plaintext", about: "Constant text." },
     { id: "json", method: "GET", expected: 200, path: () => "/json", about: "Constant JSON, made for each request." },

@@ -66,11 +66,21 @@ function learn(route, status, text, isWithSession) {
   }
 }
 
+function showSent(route, request) {
+  route.request.textContent = request;
+  route.exchange.hidden = false;
+  byId(route.id).classList.add("asked");
+  route.status.textContent = "waiting …";
+  route.status.className = "status";
+  route.answer.textContent = "";
+}
+
 // Sends a request and shows it with its answer. True if the answer is as it should be.
 async function send(route) {
   const typed = values(route);
   const path = route.path(typed);
   if (route.isSocket) return converse(route, path, typed);
+  if (route.isUpload) return upload(route, path);
   const method = route.methodInput?.value ?? route.method;
   const sent = route.sends?.(typed);
   const isWithSession = byId("with-session").checked;
@@ -79,12 +89,7 @@ async function send(route) {
     ...(sent ? [["content-type", sent.type]] : []),
   ];
   const cookie = isWithSession && readSession() ? [["cookie", "session=… (kept by the browser)"]] : [];
-  route.request.textContent = lines(`${method} ${path}`, [...headers, ...cookie], sent && pretty(sent.body, sent.type));
-  route.exchange.hidden = false;
-  byId(route.id).classList.add("asked");
-  route.status.textContent = "waiting …";
-  route.status.className = "status";
-  route.answer.textContent = "";
+  showSent(route, lines(`${method} ${path}`, [...headers, ...cookie], sent && pretty(sent.body, sent.type)));
   const began = performance.now();
   try {
     const answer = await fetch(path, {
@@ -111,43 +116,6 @@ async function send(route) {
   }
 }
 
-// Opens a WebSocket, says something and listens until that has come back.
-function converse(route, path, typed) {
-  const words = route.says(typed);
-  const mark = JSON.parse(words).mark;
-  route.request.textContent = lines(`GET ${path}`, [["upgrade", "websocket"]], words);
-  route.exchange.hidden = false;
-  byId(route.id).classList.add("asked");
-  route.status.textContent = "waiting …";
-  route.status.className = "status";
-  route.answer.textContent = "";
-  const began = performance.now();
-  const url = new URL(path, location);
-  url.protocol = url.protocol.replace("http", "ws");
-  const socket = new WebSocket(url);
-  const heard = [];
-  let isRight = false;
-  return new Promise((done) => {
-    socket.addEventListener("open", () => socket.send(words));
-    socket.addEventListener("message", ({ data }) => {
-      heard.push(data);
-      route.answer.textContent = pretty(heard.join("\n"), "");
-      const said = JSON.parse(data);
-      if (said.mark !== mark) return;
-      isRight = said.type === "message";
-      socket.close(1000);
-    });
-    socket.addEventListener("close", ({ code, reason }) => {
-      const time = (performance.now() - began).toFixed(1);
-      route.status.textContent = heard.length > 0 ? `101, ${heard.length} messages, ${time} ms` : "no answer";
-      route.status.className = isRight ? "status good" : "status bad";
-      if (!isRight) heard.push(`closed with ${code} ${reason}`);
-      route.answer.textContent = pretty(heard.join("\n"), "");
-      done(isRight);
-    });
-  });
-}
-
 async function tryAll() {
   const [button, summary] = [byId("all"), byId("summary")];
   const routes = groups.flatMap(([, all]) => all);
@@ -169,8 +137,8 @@ async function tryAll() {
 
 function show(route) {
   const fields = (route.fields ?? []).map((field) => {
-    field.input = make("input", { name: field.name, value: field.value(), inputmode: field.mode, autocomplete: "off",
-      spellcheck: "false" });
+    field.input = field.isFile ? make("input", { name: field.name, type: "file", multiple: true })
+      : make("input", { name: field.name, value: field.value(), inputmode: field.mode, autocomplete: "off", spellcheck: "false" });
     return make("label", {}, field.name, field.input);
   });
   if (route.methods) {
@@ -178,10 +146,12 @@ function show(route) {
     fields.unshift(make("label", {}, "method", route.methodInput));
   }
   route.status = make("p", { class: "status", role: "status" });
+  route.progress = make("progress", { max: 1, value: 0, "aria-label": "sent", hidden: true });
   route.request = make("pre", { class: "request" });
   route.answer = make("pre", { class: "answer", tabindex: "0", "aria-label": "answer" });
   route.exchange = make("div", { class: "exchange", hidden: true },
-    make("h4", {}, "Request"), route.request, make("h4", {}, "Answer"), route.status, route.answer);
+    make("h4", {}, "Request"), route.request, make("h4", {}, "Answer"), route.progress,
+    route.status, route.answer);
   const template = route.path(Object.fromEntries((route.fields ?? []).map(({ name }) => [name, `{${name}}`])));
   const submit = (event) => {
     event.preventDefault();
