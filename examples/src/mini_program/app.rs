@@ -4,7 +4,6 @@
 //! The plain endpoints (`/plaintext`, `/json`, `/echo`) touch none of it.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
 
 use netpoll_http::rooms::Rooms;
 use netpoll_http::{
@@ -30,8 +29,6 @@ pub struct App<P> {
     /// Who is told when orders change.
     pub bells: Bells,
     pub rooms: Rooms,
-    /// When it began, as the ledger tells.
-    pub started: Instant,
 }
 
 impl<P: Platform> App<P> {
@@ -41,7 +38,7 @@ impl<P: Platform> App<P> {
             LazyLock::force(page);
         }
         let (sessions, orders, bells) = (Sessions::new(), Orders::new(), Bells::new());
-        Self { platform, sessions, orders, bells, rooms: chat::rooms(), started: Instant::now() }
+        Self { platform, sessions, orders, bells, rooms: chat::rooms() }
     }
 }
 
@@ -66,7 +63,7 @@ pub fn router<P: Platform>(
     limit: Option<&RateLimit>,
     limits: BodyLimits,
 ) -> Router {
-    let (logged_in, listening, started) = (Arc::clone(app), Arc::clone(app), app.started);
+    let (logged_in, listening) = (Arc::clone(app), Arc::clone(app));
     let (health, rooms) = (Health::of(worker), app.rooms.on(worker));
     let (workers, same_workers) = (worker.handle().clone(), worker.handle().clone());
     let same_rooms = rooms.clone();
@@ -78,8 +75,8 @@ pub fn router<P: Platform>(
         .get("/json", |_: &Request| Json(Message { message: "Hello, World!" }))
         .get("/healthz", health.healthz())
         .get("/readyz", health.readyz())
-        .get("/stats", move |req: &Request| stats::show(&workers, &rooms, started, req))
-        .get("/stats.json", move |_: &Request| stats::json(&same_workers, &same_rooms, started))
+        .get("/stats", move |req: &Request| stats::show(&workers, &rooms, req))
+        .get("/stats.json", move |_: &Request| stats::json(&same_workers, &same_rooms))
         .post("/login", async move |req: Request| login::login(&logged_in, &req).await)
         .get("/me", with(app, session::me))
         .post("/orders", with(app, orders::create))

@@ -119,9 +119,9 @@ fn serve(options: &Options) -> Result<(), Failure> {
     }
     if let Some(addr) = &options.admin {
         // Counted only where somebody looks.
-        let (metrics, rooms, started) = (Metrics::new(), served.rooms.clone(), served.started);
+        let (metrics, rooms) = (Metrics::new(), served.rooms.clone());
         server = server.on_complete(metrics.hook());
-        server = server.admin(addr, move |worker| operators::router(worker, &metrics, &rooms, started))?;
+        server = server.admin(addr, move |worker| operators::router(worker, &metrics, &rooms))?;
     }
     let (server, certificate) = behind_tls(server, options)?;
     let running = server
