@@ -48,7 +48,7 @@ const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// The rooms of the program.
 pub fn rooms() -> Rooms {
-    let settings = rooms::Settings {
+    rooms_with(rooms::Settings {
         behind: Behind::DropOldest,
         rooms_max: ROOMS_MAX,
         rooms_per_socket_max: 1,
@@ -59,7 +59,11 @@ pub fn rooms() -> Rooms {
         linger: Duration::from_secs(15),
         lingering_max: 10_000,
         ..rooms::Settings::default()
-    };
+    })
+}
+
+/// The same that keep more or less.
+pub fn rooms_with(settings: rooms::Settings) -> Rooms {
     Rooms::new(settings).on_presence(|rooms: &Rooms, presence: &Presence| {
         let count = rooms.facts(&presence.room).map_or(0, |facts| facts.present);
         let (name, is_here) = (&*presence.who, presence.is_here);
