@@ -52,7 +52,7 @@ fn what_one_tab_says_the_other_hears_and_what_it_misses_while_its_connection_is_
     story.browser.turn();
     hears(&mut story, "and back");
 
-    story.eval("room.socket.close()");
+    story.eval("said.firstChild.id = 'kept'; room.socket.close()");
     hold(&mut story);
     story.browser.turn();
     for nth in 1..=3 {
@@ -63,6 +63,11 @@ fn what_one_tab_says_the_other_hears_and_what_it_misses_while_its_connection_is_
     hears(&mut story, "missed 3");
     let all = ["hello from the phone", "and back", "missed 1", "missed 2", "missed 3"];
     assert_eq!(story.eval(TEXTS), json!(all), "in order, and nothing twice");
+    assert_eq!(
+        story.eval("said.querySelector('#kept') !== null"),
+        json!(true),
+        "what it had is not loaded anew"
+    );
     // Whoever is lost and comes back in time has not left.
     assert_eq!(
         story.eval("[...said.children].some((line) => line.textContent.includes('left'))"),
@@ -113,6 +118,7 @@ fn what_is_said_is_shown_as_text_fits_on_a_phone_and_is_bounded() {
         }
         story.eval("byId('here').open = true");
         assert_eq!(story.eval(&fits(width)), json!(true), "{width} {scheme}");
+        assert_eq!(story.eval("said.scrollWidth <= said.clientWidth"), json!(true), "a long word is broken");
         assert_eq!(story.eval("document.documentElement.scrollHeight <= innerHeight"), json!(true));
         assert_eq!(
             story.eval("byId('speak').getBoundingClientRect().bottom <= innerHeight"),
