@@ -374,7 +374,10 @@ impl Rooms {
 
     /// From now on the socket is that of a session, which is not over when the socket is: it is in its rooms for [`Settings::linger`] more, and finds
     /// them when it comes back, on whatever worker. `who` is a person, whose presence is shown ([`present`](Self::present)), `device` tells several sessions
-    /// of one apart. Both have to be known and not only said, or strangers would read along.
+    /// of one apart. Both have to be known and not only said, or strangers would read along: a tab of a browser keeps a key that nobody else knows (`sessionStorage`), which
+    /// is its device, or, of a guest whom nothing else tells, the person as well.
+    ///
+    /// A session comes back to all rooms that it was in. Where a socket is in the one room that its page shows, the name of that room belongs into `device`.
     ///
     /// What is returned are the rooms that it was in, and is in again, each from where the server knows it to have been: what was on its way when the
     /// socket broke does not come again. A client that counts says better where it is: [`session_from`](Self::session_from).
@@ -393,7 +396,8 @@ impl Rooms {
         self.session_from(socket, who, device, |_room| None)
     }
 
-    /// The same, with what the client says of where it was in each room.
+    /// The same, with what the client says of where it was in each room. A page that is loaded anew is nowhere, though the server knows its session: what it is to begin with is
+    /// [`join_with_last`](Self::join_with_last), behind this.
     ///
     /// # Errors
     /// As [`session`](Self::session).
