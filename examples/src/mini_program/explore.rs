@@ -1,10 +1,10 @@
 //! Services in simulated worlds, each of which a seed decides: what holds in all of them, and the first in which something does not.
 //!
 //! ```text
-//! cargo explore [--app service|mini-program] [--seeds N] [--from N] [--seed N] [--threads N]
+//! cargo explore [--app service|mini-program|rooms] [--seeds N] [--from N] [--seed N] [--threads N]
 //! ```
 //!
-//! The apps are the mini-program and a service that has a handler of each kind. Without options each runs in 1000 worlds, the first
+//! The apps are the mini-program, its rooms with members that come and go (`explore_rooms`), and a service that has a handler of each kind. Without options each runs in 1000 worlds, the first
 //! of which has seed 1. `--seed N` runs one again: a failure that repeats prints that line. What has to hold is in `netpoll_http::explore`.
 //!
 //! Exit status: 0 all held, 1 something did not, 2 the command line is wrong.
@@ -12,6 +12,9 @@
 // What the program alone needs, such as its stand-in with a thread of its own, is not used here.
 #[allow(dead_code)]
 mod app;
+mod chat;
+mod events;
+mod explore_rooms;
 #[allow(dead_code)]
 mod login;
 #[allow(dead_code)]
@@ -19,7 +22,9 @@ mod orders;
 mod page;
 mod session;
 mod stats;
+mod uploads;
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,19 +35,45 @@ use lexopt::ValueExt as _;
 use netpoll_core::sim::Options;
 use netpoll_core::task::spawn_local;
 use netpoll_core::time::{sleep, timeout};
-use netpoll_http::explore::{Dice, Exploration, Question};
+use netpoll_http::explore::{Dice, Exploration, Failure, Question};
 use netpoll_http::{
     Body, BodyBuf, BodyReader, BodySink, IntoResponse, Limits, Method, Pull, Reply, Request, Response,
     Router, StatusCode, TestClient, TestResponse, sink,
 };
 
-use crate::app::App;
+use crate::app::{App, BodyLimits};
 use crate::login::{OpenId, Platform, Refusal, user_of};
 use crate::session::Token;
 
-type Make = fn() -> Exploration<'static>;
+/// Explores worlds, on so many threads: what there is to say of them.
+type Explore = fn(RangeInclusive<u64>, Option<usize>) -> Result<String, Failed>;
 
-const APPS: [(&str, Make); 2] = [("service", service), ("mini-program", mini_program)];
+const APPS: [(&str, Explore); 3] = [
+    ("service", |seeds, threads| requests(service(), seeds, threads)),
+    ("mini-program", |seeds, threads| requests(mini_program(), seeds, threads)),
+    // One thread does.
+    ("rooms", |seeds, _threads| explore_rooms::run(seeds)),
+];
+
+/// A world in which something did not hold.
+struct Failed {
+    seed: u64,
+    what: String,
+    repeats: bool,
+}
+
+fn requests(
+    exploration: Exploration<'_>,
+    seeds: RangeInclusive<u64>,
+    threads: Option<usize>,
+) -> Result<String, Failed> {
+    let exploration = match threads {
+        Some(threads) => exploration.threads(threads),
+        None => exploration,
+    };
+    let failed = |Failure { seed, what, repeats, .. }| Failed { seed, what, repeats };
+    exploration.try_run(seeds).map(|report| report.to_string()).map_err(failed)
+}
 
 /// Bytes of a body, at most.
 const BODY_BYTES_MAX: usize = 30_000;
@@ -65,14 +96,10 @@ fn main() -> ExitCode {
         }
     };
     let Arguments { app, first, seeds, threads } = arguments;
-    for (name, make) in APPS.iter().filter(|(name, _)| app.as_ref().is_none_or(|app| app == name)) {
-        let exploration = match threads {
-            Some(threads) => make().threads(threads),
-            None => make(),
-        };
+    for (name, explore) in APPS.iter().filter(|(name, _)| app.as_ref().is_none_or(|app| app == name)) {
         let begin = Instant::now();
-        match exploration.try_run(first..=first.saturating_add(seeds - 1)) {
-            Ok(report) => println!("{name}: {report}, in {:.1} s", begin.elapsed().as_secs_f64()),
+        match explore(first..=first.saturating_add(seeds - 1), threads) {
+            Ok(said) => println!("{name}: {said}, in {:.1} s", begin.elapsed().as_secs_f64()),
             Err(failure) => {
                 println!("{name}: seed {}: {}", failure.seed, failure.what);
                 match failure.repeats {
@@ -94,7 +121,7 @@ fn arguments() -> Result<Arguments, lexopt::Error> {
             lexopt::Arg::Long("app") => {
                 let name = parser.value()?.string()?;
                 if APPS.iter().all(|(known, _)| *known != name) {
-                    return Err(format!("--app {name}: it is service or mini-program").into());
+                    return Err(format!("--app {name}: it is service, mini-program or rooms").into());
                 }
                 arguments.app = Some(name);
             }
@@ -293,7 +320,8 @@ fn mini_program() -> Exploration<'static> {
             let token = Token::parse(&token(user)).expect("a token of 32 digits");
             served.sessions.open(token, format!("openid-{user}").into(), Instant::now());
         }
-        let router = move |worker: &netpoll_http::Worker| app::router(&served, worker, None, BODY_BYTES_MAX);
+        let limits = BodyLimits { echo_bytes_max: BODY_BYTES_MAX, upload_bytes_max: BODY_BYTES_MAX };
+        let router = move |worker: &netpoll_http::Worker| app::router(&served, worker, None, limits);
         netpoll_http::App::new(router).test_with(options)
     };
     Exploration::new(served)
@@ -304,6 +332,7 @@ fn mini_program() -> Exploration<'static> {
             Question::get("/stats.json").answered_if(|response| response.text().contains("\"accepted\""))
         })
         .ask(|_| Question::get("/healthz").status(200))
+        .ask(|_| Question::get("/chat/lobby").status(426))
         .ask(|dice| {
             let body = body(dice);
             Question::post("/echo", body.clone()).answered(200, body)
@@ -326,6 +355,26 @@ fn mini_program() -> Exploration<'static> {
         .ask(|dice| {
             let size = 1 + dice.below(20);
             of(0, Question::get(&format!("/orders?size={size}"))).status(200)
+        })
+        .ask(|dice| {
+            let (user, bytes) = (dice.below(USERS as usize) as u128, dice.below(BODY_BYTES_MAX / 2));
+            let mut form = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n".to_vec();
+            // No boundary is in it.
+            form.extend(dice.bytes(bytes).iter().map(|byte| byte | 0x80));
+            form.extend(b"\r\n--x--\r\n");
+            let chunk = 1 + dice.below(1500);
+            let upload = Question::new(&Method::POST, "/upload").chunked(form, chunk);
+            let upload = upload.header("Content-Type", "multipart/form-data; boundary=x");
+            let expected = format!("\"bytes\":{bytes}}}");
+            of(user, upload).answered_if(move |response| response.text().ends_with(&expected))
+        })
+        .ask(|dice| {
+            // In a drain a stream ends before it has said anything.
+            let (user, seconds) = (dice.below(USERS as usize) as u128, 1 + dice.below(3));
+            of(user, Question::get(&format!("/events?seconds={seconds}"))).answered_if(|response| {
+                let text = response.text();
+                response.status == 200 && (text.is_empty() || text.contains("\nevent: anew\n"))
+            })
         })
         .ask(|dice| {
             let id = dice.below(20);

@@ -86,12 +86,12 @@ pub async fn login<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<Respo
 
 /// It came by TLS, and so should all that follow.
 #[cfg(feature = "tls")]
-fn is_secure(req: &Request<'_>) -> bool {
+pub fn is_secure(req: &Request<'_>) -> bool {
     req.tls().is_some()
 }
 
 #[cfg(not(feature = "tls"))]
-fn is_secure(_req: &Request<'_>) -> bool {
+pub fn is_secure(_req: &Request<'_>) -> bool {
     false
 }
 

@@ -13,6 +13,9 @@
 //! | `login` | a code from the mini-program becomes a session |
 //! | `session` | who is who, for two hours |
 //! | `orders` | what users order |
+//! | `events` | what becomes of orders, as it happens |
+//! | `chat` | rooms to talk in |
+//! | `uploads` | files from forms, counted and digested |
 //! | `stats` | the ledger as JSON and as a page |
 //! | `tls` | the certificate that clients are shown |
 //! | `page`, `pages/` | what browsers get |
@@ -20,6 +23,8 @@
 //! Everything is kept in memory and bounded by a named limit; nothing survives a restart.
 
 mod app;
+mod chat;
+mod events;
 mod login;
 mod operators;
 mod options;
@@ -30,6 +35,7 @@ mod sources;
 mod stats;
 #[cfg(feature = "tls")]
 mod tls;
+mod uploads;
 mod values;
 
 use std::io::{self, Write};
@@ -40,7 +46,7 @@ use std::sync::Arc;
 use netpoll_core::Address;
 use netpoll_http::{Metrics, RateLimit, Server};
 
-use crate::app::App;
+use crate::app::{App, BodyLimits};
 use crate::login::StandIn;
 use crate::options::{Command, HELP, Options};
 
@@ -103,16 +109,19 @@ fn serve(options: &Options) -> Result<(), Failure> {
 
     let limit = options.rate_limit.map(|rate| RateLimit::per_address(rate, rate));
     let served = Arc::new(App::new(StandIn::start()?));
-    let echo_bytes_max = options.limits.body_bytes_max;
+    let body_limits = BodyLimits {
+        echo_bytes_max: options.limits.body_bytes_max,
+        upload_bytes_max: options.upload_bytes_max,
+    };
     let mut server = Server::bind(&options.addr)?;
     if let Some(addr) = &options.reserved {
         server = server.bind_reserved(addr)?;
     }
     if let Some(addr) = &options.admin {
         // Counted only where somebody looks.
-        let (metrics, started) = (Metrics::new(), served.started);
+        let (metrics, rooms) = (Metrics::new(), served.rooms.clone());
         server = server.on_complete(metrics.hook());
-        server = server.admin(addr, move |worker| operators::router(worker, &metrics, started))?;
+        server = server.admin(addr, move |worker| operators::router(worker, &metrics, &rooms))?;
     }
     let (server, certificate) = behind_tls(server, options)?;
     let running = server
@@ -126,7 +135,7 @@ fn serve(options: &Options) -> Result<(), Failure> {
                 None => builder,
             }
         })
-        .app(move |worker| app::router(&served, worker, limit.as_ref(), echo_bytes_max))
+        .app(move |worker| app::router(&served, worker, limit.as_ref(), body_limits))
         .start()?;
 
     let addr = running.addr();
@@ -215,10 +224,21 @@ fn to_try(addr: &Address, has_tls: bool) -> String {
         }
         (None, None) => format!("{curl} '{scheme}://{addr}"),
     };
+    // A browser finds no Unix socket.
+    let talk = match addr.is_unix() {
+        true => String::new(),
+        false => {
+            format!("Two tabs talk to each other at {}/chat\n", url.split('\'').nth(1).unwrap_or_default())
+        }
+    };
     format!(
         "{how}, and end it with Ctrl-C:\n  \
          {url}/json'\n  \
-         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n"
+         {url}/login' -H 'Content-Type: application/json' -d '{{\"code\":\"demo-ann\"}}'\n\
+         With the token of that in place of TOKEN, orders as they change, and an upload:\n  \
+         {url}/events' -N -H 'Authorization: Bearer TOKEN'\n  \
+         {url}/upload' -H 'Authorization: Bearer TOKEN' -F file=@Cargo.toml\n\
+         {talk}"
     )
 }
 
@@ -243,5 +263,7 @@ mod tests {
         );
         let with_tls = to_try(&"0.0.0.0:443".parse().unwrap(), true);
         assert!(with_tls.contains("curl --insecure 'https://127.0.0.1:443/login' -H"), "{with_tls}");
+        assert!(with_tls.contains(" at https://127.0.0.1:443/chat\n"), "{with_tls}");
+        assert!(!try_it("unix:/run/x.sock").contains("/chat"));
     }
 }

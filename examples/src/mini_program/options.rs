@@ -41,6 +41,7 @@ const NAMES: Names = Names {
         "head-timeout",
         "idle-timeout",
         "body-bytes-max",
+        "upload-bytes-max",
         "requests-per-turn",
         "connections-max",
         "memory-bytes-max",
@@ -73,6 +74,7 @@ pub enum Certificate {
 pub struct Options {
     pub addr: Address,
     pub limits: Limits,
+    pub upload_bytes_max: usize,
     drain: Duration,
     lame_duck: Duration,
     stuck_turn: Duration,
@@ -148,6 +150,7 @@ impl Options {
         Self {
             addr: Address::from((Ipv4Addr::LOCALHOST, 8080)),
             limits: Limits::default(),
+            upload_bytes_max: 64 << 20,
             drain: Duration::from_secs(10),
             lame_duck: Duration::ZERO,
             stuck_turn: Duration::from_secs(10),
@@ -190,6 +193,7 @@ impl Options {
             "idle-timeout" => limits.idle_timeout = setting.read(some_seconds)?,
             "handler-timeout" => limits.handler_timeout = setting.read(some_seconds)?,
             "body-bytes-max" => limits.body_bytes_max = setting.read(parsed)?,
+            "upload-bytes-max" => self.upload_bytes_max = setting.read(parsed)?,
             "requests-per-turn" => limits.requests_per_turn = Some(setting.read(at_least_one)?),
             "connections-max" => self.connections_max = setting.read(at_least_one)?,
             "memory-bytes-max" => self.memory_bytes_max = Some(setting.read(at_least_one)?),

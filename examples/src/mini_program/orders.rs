@@ -4,7 +4,7 @@
 //! exist. Errors in a body name the field.
 //!
 //! Invariant: a user's orders are sorted by number, because numbers are given out under the lock of the
-//! user's shard.
+//! user's shard. So are those of changes: who has seen one has seen all of this user before it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -48,6 +48,9 @@ pub struct Order {
     status: Status,
     /// Seconds since 1970.
     created: u64,
+    /// The number of its last change, among all changes.
+    #[serde(skip)]
+    pub changed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,6 +74,8 @@ pub struct Orders {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     next_id: AtomicU64,
+    /// The number of the last change.
+    changes: AtomicU64,
     /// Places given out. Never above [`ORDERS_MAX`] for longer than it takes to give one back.
     count: AtomicUsize,
 }
@@ -81,6 +86,7 @@ impl Orders {
             shards: Default::default(),
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
+            changes: AtomicU64::new(0),
             count: AtomicUsize::new(0),
         }
     }
@@ -103,7 +109,8 @@ impl Orders {
         }
         let NewOrder { item, quantity, note } = new;
         let id = self.next_id.fetch_add(1, Relaxed);
-        let order = Order { id, item, quantity, note, status: Status::Open, created };
+        let changed = self.next_change();
+        let order = Order { id, item, quantity, note, status: Status::Open, created, changed };
         shard.entry(Arc::clone(user)).or_default().push(order.clone());
         Ok(order)
     }
@@ -114,6 +121,25 @@ impl Orders {
         let orders = shard.get(user).map_or(&[][..], Vec::as_slice);
         let newer = (page - 1).saturating_mul(size);
         (orders.iter().rev().skip(newer).take(size).cloned().collect(), orders.len())
+    }
+
+    fn next_change(&self) -> u64 {
+        self.changes.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The last change that this user may have seen, and how many orders it has.
+    pub fn now(&self, user: &str) -> (u64, usize) {
+        let shard = self.shard(user);
+        (self.changes.load(Relaxed), shard.get(user).map_or(0, Vec::len))
+    }
+
+    /// Orders of a user that have changed behind this change, as they are now: so many of them at most, those that changed first.
+    pub fn changed_since(&self, user: &str, since: u64, most: usize) -> Vec<Order> {
+        let shard = self.shard(user);
+        let orders = shard.get(user).map_or(&[][..], Vec::as_slice);
+        let mut changed: Vec<&Order> = orders.iter().filter(|order| order.changed > since).collect();
+        changed.sort_unstable_by_key(|order| order.changed);
+        changed.into_iter().take(most).cloned().collect()
     }
 
     /// Shows or changes one order of a user.
@@ -171,6 +197,7 @@ pub fn create<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<Response, 
     let new = NewOrder::read(&req.json()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Error::internal)?;
     let order = app.orders.insert(&user, new, now.as_secs())?;
+    app.bells.ring(&user);
     let location = format!("/orders/{}", order.id);
     Json(order).into_response().status(StatusCode::CREATED).header("location", location)
 }
@@ -208,15 +235,17 @@ pub fn show<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<Json<Order>,
 /// `POST /orders/{id}/cancel`
 pub fn cancel<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<Json<Order>, Error> {
     let user = session::user(app, req)?;
-    app.orders.with(&user, req.param("id")?, |order| match order.status {
+    let cancelled = app.orders.with(&user, req.param("id")?, |order| match order.status {
         Status::Cancelled => {
             Err(Error::new(StatusCode::CONFLICT, format!("order {} is cancelled already", order.id)))
         }
         Status::Open => {
-            order.status = Status::Cancelled;
-            Ok(Json(order.clone()))
+            (order.status, order.changed) = (Status::Cancelled, app.orders.next_change());
+            Ok(order.clone())
         }
-    })?
+    })??;
+    app.bells.ring(&user);
+    Ok(Json(cancelled))
 }
 
 #[cfg(test)]
@@ -265,6 +294,25 @@ mod tests {
         assert_eq!(ids(3, 2), (vec![1], 5));
         assert_eq!(ids(4, 2), (vec![], 5));
         assert_eq!(ids(usize::MAX, 100), (vec![], 5));
+    }
+
+    #[test]
+    fn what_has_changed_comes_in_the_order_of_the_changes_as_it_is_now_and_so_many_at_a_time() {
+        let (orders, ann) = (Orders::new(), OpenId::from("ann"));
+        for _ in 0..4 {
+            orders.insert(&ann, tea(), 0).unwrap();
+        }
+        orders.insert(&OpenId::from("ben"), tea(), 0).unwrap();
+        let (seen, count) = orders.now("ann");
+        assert_eq!((seen, count), (5, 4));
+        let ids = |since, most| -> Vec<u64> {
+            orders.changed_since("ann", since, most).iter().map(|order| order.id).collect()
+        };
+        assert_eq!(ids(seen, 10), [0; 0]);
+        orders.with("ann", 2, |order| order.changed = orders.next_change()).unwrap();
+        assert_eq!(ids(seen, 10), [2]);
+        assert_eq!(ids(0, 10), [1, 3, 4, 2]);
+        assert_eq!(ids(1, 2), [3, 4]);
     }
 
     #[test]

@@ -13,8 +13,13 @@ use sha2::{Digest, Sha256};
 
 /// `GET /`: every route, to be tried.
 pub static TRY: LazyLock<Page> = LazyLock::new(|| {
-    let script =
-        concat!(include_str!("pages/page.js"), include_str!("pages/routes.js"), include_str!("pages/try.js"));
+    let script = concat!(
+        include_str!("pages/page.js"),
+        include_str!("pages/routes.js"),
+        include_str!("pages/live.js"),
+        include_str!("pages/sent.js"),
+        include_str!("pages/try.js"),
+    );
     Page::new("mini-program", include_str!("pages/try.html"), script)
 });
 
@@ -28,6 +33,13 @@ pub static STATS: LazyLock<Page> = LazyLock::new(|| {
         include_str!("pages/stats.js"),
     );
     Page::new("mini-program: counters", include_str!("pages/stats.html"), script)
+});
+
+/// `GET /chat`: a room to talk in.
+pub static CHAT: LazyLock<Page> = LazyLock::new(|| {
+    let script =
+        concat!(include_str!("pages/page.js"), include_str!("pages/room.js"), include_str!("pages/chat.js"),);
+    Page::new("mini-program: chat", include_str!("pages/chat.html"), script)
 });
 
 const STYLE: &str = include_str!("pages/page.css");
@@ -102,6 +114,7 @@ mod tests {
     use netpoll_core::Stats;
 
     use super::*;
+    use crate::stats::figures_of_rooms;
 
     #[test]
     fn base64_is_that_of_the_rfc() {
@@ -114,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_page_has_one_style_and_one_script_and_nothing_from_elsewhere() {
-        for page in [&*TRY, &*STATS] {
+        for page in [&*TRY, &*STATS, &*CHAT] {
             let document = &page.document;
             assert_eq!(document.matches("<style").count() + document.matches("<script").count(), 2);
             assert_eq!(document.matches("</script").count(), 1, "the script does not end itself");
@@ -132,18 +145,20 @@ mod tests {
         let paths = routes.split('"').filter(|text| text.starts_with('/') && !text.contains(' '));
         let tried = include_str!("pages/routes.js");
         let mut count = 0;
-        for path in paths.filter(|path| *path != "/") {
-            let start = path.split("{id}").next().unwrap_or(path);
+        for path in paths.filter(|path| !["/", "/chat"].contains(path)) {
+            let start = path.split('{').next().unwrap_or(path);
             assert!(tried.contains(&format!("\"{start}")) || tried.contains(&format!("`{start}")), "{path}");
             count += 1;
         }
-        assert!(count >= 11, "{count} routes were found");
+        assert!(count >= 14, "{count} routes were found");
     }
 
     #[test]
     fn every_counter_is_explained() {
         let explained = include_str!("pages/counters.js");
-        for (name, _) in Stats::default().fields().chain([("open", 0), ("syscalls_total", 0)]) {
+        let rooms = figures_of_rooms(&crate::chat::rooms().stats());
+        let all = Stats::default().fields().chain([("open", 0), ("syscalls_total", 0)]).chain(rooms);
+        for (name, _) in all {
             assert!(
                 explained.contains(&format!("[\"{name}\", ")),
                 "{name} is not explained in pages/counters.js"

@@ -109,7 +109,8 @@ pub fn user<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<OpenId, Erro
     Ok(session(app, req)?.0)
 }
 
-fn session<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<(OpenId, Duration), Error> {
+/// The same, and for how long the session goes on.
+pub fn session<P: Platform>(app: &App<P>, req: &Request<'_>) -> Result<(OpenId, Duration), Error> {
     let unauthorized = |message| {
         Error::new(StatusCode::UNAUTHORIZED, message)
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))

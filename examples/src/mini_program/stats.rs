@@ -1,29 +1,30 @@
-//! The ledger, `GET /stats`: every counter of the runtime, as JSON for programs and as a page for people, which draws that
+//! The ledger, `GET /stats`: every counter of the runtime and of the rooms, as JSON for programs and as a page for people, which draws that
 //! JSON.
 //!
 //! Reading it costs the workers nothing: they publish their counters once a turn. So the figures are those
 //! of the last turn that is over, and the request that asks is not in them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netpoll_core::{Handle, Stats};
+use netpoll_http::rooms::{self, Rooms};
 use netpoll_http::{Error, IntoResponse, Json, Request, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::page;
 
 /// `GET /stats`: for a browser the page that asks for `/stats.json`.
-pub fn show(workers: &Handle, started: Instant, req: &Request<'_>) -> Result<Response, Error> {
+pub fn show(workers: &Handle, rooms: &Rooms, req: &Request<'_>) -> Result<Response, Error> {
     // Several lines are one list.
     let accept: Vec<_> = req.header_lines("accept").map(String::from_utf8_lossy).collect();
     let response =
-        if prefers_html(&accept.join(",")) { page::STATS.answer(req) } else { json(workers, started) };
+        if prefers_html(&accept.join(",")) { page::STATS.answer(req) } else { json(workers, rooms) };
     response?.header("vary", "accept")
 }
 
 /// `GET /stats.json`
-pub fn json(workers: &Handle, started: Instant) -> Result<Response, Error> {
-    let ledger = Ledger::read(workers, started.elapsed());
+pub fn json(workers: &Handle, rooms: &Rooms) -> Result<Response, Error> {
+    let ledger = Ledger::read(workers, rooms);
     Json(ledger).into_response().header("cache-control", "no-store")
 }
 
@@ -31,21 +32,23 @@ pub fn json(workers: &Handle, started: Instant) -> Result<Response, Error> {
 struct Ledger {
     total: Stats,
     per_worker: Vec<Stats>,
+    rooms: rooms::Stats,
     /// What the workers run on.
     backend: &'static str,
-    /// Since the program began.
+    /// Since its runtime was made, by the clock of that: a simulated world repeats it.
     uptime: Duration,
 }
 
 impl Ledger {
-    fn read(handle: &Handle, uptime: Duration) -> Self {
+    fn read(handle: &Handle, rooms: &Rooms) -> Self {
+        let uptime = Duration::from_nanos(handle.now().as_nanos());
         let per_worker: Vec<Stats> =
             (0..handle.workers()).map(|worker| handle.worker_stats(worker)).collect();
         let mut total = Stats::default();
         for stats in &per_worker {
             total.merge(stats);
         }
-        Self { total, per_worker, backend: handle.setup().backend, uptime }
+        Self { total, per_worker, rooms: rooms.stats(), backend: handle.setup().backend, uptime }
     }
 }
 
@@ -54,10 +57,24 @@ fn figures(stats: &Stats) -> impl Iterator<Item = (&'static str, u64)> {
     stats.fields().chain([("open", stats.open()), ("syscalls_total", stats.syscalls())])
 }
 
+/// What is counted of rooms, which all workers share.
+pub fn figures_of_rooms(stats: &rooms::Stats) -> [(&'static str, u64); 7] {
+    let level = |figure: usize| u64::try_from(figure).unwrap_or(u64::MAX);
+    [
+        ("rooms", level(stats.rooms)),
+        ("rooms_members", level(stats.members)),
+        ("rooms_sessions", level(stats.sessions)),
+        ("rooms_lingering", level(stats.lingering)),
+        ("rooms_history_bytes", level(stats.bytes)),
+        ("rooms_dropped", stats.dropped),
+        ("rooms_gaps", stats.gaps),
+    ]
+}
+
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (name, figure) in figures(&self.total) {
+        for (name, figure) in figures(&self.total).chain(figures_of_rooms(&self.rooms)) {
             map.serialize_entry(name, &figure)?;
         }
         map.serialize_entry("syscalls_per_request", &self.total.per_request(self.total.syscalls()))?;
@@ -153,11 +170,13 @@ mod tests {
         let mut worker = Stats::default();
         (worker.requests, worker.syscalls_recv, worker.syscalls_ctl) = (4, 6, 2);
         let (per_worker, uptime) = (vec![worker], Duration::from_millis(1500));
-        let ledger = Ledger { total: worker, per_worker, backend: "epoll", uptime };
+        let rooms = crate::chat::rooms().stats();
+        let ledger = Ledger { total: worker, per_worker, rooms, backend: "epoll", uptime };
         let json = serde_json::to_value(&ledger).unwrap();
         assert_eq!((json["requests"].as_u64(), json["syscalls_total"].as_u64()), (Some(4), Some(8)));
         assert_eq!(json["syscalls_per_request"].as_f64(), Some(2.0));
         assert_eq!(json["per_worker"][0]["syscalls_ctl"].as_u64(), Some(2));
+        assert_eq!((json["rooms"].as_u64(), json["rooms_members"].as_u64()), (Some(0), Some(0)));
         assert_eq!((json["uptime_seconds"].as_f64(), json["backend"].as_str()), (Some(1.5), Some("epoll")));
     }
 }

@@ -1,4 +1,4 @@
-//! The pages of mini-program in a real browser, wide and as narrow as a phone, light and dark.
+//! The pages of mini-program, but for the chat, in a real browser, wide and as narrow as a phone, light and dark.
 //!
 //! Without Chromium each test says that it is skipped.
 
@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use crate::chromium::Browser;
 use crate::support::Program;
 
-const LOOKS: [(u32, &str); 4] = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")];
+pub const LOOKS: [(u32, &str); 4] = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")];
 
 /// Nothing in a page is wider than the window. What it says of itself may grow on a phone when something sticks out.
-fn fits(width: u32) -> String {
+pub fn fits(width: u32) -> String {
     format!("(document.documentElement.scrollWidth <= {width})")
 }
 
-struct Story {
-    program: Program,
-    browser: Browser,
+pub struct Story {
+    pub program: Program,
+    pub browser: Browser,
     /// One browser at a time: each is several busy processes.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Story {
-    fn begin(arguments: &[&str]) -> Option<Self> {
+    pub fn begin(arguments: &[&str]) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let browser = Browser::start()?;
@@ -33,17 +33,17 @@ impl Story {
         Some(Self { program, browser, _turn: turn })
     }
 
-    fn open(&mut self, path: &str) {
+    pub fn open(&mut self, path: &str) {
         let url = format!("http://{}{path}", self.program.addr);
         self.browser.open(&url);
     }
 
-    fn eval(&mut self, expression: &str) -> Value {
+    pub fn eval(&mut self, expression: &str) -> Value {
         self.browser.eval(expression)
     }
 
     /// Nothing was complained about, and the program ends as it should.
-    fn end(self) {
+    pub fn end(self) {
         assert_eq!(self.browser.complaints, [""; 0]);
         self.browser.close();
         assert!(self.program.terminate().1.success());

@@ -1,4 +1,4 @@
-//! Chromium without a window, driven over the two pipes of its DevTools protocol: messages are JSON, each behind a zero.
+//! Chromium without a window, with one tab or several, driven over the two pipes of its DevTools protocol: messages are JSON, each behind a zero.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -16,14 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Asks a pipe that is file descriptor 3 and answers on 4; its own output is nobody's.
 const PIPED: &str = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
 
-/// A browser with one page. Killed if the test does not close it.
+/// A browser, of which one tab is told what to do at a time. Killed if the test does not close it.
 pub struct Browser {
     child: Child,
     orders: ChildStdin,
     messages: Receiver<Value>,
     /// Those that came while another was waited for.
     events: VecDeque<Value>,
-    session: Option<String>,
+    /// Its tabs; the last one is the one that is told.
+    tabs: Vec<String>,
     last_id: u64,
     profile: PathBuf,
     /// What the page has complained about so far: exceptions, refused requests, breaches of its policy.
@@ -50,6 +51,8 @@ impl Browser {
             .args(["-c", PIPED, name, "--headless=new", "--remote-debugging-pipe", "--no-first-run"])
             // It sees our own pages only; its sandbox does not start as root, and containers have little shared memory.
             .args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
+            // A tab that is not looked at goes on as one that is.
+            .args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"])
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -71,15 +74,27 @@ impl Browser {
         });
         let (events, complaints) = (VecDeque::new(), Vec::new());
         let mut browser =
-            Self { child, orders, messages, events, session: None, last_id: 0, profile, complaints };
-        let target = browser.order("Target.createTarget", json!({ "url": "about:blank" }));
-        let attached = browser
-            .order("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
-        browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page", "Runtime", "Log"] {
-            browser.order(&format!("{domain}.enable"), json!({}));
-        }
+            Self { child, orders, messages, events, tabs: Vec::new(), last_id: 0, profile, complaints };
+        browser.open_tab();
         Some(browser)
+    }
+
+    /// Opens another tab, which is told from now on.
+    pub fn open_tab(&mut self) {
+        let others = std::mem::take(&mut self.tabs);
+        let target = self.order("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached =
+            self.order("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        self.tabs = others;
+        self.tabs.push(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log"] {
+            self.order(&format!("{domain}.enable"), json!({}));
+        }
+    }
+
+    /// From now on the other of two tabs is told.
+    pub fn turn(&mut self) {
+        self.tabs.rotate_left(1);
     }
 
     /// Loads a page and waits until it has been loaded.
@@ -125,7 +140,7 @@ impl Browser {
 
     /// Ends it, and its profile.
     pub fn close(mut self) {
-        self.session = None;
+        self.tabs.clear();
         self.order("Browser.close", json!({}));
         let _ = self.child.wait();
     }
@@ -133,7 +148,7 @@ impl Browser {
     fn order(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let mut order = json!({ "id": self.last_id, "method": method, "params": params });
-        if let Some(session) = &self.session {
+        if let Some(session) = self.tabs.last() {
             order["sessionId"] = json!(session);
         }
         self.orders.write_all(format!("{order}\0").as_bytes()).unwrap();

@@ -2,11 +2,15 @@
 
 mod backends;
 mod browser;
+mod chat;
+mod chat_page;
 mod chromium;
 mod dns;
 mod doctor;
+mod events;
 mod handover;
 mod key_value_store;
+mod member;
 mod mini_program;
 mod operators;
 mod pages;
@@ -18,4 +22,5 @@ mod sockets;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod uploads;
 mod websocket_chat;

@@ -37,9 +37,17 @@ fn it_says_where_it_listens_and_the_lines_to_try_work_as_printed() {
     assert!([listens("hybrid"), listens("block")].contains(&program.printed), "{}", program.printed);
     program.line();
 
-    for expected in [r#"{"message":"Hello, World!"}"#, r#""openid":"openid-ann""#] {
-        let line = program.line();
+    let mut token = String::new();
+    for expected in
+        [r#"{"message":"Hello, World!"}"#, r#""openid":"openid-ann""#, "event: anew", r#""bytes":"#]
+    {
+        let mut line = program.line();
+        if line.starts_with("With the token") {
+            line = program.line();
+        }
         assert!(line.trim_start().starts_with("curl "), "{line}");
+        // A stream ends when its reader has had enough.
+        let line = line.replace("TOKEN", &token).replace("/events'", "/events?seconds=1'");
         let (code, output, errors) = run(Command::new("sh").args(["-c", &line]));
         if code == Some(127) {
             eprintln!("no curl on this machine: {line} was not tried");
@@ -47,7 +55,13 @@ fn it_says_where_it_listens_and_the_lines_to_try_work_as_printed() {
         }
         assert_eq!(code, Some(0), "{errors}");
         assert!(output.contains(expected), "{output}");
+        if let Some((_, rest)) = output.split_once(r#""token":""#) {
+            token = rest.split('"').next().unwrap().to_owned();
+        }
     }
+
+    let page = program.line();
+    assert_eq!(page, format!("Two tabs talk to each other at http://{}/chat\n", program.addr));
 
     let (printed, status) = program.terminate();
     assert!(status.success());

@@ -30,7 +30,7 @@ fn head(program: &Program, request: &str) -> String {
 #[test]
 fn a_browser_that_has_a_page_is_told_so_and_is_sent_nothing() {
     let program = start(&[]);
-    for path in ["/", "/stats"] {
+    for path in ["/", "/stats", "/chat"] {
         let tag = page(&program, path).header("etag").unwrap().to_owned();
         assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
         for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
@@ -49,7 +49,7 @@ fn a_browser_that_has_a_page_is_told_so_and_is_sent_nothing() {
 #[test]
 fn a_page_runs_nothing_but_its_own_script_and_is_asked_about_each_time() {
     let program = start(&[]);
-    for path in ["/", "/stats"] {
+    for path in ["/", "/stats", "/chat"] {
         let page = page(&program, path);
         let policy = page.header("content-security-policy").unwrap();
         for rule in

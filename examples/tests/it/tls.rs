@@ -11,6 +11,7 @@ use netpoll_core::tls::rustls::crypto::ring;
 use netpoll_core::tls::rustls::pki_types::{CertificateDer, ServerName};
 use netpoll_core::tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::member::{Member, OPENING};
 use crate::support::Program;
 
 const MINI_PROGRAM: &str = env!("CARGO_BIN_EXE_mini-program");
@@ -98,6 +99,22 @@ fn certificates_are_read_again_on_sighup_and_sigterm_ends_it() {
     let (_, status) = program.wait();
     assert!(status.success(), "{status}");
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_room_is_entered_over_tls_and_by_pages_of_https_alone() {
+    let mut command = Command::new(MINI_PROGRAM);
+    command.args(["--addr", "127.0.0.1:0", "--workers", "2", "--tls-cert"]).arg(pem("server.pem"));
+    let program = Program::spawn(command.arg("--tls-key").arg(pem("server-key.pem")));
+    let mut members: Vec<_> =
+        (0..2).map(|_| Member::on(connect(&program), "/chat/lobby", &["Origin: https://a"])).collect();
+    members.iter_mut().for_each(|member| drop(member.json("welcome")));
+    members[0].say(r#"{"text":"hello"}"#);
+    members.iter_mut().for_each(|member| assert_eq!(member.json("message")["text"], "hello"));
+    let opening = format!("GET /chat/lobby HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n{OPENING}\r\n\r\n");
+    assert!(ask(&mut connect(&program), &opening).starts_with("HTTP/1.1 403 "));
+    drop(members);
+    assert!(program.terminate().1.success());
 }
 
 #[test]

@@ -128,6 +128,7 @@ struct Runtime {
 
 #[derive(Default)]
 struct Totals {
+    members: AtomicUsize,
     dropped: AtomicU64,
     superseded: AtomicU64,
     gaps: AtomicU64,
@@ -213,6 +214,8 @@ pub struct Facts {
 pub struct Stats {
     /// Rooms that are there.
     pub rooms: usize,
+    /// Sockets that are in rooms, each counted for each room that it is in.
+    pub members: usize,
     /// Sessions.
     pub sessions: usize,
     /// Sessions among them that have no socket now.
@@ -314,7 +317,8 @@ impl Rooms {
         self.enter(socket, room, Start::Now).map(|(at, _)| at)
     }
 
-    /// The same with the last so many messages that the room remembers, which follow behind what this callback sends. The position is that in front of them.
+    /// The same with the last so many messages that the room remembers, which follow behind what this callback sends. The position is that in front of them. One that
+    /// is in it already is sent there again: so who was told to load the room anew ([`Resumed::Anew`]) gets what it remembers.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -376,7 +380,10 @@ impl Rooms {
 
     /// From now on the socket is that of a session, which is not over when the socket is: it is in its rooms for [`Settings::linger`] more, and finds
     /// them when it comes back, on whatever worker. `who` is a person, whose presence is shown ([`present`](Self::present)), `device` tells several sessions
-    /// of one apart. Both have to be known and not only said, or strangers would read along.
+    /// of one apart. Both have to be known and not only said, or strangers would read along: a tab of a browser keeps a key that nobody else knows (`sessionStorage`), which
+    /// is its device, or, of a guest whom nothing else tells, the person as well.
+    ///
+    /// A session comes back to all rooms that it was in. Where a socket is in the one room that its page shows, the name of that room belongs into `device`.
     ///
     /// What is returned are the rooms that it was in, and is in again, each from where the server knows it to have been: what was on its way when the
     /// socket broke does not come again. A client that counts says better where it is: [`session_from`](Self::session_from).
@@ -395,7 +402,8 @@ impl Rooms {
         self.session_from(socket, who, device, |_room| None)
     }
 
-    /// The same, with what the client says of where it was in each room.
+    /// The same, with what the client says of where it was in each room. A page that is loaded anew is nowhere, though the server knows its session: what it is to begin with is
+    /// [`join_with_last`](Self::join_with_last), behind this.
     ///
     /// # Errors
     /// As [`session`](Self::session).
@@ -516,6 +524,7 @@ impl Rooms {
         let (sessions, lingering) = sessions.count();
         Stats {
             rooms: registry.rooms(),
+            members: totals.members.load(Ordering::Relaxed),
             sessions,
             lingering,
             bytes: bytes.load(Ordering::Relaxed),
@@ -669,6 +678,7 @@ impl Rooms {
             let (next, resumed) = self.resumed(room, state, from);
             if is_new {
                 state.workers[worker].members += 1;
+                self.0.totals.members.fetch_add(1, Ordering::Relaxed);
                 if let Some(tenure) = &session {
                     self.arrive(runtime, state, room, &tenure.who, calls);
                 }
@@ -742,6 +752,7 @@ impl Rooms {
         self.leave_behind(&seat.room, |state, _| {
             let seats = &mut state.workers[worker];
             seats.members -= 1;
+            self.0.totals.members.fetch_sub(1, Ordering::Relaxed);
             if seats.members == 0 {
                 *seats = Seats::NONE;
             }

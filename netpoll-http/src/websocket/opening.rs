@@ -10,6 +10,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 /// A request that opens a WebSocket as RFC 6455 asks for, and that nobody has answered yet. Dropping it declines: whatever else the handler answers is an ordinary answer.
 ///
+/// Which answer that was a browser does not tell its page. Whom a page is to tell why, accept, and [close](super::WebSocket::close) it in
+/// [`opened`](super::Handler::opened): it gets the code and the reason.
+///
 /// ```
 /// use netpoll_http::websocket::{Handler, Message, Opening, Settings, WebSocket};
 /// use netpoll_http::{App, Error, Request, Response, Router, StatusCode};
@@ -64,7 +67,8 @@ impl<'r> Opening<'r> {
     }
 
     /// The origin of the page that has opened it, as it was sent. Browsers always say it, and say the truth; others may say anything. Compare it with whom the program
-    /// lets in if it knows its users by cookies: any page in the world may open a WebSocket to it, and the visitor's cookies come along.
+    /// lets in if it knows its users by cookies: any page in the world may open a WebSocket to it, and the visitor's cookies come along. Behind a proxy that ends TLS it begins with
+    /// `https` though `Request::tls` says nothing.
     #[must_use]
     pub fn origin(&self) -> Option<&'r [u8]> {
         self.opening.origin()

@@ -106,6 +106,10 @@ fn who_was_in_another_life_of_the_room_is_told_to_load_it_anew() {
         assert_eq!(says(&mut back, &format!("resume a {at}")), "> anew 20");
         publish(&rooms, "b", [1]);
         assert!(heard(&mut back).is_empty());
+        assert_eq!(says(&mut back, "last a 2"), "> at 18, 19, 20", "it is in it, and is sent there again");
+        assert_eq!(rooms.members("a"), 1);
+        back.close();
+        client.run();
     }
 }
 

@@ -30,6 +30,21 @@ fn whoever_is_in_a_room_gets_what_is_published_there_in_order_and_nobody_else_do
 }
 
 #[test]
+fn a_socket_counts_once_for_each_room_that_it_is_in_however_it_leaves() {
+    let (rooms, client) = site(Settings::default());
+    let mut all = [member(&client, "a"), member(&client, "a"), member(&client, "b")];
+    assert_eq!(says(&mut all[0], "join b"), "> at 0");
+    assert_eq!(says(&mut all[0], "join b"), "> at 0");
+    assert_eq!((rooms.stats().members, rooms.stats().rooms), (4, 2));
+    assert_eq!(says(&mut all[0], "leave a"), "> left true");
+    assert_eq!(rooms.stats().members, 3);
+    all[0].close();
+    all[1].reset();
+    client.run();
+    assert_eq!(rooms.stats().members, 1);
+}
+
+#[test]
 fn who_joins_gets_what_comes_behind_the_position_that_it_is_told_and_joins_once() {
     let (rooms, client) = site(Settings::default());
     publish(&rooms, "a", 1..=3);

@@ -83,6 +83,15 @@ const explanations = [
     ["wakeups_sent", "count", "Wake-ups sent to this worker by a system call."],
     ["wakeups_suppressed", "count", "Wake-ups that needed none, because the worker was awake or already told."],
   ]],
+  ["Rooms", [
+    ["rooms", "level", "Rooms that are there: somebody is in them, or they remember something."],
+    ["rooms_members", "level", "Sockets that are in rooms now."],
+    ["rooms_sessions", "level", "Sessions in rooms, with a socket or waiting for one."],
+    ["rooms_lingering", "level", "Sessions that have lost their socket and are waited for."],
+    ["rooms_history_bytes", "level bytes", "What rooms remember, for those who come back."],
+    ["rooms_dropped", "count", "Messages that members did not get as they were too slow, each counted for each of them."],
+    ["rooms_gaps", "count", "Times that a member was told that messages are missing."],
+  ]],
   ["Datagrams", [
     ["datagrams_received", "count", "Datagrams received."],
     ["datagrams_sent", "count", "Datagrams sent."],

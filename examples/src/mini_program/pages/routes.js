@@ -54,6 +54,30 @@ const groups = [
       fields: [{ name: "id", value: () => "1", mode: "numeric", isOrder: true }],
     },
   ]],
+  ["Events and rooms", [
+    {
+      id: "events", method: "GET", expected: 200, needsSession: true, accepts: "text/event-stream",
+      path: ({ seconds }) => `/events?seconds=${encodeURIComponent(seconds)}`,
+      about: "Your orders as they change, as server-sent events; what was missed since Last-Event-ID comes first. Without "
+        + "“seconds” it goes on until you leave. The list at the top of this page is made of it.",
+      fields: [{ name: "seconds", value: () => "1", mode: "numeric" }],
+    },
+    {
+      id: "talk", method: "GET", expected: 101, path: ({ room }) => `/chat/${encodeURIComponent(room)}`, isSocket: true,
+      about: "A WebSocket to a room, as whoever is logged in or as a guest. What one says all hear; “Chat” above is a page of it. This opens "
+        + "one, says something, and leaves when it has heard it. A browser sends its cookie in any case.",
+      fields: [{ name: "room", value: () => "try" }, { name: "text", value: () => "hello, everybody" }],
+      says: ({ text }) => JSON.stringify({ text, mark: "tried" }),
+    },
+  ]],
+  ["Files", [
+    {
+      id: "upload", method: "POST", expected: 200, path: () => "/upload", needsSession: true, isUpload: true,
+      about: "A form with files, up to 16 of them and 64 MiB in all: each is counted and digested while it arrives, and none is kept. Without "
+        + "one a short text is sent. A browser sends its cookie in any case.",
+      fields: [{ name: "files", value: () => "", isFile: true }],
+    },
+  ]],
   ["Plain answers", [
     { id: "plaintext", method: "GET", expected: 200, path: () => "/plaintext", about: "Constant text." },
     { id: "json", method: "GET", expected: 200, path: () => "/json", about: "Constant JSON, made for each request." },

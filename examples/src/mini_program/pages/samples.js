@@ -54,10 +54,11 @@ class Samples {
     return WINDOWS_SECONDS.find((seconds) => kept <= seconds) ?? WINDOW_SECONDS;
   }
 
-  // How fast a counter has grown in the last seconds, per second.
+  // How fast a counter has grown in the last seconds, per second. Some are of the whole program only.
   rate(name, scope) {
     const [first, last] = [this.snapshots[0], this.snapshots.at(-1)];
     if (!first || first === last) return NaN;
+    if (scope >= 0 && !(name in of(last, scope))) return this.rate(name, -1);
     return (of(last, scope)[name] - of(first, scope)[name]) / (last.uptime_seconds - first.uptime_seconds);
   }
 }

@@ -70,9 +70,9 @@ class Group {
     this.rows.push({ name, kind, element, total, rate, isFolded: true });
   }
 
-  show(stats) {
+  show(stats, all) {
     for (const row of this.rows) {
-      const figure = stats[row.name] ?? 0;
+      const figure = stats[row.name] ?? all[row.name] ?? 0;
       const unit = units[row.kind];
       row.total.textContent = unit.total(figure);
       const rate = unit.rate ? samples.rate(row.name, scope) : NaN;
@@ -157,7 +157,7 @@ function show() {
   showWorkers(all);
   const stats = of(all, scope);
   for (const { figure, text } of tiles) figure.textContent = text(stats, all);
-  for (const group of groups) group.show(stats);
+  for (const group of groups) group.show(stats, all);
   showCharts();
 }
 

@@ -22,6 +22,7 @@ function keepSession(session) {
     // A browser that keeps nothing forgets the line at the top with the page.
   }
   showSession(session);
+  watchOrders(session);
 }
 
 function showSession(session) {
@@ -65,10 +66,21 @@ function learn(route, status, text, isWithSession) {
   }
 }
 
+function showSent(route, request) {
+  route.request.textContent = request;
+  route.exchange.hidden = false;
+  byId(route.id).classList.add("asked");
+  route.status.textContent = "waiting …";
+  route.status.className = "status";
+  route.answer.textContent = "";
+}
+
 // Sends a request and shows it with its answer. True if the answer is as it should be.
 async function send(route) {
   const typed = values(route);
   const path = route.path(typed);
+  if (route.isSocket) return converse(route, path, typed);
+  if (route.isUpload) return upload(route, path);
   const method = route.methodInput?.value ?? route.method;
   const sent = route.sends?.(typed);
   const isWithSession = byId("with-session").checked;
@@ -77,12 +89,7 @@ async function send(route) {
     ...(sent ? [["content-type", sent.type]] : []),
   ];
   const cookie = isWithSession && readSession() ? [["cookie", "session=… (kept by the browser)"]] : [];
-  route.request.textContent = lines(`${method} ${path}`, [...headers, ...cookie], sent && pretty(sent.body, sent.type));
-  route.exchange.hidden = false;
-  byId(route.id).classList.add("asked");
-  route.status.textContent = "waiting …";
-  route.status.className = "status";
-  route.answer.textContent = "";
+  showSent(route, lines(`${method} ${path}`, [...headers, ...cookie], sent && pretty(sent.body, sent.type)));
   const began = performance.now();
   try {
     const answer = await fetch(path, {
@@ -130,8 +137,8 @@ async function tryAll() {
 
 function show(route) {
   const fields = (route.fields ?? []).map((field) => {
-    field.input = make("input", { name: field.name, value: field.value(), inputmode: field.mode, autocomplete: "off",
-      spellcheck: "false" });
+    field.input = field.isFile ? make("input", { name: field.name, type: "file", multiple: true })
+      : make("input", { name: field.name, value: field.value(), inputmode: field.mode, autocomplete: "off", spellcheck: "false" });
     return make("label", {}, field.name, field.input);
   });
   if (route.methods) {
@@ -139,10 +146,12 @@ function show(route) {
     fields.unshift(make("label", {}, "method", route.methodInput));
   }
   route.status = make("p", { class: "status", role: "status" });
+  route.progress = make("progress", { max: 1, value: 0, "aria-label": "sent", hidden: true });
   route.request = make("pre", { class: "request" });
   route.answer = make("pre", { class: "answer", tabindex: "0", "aria-label": "answer" });
   route.exchange = make("div", { class: "exchange", hidden: true },
-    make("h4", {}, "Request"), route.request, make("h4", {}, "Answer"), route.status, route.answer);
+    make("h4", {}, "Request"), route.request, make("h4", {}, "Answer"), route.progress,
+    route.status, route.answer);
   const template = route.path(Object.fromEntries((route.fields ?? []).map(({ name }) => [name, `{${name}}`])));
   const submit = (event) => {
     event.preventDefault();
@@ -161,3 +170,4 @@ function show(route) {
 for (const [name, routes] of groups) byId("routes").append(make("h2", {}, name), ...routes.map(show));
 byId("all").addEventListener("click", tryAll);
 showSession(readSession());
+watchOrders(readSession());
