@@ -21,6 +21,9 @@ const CONTINUATION: u8 = 9;
 /// `END_STREAM` of a DATA frame: an empty one that has it says something.
 const END_STREAM: u8 = 1;
 
+/// `END_HEADERS` of a frame with fields: no more of them follow.
+const END_HEADERS: u8 = 4;
+
 /// Idle frames that are let pass for each request beside those of the limit.
 const FOR_A_REQUEST: u64 = 2;
 
@@ -39,6 +42,10 @@ pub(super) struct Meter {
     skip_bytes: u64,
     /// Bytes of DATA frames, with their padding.
     pub(super) data_bytes: u64,
+    /// More fields are to come.
+    is_in_fields: bool,
+    /// Since when a frame that is no DATA, or a block of fields, is there in part.
+    half_since: Option<Instant>,
     /// The last stream that a request has come on.
     pub(super) last_stream: u32,
     idle_frames_max: u64,
@@ -58,6 +65,8 @@ impl Meter {
             head_bytes: 0,
             skip_bytes: PREFACE_BYTES,
             data_bytes: 0,
+            is_in_fields: false,
+            half_since: None,
             last_stream: 0,
             idle_frames_max,
             left: idle_frames_max,
@@ -69,6 +78,11 @@ impl Meter {
     /// Not even a frame has come.
     pub(super) fn is_fresh(&self) -> bool {
         self.skip_bytes > 0 && self.head == [0; HEAD_BYTES]
+    }
+
+    /// Since when it is waited for the rest of a frame, or of a block of fields: nothing else can come in front of that. The data of a body is its handler's to wait for.
+    pub(super) fn half_since(&self) -> Option<Instant> {
+        self.half_since
     }
 
     /// So much was sent.
@@ -102,6 +116,7 @@ impl Meter {
                 let skipped = bytes.len().min(usize::try_from(self.skip_bytes).unwrap_or(usize::MAX));
                 self.skip_bytes -= skipped as u64;
                 bytes = &bytes[skipped..];
+                self.look_at_half(now);
                 continue;
             }
             let taken = bytes.len().min(HEAD_BYTES - self.head_bytes);
@@ -112,8 +127,18 @@ impl Meter {
                 self.head_bytes = 0;
                 is_well &= self.frame();
             }
+            self.look_at_half(now);
         }
         is_well
+    }
+
+    fn look_at_half(&mut self, now: Instant) {
+        let is_half =
+            self.head_bytes > 0 || (self.skip_bytes > 0 && self.head[3] != DATA) || self.is_in_fields;
+        match is_half {
+            true => _ = self.half_since.get_or_insert(now),
+            false => self.half_since = None,
+        }
     }
 
     /// Counts the frame whose head is there.
@@ -124,10 +149,11 @@ impl Meter {
         match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => self.data_bytes += u64::from(length),
             HEADERS => {
+                self.is_in_fields = flags & END_HEADERS == 0;
                 self.last_stream = self.last_stream.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
                 self.earn(FOR_A_REQUEST);
             }
-            CONTINUATION => {}
+            CONTINUATION => self.is_in_fields &= flags & END_HEADERS == 0,
             _ => match self.left.checked_sub(1) {
                 Some(left) => self.left = left,
                 None => return false,
@@ -186,6 +212,27 @@ mod tests {
         // An empty DATA that is no end brings nothing, and an unknown frame neither.
         meter.sent(1024);
         assert!(meter.came(&frame(0, 0, 1, 0), later) && !meter.came(&frame(99, 0, 0, 1), later));
+    }
+
+    #[test]
+    fn what_is_there_in_part_is_so_since_its_first_byte() {
+        let at = |seconds| Instant::ZERO.saturating_add(Duration::from_secs(seconds));
+        let mut meter = meter(10);
+        let fields = frame(1, 0, 1, 5);
+        for (second, byte) in fields.iter().enumerate() {
+            assert!(meter.came(&[*byte], at(second as u64)));
+            assert_eq!(meter.half_since(), Some(at(0)), "{second}");
+        }
+        // More of them are to come, until they say that they are all.
+        assert!(meter.came(&frame(9, 0, 1, 5), at(20)));
+        assert_eq!(meter.half_since(), Some(at(0)));
+        assert!(meter.came(&frame(9, 4, 1, 5), at(21)));
+        assert_eq!(meter.half_since(), None);
+        // Data in part is no such thing, and what ends something begins something.
+        assert!(meter.came(&frame(0, 0, 1, 50)[..20], at(22)));
+        assert_eq!(meter.half_since(), None);
+        assert!(meter.came(&[[0; 39].as_slice(), &fields[..12]].concat(), at(23)));
+        assert_eq!(meter.half_since(), Some(at(23)));
     }
 
     #[test]

@@ -169,18 +169,24 @@ impl<S: Service> Session<S> {
     /// When something has to be done, if nothing happens.
     fn deadline_at(&self, conn: &Conn<'_>) -> Option<Instant> {
         let limits = &self.line.worker.limits;
+        // A preface is as good as a head.
+        let half_since = if self.meter.is_fresh() { Some(self.opened) } else { self.meter.half_since() };
+        let half = half_since.map(|since| since.saturating_add(limits.head_timeout.min(FOREVER)));
+        let idle = self.idle_since.map(|idle| idle.saturating_add(limits.idle_timeout.min(FOREVER)));
+        let age = self.line.settings.age_max.map(|age| self.opened.saturating_add(age.min(FOREVER)));
         if let Some(going_since) = self.going_since {
             // What is under way is answered first.
-            return self.idle_since.map(|idle| idle.max(going_since).saturating_add(self.patience(conn)));
+            let idle = self.idle_since.map(|idle| idle.max(going_since).saturating_add(self.patience(conn)));
+            return half.into_iter().chain(idle).min();
         }
-        let idle = self.idle_since.map(|idle| {
-            // One that has said nothing has to be as quick as with a head.
-            let said_nothing = self.meter.is_fresh();
-            let patience = if said_nothing { limits.head_timeout } else { limits.idle_timeout };
-            idle.saturating_add(patience.min(FOREVER))
-        });
-        let age = self.line.settings.age_max.map(|age| self.opened.saturating_add(age.min(FOREVER)));
-        idle.into_iter().chain(age).min()
+        half.into_iter().chain(idle).chain(age).min()
+    }
+
+    /// Whether the rest of a frame, or of a block of fields, has taken too long.
+    fn is_late(&self, conn: &Conn<'_>) -> bool {
+        let is_late =
+            |since: Instant| conn.now().duration_since(since) >= self.line.worker.limits.head_timeout;
+        !self.meter.is_fresh() && self.meter.half_since().is_some_and(is_late)
     }
 
     /// How long one that goes may take to say that it has heard.
@@ -301,6 +307,11 @@ impl<S: Service> Protocol for Session<S> {
         let is_over = self.deadline_at(conn).is_some_and(|at| at <= conn.now());
         if !is_over {
             return self.drive(conn);
+        }
+        if self.is_late(conn) {
+            // Nothing that it is told comes in front of the rest of what it says.
+            self.end(conn);
+            return Flow::Linger;
         }
         if self.going_since.is_none() {
             return self.go(conn);

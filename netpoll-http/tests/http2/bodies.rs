@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use netpoll_http::{
-    App, Body, BodyReader, BodySink, Error, Handler, Http2, IntoResponse, Limits, Request, Response,
-    RouteLimits, Router, StatusCode, TestClient, sink,
+    App, Body, BodyReader, BodySink, Error, Event, Events, Handler, Http2, IntoResponse, Limits, Request,
+    Response, RouteLimits, Router, StatusCode, TestClient, sink,
 };
 
 use crate::peer::*;
@@ -302,6 +302,30 @@ fn answers_of_every_kind_arrive() {
         assert_eq!((answer.status, answer.body.len()), (Some(200), *bytes), "{path}");
         assert!(answer.body[0] == *first && answer.is_whole && answer.reset.is_none(), "{path}");
     }
+}
+
+#[test]
+fn server_sent_events_arrive_one_by_one() {
+    let client = served(|_| {
+        let events = |_: &Request| {
+            let (sender, events) = Events::channel(8);
+            drop(netpoll_core::task::spawn_local(async move {
+                for n in 0..3 {
+                    netpoll_core::time::sleep(Duration::from_secs(1)).await;
+                    sender.send(Event::data(n.to_string())).await.unwrap();
+                }
+            }));
+            events
+        };
+        Router::new().get("/", events)
+    });
+    let mut peer = Peer::new(&client);
+    assert_eq!(peer.get(1, "/").status, Some(200));
+    for n in 1..=3 {
+        client.advance(Duration::from_secs(1));
+        assert_eq!(peer.answer(1).text().matches("data: ").count(), n, "{:?}", peer.frames);
+    }
+    assert!(peer.answer(1).is_whole);
 }
 
 #[test]

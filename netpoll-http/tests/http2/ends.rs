@@ -105,6 +105,25 @@ fn a_preface_that_does_not_come_on_is_waited_for_as_a_head_is() {
 }
 
 #[test]
+fn a_head_that_does_not_come_on_ends_the_connection_however_it_drips() {
+    let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET));
+    let more = frame(CONTINUATION, 0, 1, &[]);
+    let begun = frame(HEADERS, END_STREAM, 1, &block(&GET));
+    // A part of a frame, and frames that say that more follow.
+    for (first, then) in [(&whole[..20], &whole[20..21]), (&begun[..], &more[..])] {
+        let client = hello();
+        let mut peer = Peer::new(&client);
+        client.advance(Duration::from_secs(30));
+        peer.raw(first);
+        client.advance(Duration::from_secs(9));
+        peer.raw(then);
+        assert!(!peer.connection.is_closed());
+        client.advance(Duration::from_secs(2));
+        assert!(peer.connection.is_closed());
+    }
+}
+
+#[test]
 fn a_client_that_is_gone_without_a_word_is_noticed_by_a_ping_that_it_does_not_answer() {
     let settings = Http2::default().ping_after(Duration::from_secs(5)).pong_within(Duration::from_secs(2));
     let client = App::new(|_| {

@@ -173,16 +173,28 @@ fn a_websocket_cannot_be_had_and_the_answer_says_so() {
             Some(upgrade) => Ok(upgrade.accept(Nothing)),
             None => Response::new(StatusCode::UPGRADE_REQUIRED).header("upgrade", "websocket"),
         };
-        Router::new().get("/", echo)
+        Router::new().get("/", echo).websocket("/socket", |_: &Request| Silent)
     });
     let mut peer = Peer::new(&client);
     assert_eq!(peer.get(1, "/").status, Some(426));
+    assert_eq!(peer.get(3, "/socket").status, Some(426));
     // Not by a CONNECT either (RFC 8441).
-    peer.ask(3, &with(&[(":method", "CONNECT"), (":protocol", "websocket")]), false);
-    let answer = peer.answer(3);
+    peer.ask(5, &with(&[(":method", "CONNECT"), (":protocol", "websocket")]), false);
+    let answer = peer.answer(5);
     assert!(answer.status == Some(501) || answer.reset.is_some(), "{answer:?}");
-    peer.ask(5, &[(":method", "CONNECT"), (":authority", "a:80")], false);
-    assert_eq!(peer.answer(5).status, Some(501));
+    peer.ask(7, &[(":method", "CONNECT"), (":authority", "a:80")], false);
+    assert_eq!(peer.answer(7).status, Some(501));
+}
+
+struct Silent;
+
+impl netpoll_http::websocket::Handler for Silent {
+    fn message(
+        &mut self,
+        _: &mut netpoll_http::websocket::WebSocket<'_, '_>,
+        _: netpoll_http::websocket::Message<'_>,
+    ) {
+    }
 }
 
 struct Nothing;
