@@ -39,7 +39,7 @@ impl<S: Service> Http<S> {
             return Flow::Continue;
         }
         match self.go_on_in_second(conn) {
-            Step::Next => Flow::Continue,
+            Step::Next | Step::Coded(_) => Flow::Continue,
             Step::Stop(flow) => flow,
         }
     }

@@ -550,7 +550,9 @@ fn finish<S: Service>(tale: &Rc<Tale<S>>, mut written: Written, ends: Option<End
     let (status, fields) = head::fields(&bytes);
     tale.head(status, head_bytes);
     let (source, ends) = match rest {
-        Rest::Nothing | Rest::Upgrade(_) | Rest::Future(_) => (Source::Bytes(Bytes::from(body)), None),
+        Rest::Nothing | Rest::Coded(_) | Rest::Upgrade(_) | Rest::Future(_) => {
+            (Source::Bytes(Bytes::from(body)), None)
+        }
         Rest::Static(bytes) => (Source::Bytes(Bytes::from_static(bytes)), None),
         Rest::Shared(bytes) => (Source::Bytes(bytes), None),
         Rest::File(range) => (Source::File(range, 0), None),
