@@ -92,6 +92,9 @@ impl Book {
     fn end(&mut self, name: &Name) -> Vec<Left> {
         let Some(session) = self.sessions.remove(name) else { return Vec::new() };
         self.waiting -= usize::from(session.socket.is_none());
+        if self.sessions.capacity() > 64.max(4 * self.sessions.len()) {
+            self.sessions.shrink_to(2 * self.sessions.len());
+        }
         session.rooms
     }
 }
