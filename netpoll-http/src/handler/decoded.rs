@@ -1,6 +1,7 @@
 //! Handlers that take coded bodies.
 //!
-//! Invariant: a handler sees a decoded body whole, or is not called. What it sees is bounded twice: in bytes, and in bytes for each one that came.
+//! Invariant: a handler sees a decoded body whole, or is not called. What it sees is bounded twice: in bytes, and in bytes for each one that came. What is decoded in a
+//! turn counts in the share of its connection.
 
 use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, HeaderValue};
@@ -36,7 +37,7 @@ use crate::message::{DecodedBody, Error, Replied, Reply, Request};
 /// | what is not what it says, not whole, or more than that | 400 |
 /// | more than [`bytes_max`](Self::bytes_max), or than [`ratio_max`](Self::ratio_max) times the bytes that came | 413 |
 ///
-/// The limit of the body as it comes is the route's ([`RouteLimits`](crate::RouteLimits)). It is decoded on the worker when it is complete, at some ten to hundreds of megabytes a second. Trailers
+/// The limit of the body as it comes is the route's ([`RouteLimits`](crate::RouteLimits)). It is decoded on the worker when it is complete, at some ten to hundreds of megabytes a second, 64 KiB of a connection in a turn and the body that goes beyond them. Trailers
 /// are not handed on with it.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "`of` makes a handler of it"]
@@ -99,11 +100,13 @@ impl<E: Endpoint> Endpoint for Decoded<E> {
         match self.decoded(request) {
             Ok(None) => self.endpoint.call(request, reply),
             Ok(Some(body)) => {
+                let reply = reply.behind_coded(body.len());
                 request.extensions().insert(DecodedBody);
                 let (head, origin) = (request.head(), request.origin());
                 self.endpoint.call(&Request::borrowed(&head, request.params(), &body, origin), reply)
             }
-            Err(error) => reply.fail(error),
+            // How far it has come is not known: as far as it may.
+            Err(error) => reply.behind_coded(self.bounds.bytes_max).fail(error),
         }
     }
 

@@ -175,6 +175,13 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// So many bytes were coded before anything is answered, which has taken a while: it counts, if the answer is there at once.
+    #[cfg(feature = "compression")]
+    pub(crate) fn behind_coded(self, bytes: usize) -> Self {
+        *self.state.rest = Rest::Coded(bytes);
+        self
+    }
+
     /// Closes the connection after this answer, and says so in it.
     #[must_use]
     pub fn close(self) -> Self {

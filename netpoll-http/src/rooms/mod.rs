@@ -444,9 +444,12 @@ impl Rooms {
         for Left { room, at } in &earlier.found.rooms {
             let from = says(&room.name).or(*at).map_or(Start::Now, Start::Behind);
             let is_known = matches!(from, Start::Behind(_));
-            if let Ok((at, resumed)) = self.enter(socket, &room.name, from) {
-                let resumed = if is_known { resumed } else { Resumed::Anew(at) };
-                back.push(Back { room: Arc::clone(&room.name), resumed });
+            match self.enter(socket, &room.name, from) {
+                Ok((at, resumed)) => {
+                    let resumed = if is_known { resumed } else { Resumed::Anew(at) };
+                    back.push(Back { room: Arc::clone(&room.name), resumed });
+                }
+                Err(_refused) => self.0.sessions.left(&earlier.found.tenure, room),
             }
         }
         Ok(back)

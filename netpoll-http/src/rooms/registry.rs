@@ -190,6 +190,10 @@ impl Registry {
     fn end(&self, shard: &mut Shard, room: &Room, state: &mut State, goes: impl Fn(&Room, &State)) {
         state.is_gone = true;
         shard.remove(&room.name);
+        if shard.capacity() > 64.max(4 * shard.len()) {
+            let rooms = shard.len();
+            shard.shrink_to(2 * rooms);
+        }
         self.rooms.fetch_sub(1, Ordering::Relaxed);
         goes(room, state);
     }

@@ -35,6 +35,12 @@ pub struct Left {
     pub at: Option<Position>,
 }
 
+impl Left {
+    fn again(&self) -> Self {
+        Self { room: Arc::clone(&self.room), at: self.at }
+    }
+}
+
 struct Session {
     number: u64,
     /// The socket, if there is one.
@@ -92,6 +98,9 @@ impl Book {
     fn end(&mut self, name: &Name) -> Vec<Left> {
         let Some(session) = self.sessions.remove(name) else { return Vec::new() };
         self.waiting -= usize::from(session.socket.is_none());
+        if self.sessions.capacity() > 64.max(4 * self.sessions.len()) {
+            self.sessions.shrink_to(2 * self.sessions.len());
+        }
         session.rooms
     }
 }
@@ -108,8 +117,11 @@ impl Sessions {
         let mut book = lock(&self.0);
         book.tenures += 1;
         let tenure = Tenure { who: Arc::from(who), device: Arc::from(device), number: book.tenures };
-        let session = Session { number: tenure.number, socket: Some(socket), rooms: Vec::new() };
-        let old = book.sessions.insert(tenure.name(), session);
+        let old = book.sessions.remove(&tenure.name());
+        // Its rooms at once, which the socket is about to join: it may lose the session before it has.
+        let rooms = old.iter().flat_map(|old| &old.rooms).map(Left::again).collect();
+        let session = Session { number: tenure.number, socket: Some(socket), rooms };
+        book.sessions.insert(tenure.name(), session);
         let Some(old) = old else { return Found { tenure, rooms: Vec::new(), before: None } };
         book.waiting -= usize::from(old.socket.is_none());
         Found { tenure, rooms: old.rooms, before: old.socket }
@@ -118,7 +130,10 @@ impl Sessions {
     /// The socket of a session has joined a room.
     pub fn joined(&self, tenure: &Tenure, room: &Arc<Room>) {
         if let Some(session) = lock(&self.0).of(tenure) {
-            session.rooms.push(Left { room: Arc::clone(room), at: None });
+            match session.rooms.iter_mut().find(|left| left.room.id == room.id) {
+                Some(left) => left.at = None,
+                None => session.rooms.push(Left { room: Arc::clone(room), at: None }),
+            }
         }
     }
 
@@ -186,5 +201,49 @@ impl Sessions {
         let next = book.line.front().map(|(.., until)| *until);
         book.is_watched = next.is_some();
         (over, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netpoll_core::Commands;
+    use netpoll_core::sim::{Options, Sim};
+
+    use super::*;
+    use crate::websocket::{Client, Handler, Message, WebSocket};
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
+    }
+
+    /// The name of some connection.
+    fn connection() -> ConnId {
+        let dial = |commands: &mut Commands| Client::new("ws://192.0.2.1/")?.dial(commands, Nobody);
+        Sim::new(Options::default()).block_on(async move { Commands::with(dial) }).expect("it is ws")
+    }
+
+    fn names(rooms: &[Left]) -> Vec<&str> {
+        rooms.iter().map(|left| &*left.room.name).collect()
+    }
+
+    #[test]
+    fn who_takes_a_session_over_that_is_just_being_taken_over_finds_all_of_its_rooms() {
+        let (sessions, socket) = (Sessions::default(), connection());
+        let room = |name| Arc::new(Room::new(name, 1, 1, Instant::ZERO));
+        let (a, b, c) = (room("a"), room("b"), room("c"));
+        let first = sessions.take("who", "device", socket);
+        sessions.joined(&first.tenure, &a);
+        sessions.joined(&first.tenure, &b);
+        let second = sessions.take("who", "device", socket);
+        assert_eq!(names(&second.rooms), ["a", "b"]);
+        // It has joined one of them again, and one of its own.
+        sessions.joined(&second.tenure, &a);
+        sessions.joined(&second.tenure, &c);
+        let third = sessions.take("who", "device", socket);
+        assert_eq!(names(&third.rooms), ["a", "b", "c"]);
+        sessions.left(&third.tenure, &b);
+        assert_eq!(names(&sessions.take("who", "device", socket).rooms), ["a", "c"]);
     }
 }

@@ -656,6 +656,36 @@ fn a_body_that_comes_compressed_is_decoded_where_a_route_asks_for_it() {
 }
 
 #[test]
+fn who_sends_many_bodies_at_once_that_become_long_has_a_few_of_them_decoded_in_a_turn() {
+    let client = client(|| {
+        let count = |req: &Request| req.body().len().to_string();
+        Router::new().post("/", Decoding::new().of(count))
+    });
+    let whole = coded(Coding::Gzip, vec![b'x'; 60_000]);
+    let too_dense = coded(Coding::Gzip, vec![b'x'; 200_000]);
+    let short = coded(Coding::Gzip, vec![b'x'; 600]);
+    for (body, answer, most) in
+        [(&whole, "60000", 3), (&too_dense, "a byte of the request body", 3), (&short, "600", 64)]
+    {
+        let mut connection = client.connect();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.put(&[head.as_bytes(), body].concat().repeat(20));
+        let mut came = 0;
+        for turn in 0..100 {
+            client.turn();
+            let now: Vec<_> = std::iter::from_fn(|| connection.response()).collect();
+            assert!(now.len() <= most, "{} in turn {turn}", now.len());
+            assert!(now.iter().all(|response| response.text().starts_with(answer)), "{answer}");
+            came += now.len();
+        }
+        assert_eq!(came, 20, "{answer}");
+    }
+}
+
+#[test]
 fn a_body_that_is_not_what_it_says_is_refused_and_so_are_several_codings() {
     let client =
         client(|| Router::new().post("/", Decoding::new().of(|req: &Request| req.body().len().to_string())));

@@ -73,7 +73,7 @@ impl Line {
     pub fn disconnected(&self, why: &str) {
         let Some(shared) = self.shared() else { return };
         let Some(bus) = shared.ours() else { return };
-        bus.queue.disconnected();
+        bus.disconnected();
         *lock(&bus.last_failure) = Some(Arc::from(why));
     }
 

@@ -121,6 +121,13 @@ impl Ours {
         !mem::replace(&mut digests.is_scheduled, true)
     }
 
+    /// There is no connection: nobody is told of single places, so what they are of need not be kept. Behind the next connect all are due.
+    pub fn disconnected(&self) {
+        self.queue.disconnected();
+        let due = mem::take(&mut lock(&self.digests).due);
+        drop(due);
+    }
+
     pub fn stats(&self) -> Stats {
         let figures = self.queue.figures();
         let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
