@@ -125,9 +125,10 @@ fn who_has_missed_more_than_the_room_remembers_is_shown_how_much_and_where() {
     story.browser.until("said.querySelector('.gap') && room.state === 'open' && head === null");
     let gap = story.eval("said.querySelector('.gap').textContent");
     let missing: u64 = gap.as_str().unwrap().split(' ').next().unwrap().parse().unwrap();
-    // Each line behind it is a message or says who has come or left.
-    let behind = "[...said.children].indexOf(said.querySelector('.gap'))";
-    let shown = story.eval(&format!("said.children.length - 1 - {behind}")).as_u64().unwrap();
+    // Each line behind it is a message, or says of so many who have come or left.
+    let behind = "[...said.querySelectorAll('.gap ~ *')]";
+    let shown = format!("{behind}.reduce((sum, line) => sum + Number(line.dataset.count ?? 1), 0)");
+    let shown = story.eval(&shown).as_u64().unwrap();
     let all = story.eval("number(room.at) - was").as_u64().unwrap();
     assert!(missing + shown == all && missing >= 100, "{missing} and {shown} of {all}");
     let before = story.eval("said.querySelector('.gap').previousSibling.textContent");
