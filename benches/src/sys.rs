@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use io_uring::{IoUring, opcode, types};
+
 pub use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
 
 /// An epoll instance; closed when dropped.
@@ -159,6 +161,108 @@ fn cpu_time(clock: libc::clockid_t) -> io::Result<Duration> {
     // SAFETY: the kernel fills in `time`, which lives through the call.
     check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
     Ok(Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// Moves bytes from or to a pipe inside the kernel; how many.
+///
+/// # Errors
+/// The kernel's: neither is a pipe, or one of them is what cannot be spliced.
+pub fn splice(from: impl AsFd, to: impl AsFd, bytes: usize) -> io::Result<usize> {
+    splice_at(&from, None, &to, bytes)
+}
+
+/// The same out of a file, from an offset on.
+///
+/// # Errors
+/// As [`splice`].
+pub fn splice_from(file: impl AsFd, at: u64, to: impl AsFd, bytes: usize) -> io::Result<usize> {
+    splice_at(&file, Some(at), &to, bytes)
+}
+
+fn splice_at(from: &impl AsFd, at: Option<u64>, to: &impl AsFd, bytes: usize) -> io::Result<usize> {
+    let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
+    let mut at = at.map(|at| libc::loff_t::try_from(at).unwrap_or(libc::loff_t::MAX));
+    let offset = at.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
+    // SAFETY: the first offset is null or `at`, which lives through the call, the second is null; both descriptors are borrowed, hence open.
+    checked_size(unsafe { libc::splice(from, offset, to, std::ptr::null_mut(), bytes, 0) })
+}
+
+/// Puts what is in a pipe into another one as well, without a copy and without taking it out; how many bytes.
+///
+/// # Errors
+/// The kernel's: one of them is no pipe.
+pub fn tee(from: impl AsFd, to: impl AsFd, bytes: usize) -> io::Result<usize> {
+    let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
+    // SAFETY: takes no pointer; both descriptors are borrowed, hence open.
+    checked_size(unsafe { libc::tee(from, to, bytes, 0) })
+}
+
+/// Sends a part of a file; how many bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn send_file(to: impl AsFd, file: impl AsFd, at: u64, bytes: usize) -> io::Result<usize> {
+    let (to, file) = (to.as_fd().as_raw_fd(), file.as_fd().as_raw_fd());
+    let mut at = libc::off_t::try_from(at).unwrap_or(libc::off_t::MAX);
+    // SAFETY: `at` lives through the call; both descriptors are borrowed, hence open.
+    checked_size(unsafe { libc::sendfile(to, file, &raw mut at, bytes) })
+}
+
+fn checked_size(size: isize) -> io::Result<usize> {
+    usize::try_from(size).map_err(|_| io::Error::last_os_error())
+}
+
+/// A ring that does nothing but send.
+pub struct Sends(IoUring);
+
+impl Sends {
+    /// One that takes so many orders at once.
+    ///
+    /// # Errors
+    /// The kernel's: it has no rings, or none for this process.
+    pub fn new(entries: u32) -> io::Result<Self> {
+        IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries).map(Self)
+    }
+
+    /// Sends the same to each, and waits until all of it is sent; in how many system calls.
+    ///
+    /// # Errors
+    /// The kernel's for one of them; the ring is of no use then.
+    pub fn send_to_all(&mut self, sockets: &[impl AsFd], bytes: &[u8]) -> io::Result<u64> {
+        let mut calls = 0;
+        let entries = self.0.params().sq_entries() as usize;
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        for part in sockets.chunks(entries) {
+            for socket in part {
+                let send = opcode::Send::new(types::Fd(socket.as_fd().as_raw_fd()), bytes.as_ptr(), length);
+                let order = send.flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL).build();
+                // SAFETY: the bytes and the sockets are borrowed until this returns, and all orders have ended by then.
+                let pushed = unsafe { self.0.submission().push(&order) };
+                debug_assert!(pushed.is_ok(), "a part is as many as there is room for");
+            }
+            // All of them end, whatever becomes of one.
+            let mut outcome = Ok(());
+            let mut left = part.len();
+            while left > 0 {
+                match self.0.submit_and_wait(left) {
+                    Ok(_) => calls += 1,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // The kernel may read these bytes for as long as it likes.
+                    Err(_) => std::process::abort(),
+                }
+                for done in self.0.completion() {
+                    left -= 1;
+                    if done.result() < 0 {
+                        outcome = Err(io::Error::from_raw_os_error(-done.result()));
+                    } else if done.result().cast_unsigned() != length {
+                        outcome = Err(io::ErrorKind::WriteZero.into());
+                    }
+                }
+            }
+            outcome?;
+        }
+        Ok(calls)
+    }
 }
 
 /// Raises the limit of open descriptors towards `want`, for this process and those it starts; what it is now.

@@ -73,13 +73,13 @@ pub fn run(data: &[u8]) {
     assert_eq!(whole, (parts, end));
 }
 
-/// RFC 7578 and RFC 2046 section 5.1.1, without a preamble, an epilogue and padding.
+/// RFC 7578 and RFC 2046 section 5.1.1, without padding and an epilogue, and with a preamble of nothing at most.
 fn model(bytes: &[u8], limits: MultipartLimits, parts: &mut Vec<Seen>) -> Result<(), Kind> {
     let shown = bytes.len().min(usize::try_from(limits.bytes_max).unwrap_or(usize::MAX));
     // Where it stops for want of bytes it is too large if there are more, and cut short if not.
     let cut = if shown < bytes.len() { Kind::TooLarge } else { Kind::Malformed };
     let mut rest = &bytes[..shown];
-    let first = &DELIMITER[2..];
+    let first = if rest.starts_with(b"\r") { DELIMITER } else { &DELIMITER[2..] };
     let Some(behind) = rest.strip_prefix(first) else {
         return Err(if first.starts_with(rest) { cut } else { Kind::Malformed });
     };

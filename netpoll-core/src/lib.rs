@@ -150,6 +150,7 @@
 //! | run code on another worker, or from another thread | [`Commands::run_on`], [`Handle::run_on`] |
 //! | give a connection's protocol a value | [`Commands::tell`], [`Handle::tell`]; it comes in [`Protocol::told`] |
 //! | send the same bytes to many connections | [`Commands::send_many`], [`Handle::send_many`] |
+//! | tell many connections the same | [`Commands::tell_many`], [`Handle::tell_many`] |
 //! | know the time | [`Conn::now`], [`Local::now`], [`Handle::now`] |
 //!
 //! Here each worker counts its own words, and a connection that asks for the sum asks every worker, which tells it. The answer is told

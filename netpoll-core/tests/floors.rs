@@ -35,6 +35,7 @@ const HTTP: &[(&str, u8)] = &[
     ("message", 8),
     ("ws", 8),
     ("h1", 9),
+    ("h2", 10),
     ("handler", 10),
     ("layer", 10),
     ("events", 11),

@@ -302,6 +302,11 @@ impl Stream {
 
 impl BodyStream for Stream {
     fn pull(&mut self, cx: &mut Context<'_>, out: &mut BodyBuf<'_>) -> Pull {
+        // Whoever sends without a rest is told as well: nothing more is queued.
+        let is_over = Pin::new(self.stopping.get_or_insert_with(stopping)).poll(cx).is_ready();
+        if is_over {
+            self.queue.close();
+        }
         while out.len() < PULL_BYTES {
             match self.queue.poll_recv(cx) {
                 Poll::Ready(Some(event)) => out.extend(event.as_bytes()),
@@ -313,8 +318,7 @@ impl BodyStream for Stream {
             self.has_spoken();
             return Pull::More;
         }
-        let stopping = self.stopping.get_or_insert_with(stopping);
-        if Pin::new(stopping).poll(cx).is_ready() {
+        if is_over {
             return Pull::Done;
         }
         if self.is_silent(cx) {

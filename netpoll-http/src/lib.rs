@@ -44,7 +44,7 @@
 //!
 //! # Floors
 //!
-//! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files`, `events`, `multipart` → `handler`, `layer` → `h1` → `message` →
+//! Knowledge points down this list only: `watch`, `rooms` → `server` → `test`, `websocket` → [`router`], `files`, `events`, `multipart` → `handler`, `layer`, `h2` → `h1` → `message` →
 //! `wire`, `coding`. The wire knows bytes, messages know no sockets, the connection knows no routes: it calls
 //! up through [`Service`].
 //!
@@ -61,6 +61,8 @@ mod coding;
 mod events;
 mod files;
 mod h1;
+#[cfg(feature = "http2")]
+mod h2;
 mod handler;
 mod health;
 mod layer;
@@ -93,6 +95,8 @@ pub use files::Files;
 pub use h1::{
     BeforeFuture, Completed, Http, Limits, Outcome, Refusal, Route, RouteLimits, ServerHeader, Service,
 };
+#[cfg(feature = "http2")]
+pub use h2::Http2;
 #[cfg(feature = "compression")]
 pub use handler::{Decoded, Decoding};
 pub use handler::{Endpoint, Handler, Limited, Sink, sink};

@@ -6,6 +6,8 @@
 //! Invariant: a service belongs to one worker and is made on it, so nothing in it needs a lock, and what
 //! it captures need not be `Send`.
 
+#[cfg(feature = "http2")]
+mod http2;
 mod on_workers;
 #[cfg(feature = "tls")]
 mod tls;
@@ -130,6 +132,8 @@ struct Settings {
     errors: Option<Renderer>,
     server: ServerHeader,
     watchers: Vec<MakeWatcher>,
+    #[cfg(feature = "http2")]
+    http2: Option<crate::h2::Http2>,
 }
 
 /// What makes a watcher for a worker.
@@ -164,7 +168,19 @@ impl Settings {
     /// Why there can be no such server.
     fn check(&self) -> Result<(), String> {
         self.limits.check().map_err(|sentence| sentence.to_string())?;
+        #[cfg(feature = "http2")]
+        self.http2.iter().try_for_each(|http2| http2.check().map_err(str::to_owned))?;
         self.server.check()
+    }
+
+    #[cfg(all(feature = "tls", feature = "http2"))]
+    fn has_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
+    #[cfg(all(feature = "tls", not(feature = "http2")))]
+    fn has_http2(&self) -> bool {
+        false
     }
 
     /// What makes the connections of a worker.
@@ -175,7 +191,11 @@ impl Settings {
     ) -> io::Result<impl FnMut(Peer) -> Http<S> + use<S>> {
         let watchers = self.watchers.iter().map(|make| make(worker)).collect();
         let personal = Personal { errors: self.errors.clone(), server: self.server.clone(), watchers };
-        Http::acceptor_of(service, self.limits.clone(), personal)
+        #[cfg(feature = "http2")]
+        let second = self.http2.as_ref().map(crate::h2::second);
+        #[cfg(not(feature = "http2"))]
+        let second = None;
+        Http::acceptor_of(service, self.limits.clone(), personal, second)
     }
 }
 
@@ -705,6 +725,8 @@ where
         if let Some(admin) = admin {
             builder = beside.clone().add(builder, admin, settings.for_operators());
         }
+        #[cfg(feature = "tls")]
+        let has_http2 = settings.has_http2();
         let factory = Arc::new(self.factory);
         let protocols = move |info: &WorkerInfo| {
             let worker = Worker::from(info);
@@ -714,7 +736,7 @@ where
             builder = builder.try_listen(addr, protocols.clone())?.reserved();
         }
         #[cfg(feature = "tls")]
-        let (builder, tls) = edge.begin(builder)?;
+        let (builder, tls) = edge.begin(builder, has_http2)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = tls {
             return Ok((at.listen(builder, proxied, tls::behind(tls, protocols))?, beside));

@@ -8,6 +8,7 @@
 //! `--backend auto|epoll|uring|mio` what ours runs on \[its own choice\].
 
 mod blocking;
+mod copies;
 mod logging;
 mod primitives;
 
@@ -77,6 +78,7 @@ fn run() -> Result<(), Failure> {
     sys::pin_current_thread(&[LOAD_CPU])?;
     claims.extend(of_servers(&programs)?);
     claims.extend(logging::claims(&programs)?);
+    claims.extend(copies::claims()?);
     claims.push(of_the_cache());
     for claim in &claims {
         if args.iter().any(|arg| arg == "--json") {

@@ -17,6 +17,8 @@ pub struct Crowd {
     /// What everybody has to hear.
     heard: Vec<u8>,
     block: Vec<u8>,
+    /// Who has not heard it yet.
+    waiting: Vec<usize>,
 }
 
 impl Crowd {
@@ -30,7 +32,7 @@ impl Crowd {
         let heard = [head(bytes, 0), payload.clone()].concat();
         // Masked with zeros, which changes nothing.
         let spoken = [head(bytes, 0x80), vec![0; 4], payload].concat();
-        Ok(Self { sockets, spoken, block: vec![0; heard.len()], heard })
+        Ok(Self { sockets, spoken, block: vec![0; heard.len()], waiting: Vec::with_capacity(members), heard })
     }
 
     /// Speaks again and again for so long. How many deliveries that were.
@@ -57,23 +59,46 @@ impl Crowd {
                 Err(error) => return Err(error.into()),
             }
         }
-        for (nth, socket) in self.sockets.iter_mut().enumerate() {
-            let mut heard = 0;
-            while heard < self.heard.len() {
-                match socket.read(&mut self.block[heard..]) {
-                    Ok(0) => return Err(format!("socket {nth} was closed").into()),
-                    Ok(bytes) => heard += bytes,
-                    // Not yet: whoever slept here would have to be woken.
-                    Err(error) if error.kind() == ErrorKind::WouldBlock && begin.elapsed() < PATIENCE => {}
-                    Err(error) => return Err(format!("socket {nth}: {error}").into()),
+        // In whatever order they are served: who waited for one would let what the others have pile up.
+        self.waiting.clear();
+        self.waiting.extend(0..self.sockets.len());
+        while !self.waiting.is_empty() {
+            let mut error = None;
+            self.waiting.retain(|&nth| match hear(&mut self.sockets[nth], &mut self.block, &self.heard) {
+                Ok(all) => !all,
+                Err(why) => {
+                    error = Some(format!("socket {nth}: {why}"));
+                    false
                 }
+            });
+            if let Some(error) = error {
+                return Err(error.into());
             }
-            if self.block != self.heard {
-                return Err(format!("socket {nth} has heard something else").into());
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("{} have heard nothing", self.waiting.len()).into());
             }
         }
         Ok(())
     }
+}
+
+/// Reads what a socket has heard, if it has: false if nothing has come yet. Whoever has begun to hear is waited for.
+fn hear(socket: &mut TcpStream, block: &mut [u8], expected: &[u8]) -> Result<bool, Failure> {
+    let (mut heard, mut begin) = (0, None);
+    while heard < expected.len() {
+        match socket.read(&mut block[heard..]) {
+            Ok(0) => return Err("was closed".into()),
+            Ok(bytes) => heard += bytes,
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
+            Err(_) if heard == 0 => return Ok(false),
+            // Whoever slept here would have to be woken.
+            Err(error) if begin.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+                return Err(error.into());
+            }
+            Err(_) => {}
+        }
+    }
+    if block != expected { Err("has heard something else".into()) } else { Ok(true) }
 }
 
 /// The head of a text.

@@ -16,7 +16,7 @@ use super::mail::Remote;
 use super::timers::{TimerId, Timers};
 use super::{
     ConnId, Context, DatagramId, DialNames, Handle, Listeners, Local, Message, Protocol, Sockets, States,
-    Target,
+    Target, Template,
 };
 use crate::clockwork::{ClockReader, Instant, TimerKey};
 use crate::driver::Io;
@@ -35,6 +35,10 @@ pub enum Command {
     Tell {
         to: ConnId,
         message: Message,
+    },
+    TellMany {
+        to: Vec<ConnId>,
+        template: Box<dyn Template>,
     },
     Order {
         id: ConnId,
@@ -229,6 +233,14 @@ impl Commands {
     /// value is dropped.
     pub fn tell<T: Any + Send>(&mut self, to: ConnId, value: T) {
         self.queue.push(Command::Tell { to, message: Message::new(value) });
+    }
+
+    /// Hands a copy of a value to each of many connections, as [`tell`](Self::tell) does to one: one order, and each copy is made when its connection
+    /// is told. What is on other workers goes there in one message for each worker; a worker tells 256 in a turn then. Those of this worker are
+    /// told at once.
+    pub fn tell_many<T: Any + Send + Clone>(&mut self, to: impl IntoIterator<Item = ConnId>, value: T) {
+        let to = to.into_iter().collect();
+        self.queue.push(Command::TellMany { to, template: Box::new(Guarded::new(value)) });
     }
 
     /// Runs code on a worker, as [`Handle::run_on`](crate::Handle::run_on) does. On this one it runs when the callback has

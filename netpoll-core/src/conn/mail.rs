@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Arrived, ConnId, Local, Message, Order, Packet, Start};
+use super::{Arrived, ConnId, Local, Message, Order, Packet, Start, Template};
 use crate::mem::{Guarded, Key};
 use crate::reactor::Sender;
 use crate::sys::Address;
@@ -30,6 +30,11 @@ pub enum Letter {
     Tell {
         to: Key,
         message: Message,
+    },
+    /// The same message to many connections: the last one first.
+    TellMany {
+        to: Vec<Key>,
+        template: Box<dyn Template>,
     },
     Order {
         key: Key,

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::mem::Guarded;
+use crate::mem::{Guarded, guarded};
 
 /// A value that somebody has sent to a connection; see [`Protocol::told`](crate::Protocol::told).
 ///
@@ -54,6 +54,24 @@ impl Message {
     /// The message itself, if its value is of another type.
     pub fn downcast<T: Any>(self) -> Result<T, Self> {
         self.0.into_inner().downcast().map(|value| *value).map_err(|other| Self(Guarded::new(other)))
+    }
+}
+
+/// Makes the same message for each of many.
+pub trait Template: Send {
+    /// One of them. `None` if the copy panicked, which is counted.
+    fn message(&self) -> Option<Message>;
+    /// The same for another worker.
+    fn another(&self) -> Option<Box<dyn Template>>;
+}
+
+impl<T: Any + Send + Clone> Template for Guarded<T> {
+    fn message(&self) -> Option<Message> {
+        guarded(|| Message::new(T::clone(self)))
+    }
+
+    fn another(&self) -> Option<Box<dyn Template>> {
+        guarded(|| -> Box<dyn Template> { Box::new(Guarded::new(T::clone(self))) })
     }
 }
 

@@ -77,7 +77,7 @@ pub use local::Local;
 pub use long_turn::{Callee, LastLongTurn, LongCall, LongTurn, Watch};
 pub use lookups::{LookUp, Lookups};
 pub use mail::{Letter, Wakes};
-pub use message::Message;
+pub use message::{Message, Template};
 pub use moving::{Arrived, Moved};
 pub use protocol::{Flow, Input, Lost, Peer, Protocol};
 pub use proxied::Proxied;

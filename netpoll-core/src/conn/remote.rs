@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::mail::{Letter, by_worker};
 use super::{
     ConnId, ConnectOptions, DatagramId, Dial, DialNames, LastLongTurn, Life, Local, LongTurn, Message, Order,
-    OwnSuccession, Packet, Protocol, Readiness, Stage, Target,
+    OwnSuccession, Packet, Protocol, Readiness, Stage, Target, Template,
 };
 use crate::clockwork::{ClockReader, Instant};
 use crate::mem::{DatagramPath, Guarded};
@@ -220,6 +220,31 @@ impl Handle {
     /// ```
     pub fn tell<T: Any + Send>(&self, to: ConnId, value: T) {
         self.post(to, Letter::Tell { to: to.key, message: Message::new(value) });
+    }
+
+    /// Hands a copy of a value to each of many connections, as [`tell`](Self::tell) does to one: one message for each worker, however many of its
+    /// connections are among them. A worker tells 256 in a turn, in the order of `to`, and what was asked of it later waits until all have been told.
+    ///
+    /// # Panics
+    /// If a copy for a worker does. One for a connection is made on its worker: if that panics, it is counted, and the connection is not told.
+    pub fn tell_many<T: Any + Send + Clone>(&self, to: impl IntoIterator<Item = ConnId>, value: T) {
+        self.tell_all_of(to, || Some(Box::new(Guarded::new(value.clone()))));
+    }
+
+    /// One letter for each worker, of one template each.
+    pub(crate) fn tell_all_of(
+        &self,
+        to: impl IntoIterator<Item = ConnId>,
+        template: impl Fn() -> Option<Box<dyn Template>>,
+    ) {
+        self.check();
+        for (worker, to) in by_worker(to, self.workers.len()).into_iter().enumerate() {
+            if !to.is_empty()
+                && let Some(template) = template()
+            {
+                self.workers[worker].send(Letter::TellMany { to, template });
+            }
+        }
     }
 
     /// Runs code on a worker, between the callbacks of its connections: what it does there to the worker's

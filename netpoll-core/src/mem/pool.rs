@@ -84,6 +84,13 @@ impl Held {
         self.bytes += bytes;
         self.sum.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// Another one of the same worker, of nothing at first: for who has to hold something where there is no
+    /// [`Conn`](crate::Conn), such as a task.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { sum: Arc::clone(&self.sum), bytes: 0 }
+    }
 }
 
 impl Drop for Held {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::clockwork::Instant;
 use crate::conn::{
     Answer, Arrived, CUT_PEERS_MAX, Callee, Command, ConnId, Context, CutPeer, DatagramId, Later, Letter,
-    Listeners, LongTurn, Message, Order, OwnSuccession, Reach, Sockets, Tables, Watch,
+    Listeners, LongTurn, Message, Order, OwnSuccession, Reach, Sockets, Tables, Template, Watch,
     desk::{self, Desk},
 };
 use crate::driver::{Datagrams, HangUp, Io, Ready, Sink, Verdict, Watcher};
@@ -211,6 +211,13 @@ impl Worker {
             }
             Command::Tell { to, message } if to.worker == own => self.tell(io, to.key, message),
             Command::Tell { to, message } => self.post(to, Letter::Tell { to: to.key, message }),
+            Command::TellMany { to, template } => {
+                for id in to.iter().filter(|id| id.worker == own) {
+                    self.tell_copy(io, id.key, &*template);
+                }
+                let others = to.into_iter().filter(|id| id.worker != own);
+                self.cx.handle.tell_all_of(others, || template.another());
+            }
             Command::Order { id, order } if id.worker == own => self.order(io, id.key, order),
             Command::Order { id, order } => self.post(id, Letter::Order { key: id.key, order }),
             Command::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
@@ -295,12 +302,9 @@ impl Worker {
         }
     }
 
-    /// Sends the same to the next of many: to one, and to as many as are left for this turn.
-    fn send_to_next(&mut self, io: &mut dyn Io, to: &mut Vec<Key>, bytes: &Bytes, left: &mut usize) {
-        let count = to.len().min(*left + 1);
-        *left -= count.saturating_sub(1);
-        for key in to.drain(to.len() - count..).rev() {
-            self.send(io, key, Guarded::new(bytes.clone()));
+    fn tell_copy(&mut self, io: &mut dyn Io, to: Key, template: &dyn Template) {
+        if let Some(message) = template.message() {
+            self.tell(io, to, message);
         }
     }
 
@@ -736,6 +740,13 @@ impl Sink for Worker {
     }
 }
 
+/// The next of many: one, and as many as are left for this turn.
+fn next_of<'t>(to: &'t mut Vec<Key>, left: &mut usize) -> impl Iterator<Item = Key> + use<'t> {
+    let count = to.len().min(*left + 1);
+    *left -= count.saturating_sub(1);
+    to.drain(to.len() - count..).rev()
+}
+
 impl Host for Worker {
     type Letter = Letter;
 
@@ -750,10 +761,14 @@ impl Host for Worker {
             Letter::Woken(key) => self.woken(io, key, Came::ByLetter),
             Letter::Send { to, bytes } => self.send(io, to, bytes),
             Letter::SendMany { mut to, bytes } => {
-                self.send_to_next(io, &mut to, &bytes, left);
+                next_of(&mut to, left).for_each(|key| self.send(io, key, Guarded::new(bytes.clone())));
                 rest = (!to.is_empty()).then_some(Letter::SendMany { to, bytes });
             }
             Letter::Tell { to, message } => self.tell(io, to, message),
+            Letter::TellMany { mut to, template } => {
+                next_of(&mut to, left).for_each(|key| self.tell_copy(io, key, &*template));
+                rest = (!to.is_empty()).then_some(Letter::TellMany { to, template });
+            }
             Letter::Order { key, order } => self.order(io, key, order),
             Letter::Connect(dial) => dial.start(&mut self.tables, &mut self.cx, io),
             Letter::Run(code) => {

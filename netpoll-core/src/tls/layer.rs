@@ -289,6 +289,9 @@ impl<S: Side> Layer for Tls<S> {
         if !upper.is_open() {
             return self.leave(conn, upper);
         }
+        if upper.is_idle(conn) {
+            return Flow::Close;
+        }
         let why = "the connection was cut: the peer has not said that it ends";
         upper.fail(conn, io::Error::new(io::ErrorKind::UnexpectedEof, why));
         Flow::Reset

@@ -344,6 +344,7 @@ fn code_for_a_worker_that_has_ended_is_dropped_and_does_not_run() {
 }
 
 /// What members of a room say to each other.
+#[derive(Clone)]
 struct Word(&'static str);
 
 /// Writes what it is told to its peer; hands on what that says to all members. `pause` pauses.
@@ -559,6 +560,66 @@ fn a_message_for_many_takes_several_turns_and_none_overtakes_it() {
     sim.run();
     assert_eq!(sim.take_received(members.peers[0]), b"1");
     assert_eq!(sim.take_received(members.peers[999]), b"12", "in the order in which they were asked for");
+}
+
+#[test]
+fn many_are_told_copies_by_one_message_for_each_worker() {
+    let workers: Vec<usize> = (0..30).map(|member| member % 3).collect();
+    let (mut sim, members) = room(Options::default().workers(3), &workers);
+    let before = [0, 1, 2].map(|worker| sim.handle().worker_stats(worker));
+    let letters =
+        |sim: &Sim, worker: usize| sim.handle().worker_stats(worker).since(&before[worker]).mailbox_messages;
+    sim.handle().tell_many(members.ids(), 7_u64);
+    sim.settle();
+    assert_eq!([0, 1, 2].map(|worker| letters(&sim, worker)), [1, 1, 1]);
+    assert!(members.peers.iter().all(|peer| sim.take_received(*peer) == b"7"));
+
+    // From a callback: those of its own worker take none.
+    let ids = members.ids();
+    sim.handle().run_on(0, move |local| local.commands().tell_many(ids, 8_u64));
+    sim.settle();
+    assert_eq!([0, 1, 2].map(|worker| letters(&sim, worker)), [2, 2, 2], "the code is one");
+    assert!(members.peers.iter().all(|peer| sim.take_received(*peer) == b"8"));
+}
+
+#[test]
+fn many_who_are_told_take_several_turns_and_nothing_overtakes_them() {
+    let (mut sim, members) = room(Options::default(), &[0; 600]);
+    let ids = members.ids();
+    sim.handle().tell_many(ids.iter().copied(), Word("1"));
+    sim.handle().tell(ids[599], Word("2"));
+    let mut served = || {
+        sim.turn();
+        members.peers.iter().filter(|peer| !sim.take_received(**peer).is_empty()).count()
+    };
+    assert_eq!([0; 3].map(|_| served()), [256, 256, 88]);
+
+    sim.handle().tell_many([ids[599], ids[0], ids[599]], Word("3"));
+    sim.handle().tell(ids[599], Word("4"));
+    sim.run();
+    assert_eq!(sim.take_received(members.peers[0]), b"3");
+    assert_eq!(sim.take_received(members.peers[599]), b"334", "in the order in which they were asked for");
+}
+
+#[test]
+fn a_copy_that_panics_is_counted_and_the_others_are_told() {
+    /// Its second copy panics.
+    struct Fragile(Arc<AtomicUsize>);
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            assert!(self.0.fetch_add(1, Ordering::Relaxed) != 1, "asked to");
+            Self(Arc::clone(&self.0))
+        }
+    }
+    let (mut sim, members) = room(Options::default(), &[0; 3]);
+    let (ids, copies) = (members.ids(), Arc::new(AtomicUsize::new(0)));
+    let fragile = Fragile(Arc::clone(&copies));
+    sim.commands().tell_many(ids.iter().copied(), fragile);
+    sim.settle();
+    let told = members.peers.iter().map(|peer| sim.take_received(*peer).len()).collect::<Vec<_>>();
+    assert_eq!((told, copies.load(Ordering::Relaxed)), (vec![14, 0, 14], 3));
+    assert_eq!((sim.open(), sim.stats().panics), (3, 1));
+    assert_eq!(Arc::strong_count(&copies), 1, "none is left");
 }
 
 #[test]

@@ -117,6 +117,8 @@ impl<S: Service> Http<S> {
     ) -> Step {
         match rest {
             Rest::Nothing => {}
+            Rest::Coded(bytes) if replied.keep_alive => return Step::Coded(bytes),
+            Rest::Coded(_) => {}
             Rest::Static(bytes) => conn.send_static(bytes),
             Rest::Shared(bytes) => conn.send_shared(bytes),
             Rest::Upgrade(switching) if may_upgrade && replied.keep_alive && !self.half_closed => {
@@ -302,7 +304,7 @@ impl<S: Service> Http<S> {
         let_go(conn, pending);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
-            Step::Next => Flow::Linger,
+            Step::Next | Step::Coded(_) => Flow::Linger,
         }
     }
 

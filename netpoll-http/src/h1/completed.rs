@@ -190,7 +190,7 @@ refusals! {
 
 impl Refusal {
     /// That with a status. Of 503 the lack of memory.
-    pub(super) fn of(status: StatusCode) -> Self {
+    pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             404 => Self::NotFound,
             405 => Self::MethodNotAllowed,

@@ -97,6 +97,9 @@ macro_rules! setters {
     };
 }
 
+#[cfg_attr(not(feature = "http2"), allow(unused_imports))]
+pub(crate) use setters;
+
 setters! {
     Limits {
         head_bytes_max: usize,

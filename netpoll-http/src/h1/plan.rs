@@ -11,7 +11,7 @@ use crate::message::{Allow, Delivery, Error, Request, Response, RouteId};
 use crate::wire::{Framing, Head, Method};
 
 /// What is done with a request, once its head is there.
-pub(super) enum Plan {
+pub(crate) enum Plan {
     /// Answer without a handler and without the body, as a hook wants it.
     Answer(Result<Response, Error>),
     /// The same for an error, which hooks get to see.
@@ -29,7 +29,7 @@ pub(super) enum Plan {
 }
 
 /// Asks the hooks before a handler: what they want done, if anything.
-pub(super) fn ask_hooks<S: Service>(
+pub(crate) fn ask_hooks<S: Service>(
     worker: &Worker<S>,
     route: Option<RouteId>,
     request: &Request<'_>,
@@ -41,7 +41,7 @@ pub(super) fn ask_hooks<S: Service>(
 }
 
 /// Decides what to do with a request that hooks have let pass, from its head alone. So many bytes behind it are there.
-pub(super) fn plan<S: Service>(
+pub(crate) fn plan<S: Service>(
     worker: &Worker<S>,
     found: Route<'_>,
     head: &Head<'_>,

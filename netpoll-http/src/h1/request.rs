@@ -35,6 +35,7 @@ impl<S: Service> Http<S> {
                     input.advance(skip);
                     return Step::Stop(self.wait_for_head(conn, input.len()));
                 }
+                Err(_) if self.is_second(conn, bytes) => return self.go_on_in_second(conn),
                 Err(Refused { error, head: Some(place) }) => {
                     let head = Head::new(&bytes[place], reader.index());
                     return Step::Stop(self.refuse_read(conn, wire_error(error), &head));
@@ -420,7 +421,7 @@ impl<S: Service> Http<S> {
         self.note(conn, &exchange, Some(request), &rest, outcome);
         match self.settle(conn, exchange, replied, rest, false) {
             Step::Stop(flow) => flow,
-            Step::Next => Flow::Linger,
+            Step::Next | Step::Coded(_) => Flow::Linger,
         }
     }
 
@@ -496,11 +497,11 @@ fn known(conn: &Conn<'_>) -> Extensions {
     extensions
 }
 
-pub(super) fn short_of_memory() -> Error {
+pub(crate) fn short_of_memory() -> Error {
     Error::new(StatusCode::SERVICE_UNAVAILABLE, "the server is short of memory")
 }
 
 /// What the wire says about a request that it does not read.
-pub(super) fn wire_error(error: WireError) -> Error {
+pub(crate) fn wire_error(error: WireError) -> Error {
     Error::new(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST), error.reason())
 }

@@ -16,7 +16,7 @@ use crate::message::{
 };
 
 /// Any [`Protocol`], behind a pointer.
-pub(super) trait Successor {
+pub(crate) trait Successor {
     fn opened(&mut self, conn: &mut Conn<'_>) -> Flow;
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
     fn eof(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow;
@@ -102,7 +102,7 @@ impl<P: Protocol> Successor for P {
 }
 
 /// What a [`Takeover`] carries.
-pub(super) type Next = Box<dyn Successor>;
+pub(crate) type Next = Box<dyn Successor>;
 
 impl Upgrade {
     /// Answers `101 Switching Protocols` and hands the connection to `next`.

@@ -75,17 +75,17 @@ pub(super) struct Called(Begun);
 
 /// What is known of an answer.
 #[derive(Clone, Copy)]
-struct Figures {
-    route: Option<RouteId>,
-    status: Option<StatusCode>,
-    outcome: Outcome,
-    bytes_in: u64,
-    bytes_out: u64,
-    head_bytes_out: u64,
-    unix_seconds: u64,
-    began: Instant,
-    called: Instant,
-    answered: Instant,
+pub(crate) struct Figures {
+    pub(crate) route: Option<RouteId>,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) outcome: Outcome,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) head_bytes_out: u64,
+    pub(crate) unix_seconds: u64,
+    pub(crate) began: Instant,
+    pub(crate) called: Instant,
+    pub(crate) answered: Instant,
 }
 
 /// An answer that is not sent yet.
@@ -199,7 +199,7 @@ impl Watch {
     ) {
         let left = match rest {
             Rest::Future(_) => return,
-            Rest::Nothing | Rest::Stream(_) | Rest::Upgrade(_) => 0,
+            Rest::Nothing | Rest::Coded(_) | Rest::Stream(_) | Rest::Upgrade(_) => 0,
             Rest::Static(bytes) => bytes.len() as u64,
             Rest::Shared(bytes) => bytes.len() as u64,
             Rest::File(range) => range.length(),
@@ -295,7 +295,7 @@ fn show_at<S: Service>(
 
 /// The same of what did not take the shortest way.
 #[inline(never)]
-fn show<S: Service>(
+pub(crate) fn show<S: Service>(
     worker: &Worker<S>,
     figures: &Figures,
     request: &Request<'_>,
@@ -312,7 +312,7 @@ fn times([began, called, answered, now]: [Instant; 4]) -> (Duration, Duration, D
 
 /// What has panicked while it was shown is counted where there is a connection.
 #[inline]
-fn count_panics<S: Service>(worker: &Worker<S>, conn: &mut Conn<'_>) {
+pub(crate) fn count_panics<S: Service>(worker: &Worker<S>, conn: &mut Conn<'_>) {
     if worker.uncounted_panics.get() > 0 {
         for _ in 0..worker.uncounted_panics.take() {
             conn.count_panic();

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use memchr::memmem::Finder;
 use netpoll_core::Conn;
 
+use super::second::Second;
 use super::watch::{END_OF_HEAD, Watcher, Written};
 use super::{Exchange, Limits, Personal, Service};
 use crate::message::{
@@ -29,13 +30,15 @@ const RESERVE_MAX: usize = 16 * 1024;
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// As good as no limit, and a time that can be added to the clock's and taken off again: `Duration::MAX` cannot.
-pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// One worker's service and what its connections share.
 pub(crate) struct Worker<S> {
-    pub(super) service: S,
-    pub(super) limits: Limits,
-    pub(super) wire_limits: wire::Limits,
+    pub(crate) service: S,
+    pub(crate) limits: Limits,
+    pub(crate) wire_limits: wire::Limits,
+    /// What a connection goes on as that speaks HTTP/2, if it may.
+    pub(super) second: Option<Second<S>>,
     /// What writes errors, if the program does.
     errors: Option<Renderer>,
     /// Who hears of the end of each request.
@@ -60,7 +63,7 @@ pub(crate) struct Worker<S> {
 }
 
 impl<S: Service> Worker<S> {
-    pub(crate) fn new(service: S, mut limits: Limits, personal: Personal) -> Self {
+    pub(crate) fn new(service: S, mut limits: Limits, personal: Personal, second: Option<Second<S>>) -> Self {
         let Personal { errors, server, watchers } = personal;
         limits.idle_timeout = limits.idle_timeout.min(FOREVER);
         let wire_limits = wire::Limits {
@@ -75,6 +78,7 @@ impl<S: Service> Worker<S> {
             stays: Connection::KeepAlive(u32::try_from(idle_seconds).unwrap_or(u32::MAX)),
             limits,
             wire_limits,
+            second,
             errors,
             watchers,
             uncounted_panics: Cell::new(0),
@@ -89,17 +93,17 @@ impl<S: Service> Worker<S> {
     }
 
     /// Somebody wants to hear of the end of each request.
-    pub(super) fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         !self.watchers.is_empty()
     }
 
     /// Something of the program has panicked, and there is no connection to count it at: that is done at the next one.
-    pub(super) fn note_uncounted_panic(&self) {
+    pub(crate) fn note_uncounted_panic(&self) {
         self.uncounted_panics.set(self.uncounted_panics.get() + 1);
     }
 
     /// Drops something of the program where there is no connection any more.
-    pub(super) fn let_go<T>(&self, value: T) {
+    pub(crate) fn let_go<T>(&self, value: T) {
         if !dropped(value) {
             self.note_uncounted_panic();
         }
@@ -107,7 +111,7 @@ impl<S: Service> Worker<S> {
 
     /// The program has panicked over the request at hand, and said this.
     #[cold]
-    pub(super) fn note_panic(&self, said: &str) {
+    pub(crate) fn note_panic(&self, said: &str) {
         if self.is_watched() {
             self.cause.set(cause::of_panic(said));
         }
@@ -115,7 +119,7 @@ impl<S: Service> Worker<S> {
 
     /// The largest body that a route takes with this method; `None` if it takes none.
     #[inline]
-    pub(super) fn body_bytes_max(&self, route: RouteId, method: Method) -> Option<usize> {
+    pub(crate) fn body_bytes_max(&self, route: RouteId, method: Method) -> Option<usize> {
         let own = self.service.body_bytes_max(route);
         let has_meaning = !matches!(method, Method::Get | Method::Head | Method::Options | Method::Delete);
         own.or(has_meaning.then_some(self.limits.body_bytes_max))
@@ -192,23 +196,8 @@ impl<S: Service> Worker<S> {
         let usual = if conn.queued_bytes() == 0 { &self.batch_bytes } else { &self.answer_bytes };
         let (replied, bytes, panics) = conn.append(usual.get(), |out| {
             let start = out.len();
-            let mut extra = None;
-            let call = || {
-                let mut state = State::new(&mut *out, &mut *rest, &mut extra, &facts);
-                answer(Reply::new(&mut state))
-            };
-            let replied = guarded_or_told(call, |said| self.note_panic(said));
-            let (replied, bytes, panics) = match replied {
-                // A handler can only have answered with its own reply; anything else is a mistake of it.
-                Some(replied) if (out.len() > start || rest.is_unwritten()) && !facts.has_after() => {
-                    (replied, out.len() - start, 0)
-                }
-                replied => {
-                    let (replied, panics) =
-                        finish(out, start, rest, extra.take(), replied, &facts, may_switch);
-                    (replied, out.len() - start, panics)
-                }
-            };
+            let (replied, panics) = self.compose(out, rest, &facts, may_switch, answer);
+            let bytes = out.len() - start;
             if MAY_BE_WATCHED && self.is_watched() {
                 // Of what hooks or a panic have changed it has to be looked for.
                 let is_known = panics == 0 && !facts.has_after();
@@ -222,6 +211,86 @@ impl<S: Service> Worker<S> {
             conn.count_panic();
         }
         replied
+    }
+
+    /// Lets `answer` append itself, and sees to hooks and panics: how many there were.
+    #[inline(always)]
+    fn compose(
+        &self,
+        out: &mut Vec<u8>,
+        rest: &mut Rest,
+        facts: &Facts<'_>,
+        may_switch: bool,
+        answer: impl FnOnce(Reply<'_>) -> Replied,
+    ) -> (Replied, u32) {
+        let start = out.len();
+        let mut extra = None;
+        let call = || {
+            let mut state = State::new(&mut *out, &mut *rest, &mut extra, facts);
+            answer(Reply::new(&mut state))
+        };
+        match guarded_or_told(call, |said| self.note_panic(said)) {
+            // A handler can only have answered with its own reply; anything else is a mistake of it.
+            Some(replied) if (out.len() > start || rest.is_unwritten()) && !facts.has_after() => (replied, 0),
+            replied => finish(out, start, rest, extra.take(), replied, facts, may_switch),
+        }
+    }
+
+    /// The same where there is no connection but one that others answer on as well: the answer is appended to `out`, and written to nobody. Where its head ends,
+    /// and how often the program has panicked.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn write_apart(
+        &self,
+        unix_seconds: u64,
+        (route, head_only): (Option<RouteId>, bool),
+        request: &Request<'_>,
+        rest: &mut Rest,
+        out: &mut Vec<u8>,
+        answer: impl FnOnce(Reply<'_>) -> Replied,
+    ) -> (usize, u32) {
+        let mut starts = self.starts.borrow_mut();
+        let mut panics = 0;
+        let has_after = guarded(|| self.service.must_see(route)).unwrap_or_else(|| {
+            panics += 1;
+            false
+        });
+        let stamp = match has_after {
+            true => None,
+            false => guarded(|| self.service.stamp(route, request)).unwrap_or_else(|| {
+                panics += 1;
+                None
+            }),
+        };
+        let stamp = stamp.filter(|(name, value)| encode::may_be_added(name, value));
+        let context =
+            Context { above: self, route, request: Some(request), has_after, stamp: stamp.as_ref() };
+        let starts = starts.at(unix_seconds);
+        let facts = Facts::new(head_only, false, true, Connection::Unsaid, starts, context);
+        let start = out.len();
+        let (_, more) = self.compose(out, rest, &facts, false, answer);
+        let head_end = match out.len() > start {
+            true => {
+                self.end_of_head.find(&out[start..]).map_or(out.len(), |at| start + at + END_OF_HEAD.len())
+            }
+            false => start,
+        };
+        (head_end, panics + more)
+    }
+
+    /// How long an asynchronous handler of this route may take, asked where there is no connection.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn handler_timeout_apart(&self, route: Option<RouteId>) -> Duration {
+        let own = guarded(|| route.and_then(|route| self.service.handler_timeout(route)));
+        if own.is_none() {
+            self.note_uncounted_panic();
+        }
+        own.flatten().unwrap_or(self.limits.handler_timeout)
+    }
+
+    /// What went wrong with the answer that was written last.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn take_cause(&self) -> Option<Cause> {
+        self.cause.take()
     }
 
     #[inline]

@@ -236,6 +236,21 @@ enum Source {
     /// All of it was there.
     Whole(Bytes, Option<Trailers>),
     Arriving(Rc<Inflow>),
+    /// It waits elsewhere, and is asked for.
+    Fetched(Box<dyn Fetch>),
+}
+
+/// Implemented above: a body that is held back by who has it, until it is asked for.
+#[cfg_attr(not(feature = "http2"), allow(dead_code))]
+pub(crate) trait Fetch {
+    /// The next piece, which is not empty. Behind an error the same one again.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>>;
+
+    /// Nobody waits for more.
+    fn stop_waiting(&mut self);
+
+    /// What came behind it, once that was seen.
+    fn take_trailers(&mut self) -> Trailers;
 }
 
 impl BodyReader {
@@ -243,6 +258,12 @@ impl BodyReader {
     pub(crate) fn whole(bytes: Bytes, trailers: Trailers) -> Self {
         let left = Some(bytes.len() as u64);
         Self { source: Source::Whole(bytes, Some(trailers)), left, trailers: None }
+    }
+
+    /// One of a body that is so long, if that is known, and is asked for.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn fetched(fetch: Box<dyn Fetch>, length: Option<u64>) -> Self {
+        Self { source: Source::Fetched(fetch), left: length, trailers: None }
     }
 
     /// Waits for the next piece. `None` when there is none, because the body is whole.
@@ -282,6 +303,19 @@ impl BodyReader {
                 return Poll::Ready(Ok(Some(whole(bytes))));
             }
             Source::Arriving(inflow) => inflow,
+            Source::Fetched(fetch) => {
+                return match fetch.poll_piece(cx)? {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Some(bytes)) => {
+                        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                        Poll::Ready(Ok(Some(whole(bytes))))
+                    }
+                    Poll::Ready(None) => {
+                        self.trailers.get_or_insert_with(|| fetch.take_trailers());
+                        Poll::Ready(Ok(None))
+                    }
+                };
+            }
         };
         let mut state = inflow.state.borrow_mut();
         state.looks = state.looks.wrapping_add(1);
@@ -318,7 +352,11 @@ impl BodyReader {
 
     /// Nobody waits for more.
     fn stop_waiting(&mut self) {
-        let Source::Arriving(inflow) = &self.source else { return };
+        let inflow = match &mut self.source {
+            Source::Whole(..) => return,
+            Source::Arriving(inflow) => inflow,
+            Source::Fetched(fetch) => return fetch.stop_waiting(),
+        };
         let mut state = inflow.state.borrow_mut();
         let waker = state.reader.take();
         if waker.is_some() {

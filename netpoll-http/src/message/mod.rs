@@ -40,6 +40,8 @@ pub use error::Error;
 pub(crate) use errors::Renderer;
 pub use extensions::Extensions;
 pub(crate) use guard::{dropped, guarded, guarded_or_told};
+#[cfg_attr(not(feature = "http2"), allow(unused_imports))]
+pub(crate) use inflow::Fetch;
 pub use inflow::{BodyReader, Chunk};
 pub(crate) use inflow::{Inflow, wake};
 pub use into_response::IntoResponse;

@@ -99,6 +99,8 @@ pub struct Replied {
 /// What of an answer is not in the write queue yet.
 pub(crate) enum Rest {
     Nothing,
+    /// Nothing, and so many bytes of it were coded, which has taken a while.
+    Coded(usize),
     Static(&'static [u8]),
     Shared(Bytes),
     File(FileRange),

@@ -191,9 +191,13 @@ impl<'a> Request<'a> {
         self.head().query()
     }
 
-    /// HTTP/1.0 or HTTP/1.1; a later minor version is read as 1.1.
+    /// HTTP/1.0 or HTTP/1.1, of which a later minor version is read as 1.1; or HTTP/2.
     pub fn version(&self) -> Version {
-        if self.head().minor_version == 0 { Version::HTTP_10 } else { Version::HTTP_11 }
+        match self.head().minor_version {
+            0 => Version::HTTP_10,
+            wire::HeadParts::HTTP_2 => Version::HTTP_2,
+            _ => Version::HTTP_11,
+        }
     }
 
     /// The host, with its port if it has one: from an absolute target, else from `Host`.

@@ -1,7 +1,7 @@
 //! What a part says of itself: its name, the name of its file, its type.
 //!
-//! Invariant: a head has one reading. A parameter that comes twice, `filename*` (which RFC 7578 forbids here), and an encoding that would have to be
-//! undone are refused.
+//! Invariant: a head has one reading. A parameter that comes twice, and an encoding that would have to be undone, are refused, and so is `filename*`, which RFC 7578
+//! forbids here, unless it says what `filename` does: clients of .NET send both.
 
 use super::parser::{Violation, malformed};
 use crate::wire::framing::is_token_byte;
@@ -81,7 +81,7 @@ fn names(disposition: &[u8]) -> Result<(String, Option<String>), Violation> {
     if !disposition[..semicolon].trim_ascii().eq_ignore_ascii_case(b"form-data") {
         return Err(malformed("the Content-Disposition of a part is not form-data"));
     }
-    let (mut name, mut filename) = (None, None);
+    let (mut name, mut filename, mut extended) = (None, None, None);
     let mut rest = disposition[semicolon..].trim_ascii();
     while !rest.is_empty() {
         let (parameter, value, behind) =
@@ -91,16 +91,44 @@ fn names(disposition: &[u8]) -> Result<(String, Option<String>), Violation> {
         let place = match () {
             () if is("name") => &mut name,
             () if is("filename") => &mut filename,
-            () if is("filename*") => {
-                return Err(malformed("a part has a filename*, which a form may not have"));
-            }
+            () if is("filename*") => &mut extended,
             () => continue,
         };
         if place.replace(text(&value)?).is_some() {
             return Err(malformed("a Content-Disposition has a parameter twice"));
         }
     }
+    if let Some(extended) = extended
+        && (filename.is_none() || decoded(&extended) != filename)
+    {
+        return Err(malformed(
+            "a part has a filename*, which a form may not have, and no filename that is the same",
+        ));
+    }
     Ok((name.ok_or(malformed("a part has no name"))?, filename))
+}
+
+/// The text of an extended parameter (RFC 8187) in UTF-8.
+fn decoded(extended: &str) -> Option<String> {
+    let mut fields = extended.splitn(3, '\'');
+    let (charset, _language, coded) = (fields.next()?, fields.next()?, fields.next()?);
+    if !charset.eq_ignore_ascii_case("utf-8") {
+        return None;
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(coded.len()), coded.as_bytes());
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2)?;
+        let value = |digit: u8| char::from(digit).to_digit(16);
+        // Two digits are a byte.
+        bytes.push((value(digits[0])? * 16 + value(digits[1])?) as u8);
+        rest = behind;
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// `; parameter=value`: the parameter, its value, and what is behind that.

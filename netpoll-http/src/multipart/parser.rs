@@ -1,7 +1,7 @@
 //! The bytes of `multipart/form-data` (RFC 7578), in any pieces: parts out, without I/O.
 //!
 //! Strict: whatever two readers could read in two ways is refused. There is nothing in front of the first delimiter and nothing behind the last
-//! but a line end, a line that begins with the delimiter is one or the body is malformed, and a part says who it is once.
+//! but a line end each, a line that begins with the delimiter is one or the body is malformed, and a part says who it is once.
 //!
 //! Invariant: how the bytes were cut changes neither the steps, but for where data is cut, nor the violation. What is kept is the header
 //! section of one part, and how much of a delimiter was seen: that is data if it turns out to be none.
@@ -43,8 +43,10 @@ pub enum Step<'p, 'i> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In front of the first delimiter.
+    /// Nothing has come.
     Start,
+    /// In the first delimiter, whose line end may be missing.
+    First,
     /// Behind a delimiter, and behind this byte of what follows it.
     Behind(Option<u8>),
     Headers,
@@ -80,8 +82,7 @@ impl Parser {
             delimiter,
             limits,
             state: State::Start,
-            // The first has no line in front of it.
-            matched: 2,
+            matched: 0,
             head: Vec::new(),
             parts: 0,
             part_bytes: 0,
@@ -147,11 +148,17 @@ impl Parser {
                     Found::Nothing if self.matched > 0 => {}
                     found => return Ok(found),
                 },
-                State::Start | State::Data => {
+                State::Start => {
+                    let Some(byte) = input.first() else { return Ok(Found::Nothing) };
+                    // The first has no line in front of it, or an empty one.
+                    self.matched = if *byte == b'\r' { 0 } else { 2 };
+                    self.state = State::First;
+                }
+                State::First | State::Data => {
                     let wanted = &self.delimiter[self.matched..];
                     let compared = wanted.len().min(input.len());
                     if input[..compared] != wanted[..compared] {
-                        if self.state == State::Start {
+                        if self.state == State::First {
                             return Err(malformed("the form does not begin with its boundary"));
                         }
                         let held = std::mem::take(&mut self.matched);

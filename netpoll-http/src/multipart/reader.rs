@@ -43,8 +43,8 @@ const WRITE_BYTES: usize = 128 * 1024;
 /// # std::fs::remove_file(std::env::temp_dir().join("netpoll-example-upload")).unwrap();
 /// ```
 ///
-/// What it may have in it is limited ([`MultipartLimits`]), beside the body itself. It is strict: nothing stands in front of the first boundary, nothing but a line
-/// end behind the last, a part has one name, and neither an encoding (`base64`) nor a `filename*`. Of its parts one is read at a time, in their order, and
+/// What it may have in it is limited ([`MultipartLimits`]), beside the body itself. It is strict: nothing but a line end stands in front of the first boundary and
+/// behind the last, a part has one name, no encoding (`base64`), and no `filename*` that says anything else than its `filename`. Of its parts one is read at a time, in their order, and
 /// what is not read of one is skipped.
 pub struct Multipart {
     body: BodyReader,

@@ -121,6 +121,25 @@ fn names_may_have_quotes_in_them_as_browsers_and_others_write_them() {
 }
 
 #[test]
+fn what_clients_are_known_to_write_beside_the_rules_and_is_read_in_one_way_is_read() {
+    // Unity begins with the line end of each delimiter, that of the first as well: a preamble of nothing.
+    let form = format!("\r\n{}--x--", part("form-data; name=a", "1"));
+    let a = head("a", None, None);
+    assert_eq!(whole(form.as_bytes()), Ok(vec![(a, b"1".to_vec())]));
+    assert_eq!(whole(b"\r\n--x--"), Ok(vec![]));
+    // .NET says the name of a file twice.
+    for (disposition, filename) in [
+        ("form-data; name=a; filename=b.txt; filename*=utf-8''b.txt", "b.txt"),
+        ("form-data; filename*=UTF-8'en'a%20%62; name=a; filename=\"a b\"", "a b"),
+        ("form-data; name=a; filename=\"\u{e9}%22\"; filename*=utf-8''%C3%a9%22", "\u{e9}\""),
+    ] {
+        let form = part(disposition, "") + "--x--";
+        let seen = whole(form.as_bytes());
+        assert_eq!(seen, Ok(vec![(head("a", Some(filename), None), vec![])]), "{disposition}");
+    }
+}
+
+#[test]
 fn what_could_be_read_in_two_ways_is_refused() {
     for disposition in [
         "form-data",
@@ -128,6 +147,13 @@ fn what_could_be_read_in_two_ways_is_refused() {
         "form-data; name=a; name=b",
         "form-data; name=a; filename=b; filename=c",
         "form-data; name=a; filename*=utf-8''b",
+        "form-data; name=a; filename=b; filename*=utf-8''c",
+        "form-data; name=a; filename=b; filename*=utf-8''b; filename*=utf-8''b",
+        "form-data; name=a; filename=b; filename*=iso-8859-1''b",
+        "form-data; name=a; filename=b; filename*=b",
+        "form-data; name=a; filename=b; filename*=\"utf-8''b\"; x=\"",
+        "form-data; name=a; filename=\"%\"; filename*=utf-8''%",
+        "form-data; name=a; filename=\"\u{fffd}\"; filename*=utf-8''%ff",
         "form-data; name=",
         "form-data; name=\"a",
         "form-data; name=\"a\"b",
@@ -150,7 +176,10 @@ fn what_could_be_read_in_two_ways_is_refused() {
     let one = part("form-data; name=a", "1");
     for form in [
         String::new(),
-        "\r\n--x--".to_owned(),
+        "\r\n\r\n--x--".to_owned(),
+        "\n--x--".to_owned(),
+        "\r--x--".to_owned(),
+        "\r\n".to_owned(),
         format!("preamble\r\n{one}--x--"),
         format!("{one}--x--\r\nepilogue"),
         format!("{one}--x--\n"),

@@ -15,7 +15,7 @@ use netpoll_core::Instant;
 use super::Settings;
 use crate::websocket::Frame;
 
-/// What an entry counts beside the bytes of its frame: its place, the frame itself and what its bytes are counted by, about.
+/// What an entry counts beside the bytes of its frame and of its key: its place, the frame itself and what its bytes are counted by, about.
 const ENTRY_BYTES: usize = 200;
 
 /// A message and its number.
@@ -34,7 +34,7 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        self.message.frame.wire_bytes() + ENTRY_BYTES
+        self.message.frame.wire_bytes() + self.key.as_ref().map_or(0, |key| key.len()) + ENTRY_BYTES
     }
 }
 
@@ -104,6 +104,11 @@ impl Log {
         self.entries.front().map_or(self.head + 1, |entry| entry.message.sequence)
     }
 
+    /// When the oldest message that is not kept by its key was published.
+    pub fn oldest_at(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.at)
+    }
+
     /// Where the entries from this number on begin.
     fn index_of(&self, from: u64) -> usize {
         self.entries.partition_point(|entry| entry.message.sequence < from)
@@ -161,16 +166,20 @@ impl Log {
 
     /// Lets go what is more than it may have, but what a worker has still to take, from `held` on.
     pub fn trim(&mut self, bounds: &Bounds, held: u64, now: Instant) {
+        let mut is_burst = false;
         while let Some(front) = self.entries.front() {
             let is_old = front.at.saturating_add(bounds.time) <= now;
             let is_over = is_old || self.entries.len() > bounds.messages || self.bytes > bounds.bytes;
             let is_held = front.message.sequence >= held && self.bytes <= bounds.burst_bytes;
             if !is_over || is_held {
+                is_burst = is_over;
                 break;
             }
             self.let_go(bounds);
         }
-        while self.kept.len() > bounds.keys {
+        // What is over without a burst is what is kept.
+        while self.kept.len() > bounds.keys || self.bytes > bounds.bytes && !is_burst && !self.kept.is_empty()
+        {
             self.forget_kept();
         }
         // A burst is over.

@@ -80,6 +80,7 @@ pub use settings::{Behind, Settings};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use netpoll_core::{Commands, Handle, Instant, Message};
 
@@ -91,7 +92,10 @@ use member::{Membership, Memberships, Seat, Waits};
 use registry::Registry;
 use room::{Room, Seats, State};
 use rounds::Calls;
-use session::{Ended, Left, Sessions, Tenure};
+use session::{Ended, Found, Left, Over, Sessions, Tenure};
+
+/// Sessions that nobody has come back to in time, ended in one turn.
+const SESSIONS_PER_TURN: usize = 256;
 
 /// Rooms of one server; a clone is the same rooms. Any thread may publish; a socket is joined to a room in a callback of its
 /// [`Handler`](crate::websocket::Handler).
@@ -239,6 +243,8 @@ impl Rooms {
     /// No rooms yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let name_bytes_max = settings.name_bytes_max.min(Settings::NAME_BYTES_LIMIT);
+        let settings = Settings { name_bytes_max, ..settings };
         Self(Arc::new(Shared {
             settings,
             bounds: Bounds::of(&settings),
@@ -430,18 +436,18 @@ impl Rooms {
             self.arrive(runtime, &mut room.lock(), &room, &found.tenure.who, &mut calls);
             runtime.call(self, calls);
         }
+        if let Some(before) = found.before {
+            socket.commands().tell(before, Visit(Arc::new(Replaced(self.clone()))));
+        }
         let mut back = Vec::with_capacity(found.rooms.len());
-        for Left { room, at } in &found.rooms {
+        let earlier = Earlier { rooms: self, found };
+        for Left { room, at } in &earlier.found.rooms {
             let from = says(&room.name).or(*at).map_or(Start::Now, Start::Behind);
             let is_known = matches!(from, Start::Behind(_));
             if let Ok((at, resumed)) = self.enter(socket, &room.name, from) {
                 let resumed = if is_known { resumed } else { Resumed::Anew(at) };
                 back.push(Back { room: Arc::clone(&room.name), resumed });
             }
-        }
-        match found.before {
-            Some(before) => socket.commands().tell(before, Visit(Arc::new(Replaced(self.clone())))),
-            None => found.rooms.iter().for_each(|left| self.depart(&left.room, &found.tenure.who)),
         }
         Ok(back)
     }
@@ -544,10 +550,13 @@ impl Rooms {
             }
             room
         };
+        let make_place = || self.0.registry.make_place(|room, state| self.forget(room, state));
         let mut calls = Calls::default();
-        let done = self.0.registry.with(name, self.0.settings.rooms_max, make, |room, state| {
+        let done = self.0.registry.with(name, self.0.settings.rooms_max, make, make_place, |room, state| {
             let done = act(room, state, &mut calls);
-            self.let_expire(room, state, &mut calls);
+            if state.is_empty() {
+                self.let_expire(room, state, &mut calls);
+            }
             done
         });
         runtime.call(self, calls);
@@ -619,11 +628,21 @@ impl Rooms {
         }
     }
 
-    /// Nobody is in it: it goes when it has nothing to remember.
+    /// What becomes old in it is let go in time, the room itself if nobody is in it.
     fn let_expire(&self, room: &Arc<Room>, state: &mut State, calls: &mut Calls) {
-        if state.is_empty() && !std::mem::replace(&mut state.is_expiring, true) {
-            let at = state.used_at.saturating_add(self.0.settings.history_time);
-            calls.expires |= self.0.registry.expire_at(at, room);
+        if !state.is_expiring
+            && let Some(at) = state.look_at(self.0.settings.history_time)
+        {
+            state.is_expiring = true;
+            calls.expires |= self.0.registry.expire_at(at, room, state.is_blank());
+        }
+    }
+
+    /// A room goes.
+    fn forget(&self, room: &Room, state: &State) {
+        self.0.forget_bytes(state.log.bytes());
+        if let Some(bus) = self.0.ours() {
+            bus.room_is_gone(&room.name);
         }
     }
 
@@ -669,24 +688,32 @@ impl Rooms {
         let (room, head, next, resumed) = entered.ok_or(Refused::TooManyRooms)?;
         let waits = if next > head.sequence { Waits::No } else { Waits::ForNextTurn };
         let at = Position { epoch: head.epoch, sequence: next - 1 };
-        if is_new {
+        let place = if is_new {
             let place = self.seat(worker, id, &room, head.sequence);
             if let Some(tenure) = &session {
                 self.0.sessions.joined(tenure, &room);
             }
-            let seat =
-                Seat { room: Arc::clone(&room), place, epoch: at.epoch, next, is_behind: false, waits };
-            Membership::of(self, socket).seats.push(seat);
-        } else if let Some(seat) = Membership::of(self, socket).seat_mut(&room) {
+            Membership::of(self, socket).seats.push(Seat {
+                room: Arc::clone(&room),
+                place: Arc::clone(&place),
+                epoch: at.epoch,
+                next,
+                is_behind: false,
+                waits,
+            });
+            place
+        } else {
+            let seat = Membership::of(self, socket).seat_mut(&room).expect("it is in it already");
             seat.next = next;
             if seat.waits != Waits::No {
                 // It is visited in any case.
                 return Ok((at, resumed));
             }
             seat.waits = waits;
-        }
+            Arc::clone(&seat.place)
+        };
         if waits == Waits::ForNextTurn {
-            self.visit_again(worker, id, &room, socket.commands());
+            self.visit_again(worker, (id, &place), &room, socket.commands());
         }
         Ok((at, resumed))
     }
@@ -790,20 +817,35 @@ impl Rooms {
             at: Some(Position { epoch: seat.epoch, sequence: seat.next - 1 }),
         };
         let rooms = seats.iter().map(left).collect();
-        match self.0.sessions.socket_ended(&tenure, rooms, waits, lingering_max) {
+        let now = self.0.runtime.get().filter(|_| waits).map(|runtime| runtime.handle.now());
+        let until = now.map(|now| now.saturating_add(linger));
+        match self.0.sessions.socket_ended(&tenure, rooms, until, lingering_max) {
             Ended::Over => seats.iter().for_each(|seat| self.depart(&seat.room, &tenure.who)),
-            Ended::Waits(evicted) => {
-                for (who, rooms) in evicted {
-                    rooms.iter().for_each(|left| self.depart(&left.room, &who));
+            Ended::Waits { evicted, is_first } => {
+                self.all_depart(evicted);
+                if is_first {
+                    self.expire_sessions_after(linger, commands);
                 }
-                let rooms = self.clone();
-                commands.after(linger, move |_local| {
-                    for Left { room, .. } in rooms.0.sessions.expire(&tenure) {
-                        rooms.depart(&room, &tenure.who);
-                    }
-                });
             }
         }
+    }
+
+    fn all_depart(&self, over: Vec<Over>) {
+        for (who, rooms) in over {
+            rooms.iter().for_each(|left| self.depart(&left.room, &who));
+        }
+    }
+
+    fn expire_sessions_after(&self, time: Duration, commands: &mut Commands) {
+        let rooms = self.clone();
+        commands.after(time, move |local| {
+            let now = local.now();
+            let (over, next) = rooms.0.sessions.expire(now, SESSIONS_PER_TURN);
+            rooms.all_depart(over);
+            if let Some(next) = next {
+                rooms.expire_sessions_after(next.duration_since(now), local.commands());
+            }
+        });
     }
 }
 
@@ -822,6 +864,21 @@ impl Shared {
 
     fn forget_bytes(&self, bytes: usize) {
         self.note_bytes(bytes, 0);
+    }
+}
+
+/// What a session was before its socket took it over. If it waited it leaves its rooms behind that, also when the program panics meanwhile.
+struct Earlier<'r> {
+    rooms: &'r Rooms,
+    found: Found,
+}
+
+impl Drop for Earlier<'_> {
+    fn drop(&mut self) {
+        let Found { tenure, rooms, before } = &self.found;
+        if before.is_none() {
+            rooms.iter().for_each(|left| self.rooms.depart(&left.room, &tenure.who));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use netpoll_core::Instant;
 
@@ -47,7 +48,7 @@ pub struct State {
     pub peers: Option<Box<Peers>>,
     /// When something was published here last, or somebody left.
     pub used_at: Instant,
-    /// It stands in the line of those that nobody is in.
+    /// It stands in the line of those in which something becomes old.
     pub is_expiring: bool,
     pub is_gone: bool,
 }
@@ -120,6 +121,17 @@ impl State {
     /// Neither a socket nor a session that waits for one.
     pub fn is_empty(&self) -> bool {
         self.present.is_empty() && self.workers.iter().all(|seats| seats.members == 0)
+    }
+
+    /// Nobody is in it, and it has never had a message: it remembers nothing.
+    pub fn is_blank(&self) -> bool {
+        self.log.head() == 0 && self.is_empty()
+    }
+
+    /// When something is old here: the room, if nobody is in it, and messages otherwise, if there are some.
+    pub fn look_at(&self, history_time: Duration) -> Option<Instant> {
+        let since = if self.is_empty() { Some(self.used_at) } else { self.log.oldest_at() };
+        since.map(|since| since.saturating_add(history_time))
     }
 
     /// Lets go what is more than it may have. By how much it has grown or shrunk.

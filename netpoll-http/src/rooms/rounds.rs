@@ -3,7 +3,7 @@
 //! A letter says that rooms have something new. Each of them gets a round: what is new is taken out of its log at once, and every member of this
 //! worker is visited, the last one first, so that whoever leaves or joins meanwhile moves nobody to where the round has been. A member
 //! whose socket has as much as it may hold is visited again in the next turn, when what is queued has been sent; if that was not taken either it is
-//! *behind*, and the round does not wait for it: it is looked at every [`RETRY_EVERY`], and reads from the room's log.
+//! *behind*: it is looked at every [`RETRY_EVERY`], and reads from the room's log. The next round waits for neither.
 //!
 //! Rooms stand in line, each once; who is not done when the share is used up goes to its end. The lock is taken by this worker alone: it makes of what
 //! never leaves its thread something that letters may lead to.
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use netpoll_core::{Commands, ConnId, Instant, Local};
 
-use super::room::{Room, lock};
+use super::room::{Room, State, lock};
 use super::visit::{Burst, Delivery, Occasion};
 use super::{Presence, Rooms, Runtime};
 use crate::websocket::Visit;
@@ -27,7 +27,7 @@ use crate::websocket::Visit;
 /// How often members that are behind are looked at, a share of a turn each time. 64 KiB in 10 ms are 6 MB/s for each; a look costs some 100 ns.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
-/// Rooms that nobody is in, looked at in one turn.
+/// Rooms in which something is old, looked at in one turn.
 const EXPIRED_PER_TURN: usize = 256;
 
 /// What one worker has to do.
@@ -55,7 +55,7 @@ struct Rounds {
     line: VecDeque<u64>,
     is_scheduled: bool,
     /// Members that are behind.
-    behind: VecDeque<(ConnId, Arc<Room>)>,
+    behind: VecDeque<(Member, Arc<Room>)>,
     is_retrying: bool,
 }
 
@@ -70,15 +70,26 @@ struct Round {
     /// Members that it has still to be brought to: those in front of this place.
     left: usize,
     /// Members that are to be visited once more.
-    again: Vec<ConnId>,
+    again: Vec<Member>,
     has_news: bool,
     is_in_line: bool,
+    /// Every other visit, in which one more is visited again.
+    is_odd: bool,
 }
 
 struct Member {
     id: ConnId,
-    /// Where it stands here.
+    /// Where it stands here, or [`GONE`].
     place: Arc<AtomicU32>,
+}
+
+/// Whoever was a member and is none any more, though the same socket may be one again. It is in no list but those of visits, where it takes no share.
+const GONE: u32 = u32::MAX;
+
+impl Member {
+    fn is_gone(&self) -> bool {
+        self.place.load(Ordering::Relaxed) == GONE
+    }
 }
 
 impl Round {
@@ -92,6 +103,7 @@ impl Round {
             again: Vec::new(),
             has_news: false,
             is_in_line: false,
+            is_odd: false,
         }
     }
 
@@ -115,30 +127,31 @@ impl Round {
     }
 
     /// All members have had it, or are behind: the room need not keep it for them.
-    fn end(&mut self, rooms: &Rooms, worker: usize, now: Instant) {
+    fn end(&mut self, rooms: &Rooms, worker: usize, now: Instant, calls: &mut Calls) {
         self.burst = None;
         let mut state = self.room.lock();
         let is_all = state.log.head() == self.taken;
         state.workers[worker].holds_from = if is_all { u64::MAX } else { self.taken + 1 };
         rooms.trim(&mut state, now);
+        rooms.let_expire(&self.room, &mut state, calls);
     }
 
-    /// Visits members, so many at most, and returns how many. Who is to be visited again comes first.
+    /// Visits members, so many at most, and returns how many. Who is to be visited again, which may be somebody all the time, has half of it.
     fn visit(&mut self, rooms: &Rooms, at_most: usize, commands: &mut Commands) -> usize {
-        let again = self.again.len().min(at_most);
-        if again > 0 {
-            let delivery = self.delivery(rooms, Occasion::Again);
-            for id in self.again.drain(..again) {
-                commands.tell(id, Visit(delivery.clone()));
-            }
-        }
         self.left = self.left.min(self.members.len());
+        self.is_odd = !self.is_odd;
+        let half = (at_most + usize::from(self.is_odd)) / 2;
+        let again = take_here(&mut self.again, half.max(at_most.saturating_sub(self.left)));
+        if !again.is_empty() {
+            let delivery = self.delivery(rooms, Occasion::Again);
+            commands.tell_many(again.iter().map(|member| member.id), Visit(delivery));
+        }
+        let again = again.len();
         let first = self.left.min(at_most - again);
         if first > 0 {
             let delivery = self.delivery(rooms, Occasion::Round);
-            for member in self.members[self.left - first..self.left].iter().rev() {
-                commands.tell(member.id, Visit(delivery.clone()));
-            }
+            let members = self.members[self.left - first..self.left].iter().rev();
+            commands.tell_many(members.map(|member| member.id), Visit(delivery));
             self.left -= first;
         }
         again + first
@@ -147,6 +160,22 @@ impl Round {
     fn delivery(&self, rooms: &Rooms, occasion: Occasion) -> Arc<Delivery> {
         Delivery::new(rooms, &self.room, self.burst.clone(), occasion)
     }
+}
+
+/// Takes members out of the front, so many at most, and those among them that are gone.
+fn take_here(members: &mut Vec<Member>, at_most: usize) -> Vec<Member> {
+    let mut here = 0;
+    let taken = members.iter().take_while(|member| {
+        let is_taken = here < at_most || member.is_gone();
+        here += usize::from(!member.is_gone());
+        is_taken
+    });
+    let taken = taken.count();
+    let here = members.drain(..taken).filter(|member| !member.is_gone()).collect();
+    if members.is_empty() && members.capacity() > 1024 {
+        *members = Vec::new();
+    }
+    here
 }
 
 impl Rounds {
@@ -163,7 +192,7 @@ impl Rounds {
 #[derive(Default)]
 pub struct Calls {
     workers: Vec<usize>,
-    /// Somebody has to look at rooms that nobody is in.
+    /// Somebody has to look at rooms in which something becomes old.
     pub expires: bool,
     /// Somebody has to tell other processes where this one is.
     pub digests: bool,
@@ -260,7 +289,7 @@ impl Rooms {
             {
                 let Some(round) = rounds.rooms.get_mut(&id) else { continue };
                 round.is_in_line = false;
-                if !round.is_under_way() && round.has_news {
+                if round.left == 0 && round.has_news {
                     round.begin(worker);
                 }
                 left -= round.visit(self, left, local.commands());
@@ -275,12 +304,13 @@ impl Rooms {
 
     /// The visits have been made: who has more to do gets in line again.
     fn settle(&self, visited: Vec<u64>, local: &mut Local<'_>) {
-        let (worker, now) = (local.worker(), local.now());
+        let (worker, now, mut calls) = (local.worker(), local.now(), Calls::default());
         let act = |rounds: &mut Rounds| {
             for id in visited {
                 let Some(round) = rounds.rooms.get_mut(&id) else { continue };
+                take_here(&mut round.again, 0);
                 if !round.is_under_way() {
-                    round.end(self, worker, now);
+                    round.end(self, worker, now, &mut calls);
                 }
                 if round.is_under_way() || round.has_news {
                     rounds.put_in_line(id);
@@ -289,6 +319,9 @@ impl Rooms {
         };
         self.rounds(worker, act);
         self.schedule(worker, local.commands());
+        if calls.expires {
+            self.expire(local);
+        }
     }
 
     /// A member more, that has all up to `head`.
@@ -309,7 +342,7 @@ impl Rooms {
     pub(super) fn unseat(&self, worker: usize, room: &Room, place: &AtomicU32) {
         self.rounds(worker, |rounds| {
             let Some(round) = rounds.rooms.get_mut(&room.id) else { return };
-            let place = place.load(Ordering::Relaxed);
+            let place = place.swap(GONE, Ordering::Relaxed);
             round.members.swap_remove(place as usize);
             if let Some(moved) = round.members.get(place as usize) {
                 moved.place.store(place, Ordering::Relaxed);
@@ -324,10 +357,17 @@ impl Rooms {
     }
 
     /// Has a member visited in the next turn.
-    pub(super) fn visit_again(&self, worker: usize, id: ConnId, room: &Room, commands: &mut Commands) {
+    pub(super) fn visit_again(
+        &self,
+        worker: usize,
+        (id, place): (ConnId, &Arc<AtomicU32>),
+        room: &Room,
+        commands: &mut Commands,
+    ) {
+        let member = Member { id, place: Arc::clone(place) };
         self.rounds(worker, |rounds| {
             if let Some(round) = rounds.rooms.get_mut(&room.id) {
-                round.again.push(id);
+                round.again.push(member);
                 rounds.put_in_line(room.id);
             }
         });
@@ -335,9 +375,16 @@ impl Rooms {
     }
 
     /// Has a member visited when it may have taken something.
-    pub(super) fn visit_later(&self, worker: usize, id: ConnId, room: &Arc<Room>, commands: &mut Commands) {
+    pub(super) fn visit_later(
+        &self,
+        worker: usize,
+        (id, place): (ConnId, &Arc<AtomicU32>),
+        room: &Arc<Room>,
+        commands: &mut Commands,
+    ) {
+        let member = Member { id, place: Arc::clone(place) };
         let push = |rounds: &mut Rounds| {
-            rounds.behind.push_back((id, Arc::clone(room)));
+            rounds.behind.push_back((member, Arc::clone(room)));
             !mem::replace(&mut rounds.is_retrying, true)
         };
         if self.rounds(worker, push) == Some(true) {
@@ -354,8 +401,14 @@ impl Rooms {
     fn retry(&self, local: &mut Local<'_>) {
         let at_most = self.0.settings.members_per_turn.max(1);
         let act = |rounds: &mut Rounds| {
-            let count = rounds.behind.len().min(at_most);
-            let due: Vec<_> = rounds.behind.drain(..count).collect();
+            let mut due = Vec::new();
+            while due.len() < at_most
+                && let Some((member, room)) = rounds.behind.pop_front()
+            {
+                if !member.is_gone() {
+                    due.push((member.id, room));
+                }
+            }
             rounds.is_retrying = !rounds.behind.is_empty();
             (due, rounds.is_retrying)
         };
@@ -371,17 +424,9 @@ impl Rooms {
 
     fn expire(&self, local: &mut Local<'_>) {
         let (now, time) = (local.now(), self.0.settings.history_time);
-        let next = self.0.registry.expire(
-            now,
-            EXPIRED_PER_TURN,
-            |state| state.used_at.saturating_add(time),
-            |room, state| {
-                self.0.forget_bytes(state.log.bytes());
-                if let Some(bus) = self.0.ours() {
-                    bus.room_is_gone(&room.name);
-                }
-            },
-        );
+        let trim = |state: &mut State| self.trim(state, now);
+        let goes = |room: &Room, state: &State| self.forget(room, state);
+        let next = self.0.registry.expire(now, (EXPIRED_PER_TURN, time), trim, goes);
         self.wake_engine();
         if let Some(next) = next {
             let rooms = self.clone();

@@ -1,12 +1,13 @@
 //! Sessions: who comes back finds its rooms, on whatever worker.
 //!
 //! Invariant: a session has one tenure at a time, and each has a number of its own; whoever holds an older number has lost it, and changes nothing. A session without a
-//! socket stands in the line of those, with that number; what stands there with another one is stale.
+//! socket stands in the line of those, with that number; what stands there with another one is stale. Whoever is first is looked at when its time is over, by one timer
+//! for all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use netpoll_core::ConnId;
+use netpoll_core::{ConnId, Instant};
 
 use super::Position;
 use super::room::{Room, lock};
@@ -51,11 +52,19 @@ pub struct Found {
 
 /// What becomes of a session whose socket has ended.
 pub enum Ended {
-    /// It waits. Those for whom there was no room any more have ended.
-    Waits(Vec<(Arc<str>, Vec<Left>)>),
+    /// It waits.
+    Waits {
+        /// Those for whom there was no room any more.
+        evicted: Vec<Over>,
+        /// Somebody has to come and look when its time is over.
+        is_first: bool,
+    },
     /// It is over, or was another socket's already.
     Over,
 }
+
+/// Whose session is over, and the rooms that it was in.
+pub type Over = (Arc<str>, Vec<Left>);
 
 #[derive(Default)]
 pub struct Sessions(Mutex<Book>);
@@ -63,8 +72,10 @@ pub struct Sessions(Mutex<Book>);
 #[derive(Default)]
 struct Book {
     sessions: HashMap<Name, Session>,
-    /// Those without a socket, who has waited longest first, and some that are stale.
-    line: VecDeque<(Name, u64)>,
+    /// Those without a socket, who has waited longest first, and until when; and some that are stale.
+    line: VecDeque<(Name, u64, Instant)>,
+    /// Somebody comes and looks.
+    is_watched: bool,
     waiting: usize,
     tenures: u64,
 }
@@ -118,21 +129,27 @@ impl Sessions {
         }
     }
 
-    /// Its socket has ended, and was so far in its rooms.
-    pub fn socket_ended(&self, tenure: &Tenure, rooms: Vec<Left>, waits: bool, at_most: usize) -> Ended {
+    /// Its socket has ended, and was so far in its rooms. It waits until then, if it does.
+    pub fn socket_ended(
+        &self,
+        tenure: &Tenure,
+        rooms: Vec<Left>,
+        until: Option<Instant>,
+        at_most: usize,
+    ) -> Ended {
         let mut book = lock(&self.0);
         let name = tenure.name();
         let Some(session) = book.of(tenure) else { return Ended::Over };
-        if !waits || at_most == 0 {
+        let Some(until) = until.filter(|_| at_most > 0) else {
             book.end(&name);
             return Ended::Over;
-        }
+        };
         session.socket = None;
         session.rooms = rooms;
         book.waiting += 1;
-        book.line.push_back((name, tenure.number));
+        book.line.push_back((name, tenure.number, until));
         let mut evicted = Vec::new();
-        while let Some((name, number)) = book.line.front().cloned() {
+        while let Some((name, number, _)) = book.line.front().cloned() {
             let is_waiting = book.is_waiting(&name, number);
             if is_waiting && book.waiting <= at_most {
                 break;
@@ -146,19 +163,28 @@ impl Sessions {
         // Those who have come back stand between others who wait.
         if book.line.len() > 64.max(4 * book.waiting) {
             let mut line = std::mem::take(&mut book.line);
-            line.retain(|(name, number)| book.is_waiting(name, *number));
+            line.retain(|(name, number, _)| book.is_waiting(name, *number));
             book.line = line;
         }
-        Ended::Waits(evicted)
+        Ended::Waits { evicted, is_first: !std::mem::replace(&mut book.is_watched, true) }
     }
 
-    /// Nobody has come back in time. The rooms that it was in.
-    pub fn expire(&self, tenure: &Tenure) -> Vec<Left> {
-        let mut book = lock(&self.0);
-        let name = tenure.name();
-        if !book.is_waiting(&name, tenure.number) {
-            return Vec::new();
+    /// Those that nobody has come back to in time, so many at most, and when to come and look again.
+    pub fn expire(&self, now: Instant, at_most: usize) -> (Vec<Over>, Option<Instant>) {
+        let (mut book, mut over) = (lock(&self.0), Vec::new());
+        while let Some((name, number, until)) = book.line.front().cloned() {
+            let is_waiting = book.is_waiting(&name, number);
+            if is_waiting && (until > now || over.len() == at_most) {
+                break;
+            }
+            book.line.pop_front();
+            if is_waiting {
+                let who = Arc::clone(&name.0);
+                over.push((who, book.end(&name)));
+            }
         }
-        book.end(&name)
+        let next = book.line.front().map(|(.., until)| *until);
+        book.is_watched = next.is_some();
+        (over, next)
     }
 }

@@ -23,7 +23,7 @@ pub struct Settings {
     pub members_per_turn: usize,
     /// Messages that a room keeps, for members that are behind and for those who come back. Default 256. Zero keeps none.
     pub history_messages: usize,
-    /// The same in bytes, with 200 for each message. Default 1 MiB.
+    /// The same in bytes, with 200 for each message, and its key if that means something. Default 1 MiB.
     pub history_bytes: usize,
     /// How long a message is kept, and how long a room is that nobody is in, behind its last message. Default 5 minutes: who is away for longer asks
     /// for all anew.
@@ -36,18 +36,23 @@ pub struct Settings {
     pub bytes_max: usize,
     /// Keys of a room whose newest message is kept beside its history, for [`Behind::Newest`]. Default 1024. Beyond it the oldest goes.
     pub keys_max: usize,
-    /// Rooms, those that nobody is in any more included. Default 100 000: a room takes some 500 bytes beside its history. Beyond it none is made, and whoever wants to
-    /// join is [refused](super::Refused).
+    /// Rooms, those that nobody is in any more included. Default 100 000: a room takes some 500 bytes beside its history. Beyond it those go first that nobody is in and that
+    /// have never had a message; if there are none of these, no room is made, and whoever wants to join is [refused](super::Refused).
     pub rooms_max: usize,
     /// Rooms that one socket may be in. Default 64. A peer asks for them, and each costs 100 bytes.
     pub rooms_per_socket_max: usize,
-    /// Bytes in the name of a room, of a key, of a person and of a device. Default 256: peers choose most of them.
+    /// Bytes in the name of a room, of a key, of a person and of a device, 65 534 at most. Default 256: peers choose most of them.
     pub name_bytes_max: usize,
     /// How long a [session](super::Rooms::session) outlives its socket. Default 60 seconds: a page that is loaded again, a change of the network, a mini-program that was in
     /// the background for a moment. Zero ends it with its socket.
     pub linger: Duration,
     /// Sessions that have no socket. Default 100 000, of some 200 bytes each. Beyond it the one that has waited longest ends.
     pub lingering_max: usize,
+}
+
+impl Settings {
+    /// What [`name_bytes_max`](Self::name_bytes_max) is at most: between processes a name says its length in two bytes, of which one value stands for none.
+    pub(super) const NAME_BYTES_LIMIT: usize = u16::MAX as usize - 1;
 }
 
 /// What becomes of a member that is behind: more waits in its socket than [`queued_bytes_max`](Settings::queued_bytes_max), and what it has missed is

@@ -14,6 +14,9 @@ use super::room::Room;
 use super::{Behind, Gap, Position, Rooms, Settings};
 use crate::websocket::{CloseCode, Visitor, WebSocket};
 
+/// Gaps that a member is told of in one visit. A program may answer one with a message that makes another.
+const GAPS_PER_VISIT: usize = 64;
+
 /// What is new in a room, as one worker has taken it.
 pub struct Burst {
     pub messages: Vec<Numbered>,
@@ -190,6 +193,20 @@ impl Delivery {
         Stop::Missing(gap)
     }
 
+    /// There may be more, for which the others do not wait.
+    fn go_on_later(&self, socket: &mut WebSocket<'_, '_>) -> Option<()> {
+        let id = socket.id();
+        let membership = socket.guest::<Memberships>()?.of(&self.rooms)?;
+        let worker = membership.worker;
+        let seat = membership.seat_mut(&self.room)?;
+        if seat.waits == Waits::No {
+            seat.waits = Waits::ForNextTurn;
+            let member = Arc::clone(&seat.place);
+            self.rooms.visit_again(worker, (id, &member), &self.room, socket.commands());
+        }
+        Some(())
+    }
+
     /// Sends what there is; a gap that the handler is to hear of, and then it is to be called once more.
     fn step(&self, socket: &mut WebSocket<'_, '_>, occasion: Occasion) -> Option<Gap> {
         let membership = socket.guest::<Memberships>()?.of(&self.rooms)?;
@@ -206,6 +223,7 @@ impl Delivery {
         let id = socket.id();
         let seat = socket.guest::<Memberships>()?.of(&self.rooms)?.seat_mut(&self.room)?;
         seat.next = place.next;
+        let member = Arc::clone(&seat.place);
         match stop {
             Stop::Missing(gap) => return Some(gap),
             Stop::Closed => {}
@@ -219,9 +237,9 @@ impl Delivery {
                     seat.waits = waits;
                     match waits {
                         Waits::ForRoom => {
-                            self.rooms.visit_later(worker, id, &self.room, socket.commands());
+                            self.rooms.visit_later(worker, (id, &member), &self.room, socket.commands());
                         }
-                        _ => self.rooms.visit_again(worker, id, &self.room, socket.commands()),
+                        _ => self.rooms.visit_again(worker, (id, &member), &self.room, socket.commands()),
                     }
                 }
             }
@@ -233,7 +251,8 @@ impl Delivery {
 impl Visitor for Delivery {
     fn visit(&self, socket: &mut WebSocket<'_, '_>, tell: &mut dyn FnMut(&mut WebSocket<'_, '_>, Message)) {
         let mut occasion = self.occasion;
-        while let Some(gap) = self.step(socket, occasion) {
+        for _ in 0..GAPS_PER_VISIT {
+            let Some(gap) = self.step(socket, occasion) else { return };
             tell(socket, Message::new(gap));
             if !socket.is_open() {
                 return;
@@ -243,5 +262,6 @@ impl Visitor for Delivery {
                 occasion = Occasion::Round;
             }
         }
+        self.go_on_later(socket);
     }
 }

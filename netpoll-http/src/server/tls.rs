@@ -14,8 +14,8 @@ use super::Server;
 #[cfg(doc)]
 use crate::message::Request;
 
-/// What is spoken above, as ALPN names it.
-const ALPN: &str = "http/1.1";
+/// What may be spoken above, as ALPN names it, the preferred first.
+const ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// TLS of a server, and who hears when certificates were read again.
 #[derive(Default)]
@@ -28,9 +28,11 @@ type Told = Arc<dyn Fn(io::Result<()>) + Send + Sync>;
 
 impl Edge {
     /// Has SIGHUP read certificates again, if it is to, and returns what connections have in front of HTTP.
-    pub fn begin(self, builder: Builder) -> io::Result<(Builder, Option<TlsServer>)> {
-        let Some(told) = self.told else { return Ok((builder, self.tls)) };
-        let tls = self.tls.ok_or_else(|| {
+    pub fn begin(self, builder: Builder, has_http2: bool) -> io::Result<(Builder, Option<TlsServer>)> {
+        let offered = if has_http2 { &ALPN[..] } else { &ALPN[1..] };
+        let tls = self.tls.map(|tls| tls.or_alpn(offered));
+        let Some(told) = self.told else { return Ok((builder, tls)) };
+        let tls = tls.ok_or_else(|| {
             let why = "there is nothing to read again on SIGHUP without `Server::tls`";
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
@@ -78,8 +80,8 @@ impl Server {
     /// Speaks TLS with the clients of the service: `https` and `wss`. Those of [`bind_reserved`](Self::bind_reserved) and [`admin`](Self::admin) are served without,
     /// and so is a test client. Behind proxies that speak the [PROXY protocol](Self::proxy_protocol) TLS begins behind their header.
     ///
-    /// What was agreed upon, and who the client is where it has a certificate, is [`Request::tls`]. Of protocols (ALPN) `http/1.1` is offered, unless the settings
-    /// offer something. What a handshake may take is bounded by [`TlsServerBuilder`](netpoll_core::tls::TlsServerBuilder)'s limits, before those of HTTP begin.
+    /// What was agreed upon, and who the client is where it has a certificate, is [`Request::tls`]. Of protocols (ALPN) `http/1.1` is offered, and in front of it `h2` where the server
+    /// speaks that, unless the settings offer something. What a handshake may take is bounded by [`TlsServerBuilder`](netpoll_core::tls::TlsServerBuilder)'s limits, before those of HTTP begin.
     ///
     /// ```no_run
     /// use netpoll_core::tls::{Identity, TlsServer};
@@ -99,7 +101,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: TlsServer) -> Self {
-        self.edge.tls = Some(tls.or_alpn([ALPN]));
+        self.edge.tls = Some(tls);
         self
     }
 

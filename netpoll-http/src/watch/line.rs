@@ -219,7 +219,7 @@ impl Lines {
             out.go_on(|out| self.json_start(out, done));
         }
         let host = head.authority_bytes();
-        if !target.is_empty() && head.minor_version != 0 && !host.is_empty() {
+        if !target.is_empty() && head.minor_version == 1 && !host.is_empty() {
             json(out, target);
             out.put(b"\",\"version\":\"HTTP/1.1\",\"host\":\"");
             json_host(out, host);
@@ -413,7 +413,11 @@ fn ipv4(out: &mut Cursor<'_>, ip: Ipv4Addr) {
 }
 
 fn version(done: &Completed<'_>) -> &'static [u8; 8] {
-    if done.request.version() == http::Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" }
+    match done.request.version() {
+        http::Version::HTTP_10 => b"HTTP/1.0",
+        http::Version::HTTP_2 => b"HTTP/2.0",
+        _ => b"HTTP/1.1",
+    }
 }
 
 /// `06/Nov/1994:08:49:37 +0000`

@@ -5,6 +5,7 @@
 //! Invariant: the handler's last callback is `closed`, once; behind a Close, of either side, no other callback comes before it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lost, Protocol};
@@ -12,7 +13,7 @@ use netpoll_core::{Bytes, Commands, Conn, ConnId, Flow, Held, Input, Instant, Lo
 use super::frame::{Frame, inflated};
 use super::guest::Visit;
 use super::settings::Times;
-use super::socket::{Phase, State, WebSocket};
+use super::socket::{Phase, State, Wait, WebSocket};
 use super::{CloseCode, Closed, Handler, Message, Settings, Violation};
 use crate::ws::close::{Close, ClosePayload};
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
@@ -24,21 +25,15 @@ pub(super) struct Connection<H> {
     state: State,
     /// The peer has said something.
     heard_at: Instant,
-    wait: Wait,
-    /// Of a message that is not complete.
-    held: Option<Box<Held>>,
-    how: Option<Box<Closed>>,
+    rare: Option<Box<Rare>>,
 }
 
-/// What the deadline is for while it is open.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// The peer's next word.
-    Word,
-    /// Any word of the peer, behind a ping.
-    Pong,
-    /// The moment in a drain at which this one is told to come back.
-    Goodbye,
+/// What few connections have at a time.
+enum Rare {
+    /// The memory of a message that is not complete.
+    Held { _held: Held },
+    /// How it has ended.
+    Ended(Closed),
 }
 
 /// The last ping of a chunk, whose payload lies where others are lent from.
@@ -46,6 +41,10 @@ struct Ping {
     bytes: [u8; CONTROL_BYTES_MAX],
     len: u8,
 }
+
+/// What of an inflated message counts as one more in the budget of a turn. With the default budget a turn inflates 256 KiB, and the message that goes beyond them;
+/// what has come in a chunk may inflate to a thousand times as much.
+const INFLATED_BYTES_PER_MESSAGE: usize = 4096;
 
 /// What an event means for the connection.
 enum Step {
@@ -69,14 +68,13 @@ impl<H: Handler> Connection<H> {
                 times: Times::of(settings),
                 phase: Phase::Open,
                 is_paused: false,
-                window_bits: deflate.map(bits),
+                window_bits: deflate.map(bits).and_then(NonZeroU8::new),
+                wait: Wait::Word,
                 role,
                 guest: None,
             },
             heard_at: Instant::ZERO,
-            wait: Wait::Word,
-            held: None,
-            how: None,
+            rare: None,
         }
     }
 
@@ -105,7 +103,7 @@ impl<H: Handler> Connection<H> {
         state: &mut State,
         limits: &Limits,
         conn: &mut Conn<'_>,
-        ping: &mut Option<Ping>,
+        (ping, messages): (&mut Option<Ping>, &mut usize),
         event: Event<'_>,
     ) -> Step {
         let message = match event {
@@ -120,7 +118,12 @@ impl<H: Handler> Connection<H> {
             Event::Binary(bytes) => Message::Binary(bytes),
             Event::Compressed { is_text, payload } => {
                 return inflated(is_text, payload, limits, |event| {
-                    Self::step(handler, state, limits, conn, ping, event)
+                    *messages += match &event {
+                        Event::Text(text) => text.len(),
+                        Event::Binary(bytes) => bytes.len(),
+                        _ => 0,
+                    } / INFLATED_BYTES_PER_MESSAGE;
+                    Self::step(handler, state, limits, conn, (ping, messages), event)
                 });
             }
             Event::Ping(payload) => {
@@ -151,13 +154,31 @@ impl<H: Handler> Connection<H> {
 
     /// Everything has been said: what is queued leaves, and then our direction ends, and the peer's is awaited: a server closes first, and a client hears it do so.
     fn end(&mut self, conn: &mut Conn<'_>, how: Closed) -> Flow {
-        self.how.get_or_insert(Box::new(how));
-        self.state.phase = Phase::Over;
+        self.has_ended(how);
+        self.handler.goodbye();
         // Nothing is read any more, and it may last until all is sent.
         self.reader.stop();
-        self.held = None;
         conn.clear_deadline();
         Flow::Linger
+    }
+
+    /// It is over, in this way if not in another one before. No message of it is completed.
+    fn has_ended(&mut self, how: Closed) {
+        self.state.phase = Phase::Over;
+        if !matches!(self.rare.as_deref(), Some(Rare::Ended(_))) {
+            self.rare = Some(Box::new(Rare::Ended(how)));
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.rare.take_if(|rare| matches!(**rare, Rare::Held { .. }));
+    }
+
+    /// Says goodbye, of which the handler does not know.
+    #[cold]
+    fn close(&mut self, conn: &mut Conn<'_>, code: CloseCode, reason: &str) {
+        self.state.close(conn, code, reason);
+        self.handler.goodbye();
     }
 
     /// Behind our Close, whose answer is not waited for.
@@ -172,13 +193,13 @@ impl<H: Handler> Connection<H> {
     #[cold]
     fn holds(&mut self, conn: &mut Conn<'_>) -> bool {
         let bytes = self.reader.gathered_bytes();
-        self.held = None;
+        self.let_go();
         if bytes == 0 {
             return true;
         }
         let mut held = conn.hold_memory();
         held.grow(bytes);
-        self.held = Some(Box::new(held));
+        self.rare = Some(Box::new(Rare::Held { _held: held }));
         if conn.is_short_of_memory() {
             conn.count_memory_overflow();
             return false;
@@ -188,7 +209,7 @@ impl<H: Handler> Connection<H> {
 
     /// The heartbeat begins, or goes on.
     fn await_word(&mut self, conn: &mut Conn<'_>) {
-        self.wait = Wait::Word;
+        self.state.wait = Wait::Word;
         let after = self.state.times.ping_after();
         match after.is_zero() {
             true => conn.clear_deadline(),
@@ -199,10 +220,10 @@ impl<H: Handler> Connection<H> {
     /// The server goes, and another one will be there. A client just goes.
     fn say_come_back(&mut self, conn: &mut Conn<'_>) {
         if self.state.role == Role::Client {
-            return self.state.close(conn, CloseCode::GOING_AWAY, "");
+            return self.close(conn, CloseCode::GOING_AWAY, "");
         }
         let retry = part_of(self.state.times.retry_within(), conn.id(), 1).as_millis();
-        self.state.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
+        self.close(conn, CloseCode::RESTART, &format!("retry={retry}"));
     }
 }
 
@@ -245,7 +266,7 @@ impl<H: Handler> Protocol for Connection<H> {
 
     fn received(&mut self, conn: &mut Conn<'_>, input: &mut Input<'_>) -> Flow {
         self.heard_at = conn.now();
-        if self.wait == Wait::Pong && self.state.phase == Phase::Open {
+        if self.state.wait == Wait::Pong && self.state.phase == Phase::Open {
             self.await_word(conn);
         }
         let (budget, mut messages) = (conn.turn_budget(), 0);
@@ -257,7 +278,8 @@ impl<H: Handler> Protocol for Connection<H> {
         while messages < budget && !self.state.is_paused && !conn.is_backed_up() {
             let Some(event) = self.reader.next(&mut chunk) else { break };
             messages += 1;
-            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, &mut ping, event);
+            let share = (&mut ping, &mut messages);
+            step = Self::step(&mut self.handler, &mut self.state, &limits, conn, share, event);
             if !matches!(step, Step::Next) {
                 break;
             }
@@ -273,8 +295,8 @@ impl<H: Handler> Protocol for Connection<H> {
             Step::Ended(how) => return self.end(conn, how),
             Step::Failed(violation) => return self.fail(conn, violation),
         }
-        if (self.held.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
-            self.state.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
+        if (self.rare.is_some() || self.reader.gathered_bytes() > 0) && !self.holds(conn) {
+            self.close(conn, CloseCode::TRY_AGAIN, "no memory is left");
             return self.end_unanswered(conn);
         }
         match () {
@@ -292,7 +314,7 @@ impl<H: Handler> Protocol for Connection<H> {
         // Not a word: it has left.
         self.state.phase = Phase::Over;
         self.reader.stop();
-        self.held = None;
+        self.let_go();
         Flow::Close
     }
 
@@ -303,7 +325,7 @@ impl<H: Handler> Protocol for Connection<H> {
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
         let (ping_after, pong_within) = (self.state.times.ping_after(), self.state.times.pong_within());
         let was_paused = self.state.is_paused;
-        match (self.state.phase, self.wait) {
+        match (self.state.phase, self.state.wait) {
             (Phase::Closing(code), _) => return self.end(conn, Closed::ByUs { code, is_answered: false }),
             (Phase::Over, _) => {}
             (Phase::Open, Wait::Goodbye) => self.say_come_back(conn),
@@ -314,15 +336,14 @@ impl<H: Handler> Protocol for Connection<H> {
             }
             (Phase::Open, Wait::Word) if conn.now().duration_since(self.heard_at) >= ping_after => {
                 self.state.send(conn, Kind::PING, b"");
-                self.wait = Wait::Pong;
+                self.state.wait = Wait::Pong;
                 conn.set_deadline(pong_within);
             }
             // The ping has not left: whether the peer takes what is in front of it is watched otherwise, see `ConnLimits::write_rate_min`.
             (Phase::Open, Wait::Pong) if conn.queued_bytes() > 0 => conn.set_deadline(pong_within),
             // Any word would have ended this wait.
             (Phase::Open, Wait::Pong) => {
-                self.how.get_or_insert(Box::new(Closed::Silent));
-                self.state.phase = Phase::Over;
+                self.has_ended(Closed::Silent);
                 return Flow::Reset;
             }
             (Phase::Open, Wait::Word) => self.await_word(conn),
@@ -335,6 +356,14 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn told(&mut self, conn: &mut Conn<'_>, message: netpoll_core::Message) -> Flow {
+        let message = match message.downcast::<Visit>() {
+            Ok(Visit(visitor)) => {
+                return self.call(conn, |handler, socket| {
+                    visitor.visit(socket, &mut |socket, message| handler.told(socket, message));
+                });
+            }
+            Err(message) => message,
+        };
         match message.downcast::<Frame>() {
             Ok(frame) => {
                 if self.state.phase == Phase::Open {
@@ -346,20 +375,14 @@ impl<H: Handler> Protocol for Connection<H> {
                     // As what others send by `Commands::send` is bounded: one to an empty queue fits.
                     if queued > 0 && queued + bytes > conn.limits().output_bytes_max {
                         conn.count_output_overflow();
-                        self.how.get_or_insert(Box::new(Closed::Lost(Lost::OutputOverflow)));
-                        self.state.phase = Phase::Over;
+                        self.has_ended(Closed::Lost(Lost::OutputOverflow));
                         return Flow::Reset;
                     }
-                    self.state.send_frame(conn, &frame, |conn, bytes| conn.send_common(bytes));
+                    self.state.send_frame(conn, &frame, |conn, wire| conn.send_common(wire.clone()));
                 }
                 conn.unchanged_flow()
             }
-            Err(message) => self.call(conn, |handler, socket| match message.downcast::<Visit>() {
-                Ok(Visit(visitor)) => {
-                    visitor.visit(socket, &mut |socket, message| handler.told(socket, message));
-                }
-                Err(message) => handler.told(socket, message),
-            }),
+            Err(message) => self.call(conn, |handler, socket| handler.told(socket, message)),
         }
     }
 
@@ -376,7 +399,7 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::NORMAL, "");
+        self.close(conn, CloseCode::NORMAL, "");
         Flow::Continue
     }
 
@@ -384,7 +407,7 @@ impl<H: Handler> Protocol for Connection<H> {
         let grace = conn.drain_grace();
         match self.state.phase {
             Phase::Open => {
-                self.wait = Wait::Goodbye;
+                self.state.wait = Wait::Goodbye;
                 // Spread, so that they do not all come back at once. Half of it is for their answers.
                 conn.set_deadline(part_of(grace / 2, conn.id(), 0));
             }
@@ -399,12 +422,15 @@ impl<H: Handler> Protocol for Connection<H> {
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        self.state.close(conn, CloseCode::GOING_AWAY, "");
+        self.close(conn, CloseCode::GOING_AWAY, "");
         self.end_unanswered(conn)
     }
 
     fn lost(&mut self, reason: Lost, commands: &mut Commands) {
-        let how = self.how.take().map_or(Closed::Lost(reason), |how| *how);
+        let how = match self.rare.take().map(|rare| *rare) {
+            Some(Rare::Ended(how)) => how,
+            Some(Rare::Held { .. }) | None => Closed::Lost(reason),
+        };
         if let Some(mut guest) = self.state.guest.take() {
             guest.closed(&how, commands);
         }
@@ -418,5 +444,5 @@ const _: () = {
     impl Handler for Nobody {
         fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
     }
-    assert!(size_of::<Connection<Nobody>>() <= 152);
+    assert!(size_of::<Connection<Nobody>>() <= 136);
 };

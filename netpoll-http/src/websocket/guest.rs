@@ -13,7 +13,8 @@ pub trait Guest: Any {
     fn closed(&mut self, how: &Closed, commands: &mut Commands);
 }
 
-/// Goes to a connection by `Commands::tell` or `Handle::tell`, and acts there in place of its handler.
+/// Goes to connections by `Commands::tell` or `tell_many`, and acts there in place of their handlers.
+#[derive(Clone)]
 pub struct Visit(pub Arc<dyn Visitor>);
 
 /// What acts.

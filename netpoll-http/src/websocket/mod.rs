@@ -145,6 +145,10 @@ pub trait Handler: 'static {
         let _ = socket;
     }
 
+    /// Either side has said goodbye, and not by [`WebSocket::close`]: what is sent from here on goes nowhere. It may come twice.
+    #[doc(hidden)]
+    fn goodbye(&mut self) {}
+
     /// The last call: it is over. `commands` are carried out when this has returned. The default does nothing.
     fn closed(&mut self, how: Closed, commands: &mut Commands) {
         let _ = (how, commands);

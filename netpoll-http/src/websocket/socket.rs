@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::num::NonZeroU8;
 
 use netpoll_core::{Bytes, Commands, Conn, ConnId};
 
@@ -13,6 +14,9 @@ use crate::ws::close::ClosePayload;
 use crate::ws::frame::{CONTROL_BYTES_MAX, Head, Kind};
 use crate::ws::{Deflater, Mask, Role};
 
+/// What [`Conn::send_common`] copies, so that no count is needed.
+const COPIED_BYTES_MAX: usize = 4096;
+
 /// How far an end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -23,6 +27,17 @@ pub(super) enum Phase {
     Over,
 }
 
+/// What the deadline is for while it is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The peer's next word.
+    Word,
+    /// Any word of the peer, behind a ping.
+    Pong,
+    /// The moment in a drain at which this one is told to come back.
+    Goodbye,
+}
+
 /// What a connection and its handler share.
 pub(super) struct State {
     pub times: Times,
@@ -30,7 +45,8 @@ pub(super) struct State {
     /// The handler wants no messages now.
     pub is_paused: bool,
     /// Of the window that we may compress with, if that was agreed on.
-    pub window_bits: Option<u8>,
+    pub window_bits: Option<NonZeroU8>,
+    pub wait: Wait,
     /// What a floor above keeps with it.
     pub guest: Option<Box<dyn Guest>>,
     /// Which side we are: what a client sends is masked.
@@ -40,7 +56,7 @@ pub(super) struct State {
 impl State {
     /// Whether a message of so many bytes may be compressed. No copy reaches further back than its start, so a short one suits any window.
     pub fn may_deflate(&self, bytes: usize) -> bool {
-        self.window_bits.is_some_and(|bits| bits >= Deflater::WINDOW_BITS || bytes <= 1 << bits)
+        self.window_bits.is_some_and(|bits| bits.get() >= Deflater::WINDOW_BITS || bytes <= 1 << bits.get())
     }
 
     /// Sends a Close, if none was, behind which nothing else leaves.
@@ -87,9 +103,9 @@ impl State {
     }
 
     /// Sends a message that is ready; the most that it takes of the queue.
-    pub fn send_frame(&self, conn: &mut Conn<'_>, frame: &Frame, send: impl FnOnce(&mut Conn<'_>, Bytes)) {
+    pub fn send_frame(&self, conn: &mut Conn<'_>, frame: &Frame, send: impl FnOnce(&mut Conn<'_>, &Bytes)) {
         match self.role {
-            Role::Server => send(conn, frame.wire(self).clone()),
+            Role::Server => send(conn, frame.wire(self)),
             Role::Client => self.send_message(conn, frame.is_text(), frame.payload()),
         }
     }
@@ -129,14 +145,18 @@ impl<'c> WebSocket<'_, 'c> {
     /// Sends a message that is ready, without a copy if it has more than 4 KiB.
     pub fn send(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.state.send_frame(self.conn, frame, |conn, bytes| conn.send_shared(bytes));
+            self.state.send_frame(self.conn, frame, |conn, wire| conn.send_shared(wire.clone()));
         }
     }
 
-    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection.
+    /// Sends a message that is ready and that somebody else bounds: it is no memory of this connection, but of a client's, which is a copy.
     pub(crate) fn send_common(&mut self, frame: &Frame) {
         if self.is_open() {
-            self.conn.send_common(frame.wire(self.state).clone());
+            self.state.send_frame(self.conn, frame, |conn, wire| match wire.len() {
+                // It would be copied in any case.
+                ..=COPIED_BYTES_MAX => conn.send(wire),
+                _ => conn.send_common(wire.clone()),
+            });
         }
     }
 

@@ -29,9 +29,11 @@ pub use chunked::{Decoded, Decoder};
 pub use error::{Violation, WireError};
 pub use framing::Framing;
 pub use headers::{HeadIndex, Known};
+#[cfg_attr(not(feature = "http2"), allow(unused_imports))]
+pub use parse::parse_framed;
 pub use parse::{Refused, parse};
 pub use reader::HeadReader;
-pub use request::{Head, Limits, Method, Progress, Scan};
+pub use request::{Head, HeadParts, Limits, Method, Progress, Scan};
 pub use response::{Connection, ContentType, InvalidHeader, Length, LengthSlot, ResponseHead};
 pub use starts::{HeadStarts, SERVER_LINE};
 pub use trailers::Trailers;

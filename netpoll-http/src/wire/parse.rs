@@ -124,6 +124,38 @@ pub fn parse_slowly<'a>(
     Ok(Progress::Done(head))
 }
 
+/// Reads a head that has come in frames of HTTP/2 and was written down as one of HTTP/1.1, which is all there is in `bytes`: the rules are the same. Whether there
+/// is a body the frames say, and where it ends, so one without a length is as good as chunked.
+///
+/// # Errors
+/// The first rule that the peer broke.
+pub fn parse_framed(
+    bytes: &[u8],
+    limits: &Limits,
+    index: &mut HeadIndex,
+    has_body: bool,
+) -> Result<(), Refused> {
+    let parsed = match parse_slowly(bytes, &mut Scan::default(), limits, index) {
+        Ok(Progress::Done(head)) if head.consumed() == bytes.len() => Ok(()),
+        // The writer ends every head, and writes nothing behind it.
+        Ok(_) => return Err(Violation::BadRequestLine.into()),
+        Err(refused @ Refused { head: Some(_), .. }) => Err(refused),
+        Err(refused) => return Err(refused),
+    };
+    let parts = *index.parts();
+    let framing = match parts.framing {
+        _ if !has_body => Framing::None,
+        Framing::None => Framing::Chunked,
+        framing => framing,
+    };
+    // The connection is others' as well: it stays, and speaks nothing else.
+    let (keep_alive, upgrade) = (true, false);
+    let minor_version = HeadParts::HTTP_2;
+    let expect_continue = parts.expect_continue && has_body;
+    index.set_parts(HeadParts { minor_version, keep_alive, expect_continue, upgrade, framing, ..parts });
+    parsed
+}
+
 pub(super) fn head_bytes_max(limits: &Limits) -> usize {
     limits.head_bytes_max.clamp(1, HEAD_BYTES_LIMIT)
 }

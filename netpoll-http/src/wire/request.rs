@@ -271,7 +271,7 @@ fn text(part: &[u8]) -> &str {
 pub struct HeadParts {
     /// The method, if it is one of the usual ones.
     pub method: Method,
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1 and the later ones.
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1 and the later ones, and [`HTTP_2`](Self::HTTP_2).
     pub minor_version: u8,
     /// Another request may follow: the version's default, as changed by Connection.
     pub keep_alive: bool,
@@ -294,6 +294,9 @@ pub struct HeadParts {
 pub(super) type Span = (u16, u16);
 
 impl HeadParts {
+    /// Stands for a minor version where a head has come in frames of HTTP/2.
+    pub const HTTP_2: u8 = 20;
+
     /// The parts of no head.
     pub(super) const NONE: HeadParts = HeadParts {
         method: Method::Other,

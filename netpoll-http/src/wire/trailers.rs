@@ -18,6 +18,22 @@ impl Trailers {
         Trailers { section }
     }
 
+    /// Those that have come in a frame of HTTP/2, whose values are no less strict than ours; `None` if they are longer than so many bytes.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub fn of_fields<'f>(
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+        bytes_max: usize,
+    ) -> Option<Trailers> {
+        let mut section = Vec::new();
+        for (name, value) in fields {
+            if section.len() + name.len() + value.len() + 4 > bytes_max {
+                return None;
+            }
+            section.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        Some(Trailers { section })
+    }
+
     /// The fields in order: name as it was sent, value without white space around it.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.section.split(|&byte| byte == b'\n').filter_map(|line| {

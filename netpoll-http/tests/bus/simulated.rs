@@ -18,11 +18,15 @@ struct World {
 
 impl World {
     fn new(url: &str, is_refused: bool) -> Self {
+        Self::with(url, is_refused, Settings::default())
+    }
+
+    fn with(url: &str, is_refused: bool, settings: Settings) -> Self {
         // What is too slow for the core is another story.
         let mut options = Options::default();
         options.limits.write_rate_min = 0;
         let bus = if url.starts_with("redis") { Bus::redis(url) } else { Bus::nats(url) };
-        let rooms = Rooms::new(Settings::default()).bus(bus.expect("a URL"));
+        let rooms = Rooms::new(settings).bus(bus.expect("a URL"));
         let bound = rooms.clone();
         let client = App::new(move |worker| {
             let rooms = bound.on(worker);
@@ -127,6 +131,42 @@ fn nats_speaks_first_and_is_answered_when_it_asks() {
 }
 
 #[test]
+fn what_nats_refuses_of_one_room_is_said_and_costs_the_others_nothing() {
+    let world = World::new("nats://192.0.2.1", false);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    for refused in [
+        "'maximum subscriptions exceeded'",
+        "'Permissions Violation for Subscription to \"netpoll.room.a\"'",
+        "'Permissions Violation for Publish to \"netpoll.room.a\"'",
+    ] {
+        world.say(server, format!("-ERR {refused}\r\n").as_bytes());
+        assert!(world.stats().is_connected, "{refused}");
+        assert_eq!(world.failure(), format!("192.0.2.1:4222: {refused}"));
+    }
+    // Without the channel of all nobody would know what is missing.
+    world.say(server, b"-ERR 'Permissions Violation for Subscription to \"netpoll.all\"'\r\n");
+    assert!(!world.stats().is_connected);
+}
+
+#[test]
+fn a_name_that_is_too_long_for_a_line_of_nats_is_not_said() {
+    let settings = Settings { name_bytes_max: 10_000, ..Settings::default() };
+    let world = World::with("nats://192.0.2.1", false, settings);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    world.rooms.publish(&" ".repeat(2000), Frame::text("long")).expect("published");
+    world.rooms.publish("short", Frame::text("hello")).expect("published");
+    world.client.run();
+    let said = world.heard(server);
+    are_in_order(&said, &["SUB netpoll.room.short ", "PUB netpoll.room.short "]);
+    assert!(said.lines().all(|line| line.len() < 4096), "the longest that a server takes by itself");
+    assert_eq!(world.stats().dropped, 1);
+}
+
+#[test]
 fn a_server_that_is_silent_is_asked_whether_it_is_there_and_given_up_if_it_does_not_answer() {
     let world = World::redis();
     let server = world.dialed().expect("a connection");
@@ -223,4 +263,52 @@ fn what_a_server_says_in_pieces_is_heard_whole() {
     let stats = other.stats();
     assert_eq!((stats.received, stats.malformed, stats.is_connected), (1, 0, true));
     assert_eq!(other.rooms.facts("a").expect("it is there").at.sequence, 2);
+}
+
+#[test]
+fn a_server_that_agrees_and_refuses_what_follows_is_tried_less_and_less_often() {
+    let world = World::redis();
+    let mut tried = [0, 0];
+    for (minute, tried) in tried.iter_mut().enumerate() {
+        for _ in 0..600 {
+            if let Some(server) = world.dialed() {
+                *tried += 1;
+                world.say(server, AGREED);
+                are_in_order(&world.heard(server), &["SUBSCRIBE", "netpoll:all"]);
+                world.say(server, b"-NOPERM no permissions to access one of the channels\r\n");
+                assert!(world.is_closed(server), "{minute}");
+            }
+            world.client.advance(Duration::from_millis(100));
+        }
+    }
+    assert!((12..=30).contains(&tried[0]) && (12..=24).contains(&tried[1]), "{tried:?}");
+    assert!(world.failure().contains("NOPERM"), "{}", world.failure());
+    // Whoever has been there for a while is tried again at once.
+    world.seconds(10);
+    let server = world.dialed().expect("a connection");
+    world.say(server, AGREED);
+    world.seconds(9);
+    world.say(server, b"-ERR\r\n");
+    world.client.advance(Duration::from_millis(101));
+    assert!(world.dialed().is_some());
+}
+
+#[test]
+fn a_server_that_asks_and_does_not_take_the_answers_is_given_up() {
+    let world = World::new("nats://192.0.2.1", false);
+    let server = world.dialed().expect("a connection");
+    world.say(server, INFO);
+    world.say(server, b"PONG\r\n");
+    assert!(world.stats().is_connected);
+    world.client.world(|sim| {
+        sim.set_window(server, 1000);
+        sim.stop_reading(server);
+    });
+    let questions = b"PING\r\n".repeat(1000);
+    let times = (0..1000).take_while(|_| {
+        world.say(server, &questions);
+        world.stats().is_connected
+    });
+    assert!(times.count() < 100, "less than 600 KB of answers");
+    assert!(world.failure().ends_with("the server takes no answers"), "{}", world.failure());
 }

@@ -576,6 +576,35 @@ fn a_long_body_that_is_compressed_lets_others_have_their_turns() {
 }
 
 #[test]
+fn who_asks_for_many_answers_at_once_that_are_compressed_gets_a_few_of_them_in_a_turn() {
+    let client = client(|| {
+        Router::new()
+            .get("/page", |_: &Request| Response::text(words(30_000)))
+            .get("/later", async |_: Request| Response::text(words(30_000)))
+            .get("/short", |_: &Request| Response::text(words(1500)))
+            .after(Compress::new().hook())
+    });
+    for (path, most) in [("page", 3), ("later", 3), ("short", 64)] {
+        for (coding, most) in [("gzip", most), ("identity", 64)] {
+            let mut connection = client.connect();
+            let request = format!("GET /{path} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: {coding}\r\n\r\n");
+            connection.put(request.repeat(20).as_bytes());
+            let mut came = 0;
+            for turn in 0..100 {
+                client.turn();
+                let now = std::iter::from_fn(|| connection.response()).count();
+                assert!(now <= most, "{now} of {path} as {coding} in turn {turn}");
+                came += now;
+            }
+            assert_eq!(came, 20, "{path} as {coding}");
+            // And is at rest again: nobody waits for it for ever.
+            client.advance(std::time::Duration::from_secs(100));
+            assert!(connection.is_closed());
+        }
+    }
+}
+
+#[test]
 fn a_body_that_comes_compressed_is_decoded_where_a_route_asks_for_it() {
     let client = client(|| {
         let text = |req: &Request| req.text().map(str::to_owned);

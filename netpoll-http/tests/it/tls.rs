@@ -1,16 +1,19 @@
 //! HTTPS: the same service behind TLS, to clients that others have written.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use netpoll_core::tls::rustls::crypto::ring;
 use netpoll_core::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use netpoll_core::tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
-use netpoll_core::tls::{Identity, TlsServer, TlsServerBuilder, roots_from_pem_file};
+use netpoll_core::tls::rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use netpoll_core::tls::{Identity, TlsClient, TlsServer, TlsServerBuilder, roots_from_pem_file};
+use netpoll_core::{Lost, Runtime};
+use netpoll_http::websocket::{Client, CloseCode, Closed, NotOpened, Opening, OwnedMessage, Socket};
 use netpoll_http::{Request, Router, Running, Server};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -226,6 +229,125 @@ fn files_that_were_renewed_are_read_again_and_files_that_are_no_good_change_noth
     get(&mut early, "/tls").unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
     assert!(tls.reload().unwrap_err().to_string().contains("a.pem"), "they are gone");
+    running.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn nobody_notices_that_certificates_are_read_again_whether_it_comes_anew_or_comes_back() {
+    let directory = std::env::temp_dir().join(format!("netpoll-https-renewed-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let [certificates, key] = ["a.pem", "a-key.pem"].map(|name| directory.join(name));
+    let put = |name: &str| {
+        std::fs::copy(pem(&format!("{name}.pem")), &certificates).unwrap();
+        std::fs::copy(pem(&format!("{name}-key.pem")), &key).unwrap();
+    };
+    put("server");
+    let tls = TlsServer::builder(Identity::from_pem_files(&certificates, &key).unwrap()).build().unwrap();
+    let (running, addr) = served(|server| server.workers(2), tls.clone());
+    let done = AtomicBool::new(false);
+    let (full, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // One client, which keeps its tickets: each is good on every worker, and behind a reload.
+                let config = trusting();
+                while !done.load(Ordering::Relaxed) {
+                    let mut stream = connect(addr, &config, b"");
+                    for _ in 0..2 {
+                        assert!(get(&mut stream, "/tls").unwrap().contains("localhost"));
+                    }
+                    let kind = stream.get_ref().conn.handshake_kind();
+                    let count = if kind == Some(HandshakeKind::Resumed) { &resumed } else { &full };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // One for each handshake of a client at least: the next waits until somebody was served since.
+        for round in 0..20 {
+            put(["renewed", "server"][round % 2]);
+            tls.reload().unwrap();
+            let before = full.load(Ordering::Relaxed) + resumed.load(Ordering::Relaxed);
+            let begin = Instant::now();
+            while full.load(Ordering::Relaxed) + resumed.load(Ordering::Relaxed) < before + 8 {
+                assert!(begin.elapsed() < PATIENCE, "nobody is served");
+                std::thread::yield_now();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
+    let (full, resumed) = (full.into_inner(), resumed.into_inner());
+    assert_eq!(full, 4, "each came anew once, and back {resumed} times in all");
+    let report = running.stop(PATIENCE).unwrap();
+    assert_eq!((report.stats.panics, report.stats.layer_failures), (0, 0));
+}
+
+#[test]
+fn who_leaves_without_a_goodbye_between_two_requests_is_no_failure_and_in_the_middle_of_one_it_is() {
+    let (running, addr) = served(|server| server, settings("server").build().unwrap());
+    for (rest, failures) in [(&b""[..], 0), (b"GET /tls HT", 1)] {
+        let mut stream = connect(addr, &trusting(), b"");
+        get(&mut stream, "/tls").unwrap();
+        stream.get_mut().write_all(rest).unwrap();
+        stream.get_ref().sock.shutdown(Shutdown::Write).unwrap();
+        let mut left = Vec::new();
+        // Reset, or closed.
+        let _ = stream.get_mut().sock.read_to_end(&mut left);
+        let begin = Instant::now();
+        while running.handle().stats().open() > 0 {
+            assert!(begin.elapsed() < PATIENCE, "it has not ended");
+            std::thread::yield_now();
+        }
+        let stats = running.handle().stats();
+        assert_eq!((stats.layer_failures, stats.failed), (failures, 0), "behind {rest:?}");
+    }
+    running.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_websocket_of_wss_is_opened_to_the_server_that_its_url_names_and_to_nobody_else() {
+    let upgrade = |req: &Request| {
+        Opening::of(req)?.accept_task(async |mut socket: Socket| {
+            while let Ok(Some(message)) = socket.recv().await {
+                if let OwnedMessage::Text(text) = message {
+                    socket.send(text).await?;
+                }
+            }
+            Ok(())
+        })
+    };
+    let running = Server::bind("127.0.0.1:0")
+        .unwrap()
+        .workers(1)
+        .tls(settings("server").build().unwrap())
+        .app(move |_| Router::new().get("/echo", upgrade))
+        .start()
+        .unwrap();
+    let addr = running.addr().to_string();
+    let client = |host: &str| {
+        let tls = TlsClient::builder(roots_from_pem_file(pem("ca.pem")).unwrap()).build().unwrap();
+        Client::new(&format!("wss://{host}/echo")).unwrap().target(&*addr).tls(tls)
+    };
+    let (named, port) = (client("localhost"), client("localhost:8443"));
+    let (stranger, address) = (client("example.org"), client("[::1]:8443"));
+    let bare = Client::new(&format!("wss://{addr}/echo")).unwrap();
+    Runtime::builder()
+        .block_on(async move {
+            for client in [named, port] {
+                let mut socket = client.connect().await.expect("it is opened");
+                socket.send("hello").await.expect("it is open");
+                assert_eq!(socket.recv().await.unwrap(), Some(OwnedMessage::Text("hello".to_owned())));
+                socket.close(CloseCode::NORMAL, "");
+                assert!(matches!(*socket.ended().await, Closed::ByUs { is_answered: true, .. }));
+            }
+            for client in [stranger, address] {
+                let error = client.connect().await.expect_err("it is somebody else");
+                assert!(matches!(error, NotOpened::Lost(Lost::LayerFailed(_))), "{error}");
+            }
+            let error = bare.connect().await.expect_err("it trusts nobody");
+            assert!(error.to_string().contains("Client::tls"), "{error}");
+        })
+        .unwrap();
     running.stop(PATIENCE).unwrap();
 }
 

@@ -437,6 +437,29 @@ fn what_is_agreed_to_be_compressed_is_where_it_becomes_shorter_and_a_bomb_is_ref
 }
 
 #[test]
+fn messages_that_are_long_when_they_are_inflated_take_as_many_turns_as_long_ones() {
+    let client = client_with(Settings { compression: true, ..Settings::default() });
+    let mut connection = open_with(&client, "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let bomb = deflated_zeros(1_000_000);
+    connection.put(&frame(0xc2, &bomb).repeat(10));
+    logged();
+    let mut came = 0;
+    for turn in 0..100 {
+        client.turn();
+        let now = logged().iter().filter(|line| line.ends_with(" bytes")).count();
+        assert!(now <= 2, "{now} in turn {turn}");
+        came += now;
+    }
+    assert_eq!(came, 10);
+    // Those that stay short are messages like any others.
+    connection.put(&frame(0xc2, &deflated_zeros(100)).repeat(50));
+    while logged().is_empty() {
+        client.turn();
+    }
+    assert_eq!(frames(&connection.received()).len(), 10 + 50);
+}
+
+#[test]
 fn who_wants_a_smaller_window_than_ours_is_sent_messages_as_they_are_and_may_compress_its_own() {
     let client = client_with(Settings { compression: true, ..Settings::default() });
     let fields = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n";

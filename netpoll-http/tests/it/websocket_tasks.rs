@@ -17,6 +17,7 @@ thread_local! {
     static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     static GO: RefCell<Option<std::rc::Rc<Notify>>> = const { RefCell::new(None) };
     static SENT: Cell<usize> = const { Cell::new(0) };
+    static POLLS: Cell<usize> = const { Cell::new(0) };
 }
 
 fn log(line: impl Into<String>) {
@@ -95,6 +96,21 @@ async fn told(mut socket: Socket) -> io::Result<()> {
                 }
                 socket.send(format!("{given_up} given up")).await?;
             }
+            "late" => {
+                go().notified().await;
+                log(format!("{}", socket.is_open()));
+                log(format!("{:?}", socket.send("late").await.map_err(|error| error.kind())));
+            }
+            "crowd" => {
+                for _ in 0..1000 {
+                    let sender = socket.sender();
+                    spawn_local(async move {
+                        counted(sender.send([b'x'; 1024].as_slice())).await.expect("it is open");
+                        SENT.set(SENT.get() + 1);
+                    })
+                    .detach();
+                }
+            }
             "senders" => {
                 for number in 0..5 {
                     let sender = socket.sender();
@@ -119,6 +135,7 @@ fn client_with(settings: Settings) -> TestClient {
     logged();
     GO.take();
     SENT.set(0);
+    POLLS.set(0);
     let open = move |req: &Request| Opening::of(req)?.settings(settings).accept_task(told);
     App::new(move |_| Router::new().get("/", open)).test()
 }
@@ -340,6 +357,54 @@ fn other_tasks_send_as_well_and_do_not_keep_it_open() {
     go().notify_all();
     client.run();
     assert_eq!(logged(), vec!["Err(BrokenPipe)"; 5]);
+}
+
+#[test]
+fn who_sends_behind_a_goodbye_hears_that_it_is_not_sent_though_the_end_takes_its_time() {
+    for how in ["the peer's", "the peer breaks a rule", "a drain"] {
+        let client = client();
+        let mut connection = open(&client);
+        assert_eq!(say(&mut connection, "late"), []);
+        match how {
+            "the peer's" => connection.send(&close(1000, "")),
+            "the peer breaks a rule" => connection.send(&frame(0x83, b"")),
+            _ => {
+                client.begin_drain(Duration::from_secs(30));
+            }
+        }
+        let mut came = frames(&connection.received());
+        while came.is_empty() {
+            client.advance(Duration::from_millis(100));
+            came = frames(&connection.received());
+        }
+        assert_eq!(came[0].0, 0x88, "the goodbye");
+        let_go(&client);
+        assert_eq!(logged(), ["false", "Err(BrokenPipe)"], "{how}");
+    }
+}
+
+/// Counts polls.
+async fn counted<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        POLLS.set(POLLS.get() + 1);
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[test]
+fn of_many_that_wait_to_send_those_are_woken_for_whom_there_is_room() {
+    let client = client();
+    let mut connection = open(&client);
+    connection.stop_reading();
+    connection.send(&frame(0x81, b"crowd"));
+    let waiting = 1000 - SENT.get();
+    assert!(waiting > 600, "{waiting} wait");
+    connection.start_reading();
+    client.run();
+    assert_eq!((SENT.get(), frames(&connection.received()).len()), (1000, 1000));
+    assert!(POLLS.get() < 3000, "{} polls", POLLS.get());
 }
 
 #[test]

@@ -221,6 +221,31 @@ fn a_drain_ends_the_stream_behind_what_is_queued() {
 }
 
 #[test]
+fn a_drain_ends_a_stream_of_who_never_rests() {
+    let endless = |_: &Request<'_>| {
+        Events::run(async |client| {
+            let event = Event::data("x".repeat(100_000));
+            for _ in 0..100_000 {
+                client.send(event.clone()).await?;
+            }
+            Ok::<(), Box<dyn std::error::Error>>(())
+        })
+    };
+    let client = App::new(move |_| Router::new().get("/events", endless)).test();
+    let mut connection = client.connect();
+    connection.put(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..20 {
+        client.turn();
+    }
+    assert!(connection.received().len() > 1_000_000);
+    client.world(|sim| sim.begin_drain(Duration::from_secs(60)));
+    for _ in 0..100 {
+        client.turn();
+    }
+    assert!(connection.received().ends_with(b"\r\n0\r\n\r\n"), "what was queued, and an end");
+}
+
+#[test]
 fn a_client_that_leaves_closes_the_channel_and_ends_its_task() {
     thread_local!(static DROPPED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) });
     struct Dropped(u32);

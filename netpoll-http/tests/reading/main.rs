@@ -10,6 +10,7 @@ mod chance;
 #[path = "../conformance/conforms.rs"]
 mod conforms;
 mod events;
+mod gigabytes;
 mod multipart;
 mod sinks;
 mod sockets;

@@ -49,6 +49,30 @@ fn what_is_published_while_more_is_missed_than_may_wait_in_a_socket_comes_behind
 }
 
 #[test]
+fn who_comes_back_again_and_again_holds_up_nobody() {
+    for members_per_turn in [1, 3, 256] {
+        let settings = Settings { queued_bytes_max: 10_000, members_per_turn, ..Settings::default() };
+        let (rooms, client) = site(settings);
+        publish_long(&rooms, "a", 1..=100);
+        let at = position(&rooms, "a", 0);
+        let (mut quiet, mut restless) = (member(&client, "a"), [open(&client), open(&client)]);
+        let mut got = 0;
+        for number in 101..=130 {
+            publish_long(&rooms, "a", [number]);
+            for _ in 0..10 {
+                for connection in &mut restless {
+                    connection.put(&text(&format!("resume a {at}")));
+                }
+                client.turn();
+                got += restless.iter_mut().map(|connection| connection.received().len()).sum::<usize>();
+            }
+            assert_eq!(shortened(heard(&mut quiet)), numbers([number]), "{members_per_turn} in a turn");
+        }
+        assert!(got > 30 * 10_000, "they get {got} bytes meanwhile");
+    }
+}
+
+#[test]
 fn who_has_missed_more_than_the_room_remembers_is_told_how_much() {
     let (rooms, client) = site(Settings { history_messages: 3, ..Settings::default() });
     publish(&rooms, "a", 1..=10);
@@ -171,6 +195,27 @@ fn a_session_that_does_not_come_back_in_time_has_left() {
     assert_eq!((rooms.present("a").len(), rooms.stats().sessions), (0, 0));
     let mut phone = at_worker(&client, 1);
     assert_eq!(says(&mut phone, "I am alice phone"), "> back:");
+}
+
+#[test]
+fn a_session_that_comes_and_goes_waits_once() {
+    let (rooms, client, seen) = seen(Settings::default());
+    for round in 0..100 {
+        let mut phone = at_worker(&client, round % 2);
+        says(&mut phone, "I am alice phone");
+        if round == 0 {
+            says(&mut phone, "join a");
+        }
+        phone.close();
+        client.advance(Duration::from_millis(100));
+    }
+    let before = client.stats().timers_fired;
+    client.advance(Duration::from_secs(57));
+    assert_eq!((rooms.stats().lingering, taken(&seen)), (1, vec!["+alice a".to_owned()]));
+    client.advance(Duration::from_secs(4));
+    assert_eq!((rooms.stats().lingering, taken(&seen)), (0, vec!["-alice a".to_owned()]));
+    let fired = client.stats().timers_fired - before;
+    assert!(fired < 10, "{fired} timers");
 }
 
 #[test]
@@ -315,4 +360,28 @@ fn in_a_drain_nobody_is_said_to_leave() {
     client.advance(Duration::from_secs(10));
     assert_eq!(client.open(), 0);
     assert_eq!(taken(&seen), ["+alice a"]);
+}
+
+#[test]
+fn a_program_that_panics_when_it_is_asked_where_somebody_was_leaves_nobody_behind() {
+    let (rooms, client, seen) = seen(Settings::default());
+    for worker in [0, 1] {
+        let mut phone = at_worker(&client, 0);
+        says(&mut phone, "I am alice phone");
+        says(&mut phone, "join a");
+        says(&mut phone, "join b");
+        phone.close();
+        client.run();
+        assert_eq!(rooms.stats().lingering, 1);
+        let mut back = at_worker(&client, worker);
+        back.send(&text("I am alice phone trouble"));
+        client.run();
+        assert!(back.is_closed(), "it was reset");
+        client.advance(Duration::from_secs(61));
+        assert_eq!((rooms.present("a").len(), rooms.present("b").len()), (0, 0));
+        assert_eq!((rooms.stats().sessions, rooms.stats().lingering), (0, 0));
+    }
+    assert_eq!(taken(&seen).len(), 8);
+    client.advance(Duration::from_secs(600));
+    assert_eq!(rooms.stats().rooms, 0);
 }

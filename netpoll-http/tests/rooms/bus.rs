@@ -297,6 +297,49 @@ fn a_room_is_subscribed_to_as_long_as_it_is_there() {
 }
 
 #[test]
+fn rooms_that_come_and_go_while_there_is_no_engine_leave_nothing() {
+    let settings = Settings { history_time: Duration::from_secs(1), ..Settings::default() };
+    let mut process = Process::new(settings, bus::Settings::default());
+    for is_new in [true, false] {
+        for round in 0..10 {
+            for number in 0..20 {
+                process.publish(&format!("{round} {number}"), "hello");
+            }
+            assert_eq!(process.stats().channels, 20);
+            process.client.advance(Duration::from_secs(3));
+            assert_eq!((process.rooms.stats().rooms, process.stats().channels), (0, 0));
+        }
+        if is_new {
+            process.publish("old", "hello");
+            process.connect();
+            carry(std::slice::from_mut(&mut process), || 0);
+            assert_eq!(process.channels.len(), 2);
+            process.disconnect();
+            process.client.advance(Duration::from_secs(3));
+        }
+    }
+    process.publish("a", "hello");
+    process.connect();
+    carry(std::slice::from_mut(&mut process), || 0);
+    let channels: Vec<_> = process.channels.iter().map(Channel::to_string).collect();
+    assert_eq!(channels, ["netpoll:all", "netpoll:room:a"]);
+}
+
+#[test]
+fn a_message_that_no_queue_holds_pushes_no_other_out_of_it() {
+    let bus_settings = bus::Settings { queue_bytes: 1000, ..bus::Settings::default() };
+    let mut all = two(Settings::default(), bus_settings);
+    let mut member = member(&all[0].client, "a");
+    settle(&mut all);
+    all[1].publish("a", "1");
+    all[1].publish("a", &"x".repeat(1000));
+    all[1].publish("a", "3");
+    assert_eq!((all[1].stats().queued, all[1].stats().dropped), (2, 1));
+    settle(&mut all);
+    assert_eq!(heard(&mut member), ["1", "> gap 1..2", "3"]);
+}
+
+#[test]
 fn what_is_nothing_that_a_process_says_changes_nothing() {
     let all = two(Settings::default(), bus::Settings::default());
     let mut member = member(&all[0].client, "a");

@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use netpoll_core::sim::Options;
-use netpoll_http::rooms::{ParsePositionError, Position, Rooms, Settings};
+use netpoll_http::rooms::{Behind, ParsePositionError, Position, Rooms, Settings};
 use netpoll_http::websocket::Frame;
 
-use crate::{heard, member, open, publish, publish_long, says, site, world};
+use crate::{heard, long, member, open, publish, publish_long, says, site, world};
 
 #[test]
 fn a_room_that_nobody_is_in_goes_when_what_it_remembers_is_old() {
@@ -88,6 +88,99 @@ fn what_rooms_remember_is_bounded_for_each_and_for_all() {
     assert_eq!(rooms.stats().bytes, sum);
     client.advance(Duration::from_secs(301));
     assert_eq!(rooms.stats().bytes, rooms.facts("0").expect("somebody is in it").bytes);
+}
+
+#[test]
+fn what_is_kept_by_its_key_counts_among_the_bytes_of_a_room() {
+    let settings = Settings {
+        behind: Behind::Newest,
+        history_messages: 4,
+        history_bytes: 50_000,
+        ..Settings::default()
+    };
+    let (rooms, _client) = site(settings);
+    for number in 0..100 {
+        rooms.publish_keyed("a", &format!("small {number}"), Frame::text("x"));
+    }
+    for number in 0..60 {
+        rooms.publish_keyed("a", &format!("large {number}"), Frame::text(long(number)));
+        let facts = rooms.facts("a").expect("there");
+        assert!(facts.bytes <= 50_000 && facts.messages > 0, "{facts:?}");
+    }
+    assert_eq!(rooms.facts("a").map(|facts| (facts.bytes, facts.messages)), Some((13 * 3812, 13)));
+}
+
+#[test]
+fn keys_count_among_the_bytes_of_a_room() {
+    let settings = Settings {
+        behind: Behind::Newest,
+        history_messages: 4,
+        history_bytes: 50_000,
+        name_bytes_max: 10_000,
+        ..Settings::default()
+    };
+    let (rooms, _client) = site(settings);
+    for number in 0..100 {
+        rooms.publish_keyed("a", &format!("{number:010000}"), Frame::text("x"));
+        let facts = rooms.facts("a").expect("there");
+        assert!(facts.messages <= 4, "{facts:?}");
+    }
+}
+
+#[test]
+fn what_is_old_goes_though_somebody_is_in_the_room() {
+    let (rooms, client) = site(Settings::default());
+    let mut one = member(&client, "a");
+    publish(&rooms, "a", 1..=10);
+    client.advance(Duration::from_secs(200));
+    publish(&rooms, "a", [11]);
+    let messages = || rooms.facts("a").expect("somebody is in it").messages;
+    client.advance(Duration::from_secs(99));
+    assert_eq!(messages(), 11);
+    client.advance(Duration::from_secs(2));
+    assert_eq!(messages(), 1);
+    client.advance(Duration::from_secs(200));
+    assert_eq!((messages(), rooms.stats().bytes, rooms.stats().rooms), (0, 0, 1));
+    assert_eq!(heard(&mut one).len(), 11);
+    publish(&rooms, "a", [12]);
+    client.run();
+    assert_eq!(heard(&mut one), ["12"]);
+}
+
+#[test]
+fn a_room_that_is_used_again_and_again_goes_in_time_behind_the_last() {
+    let (rooms, client) = site(Settings::default());
+    publish(&rooms, "a", [1]);
+    client.advance(Duration::from_secs(10));
+    publish(&rooms, "a", [2]);
+    client.advance(Duration::from_secs(280));
+    publish(&rooms, "b", [1]);
+    client.advance(Duration::from_secs(21));
+    assert_eq!((rooms.facts("a"), rooms.stats().rooms), (None, 1), "b is younger, and a waits for nobody");
+}
+
+#[test]
+fn rooms_that_remember_nothing_make_room_for_others() {
+    let (rooms, client) = site(Settings { rooms_max: 100, ..Settings::default() });
+    let (mut restless, mut other) = (open(&client), member(&client, "used"));
+    publish(&rooms, "said", [1]);
+    for number in 0..1000 {
+        assert_eq!(says(&mut restless, &format!("join {number}")), "> at 0");
+        assert_eq!(says(&mut restless, &format!("leave {number}")), "> left true");
+    }
+    assert!(rooms.stats().rooms <= 100);
+    assert_eq!(says(&mut other, "join more"), "> at 0");
+    assert_eq!(rooms.facts("said").map(|facts| facts.messages), Some(1), "it remembers something");
+    assert_eq!(rooms.members("used"), 1);
+}
+
+#[test]
+fn no_name_is_longer_than_a_bus_can_say_it() {
+    let (rooms, client) = site(Settings { name_bytes_max: 1 << 20, ..Settings::default() });
+    let mut one = open(&client);
+    assert_eq!(says(&mut one, &format!("join {}", "x".repeat(65_535))), "> the name is too long");
+    assert_eq!(says(&mut one, &format!("join {}", "x".repeat(65_534))), "> at 0");
+    assert_eq!(rooms.publish_keyed("a", &"x".repeat(65_535), Frame::text("x")), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netpoll_core::sim::Options;
 use netpoll_http::rooms::{Rooms, Settings};
-use netpoll_http::websocket::{CloseCode, Frame, Handler, Message, WebSocket};
+use netpoll_http::websocket::{Client, CloseCode, Frame, Handler, Message, WebSocket};
 use netpoll_http::{App, Request, Router};
 
 use crate::ws_bytes::{HANDSHAKE, close, frames, text};
@@ -349,4 +349,82 @@ fn in_a_drain_messages_are_brought_until_each_is_told_to_come_back() {
     told.dedup();
     assert!(told.len() > 5 && told.iter().all(Option::is_some), "spread: {told:?}");
     assert_eq!((client.open(), rooms.members("a")), (0, 0));
+}
+
+#[test]
+fn who_comes_and_goes_all_the_time_takes_no_turn_from_the_others() {
+    let (rooms, client) = site(Settings { members_per_turn: 10, ..Settings::default() });
+    publish(&rooms, "a", [1]);
+    let mut quiet = member(&client, "a");
+    let mut restless = open(&client);
+    restless.put(&[text("last a 1"), text("leave a")].concat().repeat(2000));
+    for number in 2..12 {
+        publish(&rooms, "a", [number]);
+        for _ in 0..3 {
+            client.turn();
+        }
+        assert_eq!(heard(&mut quiet), numbers([number]));
+    }
+    assert!(restless.received().len() > 1000, "it comes and goes all the while");
+}
+
+/// Opens a WebSocket elsewhere, which is in the room as well.
+struct Gateway(Rooms);
+
+impl Handler for Gateway {
+    fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
+        let there = Client::new("ws://192.0.2.1/").expect("a URL");
+        there.dial(socket.commands(), There(self.0.clone())).expect("it has no layer");
+    }
+
+    fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
+}
+
+struct There(Rooms);
+
+impl Handler for There {
+    fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
+        self.0.join(socket, "a").expect("there are few rooms");
+    }
+
+    fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
+}
+
+#[test]
+fn a_member_that_is_a_client_sends_what_it_gets_masked() {
+    let rooms = Rooms::new(Settings::default());
+    let bound = rooms.clone();
+    let client = App::new(move |worker| {
+        let rooms = bound.on(worker);
+        Router::new().websocket("/", move |_: &Request| Gateway(rooms.clone()))
+    })
+    .test();
+    let _gateway = open(&client);
+    client.run();
+    let (there, _) = client.world(|sim| sim.take_dialed().pop()).expect("it has dialed");
+    let asked = String::from_utf8(client.world(|sim| sim.take_received(there))).expect("a head");
+    let key =
+        asked.split_once("Sec-WebSocket-Key: ").and_then(|(_, rest)| rest.split_once('\r')).expect("a key").0;
+    // What the right accept is, a server knows.
+    let mut server = client.connect();
+    let lines = HANDSHAKE.lines().map(|line| match line.starts_with("Sec-WebSocket-Key") {
+        true => format!("Sec-WebSocket-Key: {key}\r\n"),
+        false => format!("{line}\r\n"),
+    });
+    server.send(format!("{}\r\n", lines.collect::<String>()).as_bytes());
+    let answer = server.response().expect("a 101");
+    let accept = answer.header("sec-websocket-accept").expect("it is there");
+    let answer = format!(
+        "HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    client.world(|sim| sim.send(there, answer.as_bytes()));
+    client.run();
+    assert_eq!(rooms.members("a"), 1);
+    rooms.publish("a", Frame::text("hello"));
+    client.run();
+    let said = client.world(|sim| sim.take_received(there));
+    let [0x81, 0x85, k0, k1, k2, k3, masked @ ..] = &said[..] else { panic!("{said:x?}") };
+    let said: Vec<u8> =
+        masked.iter().zip([k0, k1, k2, k3].into_iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    assert_eq!(said, b"hello");
 }

@@ -1,11 +1,14 @@
 //! Members that read slowly, or not at all.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use netpoll_core::Message as Told;
 use netpoll_core::sim::Options;
 use netpoll_http::rooms::{Behind, Rooms, Settings};
-use netpoll_http::websocket::Frame;
-use netpoll_http::{TestClient, TestConnection};
+use netpoll_http::websocket::{Frame, Handler, Message, WebSocket};
+use netpoll_http::{App, Request, Router, TestClient, TestConnection};
 
 use crate::{heard, member, numbers, publish_long, shortened, world};
 
@@ -211,4 +214,59 @@ fn what_a_program_says_of_gaps_does_not_pile_up_where_nobody_reads() {
     assert!(held < 50_000, "{held} bytes wait");
     let all = catches_up(&client, &mut slow);
     assert_eq!(account(&all, 10_000).0.len(), 0);
+}
+
+/// Says that it lags, in the room itself, each time that it hears of a gap.
+struct Plaintive(Rooms, Arc<AtomicUsize>);
+
+impl Handler for Plaintive {
+    fn opened(&mut self, socket: &mut WebSocket<'_, '_>) {
+        self.0.join(socket, "a").expect("there are few rooms");
+    }
+
+    fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
+
+    fn told(&mut self, _socket: &mut WebSocket<'_, '_>, _gap: Told) {
+        let times = self.1.fetch_add(1, Ordering::Relaxed);
+        assert!(times < 100_000, "it has no end");
+        self.0.publish_keyed("a", "lags", Frame::text(times.to_string()));
+    }
+}
+
+#[test]
+fn who_answers_a_gap_with_what_makes_another_one_does_so_a_turn_at_a_time() {
+    let settings = Settings { behind: Behind::Newest, ..SETTINGS };
+    let (rooms, told) = (Rooms::new(settings), Arc::new(AtomicUsize::new(0)));
+    let (bound, counted) = (rooms.clone(), Arc::clone(&told));
+    let client = App::new(move |worker| {
+        let (rooms, told) = (bound.on(worker), Arc::clone(&counted));
+        Router::new()
+            .websocket("/", move |_: &Request| Plaintive(rooms.clone(), Arc::clone(&told)))
+            .get("/plain", |_: &Request| "plain")
+    })
+    .test_with({
+        let mut options = Options::default();
+        options.limits.write_rate_min = 0;
+        options
+    });
+    let (mut slow, mut other) = (crate::open(&client), client.connect());
+    slow.set_window(45_000);
+    slow.stop_reading();
+    for number in 0..100 {
+        rooms.publish_keyed("a", "lags", Frame::text(crate::long(number)));
+        client.turn();
+    }
+    // Each of its complaints supersedes the one that it would get next.
+    slow.start_reading();
+    slow.set_window(1 << 20);
+    rooms.publish_keyed("a", "lags", Frame::text("once more"));
+    for _ in 0..100 {
+        other.put(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\n");
+        for _ in 0..3 {
+            client.turn();
+        }
+        assert!(other.response().is_some(), "others are served meanwhile");
+    }
+    let told = told.load(Ordering::Relaxed);
+    assert!((100..30_000).contains(&told), "{told} times");
 }

@@ -10,7 +10,7 @@ use netpoll_http::websocket::Frame;
 use netpoll_http::{Request, Router, Running, Server};
 
 use crate::Member;
-use crate::chance::Watchdog;
+use crate::chance::{Chance, Watchdog};
 use crate::ws_bytes::{HANDSHAKE, text};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,6 +107,51 @@ fn members_on_all_workers_get_what_several_threads_publish_in_one_order() {
         assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
     }
     assert_eq!((rooms.stats().gaps, rooms.stats().dropped), (0, 0));
+    server.stop(Duration::from_secs(5)).expect("it ends");
+}
+
+#[test]
+fn persons_that_come_and_go_on_all_workers_at_once_leave_nothing_behind() {
+    const THREADS: u64 = 4;
+    let _watchdog = Watchdog::new(PATIENCE, || "somebody is there for ever".to_owned());
+    // There is room for few, so that they go all the time.
+    let rooms = Rooms::new(Settings {
+        rooms_max: 12,
+        linger: Duration::from_millis(20),
+        history_time: Duration::from_millis(50),
+        ..Settings::default()
+    });
+    let server = serve(&rooms, 2);
+    thread::scope(|scope| {
+        for seed in 0..THREADS {
+            let (rooms, server) = (&rooms, &server);
+            scope.spawn(move || {
+                let mut chance = Chance::new(seed);
+                for _ in 0..250 {
+                    let mut client = Client::new(server);
+                    let (who, device) = (chance.below(3), chance.below(2));
+                    client.say(&format!("I am person{who} {device}"));
+                    for _ in 0..chance.below(12) {
+                        let room = chance.below(20);
+                        match chance.below(5) {
+                            0 => client.say(&format!("leave {room}")),
+                            1 => drop(rooms.publish(&room.to_string(), Frame::text("hello"))),
+                            2 => client.say(&format!("last {room} 3")),
+                            _ => client.say(&format!("join {room}")),
+                        }
+                    }
+                    if chance.below(2) == 0 {
+                        client.say("bye 1001");
+                        client.hear();
+                    }
+                }
+            });
+        }
+    });
+    while rooms.stats().sessions > 0 || rooms.stats().rooms > 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(rooms.stats().bytes, 0);
     server.stop(Duration::from_secs(5)).expect("it ends");
 }
 

@@ -276,6 +276,7 @@ pub trait Callbacks {
     fn outgoing(&mut self, conn: &mut Conn<'_>, bytes: Bytes) -> Flow;
     fn told(&mut self, conn: &mut Conn<'_>, message: Message) -> Flow;
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow;
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant>;
 }
 
 impl<P: Protocol> Callbacks for P {
@@ -305,6 +306,10 @@ impl<P: Protocol> Callbacks for P {
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {
         Protocol::finishing(self, conn)
+    }
+
+    fn idle_since(&mut self, conn: &mut Conn<'_>) -> Option<Instant> {
+        Protocol::idle_since(self, conn)
     }
 }
 
@@ -408,6 +413,18 @@ impl Upper<'_> {
             rare.failure = Some(why);
             conn.cx.agenda.stats.layer_failures += 1;
         }
+    }
+
+    /// Whether nothing is under way: it is open, nothing waits to be offered to it or to leave, and its protocol says so
+    /// ([`Protocol::idle_since`](crate::Protocol::idle_since)). An end at such a moment cuts nothing off, whoever has not said goodbye.
+    #[must_use]
+    pub fn is_idle(&mut self, conn: &mut Conn<'_>) -> bool {
+        let Self { protocol, state } = self;
+        if !state.is_live() || state.has(UPPER_PAUSED) || state.keeps() || state.waiting_bytes(conn) > 0 {
+            return false;
+        }
+        let mut veil = Veil::draw(conn, state);
+        protocol.idle_since(&mut veil.conn()).is_some()
     }
 
     /// Whether it would take more now. No while it pauses, has given way to others or has used up its turn, is backed up, or

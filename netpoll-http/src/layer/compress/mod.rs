@@ -56,7 +56,7 @@ use crate::wire::framing;
 ///
 /// # Cost
 ///
-/// Routes without it pay nothing. A body of up to [`inline_bytes_max`](Self::inline_bytes_max) is compressed at once and has its `Content-Length`; a longer one, and each stream, as it
+/// Routes without it pay nothing. A body of up to [`inline_bytes_max`](Self::inline_bytes_max) is compressed at once and has its `Content-Length`, 64 KiB of a connection in a turn or a few more; a longer one, and each stream, as it
 /// leaves, chunked, 32 KiB of it in a turn or a few more at most. What a stream has written before it waits leaves with a flush, so that events are not held back. A
 /// coder takes 0.3 MiB (gzip) or up to 2.3 MiB (zstd, br); a worker keeps a few and has one for each compressed stream in flight, of which there are
 /// [`streams_max`](Self::streams_max) at most.

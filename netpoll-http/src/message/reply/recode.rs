@@ -82,6 +82,7 @@ pub(super) fn recoded(
         Source::Bytes(bytes) if at_once => {
             if recode.append(coding, &bytes, out) {
                 mark(parts, coding);
+                *rest = Rest::Coded(bytes.len());
                 return Length::Known((out.len() - start) as u64);
             }
             out.truncate(start);

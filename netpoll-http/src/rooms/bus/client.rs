@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first wait before it is tried again; each further one is twice as long. A random part of up to half of it is left out, so that not all processes come at once.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A connection that has lasted for so long was a good one, and the next is tried after the first wait again. Servers that agree on how to speak may refuse what is
+/// said then.
+const GOOD_AFTER: Duration = BACKOFF_MAX;
 /// A server that has said nothing for so long is asked whether it is there.
 const PING_AFTER: Duration = Duration::from_secs(5);
 /// One that has not said anything for so long is gone.
@@ -35,6 +38,8 @@ const SILENT_MAX: Duration = Duration::from_secs(15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Orders that leave together.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Answers that wait for a server to take them.
+const ANSWERS_BYTES_MAX: usize = 128 * 1024;
 
 /// How a server is spoken with, as bytes: of one connection.
 pub trait Speech: Sized + 'static {
@@ -53,6 +58,12 @@ pub enum Heard<'a> {
     /// It takes orders from now on.
     Agreed,
     Message(&'a [u8]),
+    /// It has not done what it was told for one room, and why.
+    #[cfg_attr(
+        not(feature = "rooms-nats"),
+        expect(dead_code, reason = "Redis does not say what an error is about")
+    )]
+    Refused(&'a [u8]),
     Nothing,
 }
 
@@ -93,7 +104,9 @@ impl<S: Speech> Engine for Client<S> {
 async fn keep<S: Speech>(url: Url, line: Line) {
     let mut backoff = BACKOFF_FIRST;
     while !line.is_over() {
+        let place = format!("{}:{}", url.host, url.port);
         let talk = Talk {
+            place: &place,
             speech: RefCell::new(S::new(&url, line.message_bytes_max())),
             line: line.clone(),
             answers: RefCell::new(Vec::new()),
@@ -103,8 +116,8 @@ async fn keep<S: Speech>(url: Url, line: Line) {
             pinged_at: Cell::new(now()),
         };
         let Err(Fault(why)) = talk.go(&url).await else { return };
-        line.disconnected(&format!("{}:{}: {why}", url.host, url.port));
-        if talk.has_agreed.get() {
+        line.disconnected(&format!("{place}: {why}"));
+        if talk.has_agreed.get() && now().duration_since(talk.begun_at) >= GOOD_AFTER {
             backoff = BACKOFF_FIRST;
         }
         let shorter = u64::from_be_bytes(unique_8()) % (backoff.as_millis() as u64 / 2 + 1);
@@ -114,7 +127,9 @@ async fn keep<S: Speech>(url: Url, line: Line) {
 }
 
 /// What is said over one connection.
-struct Talk<S> {
+struct Talk<'p, S> {
+    /// Where the server is.
+    place: &'p str,
     speech: RefCell<S>,
     line: Line,
     /// What the server is to be answered.
@@ -125,7 +140,7 @@ struct Talk<S> {
     pinged_at: Cell<Instant>,
 }
 
-impl<S: Speech> Talk<S> {
+impl<S: Speech> Talk<'_, S> {
     /// Until the connection breaks, or the rooms are gone.
     async fn go(&self, url: &Url) -> Result<(), Fault> {
         let options = ConnectOptions::default().timeout(CONNECT_TIMEOUT);
@@ -177,6 +192,9 @@ impl<S: Speech> Talk<S> {
         while used < input.len() {
             let mut answers = self.answers.borrow_mut();
             let heard = self.speech.borrow_mut().hear(&input[used..], &mut answers)?;
+            if answers.len() > ANSWERS_BYTES_MAX {
+                return Err("the server takes no answers".into());
+            }
             drop(answers);
             let Some((bytes, heard)) = heard else { break };
             match heard {
@@ -185,6 +203,9 @@ impl<S: Speech> Talk<S> {
                     self.line.connected();
                 }
                 Heard::Message(payload) => self.line.received(payload),
+                Heard::Refused(why) => {
+                    self.line.failed(&format!("{}: {}", self.place, String::from_utf8_lossy(why)));
+                }
                 Heard::Nothing => {}
             }
             used += bytes;

@@ -77,6 +77,14 @@ impl Line {
         *lock(&bus.last_failure) = Some(Arc::from(why));
     }
 
+    /// Something is not as it should be, but there is a connection.
+    #[cfg(any(feature = "rooms-nats", feature = "rooms-redis"))]
+    pub(super) fn failed(&self, why: &str) {
+        if let Some(bus) = self.shared().as_ref().and_then(|shared| shared.ours()) {
+            *lock(&bus.last_failure) = Some(Arc::from(why));
+        }
+    }
+
     /// Something that was published on a channel that is subscribed to has come.
     pub fn received(&self, payload: &[u8]) {
         if let Some(shared) = self.shared() {

@@ -133,7 +133,7 @@ pub struct Stats {
     pub missing: u64,
     /// What came and was nothing that a process says.
     pub malformed: u64,
-    /// Why there was no connection the last time that there was none.
+    /// Why there was no connection the last time that there was none; or what NATS has refused for one room since, which others miss then.
     pub last_failure: Option<Arc<str>>,
 }
 

@@ -13,6 +13,9 @@ use super::{Channel, Order};
 /// Bytes of a line. That of `INFO` names every server of a cluster.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a subject that is said: with what is around it, it is a line of 4096 bytes, which servers take as they come. One that is longer ends the connection.
+const SUBJECT_BYTES_MAX: usize = 4000;
+
 pub struct Nats {
     connect: String,
     message_bytes_max: usize,
@@ -60,6 +63,14 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let at = info.find(&format!("\"{name}\":"))? + name.len() + 3;
     let value = info[at..].trim_start();
     Some(&value[..value.find([',', '}']).unwrap_or(value.len())])
+}
+
+/// Whether it is a room's subscription or message that is refused: the connection stays, and all others do their work. That of all rooms comes first, and is needed.
+fn is_of_one_room(error: &[u8]) -> bool {
+    let error = error.trim_ascii().to_ascii_lowercase();
+    let has = |words: &[u8]| memchr::memmem::find(&error, words).is_some();
+    error.starts_with(b"'maximum subscriptions exceeded")
+        || error.starts_with(b"'permissions violation for ") && has(b".room.")
 }
 
 fn number(digits: &[u8]) -> Option<usize> {
@@ -119,9 +130,12 @@ impl Speech for Nats {
     fn order(&mut self, order: &Order, out: &mut Vec<u8>) -> bool {
         match order {
             Order::Subscribe(channel) => {
-                self.last_number += 1;
-                self.numbers.insert(channel.clone(), self.last_number);
-                out.extend(format!("SUB {} {}\r\n", subject(channel), self.last_number).as_bytes());
+                let subject = subject(channel);
+                if subject.len() <= SUBJECT_BYTES_MAX {
+                    self.last_number += 1;
+                    self.numbers.insert(channel.clone(), self.last_number);
+                    out.extend(format!("SUB {subject} {}\r\n", self.last_number).as_bytes());
+                }
             }
             Order::Unsubscribe(channel) => {
                 if let Some(number) = self.numbers.remove(channel) {
@@ -130,7 +144,11 @@ impl Speech for Nats {
             }
             Order::Publish { payload, .. } if payload.len() > self.payload_bytes_max => return false,
             Order::Publish { to, payload } => {
-                out.extend(format!("PUB {} {}\r\n", subject(to), payload.len()).as_bytes());
+                let subject = subject(to);
+                if subject.len() > SUBJECT_BYTES_MAX {
+                    return false;
+                }
+                out.extend(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
                 out.extend(payload);
                 out.extend(b"\r\n");
             }
@@ -177,6 +195,7 @@ impl Speech for Nats {
                 Heard::Agreed
             }
             Some(b"PONG" | b"+OK") => Heard::Nothing,
+            Some(b"-ERR") if is_of_one_room(&line[4..]) => Heard::Refused(line[4..].trim_ascii()),
             Some(b"-ERR") => return Err(Fault(String::from_utf8_lossy(&line[4..]).trim().to_owned())),
             _ => return Err("it does not speak as NATS does".into()),
         };

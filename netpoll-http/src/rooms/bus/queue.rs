@@ -4,7 +4,8 @@
 //! first, and the others miss its number. Rooms that come and go are said so under the lock of their part of the registry, so in order too. The lock of this is
 //! the innermost; the engine is woken when none is held.
 //!
-//! Invariant: a room stands in `changes` once at most, and stays in `rooms` until the engine has been told that it is gone.
+//! Invariant: a room stands in `changes` once at most, and stays in `rooms` until the engine has been told that it is gone. Without a connection there is nobody to be
+//! told: then `rooms` are those that are there, and `changes` is empty.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -18,7 +19,7 @@ use super::super::room::lock;
 use super::Settings;
 use crate::websocket::Frame;
 
-/// What a message counts beside the bytes of its frame, about.
+/// What a message counts beside the bytes of its frame and of its key, about.
 const ITEM_BYTES: usize = 200;
 
 pub struct Message {
@@ -34,7 +35,7 @@ pub struct Message {
 
 impl Message {
     fn bytes(&self) -> usize {
-        self.frame.wire_bytes() + ITEM_BYTES
+        self.frame.wire_bytes() + self.key.as_ref().map_or(0, |key| key.len()) + ITEM_BYTES
     }
 }
 
@@ -94,6 +95,13 @@ pub struct Figures {
 
 impl State {
     fn change(&mut self, room: &Arc<str>, is_wanted: bool) {
+        if !self.is_connected {
+            match is_wanted {
+                true => self.rooms.insert(Arc::clone(room), Channel { is_wanted, ..Channel::default() }),
+                false => self.rooms.remove(room),
+            };
+            return;
+        }
         let channel = self.rooms.entry(Arc::clone(room)).or_default();
         channel.is_wanted = is_wanted;
         if !mem::replace(&mut channel.is_in_line, true) {
@@ -193,6 +201,10 @@ impl Queue {
         let is_over = |state: &State| {
             state.messages >= settings.queue_messages || state.bytes + bytes > settings.queue_bytes
         };
+        if bytes > settings.queue_bytes {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         while is_over(state) {
             let has_dropped = state.drop_oldest();
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +244,10 @@ impl Queue {
     }
 
     pub fn disconnected(&self) {
-        lock(&self.state).is_connected = false;
+        let state = &mut *lock(&self.state);
+        state.is_connected = false;
+        state.changes = VecDeque::new();
+        state.rooms.retain(|_, channel| channel.is_wanted);
     }
 
     pub fn is_connected(&self) -> bool {

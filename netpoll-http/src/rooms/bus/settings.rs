@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Settings {
     /// Messages that wait to leave, because there is no connection or it is slow. Default 4096. Beyond it the oldest is dropped, and missed by the others.
     pub queue_messages: usize,
-    /// The same in bytes, with 200 for each message. Default 16 MiB. They share the memory of the frames that members get.
+    /// The same in bytes, with 200 for each message, and its key. Default 16 MiB. They share the memory of the frames that members get.
     pub queue_bytes: usize,
     /// How long a message may wait. Default 30 seconds: what is older was too late, and is dropped.
     pub queue_time: Duration,

@@ -16,6 +16,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+#[cfg(feature = "tls")]
+use netpoll_core::Layered;
+#[cfg(feature = "tls")]
+use netpoll_core::tls::TlsClient;
 use netpoll_core::{Commands, ConnId, ConnectOptions, Handle, Lost, Protocol, Target};
 
 use self::dialed::{Dialed, Question};
@@ -42,7 +46,8 @@ use crate::ws::extension::OFFER;
 /// What it sends is masked, with a key for each frame that nobody can foresee. The answer is judged strictly: a status other than 101, an accept that is not of our key, a
 /// subprotocol or an extension that was not offered open nothing. Redirects are not followed, and cookies are not kept.
 ///
-/// With callbacks instead of a task: [`dial`](Self::dial). Under a layer, for `wss://`: [`protocol`](Self::protocol) and [`prepare`](Self::prepare).
+/// `wss://` takes [`tls`](Self::tls). With callbacks instead of a task: [`dial`](Self::dial). Under a layer of the program's: [`protocol`](Self::protocol) and
+/// [`prepare`](Self::prepare).
 #[derive(Clone, Debug)]
 pub struct Client {
     target: Target,
@@ -50,6 +55,8 @@ pub struct Client {
     host: String,
     path: String,
     is_secure: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsClient>,
     protocols: Vec<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
     settings: Settings,
@@ -58,7 +65,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// One for this URL: `ws://host:port/path?query`, port 80 if there is none. Of `wss://` (443) what is [prepared](Self::prepare) goes under a layer of the program's.
+    /// One for this URL: `ws://host:port/path?query`, port 80 if there is none; `wss://` with 443, which takes [`tls`](Self::tls).
     ///
     /// # Errors
     /// `InvalidInput`: it is none, has a fragment or a user in it, or what has to be percent-encoded.
@@ -100,6 +107,8 @@ impl Client {
             host: host.to_owned(),
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
             is_secure,
+            #[cfg(feature = "tls")]
+            tls: None,
             protocols: Vec::new(),
             headers: Vec::new(),
             settings: Settings::default(),
@@ -112,6 +121,26 @@ impl Client {
     #[must_use]
     pub fn target(mut self, target: impl Into<Target>) -> Self {
         self.target = target.into();
+        self
+    }
+
+    /// Whom it trusts where the URL is of `wss://`; the server has to show that it is the URL's host, whatever the [target](Self::target). One of
+    /// `ws://` is opened without.
+    ///
+    /// ```no_run
+    /// use netpoll_core::tls::{TlsClient, roots_from_pem_file};
+    /// use netpoll_http::websocket::Client;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = TlsClient::builder(roots_from_pem_file("/etc/ssl/certs/ca-certificates.crt")?).build()?;
+    /// let mut socket = Client::new("wss://example.com/echo")?.tls(tls).connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsClient) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -171,16 +200,14 @@ impl Client {
     /// Opens one for this task. Given up, it leaves nothing behind.
     ///
     /// # Errors
-    /// Why it was not opened. Of `wss://` that there is no layer.
+    /// Why it was not opened. Of `wss://` without [`tls`](Self::tls) that there is no layer; a server that is somebody else is [`NotOpened::Lost`].
     ///
     /// # Panics
     /// On a thread that is no worker.
     pub async fn connect(&self) -> Result<Socket, NotOpened> {
         let (protocol, mut connecting) = self.prepare();
-        if self.is_secure {
-            return Err(NotOpened::Dial(no_layer()));
-        }
-        let id = Commands::with(|commands| commands.connect(self.target.clone(), self.options, protocol));
+        let id =
+            Commands::with(|commands| self.dial_protocol(commands, protocol)).map_err(NotOpened::Dial)?;
         connecting.id = Some(id);
         connecting.await
     }
@@ -188,15 +215,34 @@ impl Client {
     /// Opens one with callbacks. If it is not opened, [`Handler::closed`] says so with [`Closed::NotOpened`](super::Closed::NotOpened), and nothing else is called.
     ///
     /// # Errors
-    /// Of `wss://` that there is no layer.
+    /// Of `wss://` without [`tls`](Self::tls) that there is no layer, or that its host is no name that a certificate may have.
     pub fn dial(&self, commands: &mut Commands, handler: impl Handler) -> io::Result<ConnId> {
-        if self.is_secure {
-            return Err(no_layer());
-        }
-        Ok(commands.connect(self.target.clone(), self.options, self.protocol(handler)))
+        self.dial_protocol(commands, self.protocol_of(handler))
     }
 
-    /// The protocol that opens one with callbacks, to be connected by the program, below a layer: `Commands::connect(target, options, Layered::new(tls, protocol))`.
+    fn dial_protocol(&self, commands: &mut Commands, protocol: impl Protocol) -> io::Result<ConnId> {
+        let (target, options) = (self.target.clone(), self.options);
+        if !self.is_secure {
+            return Ok(commands.connect(target, options, protocol));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let layer = tls.layer(self.server_name())?;
+            return Ok(commands.connect(target, options, Layered::new(layer, protocol)));
+        }
+        Err(io::Error::new(io::ErrorKind::Unsupported, "wss:// takes a layer: see `Client::tls`"))
+    }
+
+    /// The URL's host without its port, and an address of IPv6 without its brackets.
+    #[cfg(feature = "tls")]
+    fn server_name(&self) -> &str {
+        match self.host.strip_prefix('[') {
+            Some(host) => host.split(']').next().unwrap_or(host),
+            None => self.host.split(':').next().unwrap_or(&self.host),
+        }
+    }
+
+    /// The protocol that opens one with callbacks, to be connected by the program, below a layer of its own: `Commands::connect(target, options, Layered::new(tls, protocol))`.
     pub fn protocol<H: Handler>(&self, handler: H) -> impl Protocol + use<H> {
         self.protocol_of(handler)
     }
@@ -254,10 +300,6 @@ impl Client {
         request.extend_from_slice(b"\r\n");
         request
     }
-}
-
-fn no_layer() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "wss:// takes a layer: see `Client::prepare`")
 }
 
 /// Why a [`Client`] has opened nothing.

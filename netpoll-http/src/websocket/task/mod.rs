@@ -234,18 +234,15 @@ impl Socket {
 }
 
 async fn send(shared: &Shared, message: Outgoing) -> io::Result<()> {
-    let mut message = Some(message);
-    poll_fn(|cx| match shared.poll_room(cx.waker()) {
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(false) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        Poll::Ready(true) => {
-            if let Some(Outgoing(order)) = message.take() {
-                shared.give(order);
-            }
-            Poll::Ready(Ok(()))
+    let Outgoing(order) = message;
+    while shared.may_send() {
+        if shared.has_room_to_send() {
+            shared.give(order);
+            return Ok(());
         }
-    })
-    .await
+        shared.room().await;
+    }
+    Err(io::ErrorKind::BrokenPipe.into())
 }
 
 impl Drop for Socket {

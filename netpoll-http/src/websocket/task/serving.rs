@@ -64,6 +64,10 @@ where
         self.attached.drained(socket);
     }
 
+    fn goodbye(&mut self) {
+        self.attached.goodbye();
+    }
+
     fn closed(&mut self, how: Closed, commands: &mut netpoll_core::Commands) {
         self.attached.closed(how, commands);
     }

@@ -5,11 +5,12 @@
 //! Invariant: nothing in here is borrowed while a program's code runs. What waits for the task is bounded: behind the bounds the connection is not read. What
 //! waits for the connection is empty again before anything else happens to it, because its waker is behind every entry.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use netpoll_core::sync::{Notified, Notify};
 use netpoll_core::{Commands, Held};
 
 use super::super::{CloseCode, Closed, Frame, Handler, Message, NotOpened, WebSocket};
@@ -64,7 +65,8 @@ pub struct Shared {
     protocol: RefCell<Option<String>>,
     connection: RefCell<Option<Waker>>,
     receiver: Cell<Option<Waker>>,
-    senders: RefCell<Vec<Waker>>,
+    /// Rings when there is room to send, for one that waits for it, who tells the next. There once somebody has waited.
+    room: OnceCell<Notify>,
 }
 
 impl Shared {
@@ -95,20 +97,14 @@ impl Shared {
         self.unread.borrow().len() >= UNREAD_MESSAGES_MAX || self.unread_bytes.get() >= UNREAD_BYTES_MAX
     }
 
-    /// Whether something may be sent now; false if it never may again.
-    pub fn poll_room(&self, waker: &Waker) -> Poll<bool> {
-        if !self.may_send() {
-            return Poll::Ready(false);
-        }
-        if !self.is_backed_up.get() && self.unsent_bytes.get() < UNSENT_BYTES_MAX {
-            return Poll::Ready(true);
-        }
-        let waker = waker.clone();
-        let mut senders = self.senders.borrow_mut();
-        if !senders.iter().any(|known| known.will_wake(&waker)) {
-            senders.push(waker);
-        }
-        Poll::Pending
+    /// Whether there is room for one more to be sent.
+    pub fn has_room_to_send(&self) -> bool {
+        !self.is_backed_up.get() && self.unsent_bytes.get() < UNSENT_BYTES_MAX
+    }
+
+    /// Waits for it, in line, or for the end of all sending.
+    pub fn room(&self) -> Notified {
+        self.room.get_or_init(Notify::new).notified()
     }
 
     /// Whether what is asked for is going to be sent.
@@ -120,6 +116,9 @@ impl Shared {
         self.unsent_bytes.set(self.unsent_bytes.get() + order.bytes());
         self.unsent.borrow_mut().push_back(order);
         self.wake_connection();
+        if self.has_room_to_send() {
+            self.wake_sender();
+        }
     }
 
     /// Says goodbye behind what was sent, unless that was done.
@@ -196,9 +195,16 @@ impl Shared {
         }
     }
 
+    fn wake_sender(&self) {
+        if let Some(room) = self.room.get() {
+            room.notify_one();
+        }
+    }
+
     fn wake_senders(&self) {
-        let senders = self.senders.take();
-        senders.into_iter().for_each(Waker::wake);
+        if let Some(room) = self.room.get() {
+            room.notify_all();
+        }
     }
 
     /// Carries out what the task has asked for.
@@ -224,7 +230,7 @@ impl Shared {
         }
         self.is_backed_up.set(socket.conn().is_backed_up());
         if !self.is_backed_up.get() {
-            self.wake_senders();
+            self.wake_sender();
         }
     }
 }
@@ -259,7 +265,8 @@ impl Handler for Attached {
         held.grow(bytes);
         if socket.conn().is_short_of_memory() {
             socket.conn().count_memory_overflow();
-            return socket.close(CloseCode::TRY_AGAIN, "no memory is left");
+            socket.close(CloseCode::TRY_AGAIN, "no memory is left");
+            return self.goodbye();
         }
         shared.unread_bytes.set(shared.unread_bytes.get() + bytes);
         shared.unread.borrow_mut().push_back((message.into(), held));
@@ -278,14 +285,19 @@ impl Handler for Attached {
         self.0.see_to(socket);
     }
 
-    fn closed(&mut self, how: Closed, _commands: &mut Commands) {
+    fn goodbye(&mut self) {
         let shared = &self.0;
         shared.is_open.set(false);
-        shared.closed.replace(Some(Rc::new(how)));
-        shared.connection.replace(None);
         let unsent = shared.unsent.take();
         drop(unsent);
-        shared.wake_receiver();
         shared.wake_senders();
+    }
+
+    fn closed(&mut self, how: Closed, _commands: &mut Commands) {
+        self.goodbye();
+        let shared = &self.0;
+        shared.closed.replace(Some(Rc::new(how)));
+        shared.connection.replace(None);
+        shared.wake_receiver();
     }
 }

@@ -1,0 +1,203 @@
+//! What a connection and the requests that are under way on it share.
+//!
+//! The requests are tasks of the worker, and what they have to say to their connection, such as that one of them has panicked, lies here until the connection's next callback.
+//!
+//! Invariant: nothing is borrowed while code of the program runs. What is noted here is counted once.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use netpoll_core::{Address, Conn, Held, Instant, time};
+
+use super::settings::Http2;
+use super::tale::Tale;
+use crate::h1::shared::count_panics;
+use crate::h1::{Service, Worker};
+use crate::message::Extensions;
+
+#[cfg(feature = "tls")]
+type Facts = std::sync::Arc<netpoll_core::tls::TlsFacts>;
+
+pub(super) struct Line<S: Service> {
+    pub(super) worker: Rc<Worker<S>>,
+    pub(super) settings: Rc<Http2>,
+    pub(super) peer: Address,
+    #[cfg(feature = "tls")]
+    facts: Option<Facts>,
+    /// Wakes the connection.
+    waker: Waker,
+    /// What a client that takes an answer has to take of it in how long.
+    pub(super) write_grace: Duration,
+    pub(super) least_taken_bytes: u64,
+    /// A reading of the clock, and the seconds since 1970 at that time.
+    seconds: Cell<(Instant, u64)>,
+    is_stopping: Cell<bool>,
+    is_short: Cell<bool>,
+    /// An empty one, of the worker.
+    held: Held,
+    /// The request that was handed over last, until a task has it.
+    pub(super) latest: RefCell<Option<Rc<Tale<S>>>>,
+    /// Requests under way.
+    streams: Cell<u32>,
+    /// Requests that have begun.
+    begun: Cell<u32>,
+    /// The same that were not counted.
+    requests: Cell<u64>,
+    panics: Cell<u32>,
+    abandoned: Cell<u32>,
+    overflows: Cell<u32>,
+    /// Bytes of bodies that were taken.
+    taken_bytes: Cell<u64>,
+    /// Bytes of answers that were made and have not left.
+    unsent_bytes: Cell<u64>,
+}
+
+impl<S: Service> Line<S> {
+    pub(super) fn new(
+        worker: &Rc<Worker<S>>,
+        settings: &Rc<Http2>,
+        peer: &Address,
+        conn: &mut Conn<'_>,
+    ) -> Rc<Self> {
+        let write_grace = conn.limits().write_grace;
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            settings: Rc::clone(settings),
+            peer: peer.clone(),
+            #[cfg(feature = "tls")]
+            facts: conn.layer_facts(),
+            waker: conn.waker(),
+            write_grace,
+            least_taken_bytes: conn.limits().least_taken_bytes(write_grace),
+            seconds: Cell::new((conn.now(), conn.unix_seconds())),
+            is_stopping: Cell::new(conn.is_stopping()),
+            is_short: Cell::new(false),
+            held: conn.hold_memory(),
+            latest: RefCell::new(None),
+            streams: Cell::new(0),
+            begun: Cell::new(0),
+            requests: Cell::new(0),
+            panics: Cell::new(0),
+            abandoned: Cell::new(0),
+            overflows: Cell::new(0),
+            taken_bytes: Cell::new(0),
+            unsent_bytes: Cell::new(0),
+        })
+    }
+
+    /// Notes what the connection knows.
+    pub(super) fn look(&self, conn: &Conn<'_>) {
+        self.seconds.set((conn.now(), conn.unix_seconds()));
+        self.is_stopping.set(conn.is_stopping());
+        self.is_short.set(conn.is_short_of_memory());
+    }
+
+    /// Counts what was noted.
+    pub(super) fn settle(&self, conn: &mut Conn<'_>) {
+        conn.count_requests(self.requests.take());
+        for _ in 0..self.panics.take() {
+            conn.count_panic();
+        }
+        for _ in 0..self.abandoned.take() {
+            conn.count_abandoned();
+        }
+        for _ in 0..self.overflows.take() {
+            conn.count_memory_overflow();
+        }
+        count_panics(&self.worker, conn);
+    }
+
+    /// Seconds since 1970, now.
+    pub(super) fn unix_seconds(&self) -> u64 {
+        let (at, seconds) = self.seconds.get();
+        seconds + time::now().duration_since(at).as_secs()
+    }
+
+    /// What goes with a request before anybody has seen it.
+    pub(super) fn known(&self) -> Extensions {
+        let extensions = Extensions::new();
+        #[cfg(feature = "tls")]
+        if let Some(facts) = &self.facts {
+            extensions.insert(Facts::clone(facts));
+        }
+        extensions
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    /// The worker's connections hold all the memory that they may.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.get()
+    }
+
+    pub(super) fn hold_memory(&self) -> Held {
+        self.held.another()
+    }
+
+    pub(super) fn streams(&self) -> u32 {
+        self.streams.get()
+    }
+
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.get()
+    }
+
+    /// A request is there; one that could be read counts.
+    pub(super) fn begin(&self, counts: bool) {
+        self.streams.set(self.streams.get() + 1);
+        self.begun.set(self.begun.get().wrapping_add(1));
+        self.requests.set(self.requests.get() + u64::from(counts));
+    }
+
+    /// It is over.
+    pub(super) fn end(&self) {
+        self.streams.set(self.streams.get() - 1);
+        if self.streams.get() == 0 {
+            // Idle time begins.
+            self.waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn note_panic(&self) {
+        self.panics.set(self.panics.get() + 1);
+    }
+
+    pub(super) fn note_panics(&self, panics: u32) {
+        self.panics.set(self.panics.get() + panics);
+    }
+
+    pub(super) fn note_abandoned(&self) {
+        self.abandoned.set(self.abandoned.get() + 1);
+    }
+
+    pub(super) fn note_overflow(&self) {
+        self.overflows.set(self.overflows.get() + 1);
+    }
+
+    /// So much of a body was taken.
+    pub(super) fn took(&self, bytes: usize) {
+        self.taken_bytes.set(self.taken_bytes.get() + bytes as u64);
+    }
+
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes.get()
+    }
+
+    /// So much of an answer was made.
+    pub(super) fn made(&self, bytes: usize) {
+        self.unsent_bytes.set(self.unsent_bytes.get() + bytes as u64);
+    }
+
+    /// So much of it has left, or is going nowhere.
+    pub(super) fn let_go(&self, bytes: usize) {
+        self.unsent_bytes.set(self.unsent_bytes.get() - bytes as u64);
+    }
+
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        self.unsent_bytes.get()
+    }
+}
