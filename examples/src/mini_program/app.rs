@@ -33,10 +33,9 @@ pub struct App<P> {
 
 impl<P: Platform> App<P> {
     pub fn new(platform: P) -> Self {
-        // Made here, and not while the first who asks for one waits.
-        for page in [&page::TRY, &page::STATS, &page::CHAT] {
-            LazyLock::force(page);
-        }
+        // Made here, and not while the first who asks for one waits. That of the room is made for whoever asks for it.
+        LazyLock::force(&page::TRY);
+        LazyLock::force(&page::STATS);
         let (sessions, orders, bells) = (Sessions::new(), Orders::new(), Bells::new());
         Self { platform, sessions, orders, bells, rooms: chat::rooms() }
     }

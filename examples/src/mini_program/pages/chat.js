@@ -5,6 +5,7 @@ const TEXT_CHARS_MAX = 1000;
 // Lines that are kept; those above are gone from the page.
 const LINES_MAX = 300;
 const NAMES_MAX = 100;
+const COMINGS_MAX = 3;
 // This close to its end the list follows what comes.
 const NEAR_PX = 60;
 
@@ -52,6 +53,22 @@ function toNewest() {
 }
 
 const note = (text, kind = "") => add(make("li", { class: `note ${kind}` }, make("bdi", {}, text)));
+
+// Those who have come and left since the last message are one line, which names the last of them.
+let comings = { line: null, all: [] };
+function noteComing(text) {
+  if (comings.line === null || comings.line !== said.lastChild) {
+    note(text);
+    comings = { line: said.lastChild, all: [] };
+  }
+  comings.all.push(text);
+  const { line, all } = comings;
+  line.dataset.count = all.length;
+  const named = all.slice(all.length > COMINGS_MAX ? 1 - COMINGS_MAX : 0);
+  const others = all.length - named.length;
+  line.firstChild.textContent = [...(others > 0 ? [`${others} have come or left`] : []), ...named].join(", ");
+  if (isFollowing) toNewest();
+}
 
 function line({ name: who, text, time }, kind) {
   return make("li", { class: `line ${kind}` },
@@ -105,7 +122,7 @@ const heard = {
       // The messages that follow are all that there is.
       for (const old of [...said.children]) if (!old.matches(".pending, .failed")) old.remove();
     }
-    if (welcome.missing > 0) note(`${count(welcome.missing, "message")} of the time away are missing here`, "gap");
+    if (welcome.missing > 0) note(`${count(welcome.missing, "message")} missing here: you were away for longer than this room remembers`, "gap");
     showState();
     caughtUp();
   },
@@ -121,12 +138,12 @@ const heard = {
     here.names[is_here ? "add" : "delete"](who);
     here.count = count;
     showHere();
-    note(`${who} has ${is_here ? "come" : "left"}`);
+    noteComing(`${who} has ${is_here ? "come" : "left"}`);
     caughtUp();
   },
   gap({ missing, here }) {
     hasHere(here);
-    note(`${count(missing, "message")} are missing here: this page was too slow`, "gap");
+    note(`${count(missing, "message")} missing here: this page was too slow`, "gap");
     caughtUp();
   },
   refused({ why, mark, wait }) {
