@@ -13,7 +13,7 @@ impl Server {
     /// its body when it has waited enough; a client that ends its direction has left. Figures of [`Completed`](crate::Completed) are those of the same
     /// request in HTTP/1.1, without frames.
     ///
-    /// A request costs about five times the CPU time that it does in HTTP/1.1, and an idle connection some 20 KiB: it is for clients that speak nothing else, or have many
+    /// A request costs several times the CPU time that it does in HTTP/1.1, and an idle connection keeps buffers: it is for clients that speak nothing else, or have many
     /// requests at a time to send over a long way.
     ///
     /// ```no_run
