@@ -236,8 +236,8 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// The same where there is no connection but one that others answer on as well: the answer is appended to `out`, and written to nobody. Where its head ends,
-    /// and how often the program has panicked.
+    /// The same where there is no connection but one that others answer on as well: the answer is appended to `out`, and written to nobody.
+    /// Where its head ends, and how often the program has panicked.
     #[cfg_attr(not(feature = "http2"), allow(dead_code))]
     pub(crate) fn write_apart(
         &self,

@@ -1,9 +1,10 @@
 //! From the fields of a request to its answer: the same decisions as in HTTP/1.1, in the same order, by the same service.
 //!
-//! What can be said from the head alone is decided where the frame is read, in the callback of the connection. The rest, whatever waits for a body, a hook or a handler, is the
-//! future of this request, in a task of its own.
+//! What can be said from the head alone is decided where the frame is read, in the callback of the connection. The rest, whatever waits for
+//! a body, a hook or a handler, is the future of this request, in a task of its own.
 //!
-//! Invariant: hooks are asked first, a handler is called once at most, and there is one answer; or the stream is reset, so that its client does not take what there is for the whole.
+//! Invariant: hooks are asked first, a handler is called once at most, and there is one answer; or the stream is reset, so that its client
+//! does not take what there is for the whole.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -518,7 +519,8 @@ async fn wait<S: Service>(
     Ok(written)
 }
 
-/// Ready when a handler has had its time: that from its call, or, if it reads, anew whenever it looks for more, and not while it waits for the client.
+/// Ready when a handler has had its time: that from its call, or, if it reads, anew whenever it looks for more, and not while it waits for
+/// the client.
 fn poll_time<S: Service>(
     context: &mut Context<'_>,
     timer: &mut Sleep,

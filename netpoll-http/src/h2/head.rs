@@ -1,9 +1,10 @@
 //! Heads, from the fields of HTTP/2 to those of HTTP/1.1 and back.
 //!
-//! A request is written down as HTTP/1.1 would have it, and read by the one parser that there is: what that refuses is refused here, with the same words. An answer is written
-//! as ever, by the one encoder, and its lines become fields again.
+//! A request is written down as HTTP/1.1 would have it, and read by the one parser that there is: what that refuses is refused here, with
+//! the same words. An answer is written as ever, by the one encoder, and its lines become fields again.
 //!
-//! Invariant: what is written cannot be read as more than one head, nor as fields that the client has not sent: names are tokens and values have no line ends, which the types of
+//! Invariant: what is written cannot be read as more than one head, nor as fields that the client has not sent: names are tokens and values
+//! have no line ends, which the types of
 //! `http` see to, and what is left is the parser's to judge.
 
 use http::header::{COOKIE, HOST};

@@ -1,6 +1,7 @@
 //! What a connection and the requests that are under way on it share.
 //!
-//! The requests are tasks of the worker, and what they have to say to their connection, such as that one of them has panicked, lies here until the connection's next callback.
+//! The requests are tasks of the worker, and what they have to say to their connection, such as that one of them has panicked, lies here
+//! until the connection's next callback.
 //!
 //! Invariant: nothing is borrowed while code of the program runs. What is noted here is counted once.
 

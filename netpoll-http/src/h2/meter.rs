@@ -2,7 +2,8 @@
 //!
 //! The frames themselves are read by others, which answer each PING and each SETTINGS for as long as somebody sends them. Here is what bounds that.
 //!
-//! Invariant: what is counted does not depend on how the bytes were cut. Touched by the connection only; nine bytes of state, and a few operations a frame.
+//! Invariant: what is counted does not depend on how the bytes were cut. Touched by the connection only; nine bytes of state, and a few
+//! operations a frame.
 
 use std::time::Duration;
 
@@ -80,7 +81,8 @@ impl Meter {
         self.skip_bytes > 0 && self.head == [0; HEAD_BYTES]
     }
 
-    /// Since when it is waited for the rest of a frame, or of a block of fields: nothing else can come in front of that. The data of a body is its handler's to wait for.
+    /// Since when it is waited for the rest of a frame, or of a block of fields: nothing else can come in front of that. The data of a body
+    /// is its handler's to wait for.
     pub(super) fn half_since(&self) -> Option<Instant> {
         self.half_since
     }

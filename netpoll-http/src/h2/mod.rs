@@ -1,8 +1,9 @@
 //! HTTP/2: the same service for connections whose requests come in frames, many at a time.
 //!
-//! Frames, header compression and flow control are hyper's. What is here is what stands between it and the rest of this crate: bytes in and out without a socket (`pipe.rs`,
-//! `session.rs`), what bounds frames that bring nothing (`meter.rs`), heads from fields and fields from heads (`head.rs`), a request from its head to the end of its answer
-//! (`answering.rs`, `tale.rs`), its body (`intake.rs`) and that of the answer (`outgoing.rs`). See `docs/decisions/0038`.
+//! Frames, header compression and flow control are hyper's. What is here is what stands between it and the rest of this crate: bytes in and
+//! out without a socket (`pipe.rs`, `session.rs`), what bounds frames that bring nothing (`meter.rs`), heads from fields and fields from
+//! heads (`head.rs`), a request from its head to the end of its answer (`answering.rs`, `tale.rs`), its body (`intake.rs`) and that of the
+//! answer (`outgoing.rs`). See `docs/decisions/0038`.
 //!
 //! Invariant: a request is read by the parser of HTTP/1.1 and answered by its encoder, so neither a rule nor a hook knows which version it was.
 

@@ -1,7 +1,7 @@
 //! The body of an answer, in pieces that are made when the client takes more.
 //!
-//! Invariant: no piece is made before the one in front of it was taken by the stream's window, or found room in the little that may wait for that. What was promised is what
-//! is sent, or the stream is reset.
+//! Invariant: no piece is made before the one in front of it was taken by the stream's window, or found room in the little that may wait
+//! for that. What was promised is what is sent, or the stream is reset.
 
 use std::fmt;
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,7 @@
 //! What lies between a connection, which is told of bytes, and who reads and writes frames, which asks for them.
 //!
-//! Invariant: everything happens inside a callback of the connection, which puts in what has come before and takes out what was written behind it. So nobody registers a
-//! waker here: who finds nothing, or no room, is polled again when there is.
+//! Invariant: everything happens inside a callback of the connection, which puts in what has come before and takes out what was written
+//! behind it. So nobody registers a waker here: who finds nothing, or no room, is polled again when there is.
 
 use std::cell::{Cell, RefCell};
 use std::io;

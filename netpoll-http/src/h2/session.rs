@@ -5,7 +5,8 @@
 //!
 //! The deadline of the connection is the earliest of those that it has: for being idle, for its age, for going.
 //!
-//! Invariant: no frames are read while more than high water of output waits, or more of the input of one turn than that begins so many requests. Behind the end of the frames nothing is read.
+//! Invariant: no frames are read while more than high water of output waits, or more of the input of one turn than that begins so many
+//! requests. Behind the end of the frames nothing is read.
 
 use std::pin::Pin;
 use std::rc::Rc;

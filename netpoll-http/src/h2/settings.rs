@@ -10,8 +10,8 @@ const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// Limits of connections that speak HTTP/2: see [`Server::http2`](crate::Server::http2). Those of requests are the same as in HTTP/1.1,
 /// [`Limits`](crate::Limits): the length of a head, of a target and of a body, how slowly a body may come, and how long a handler may take.
 ///
-/// Reaching a limit of a connection ends it, with a GOAWAY that says why where there is room for one; requests that were answered are answered. A limit of zero that would
-/// let nothing through is an error when the server starts (`InvalidInput`), which names it.
+/// Reaching a limit of a connection ends it, with a GOAWAY that says why where there is room for one; requests that were answered are
+/// answered. A limit of zero that would let nothing through is an error when the server starts (`InvalidInput`), which names it.
 ///
 /// ```
 /// use netpoll_http::{App, Http2, Request, Router};
@@ -33,8 +33,8 @@ pub struct Http2 {
     /// Requests that the client takes back before anybody has looked at them, at a time. Default 20, behind which the connection ends: who sends
     /// requests only to reset them (CVE-2023-44487) has many.
     pub resets_waiting_max: usize,
-    /// Requests of one connection that we have reset because the client has broken a rule with them. Default 128, behind which it ends: such a reset costs the
-    /// client nothing, and frees its place among `streams_max` at once (CVE-2025-8671).
+    /// Requests of one connection that we have reset because the client has broken a rule with them. Default 128, behind which it ends:
+    /// such a reset costs the client nothing, and frees its place among `streams_max` at once (CVE-2025-8671).
     pub resets_by_rule_max: usize,
     /// Bytes of a body that the client may send ahead of its handler, for each request. Default 64 KiB, as
     /// [`Limits::body_buffer_bytes`](crate::Limits::body_buffer_bytes). What the handler has taken the client may send again.
@@ -42,18 +42,21 @@ pub struct Http2 {
     /// The same for all requests of a connection together. Default 1 MiB: what one connection can have us hold, while its handlers are busy.
     pub connection_window_bytes: u32,
     /// Bytes of an answer that may wait for the client's window, for each request. Default 64 KiB, a fourth of what may wait for a
-    /// connection of HTTP/1.1 ([`write_high_bytes`](netpoll_core::ConnLimits::write_high_bytes)); what is made of the answer then is made when the client takes more.
+    /// connection of HTTP/1.1 ([`write_high_bytes`](netpoll_core::ConnLimits::write_high_bytes)); what is made of the answer then is made
+    /// when the client takes more.
     pub send_buffer_bytes: usize,
-    /// Frames that bring nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA, and those of unknown types. Default 1000 at once and 100 a
-    /// second from then on, and two more for each request and one for each KiB that was sent, as windows are a matter of what was sent. Behind it the connection ends.
+    /// Frames that bring nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA, and those of unknown types. Default 1000
+    /// at once and 100 a second from then on, and two more for each request and one for each KiB that was sent, as windows are a matter of
+    /// what was sent. Behind it the connection ends.
     pub idle_frames_max: u32,
     /// How long a connection may be silent before it is asked for a sign of life (PING). Default 60 s, below the time that middleboxes remember a
     /// connection. `None` asks nobody.
     pub ping_after: Option<Duration>,
     /// How long the answer to that may take; then the connection ends. Default 20 s.
     pub pong_within: Duration,
-    /// How old a connection may become; then the client is told to open another one (GOAWAY), and what is under way is answered. Default `None`, for as long as
-    /// it is used: clients of HTTP/2 keep a connection for days, and where a balancer of connections stands in front a new process gets none of them before.
+    /// How old a connection may become; then the client is told to open another one (GOAWAY), and what is under way is answered. Default
+    /// `None`, for as long as it is used: clients of HTTP/2 keep a connection for days, and where a balancer of connections stands in front
+    /// a new process gets none of them before.
     pub age_max: Option<Duration>,
 }
 

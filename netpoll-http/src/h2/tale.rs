@@ -2,7 +2,8 @@
 //!
 //! The future that answers, the body of the answer and the task that has both share it.
 //!
-//! Invariant: dropped once, with the last of them, and told then. It has been sent if all of its answer was handed on; if not, whoever broke it off has said so, or its client has left.
+//! Invariant: dropped once, with the last of them, and told then. It has been sent if all of its answer was handed on; if not, whoever
+//! broke it off has said so, or its client has left.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;

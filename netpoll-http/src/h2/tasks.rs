@@ -1,6 +1,7 @@
 //! The tasks of a connection: one for each request that is under way, with its handler and then the body of its answer.
 //!
-//! Invariant: a task ends when its stream has ended, in whatever way, or when its client does not take the answer. What a drain still finds is dropped at its deadline.
+//! Invariant: a task ends when its stream has ended, in whatever way, or when its client does not take the answer. What a drain still finds
+//! is dropped at its deadline.
 
 use std::future::poll_fn;
 use std::pin::pin;

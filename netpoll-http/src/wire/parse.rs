@@ -124,8 +124,8 @@ pub fn parse_slowly<'a>(
     Ok(Progress::Done(head))
 }
 
-/// Reads a head that has come in frames of HTTP/2 and was written down as one of HTTP/1.1, which is all there is in `bytes`: the rules are the same. Whether there
-/// is a body the frames say, and where it ends, so one without a length is as good as chunked.
+/// Reads a head that has come in frames of HTTP/2 and was written down as one of HTTP/1.1, which is all there is in `bytes`: the rules are
+/// the same. Whether there is a body the frames say, and where it ends, so one without a length is as good as chunked.
 ///
 /// # Errors
 /// The first rule that the peer broke.

@@ -67,18 +67,8 @@ fn what_a_drain_finds_at_its_deadline_is_cut() {
 }
 
 #[test]
-fn who_connects_in_a_drain_is_told_at_once() {
-    let client = hello();
-    let mut first = Peer::new(&client);
-    first.get(1, "/later");
-    client.begin_drain(Duration::from_secs(30));
-    client.advance(Duration::from_secs(4));
-    assert_eq!(first.answer(1).text(), "later");
-}
-
-#[test]
 fn a_connection_that_is_silent_ends_with_a_goodbye_and_pings_do_not_prolong_it() {
-    let client = hello();
+    let client = with_settings(Http2::default().ping_after(None));
     let mut peer = Peer::new(&client);
     peer.assert_well(1);
     for _ in 0..7 {
@@ -217,12 +207,4 @@ fn a_client_that_leaves_takes_all_its_requests_with_it() {
         assert_eq!(client.get("/").text(), "0");
         assert_eq!(client.stats().panics, 0);
     }
-}
-
-#[test]
-fn a_connection_without_requests_holds_no_buffer_of_the_worker() {
-    let client = hello();
-    let mut peer = Peer::new(&client);
-    peer.assert_well(1);
-    assert_eq!(client.blocks_in_use(), 0);
 }

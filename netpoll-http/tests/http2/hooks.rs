@@ -3,10 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use netpoll_http::{
-    App, Completed, Compress, Error, Http2, Outcome, RateLimit, Refusal, Request, Response, Router,
-    StatusCode, errors,
-};
+use netpoll_http::{App, Completed, Compress, Error, Http2, RateLimit, Request, Router, StatusCode, errors};
 
 use crate::peer::*;
 use crate::served;
@@ -165,18 +162,4 @@ fn whoever_watches_hears_of_each_request_once_and_of_its_end() {
     client.advance(Duration::from_secs(3));
     assert_eq!(told(), "/wait Some(\"/wait\") None cut 0 None");
     assert_eq!(told(), "nothing");
-    let _ = (Outcome::Answered, Refusal::NotFound);
-}
-
-#[test]
-fn headers_of_the_connection_are_left_out_of_answers() {
-    let client = served(|_| {
-        Router::new().get("/", |_: &Request| {
-            let response = Response::text("hello").header("connection", "x-hop, close").unwrap();
-            response.header("keep-alive", "timeout=5").unwrap().header("upgrade", "websocket").unwrap()
-        })
-    });
-    let mut peer = Peer::new(&client);
-    peer.assert_well(1);
-    peer.assert_well(3);
 }

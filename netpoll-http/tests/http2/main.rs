@@ -1,4 +1,5 @@
-//! HTTP/2 through the front door: the same service in frames, byte by byte in memory where a peer breaks the rules, and by clients that others have written.
+//! HTTP/2 through the front door: the same service in frames, byte by byte in memory where a peer breaks the rules, and by clients that
+//! others have written.
 
 mod attacks;
 mod bodies;

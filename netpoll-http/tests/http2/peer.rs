@@ -1,6 +1,7 @@
 //! A client of frames: says what it is told to, right or wrong, and shows what came back.
 //!
-//! Fields are sent as literals, without Huffman codes and without the table; of those that come back the status is read, all others are for clients that know how.
+//! Fields are sent as literals, without Huffman codes and without the table; of those that come back the status is read, all others are for
+//! clients that know how.
 
 use netpoll_http::{TestClient, TestConnection};
 
