@@ -47,6 +47,7 @@ fn it_tells_its_manager_and_its_balancer_serves_on_and_ends_at_the_second_signal
     while program.get("/stats.json").json()["requests"].as_u64() < Some(2) {
         assert!(asked.elapsed() < Duration::from_secs(10), "requests are counted");
     }
+    assert_eq!(program.get("/stats.json").json()["rooms"], 0, "rooms are counted as well");
 
     program.ask_to_end();
     assert_eq!(told(), "STOPPING=1");
