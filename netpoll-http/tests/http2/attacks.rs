@@ -214,6 +214,27 @@ fn bodies_that_nobody_takes_count_as_memory_and_who_holds_too_much_is_cut() {
 }
 
 #[test]
+fn a_body_that_there_is_no_memory_for_is_refused_and_the_connection_stays() {
+    let limits = ConnLimits::default().memory_bytes_max(400 << 10);
+    let client = App::new(move |_| {
+        Router::new().get("/", |_: &Request| "hello").post("/", |req: &Request| req.body().len().to_string())
+    })
+    .http2(Http2::default())
+    .test_with(Options::default().limits(limits));
+    let mut peer = Peer::new(&client);
+    peer.ask(1, &with(&[(":method", "POST")]), false);
+    let mut sent = 0;
+    while peer.answer(1).status.is_none() && sent < 1 << 20 {
+        peer.send(DATA, 0, 1, &[0; 16 * 1024]);
+        sent += 16 * 1024;
+    }
+    let answer = peer.answer(1);
+    assert_eq!((answer.status, answer.is_whole), (Some(503), true), "behind {sent}");
+    assert!(client.stats().memory_overflows > 0);
+    peer.assert_well(3);
+}
+
+#[test]
 fn an_endless_answer_to_who_takes_nothing_of_it_holds_little() {
     let client = served(|_| {
         Router::new().get("/", |_: &Request| {
