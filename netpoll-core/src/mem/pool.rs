@@ -394,6 +394,19 @@ mod tests {
     }
 
     #[test]
+    fn what_another_one_holds_counts_in_the_same_sum_until_it_is_dropped() {
+        let pool = Pool::new(0);
+        let mut held = pool.hold();
+        held.grow(7);
+        let mut another = held.another();
+        another.grow(100);
+        drop(held);
+        assert_eq!(pool.in_use_bytes(), 100);
+        drop(another);
+        assert_eq!(pool.in_use_bytes(), 0);
+    }
+
+    #[test]
     fn trimming_frees_everything() {
         let mut pool = Pool::new(1 << 20);
         let chain = pool.take_chain();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netpoll_core::ConnLimits;
-use netpoll_core::sim::Options;
+use netpoll_core::sim::{Faults, Options};
 use netpoll_http::{
     App, BodyReader, Error, Handler, Http2, Limits, Request, RouteLimits, Router, TestClient,
 };
@@ -214,6 +214,27 @@ fn bodies_that_nobody_takes_count_as_memory_and_who_holds_too_much_is_cut() {
 }
 
 #[test]
+fn a_body_that_there_is_no_memory_for_is_refused_and_the_connection_stays() {
+    let limits = ConnLimits::default().memory_bytes_max(400 << 10);
+    let client = App::new(move |_| {
+        Router::new().get("/", |_: &Request| "hello").post("/", |req: &Request| req.body().len().to_string())
+    })
+    .http2(Http2::default())
+    .test_with(Options::default().limits(limits));
+    let mut peer = Peer::new(&client);
+    peer.ask(1, &with(&[(":method", "POST")]), false);
+    let mut sent = 0;
+    while peer.answer(1).status.is_none() && sent < 1 << 20 {
+        peer.send(DATA, 0, 1, &[0; 16 * 1024]);
+        sent += 16 * 1024;
+    }
+    let answer = peer.answer(1);
+    assert_eq!((answer.status, answer.is_whole), (Some(503), true), "behind {sent}");
+    assert!(client.stats().memory_overflows > 0);
+    peer.assert_well(3);
+}
+
+#[test]
 fn an_endless_answer_to_who_takes_nothing_of_it_holds_little() {
     let client = served(|_| {
         Router::new().get("/", |_: &Request| {
@@ -229,4 +250,83 @@ fn an_endless_answer_to_who_takes_nothing_of_it_holds_little() {
     assert_eq!(peer.get(1, "/").body.len(), 65_535);
     client.advance(Duration::from_secs(30));
     assert_eq!(peer.answer(1).reset, Some(CANCEL));
+}
+
+/// Numbers that follow from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, most: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % most
+    }
+
+    /// A frame of a client that mostly keeps the rules. `asked` is the last stream that was begun, if one was.
+    fn frame(&mut self, asked: &mut u32) -> Vec<u8> {
+        let flags = self.below(64) as u8;
+        let payload: Vec<u8> = (0..self.below(40)).map(|_| self.below(256) as u8).collect();
+        if *asked == 0 || self.below(3) == 0 {
+            *asked += if *asked == 0 { 1 } else { 2 };
+            let path = ["/", "/wait", "/body", "/nowhere"][self.below(4) as usize];
+            let method = ["GET", "POST", "HEAD"][self.below(3) as usize];
+            let ask = block(&with(&[(":path", path), (":method", method)]));
+            return frame(HEADERS, END_HEADERS | flags & END_STREAM, *asked, &ask);
+        }
+        let stream = asked.saturating_sub(2 * self.below(4) as u32).max(1);
+        match self.below(60) {
+            0..20 => frame(DATA, flags & END_STREAM, stream, &payload),
+            20..30 => frame(WINDOW_UPDATE, 0, stream, &(1 + self.below(1 << 16) as u32).to_be_bytes()),
+            30..40 => frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()),
+            40..50 => frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 7]),
+            50..58 => frame(PING, flags & ACK, 0, &[7; 8]),
+            _ => frame(self.below(12) as u8, flags, self.below(12) as u32, &payload),
+        }
+    }
+}
+
+#[test]
+fn whatever_frames_come_nothing_panics_and_others_are_served() {
+    let mut requests = 0;
+    for seed in 0..300 {
+        let mut chance = Chance(seed);
+        let faults = if seed % 2 == 0 { Faults::stormy() } else { Faults::default() };
+        let hold = async |_: Request<'static>, mut body: BodyReader| {
+            while body.chunk().await?.is_some() {
+                netpoll_core::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok::<_, Error>("done")
+        };
+        let client = App::new(move |_| {
+            Router::new()
+                .get("/", |_: &Request| "hello")
+                .post("/", |req: &Request| req.body().to_vec())
+                .get("/wait", async |_: Request<'static>| {
+                    netpoll_core::time::sleep(Duration::from_secs(1)).await;
+                    "waited"
+                })
+                .post("/body", hold)
+        })
+        .http2(Http2::default())
+        .test_with(Options::default().seed(seed).faults(faults));
+        let (mut peer, mut asked) = (Peer::new(&client), 0);
+        for _ in 0..chance.below(60) {
+            peer.connection.put(&chance.frame(&mut asked));
+            if chance.below(3) == 0 {
+                peer.connection.run();
+                client.advance(Duration::from_millis(chance.below(400)));
+            }
+        }
+        peer.connection.run();
+        peer.take();
+        assert_eq!(client.stats().panics, 0, "seed {seed}");
+        client.advance(Duration::from_secs(200));
+        assert_eq!(client.open(), 0, "seed {seed}");
+        assert_eq!((client.stats().panics, client.blocks_in_use()), (0, 0), "seed {seed}");
+        requests += client.stats().requests;
+    }
+    assert!(requests > 1000, "{requests}");
 }

@@ -208,3 +208,27 @@ fn a_client_that_leaves_takes_all_its_requests_with_it() {
         assert_eq!(client.stats().panics, 0);
     }
 }
+
+#[test]
+fn who_is_idle_makes_room_for_newcomers_and_who_waits_for_an_answer_does_not() {
+    let limits = netpoll_core::ConnLimits::default().connections_max(2);
+    let client = App::new(|_| {
+        Router::new().get("/", |_: &Request| "hello").get("/later", async |_: Request<'static>| {
+            netpoll_core::time::sleep(Duration::from_secs(3)).await;
+            "later"
+        })
+    })
+    .http2(Http2::default())
+    .test_with(netpoll_core::sim::Options::default().limits(limits));
+    let mut waiting = Peer::new(&client);
+    waiting.get(1, "/later");
+    let mut idle = Peer::new(&client);
+    idle.assert_well(1);
+    // Who has just come is not closed.
+    client.advance(Duration::from_secs(1));
+    let mut newcomer = Peer::new(&client);
+    newcomer.assert_well(1);
+    assert!(idle.connection.is_closed() && !waiting.connection.is_closed());
+    client.advance(Duration::from_secs(4));
+    assert_eq!(waiting.answer(1).text(), "later");
+}
