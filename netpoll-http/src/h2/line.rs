@@ -13,7 +13,7 @@ use std::time::Duration;
 use netpoll_core::{Address, Conn, Held, Instant, time};
 
 use super::settings::Http2;
-use super::tale::Tale;
+use super::tale::{Leaving, Tale};
 use crate::h1::shared::count_panics;
 use crate::h1::{Service, Worker};
 use crate::message::Extensions;
@@ -36,6 +36,7 @@ pub(super) struct Line<S: Service> {
     seconds: Cell<(Instant, u64)>,
     is_stopping: Cell<bool>,
     is_short: Cell<bool>,
+    is_backed_up: Cell<bool>,
     /// An empty one, of the worker.
     held: Held,
     /// The request that was handed over last, until a task has it.
@@ -53,6 +54,16 @@ pub(super) struct Line<S: Service> {
     taken_bytes: Cell<u64>,
     /// Bytes of answers that were made and have not left.
     unsent_bytes: Cell<u64>,
+    /// The last bytes of answers whose tasks have ended.
+    leftovers: RefCell<Vec<Leftover>>,
+}
+
+/// What the task of an answer has left behind, for the client to take.
+struct Leftover {
+    leaving: Rc<Leaving>,
+    /// What there was of it at the last look at its rate.
+    seen_bytes: u64,
+    seen_at: Instant,
 }
 
 impl<S: Service> Line<S> {
@@ -75,6 +86,7 @@ impl<S: Service> Line<S> {
             seconds: Cell::new((conn.now(), conn.unix_seconds())),
             is_stopping: Cell::new(conn.is_stopping()),
             is_short: Cell::new(false),
+            is_backed_up: Cell::new(false),
             held: conn.hold_memory(),
             latest: RefCell::new(None),
             streams: Cell::new(0),
@@ -85,6 +97,7 @@ impl<S: Service> Line<S> {
             overflows: Cell::new(0),
             taken_bytes: Cell::new(0),
             unsent_bytes: Cell::new(0),
+            leftovers: RefCell::default(),
         })
     }
 
@@ -133,6 +146,15 @@ impl<S: Service> Line<S> {
     /// The worker's connections hold all the memory that they may.
     pub(super) fn is_short(&self) -> bool {
         self.is_short.get()
+    }
+
+    /// The connection takes no more output: what its requests have for it waits for that, and who is slow is its own to judge.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.is_backed_up.get()
+    }
+
+    pub(super) fn set_backed_up(&self, is_backed_up: bool) {
+        self.is_backed_up.set(is_backed_up);
     }
 
     pub(super) fn hold_memory(&self) -> Held {
@@ -196,6 +218,33 @@ impl<S: Service> Line<S> {
     /// So much of it has left, or is going nowhere.
     pub(super) fn let_go(&self, bytes: usize) {
         self.unsent_bytes.set(self.unsent_bytes.get() - bytes as u64);
+    }
+
+    /// The task of an answer has ended in front of its last bytes.
+    pub(super) fn leaves_behind(&self, leaving: &Rc<Leaving>) {
+        let (leaving, seen_bytes) = (Rc::clone(leaving), leaving.left_bytes());
+        self.leftovers.borrow_mut().push(Leftover { leaving, seen_bytes, seen_at: time::now() });
+    }
+
+    /// When it is to be looked at what tasks have left behind.
+    pub(super) fn leftovers_due_at(&self) -> Option<Instant> {
+        let mut leftovers = self.leftovers.borrow_mut();
+        leftovers.retain(|leftover| leftover.leaving.left_bytes() > 0);
+        leftovers.iter().map(|leftover| leftover.seen_at.saturating_add(self.write_grace)).min()
+    }
+
+    /// Whether the client's windows leave any of that where it is, at the rate that goes for connections.
+    pub(super) fn has_stuck_leftovers(&self, now: Instant) -> bool {
+        let mut is_stuck = false;
+        for leftover in &mut *self.leftovers.borrow_mut() {
+            let left_bytes = leftover.leaving.left_bytes();
+            if left_bytes == 0 || now < leftover.seen_at.saturating_add(self.write_grace) {
+                continue;
+            }
+            is_stuck |= leftover.seen_bytes - left_bytes < self.least_taken_bytes && !self.is_backed_up();
+            (leftover.seen_bytes, leftover.seen_at) = (left_bytes, now);
+        }
+        is_stuck
     }
 
     pub(super) fn unsent_bytes(&self) -> u64 {

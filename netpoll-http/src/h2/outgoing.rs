@@ -15,7 +15,7 @@ use netpoll_core::FileRange;
 
 use super::intake::Ends;
 use super::line::Line;
-use super::tale::Tale;
+use super::tale::{Leaving, Tale};
 use crate::h1::{Outcome, Service};
 use crate::message::{BodyBuf, OutFraming, Outflow, Pull, dropped, guarded_or_told};
 
@@ -45,6 +45,7 @@ pub(super) struct Piece<S: Service> {
     bytes: Bytes,
     length: usize,
     line: Rc<Line<S>>,
+    leaving: Rc<Leaving>,
 }
 
 impl<S: Service> Buf for Piece<S> {
@@ -58,11 +59,13 @@ impl<S: Service> Buf for Piece<S> {
 
     fn advance(&mut self, bytes: usize) {
         self.bytes.advance(bytes);
+        self.leaving.wrote(bytes);
     }
 }
 
 impl<S: Service> Drop for Piece<S> {
     fn drop(&mut self) {
+        self.leaving.lost(self.bytes.len());
         self.line.let_go(self.length);
     }
 }
@@ -113,10 +116,10 @@ impl<S: Service> Outgoing<S> {
     }
 
     fn hand(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Piece<S>>, BrokenOff>>> {
-        self.tale.hand(bytes.len());
+        let leaving = self.tale.hand(bytes.len());
         let line = Rc::clone(&self.tale.line);
         line.made(bytes.len());
-        Poll::Ready(Some(Ok(Frame::data(Piece { length: bytes.len(), bytes, line }))))
+        Poll::Ready(Some(Ok(Frame::data(Piece { length: bytes.len(), bytes, line, leaving }))))
     }
 
     /// The next piece of a stream.
