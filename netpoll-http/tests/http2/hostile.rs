@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netpoll_core::ConnLimits;
 use netpoll_core::sim::Options;
-use netpoll_http::{App, Completed, Http2, Request, Router};
+use netpoll_http::{App, Completed, Http2, IntoService, Request, Router, TestClient, Worker};
 
 use crate::peer::*;
 use crate::served;
@@ -99,4 +99,37 @@ fn a_connection_whose_answers_are_on_their_way_does_not_make_room_for_others() {
     assert!(idle.connection.is_closed() && !peer.connection.is_closed());
     peer.send(WINDOW_UPDATE, 0, 1, &100_u32.to_be_bytes());
     assert!(peer.answer(1).is_whole);
+}
+
+fn bounded<S: IntoService>(
+    bytes: usize,
+    factory: impl Fn(&Worker) -> S + Send + Sync + 'static,
+) -> TestClient {
+    let limits = ConnLimits::default().memory_bytes_max(bytes);
+    App::new(factory).http2(Http2::default()).test_with(Options::default().limits(limits))
+}
+
+#[test]
+fn answers_that_wait_for_a_window_count_as_memory_and_who_holds_too_much_is_cut() {
+    let client = bounded(4 << 20, |_| {
+        Router::new().get("/", |_: &Request| "hello").get("/large", |_: &Request| vec![b'x'; 1 << 20])
+    });
+    let mut peers: Vec<Peer> = (0..4).map(|_| Peer::with(&client, &[(4, 0)])).collect();
+    for peer in &mut peers {
+        for n in 0..20 {
+            if !peer.connection.is_closed() {
+                peer.raw(&ask(2 * n + 1, &[(":path", "/large")], END_STREAM));
+            }
+        }
+    }
+    assert!(peers.iter().any(|peer| peer.connection.is_closed()));
+    assert!(client.stats().memory_overflows > 0);
+    drop(peers);
+    client.run();
+    // All of it comes back.
+    let mut peer = Peer::with(&client, &[(4, 1 << 24)]);
+    peer.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    for n in 0..10 {
+        assert_eq!(peer.get(2 * n + 1, "/large").body.len(), 1 << 20);
+    }
 }
