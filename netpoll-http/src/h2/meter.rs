@@ -17,6 +17,7 @@ const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 
 /// `END_STREAM` of a DATA frame: an empty one that has it says something.
@@ -143,6 +144,13 @@ impl Meter {
         }
     }
 
+    /// Counts what has come in vain. False if it is too much.
+    fn spend(&mut self, frames: u64) -> bool {
+        let left = self.left.checked_sub(frames);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Counts the frame whose head is there.
     fn frame(&mut self) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = self.head;
@@ -156,10 +164,9 @@ impl Meter {
                 self.earn(FOR_A_REQUEST);
             }
             CONTINUATION => self.is_in_fields &= flags & END_HEADERS == 0,
-            _ => match self.left.checked_sub(1) {
-                Some(left) => self.left = left,
-                None => return false,
-            },
+            // A request that is taken back has earned nothing.
+            RST_STREAM => return self.spend(1 + FOR_A_REQUEST),
+            _ => return self.spend(1),
         }
         true
     }
@@ -214,6 +221,14 @@ mod tests {
         // An empty DATA that is no end brings nothing, and an unknown frame neither.
         meter.sent(1024);
         assert!(meter.came(&frame(0, 0, 1, 0), later) && !meter.came(&frame(99, 0, 0, 1), later));
+    }
+
+    #[test]
+    fn a_request_that_is_taken_back_is_an_idle_frame() {
+        let taken_back = [frame(1, 5, 1, 4), frame(3, 0, 1, 4)].concat();
+        let mut meter = meter(10);
+        assert!(meter.came(&taken_back.repeat(10), Instant::ZERO));
+        assert!(!meter.came(&taken_back, Instant::ZERO));
     }
 
     #[test]

@@ -133,3 +133,36 @@ fn answers_that_wait_for_a_window_count_as_memory_and_who_holds_too_much_is_cut(
         assert_eq!(peer.get(2 * n + 1, "/large").body.len(), 1 << 20);
     }
 }
+
+#[test]
+fn who_takes_requests_back_when_they_have_begun_is_cut_as_well() {
+    let client = served(|_| {
+        Router::new()
+            .get("/", |_: &Request| "hello")
+            .get("/wait", async |_: Request<'static>| std::future::pending::<&str>().await)
+    });
+    let mut peer = Peer::new(&client);
+    let mut rounds = 0;
+    while rounds < 100 && !peer.connection.is_closed() {
+        let streams = (0..50).map(|n| 2 * (rounds * 50 + n) + 1);
+        let asks: Vec<u8> =
+            streams.clone().flat_map(|stream| ask(stream, &[(":path", "/wait")], END_STREAM)).collect();
+        peer.raw(&asks);
+        if peer.connection.is_closed() {
+            break;
+        }
+        let back: Vec<u8> =
+            streams.flat_map(|stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())).collect();
+        peer.raw(&back);
+        rounds += 1;
+    }
+    peer.assert_over(ENHANCE_YOUR_CALM);
+    // One now and then is nobody's harm.
+    let mut peer = Peer::new(&client);
+    for n in 0..300 {
+        peer.raw(&ask(4 * n + 1, &[(":path", "/wait")], END_STREAM));
+        peer.raw(&frame(RST_STREAM, 0, 4 * n + 1, &CANCEL.to_be_bytes()));
+        peer.assert_well(4 * n + 3);
+        client.advance(Duration::from_millis(100));
+    }
+}
