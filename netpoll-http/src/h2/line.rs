@@ -50,7 +50,9 @@ pub(super) struct Line<S: Service> {
     panics: Cell<u32>,
     abandoned: Cell<u32>,
     overflows: Cell<u32>,
-    /// Bytes of bodies that were taken.
+    /// Bodies that somebody may take more of.
+    open_bodies: Cell<u32>,
+    /// Bytes of bodies that were taken, or that nobody holds any more.
     taken_bytes: Cell<u64>,
     /// Bytes of answers that were made and have not left.
     unsent_bytes: Cell<u64>,
@@ -95,6 +97,7 @@ impl<S: Service> Line<S> {
             panics: Cell::new(0),
             abandoned: Cell::new(0),
             overflows: Cell::new(0),
+            open_bodies: Cell::new(0),
             taken_bytes: Cell::new(0),
             unsent_bytes: Cell::new(0),
             leftovers: RefCell::default(),
@@ -204,6 +207,22 @@ impl<S: Service> Line<S> {
     /// So much of a body was taken.
     pub(super) fn took(&self, bytes: usize) {
         self.taken_bytes.set(self.taken_bytes.get() + bytes as u64);
+    }
+
+    pub(super) fn opens_body(&self) {
+        self.open_bodies.set(self.open_bodies.get() + 1);
+    }
+
+    pub(super) fn closes_body(&self) {
+        self.open_bodies.set(self.open_bodies.get() - 1);
+    }
+
+    /// So much has come by now. Where no body is open nothing of it is held: what comes behind one that nobody reads on is dropped where
+    /// frames are read, and not seen here.
+    pub(super) fn forget_closed_bodies(&self, data_bytes: u64) {
+        if self.open_bodies.get() == 0 {
+            self.taken_bytes.set(data_bytes);
+        }
     }
 
     pub(super) fn taken_bytes(&self) -> u64 {

@@ -138,7 +138,7 @@ impl<S: Service> Session<S> {
         if is_idle && conn.queued_bytes() == 0 {
             self.pipe.rest();
         }
-        if !self.holds(conn, is_idle) {
+        if !self.holds(conn) {
             conn.count_memory_overflow();
             self.end(conn);
             return Flow::Reset;
@@ -151,11 +151,14 @@ impl<S: Service> Session<S> {
     }
 
     /// Counts the memory that the connection holds beside its queue. False if there is no more.
-    fn holds(&mut self, conn: &mut Conn<'_>, is_idle: bool) -> bool {
-        // What comes behind a body that nobody reads on is dropped where frames are read, and not seen here.
-        let ahead = if is_idle { 0 } else { self.meter.data_bytes.saturating_sub(self.line.taken_bytes()) };
+    fn holds(&mut self, conn: &mut Conn<'_>) -> bool {
+        let waiting = self.pipe.waiting_bytes() as u64;
+        if waiting == 0 {
+            self.line.forget_closed_bodies(self.meter.data_bytes);
+        }
+        let ahead = self.meter.data_bytes.saturating_sub(self.line.taken_bytes());
         let ahead = ahead.min(u64::from(self.line.settings.connection_window_bytes));
-        let bytes = ahead + self.line.unsent_bytes() + self.pipe.waiting_bytes() as u64;
+        let bytes = ahead + self.line.unsent_bytes() + waiting;
         let grows = bytes > self.held_bytes;
         if bytes.abs_diff(self.held_bytes) > UNSAID_BYTES_MAX || (bytes == 0 && self.held.is_some()) {
             self.held = None;

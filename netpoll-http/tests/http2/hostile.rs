@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use netpoll_core::ConnLimits;
 use netpoll_core::sim::Options;
-use netpoll_http::{App, Completed, Http2, IntoService, Request, Router, TestClient, Worker};
+use netpoll_http::{
+    App, Completed, Handler, Http2, IntoService, Request, RouteLimits, Router, TestClient, Worker,
+};
 
 use crate::peer::*;
 use crate::served;
+
+const POST: (&str, &str) = (":method", "POST");
 
 fn ask(stream: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | flags, stream, &block(&with(fields)))
@@ -165,4 +169,48 @@ fn who_takes_requests_back_when_they_have_begun_is_cut_as_well() {
         peer.assert_well(4 * n + 3);
         client.advance(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn what_came_for_a_request_that_was_refused_is_held_by_nobody_and_not_counted() {
+    let client = bounded(800 << 10, |_| {
+        Router::new()
+            .get("/wait", async |_: Request<'static>| std::future::pending::<&str>().await)
+            .post("/none", (|_: &Request| "").limits(RouteLimits::default().body_bytes_max(10)))
+            .post("/", |req: &Request| req.body().len().to_string())
+            .get("/", |_: &Request| "hello")
+    });
+    let mut peer = Peer::new(&client);
+    peer.get(1, "/wait");
+    for n in 1..100 {
+        let length = [POST, (":path", "/none"), ("content-length", "16384")];
+        peer.raw(&ask(2 * n + 1, &length, 0));
+        assert_eq!(peer.answer(2 * n + 1).status, Some(413));
+        // What was under way.
+        peer.send(DATA, END_STREAM, 2 * n + 1, &[0; 16 * 1024]);
+    }
+    let answer = client.post("/", vec![0; 300_000]);
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "300000"));
+    assert_eq!(client.stats().memory_overflows, 0);
+}
+
+#[test]
+fn padding_is_held_by_nobody_and_not_counted() {
+    let client =
+        bounded(800 << 10, |_| Router::new().post("/", |req: &Request| req.body().len().to_string()));
+    let mut peer = Peer::new(&client);
+    // One body is open all the time.
+    peer.raw(&ask(1, &[POST], 0));
+    for n in 1..6000 {
+        peer.raw(&ask(2 * n + 1, &[POST], 0));
+        let padded = [&[200][..], b"1234", &[0; 200]].concat();
+        peer.send(DATA, END_STREAM | 8, 2 * n + 1, &padded);
+        if n % 100 == 0 {
+            peer.send(DATA, 0, 1, b"on");
+            assert_eq!(peer.answer(2 * n + 1).text(), "4");
+            peer.frames.clear();
+        }
+    }
+    assert_eq!(client.post("/", vec![0; 300_000]).text(), "300000");
+    assert_eq!(client.stats().memory_overflows, 0);
 }
