@@ -555,7 +555,7 @@ fn finish<S: Service>(tale: &Rc<Tale<S>>, mut written: Written, ends: Option<End
         Rest::Nothing | Rest::Coded(_) | Rest::Upgrade(_) | Rest::Future(_) => {
             (Source::Bytes(Bytes::from(body)), None)
         }
-        Rest::Static(bytes) => (Source::Bytes(Bytes::from_static(bytes)), None),
+        Rest::Static(bytes) => (Source::Static(Bytes::from_static(bytes)), None),
         Rest::Shared(bytes) => (Source::Bytes(bytes), None),
         Rest::File(range) => (Source::File(range, 0), None),
         Rest::Stream(outflow) => (Source::Stream(outflow), ends),

@@ -29,6 +29,8 @@ pub(super) struct Intake<S: Service> {
     /// Whose body it is: a reader may outlive it.
     tale: Weak<Tale<S>>,
     incoming: RefCell<Option<Incoming>>,
+    /// It is there, and counts among the open bodies of the connection.
+    is_open: Cell<bool>,
     trailers: RefCell<Trailers>,
     end: Cell<Option<Result<(), BodyError>>>,
     bytes_max: u64,
@@ -47,7 +49,12 @@ pub(super) struct Intake<S: Service> {
 
 impl<S: Service> Intake<S> {
     pub(super) fn new(tale: &Rc<Tale<S>>, incoming: Incoming, bytes_max: u64) -> Rc<Self> {
+        let is_open = !incoming.is_end_stream();
+        if is_open {
+            tale.line.opens_body();
+        }
         Rc::new(Self {
+            is_open: Cell::new(is_open),
             line: Rc::clone(&tale.line),
             tale: Rc::downgrade(tale),
             incoming: RefCell::new(Some(incoming)),
@@ -98,6 +105,10 @@ impl<S: Service> Intake<S> {
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut incoming).poll_frame(&mut context) {
             self.line.took(frame.data_ref().map_or(0, Bytes::len));
+        }
+        drop(incoming);
+        if self.is_open.replace(false) {
+            self.line.closes_body();
         }
     }
 

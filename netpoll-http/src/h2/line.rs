@@ -13,7 +13,7 @@ use std::time::Duration;
 use netpoll_core::{Address, Conn, Held, Instant, time};
 
 use super::settings::Http2;
-use super::tale::Tale;
+use super::tale::{Leaving, Tale};
 use crate::h1::shared::count_panics;
 use crate::h1::{Service, Worker};
 use crate::message::Extensions;
@@ -36,6 +36,7 @@ pub(super) struct Line<S: Service> {
     seconds: Cell<(Instant, u64)>,
     is_stopping: Cell<bool>,
     is_short: Cell<bool>,
+    is_backed_up: Cell<bool>,
     /// An empty one, of the worker.
     held: Held,
     /// The request that was handed over last, until a task has it.
@@ -49,10 +50,22 @@ pub(super) struct Line<S: Service> {
     panics: Cell<u32>,
     abandoned: Cell<u32>,
     overflows: Cell<u32>,
-    /// Bytes of bodies that were taken.
+    /// Bodies that somebody may take more of.
+    open_bodies: Cell<u32>,
+    /// Bytes of bodies that were taken, or that nobody holds any more.
     taken_bytes: Cell<u64>,
     /// Bytes of answers that were made and have not left.
     unsent_bytes: Cell<u64>,
+    /// The last bytes of answers whose tasks have ended.
+    leftovers: RefCell<Vec<Leftover>>,
+}
+
+/// What the task of an answer has left behind, for the client to take.
+struct Leftover {
+    leaving: Rc<Leaving>,
+    /// What there was of it at the last look at its rate.
+    seen_bytes: u64,
+    seen_at: Instant,
 }
 
 impl<S: Service> Line<S> {
@@ -75,6 +88,7 @@ impl<S: Service> Line<S> {
             seconds: Cell::new((conn.now(), conn.unix_seconds())),
             is_stopping: Cell::new(conn.is_stopping()),
             is_short: Cell::new(false),
+            is_backed_up: Cell::new(false),
             held: conn.hold_memory(),
             latest: RefCell::new(None),
             streams: Cell::new(0),
@@ -83,8 +97,10 @@ impl<S: Service> Line<S> {
             panics: Cell::new(0),
             abandoned: Cell::new(0),
             overflows: Cell::new(0),
+            open_bodies: Cell::new(0),
             taken_bytes: Cell::new(0),
             unsent_bytes: Cell::new(0),
+            leftovers: RefCell::default(),
         })
     }
 
@@ -133,6 +149,15 @@ impl<S: Service> Line<S> {
     /// The worker's connections hold all the memory that they may.
     pub(super) fn is_short(&self) -> bool {
         self.is_short.get()
+    }
+
+    /// The connection takes no more output: what its requests have for it waits for that, and who is slow is its own to judge.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.is_backed_up.get()
+    }
+
+    pub(super) fn set_backed_up(&self, is_backed_up: bool) {
+        self.is_backed_up.set(is_backed_up);
     }
 
     pub(super) fn hold_memory(&self) -> Held {
@@ -184,6 +209,22 @@ impl<S: Service> Line<S> {
         self.taken_bytes.set(self.taken_bytes.get() + bytes as u64);
     }
 
+    pub(super) fn opens_body(&self) {
+        self.open_bodies.set(self.open_bodies.get() + 1);
+    }
+
+    pub(super) fn closes_body(&self) {
+        self.open_bodies.set(self.open_bodies.get() - 1);
+    }
+
+    /// So much has come by now. Where no body is open nothing of it is held: what comes behind one that nobody reads on is dropped where
+    /// frames are read, and not seen here.
+    pub(super) fn forget_closed_bodies(&self, data_bytes: u64) {
+        if self.open_bodies.get() == 0 {
+            self.taken_bytes.set(data_bytes);
+        }
+    }
+
     pub(super) fn taken_bytes(&self) -> u64 {
         self.taken_bytes.get()
     }
@@ -196,6 +237,33 @@ impl<S: Service> Line<S> {
     /// So much of it has left, or is going nowhere.
     pub(super) fn let_go(&self, bytes: usize) {
         self.unsent_bytes.set(self.unsent_bytes.get() - bytes as u64);
+    }
+
+    /// The task of an answer has ended in front of its last bytes.
+    pub(super) fn leaves_behind(&self, leaving: &Rc<Leaving>) {
+        let (leaving, seen_bytes) = (Rc::clone(leaving), leaving.left_bytes());
+        self.leftovers.borrow_mut().push(Leftover { leaving, seen_bytes, seen_at: time::now() });
+    }
+
+    /// When it is to be looked at what tasks have left behind.
+    pub(super) fn leftovers_due_at(&self) -> Option<Instant> {
+        let mut leftovers = self.leftovers.borrow_mut();
+        leftovers.retain(|leftover| leftover.leaving.left_bytes() > 0);
+        leftovers.iter().map(|leftover| leftover.seen_at.saturating_add(self.write_grace)).min()
+    }
+
+    /// Whether the client's windows leave any of that where it is, at the rate that goes for connections.
+    pub(super) fn has_stuck_leftovers(&self, now: Instant) -> bool {
+        let mut is_stuck = false;
+        for leftover in &mut *self.leftovers.borrow_mut() {
+            let left_bytes = leftover.leaving.left_bytes();
+            if left_bytes == 0 || now < leftover.seen_at.saturating_add(self.write_grace) {
+                continue;
+            }
+            is_stuck |= leftover.seen_bytes - left_bytes < self.least_taken_bytes && !self.is_backed_up();
+            (leftover.seen_bytes, leftover.seen_at) = (left_bytes, now);
+        }
+        is_stuck
     }
 
     pub(super) fn unsent_bytes(&self) -> u64 {

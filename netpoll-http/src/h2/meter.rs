@@ -17,10 +17,14 @@ const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 
 /// `END_STREAM` of a DATA frame: an empty one that has it says something.
 const END_STREAM: u8 = 1;
+
+/// `PADDED` of a DATA frame: its first byte says how much.
+const PADDED: u8 = 8;
 
 /// `END_HEADERS` of a frame with fields: no more of them follow.
 const END_HEADERS: u8 = 4;
@@ -41,8 +45,10 @@ pub(super) struct Meter {
     head_bytes: usize,
     /// What is to be skipped in front of the next head.
     skip_bytes: u64,
-    /// Bytes of DATA frames, with their padding.
+    /// Bytes of DATA frames, without their padding.
     pub(super) data_bytes: u64,
+    /// The next byte says how much padding a DATA frame has.
+    is_at_padding: bool,
     /// More fields are to come.
     is_in_fields: bool,
     /// Since when a frame that is no DATA, or a block of fields, is there in part.
@@ -66,6 +72,7 @@ impl Meter {
             head_bytes: 0,
             skip_bytes: PREFACE_BYTES,
             data_bytes: 0,
+            is_at_padding: false,
             is_in_fields: false,
             half_since: None,
             last_stream: 0,
@@ -115,6 +122,10 @@ impl Meter {
         let mut is_well = true;
         while !bytes.is_empty() {
             if self.skip_bytes > 0 {
+                if std::mem::take(&mut self.is_at_padding) {
+                    let padding = 1 + u64::from(bytes[0]);
+                    self.data_bytes -= padding.min(self.skip_bytes);
+                }
                 let skipped = bytes.len().min(usize::try_from(self.skip_bytes).unwrap_or(usize::MAX));
                 self.skip_bytes -= skipped as u64;
                 bytes = &bytes[skipped..];
@@ -143,23 +154,32 @@ impl Meter {
         }
     }
 
+    /// Counts what has come in vain. False if it is too much.
+    fn spend(&mut self, frames: u64) -> bool {
+        let left = self.left.checked_sub(frames);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Counts the frame whose head is there.
     fn frame(&mut self) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = self.head;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.skip_bytes = u64::from(length);
         match kind {
-            DATA if length > 0 || flags & END_STREAM != 0 => self.data_bytes += u64::from(length),
+            DATA if length > 0 || flags & END_STREAM != 0 => {
+                self.data_bytes += u64::from(length);
+                self.is_at_padding = length > 0 && flags & PADDED != 0;
+            }
             HEADERS => {
                 self.is_in_fields = flags & END_HEADERS == 0;
                 self.last_stream = self.last_stream.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
                 self.earn(FOR_A_REQUEST);
             }
             CONTINUATION => self.is_in_fields &= flags & END_HEADERS == 0,
-            _ => match self.left.checked_sub(1) {
-                Some(left) => self.left = left,
-                None => return false,
-            },
+            // A request that is taken back has earned nothing.
+            RST_STREAM => return self.spend(1 + FOR_A_REQUEST),
+            _ => return self.spend(1),
         }
         true
     }
@@ -214,6 +234,28 @@ mod tests {
         // An empty DATA that is no end brings nothing, and an unknown frame neither.
         meter.sent(1024);
         assert!(meter.came(&frame(0, 0, 1, 0), later) && !meter.came(&frame(99, 0, 0, 1), later));
+    }
+
+    #[test]
+    fn padding_is_no_data_however_it_is_cut() {
+        let mut padded = frame(0, 8, 1, 300);
+        padded[9] = 99;
+        let too_much = frame(0, 8, 1, 3);
+        for piece in [1, 9, 10, 500] {
+            let mut meter = meter(1);
+            assert!(
+                [&padded[..], &too_much].concat().chunks(piece).all(|bytes| meter.came(bytes, Instant::ZERO))
+            );
+            assert_eq!(meter.data_bytes, 200, "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_taken_back_is_an_idle_frame() {
+        let taken_back = [frame(1, 5, 1, 4), frame(3, 0, 1, 4)].concat();
+        let mut meter = meter(10);
+        assert!(meter.came(&taken_back.repeat(10), Instant::ZERO));
+        assert!(!meter.came(&taken_back, Instant::ZERO));
     }
 
     #[test]

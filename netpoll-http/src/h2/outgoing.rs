@@ -15,7 +15,7 @@ use netpoll_core::FileRange;
 
 use super::intake::Ends;
 use super::line::Line;
-use super::tale::Tale;
+use super::tale::{Leaving, Tale};
 use crate::h1::{Outcome, Service};
 use crate::message::{BodyBuf, OutFraming, Outflow, Pull, dropped, guarded_or_told};
 
@@ -45,6 +45,7 @@ pub(super) struct Piece<S: Service> {
     bytes: Bytes,
     length: usize,
     line: Rc<Line<S>>,
+    leaving: Rc<Leaving>,
 }
 
 impl<S: Service> Buf for Piece<S> {
@@ -58,20 +59,31 @@ impl<S: Service> Buf for Piece<S> {
 
     fn advance(&mut self, bytes: usize) {
         self.bytes.advance(bytes);
+        self.leaving.wrote(bytes);
     }
 }
 
 impl<S: Service> Drop for Piece<S> {
     fn drop(&mut self) {
+        self.leaving.lost(self.bytes.len());
         self.line.let_go(self.length);
     }
 }
 
 /// Where a body comes from.
 pub(super) enum Source {
+    /// Bytes of the program itself, which cost no memory.
+    Static(Bytes),
     Bytes(Bytes),
     File(FileRange, u64),
     Stream(Outflow),
+}
+
+impl Source {
+    /// What of it counts as memory before it is in pieces.
+    fn counted_bytes(&self) -> usize {
+        if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
+    }
 }
 
 pub(super) struct Outgoing<S: Service> {
@@ -84,10 +96,14 @@ pub(super) struct Outgoing<S: Service> {
 
 impl<S: Service> Outgoing<S> {
     pub(super) fn new(tale: Rc<Tale<S>>, source: Source, reads: Option<Ends<S>>) -> Self {
+        tale.line.made(source.counted_bytes());
         let mut outgoing = Self { source: Some(source), tale, empty_pulls: 0, _reads: reads };
-        if matches!(&outgoing.source, Some(Source::Bytes(bytes)) if bytes.is_empty())
-            || matches!(&outgoing.source, Some(Source::File(range, _)) if range.length() == 0)
-        {
+        let is_empty = match &outgoing.source {
+            Some(Source::Static(bytes) | Source::Bytes(bytes)) => bytes.is_empty(),
+            Some(Source::File(range, _)) => range.length() == 0,
+            _ => false,
+        };
+        if is_empty {
             outgoing.finish();
         }
         outgoing
@@ -101,6 +117,7 @@ impl<S: Service> Outgoing<S> {
 
     /// It is the program's.
     fn let_go(&mut self) {
+        self.tale.line.let_go(self.source.as_ref().map_or(0, Source::counted_bytes));
         if !dropped(self.source.take()) {
             self.tale.line.note_panic();
         }
@@ -113,10 +130,10 @@ impl<S: Service> Outgoing<S> {
     }
 
     fn hand(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Piece<S>>, BrokenOff>>> {
-        self.tale.hand(bytes.len());
+        let leaving = self.tale.hand(bytes.len());
         let line = Rc::clone(&self.tale.line);
         line.made(bytes.len());
-        Poll::Ready(Some(Ok(Frame::data(Piece { length: bytes.len(), bytes, line }))))
+        Poll::Ready(Some(Ok(Frame::data(Piece { length: bytes.len(), bytes, line, leaving }))))
     }
 
     /// The next piece of a stream.
@@ -197,7 +214,13 @@ impl<S: Service> Body for Outgoing<S> {
         let piece = match &mut this.source {
             None => return Poll::Ready(None),
             Some(Source::Stream(_)) => return this.pull(context),
-            Some(Source::Bytes(bytes)) => bytes.split_to(bytes.len().min(PIECE_BYTES)),
+            Some(Source::Static(bytes)) => bytes.split_to(bytes.len().min(PIECE_BYTES)),
+            Some(Source::Bytes(bytes)) => {
+                let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+                // It counts as a piece from here on.
+                this.tale.line.let_go(piece.len());
+                piece
+            }
             Some(Source::File(range, at)) => {
                 let length = usize::try_from(range.length() - *at).unwrap_or(usize::MAX).min(PIECE_BYTES);
                 let mut bytes = vec![0; length];
@@ -211,7 +234,7 @@ impl<S: Service> Body for Outgoing<S> {
         };
         let handed = this.hand(piece);
         let is_whole = match &this.source {
-            Some(Source::Bytes(bytes)) => bytes.is_empty(),
+            Some(Source::Static(bytes) | Source::Bytes(bytes)) => bytes.is_empty(),
             Some(Source::File(range, at)) => *at == range.length(),
             _ => false,
         };

@@ -3,7 +3,8 @@
 //! Frames are hyper's to read and to write. It is polled in the callbacks of the connection, as a handler that waits is in HTTP/1.1
 //! ([0005](../../../docs/decisions/0005-a-waiting-handler-lives-in-its-connection.md)), and finds what has come in a [`Pipe`]. Requests are tasks.
 //!
-//! The deadline of the connection is the earliest of those that it has: for being idle, for its age, for going.
+//! The deadline of the connection is the earliest of those that it has: for being idle, for its age, for ends of answers that are not taken,
+//! for going.
 //!
 //! Invariant: no frames are read while more than high water of output waits, or more of the input of one turn than that begins so many
 //! requests. Behind the end of the frames nothing is read.
@@ -45,7 +46,7 @@ pub(super) struct Session<S: Service> {
     frames: Option<Pin<Box<Frames<S>>>>,
     meter: Meter,
     opened: Instant,
-    /// Since when nothing is under way, if that is so.
+    /// Since when nothing is under way, the ends of answers included, if that is so.
     idle_since: Option<Instant>,
     /// Since when it takes no new requests, or is about to.
     going_since: Option<Instant>,
@@ -127,7 +128,8 @@ impl<S: Service> Session<S> {
     /// Sees to what has changed: counters, memory, the deadline.
     fn tend(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.line.settle(conn);
-        let is_idle = self.line.streams() == 0;
+        self.line.set_backed_up(conn.is_backed_up());
+        let is_idle = self.line.streams() == 0 && self.line.unsent_bytes() == 0;
         match (is_idle, self.idle_since) {
             (true, None) => self.idle_since = Some(conn.now()),
             (false, Some(_)) => self.idle_since = None,
@@ -136,7 +138,7 @@ impl<S: Service> Session<S> {
         if is_idle && conn.queued_bytes() == 0 {
             self.pipe.rest();
         }
-        if !self.holds(conn, is_idle) {
+        if !self.holds(conn) {
             conn.count_memory_overflow();
             self.end(conn);
             return Flow::Reset;
@@ -149,11 +151,14 @@ impl<S: Service> Session<S> {
     }
 
     /// Counts the memory that the connection holds beside its queue. False if there is no more.
-    fn holds(&mut self, conn: &mut Conn<'_>, is_idle: bool) -> bool {
-        // What comes behind a body that nobody reads on is dropped where frames are read, and not seen here.
-        let ahead = if is_idle { 0 } else { self.meter.data_bytes.saturating_sub(self.line.taken_bytes()) };
+    fn holds(&mut self, conn: &mut Conn<'_>) -> bool {
+        let waiting = self.pipe.waiting_bytes() as u64;
+        if waiting == 0 {
+            self.line.forget_closed_bodies(self.meter.data_bytes);
+        }
+        let ahead = self.meter.data_bytes.saturating_sub(self.line.taken_bytes());
         let ahead = ahead.min(u64::from(self.line.settings.connection_window_bytes));
-        let bytes = ahead + self.line.unsent_bytes() + self.pipe.waiting_bytes() as u64;
+        let bytes = ahead + self.line.unsent_bytes() + waiting;
         let grows = bytes > self.held_bytes;
         if bytes.abs_diff(self.held_bytes) > UNSAID_BYTES_MAX || (bytes == 0 && self.held.is_some()) {
             self.held = None;
@@ -178,9 +183,9 @@ impl<S: Service> Session<S> {
         if let Some(going_since) = self.going_since {
             // What is under way is answered first.
             let idle = self.idle_since.map(|idle| idle.max(going_since).saturating_add(self.patience(conn)));
-            return half.into_iter().chain(idle).min();
+            return half.into_iter().chain(idle).chain(self.line.leftovers_due_at()).min();
         }
-        half.into_iter().chain(idle).chain(age).min()
+        half.into_iter().chain(idle).chain(age).chain(self.line.leftovers_due_at()).min()
     }
 
     /// Whether the rest of a frame, or of a block of fields, has taken too long.
@@ -305,6 +310,16 @@ impl<S: Service> Protocol for Session<S> {
     }
 
     fn deadline(&mut self, conn: &mut Conn<'_>) -> Flow {
+        // Of what lies behind the task of its answer nothing can be taken back: its client is told to go.
+        if self.line.has_stuck_leftovers(conn.now()) {
+            if self.going_since.is_none() {
+                return self.go(conn);
+            }
+            if self.line.streams() == 0 {
+                self.end(conn);
+                return Flow::Linger;
+            }
+        }
         let is_over = self.deadline_at(conn).is_some_and(|at| at <= conn.now());
         if !is_over {
             return self.drive(conn);

@@ -47,7 +47,8 @@ pub struct Http2 {
     pub send_buffer_bytes: usize,
     /// Frames that bring nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA, and those of unknown types. Default 1000
     /// at once and 100 a second from then on, and two more for each request and one for each KiB that was sent, as windows are a matter of
-    /// what was sent. Behind it the connection ends.
+    /// what was sent. A request that the client takes back (RST_STREAM) is one such frame altogether, whenever that happens. Behind it the
+    /// connection ends.
     pub idle_frames_max: u32,
     /// How long a connection may be silent before it is asked for a sign of life (PING). Default 60 s, below the time that middleboxes remember a
     /// connection. `None` asks nobody.

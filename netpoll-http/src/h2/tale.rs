@@ -5,7 +5,7 @@
 //! Invariant: dropped once, with the last of them, and told then. It has been sent if all of its answer was handed on; if not, whoever
 //! broke it off has said so, or its client has left.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -19,6 +19,38 @@ use crate::h1::shared::{Figures, show};
 use crate::h1::{Outcome, Service};
 use crate::message::{Cause, Replied, Reply, Request, Rest, RouteId, dropped};
 use crate::wire::Method;
+
+/// What was handed on of the body of one answer: its pieces outlive the task that has made them, where frames are written.
+#[derive(Default)]
+pub(super) struct Leaving {
+    /// Bytes that have not been written.
+    left_bytes: Cell<u64>,
+    written_bytes: Cell<u64>,
+    /// Some of them never will be.
+    is_lost: Cell<bool>,
+}
+
+impl Leaving {
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.left_bytes.get()
+    }
+
+    fn hand(&self, bytes: u64) {
+        self.left_bytes.set(self.left_bytes.get() + bytes);
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.left_bytes.set(self.left_bytes.get() - bytes as u64);
+        self.written_bytes.set(self.written_bytes.get() + bytes as u64);
+    }
+
+    pub(super) fn lost(&self, bytes: usize) {
+        if bytes > 0 {
+            self.left_bytes.set(self.left_bytes.get() - bytes as u64);
+            self.is_lost.set(true);
+        }
+    }
+}
 
 pub(super) struct Tale<S: Service> {
     pub(super) line: Rc<Line<S>>,
@@ -35,9 +67,9 @@ pub(super) struct Tale<S: Service> {
     has_ended: Cell<bool>,
     /// When all was handed on, or it was broken off.
     ended: Cell<Instant>,
-    /// Bytes of its answer that were handed on.
-    handed_bytes: Cell<u64>,
-    /// There is more of it, and the client does not take it.
+    /// What of its answer was handed on.
+    leaving: OnceCell<Rc<Leaving>>,
+    /// Some of it was handed on, and it is for the client to take it.
     waits_for_client: Cell<bool>,
 }
 
@@ -80,7 +112,7 @@ impl<S: Service> Tale<S> {
             failure: Cell::new(None),
             has_ended: Cell::new(false),
             ended: Cell::new(now),
-            handed_bytes: Cell::new(0),
+            leaving: OnceCell::new(),
             waits_for_client: Cell::new(false),
         })
     }
@@ -152,11 +184,13 @@ impl<S: Service> Tale<S> {
         });
     }
 
-    /// So much more of its body was handed on.
-    pub(super) fn hand(&self, bytes: usize) {
+    /// So much more of its body is handed on. Where it says what becomes of it.
+    pub(super) fn hand(&self, bytes: usize) -> Rc<Leaving> {
         self.change(|figures| figures.bytes_out += bytes as u64);
-        self.handed_bytes.set(self.handed_bytes.get() + bytes as u64);
         self.waits_for_client.set(true);
+        let leaving = self.leaving.get_or_init(Rc::default);
+        leaving.hand(bytes as u64);
+        Rc::clone(leaving)
     }
 
     /// Its answer waits for the program, or there is no more of it.
@@ -166,7 +200,6 @@ impl<S: Service> Tale<S> {
 
     /// All of it was handed on.
     pub(super) fn is_whole(&self) {
-        self.waits_for_client.set(false);
         self.is_sent.set(true);
         self.ended.set(time::now());
     }
@@ -185,9 +218,14 @@ impl<S: Service> Tale<S> {
         if !self.is_sent.get() {
             self.ended.set(time::now());
         }
+        if let Some(leaving) = self.leaving.get()
+            && leaving.left_bytes() > 0
+        {
+            self.line.leaves_behind(leaving);
+        }
     }
 
-    /// Ready when its client has not taken enough of the answer for too long: at the rate that goes for connections.
+    /// Ready when its client's windows have not let enough of the answer leave for too long: at the rate that goes for connections.
     pub(super) fn poll_stalled(
         &self,
         context: &mut Context<'_>,
@@ -198,17 +236,18 @@ impl<S: Service> Tale<S> {
             *timer = None;
             return Poll::Pending;
         }
-        let handed_bytes = self.handed_bytes.get();
+        let written_bytes = self.leaving.get().map_or(0, |leaving| leaving.written_bytes.get());
         let Line { write_grace, least_taken_bytes, .. } = *self.line;
         let sleep = timer.get_or_insert_with(|| {
-            *seen_bytes = handed_bytes;
+            *seen_bytes = written_bytes;
             time::sleep(write_grace)
         });
         while Pin::new(&mut *sleep).poll(context).is_ready() {
-            if handed_bytes - *seen_bytes < least_taken_bytes {
+            if written_bytes - *seen_bytes < least_taken_bytes && !self.line.is_backed_up() {
+                self.is_sent.set(false);
                 return Poll::Ready(());
             }
-            *seen_bytes = handed_bytes;
+            *seen_bytes = written_bytes;
             sleep.reset(time::now().saturating_add(write_grace));
         }
         Poll::Pending
@@ -218,7 +257,8 @@ impl<S: Service> Tale<S> {
 impl<S: Service> Drop for Tale<S> {
     fn drop(&mut self) {
         let line = &self.line;
-        let outcome = match (self.is_sent.get(), self.failure.get()) {
+        let is_lost = self.leaving.get().is_some_and(|leaving| leaving.is_lost.get());
+        let outcome = match (self.is_sent.get() && !is_lost, self.failure.get()) {
             (true, _) => self.figures.get().outcome,
             (false, Some(failure)) => failure,
             (false, None) if line.is_stopping() && !self.has_ended.get() => Outcome::Cut,

@@ -6,6 +6,7 @@ mod bodies;
 mod ends;
 mod frames;
 mod hooks;
+mod hostile;
 mod peer;
 mod requests;
 mod sockets;

@@ -1,0 +1,216 @@
+//! What a client can hold on to without asking for anything: answers that it does not take, and what was begun for it.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use netpoll_core::ConnLimits;
+use netpoll_core::sim::Options;
+use netpoll_http::{
+    App, Completed, Handler, Http2, IntoService, Request, RouteLimits, Router, TestClient, Worker,
+};
+
+use crate::peer::*;
+use crate::served;
+
+const POST: (&str, &str) = (":method", "POST");
+
+fn ask(stream: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | flags, stream, &block(&with(fields)))
+}
+
+#[test]
+fn answers_that_fit_in_one_frame_are_not_kept_for_a_client_that_opens_no_window() {
+    let (sender, ended) = channel();
+    let client = App::new(|_| Router::new().get("/", |_: &Request| "hello"))
+        .on_complete(move |_| {
+            let sender = sender.clone();
+            move |done: &Completed<'_>| sender.send(done.outcome.to_string()).unwrap()
+        })
+        .http2(Http2::default())
+        .test();
+    let mut peer = Peer::with(&client, &[(4, 0)]);
+    let asks: Vec<u8> = (0..100).flat_map(|n| ask(2 * n + 1, &[], END_STREAM)).collect();
+    peer.raw(&asks);
+    for _ in 0..10 {
+        client.advance(Duration::from_secs(3));
+        peer.send(PING, 0, 0, b"12345678");
+    }
+    for n in 0..100 {
+        let answer = peer.answer(2 * n + 1);
+        assert_eq!((answer.status, answer.reset), (Some(200), Some(CANCEL)), "{n}");
+    }
+    assert!(!peer.connection.is_closed());
+    let told: Vec<String> = ended.try_iter().collect();
+    assert!(told.len() == 100 && told.iter().all(|outcome| outcome == "abandoned"), "{told:?}");
+}
+
+#[test]
+fn a_client_that_leaves_the_ends_of_answers_where_they_are_is_told_to_go() {
+    let client = served(|_| Router::new().get("/", |_: &Request| "hello"));
+    let mut peer = Peer::with(&client, &[(4, 1)]);
+    for n in 0..100 {
+        assert_eq!(peer.get(2 * n + 1, "/").body.len(), 1);
+    }
+    // It goes on asking, so it is never idle.
+    for n in 100..160 {
+        if peer.goodbye().is_some() {
+            break;
+        }
+        client.advance(Duration::from_secs(2));
+        peer.ask(2 * n + 1, &with(&[(":method", "HEAD")]), true);
+    }
+    assert!(peer.goodbye().is_some());
+    client.advance(Duration::from_secs(11));
+    assert!(peer.connection.is_closed());
+}
+
+#[test]
+fn streams_share_a_slow_connection_and_are_judged_by_their_windows_alone() {
+    let slow =
+        Options::default().window(4096).latency(Duration::from_millis(500)..=Duration::from_millis(500));
+    let client = App::new(|_| Router::new().get("/", |_: &Request| vec![b'x'; 20_000]))
+        .http2(Http2::default().ping_after(None))
+        .test_with(slow);
+    let mut peer = Peer::with(&client, &[(4, 1 << 20)]);
+    peer.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    for n in 0..100 {
+        peer.connection.put(&ask(2 * n + 1, &[], END_STREAM));
+    }
+    // Much more than a connection has to take, and less than that for each stream.
+    let mut seconds = 0;
+    while !(0..100).all(|n| peer.answer(2 * n + 1).is_whole) {
+        client.advance(Duration::from_secs(1));
+        seconds += 1;
+        assert_eq!(peer.of(RST_STREAM).next(), None, "{seconds} s");
+        assert!(peer.goodbye().is_none() && !peer.connection.is_closed(), "{seconds} s");
+    }
+    assert!(seconds > 100, "{seconds} s");
+}
+
+#[test]
+fn a_connection_whose_answers_are_on_their_way_does_not_make_room_for_others() {
+    let limits = ConnLimits::default().connections_max(2);
+    let client = App::new(|_| Router::new().get("/", |_: &Request| vec![b'x'; 1000]))
+        .http2(Http2::default())
+        .test_with(Options::default().limits(limits));
+    let mut peer = Peer::with(&client, &[(4, 900)]);
+    let mut idle = Peer::new(&client);
+    assert_eq!(peer.get(1, "/").body.len(), 900);
+    client.advance(Duration::from_secs(1));
+    idle.assert_well(1);
+    client.advance(Duration::from_secs(5));
+    assert_eq!(client.get("/").status.as_u16(), 200);
+    assert!(idle.connection.is_closed() && !peer.connection.is_closed());
+    peer.send(WINDOW_UPDATE, 0, 1, &100_u32.to_be_bytes());
+    assert!(peer.answer(1).is_whole);
+}
+
+fn bounded<S: IntoService>(
+    bytes: usize,
+    factory: impl Fn(&Worker) -> S + Send + Sync + 'static,
+) -> TestClient {
+    let limits = ConnLimits::default().memory_bytes_max(bytes);
+    App::new(factory).http2(Http2::default()).test_with(Options::default().limits(limits))
+}
+
+#[test]
+fn answers_that_wait_for_a_window_count_as_memory_and_who_holds_too_much_is_cut() {
+    let client = bounded(4 << 20, |_| {
+        Router::new().get("/", |_: &Request| "hello").get("/large", |_: &Request| vec![b'x'; 1 << 20])
+    });
+    let mut peers: Vec<Peer> = (0..4).map(|_| Peer::with(&client, &[(4, 0)])).collect();
+    for peer in &mut peers {
+        for n in 0..20 {
+            if !peer.connection.is_closed() {
+                peer.raw(&ask(2 * n + 1, &[(":path", "/large")], END_STREAM));
+            }
+        }
+    }
+    assert!(peers.iter().any(|peer| peer.connection.is_closed()));
+    assert!(client.stats().memory_overflows > 0);
+    drop(peers);
+    client.run();
+    // All of it comes back.
+    let mut peer = Peer::with(&client, &[(4, 1 << 24)]);
+    peer.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    for n in 0..10 {
+        assert_eq!(peer.get(2 * n + 1, "/large").body.len(), 1 << 20);
+    }
+}
+
+#[test]
+fn who_takes_requests_back_when_they_have_begun_is_cut_as_well() {
+    let client = served(|_| {
+        Router::new()
+            .get("/", |_: &Request| "hello")
+            .get("/wait", async |_: Request<'static>| std::future::pending::<&str>().await)
+    });
+    let mut peer = Peer::new(&client);
+    let mut rounds = 0;
+    while rounds < 100 && !peer.connection.is_closed() {
+        let streams = (0..50).map(|n| 2 * (rounds * 50 + n) + 1);
+        let asks: Vec<u8> =
+            streams.clone().flat_map(|stream| ask(stream, &[(":path", "/wait")], END_STREAM)).collect();
+        peer.raw(&asks);
+        if peer.connection.is_closed() {
+            break;
+        }
+        let back: Vec<u8> =
+            streams.flat_map(|stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())).collect();
+        peer.raw(&back);
+        rounds += 1;
+    }
+    peer.assert_over(ENHANCE_YOUR_CALM);
+    // One now and then is nobody's harm.
+    let mut peer = Peer::new(&client);
+    for n in 0..300 {
+        peer.raw(&ask(4 * n + 1, &[(":path", "/wait")], END_STREAM));
+        peer.raw(&frame(RST_STREAM, 0, 4 * n + 1, &CANCEL.to_be_bytes()));
+        peer.assert_well(4 * n + 3);
+        client.advance(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_came_for_a_request_that_was_refused_is_held_by_nobody_and_not_counted() {
+    let client = bounded(800 << 10, |_| {
+        Router::new()
+            .get("/wait", async |_: Request<'static>| std::future::pending::<&str>().await)
+            .post("/none", (|_: &Request| "").limits(RouteLimits::default().body_bytes_max(10)))
+            .post("/", |req: &Request| req.body().len().to_string())
+            .get("/", |_: &Request| "hello")
+    });
+    let mut peer = Peer::new(&client);
+    peer.get(1, "/wait");
+    for n in 1..100 {
+        let length = [POST, (":path", "/none"), ("content-length", "16384")];
+        peer.raw(&ask(2 * n + 1, &length, 0));
+        assert_eq!(peer.answer(2 * n + 1).status, Some(413));
+        // What was under way.
+        peer.send(DATA, END_STREAM, 2 * n + 1, &[0; 16 * 1024]);
+    }
+    let answer = client.post("/", vec![0; 300_000]);
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "300000"));
+    assert_eq!(client.stats().memory_overflows, 0);
+}
+
+#[test]
+fn padding_is_held_by_nobody_and_not_counted() {
+    let client =
+        bounded(800 << 10, |_| Router::new().post("/", |req: &Request| req.body().len().to_string()));
+    let mut peer = Peer::new(&client);
+    // One body is open all the time.
+    peer.raw(&ask(1, &[POST], 0));
+    for n in 1..6000 {
+        peer.raw(&ask(2 * n + 1, &[POST], 0));
+        let padded = [&[200][..], b"1234", &[0; 200]].concat();
+        peer.send(DATA, END_STREAM | 8, 2 * n + 1, &padded);
+        if n % 100 == 0 {
+            peer.send(DATA, 0, 1, b"on");
+            assert_eq!(peer.answer(2 * n + 1).text(), "4");
+            peer.frames.clear();
+        }
+    }
+    assert_eq!(client.post("/", vec![0; 300_000]).text(), "300000");
+    assert_eq!(client.stats().memory_overflows, 0);
+}
