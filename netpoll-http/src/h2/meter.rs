@@ -185,9 +185,16 @@ impl Meter {
     }
 }
 
-/// What ends a connection that goes on too much, for somebody who cannot be asked to say so: GOAWAY, ENHANCE_YOUR_CALM (RFC 9113 section 7).
-pub(super) fn calm_down(last_stream: u32) -> [u8; HEAD_BYTES + 8] {
-    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// Why a connection ends (RFC 9113 section 7).
+#[derive(Clone, Copy)]
+pub(super) enum Reason {
+    NoError = 0,
+    EnhanceYourCalm = 11,
+}
+
+/// What ends a connection, for somebody who cannot be asked to say so: GOAWAY, with the last stream that was looked at.
+pub(super) fn goodbye(last_stream: u32, reason: Reason) -> [u8; HEAD_BYTES + 8] {
+    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reason as u8];
     frame[HEAD_BYTES..][..4].copy_from_slice(&last_stream.to_be_bytes());
     frame
 }
@@ -281,6 +288,6 @@ mod tests {
 
     #[test]
     fn the_goodbye_names_the_last_stream() {
-        assert_eq!(calm_down(5), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 11]);
+        assert_eq!(goodbye(5, Reason::EnhanceYourCalm), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 11]);
     }
 }
