@@ -304,3 +304,19 @@ fn gzip() -> Vec<u8> {
     let at = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
     answer[at + 4..].to_vec()
 }
+
+#[test]
+fn fields_for_a_stream_that_is_over_run_out() {
+    let client = served(|_| Router::new().post("/", |req: &Request| req.body().len().to_string()));
+    let mut peer = Peer::new(&client);
+    // It breaks a rule of its stream, which is over: what comes for it from then on is dropped.
+    let overflows = frame(WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]);
+    peer.raw(&[ask(1, &[POST], 0), overflows].concat());
+    assert_eq!(peer.answer(1).reset, Some(FLOW_CONTROL_ERROR));
+    let fields = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-a", "b")]));
+    for _ in 0..30 {
+        peer.connection.put(&fields.repeat(50));
+        peer.connection.run();
+    }
+    peer.assert_over(ENHANCE_YOUR_CALM);
+}
