@@ -158,6 +158,7 @@ impl<S: Service> Session<S> {
         }
         let ahead = self.meter.data_bytes.saturating_sub(self.line.taken_bytes());
         let ahead = ahead.min(u64::from(self.line.settings.connection_window_bytes));
+        self.line.set_ahead_bytes(ahead);
         let bytes = ahead + self.line.unsent_bytes() + waiting;
         let grows = bytes > self.held_bytes;
         if bytes.abs_diff(self.held_bytes) > UNSAID_BYTES_MAX || (bytes == 0 && self.held.is_some()) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use netpoll_core::ConnLimits;
 use netpoll_core::sim::Options;
 use netpoll_http::{
-    App, Completed, Compress, Decoding, Handler, Http2, IntoService, Request, RouteLimits, Router,
-    TestClient, Worker,
+    App, BodyReader, Completed, Compress, Decoding, Error, Handler, Http2, IntoService, Request, RouteLimits,
+    Router, TestClient, Worker,
 };
 
 use crate::peer::*;
@@ -319,4 +319,38 @@ fn fields_for_a_stream_that_is_over_run_out() {
         peer.connection.run();
     }
     peer.assert_over(ENHANCE_YOUR_CALM);
+}
+
+#[test]
+fn an_upload_is_not_late_while_others_have_used_up_the_window() {
+    let client = served(|_| {
+        let hold = async |_: Request<'static>, mut body: BodyReader| {
+            netpoll_core::time::sleep(Duration::from_secs(15)).await;
+            while body.chunk().await?.is_some() {}
+            Ok::<_, Error>("done")
+        };
+        Router::new()
+            .post("/hold", hold.limits(RouteLimits::default().unlimited_body()))
+            .post("/", |req: &Request| req.body().len().to_string())
+    });
+    let mut peer = Peer::new(&client);
+    peer.raw(&ask(101, &[POST], 0));
+    for n in 51..67 {
+        peer.raw(&ask(2 * n + 1, &[POST, (":path", "/hold")], 0));
+        for _ in 0..4 {
+            peer.send(DATA, 0, 2 * n + 1, &[0; 16 * 1024]);
+        }
+    }
+    // Its client cannot send it: the window of a MiB is used up.
+    client.advance(Duration::from_secs(14));
+    assert_eq!(peer.answer(101), Answer::default());
+    client.advance(Duration::from_secs(2));
+    peer.take();
+    assert!(peer.of(WINDOW_UPDATE).filter(|frame| frame.stream == 0).count() > 1);
+    peer.send(DATA, END_STREAM, 101, b"1234");
+    assert_eq!(peer.answer(101).text(), "4");
+    // One for which there is room is late as ever, and so is one that nobody holds up any more.
+    peer.raw(&ask(201, &[POST], 0));
+    client.advance(Duration::from_secs(11));
+    assert_eq!(peer.answer(201).status, Some(408));
 }
