@@ -32,6 +32,9 @@ const ROUND_TRIP: Duration = Duration::from_secs(1);
 /// As good as no limit, and a time that can be added to the clock's and taken off again: `Duration::MAX` cannot.
 pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// What a task may code for each poll of one: the 128 that a worker makes in a row are worth 64 KiB, two milliseconds of gzip.
+const CODED_BYTES_PER_POLL: usize = 512;
+
 /// One worker's service and what its connections share.
 pub(crate) struct Worker<S> {
     pub(crate) service: S,
@@ -60,6 +63,10 @@ pub(crate) struct Worker<S> {
     batch_bytes: Usual,
     /// What a client that asks is told of a connection that stays.
     stays: Connection,
+    /// Bytes that answers have coded or decoded since somebody asked.
+    coded_bytes: Cell<usize>,
+    /// How often tasks give way for what they have coded.
+    owed_polls: Cell<usize>,
 }
 
 impl<S: Service> Worker<S> {
@@ -89,7 +96,29 @@ impl<S: Service> Worker<S> {
             starts: RefCell::new(HeadStarts::of_server(&server.line())),
             answer_bytes: Usual::new(),
             batch_bytes: Usual::new(),
+            coded_bytes: Cell::new(0),
+            owed_polls: Cell::new(0),
         }
+    }
+
+    /// Bytes that were coded since this was asked before.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn take_coded_bytes(&self) -> usize {
+        self.coded_bytes.take()
+    }
+
+    /// A task has coded so much: it and others give way to whoever else has work before they go on.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn owe(&self, bytes: usize) {
+        self.owed_polls.set(self.owed_polls.get().saturating_add(bytes / CODED_BYTES_PER_POLL));
+    }
+
+    /// Whether the task that is polled is to give way, which is counted.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(crate) fn gives_way(&self) -> bool {
+        let owed = self.owed_polls.get();
+        self.owed_polls.set(owed.saturating_sub(1));
+        owed > 0
     }
 
     /// Somebody wants to hear of the end of each request.
@@ -380,6 +409,10 @@ impl<S: Service> Above for Worker<S> {
 
     fn needs_requests(&self) -> bool {
         self.errors.is_some() || self.is_watched()
+    }
+
+    fn coded(&self, bytes: usize) {
+        self.coded_bytes.set(self.coded_bytes.get().saturating_add(bytes));
     }
 
     #[cold]

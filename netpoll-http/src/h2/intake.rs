@@ -41,6 +41,8 @@ pub(super) struct Intake<S: Service> {
     wanted_since: Cell<Option<Instant>>,
     /// How long somebody has waited since the last look, before that.
     wanted_for: Cell<Duration>,
+    /// How long it was waited for while others might have been the reason.
+    pardoned_for: Cell<Duration>,
     timer: RefCell<Option<Sleep>>,
     /// How often somebody has looked for more.
     looks: Cell<u32>,
@@ -65,6 +67,7 @@ impl<S: Service> Intake<S> {
             seen_bytes: Cell::new(0),
             wanted_since: Cell::new(None),
             wanted_for: Cell::new(Duration::ZERO),
+            pardoned_for: Cell::new(Duration::ZERO),
             timer: RefCell::new(None),
             looks: Cell::new(0),
             waiter: RefCell::new(None),
@@ -190,7 +193,9 @@ impl<S: Service> Intake<S> {
             .unwrap_or_else(|| time::sleep(limits.body_grace.saturating_sub(self.wanted_for.get())));
         while Pin::new(&mut timer).poll(context).is_ready() {
             let arrived = self.arrived_bytes.get();
-            if arrived - self.seen_bytes.replace(arrived) < limits.body_bytes_min(limits.body_grace) {
+            let is_slow =
+                arrived - self.seen_bytes.replace(arrived) < limits.body_bytes_min(limits.body_grace);
+            if is_slow && !self.is_pardoned() {
                 return true;
             }
             self.wanted_since.set(Some(time::now()));
@@ -199,6 +204,18 @@ impl<S: Service> Intake<S> {
         }
         self.timer.replace(Some(timer));
         false
+    }
+
+    /// Whether it is not for the client to say why nothing comes. Other handlers may have let its window be used up, which they do for as
+    /// long as they may take.
+    fn is_pardoned(&self) -> bool {
+        let limits = &self.line.worker.limits;
+        let pardoned_for = self.pardoned_for.get();
+        let is_pardoned = self.line.may_be_shut() && pardoned_for < limits.handler_timeout;
+        if is_pardoned {
+            self.pardoned_for.set(pardoned_for.saturating_add(limits.body_grace));
+        }
+        is_pardoned
     }
 
     /// Remembers who waits.

@@ -54,6 +54,8 @@ pub(super) struct Line<S: Service> {
     open_bodies: Cell<u32>,
     /// Bytes of bodies that were taken, or that nobody holds any more.
     taken_bytes: Cell<u64>,
+    /// Bytes of bodies that have come and were not taken, at the last look.
+    ahead_bytes: Cell<u64>,
     /// Bytes of answers that were made and have not left.
     unsent_bytes: Cell<u64>,
     /// The last bytes of answers whose tasks have ended.
@@ -99,6 +101,7 @@ impl<S: Service> Line<S> {
             overflows: Cell::new(0),
             open_bodies: Cell::new(0),
             taken_bytes: Cell::new(0),
+            ahead_bytes: Cell::new(0),
             unsent_bytes: Cell::new(0),
             leftovers: RefCell::default(),
         })
@@ -223,6 +226,16 @@ impl<S: Service> Line<S> {
         if self.open_bodies.get() == 0 {
             self.taken_bytes.set(data_bytes);
         }
+    }
+
+    pub(super) fn set_ahead_bytes(&self, bytes: u64) {
+        self.ahead_bytes.set(bytes);
+    }
+
+    /// Bodies that their handlers do not take may have used up the window of all: the client cannot send what others wait for. The window
+    /// is opened in halves.
+    pub(super) fn may_be_shut(&self) -> bool {
+        self.ahead_bytes.get() >= u64::from(self.settings.connection_window_bytes / 2)
     }
 
     pub(super) fn taken_bytes(&self) -> u64 {

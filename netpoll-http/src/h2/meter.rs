@@ -173,7 +173,12 @@ impl Meter {
             }
             HEADERS => {
                 self.is_in_fields = flags & END_HEADERS == 0;
-                self.last_stream = self.last_stream.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
+                let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                if stream <= self.last_stream {
+                    // Fields behind a body, or of a stream that is over, which are read for nobody.
+                    return self.spend(1);
+                }
+                self.last_stream = stream;
                 self.earn(FOR_A_REQUEST);
             }
             CONTINUATION => self.is_in_fields &= flags & END_HEADERS == 0,
@@ -185,9 +190,16 @@ impl Meter {
     }
 }
 
-/// What ends a connection that goes on too much, for somebody who cannot be asked to say so: GOAWAY, ENHANCE_YOUR_CALM (RFC 9113 section 7).
-pub(super) fn calm_down(last_stream: u32) -> [u8; HEAD_BYTES + 8] {
-    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// Why a connection ends (RFC 9113 section 7).
+#[derive(Clone, Copy)]
+pub(super) enum Reason {
+    NoError = 0,
+    EnhanceYourCalm = 11,
+}
+
+/// What ends a connection, for somebody who cannot be asked to say so: GOAWAY, with the last stream that was looked at.
+pub(super) fn goodbye(last_stream: u32, reason: Reason) -> [u8; HEAD_BYTES + 8] {
+    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reason as u8];
     frame[HEAD_BYTES..][..4].copy_from_slice(&last_stream.to_be_bytes());
     frame
 }
@@ -237,6 +249,15 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_a_stream_that_is_known_are_no_request() {
+        let mut meter = meter(10);
+        assert!(meter.came(&[frame(1, 4, 3, 4), frame(1, 5, 3, 4)].concat(), Instant::ZERO));
+        assert_eq!(meter.left, 10 + 2 - 1);
+        assert!(meter.came(&frame(1, 5, 1, 4).repeat(11), Instant::ZERO));
+        assert!(!meter.came(&frame(1, 5, 3, 4), Instant::ZERO));
+    }
+
+    #[test]
     fn padding_is_no_data_however_it_is_cut() {
         let mut padded = frame(0, 8, 1, 300);
         padded[9] = 99;
@@ -252,10 +273,13 @@ mod tests {
 
     #[test]
     fn a_request_that_is_taken_back_is_an_idle_frame() {
-        let taken_back = [frame(1, 5, 1, 4), frame(3, 0, 1, 4)].concat();
         let mut meter = meter(10);
-        assert!(meter.came(&taken_back.repeat(10), Instant::ZERO));
-        assert!(!meter.came(&taken_back, Instant::ZERO));
+        let mut taken_back = |n: u8| {
+            let frames = [frame(1, 5, 2 * n + 1, 4), frame(3, 0, 2 * n + 1, 4)].concat();
+            meter.came(&frames, Instant::ZERO)
+        };
+        assert!((0..10).all(&mut taken_back));
+        assert!(!taken_back(10));
     }
 
     #[test]
@@ -281,6 +305,6 @@ mod tests {
 
     #[test]
     fn the_goodbye_names_the_last_stream() {
-        assert_eq!(calm_down(5), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 11]);
+        assert_eq!(goodbye(5, Reason::EnhanceYourCalm), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 11]);
     }
 }

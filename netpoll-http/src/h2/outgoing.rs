@@ -158,6 +158,7 @@ impl<S: Service> Outgoing<S> {
                 break;
             }
         }
+        worker.owe(stream.take_coded_bytes());
         if let OutFraming::Remaining(left) = framing {
             let owed = usize::try_from(*left).unwrap_or(usize::MAX);
             bytes.truncate(owed);

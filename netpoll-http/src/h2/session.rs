@@ -20,7 +20,7 @@ use netpoll_core::bridge::HyperTimer;
 use netpoll_core::{Commands, Conn, Flow, Held, Input, Instant, Lost, Message, Protocol};
 
 use super::line::Line;
-use super::meter::{Meter, calm_down};
+use super::meter::{Meter, Reason, goodbye};
 use super::pipe::{End, Pipe};
 use super::settings::Http2;
 use super::tasks::{Front, Tasks};
@@ -158,6 +158,7 @@ impl<S: Service> Session<S> {
         }
         let ahead = self.meter.data_bytes.saturating_sub(self.line.taken_bytes());
         let ahead = ahead.min(u64::from(self.line.settings.connection_window_bytes));
+        self.line.set_ahead_bytes(ahead);
         let bytes = ahead + self.line.unsent_bytes() + waiting;
         let grows = bytes > self.held_bytes;
         if bytes.abs_diff(self.held_bytes) > UNSAID_BYTES_MAX || (bytes == 0 && self.held.is_some()) {
@@ -216,9 +217,15 @@ impl<S: Service> Session<S> {
     #[cold]
     fn calm_down(&mut self, conn: &mut Conn<'_>) -> Flow {
         self.send(conn);
-        if !self.pipe.was_full() {
-            // Between two frames.
-            conn.send(&calm_down(self.meter.last_stream));
+        self.leave(conn, Reason::EnhanceYourCalm)
+    }
+
+    /// Ends a connection, and says which requests nobody has looked at: the client may send them again elsewhere. What h2 says of itself
+    /// before is that it will look at all that come.
+    fn leave(&mut self, conn: &mut Conn<'_>, reason: Reason) -> Flow {
+        // Between two frames.
+        if self.frames.is_some() && !self.pipe.was_full() {
+            conn.send(&goodbye(self.meter.last_stream, reason));
         }
         self.end(conn);
         Flow::Linger
@@ -316,8 +323,7 @@ impl<S: Service> Protocol for Session<S> {
                 return self.go(conn);
             }
             if self.line.streams() == 0 {
-                self.end(conn);
-                return Flow::Linger;
+                return self.leave(conn, Reason::NoError);
             }
         }
         let is_over = self.deadline_at(conn).is_some_and(|at| at <= conn.now());
@@ -325,9 +331,8 @@ impl<S: Service> Protocol for Session<S> {
             return self.drive(conn);
         }
         if self.is_late(conn) {
-            // Nothing that it is told comes in front of the rest of what it says.
-            self.end(conn);
-            return Flow::Linger;
+            // Nothing that h2 would tell it comes in front of the rest of what it says.
+            return self.leave(conn, Reason::NoError);
         }
         if self.going_since.is_none() {
             return self.go(conn);
@@ -340,8 +345,7 @@ impl<S: Service> Protocol for Session<S> {
             self.going_since = Some(conn.now());
             return self.drive(conn);
         }
-        self.end(conn);
-        Flow::Linger
+        self.leave(conn, Reason::NoError)
     }
 
     fn stopping(&mut self, conn: &mut Conn<'_>) -> Flow {
@@ -357,11 +361,10 @@ impl<S: Service> Protocol for Session<S> {
     }
 
     fn closing(&mut self, conn: &mut Conn<'_>) -> Flow {
-        let flow = self.go(conn);
-        if self.frames.is_some() {
-            self.end(conn);
+        match self.go(conn) {
+            Flow::Reset => Flow::Reset,
+            _ => self.leave(conn, Reason::NoError),
         }
-        if flow == Flow::Reset { Flow::Reset } else { Flow::Linger }
     }
 
     fn finishing(&mut self, conn: &mut Conn<'_>) -> Flow {

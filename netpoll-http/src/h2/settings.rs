@@ -45,7 +45,8 @@ pub struct Http2 {
     /// connection of HTTP/1.1 ([`write_high_bytes`](netpoll_core::ConnLimits::write_high_bytes)); what is made of the answer then is made
     /// when the client takes more.
     pub send_buffer_bytes: usize,
-    /// Frames that bring nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA, and those of unknown types. Default 1000
+    /// Frames that bring nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA, HEADERS of a stream that is known, and those of
+    /// unknown types. Default 1000
     /// at once and 100 a second from then on, and two more for each request and one for each KiB that was sent, as windows are a matter of
     /// what was sent. A request that the client takes back (RST_STREAM) is one such frame altogether, whenever that happens. Behind it the
     /// connection ends.

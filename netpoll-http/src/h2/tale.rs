@@ -162,7 +162,10 @@ impl<S: Service> Tale<S> {
         let request = self.request();
         let asks = (self.figures.get().route, self.head_only);
         let seconds = self.line.unix_seconds();
+        // Others on this worker count their own.
+        worker.take_coded_bytes();
         let (head_bytes, panics) = worker.write_apart(seconds, asks, &request, &mut rest, &mut bytes, answer);
+        worker.owe(worker.take_coded_bytes());
         if !dropped(request) {
             self.line.note_panic();
         }

@@ -1,7 +1,7 @@
 //! The tasks of a connection: one for each request that is under way, with its handler and then the body of its answer.
 //!
 //! Invariant: a task ends when its stream has ended, in whatever way, or when its client does not take the answer. What a drain still finds
-//! is dropped at its deadline.
+//! is dropped at its deadline. What they compress at once is a share of a turn: behind it they are polled in vain until it is paid for.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -55,6 +55,10 @@ where
             let mut stream = pin!(stream);
             let (mut timer, mut seen_bytes) = (None, 0);
             poll_fn(|context| {
+                if tale.line.worker.gives_way() {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 if stream.as_mut().poll(context).is_ready() {
                     return Poll::Ready(());
                 }

@@ -162,6 +162,12 @@ pub trait BodyStream: 'static {
     ///
     /// The waker of `context` brings the connection back after [`Pull::Wait`].
     fn pull(&mut self, context: &mut Context<'_>, out: &mut BodyBuf<'_>) -> Pull;
+
+    /// Bytes that this crate has compressed of it since it was asked before, which has taken a while.
+    #[doc(hidden)]
+    fn take_coded_bytes(&mut self) -> usize {
+        0
+    }
 }
 
 impl<F> BodyStream for F

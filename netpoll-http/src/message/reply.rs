@@ -179,6 +179,7 @@ impl<'a> Reply<'a> {
     #[cfg(feature = "compression")]
     pub(crate) fn behind_coded(self, bytes: usize) -> Self {
         *self.state.rest = Rest::Coded(bytes);
+        self.state.facts.context.above.coded(bytes);
         self
     }
 

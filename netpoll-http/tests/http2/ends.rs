@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use netpoll_core::ConnLimits;
+use netpoll_core::sim::Options;
 use netpoll_http::{App, Http2, Request, Router, TestClient};
 
 use crate::peer::*;
@@ -80,7 +82,22 @@ fn a_connection_that_is_silent_ends_with_a_goodbye_and_pings_do_not_prolong_it()
     assert_eq!(peer.goodbye().map(|(_, reason)| reason), Some(NO_ERROR));
     client.advance(Duration::from_secs(5));
     assert!(peer.connection.is_closed());
+    assert_eq!(peer.goodbye(), Some((1, NO_ERROR)), "whatever was under way was not looked at");
     assert_eq!(client.open(), 0);
+}
+
+#[test]
+fn who_makes_room_for_others_hears_which_requests_nobody_has_looked_at() {
+    let client = App::new(|_| Router::new().get("/", |_: &Request| "hello"))
+        .http2(Http2::default())
+        .test_with(Options::default().limits(ConnLimits::default().connections_max(1)));
+    let mut peer = Peer::new(&client);
+    peer.assert_well(1);
+    peer.assert_well(3);
+    client.advance(Duration::from_secs(1));
+    assert_eq!(client.get("/").text(), "hello");
+    assert!(peer.connection.is_closed());
+    assert_eq!(peer.goodbye(), Some((3, NO_ERROR)));
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! What a client can hold on to without asking for anything: answers that it does not take, and what was begun for it.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use netpoll_core::ConnLimits;
 use netpoll_core::sim::Options;
 use netpoll_http::{
-    App, Completed, Handler, Http2, IntoService, Request, RouteLimits, Router, TestClient, Worker,
+    App, BodyReader, Completed, Compress, Decoding, Error, Handler, Http2, IntoService, Request, RouteLimits,
+    Router, TestClient, Worker,
 };
 
 use crate::peer::*;
@@ -213,4 +217,140 @@ fn padding_is_held_by_nobody_and_not_counted() {
     }
     assert_eq!(client.post("/", vec![0; 300_000]).text(), "300000");
     assert_eq!(client.stats().memory_overflows, 0);
+}
+
+/// A client asks for a hundred answers at once: how many handlers one turn of the worker calls at most, and how many answers it brings.
+fn most_in_a_turn(client: &TestClient, calls: &AtomicUsize, path: &str, body: Option<&[u8]>) -> [usize; 2] {
+    let mut peer = Peer::with(client, &[(4, 1 << 20)]);
+    peer.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    for n in 0..100 {
+        let fields = [(":path", path), ("accept-encoding", "gzip"), (":method", "GET")];
+        let coded = [(":path", path), ("content-encoding", "gzip"), (":method", "POST")];
+        match body {
+            None => peer.connection.put(&ask(2 * n + 1, &fields, END_STREAM)),
+            Some(body) => {
+                peer.connection.put(&ask(2 * n + 1, &coded, 0));
+                peer.connection.put(&frame(DATA, END_STREAM, 2 * n + 1, body));
+            }
+        }
+    }
+    let (mut seen, mut most, mut turns) = ([calls.load(Relaxed), 0], [0; 2], 0);
+    while seen[1] < 100 {
+        client.turn();
+        peer.take();
+        turns += 1;
+        assert!(turns < 10_000, "{seen:?}");
+        let answers = peer.of(DATA).filter(|frame| frame.flags & END_STREAM != 0).count();
+        let now = [calls.load(Relaxed), answers];
+        most = [0, 1].map(|n| most[n].max(now[n] - seen[n]));
+        seen = now;
+    }
+    most
+}
+
+#[test]
+fn what_many_requests_have_coded_at_once_is_a_share_of_a_turn() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = Arc::clone(&calls);
+    let client = served(move |_| {
+        let text = "0123456789 and so on, as it comes; ".repeat(900);
+        let long = text.repeat(6);
+        let [short, length, later] = [(); 3].map(|()| Arc::clone(&called));
+        let short = move |_: &Request| {
+            short.fetch_add(1, Relaxed);
+            text.clone()
+        };
+        let length = move |req: &Request| {
+            length.fetch_add(1, Relaxed);
+            req.body().len().to_string()
+        };
+        let later = async move |req: Request<'static>| {
+            later.fetch_add(1, Relaxed);
+            netpoll_core::task::yield_now().await;
+            req.body().len().to_string()
+        };
+        Router::new()
+            .get("/", short)
+            .get("/long", move |_: &Request| long.clone())
+            .post("/decoded", Decoding::new().of(length))
+            .post("/later", Decoding::new().of(later))
+            .after(Compress::new().hook())
+    });
+    // 31 KiB each, of 64 for each slice of tasks: a turn has two.
+    let [called, _] = most_in_a_turn(&client, &calls, "/", None);
+    assert!(called <= 8, "{called}");
+    // 59 KiB each.
+    let body = gzip();
+    for path in ["/decoded", "/later"] {
+        let [called, _] = most_in_a_turn(&client, &calls, path, Some(&body));
+        assert!(called <= 4, "{path}: {called}");
+    }
+    // Six times as much each, in shares.
+    let [_, answered] = most_in_a_turn(&client, &calls, "/long", None);
+    assert!(answered <= 8, "{answered}");
+}
+
+/// 60 KiB of zeros, by gzip.
+fn gzip() -> Vec<u8> {
+    let client = App::new(|_| {
+        Router::new()
+            .get("/", |_: &Request| String::from_utf8(vec![b'0'; 60_000]).unwrap())
+            .after(Compress::new().inline_bytes_max(100_000).hook())
+    })
+    .test();
+    let mut connection = client.connect();
+    connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
+    let answer = connection.received();
+    let at = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    answer[at + 4..].to_vec()
+}
+
+#[test]
+fn fields_for_a_stream_that_is_over_run_out() {
+    let client = served(|_| Router::new().post("/", |req: &Request| req.body().len().to_string()));
+    let mut peer = Peer::new(&client);
+    // It breaks a rule of its stream, which is over: what comes for it from then on is dropped.
+    let overflows = frame(WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]);
+    peer.raw(&[ask(1, &[POST], 0), overflows].concat());
+    assert_eq!(peer.answer(1).reset, Some(FLOW_CONTROL_ERROR));
+    let fields = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-a", "b")]));
+    for _ in 0..30 {
+        peer.connection.put(&fields.repeat(50));
+        peer.connection.run();
+    }
+    peer.assert_over(ENHANCE_YOUR_CALM);
+}
+
+#[test]
+fn an_upload_is_not_late_while_others_have_used_up_the_window() {
+    let client = served(|_| {
+        let hold = async |_: Request<'static>, mut body: BodyReader| {
+            netpoll_core::time::sleep(Duration::from_secs(15)).await;
+            while body.chunk().await?.is_some() {}
+            Ok::<_, Error>("done")
+        };
+        Router::new()
+            .post("/hold", hold.limits(RouteLimits::default().unlimited_body()))
+            .post("/", |req: &Request| req.body().len().to_string())
+    });
+    let mut peer = Peer::new(&client);
+    peer.raw(&ask(101, &[POST], 0));
+    for n in 51..67 {
+        peer.raw(&ask(2 * n + 1, &[POST, (":path", "/hold")], 0));
+        for _ in 0..4 {
+            peer.send(DATA, 0, 2 * n + 1, &[0; 16 * 1024]);
+        }
+    }
+    // Its client cannot send it: the window of a MiB is used up.
+    client.advance(Duration::from_secs(14));
+    assert_eq!(peer.answer(101), Answer::default());
+    client.advance(Duration::from_secs(2));
+    peer.take();
+    assert!(peer.of(WINDOW_UPDATE).filter(|frame| frame.stream == 0).count() > 1);
+    peer.send(DATA, END_STREAM, 101, b"1234");
+    assert_eq!(peer.answer(101).text(), "4");
+    // One for which there is room is late as ever, and so is one that nobody holds up any more.
+    peer.raw(&ask(201, &[POST], 0));
+    client.advance(Duration::from_secs(11));
+    assert_eq!(peer.answer(201).status, Some(408));
 }

@@ -10,6 +10,7 @@ mod hostile;
 mod peer;
 mod requests;
 mod sockets;
+mod storms;
 
 use netpoll_http::{App, Http2, IntoService, TestClient, Worker};
 

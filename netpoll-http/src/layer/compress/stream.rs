@@ -22,11 +22,13 @@ pub struct Pressed {
     holds: bool,
     /// Compressed since others had their turn.
     share: usize,
+    /// Compressed since somebody asked.
+    coded: usize,
 }
 
 impl Pressed {
     pub fn new(lease: Lease, source: Source) -> Self {
-        Self { lease: Some(lease), source, holds: false, share: 0 }
+        Self { lease: Some(lease), source, holds: false, share: 0, coded: 0 }
     }
 
     /// Compresses the next piece of the source. How long it was, and what the source says.
@@ -72,6 +74,7 @@ impl Pressed {
         loop {
             let (bytes, pulled) = self.piece(context, out)?;
             self.share += bytes;
+            self.coded += bytes;
             self.holds |= bytes > 0;
             match pulled {
                 Pull::More if bytes > 0 => {
@@ -100,6 +103,10 @@ impl Pressed {
 impl BodyStream for Pressed {
     fn pull(&mut self, context: &mut Context<'_>, out: &mut BodyBuf<'_>) -> Pull {
         self.go_on(context, out.bytes_mut()).unwrap_or(Pull::Failed)
+    }
+
+    fn take_coded_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.coded)
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) trait Above {
     /// Whether requests are asked for behind their handlers.
     fn needs_requests(&self) -> bool;
 
+    /// So many bytes of content were coded or decoded, which has taken a while.
+    fn coded(&self, bytes: usize);
+
     /// An error is about to leave.
     fn fails(&self, error: &Error);
 

@@ -83,6 +83,7 @@ pub(super) fn recoded(
             if recode.append(coding, &bytes, out) {
                 mark(parts, coding);
                 *rest = Rest::Coded(bytes.len());
+                facts.context.above.coded(bytes.len());
                 return Length::Known((out.len() - start) as u64);
             }
             out.truncate(start);
