@@ -1,7 +1,7 @@
 //! Files from forms: `POST /upload`, part by part while it arrives.
 //!
 //! Nothing is kept. Of each part its user is told how long it was and its SHA-256, by which a client sees that all of it has come. A service
-//! hands the pieces on to an object store where this one digests them, or to [`Part::save`](netpoll_http::Part::save); a program that anybody may
+//! hands the pieces on to an object store where this one digests them, or to [`Part::save`](netpoll_http::multipart::Part::save); a program that anybody may
 //! log in to is no place to put files, and has none to remove.
 //!
 //! Invariant: memory is one piece of a body and the heads of its parts, whatever is sent. Who has no session is answered before the body is read.
