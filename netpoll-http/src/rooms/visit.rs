@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use netpoll_core::Message;
 
 use super::log::{Numbered, Read};
-use super::member::{Memberships, Waits};
+use super::member::{Memberships, Seat, Waits};
 use super::room::Room;
 use super::{Behind, Gap, Position, Rooms, Settings};
 use crate::websocket::{CloseCode, Visitor, WebSocket};
@@ -209,9 +209,20 @@ impl Delivery {
 
     /// Sends what there is; a gap that the handler is to hear of, and then it is to be called once more.
     fn step(&self, socket: &mut WebSocket<'_, '_>, occasion: Occasion) -> Option<Gap> {
-        let membership = socket.guest::<Memberships>()?.of(&self.rooms)?;
-        let worker = membership.worker;
-        let seat = membership.seat_mut(&self.room)?;
+        socket.with_guest(|socket, memberships: &mut Memberships| {
+            let membership = memberships.of(&self.rooms)?;
+            let worker = membership.worker;
+            self.step_of(socket, worker, membership.seat_mut(&self.room)?, occasion)
+        })?
+    }
+
+    fn step_of(
+        &self,
+        socket: &mut WebSocket<'_, '_>,
+        worker: usize,
+        seat: &mut Seat,
+        occasion: Occasion,
+    ) -> Option<Gap> {
         match occasion {
             Occasion::Again if seat.waits == Waits::ForNextTurn => seat.waits = Waits::No,
             Occasion::Retry if seat.waits == Waits::ForRoom => seat.waits = Waits::No,
@@ -220,10 +231,7 @@ impl Delivery {
         let was_behind = seat.is_behind;
         let mut place = Place { epoch: seat.epoch, next: seat.next, is_behind: was_behind, has_sent: false };
         let stop = self.send(socket, &mut place);
-        let id = socket.id();
-        let seat = socket.guest::<Memberships>()?.of(&self.rooms)?.seat_mut(&self.room)?;
         seat.next = place.next;
-        let member = Arc::clone(&seat.place);
         match stop {
             Stop::Missing(gap) => return Some(gap),
             Stop::Closed => {}
@@ -235,11 +243,10 @@ impl Delivery {
                 let waits = if seat.is_behind { Waits::ForRoom } else { Waits::ForNextTurn };
                 if seat.waits == Waits::No {
                     seat.waits = waits;
+                    let (member, commands) = ((socket.id(), &seat.place), socket.commands());
                     match waits {
-                        Waits::ForRoom => {
-                            self.rooms.visit_later(worker, (id, &member), &self.room, socket.commands());
-                        }
-                        _ => self.rooms.visit_again(worker, (id, &member), &self.room, socket.commands()),
+                        Waits::ForRoom => self.rooms.visit_later(worker, member, &self.room, commands),
+                        _ => self.rooms.visit_again(worker, member, &self.room, commands),
                     }
                 }
             }

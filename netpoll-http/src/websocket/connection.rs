@@ -444,5 +444,5 @@ const _: () = {
     impl Handler for Nobody {
         fn message(&mut self, _socket: &mut WebSocket<'_, '_>, _message: Message<'_>) {}
     }
-    assert!(size_of::<Connection<Nobody>>() <= 136);
+    assert!(size_of::<Connection<Nobody>>() <= 120);
 };

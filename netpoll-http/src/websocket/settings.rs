@@ -1,5 +1,7 @@
 //! What a WebSocket may do, and how long it may do nothing.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ws;
@@ -57,8 +59,8 @@ impl Settings {
     }
 }
 
-/// The times of a connection, in milliseconds: each has them. 49 days are for ever.
-#[derive(Clone, Copy, Debug)]
+/// The times of a connection, in milliseconds. 49 days are for ever. Connections of the same settings have them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Times {
     ping_after: u32,
     pong_within: u32,
@@ -66,8 +68,30 @@ pub(super) struct Times {
     retry_within: u32,
 }
 
+/// Of so many settings a thread finds what connections may have together: programs have one for each route.
+const KNOWN_MAX: usize = 8;
+
+thread_local! {
+    static KNOWN: RefCell<Vec<Arc<Times>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Times {
-    pub fn of(settings: &Settings) -> Self {
+    pub fn of(settings: &Settings) -> Arc<Self> {
+        let own = Self::new(settings);
+        KNOWN.with_borrow_mut(|known| {
+            if let Some(times) = known.iter().find(|times| ***times == own) {
+                return Arc::clone(times);
+            }
+            let times = Arc::new(own);
+            if known.len() == KNOWN_MAX {
+                known.remove(0);
+            }
+            known.push(Arc::clone(&times));
+            times
+        })
+    }
+
+    fn new(settings: &Settings) -> Self {
         let millis = |time: Duration| u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         Self {
             ping_after: millis(settings.ping_after),

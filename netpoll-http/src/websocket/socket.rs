@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU8;
+use std::sync::Arc;
 
 use netpoll_core::{Bytes, Commands, Conn, ConnId};
 
@@ -40,7 +41,7 @@ pub(super) enum Wait {
 
 /// What a connection and its handler share.
 pub(super) struct State {
-    pub times: Times,
+    pub times: Arc<Times>,
     pub phase: Phase,
     /// The handler wants no messages now.
     pub is_paused: bool,
@@ -164,6 +165,15 @@ impl<'c> WebSocket<'_, 'c> {
     pub(crate) fn guest<G: Guest>(&mut self) -> Option<&mut G> {
         let guest: &mut dyn Any = self.state.guest.as_deref_mut()?;
         guest.downcast_mut()
+    }
+
+    /// Acts on both, if there is one of this type. It is out of its place meanwhile: nobody else finds it.
+    pub(crate) fn with_guest<G: Guest, R>(&mut self, act: impl FnOnce(&mut Self, &mut G) -> R) -> Option<R> {
+        let mut guest = self.state.guest.take()?;
+        let any: &mut dyn Any = &mut *guest;
+        let done = any.downcast_mut().map(|guest| act(self, guest));
+        self.state.guest = Some(guest);
+        done
     }
 
     /// Puts one there, which hears of the end.
