@@ -19,7 +19,7 @@ pub struct Settings {
     /// sends to a socket is not held back.
     pub queued_bytes_max: usize,
     /// Members that a worker brings messages to in one turn, all rooms together; the others follow in the next turns. Default 256: a
-    /// message of a room takes 2 to 3 µs for each, nearly all of it the kernel's, so everybody else waits for less than a millisecond.
+    /// message of a room takes 2 to 7 µs for each, nearly all of it the kernel's, so everybody else waits for two milliseconds at most.
     pub members_per_turn: usize,
     /// Messages that a room keeps, for members that are behind and for those who come back. Default 256. Zero keeps none.
     pub history_messages: usize,

@@ -202,47 +202,65 @@ fn shown(addr: SocketAddr) -> CertificateDer<'static> {
     stream.get_ref().conn.peer_certificates().unwrap()[0].clone()
 }
 
+/// A certificate and its key that are renewed where they lie.
+struct Files {
+    directory: PathBuf,
+    certificates: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("netpoll-https-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let [certificates, key] = ["a.pem", "a-key.pem"].map(|name| directory.join(name));
+        let files = Self { directory, certificates, key };
+        files.put("server");
+        files
+    }
+
+    fn put(&self, name: &str) {
+        std::fs::copy(pem(&format!("{name}.pem")), &self.certificates).unwrap();
+        std::fs::copy(pem(&format!("{name}-key.pem")), &self.key).unwrap();
+    }
+
+    fn server(&self) -> TlsServer {
+        let identity = Identity::from_pem_files(&self.certificates, &self.key).unwrap();
+        TlsServer::builder(identity).build().unwrap()
+    }
+
+    fn remove(&self) {
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
 #[test]
 fn files_that_were_renewed_are_read_again_and_files_that_are_no_good_change_nothing() {
-    let directory = std::env::temp_dir().join(format!("netpoll-https-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let [certificates, key] = ["a.pem", "a-key.pem"].map(|name| directory.join(name));
-    let put = |name: &str| {
-        std::fs::copy(pem(&format!("{name}.pem")), &certificates).unwrap();
-        std::fs::copy(pem(&format!("{name}-key.pem")), &key).unwrap();
-    };
-    put("server");
-    let tls = TlsServer::builder(Identity::from_pem_files(&certificates, &key).unwrap()).build().unwrap();
+    let files = Files::new("kept");
+    let tls = files.server();
     let (running, addr) = served(|server| server, tls.clone());
     let mut early = connect(addr, &trusting(), b"");
     get(&mut early, "/tls").unwrap();
     let first = shown(addr);
-    put("renewed");
+    files.put("renewed");
     assert_eq!(shown(addr), first, "nobody has said that they are to be read");
     tls.reload().unwrap();
     let second = shown(addr);
     assert_ne!(second, first);
-    std::fs::write(&key, "no key").unwrap();
+    std::fs::write(&files.key, "no key").unwrap();
     let error = tls.reload().unwrap_err().to_string();
     assert!(error.contains("a-key.pem: no private key in PEM"), "{error}");
     assert_eq!(shown(addr), second);
     get(&mut early, "/tls").unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
+    files.remove();
     assert!(tls.reload().unwrap_err().to_string().contains("a.pem"), "they are gone");
     running.stop(PATIENCE).unwrap();
 }
 
 #[test]
 fn nobody_notices_that_certificates_are_read_again_whether_it_comes_anew_or_comes_back() {
-    let directory = std::env::temp_dir().join(format!("netpoll-https-renewed-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let [certificates, key] = ["a.pem", "a-key.pem"].map(|name| directory.join(name));
-    let put = |name: &str| {
-        std::fs::copy(pem(&format!("{name}.pem")), &certificates).unwrap();
-        std::fs::copy(pem(&format!("{name}-key.pem")), &key).unwrap();
-    };
-    put("server");
-    let tls = TlsServer::builder(Identity::from_pem_files(&certificates, &key).unwrap()).build().unwrap();
+    let files = Files::new("renewed");
+    let tls = files.server();
     let (running, addr) = served(|server| server.workers(2), tls.clone());
     let done = AtomicBool::new(false);
     let (full, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -264,7 +282,7 @@ fn nobody_notices_that_certificates_are_read_again_whether_it_comes_anew_or_come
         }
         // One for each handshake of a client at least: the next waits until somebody was served since.
         for round in 0..20 {
-            put(["renewed", "server"][round % 2]);
+            files.put(["renewed", "server"][round % 2]);
             tls.reload().unwrap();
             let before = full.load(Ordering::Relaxed) + resumed.load(Ordering::Relaxed);
             let begin = Instant::now();
@@ -275,7 +293,7 @@ fn nobody_notices_that_certificates_are_read_again_whether_it_comes_anew_or_come
         }
         done.store(true, Ordering::Relaxed);
     });
-    std::fs::remove_dir_all(&directory).unwrap();
+    files.remove();
     let (full, resumed) = (full.into_inner(), resumed.into_inner());
     assert_eq!(full, 4, "each came anew once, and back {resumed} times in all");
     let report = running.stop(PATIENCE).unwrap();
